@@ -1,0 +1,3 @@
+from edadm.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""From YAML to a validated configuration: the package's presets below, the user's settings on top."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ValidationError
+
+from edadm.config.schema import Config
+
+_PRESETS = Path(__file__).parent / "presets"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used, with a sentence that names the fix."""
+
+
+def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
+    """The package's presets, changed and extended by the user's YAML file or mapping.
+
+    A preset may name another one of its kind as `base` and then holds only what differs.
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key (the nearest known one is named), a value out of range.
+    """
+    merged = OmegaConf.create({})
+    for file in sorted(_PRESETS.glob("*.yaml")):
+        merged = OmegaConf.merge(merged, OmegaConf.load(file))
+    if isinstance(user, Path):
+        try:
+            user = OmegaConf.load(user)
+        except FileNotFoundError:
+            raise ConfigError(f"there is no configuration file {user}; give one with --config") from None
+        except Exception as error:
+            raise ConfigError(f"{user} is not valid YAML: {error}") from None
+    merged = OmegaConf.merge(merged, OmegaConf.create(dict(user or {})))
+    settings = OmegaConf.to_container(merged, resolve=True)
+    assert isinstance(settings, dict)
+    return validate(_with_bases(settings))
+
+
+def validate(settings: Mapping[str, Any]) -> Config:
+    """A mapping as a `Config`.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _with_bases(settings: dict[str, Any]) -> dict[str, Any]:
+    resolved = dict(settings)
+    for kind in ("models", "calibrations", "bits", "reconstructions", "evaluations"):
+        presets = settings.get(kind) or {}
+        if isinstance(presets, dict):
+            resolved[kind] = {name: _inherit(kind, name, presets, ()) for name in presets}
+    return resolved
+
+
+def _inherit(kind: str, name: str, presets: dict[str, Any], seen: tuple[str, ...]) -> Any:
+    preset = presets[name]
+    if not isinstance(preset, dict) or "base" not in preset:
+        return preset
+    base = preset["base"]
+    if base in (*seen, name):
+        raise ConfigError(f"{kind}.{name}: its bases form a circle; break it by removing one `base`")
+    if base not in presets:
+        raise ConfigError(f"{kind}.{name}: there is no preset '{base}' to build on{_nearest(base, presets)}")
+    own = {key: value for key, value in preset.items() if key != "base"}
+    below = _inherit(kind, base, presets, (*seen, name))
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(own)))
+
+
+def _sentence(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: there is no such setting{_nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"{where}: this setting is required"
+    return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the schema at a place, e.g. of `Calibration` at ("calibrations", "tdac")."""
+    kind: Any = Config
+    for part in location:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+            kind = fields[str(part)].annotation
+        else:
+            kind = get_args(kind)[-1] if not isinstance(part, int) else get_args(kind)[0]
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]

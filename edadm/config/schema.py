@@ -1,0 +1,145 @@
+"""What a configuration may say: every setting with its range, its default and its unit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and later changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class UNetArchitecture(Strict):
+    """Sizes of the ermongroup/ddim U-Net."""
+
+    image_size: Count = 32
+    in_channels: Count = 3
+    channels: Count = Field(128, description="channels of the first level")
+    multipliers: tuple[Count, ...] = Field((1, 2, 2, 2), description="channels of each level, as multiples of the first")
+    blocks_per_level: Count = Field(2, description="res-blocks per level on the way down; one more on the way up")
+    attention_resolutions: tuple[Count, ...] = (16,)
+    norm_groups: Count = Field(32, description="groups of every GroupNorm")
+
+
+class NoiseSchedule(Strict):
+    """Betas of the forward process."""
+
+    kind: Literal["linear", "sqrt_linear"] = "linear"
+    start: float = Field(1e-4, gt=0, lt=1)
+    end: float = Field(2e-2, gt=0, lt=1)
+    timesteps: Count = 1000
+
+
+class Sampler(Strict):
+    """How noise becomes images."""
+
+    method: Literal["ddim"] = "ddim"
+    steps: Count = 100
+    spacing: Literal["uniform", "quadratic", "uniform_from_one"] = "quadratic"
+    eta: float = Field(0.0, ge=0, description="0 is deterministic, 1 is ancestral")
+
+
+class Trajectories(Strict):
+    """Full-precision sampler runs that are recorded."""
+
+    count: Count = Field(1024, description="sampler runs, of which calibration takes one state each")
+    batch_size: Count = Field(64, description="runs per batch; a killed collection loses at most one batch")
+    feature_rows: Count = Field(64, description="first runs whose mid-block features feed TDAC")
+    shards: Count = Field(1, description="jobs among which the runs are divided")
+    seed: int = 1234
+
+
+class Model(Strict):
+    """A full-precision model, its sampler, and the trajectories recorded from it."""
+
+    checkpoint: str = Field(description="a file, or `bundled:NAME` for weights inside the package")
+    layout: Literal["ddim"] = Field("ddim", description="key layout of the checkpoint")
+    architecture: UNetArchitecture = UNetArchitecture()
+    schedule: NoiseSchedule = NoiseSchedule()
+    sampler: Sampler = Sampler()
+    trajectories: Trajectories = Trajectories()
+
+
+class Calibration(Strict):
+    """Which (x_t, t) the quantizers see."""
+
+    selector: Literal["tdac", "uniform"] = "tdac"
+    size: Count = Field(1024, description="calibration samples")
+    lambda_: float = Field(1.2, ge=0, alias="lambda", description="weight of variety against density (TDAC)")
+    radius: float = Field(3.0, gt=0, description="mean squared feature distance of neighbouring steps (TDAC)")
+    seed: int = 1234
+
+
+class LayerBits(Strict):
+    """Bits of one layer, chosen by name pattern; null leaves a side in floating point."""
+
+    weights: Annotated[int, Field(ge=2, le=8)] | None = None
+    activations: Annotated[int, Field(ge=2, le=8)] | None = None
+
+
+class Bits(Strict):
+    """Widths and grids."""
+
+    weights: int = Field(8, ge=2, le=8)
+    activations: int = Field(8, ge=2, le=8)
+    softmax: int = Field(8, ge=2, le=8, description="bits of the attention weights")
+    split_shortcuts: bool = Field(True, description="two grids where a skip is concatenated (method: split quantization)")
+    layers: dict[str, LayerBits] = Field(
+        {"time_embedding.linear_1": LayerBits(weights=8, activations=8), "conv_out": LayerBits(weights=8, activations=None)},
+        description="exceptions by name pattern; the default follows the official code (first registered and last layer)",
+    )
+    range_batch_size: Count = Field(256, description="rows per update of the activation ranges")
+    range_momentum: Share = Field(0.1, description="share of a new batch in the running activation range")
+
+
+class Reconstruction(Strict):
+    """How rounding and step sizes are learned."""
+
+    method: Literal["fbr", "none"] = "fbr"
+    iterations: Count = Field(5000, description="Adam steps per unit")
+    batch_size: Count = Field(32, description="rows per Adam step")
+    weight_lr: float = Field(0.5, gt=0, description="learning rate of the rounding variables")
+    scale_lr: float = Field(5e-4, gt=0, description="learning rate of the activation step sizes")
+    layer_weight: float = Field(0.8, ge=0, description="weight of the inner layers' errors (gamma)")
+    mix_probability: Share = Field(0.5, description="chance that an input element comes from the quantized path")
+    drop_probability: Share = Field(0.5, description="chance that an activation stays unquantized while learning (QDrop)")
+    chain_batch_size: Count = Field(32, description="rows per paused forward pass")
+    seed: int = 1234
+
+
+class Evaluation(Strict):
+    """How images are made and scored."""
+
+    images: Count = 256
+    shards: Count = 1
+    batch_size: Count = Field(64, description="images per sampler run")
+    extractor: Literal["cifar10_classifier"] = "cifar10_classifier"
+    reference: str = Field("bundled:cifar10_train_statistics", description="statistics of real images, a file or `bundled:NAME`")
+    seed: int = Field(0, description="image i of every variant starts from the noise of (seed, i)")
+
+
+class Run(Strict):
+    """One model and its variants: `fp32` or CALIBRATION/BITS/RECONSTRUCTION, all names of presets."""
+
+    model: str
+    variants: tuple[str, ...] = Field(min_length=1)
+    evaluation: str = "quick"
+
+
+class Config(Strict):
+    """A whole configuration."""
+
+    results: str = "results"
+    runs: tuple[Run, ...] = ()
+    models: dict[str, Model] = {}
+    calibrations: dict[str, Calibration] = {}
+    bits: dict[str, Bits] = {}
+    reconstructions: dict[str, Reconstruction] = {}
+    evaluations: dict[str, Evaluation] = {}
