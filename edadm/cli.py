@@ -1,15 +1,340 @@
-"""The command line: one subcommand per rule of the workflow."""
+"""The command line: one subcommand per rule of the workflow. Parse, load, call, save."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
+from edadm.console import progress_bar, say
+from edadm.errors import EdadmError
 from edadm.training.commands import app as train
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Quantize diffusion models after training. Each command is one stage of the workflow; `snakemake` runs them all.",
+)
 app.add_typer(train, name="train")
+
+ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
+CalibrationOption = Annotated[str, typer.Option("--calibration", help="a calibration preset, by name or as JSON")]
+BitsOption = Annotated[str, typer.Option("--bits", help="a bits preset, by name or as JSON")]
+ReconstructionOption = Annotated[str, typer.Option("--reconstruction", help="a reconstruction preset, by name or as JSON")]
+EvaluationOption = Annotated[str, typer.Option("--evaluation", help="an evaluation preset, by name or as JSON")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="a YAML file with presets of your own")]
+UnetOption = Annotated[Path, typer.Option("--unet", help="float weights, from convert-checkpoint")]
+SetOption = Annotated[Path, typer.Option("--calibration-set", help="from select-calibration")]
+ProgressOption = Annotated[Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")]
+OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
+ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")]
+LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]
+
+
+@app.command()
+def convert_checkpoint(model: ModelOption, output: OutputOption, config: ConfigOption = None) -> None:
+    """Bring a checkpoint into the diffusers layout, checked against the preset's architecture."""
+    from safetensors.torch import save_file
+
+    from edadm.artifacts import writing
+    from edadm.models.convert import convert_checkpoint
+
+    state = convert_checkpoint(_preset("models", model, config))
+    with writing(output) as partial:
+        save_file(state, partial)
+
+
+@app.command()
+def collect_trajectories(
+    model: ModelOption,
+    unet: UnetOption,
+    output: OutputOption,
+    progress: ProgressOption,
+    shard: Annotated[int, typer.Option(help="which part of the runs, from 0")] = 0,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "collect-trajectories",
+) -> None:
+    """Record full-precision sampler runs to zarr, batch by batch, with the feature distances that TDAC needs."""
+    from edadm.artifacts import finished, same_work
+    from edadm.artifacts import progress as held
+    from edadm.models.convert import load_unet
+    from edadm.models.denoiser import Denoiser
+    from edadm.sampling.collect import collect, open_store
+
+    preset = _preset("models", model, config)
+    where = _device(device, threads)
+    network = load_unet(preset.architecture, unet, where)
+    with held(progress) as folder:
+        same_work(folder, preset.model_dump_json())
+        store = open_store(folder / "store.zarr", preset, shard)
+        with progress_bar(label, len(store.unfinished()), "batches") as advance:
+            collect(Denoiser(network), network.mid_block.attentions[0], preset, store, where, lambda: advance(1))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        (folder / "store.zarr").rename(output)
+    finished(progress)
+
+
+@app.command()
+def select_calibration(
+    trajectories: Annotated[list[Path], typer.Argument(help="stores of consecutive shards, from collect-trajectories")],
+    calibration: CalibrationOption,
+    output: OutputOption,
+    summary: Annotated[Path, typer.Option(help="JSON with the counts and curves per sampler step")],
+    config: ConfigOption = None,
+) -> None:
+    """Pick one state of each trajectory; needs no network."""
+    import zarr
+    from safetensors.numpy import save_file
+
+    from edadm.artifacts import writing, writing_json
+    from edadm.calibration.select import select
+
+    settings = _preset("calibrations", calibration, config)
+    groups = [zarr.open_group(path, mode="r") for path in trajectories]
+    chosen, allocation = select(groups, settings)
+    with writing(output) as partial:
+        save_file(chosen, partial)
+    curves = {name: curve.tolist() for name, curve in allocation.curves.items()}
+    timesteps = groups[0]["timesteps"][:].tolist()
+    writing_json(summary, {"counts": allocation.counts.tolist(), "timesteps": timesteps, "curves": curves})
+
+
+@app.command()
+def set_ranges(
+    model: ModelOption,
+    bits: BitsOption,
+    unet: UnetOption,
+    calibration_set: SetOption,
+    output: OutputOption,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "set-ranges",
+) -> None:
+    """Search the grid of every weight and activation."""
+    from safetensors.torch import load_file, save_file
+
+    from edadm.artifacts import writing
+    from edadm.deploy.checkpoint import grids, quantized_copy
+    from edadm.models.convert import load_unet
+    from edadm.reconstruction.observe import set_ranges
+
+    where, widths = _device(device, threads), _preset("bits", bits, config)
+    network = quantized_copy(load_unet(_preset("models", model, config).architecture, unet, where), widths)
+    chosen = load_file(calibration_set, device=str(where))
+    with progress_bar(label, len(chosen["latents"]), "samples") as advance:
+        set_ranges(network, chosen["latents"], chosen["timesteps"], widths, advance)
+    with writing(output) as partial:
+        save_file({name: tensor.cpu() for name, tensor in grids(network).items()}, partial)
+
+
+@app.command()
+def reconstruct(
+    model: ModelOption,
+    bits: BitsOption,
+    reconstruction: ReconstructionOption,
+    unet: UnetOption,
+    calibration_set: SetOption,
+    ranges: Annotated[Path, typer.Option(help="from set-ranges")],
+    output: OutputOption,
+    losses: Annotated[Path, typer.Option(help="CSV with the errors of every unit")],
+    progress: ProgressOption,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "reconstruct",
+) -> None:
+    """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
+    from safetensors.torch import load_file
+
+    from edadm.artifacts import finished, same_work
+    from edadm.artifacts import progress as held
+    from edadm.deploy.checkpoint import quantized_copy, save_quantized, set_grids
+    from edadm.models.convert import load_unet
+    from edadm.models.units import trace_units
+    from edadm.reconstruction.methods import METHODS
+    from edadm.reconstruction.shelf import FolderShelf, write_losses
+
+    preset, widths, settings = _preset("models", model, config), _preset("bits", bits, config), _preset("reconstructions", reconstruction, config)
+    where = _device(device, threads)
+    network = load_unet(preset.architecture, unet, where)
+    quantized = quantized_copy(network, widths)
+    set_grids(quantized, load_file(ranges, device=str(where)))
+    chosen = [load_file(calibration_set, device=str(where))[name] for name in ("latents", "timesteps")]
+    with held(progress) as folder:
+        same_work(folder, _hashes(settings, unet, ranges, calibration_set))
+        with progress_bar(label, len(trace_units(network)), "units") as advance:
+            reports = METHODS[settings.method](network, quantized, *chosen, settings, FolderShelf(folder), advance)
+        save_quantized(quantized, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
+        write_losses(losses, reports)
+    finished(progress)
+
+
+@app.command()
+def generate(
+    model: ModelOption,
+    evaluation: EvaluationOption,
+    weights: Annotated[Path, typer.Option(help="float weights or a quantized checkpoint")],
+    output: OutputOption,
+    shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "generate",
+) -> None:
+    """Generate images, each from the noise of its own index."""
+    import numpy as np
+
+    from edadm.artifacts import writing
+    from edadm.models.denoiser import Denoiser
+    from edadm.sampling.generate import generate_images, shard_range
+
+    preset, settings = _preset("models", model, config), _preset("evaluations", evaluation, config)
+    where = _device(device, threads)
+    denoise = Denoiser(_load_any(preset.architecture, weights, where))
+    indices = shard_range(settings.images, settings.shards, shard)
+    shape = (preset.architecture.in_channels, preset.architecture.image_size, preset.architecture.image_size)
+    with progress_bar(label, len(indices), "images") as advance:
+        images = generate_images(denoise, preset.sampler, preset.schedule, indices, shape, settings.seed, settings.batch_size, where, advance)
+    with writing(output) as partial, open(partial, "wb") as file:
+        np.save(file, images.numpy())
+
+
+@app.command()
+def evaluate(
+    samples: Annotated[list[Path], typer.Argument(help="image files of all shards, in order")],
+    evaluation: EvaluationOption,
+    output: OutputOption,
+    references: Annotated[list[Path] | None, typer.Option("--reference", help="full-precision image files, for PSNR")] = None,
+    config: ConfigOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Score images: FID, sFID, IS, and PSNR to full precision."""
+    from edadm.artifacts import writing_json
+    from edadm.metrics.evaluate import evaluate
+    from edadm.models.zoo import locate
+
+    _device("auto", threads)
+    settings = _preset("evaluations", evaluation, config)
+    compared = _images(references) if references else None
+    writing_json(output, evaluate(_images(samples), compared, settings.extractor, locate(settings.reference, ".h5")))
+
+
+@app.command()
+def benchmark(
+    model: ModelOption,
+    unet: UnetOption,
+    weights: Annotated[Path, typer.Option(help="float weights or a quantized checkpoint")],
+    output: OutputOption,
+    batch_size: int = 32,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Time one network evaluation beside full precision, and count bytes."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.unet import step_latency
+    from edadm.models.convert import load_unet
+
+    preset, where = _preset("models", model, config), _device(device, threads)
+    networks = {"fp32": load_unet(preset.architecture, unet, where), "variant": _load_any(preset.architecture, weights, where)}
+    shape = (batch_size, preset.architecture.in_channels, preset.architecture.image_size, preset.architecture.image_size)
+    times = step_latency(networks, shape)
+    sizes = {"bytes": weights.stat().st_size, "float_bytes": unet.stat().st_size}
+    writing_json(output, sizes | times | {"batch_size": batch_size, "threads": threads, "device": str(where)})
+
+
+@app.command()
+def reference_statistics(
+    images: Annotated[Path, typer.Option(help="real images, a sub-folder per class")],
+    output: OutputOption,
+    name: Annotated[str, typer.Option(help="what reports call this set")],
+    extractor: Annotated[str, typer.Option(help="a registered torch-fidelity extractor")] = "cifar10_classifier",
+) -> None:
+    """Statistics of real images, against which generated ones are scored."""
+    from edadm.metrics.evaluate import extract_features
+    from edadm.metrics.frechet import save_statistics, statistics
+    from edadm.training.images import read_image_folder
+
+    pixels = read_image_folder(images)[0]
+    layers = extract_features(pixels, extractor)
+    facts = {"extractor": extractor, "images": len(pixels), "set": name}
+    save_statistics(output, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="the results folder")],
+    output: OutputOption,
+    runs: Annotated[str, typer.Option(help="the runs of a configuration, as JSON")],
+    config: ConfigOption = None,
+) -> None:
+    """Write the self-contained HTML page."""
+    import json
+
+    from edadm.report.page import write_page
+
+    write_page(results, json.loads(runs), output)
+
+
+@app.command()
+def schema(output: OutputOption) -> None:
+    """Write the JSON schema of config.yaml, for editors."""
+    from edadm.artifacts import writing_json
+    from edadm.config.schema import json_schema
+
+    writing_json(output, json_schema())
+
+
+def _preset(kind: str, text: str, config: Path | None) -> Any:
+    """A preset by name, from the package or the user's file, or given as JSON."""
+    from edadm.config.load import find_preset
+
+    return find_preset(kind, text, config)
+
+
+def _device(name: str, threads: int) -> Any:
+    """The torch device, after setting the number of CPU threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load_any(architecture: Any, weights: Path, device: Any) -> Any:
+    """A float or a quantized U-Net, whichever the file holds."""
+    from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.models.convert import load_unet
+
+    return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+
+
+def _images(files: list[Path]) -> Any:
+    """Images of all shards as one uint8 tensor."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.concatenate([np.load(file, allow_pickle=False) for file in files]))
+
+
+def _hashes(settings: Any, *files: Path) -> str:
+    """A description of settings and inputs, by which resumed work is known to be the same."""
+    import hashlib
+
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return "\n".join([settings.model_dump_json(), *digests])
 
 
 def main() -> None:
     """The entry point of `edadm`."""
-    app()
+    try:
+        app()
+    except EdadmError as error:
+        say(f"edadm: {error}")
+        sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -10,12 +11,14 @@ from typing import Any, get_args
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
+from edadm.config.check import problems
 from edadm.config.schema import Config
+from edadm.errors import EdadmError
 
 _PRESETS = Path(__file__).parent / "presets"
 
 
-class ConfigError(ValueError):
+class ConfigError(EdadmError):
     """A setting that cannot be used, with a sentence that names the fix."""
 
 
@@ -50,9 +53,12 @@ def validate(settings: Mapping[str, Any]) -> Config:
         ConfigError: one line per problem.
     """
     try:
-        return Config.model_validate(settings)
+        config = Config.model_validate(settings)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from None
+    if found := problems(config):
+        raise ConfigError("\n".join(found))
+    return config
 
 
 def _with_bases(settings: dict[str, Any]) -> dict[str, Any]:
@@ -104,3 +110,22 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return []
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
+    """A preset by name, or a whole preset given as JSON.
+
+    Args:
+        kind: `models`, `calibrations`, `bits`, `reconstructions` or `evaluations`.
+        text: a name, or a JSON object.
+        config: the user's file, with presets of their own.
+
+    Raises:
+        ConfigError: no such preset, or settings that do not validate.
+    """
+    if text.lstrip().startswith("{"):
+        return getattr(validate({kind: {"given": json.loads(text)}}), kind)["given"]
+    presets = getattr(load_config(config), kind)
+    if text not in presets:
+        raise ConfigError(f"there is no preset '{text}' among {kind}{_nearest(text, presets)}")
+    return presets[text]

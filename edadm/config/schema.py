@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -97,6 +97,7 @@ class Bits(Strict):
     )
     range_batch_size: Count = Field(256, description="rows per update of the activation ranges")
     range_momentum: Share = Field(0.1, description="share of a new batch in the running activation range")
+    range_bins: Count | None = Field(8192, description="histogram bins of the activation range search; null searches exactly")
 
 
 class Reconstruction(Strict):
@@ -143,3 +144,12 @@ class Config(Strict):
     bits: dict[str, Bits] = {}
     reconstructions: dict[str, Reconstruction] = {}
     evaluations: dict[str, Evaluation] = {}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file; presets may also name a `base`, whose settings they then inherit."""
+    schema = Config.model_json_schema(by_alias=True)
+    for kind in ("Model", "Calibration", "Bits", "Reconstruction", "Evaluation"):
+        schema["$defs"][kind]["properties"]["base"] = {"type": "string", "description": "a preset to inherit from"}
+        schema["$defs"][kind].pop("required", None)
+    return schema

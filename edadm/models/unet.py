@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusers import UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 
 from edadm.config.schema import UNetArchitecture
 
@@ -16,7 +17,7 @@ def build_unet(architecture: UNetArchitecture) -> UNet2DModel:
     widths = [architecture.channels * multiplier for multiplier in architecture.multipliers]
     resolutions = [architecture.image_size >> level for level in range(len(widths))]
     attends = [resolution in architecture.attention_resolutions for resolution in resolutions]
-    return UNet2DModel(
+    unet = UNet2DModel(
         sample_size=architecture.image_size,
         in_channels=architecture.in_channels,
         out_channels=architecture.in_channels,
@@ -31,3 +32,7 @@ def build_unet(architecture: UNetArchitecture) -> UNet2DModel:
         flip_sin_to_cos=False,
         freq_shift=1,
     )
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())  # the explicit products, as in the quantized network, not a fused kernel
+    return unet

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def keyed_generator(*key: int | str) -> torch.Generator:
-    """A CPU generator whose stream is a function of the key alone, e.g. `keyed_generator(seed, "image", 17)`."""
+def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose stream is a function of the key (and the kind of device) alone, e.g. `(seed, "image", 17)`."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class ImageNoise:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def diffusion(
     batch_size: int = 512,
     learning_rate: float = 1e-3,
     seed: Seed = 0,
-    stop_after: Annotated[float, typer.Option(help="minutes after which to stop, leaving the state to go on from")] = 1e9,
+    minutes: Annotated[float | None, typer.Option(help="choose the number of steps so that training takes this long")] = None,
     device: str = "auto",
 ) -> None:
     """Train a DDPM and write the average of its weights in fp16 in the ermongroup/ddim layout."""
@@ -85,16 +86,21 @@ def diffusion(
     trainer = DiffusionTrainer(unet, pixels, alphas_cumprod(preset.schedule), settings, compiled=where.type == "cuda")
     if state.exists():
         trainer.resume(state)
-    losses, begin, first = [], time.monotonic(), trainer.step
-    while trainer.step < steps and time.monotonic() - begin < 60 * stop_after:
+    losses, begin, first = [], time.monotonic(), None
+    while trainer.step < trainer.settings.steps:
         losses.append(trainer.train_step())
-        if trainer.step % 500 == 0 or trainer.step == steps:
-            recent, losses = torch.stack(losses).mean().item(), []
-            rate = (trainer.step - first) / (time.monotonic() - begin)
-            typer.echo(f"step {trainer.step} loss {recent:.5f} steps/s {rate:.1f}")
+        if trainer.step % 500 == 0 or trainer.step == trainer.settings.steps:
+            recent, losses, now = torch.stack(losses).mean().item(), [], time.monotonic()
+            first = first or (trainer.step, now)  # the steps before include compilation
+            rate = (trainer.step - first[0]) / max(now - first[1], 1e-9)
+            typer.echo(f"step {trainer.step} of {trainer.settings.steps} loss {recent:.5f} steps/s {rate:.1f} after {now - begin:.0f} s")
+            if minutes and trainer.step > first[0]:
+                trainer.fit_into(first[0] + int(rate * (60 * minutes - (first[1] - begin))))
+        if trainer.step % 5000 == 0:
+            trainer.save(state)
+            _write_original_layout(trainer.average, output, asdict(trainer.settings) | {"step": trainer.step})
     trainer.save(state)
-    facts = {"steps": trainer.step, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    _write_original_layout(trainer.average, output, facts)
+    _write_original_layout(trainer.average, output, asdict(trainer.settings) | {"step": trainer.step})
 
 
 def _write_original_layout(state: dict, output: Path, facts: dict) -> None:

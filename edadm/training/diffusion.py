@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,12 +15,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class DiffusionTraining:
-    """Settings of `DiffusionTrainer`; the learning rate warms up linearly and falls to zero along a cosine."""
+    """Settings of `DiffusionTrainer`; the learning rate warms up, stays, and falls linearly to zero over the last steps."""
 
     steps: int = 100_000
     batch_size: int = 512
     learning_rate: float = 1e-3
-    warmup: int = 1000
+    warmup: int = 500
+    decay_share: float = 0.35
     weight_decay: float = 0.0
     ema_decay: float = 0.9995
     gradient_norm: float = 1.0
@@ -30,8 +30,9 @@ class DiffusionTraining:
 
 def learning_rate(step: int, settings: DiffusionTraining) -> float:
     """The learning rate of `step` (0-based)."""
-    warm = min(1.0, (step + 1) / max(settings.warmup, 1))
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    warm = (step + 1) / max(settings.warmup, 1)
+    left = (settings.steps - step) / max(settings.decay_share * settings.steps, 1)
+    return settings.learning_rate * max(0.0, min(1.0, warm, left))
 
 
 class DiffusionTrainer:
@@ -65,7 +66,7 @@ class DiffusionTrainer:
         self._signal = alphas_cumprod.sqrt().float().to(self.device)
         self._noise = (1 - alphas_cumprod).sqrt().float().to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(settings.seed)
-        self._loss_of: Callable[..., Tensor] = torch.compile(self._loss) if compiled else self._loss
+        self._loss_of: Callable[..., Tensor] = torch.compile(self._loss, mode="reduce-overhead") if compiled else self._loss
 
     def _loss(
         self, images: UInt8[Tensor, "n c h w"], flip: Tensor, t: Tensor, eps: Float[Tensor, "n c h w"]
@@ -86,6 +87,7 @@ class DiffusionTrainer:
         eps = torch.randn(batch.shape, **draw)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
+        torch.compiler.cudagraph_mark_step_begin()
         loss = self._loss_of(batch, flip, t, eps)
         loss.backward()
         nn.utils.clip_grad_norm_(self.unet.parameters(), self.settings.gradient_norm)
@@ -95,7 +97,12 @@ class DiffusionTrainer:
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.unet.parameters()), 1 - decay)
-        return loss.detach()
+        return loss.detach().clone()
+
+    def fit_into(self, steps: int) -> None:
+        """Changes the number of steps, as long as the learning rate has not begun to fall."""
+        if self.step < (1 - self.settings.decay_share) * min(steps, self.settings.steps):
+            self.settings = replace(self.settings, steps=steps)
 
     def save(self, path: Path) -> None:
         """Everything needed to go on with the next step."""

@@ -1,0 +1,1 @@
+"""Times and bytes, measured here and now, as ratios within one run."""

@@ -1,0 +1,1 @@
+"""Which (x_t, t) the quantizers see; needs no network."""

@@ -1,0 +1,66 @@
+"""What must hold between presets before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from edadm.config.layout import FULL_PRECISION, Variant
+from edadm.config.schema import Config, Run
+
+_KINDS = ("calibrations", "bits", "reconstructions")
+
+
+def problems(config: Config) -> list[str]:
+    """One sentence per contradiction, each naming the fix; empty if the runs can start."""
+    found = []
+    for run in config.runs:
+        found += _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
+        if not found:
+            found += _of_model(run, config)
+        for name in run.variants:
+            found += _of_variant(run, name, config)
+    return found
+
+
+def _missing(kind: str, name: str, known: Iterable[str]) -> list[str]:
+    known = list(known)
+    if name in known:
+        return []
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(sorted(known))}; add yours under `{kind}`"
+    return [f"runs: there is no preset '{name}' among {kind}; {hint}"]
+
+
+def _of_model(run: Run, config: Config) -> list[str]:
+    recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
+    found = []
+    first_shard = recorded.count // recorded.shards
+    if recorded.feature_rows > first_shard:
+        found.append(
+            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the {first_shard} runs of the first shard; "
+            "lower feature_rows or shards, or raise count"
+        )
+    if evaluation.shards > evaluation.images:
+        found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
+    if evaluation.images < 2:
+        found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
+    return found
+
+
+def _of_variant(run: Run, name: str, config: Config) -> list[str]:
+    if name == FULL_PRECISION:
+        return []
+    if name.count("/") != 2:
+        return [f"runs: '{name}' is no variant; write {FULL_PRECISION} or CALIBRATION/BITS/RECONSTRUCTION"]
+    names = Variant(name).presets
+    found = [sentence for kind, preset in zip(_KINDS, names, strict=True) for sentence in _missing(kind, preset, getattr(config, kind))]
+    if found or run.model not in config.models:
+        return found
+    calibration, recorded = config.calibrations[names[0]], config.models[run.model].trajectories
+    if calibration.size > recorded.count:
+        found.append(
+            f"calibrations.{names[0]}: calibration size {calibration.size} exceeds the {recorded.count} recorded trajectories; "
+            f"lower calibrations.{names[0]}.size or raise models.{run.model}.trajectories.count"
+        )
+    return found

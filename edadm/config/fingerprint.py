@@ -1,0 +1,98 @@
+"""Which code a stage consists of, as one hash: Snakemake sees it in `params` and reruns the stage when it changes.
+
+The code of a stage is the function of its subcommand, the functions of the same file that it calls, and every module of
+the package that these import, directly or not. Comments, docstrings and formatting do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body and _is_docstring(body[0]):
+            node.body = body[1:]
+    return tree
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _module_file(name: str) -> Path | None:
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return None
+    base = PACKAGE.joinpath(*parts[1:])
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(nodes: list[ast.AST]) -> set[Path]:
+    """Files of the package that are imported anywhere inside the nodes."""
+    names: set[str] = set()
+    for node in (inner for outer in nodes for inner in ast.walk(outer)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {file for name in names if (file := _module_file(name))}
+
+
+def _closure(files: set[Path]) -> set[Path]:
+    reached: set[Path] = set()
+    while waiting := files - reached:
+        file = waiting.pop()
+        reached.add(file)
+        files |= _imports([_tree(file)])
+    return reached
+
+
+def _called_functions(function: str, tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    """A function and those of the same file whose names occur in it, in turn."""
+    known = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    reached: dict[str, ast.FunctionDef] = {}
+    waiting = [function]
+    while waiting:
+        name = waiting.pop()
+        if name in known and name not in reached:
+            reached[name] = known[name]
+            waiting += [node.id for node in ast.walk(known[name]) if isinstance(node, ast.Name)]
+    return reached
+
+
+def stage_files(stage: str, file: Path = PACKAGE / "cli.py") -> set[Path]:
+    """The modules a stage imports, directly or not.
+
+    Raises:
+        KeyError: there is no such subcommand.
+    """
+    return _closure(_imports(list(_stage_functions(stage, file).values())))
+
+
+def _stage_functions(stage: str, file: Path) -> dict[str, ast.FunctionDef]:
+    functions = _called_functions(stage.replace("-", "_"), _tree(file))
+    if not functions:
+        raise KeyError(f"there is no subcommand '{stage}'")
+    return functions
+
+
+def stage_fingerprint(stage: str) -> str:
+    """A hash of the code of a subcommand, e.g. `stage_fingerprint("set-ranges")`."""
+    digest = hashlib.sha256()
+    for name, function in sorted(_stage_functions(stage, PACKAGE / "cli.py").items()):
+        digest.update(f"{name}\n{ast.dump(function)}\n".encode())
+    for file in sorted(stage_files(stage)):
+        digest.update(f"{file.relative_to(PACKAGE)}\n{ast.dump(_tree(file))}\n".encode())
+    return digest.hexdigest()[:16]

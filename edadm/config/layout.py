@@ -1,0 +1,57 @@
+"""Where every artifact lies: beneath exactly the decisions that shaped it, in the order of the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FULL_PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model at one precision: `fp32`, or the names of a calibration, a bits and a reconstruction preset."""
+
+    name: str
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has a calibration, bits and a reconstruction."""
+        return self.name != FULL_PRECISION
+
+    @property
+    def presets(self) -> tuple[str, str, str]:
+        """Names of its calibration, bits and reconstruction presets."""
+        calibration, bits, reconstruction = self.name.split("/")
+        return calibration, bits, reconstruction
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below a results folder."""
+
+    root: Path
+
+    def float_weights(self, model: str) -> Path:
+        """The converted full-precision U-Net."""
+        return self.root / model / FULL_PRECISION / "unet.safetensors"
+
+    def trajectories(self, model: str, shard: int | str) -> Path:
+        """Recorded sampler runs of one shard."""
+        return self.root / model / "trajectories" / f"{shard}.zarr"
+
+    def calibration(self, model: str, calibration: str) -> Path:
+        """The folder of a calibration set and its summary."""
+        return self.root / model / calibration
+
+    def variant(self, model: str, variant: Variant) -> Path:
+        """The folder of a variant's weights, images, scores and speed."""
+        return self.root / model / variant.name
+
+    def weights(self, model: str, variant: Variant) -> Path:
+        """The file a variant's images are generated with."""
+        return self.variant(model, variant) / "quantized.safetensors" if variant.is_quantized else self.float_weights(model)
+
+    def samples(self, model: str, variant: Variant, shards: int) -> list[Path]:
+        """All image files of a variant, in order."""
+        return [self.variant(model, variant) / "samples" / f"{shard}.npy" for shard in range(shards)]

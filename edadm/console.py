@@ -1,0 +1,56 @@
+"""What a running stage tells the person watching it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Advance = Callable[[int], None]
+
+
+def say(sentence: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
+    """A bar with the time left on a terminal; in a log file, a line now and then. Yields `advance(steps)`."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda steps=1: bar.update(task, advance=steps)
+        return
+    lines = _Lines(label, total, unit)
+    yield lines.advance
+    lines.end()
+
+
+class _Lines:
+    """Progress as plain lines."""
+
+    def __init__(self, label: str, total: int, unit: str):
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self.begin = self.last = time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.last >= SECONDS_BETWEEN_LINES:
+            left = (now - self.begin) * (self.total - self.done) / self.done
+            say(f"{self.label}: {self.done}/{self.total} {self.unit}, about {left:.0f} s left")
+            self.last = now
+
+    def end(self) -> None:
+        say(f"{self.label}: {self.done}/{self.total} {self.unit} in {time.monotonic() - self.begin:.1f} s")

@@ -1,0 +1,1 @@
+"""From simulated to integer: the checkpoint format and who reads it."""

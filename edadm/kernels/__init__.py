@@ -1,0 +1,1 @@
+"""Integer storage and arithmetic."""

@@ -1,0 +1,1 @@
+"""Features, statistics and scores; torch-fidelity does the work."""

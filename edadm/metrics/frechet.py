@@ -1,0 +1,54 @@
+"""Gaussian statistics of features and the Frechet distance between them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+from edadm.artifacts import writing
+from edadm.errors import EdadmError
+
+Statistics = dict[str, np.ndarray]
+
+
+def statistics(features: Float[Tensor, "n d"]) -> Statistics:
+    """Mean `mu` (d,) and covariance `sigma` (d, d), fp64."""
+    return fid_features_to_statistics(features.double())
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (FID, arXiv 1706.08500, eq. 6)."""
+    return fid_statistics_to_metric(a, b, verbose=False)[KEY_METRIC_FID]
+
+
+def save_statistics(path: Path, layers: Mapping[str, Statistics], facts: Mapping[str, Any]) -> None:
+    """Statistics of some layers in an HDF5 file, with facts about the images (their number, the extractor)."""
+    with writing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs["facts"] = json.dumps(dict(facts), sort_keys=True)
+        for layer, values in layers.items():
+            for name, array in values.items():
+                file.create_dataset(f"{layer}/{name}", data=array, track_times=False)
+
+
+def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
+    """What `save_statistics` wrote; the facts gain the file's `sha256`.
+
+    Raises:
+        EdadmError: not such a file.
+    """
+    try:
+        with h5py.File(path) as file:
+            layers = {layer: {name: group[name][:] for name in ("mu", "sigma")} for layer, group in file.items()}
+            facts = json.loads(file.attrs["facts"])
+    except (OSError, KeyError) as error:
+        raise EdadmError(f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`") from None
+    return layers, facts | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -1,0 +1,85 @@
+"""What is reconstructed at once: blocks, attentions, and the layers outside them, in order of execution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+Kind = Literal["res_block", "attention", "transformer", "layer"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A module of the U-Net by name, and its convolutions and linear layers by full name, in registration order."""
+
+    name: str
+    kind: Kind
+    layers: tuple[str, ...]
+
+
+def _kind(module: nn.Module) -> Kind | None:
+    if isinstance(module, ResnetBlock2D):
+        return "res_block"
+    if isinstance(module, BasicTransformerBlock):
+        return "transformer"
+    if isinstance(module, Attention):
+        return "attention"
+    return "layer" if isinstance(module, nn.Conv2d | nn.Linear) else None
+
+
+# The order in which the original networks register a block's layers (method, 4.3); FBR leaves out the last one.
+_REGISTRATION = {
+    "res_block": ("conv1", "time_emb_proj", "conv2", "conv_shortcut"),
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+}
+
+
+def _layers(name: str, module: nn.Module, kind: Kind) -> tuple[str, ...]:
+    if kind == "layer":
+        return (name,)
+    present = [child for child, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    order = _REGISTRATION.get(kind)
+    if order is not None:
+        present = [child for child in order if child in present]
+    return tuple(f"{name}.{child}" for child in present)
+
+
+@torch.no_grad()
+def trace_units(unet: nn.Module) -> list[Unit]:
+    """The units of a float U-Net in the order in which one forward pass reaches them (method, 4.1).
+
+    Registration order would not do: diffusers registers `mid_block` after `up_blocks`.
+    """
+    reached: list[Unit] = []
+    depth = 0
+    handles = []
+
+    def enter(name: str, module: nn.Module, kind: Kind) -> None:
+        nonlocal depth
+        if depth == 0:
+            reached.append(Unit(name, kind, _layers(name, module, kind)))
+        depth += 1
+
+    def leave() -> None:
+        nonlocal depth
+        depth -= 1
+
+    for name, module in unet.named_modules():
+        if kind := _kind(module):
+            handles.append(module.register_forward_pre_hook(lambda m, _, n=name, k=kind: enter(n, m, k)))
+            handles.append(module.register_forward_hook(lambda *_: leave()))
+    size = unet.config["sample_size"]
+    parameter = next(unet.parameters())
+    sample = torch.zeros(1, unet.config["in_channels"], size, size, device=parameter.device, dtype=parameter.dtype)
+    try:
+        unet(sample, torch.zeros(1, device=parameter.device, dtype=torch.long))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return reached

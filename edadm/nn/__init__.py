@@ -1,0 +1,1 @@
+"""Modules that quantize. Setting is an act, forward only computes."""

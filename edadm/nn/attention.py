@@ -1,0 +1,53 @@
+"""Attention with quantized operands of both matrix products (method, 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from edadm.nn.quantizer import Quantizer
+
+
+class QuantizedAttnProcessor(nn.Module):
+    """Quantizes query, key and value after their projections and the softmax output, one grid per tensor each.
+
+    With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit.
+
+    Args:
+        bits: width of the query, key and value grids.
+        softmax_bits: width of the grid of the attention weights.
+    """
+
+    def __init__(self, bits: int, softmax_bits: int):
+        super().__init__()
+        self.query_quantizer = Quantizer(bits)
+        self.key_quantizer = Quantizer(bits)
+        self.value_quantizer = Quantizer(bits)
+        self.softmax_quantizer = Quantizer(softmax_bits)
+
+    def forward(
+        self,
+        attn: Attention,
+        hidden_states: Float[Tensor, "n *s"],
+        encoder_hidden_states: Float[Tensor, "n k e"] | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Float[Tensor, "n *s"]:
+        residual, shape = hidden_states, hidden_states.shape
+        if len(shape) == 4:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.head_to_batch_dim(self.query_quantizer(attn.to_q(hidden_states)))
+        key = attn.head_to_batch_dim(self.key_quantizer(attn.to_k(context)))
+        value = attn.head_to_batch_dim(self.value_quantizer(attn.to_v(context)))
+        weights = self.softmax_quantizer(attn.get_attention_scores(query, key, attention_mask))
+        output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(torch.bmm(weights, value))))
+        if len(shape) == 4:
+            output = output.transpose(-1, -2).reshape(shape)
+        if attn.residual_connection:
+            output = output + residual
+        return output / attn.rescale_output_factor

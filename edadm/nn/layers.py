@@ -1,0 +1,97 @@
+"""Convolutions and linear layers with a quantized weight and a quantized input."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edadm.nn.quantizer import Quantizer
+from edadm.quant.rounding import hard_codes, initial_alpha, soft_codes
+
+
+class QuantizedLayer(nn.Module):
+    """A convolution or linear layer whose weight lies on a grid and whose input is put on one.
+
+    `weight` is what the layer multiplies with: the float weight until `set_codes` folds integer codes into it, so that
+    no forward pass quantizes weights again. While rounding is learned, `alpha` replaces it by soft codes.
+
+    Args:
+        layer: the float layer; its parameters are shared, not copied.
+        weight_bits: width of the weight grid.
+        input_bits: width of the input grid; None leaves the input in floating point.
+        segments: sizes of the input-channel segments with a grid each.
+    """
+
+    codes: Tensor | None
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, weight_bits: int, input_bits: int | None, segments: tuple[int, ...]):
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+        self.weight_quantizer = Quantizer(weight_bits, segments, rows=layer.weight.shape[0])
+        self.input_quantizer = None if input_bits is None else Quantizer(input_bits, segments)
+        self.alpha: Tensor | None = None
+        self.register_buffer("codes", None)
+
+    def operation(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The linear map itself."""
+        raise TypeError("a QuantizedLayer is a QuantizedConv2d or a QuantizedLinear")
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """The input on its grid, if it has one."""
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        weight = self.weight if self.alpha is None else self.soft_weight()
+        return self.operation(self.quantize_input(x), weight)
+
+    def _ratio(self) -> Tensor:
+        return self.weight / self.weight_quantizer.grid(self.weight.dim())[0]
+
+    def soft_weight(self) -> Float[Tensor, "..."]:
+        """The weight with learned fractional rounding, differentiable in `alpha`."""
+        assert self.alpha is not None
+        scale, zero_point = self.weight_quantizer.grid(self.weight.dim())
+        return (soft_codes(self._ratio(), self.alpha, zero_point, self.weight_quantizer.bits) - zero_point) * scale
+
+    def start_rounding(self) -> Float[Tensor, "..."]:
+        """Makes the rounding learnable and returns its parameter, which leaves the weight where it is inside the grid."""
+        self.alpha = initial_alpha(self._ratio()).detach().requires_grad_(True)
+        return self.alpha
+
+    def harden(self) -> None:
+        """Ends learning: fractions become integers."""
+        assert self.alpha is not None
+        zero_point = self.weight_quantizer.grid(self.weight.dim())[1]
+        codes = hard_codes(self._ratio(), self.alpha.detach(), zero_point, self.weight_quantizer.bits)
+        self.alpha = None
+        self.set_codes(codes.to(torch.uint8))
+
+    def nearest_codes(self) -> UInt8[Tensor, "..."]:
+        """Codes by rounding to nearest."""
+        return self.weight_quantizer.codes(self.weight).to(torch.uint8)
+
+    def set_codes(self, codes: UInt8[Tensor, "..."]) -> None:
+        """Folds integer codes: from now on `weight` is their value."""
+        self.codes = codes
+        self.weight.data = self.weight_quantizer.values(codes)
+
+
+class QuantizedConv2d(QuantizedLayer):
+    """See `QuantizedLayer`; the input is (n, c, h, w)."""
+
+    def __init__(self, layer: nn.Conv2d, weight_bits: int, input_bits: int | None, segments: tuple[int, ...]):
+        super().__init__(layer, weight_bits, input_bits, segments)
+        self.stride, self.padding, self.dilation, self.groups = layer.stride, layer.padding, layer.dilation, layer.groups
+
+    def operation(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class QuantizedLinear(QuantizedLayer):
+    """See `QuantizedLayer`; the input is (..., features)."""
+
+    def operation(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight, self.bias)

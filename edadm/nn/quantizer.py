@@ -1,0 +1,81 @@
+"""The module that puts a tensor on a grid."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from edadm.quant.affine import dequantize, fake_quantize, quantize
+
+
+class Quantizer(nn.Module):
+    """Fake-quantizes activations per tensor, or weights per output channel; per segment of channels where one is split.
+
+    Args:
+        bits: width of the grid.
+        segments: sizes of the channel segments with a grid each (axis 1 of the tensor); one segment is the usual case.
+        rows: output channels of a weight; None for activations.
+
+    Buffers `scale` and `zero_point` have shape (segments,) for activations and (rows, segments) for weights.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bits: int, segments: tuple[int, ...] = (1,), rows: int | None = None):
+        super().__init__()
+        self.bits, self.segments, self.rows = bits, segments, rows
+        self.enabled = True
+        self._drop: tuple[float, torch.Generator] | None = None
+        shape = (len(segments),) if rows is None else (rows, len(segments))
+        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("zero_point", torch.zeros(shape))
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, segments={self.segments}"
+
+    def set_grid(self, scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]) -> None:
+        """Replaces scale and zero point; their shapes must be those of the buffers.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if scale.shape != self.scale.shape or zero_point.shape != self.zero_point.shape:
+            raise ValueError(f"scale {tuple(scale.shape)} does not fit a quantizer of shape {tuple(self.scale.shape)}")
+        self.scale = scale.detach().to(self.scale.device)
+        self.zero_point = zero_point.detach().to(self.zero_point.device)
+
+    def drop(self, probability: float, generator: torch.Generator) -> None:
+        """From now on leaves each element unquantized with `probability` (QDrop, arXiv 2203.05740); 0 switches it off."""
+        self._drop = (probability, generator) if probability > 0 else None
+
+    def grid(self, dimensions: int) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, shaped to broadcast against a tensor of that many dimensions."""
+        return self._spread(self.scale, dimensions), self._spread(self.zero_point, dimensions)
+
+    def _spread(self, values: Tensor, dimensions: int) -> Tensor:
+        if len(self.segments) > 1:
+            sizes = torch.tensor(self.segments, device=values.device)
+            values = values.repeat_interleave(sizes, dim=-1, output_size=sum(self.segments))
+            leading = (1,) if self.rows is None else (self.rows,)
+            return values.reshape(*leading, -1, *[1] * (dimensions - 2))
+        return values.reshape(()) if self.rows is None else values.reshape(self.rows, *[1] * (dimensions - 1))
+
+    def codes(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Nearest integer codes in [0, 2^bits - 1]."""
+        return quantize(x, *self.grid(x.dim()), self.bits)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """What integer codes stand for."""
+        return dequantize(codes, *self.grid(codes.dim()))
+
+    def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        if not self.enabled:
+            return x
+        quantized = fake_quantize(x, *self.grid(x.dim()), self.bits)
+        if self._drop is None:
+            return quantized
+        probability, generator = self._drop
+        spared = torch.rand(x.shape, generator=generator, device=x.device) < probability
+        return torch.where(spared, x, quantized)

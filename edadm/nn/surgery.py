@@ -1,0 +1,77 @@
+"""From a float U-Net to one that quantizes, and back to its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from edadm.config.schema import Bits
+from edadm.errors import EdadmError
+from edadm.nn.attention import QuantizedAttnProcessor
+from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from edadm.nn.quantizer import Quantizer
+
+
+def layer_bits(name: str, bits: Bits) -> tuple[int, int | None]:
+    """Widths of a layer's weight and input; the last matching name pattern decides."""
+    weights, activations = bits.weights, bits.activations
+    result: tuple[int, int | None] = (weights, activations)
+    for pattern, exception in bits.layers.items():
+        if fnmatchcase(name, pattern):
+            result = (exception.weights or weights, exception.activations)
+    return result
+
+
+def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> None:
+    """Replaces, in place, every convolution and linear layer, and gives every attention quantized operands.
+
+    Args:
+        unet: a diffusers U-Net.
+        bits: widths, and exceptions by name pattern.
+        splits: for a shortcut over concatenated channels, where the skip begins (see `edadm.models.skips`).
+
+    Raises:
+        EdadmError: a pattern of `bits.layers` matches no layer.
+    """
+    layers = {name: module for name, module in unet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    for pattern in bits.layers:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise EdadmError(f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name")
+    for name, layer in layers.items():
+        channels = layer.weight.shape[1]
+        split = splits.get(name) if bits.split_shortcuts else None
+        segments = (channels,) if split is None else (split, channels - split)
+        kind = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
+        parent, _, attribute = name.rpartition(".")
+        setattr(unet.get_submodule(parent), attribute, kind(layer, *layer_bits(name, bits), segments))
+    for module in list(unet.modules()):
+        if isinstance(module, Attention):
+            module.set_processor(QuantizedAttnProcessor(bits.activations, bits.softmax))
+
+
+def quantized_layers(module: nn.Module) -> dict[str, QuantizedLayer]:
+    """The quantized layers of a module by name, in registration order."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, QuantizedLayer)}
+
+
+def activation_quantizers(module: nn.Module) -> dict[str, Quantizer]:
+    """The quantizers of activations and attention operands by name."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, Quantizer) and child.rows is None}
+
+
+@contextmanager
+def disabled(module: nn.Module) -> Iterator[None]:
+    """Leaves activations unquantized inside the context."""
+    quantizers = [child for child in module.modules() if isinstance(child, Quantizer)]
+    before = [quantizer.enabled for quantizer in quantizers]
+    for quantizer in quantizers:
+        quantizer.enabled = False
+    try:
+        yield
+    finally:
+        for quantizer, enabled in zip(quantizers, before, strict=True):
+            quantizer.enabled = enabled

@@ -1,0 +1,73 @@
+"""Affine fake quantization on an unsigned grid, and its gradients.
+
+A grid of `bits` has levels 0 .. 2^bits - 1. With scale s > 0 and integer zero point z,
+`code = clamp(round(x / s) + z, 0, 2^bits - 1)` and the value of a code is `(code - z) * s`; round is half to even.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+SMALLEST_SCALE = 1e-8
+
+
+def scale_and_zero_point(
+    low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bits: int
+) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"]]:
+    """The grid that covers [low, high], widened to contain 0.
+
+    Symmetric ranges (low = -high) get zero point 2^(bits-1), that is signed two's complement; in the official code the
+    half-integer -low/s leaves it to float rounding whether it is that or one less (quirk Q14).
+    """
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    top = 2**bits - 1
+    scale = ((high - low) / top).clamp(min=SMALLEST_SCALE)
+    zero_point = (-torch.round(low / scale)).clamp(0, top)
+    return scale, torch.where(low == -high, torch.full_like(zero_point, 2 ** (bits - 1)), zero_point)
+
+
+def quantize(x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int) -> Float[Tensor, "*s"]:
+    """Integer codes in [0, 2^bits - 1], as floats; scale and zero point broadcast against `x`."""
+    return (torch.round(x / scale) + zero_point).clamp_(0, 2**bits - 1)
+
+
+def dequantize(codes: Shaped[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]) -> Float[Tensor, "*s"]:
+    """Values of integer codes."""
+    return (codes.to(scale.dtype) - zero_point) * scale
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """`dequantize(quantize(x))` with a straight-through round (LSQ, arXiv 1902.08153, without its gradient scale).
+
+    d/dx is 1 inside the grid and 0 outside; d/ds is `round(x/s) - x/s` inside and the clipped integer outside.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale, low, high)
+        return x.div(scale).round_().clamp_(low, high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, scale, low, high = ctx.saved_tensors
+        ratio = x / scale
+        rounded = torch.round(ratio)
+        clipped = rounded.clamp(low, high)
+        inside = rounded == clipped
+        gradient_x = gradient * inside if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return gradient_x, None, None, None
+        slope = clipped.addcmul_(ratio, inside.to(ratio.dtype), value=-1)
+        return gradient_x, (gradient * slope).sum_to_size(scale.shape), None, None
+
+
+def fake_quantize(
+    x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int
+) -> Float[Tensor, "*s"]:
+    """`x` moved to the nearest point of the grid, differentiable in `x` and `scale` (method, 3.1 and 3.7)."""
+    return _FakeQuantize.apply(x, scale, -zero_point, 2**bits - 1 - zero_point)

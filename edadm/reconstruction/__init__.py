@@ -1,0 +1,1 @@
+"""Learning ranges, rounding and step sizes, unit by unit."""

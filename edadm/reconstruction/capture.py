@@ -1,0 +1,99 @@
+"""Forward passes that pause at every unit, so that unit after unit sees its inputs without starting from the beginning.
+
+A pass runs in a greenlet. Hooks on the units hand control back to the caller before and after each unit; the rest of the
+network's state (skips, time embedding) waits in the suspended Python frames. Whatever the caller changes in a module
+while the pass waits, the pass meets when it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from greenlet import getcurrent, greenlet
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass
+class Call:
+    """One call of a unit's module: tensor inputs by position, other arguments by name, and the output once it is known."""
+
+    inputs: tuple[Tensor, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    output: Tensor | None = None
+
+
+class _Pass(greenlet):
+    """A suspended forward pass over one batch."""
+
+
+def _yield_to_caller(event: Any) -> None:
+    current = getcurrent()
+    if isinstance(current, _Pass):
+        current.parent.switch(event)
+        torch.set_grad_enabled(False)  # the caller may have been learning; grad mode is per thread, not per greenlet
+
+
+class PausingNetwork:
+    """A U-Net whose forward passes can be stepped from unit to unit.
+
+    Args:
+        unet: the network; hooks stay on it until `close`.
+        units: names of its units in order of execution.
+    """
+
+    def __init__(self, unet: nn.Module, units: Sequence[str]):
+        self.unet = unet
+        self._handles = []
+        for name in units:
+            module = unet.get_submodule(name)
+            self._handles.append(module.register_forward_pre_hook(lambda _, args, kwargs: _yield_to_caller((args, kwargs)), with_kwargs=True))
+            self._handles.append(module.register_forward_hook(lambda _, args, output: _yield_to_caller(output)))
+
+    def start(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> PausedForward:
+        """A pass over a batch, waiting before its first unit."""
+        return PausedForward(self.unet, x, t)
+
+    def close(self) -> None:
+        """Removes the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+
+class PausedForward:
+    """One forward pass; alternates between waiting before a unit and waiting after it."""
+
+    def __init__(self, unet: nn.Module, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]):
+        self._pass = _Pass(lambda: unet(x, t))
+        self._waiting_before = False
+        self._event = self._switch()
+
+    def _switch(self) -> Any:
+        learning = torch.is_grad_enabled()
+        torch.set_grad_enabled(False)
+        try:
+            event = self._pass.switch()
+        finally:
+            torch.set_grad_enabled(learning)
+        self._waiting_before = not self._waiting_before
+        return event
+
+    def call(self) -> Call:
+        """The arguments with which the unit in front of the pass is about to be called."""
+        assert self._waiting_before, "the pass waits behind a unit; call `next_unit` first"
+        args, options = self._event
+        inputs = tuple(value for value in args if isinstance(value, Tensor))
+        return Call(inputs, dict(options))
+
+    def run_unit(self) -> Tensor:
+        """Runs the unit in front of the pass, as it is now, and returns its output."""
+        assert self._waiting_before, "the pass waits behind a unit; call `next_unit` first"
+        self._event = self._switch()
+        return self._event[0] if isinstance(self._event, tuple) else self._event
+
+    def next_unit(self) -> None:
+        """Goes on to the next unit; after the last one, to the end of the network."""
+        self._event = self._switch()

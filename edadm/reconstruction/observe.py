@@ -1,0 +1,82 @@
+"""Grids before any learning: weight ranges from the weights, activation ranges from calibration batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from edadm.config.schema import Bits
+from edadm.nn.layers import QuantizedLayer
+from edadm.nn.quantizer import Quantizer
+from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.quant.affine import scale_and_zero_point
+from edadm.quant.observer import RunningRange
+from edadm.quant.ranges import best_range, sidedness
+
+
+def set_weight_grid(layer: QuantizedLayer) -> None:
+    """The best symmetric range per output channel and segment (method, 3.2); one-sided where the whole tensor is."""
+    quantizer = layer.weight_quantizer
+    rows = layer.weight.detach().flatten(2) if layer.weight.dim() > 2 else layer.weight.detach()[:, :, None]
+    grids = []
+    for part in rows.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [rows]:
+        best = best_range(part.flatten(1), quantizer.bits, sidedness(part.min().item(), part.max().item()))
+        grids.append(scale_and_zero_point(best.low, best.high, quantizer.bits))
+    scales, zero_points = zip(*grids, strict=True)
+    quantizer.set_grid(torch.stack(scales, dim=1), torch.stack(zero_points, dim=1))
+
+
+@contextmanager
+def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRange]]]:
+    """Inside the context every batch moves the grid of each activation quantizer before it is used.
+
+    So the layers in front of a quantizer already compute with their own running grids, as in the official code.
+    """
+    ranges: dict[str, list[RunningRange]] = {}
+    handles = []
+
+    def observe(quantizer: Quantizer, x: Tensor, running: list[RunningRange]) -> None:
+        parts = x.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [x]
+        grids = [one.update(part) for one, part in zip(running, parts, strict=True)]
+        scales, zero_points = zip(*grids, strict=True)
+        quantizer.set_grid(torch.stack(scales), torch.stack(zero_points))
+
+    for name, quantizer in activation_quantizers(unet).items():
+        running = [RunningRange(quantizer.bits, bits.range_momentum, bits.range_bins) for _ in quantizer.segments]
+        ranges[name] = running
+        handles.append(quantizer.register_forward_pre_hook(lambda module, inputs, r=running: observe(module, inputs[0], r)))
+    try:
+        yield ranges
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def set_ranges(
+    unet: nn.Module,
+    latents: Float[Tensor, "n c h w"],
+    timesteps: Int[Tensor, " n"],
+    bits: Bits,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Sets every grid of a quantized U-Net and folds its weights by rounding to nearest.
+
+    Args:
+        unet: a U-Net after `quantize_unet`, its weights still in floating point.
+        latents: calibration states x_t.
+        timesteps: their t.
+        bits: batch size, momentum and histogram bins of the activation ranges.
+        on_batch: told the number of rows after each batch.
+    """
+    for layer in quantized_layers(unet).values():
+        set_weight_grid(layer)
+        layer.set_codes(layer.nearest_codes())
+    with observing(unet, bits):
+        for x, t in zip(latents.split(bits.range_batch_size), timesteps.split(bits.range_batch_size), strict=True):
+            unet(x, t)
+            on_batch(len(x))

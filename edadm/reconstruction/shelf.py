@@ -1,0 +1,54 @@
+"""Finished units on disk, and the table of their errors."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from edadm.artifacts import writing
+from edadm.models.units import Unit
+from edadm.reconstruction.chain import FinishedUnit
+from edadm.reconstruction.engine import UnitReport
+
+
+class FolderShelf:
+    """One safetensors file per finished unit, written whole or not at all."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def _file(self, index: int, unit: Unit) -> Path:
+        return self.folder / f"{index:03d}_{unit.name}.safetensors"
+
+    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
+        """A unit that was finished before, if it was."""
+        if not (path := self._file(index, unit)).exists():
+            return None
+        with safe_open(path, "pt") as file:
+            report = UnitReport(**json.loads(file.metadata()["report"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        parts = {kind: {n.removeprefix(f"{kind}:"): t for n, t in tensors.items() if n.startswith(f"{kind}:")} for kind in ("codes", "scales")}
+        return FinishedUnit(parts["codes"], parts["scales"], report)
+
+    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
+        """Keeps a finished unit."""
+        tensors = {f"codes:{name}": codes for name, codes in finished.codes.items()}
+        tensors |= {f"scales:{name}": scale for name, scale in finished.scales.items()}
+        with writing(self._file(index, unit)) as partial:
+            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, partial, {"report": json.dumps(dataclasses.asdict(finished.report))})
+
+
+def write_losses(path: Path, reports: Sequence[tuple[Unit, UnitReport]]) -> None:
+    """A CSV row per unit: its name, kind, number of layers, and the fields of its report."""
+    fields = [field.name for field in dataclasses.fields(UnitReport)]
+    with writing(path) as partial, open(partial, "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["unit", "kind", "layers", *fields])
+        for unit, report in reports:
+            table.writerow([unit.name, unit.kind, len(unit.layers), *(repr(getattr(report, field)) for field in fields)])

@@ -1,0 +1,61 @@
+"""Filling a trajectory store with the runs of one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edadm.config.schema import Model
+from edadm.sampling.ddim import Denoise
+from edadm.sampling.generate import run_sampler, shard_range
+from edadm.sampling.noise import ImageNoise
+from edadm.sampling.schedule import sampler_timesteps
+from edadm.sampling.trajectory import StepRecorder, TrajectoryStore, recording_inputs
+
+
+def _latent_shape(model: Model) -> tuple[int, int, int]:
+    return (model.architecture.in_channels, model.architecture.image_size, model.architecture.image_size)
+
+
+def open_store(path: Path, model: Model, shard: int) -> TrajectoryStore:
+    """The store of a shard, as far as it was filled, or a new one."""
+    if path.exists():
+        return TrajectoryStore(path, mode="r+")
+    runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
+    timesteps = sampler_timesteps(model.sampler, model.schedule)
+    return TrajectoryStore.create(path, runs.start, len(runs), model.trajectories.batch_size, timesteps, _latent_shape(model))
+
+
+def collect(
+    denoise: Denoise,
+    feature_module: nn.Module,
+    model: Model,
+    store: TrajectoryStore,
+    device: torch.device,
+    on_batch: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs the sampler for every batch that the store lacks.
+
+    Args:
+        denoise: the float network as the sampler sees it.
+        feature_module: the middle attention; its input is the feature of a step (method, 2.2).
+        model: sampler, schedule and numbers.
+        store: from `open_store`.
+        device: where the network is.
+        on_batch: told after each batch.
+    """
+    settings, size = model.trajectories, store.batch_size
+    for batch in store.unfinished():
+        first = store.first_run + batch * size
+        runs = range(first, min(first + size, store.first_run + store.runs))
+        rows = max(0, min(len(runs), settings.feature_rows - first))
+        recorder = StepRecorder()
+        noise = ImageNoise(settings.seed, runs, _latent_shape(model), device)
+        with recording_inputs(feature_module, rows) if rows else nullcontext([]) as features:
+            run_sampler(denoise, model.sampler, model.schedule, noise, recorder)
+        store.write(batch, recorder.stacked(), features)
+        on_batch()

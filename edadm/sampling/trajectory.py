@@ -1,0 +1,115 @@
+"""Recording full-precision sampler runs: every state the network was given, and how its features change over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Features = Float[Tensor, "rows c h w"]
+
+
+class StepRecorder:
+    """An `on_step` listener that keeps the latents before every network call."""
+
+    def __init__(self) -> None:
+        self.latents: list[Tensor] = []
+
+    def __call__(self, step: int, timestep: int, latents: Float[Tensor, "n c h w"]) -> None:
+        self.latents.append(latents.cpu())
+
+    def stacked(self) -> Float[Tensor, "n steps c h w"]:
+        """Trajectories, noisiest step first."""
+        return torch.stack(self.latents, dim=1)
+
+
+@contextmanager
+def recording_inputs(module: nn.Module, rows: int) -> Iterator[list[Tensor]]:
+    """Collects the first `rows` rows of the module's input at every call inside the context."""
+    calls: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0][:rows].detach().clone()))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def step_matrices(features: list[Features]) -> tuple[Float[Tensor, "steps steps"], Float[Tensor, "steps steps"]]:
+    """How far the features of any two steps lie apart, as sums over rows, so that batches add up.
+
+    With f_i the features of step i as one vector and g_i the same with every position normalised over channels, the
+    first matrix is `|f_i - f_j|^2` and the second `sum of (1 - cosine over channels)` over rows and positions. Both come
+    from Gram matrices, not from a loop over pairs (method, 2.3), in fp64.
+    """
+    flat = torch.stack([f.double().flatten() for f in features])
+    norms = [f.double().norm(dim=1, keepdim=True).clamp(min=1e-6) for f in features]
+    unit = torch.stack([(f.double() / n).flatten() for f, n in zip(features, norms, strict=True)])
+    gram, cosines = flat @ flat.T, unit @ unit.T
+    squares = gram.diagonal()
+    distance = (squares[:, None] + squares[None, :] - 2 * gram).clamp(min=0).fill_diagonal_(0)
+    positions = features[0].numel() // features[0].shape[1]
+    return distance, (positions - cosines).clamp(min=0).fill_diagonal_(0)
+
+
+class TrajectoryStore:
+    """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
+
+    Arrays: `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), and per batch the sums
+    `distance` and `dissimilarity` (batches, steps, steps) of `step_matrices` over `feature_elements` and
+    `feature_rows`. Attributes: `first_run`, `batch_size`.
+    """
+
+    def __init__(self, path: Path, mode: str = "r"):
+        self.group = zarr.open_group(path, mode=mode)
+
+    @classmethod
+    def create(cls, path: Path, first_run: int, runs: int, batch_size: int, timesteps: list[int], shape: tuple[int, int, int]) -> TrajectoryStore:
+        """An empty store for `runs` trajectories of latents of `shape` (c, h, w)."""
+        steps, batches = len(timesteps), -(-runs // batch_size)
+        group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
+        chunk = (batch_size, 1, *shape)
+        group.create_array("latents", shape=(runs, steps, *shape), chunks=chunk, dtype="float32", compressors=None)
+        group.create_array("timesteps", data=np.asarray(timesteps, dtype="int64"))
+        group.create_array("finished", shape=(batches,), chunks=(1,), dtype="uint8", fill_value=0)
+        for name in ("distance", "dissimilarity"):
+            group.create_array(name, shape=(batches, steps, steps), chunks=(1, steps, steps), dtype="float64", fill_value=0)
+        group.create_array("feature_rows", shape=(batches,), chunks=(1,), dtype="int64", fill_value=0)
+        group.create_array("feature_elements", shape=(batches,), chunks=(1,), dtype="int64", fill_value=0)
+        return cls(path, mode="r+")
+
+    @property
+    def first_run(self) -> int:
+        """Index of the store's first trajectory among all shards'."""
+        return int(self.group.attrs["first_run"])
+
+    @property
+    def batch_size(self) -> int:
+        """Trajectories per batch."""
+        return int(self.group.attrs["batch_size"])
+
+    @property
+    def runs(self) -> int:
+        """Number of trajectories."""
+        return int(self.group["latents"].shape[0])
+
+    def write(self, batch: int, latents: Float[Tensor, "n steps c h w"], features: list[Features]) -> None:
+        """Stores a batch, its mark last; `features` holds one tensor per step, or nothing."""
+        start = batch * self.batch_size
+        self.group["latents"][start : start + len(latents)] = latents.numpy()
+        if features:
+            distance, dissimilarity = step_matrices(features)
+            self.group["distance"][batch] = distance.cpu().numpy()
+            self.group["dissimilarity"][batch] = dissimilarity.cpu().numpy()
+            self.group["feature_rows"][batch] = len(features[0])
+            self.group["feature_elements"][batch] = features[0].numel()
+        self.group["finished"][batch] = 1
+
+    def unfinished(self) -> list[int]:
+        """Batches still to be collected."""
+        return [int(batch) for batch in np.flatnonzero(self.group["finished"][:] == 0)]
