@@ -31,7 +31,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def progress(folder: Path) -> Iterator[Path]:
+def holding(folder: Path) -> Iterator[Path]:
     """The folder where a stage keeps finished pieces, held by one process at a time.
 
     It outlives a killed process, so that the next one finds the pieces and goes on; the lock dies with its process.

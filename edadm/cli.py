@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Quantize diffusion models after training. Each command is one stage of the workflow; `snakemake` runs them all.",
 )
 app.add_typer(train, name="train")
@@ -61,8 +62,7 @@ def collect_trajectories(
     label: LabelOption = "collect-trajectories",
 ) -> None:
     """Record full-precision sampler runs to zarr, batch by batch, with the feature distances that TDAC needs."""
-    from edadm.artifacts import finished, same_work
-    from edadm.artifacts import progress as held
+    from edadm.artifacts import finished, holding, same_work
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import Denoiser
     from edadm.sampling.collect import collect, open_store
@@ -70,7 +70,7 @@ def collect_trajectories(
     preset = _preset("models", model, config)
     where = _device(device, threads)
     network = load_unet(preset.architecture, unet, where)
-    with held(progress) as folder:
+    with holding(progress) as folder:
         same_work(folder, preset.model_dump_json())
         store = open_store(folder / "store.zarr", preset, shard)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
@@ -153,8 +153,7 @@ def reconstruct(
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
     from safetensors.torch import load_file
 
-    from edadm.artifacts import finished, same_work
-    from edadm.artifacts import progress as held
+    from edadm.artifacts import finished, holding, same_work
     from edadm.deploy.checkpoint import quantized_copy, save_quantized, set_grids
     from edadm.models.convert import load_unet
     from edadm.models.units import trace_units
@@ -167,7 +166,7 @@ def reconstruct(
     quantized = quantized_copy(network, widths)
     set_grids(quantized, load_file(ranges, device=str(where)))
     chosen = [load_file(calibration_set, device=str(where))[name] for name in ("latents", "timesteps")]
-    with held(progress) as folder:
+    with holding(progress) as folder:
         same_work(folder, _hashes(settings, unet, ranges, calibration_set))
         with progress_bar(label, len(trace_units(network)), "units") as advance:
             reports = METHODS[settings.method](network, quantized, *chosen, settings, FolderShelf(folder), advance)
@@ -199,9 +198,8 @@ def generate(
     where = _device(device, threads)
     denoise = Denoiser(_load_any(preset.architecture, weights, where))
     indices = shard_range(settings.images, settings.shards, shard)
-    shape = (preset.architecture.in_channels, preset.architecture.image_size, preset.architecture.image_size)
     with progress_bar(label, len(indices), "images") as advance:
-        images = generate_images(denoise, preset.sampler, preset.schedule, indices, shape, settings.seed, settings.batch_size, where, advance)
+        images = generate_images(denoise, preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where, advance)
     with writing(output) as partial, open(partial, "wb") as file:
         np.save(file, images.numpy())
 
@@ -218,7 +216,7 @@ def evaluate(
     """Score images: FID, sFID, IS, and PSNR to full precision."""
     from edadm.artifacts import writing_json
     from edadm.metrics.evaluate import evaluate
-    from edadm.models.zoo import locate
+    from edadm.config.sources import locate
 
     _device("auto", threads)
     settings = _preset("evaluations", evaluation, config)
@@ -229,25 +227,23 @@ def evaluate(
 @app.command()
 def benchmark(
     model: ModelOption,
-    unet: UnetOption,
-    weights: Annotated[Path, typer.Option(help="float weights or a quantized checkpoint")],
+    weights: Annotated[list[str], typer.Argument(help="VARIANT=FILE, full precision (fp32=FILE) among them")],
     output: OutputOption,
     batch_size: int = 32,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time one network evaluation beside full precision, and count bytes."""
+    """Time one network evaluation of every variant in one run, and count the bytes of their files."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.unet import step_latency
-    from edadm.models.convert import load_unet
 
     preset, where = _preset("models", model, config), _device(device, threads)
-    networks = {"fp32": load_unet(preset.architecture, unet, where), "variant": _load_any(preset.architecture, weights, where)}
-    shape = (batch_size, preset.architecture.in_channels, preset.architecture.image_size, preset.architecture.image_size)
-    times = step_latency(networks, shape)
-    sizes = {"bytes": weights.stat().st_size, "float_bytes": unet.stat().st_size}
-    writing_json(output, sizes | times | {"batch_size": batch_size, "threads": threads, "device": str(where)})
+    files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
+    networks = {variant: _load_any(preset.architecture, file, where) for variant, file in files.items()}
+    times = step_latency(networks, (batch_size, *preset.latent_shape))
+    variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 
 
 @app.command()
@@ -272,15 +268,16 @@ def reference_statistics(
 def report(
     results: Annotated[Path, typer.Option(help="the results folder")],
     output: OutputOption,
-    runs: Annotated[str, typer.Option(help="the runs of a configuration, as JSON")],
-    config: ConfigOption = None,
+    config: Annotated[str, typer.Option(help="a configuration file, or a configuration as JSON")] = "config.yaml",
 ) -> None:
     """Write the self-contained HTML page."""
     import json
 
+    from edadm.config.load import described_runs, load_config
     from edadm.report.page import write_page
 
-    write_page(results, json.loads(runs), output)
+    settings = load_config(json.loads(config) if config.lstrip().startswith("{") else Path(config))
+    write_page(results, described_runs(settings), output)
 
 
 @app.command()

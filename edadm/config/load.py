@@ -10,8 +10,10 @@ from typing import Any, get_args
 
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from edadm.config.check import problems
+from edadm.config.layout import Variant
 from edadm.config.schema import Config
 from edadm.errors import EdadmError
 
@@ -129,3 +131,16 @@ def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
     if text not in presets:
         raise ConfigError(f"there is no preset '{text}' among {kind}{_nearest(text, presets)}")
     return presets[text]
+
+
+def described_runs(config: Config) -> list[dict[str, Any]]:
+    """The runs with all settings of the presets they use, as plain JSON values."""
+    described = []
+    for run in config.runs:
+        names = [Variant(name).presets for name in run.variants if Variant(name).is_quantized]
+        presets: dict[str, Any] = {"model": config.models[run.model]}
+        for position, kind in enumerate(("calibrations", "bits", "reconstructions")):
+            presets[kind] = {name: getattr(config, kind)[name] for name in dict.fromkeys(n[position] for n in names)}
+        evaluation = config.evaluations[run.evaluation]
+        described.append(to_jsonable_python(run.model_dump() | {"evaluation_settings": evaluation, "presets": presets}, by_alias=True))
+    return described

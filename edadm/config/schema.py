@@ -66,6 +66,11 @@ class Model(Strict):
     sampler: Sampler = Sampler()
     trajectories: Trajectories = Trajectories()
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the network sees."""
+        return (self.architecture.in_channels, self.architecture.image_size, self.architecture.image_size)
+
 
 class Calibration(Strict):
     """Which (x_t, t) the quantizers see."""

@@ -19,7 +19,7 @@ from edadm.config.schema import Bits, UNetArchitecture
 from edadm.kernels.packing import pack4, unpack4
 from edadm.models.skips import shortcut_splits
 from edadm.models.unet import build_unet
-from edadm.models.zoo import CheckpointError
+from edadm.models.weights import CheckpointError
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantize_unet, quantized_layers
 

@@ -9,11 +9,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from torch_fidelity.utils import register_feature_extractor
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from edadm.models.classifier import CifarClassifier
-from edadm.models.zoo import locate, read_state
+from edadm.config.sources import locate
+from edadm.models.weights import read_state
 
 NAME = "cifar10_classifier"
 LAYERS = ("pooled", "spatial", "logits")

@@ -12,7 +12,8 @@ from torch import Tensor
 from edadm.config.schema import Model, UNetArchitecture
 from edadm.models.converters import ddim
 from edadm.models.unet import build_unet
-from edadm.models.zoo import CheckpointError, check_fit, locate, read_state
+from edadm.config.sources import locate
+from edadm.models.weights import CheckpointError, check_fit, read_state
 
 LAYOUTS = {"ddim": ddim.to_diffusers}
 

@@ -17,17 +17,13 @@ from edadm.sampling.schedule import sampler_timesteps
 from edadm.sampling.trajectory import StepRecorder, TrajectoryStore, recording_inputs
 
 
-def _latent_shape(model: Model) -> tuple[int, int, int]:
-    return (model.architecture.in_channels, model.architecture.image_size, model.architecture.image_size)
-
-
 def open_store(path: Path, model: Model, shard: int) -> TrajectoryStore:
     """The store of a shard, as far as it was filled, or a new one."""
     if path.exists():
         return TrajectoryStore(path, mode="r+")
     runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
     timesteps = sampler_timesteps(model.sampler, model.schedule)
-    return TrajectoryStore.create(path, runs.start, len(runs), model.trajectories.batch_size, timesteps, _latent_shape(model))
+    return TrajectoryStore.create(path, runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
 
 
 def collect(
@@ -54,7 +50,7 @@ def collect(
         runs = range(first, min(first + size, store.first_run + store.runs))
         rows = max(0, min(len(runs), settings.feature_rows - first))
         recorder = StepRecorder()
-        noise = ImageNoise(settings.seed, runs, _latent_shape(model), device)
+        noise = ImageNoise(settings.seed, runs, model.latent_shape, device)
         with recording_inputs(feature_module, rows) if rows else nullcontext([]) as features:
             run_sampler(denoise, model.sampler, model.schedule, noise, recorder)
         store.write(batch, recorder.stacked(), features)

@@ -1,4 +1,4 @@
-"""Names and files of weights: what is bundled, and how a checkpoint is read without trusting it."""
+"""How a checkpoint is read without trusting it, and compared with the network it should fit."""
 
 from __future__ import annotations
 
@@ -12,25 +12,9 @@ from torch import Tensor
 
 from edadm.errors import EdadmError
 
-_BUNDLED = Path(__file__).parent / "bundled"
-
 
 class CheckpointError(EdadmError):
     """A checkpoint that cannot be used, with a sentence that names the fix."""
-
-
-def locate(source: str, suffix: str = ".safetensors") -> Path:
-    """The file behind `bundled:NAME` or a path.
-
-    Raises:
-        CheckpointError: there is no such file.
-    """
-    name = source.removeprefix("bundled:")
-    path = _BUNDLED / f"{name}{suffix}" if name != source else Path(source).expanduser()
-    if not path.is_file():
-        known = ", ".join(f"bundled:{file.stem}" for file in sorted(_BUNDLED.glob(f"*{suffix}")))
-        raise CheckpointError(f"there is no file {path}; mend `checkpoint`, or use one of {known}")
-    return path
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

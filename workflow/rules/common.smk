@@ -1,0 +1,95 @@
+# What all rules share: the validated configuration, the code of each stage, and who needs which file.
+import json
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+from edadm.config.fingerprint import stage_fingerprint
+from edadm.config.layout import Layout, Variant
+from edadm.config.load import load_config
+from edadm.config.sources import locate
+from edadm.errors import EdadmError
+from pathlib import Path
+
+try:
+    CONFIG = load_config(config)
+    CHECKPOINTS = {run.model: locate(CONFIG.models[run.model].checkpoint) for run in CONFIG.runs}
+except EdadmError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = CONFIG.results
+LAYOUT = Layout(Path(RESULTS))
+RUNS = {run.model: run for run in CONFIG.runs}
+PYTHON = sys.executable
+
+
+wildcard_constraints:
+    model="[^/]+",
+    calibration="[^/]+",
+    bits="[^/]+",
+    reconstruction="[^/]+",
+    shard="[0-9]+",
+    variant="fp32|[^/]+/[^/]+/[^/]+",
+
+
+def as_json(preset):
+    """A preset for a command line; a changed setting changes the command's parameters, and so reruns it."""
+    return json.dumps(preset.model_dump(mode="json", by_alias=True))
+
+
+def preset_of(kind, wildcard):
+    """The settings named by a wildcard, as JSON, for `params`."""
+    return lambda wildcards: as_json(getattr(CONFIG, kind)[wildcards[wildcard]])
+
+
+def evaluation_of(wildcards):
+    """How the images of a model are made and scored."""
+    return CONFIG.evaluations[RUNS[wildcards.model].evaluation]
+
+
+def trajectory_shards(wildcards):
+    """All recorded runs of a model."""
+    shards = CONFIG.models[wildcards.model].trajectories.shards
+    return [str(LAYOUT.trajectories(wildcards.model, shard)) for shard in range(shards)]
+
+
+def variant_weights(wildcards):
+    """The file a variant's images are generated with."""
+    return str(LAYOUT.weights(wildcards.model, Variant(wildcards.variant)))
+
+
+def variant_samples(wildcards):
+    """All images of a variant."""
+    shards = evaluation_of(wildcards).shards
+    return [str(file) for file in LAYOUT.samples(wildcards.model, Variant(wildcards.variant), shards)]
+
+
+def reference_samples(wildcards):
+    """The full-precision images that a quantized variant's are compared with."""
+    if not Variant(wildcards.variant).is_quantized:
+        return []
+    return [str(file) for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)]
+
+
+def model_weights(wildcards):
+    """The weights of all variants of a model."""
+    return [str(LAYOUT.weights(wildcards.model, Variant(name))) for name in RUNS[wildcards.model].variants]
+
+
+def named_weights(wildcards, input):
+    """VARIANT=FILE for all variants of a model."""
+    return [f"{name}={file}" for name, file in zip(RUNS[wildcards.model].variants, input.weights)]
+
+
+def report_inputs(wildcards):
+    """Everything the report shows."""
+    files = []
+    for run in CONFIG.runs:
+        files.append(LAYOUT.root / run.model / "speed.json")
+        for name in run.variants:
+            folder = LAYOUT.variant(run.model, Variant(name))
+            files.append(folder / "metrics.json")
+            files += LAYOUT.samples(run.model, Variant(name), CONFIG.evaluations[run.evaluation].shards)
+            if Variant(name).is_quantized:
+                files += [folder / "losses.csv", LAYOUT.calibration(run.model, Variant(name).presets[0]) / "selection.json"]
+    return [str(file) for file in dict.fromkeys(files)]

@@ -1,0 +1,58 @@
+rule set_ranges:
+    input:
+        unet=f"{RESULTS}/{{model}}/fp32/unet.safetensors",
+        chosen=f"{RESULTS}/{{model}}/{{calibration}}/calibration.safetensors",
+    output:
+        f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/ranges.safetensors",
+    params:
+        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        bits=preset_of("bits", "bits"),
+        code=stage_fingerprint("set-ranges"),
+    log:
+        "logs/set-ranges/{model}/{calibration}/{bits}.log",
+    benchmark:
+        f"{RESULTS}/times/set-ranges/{{model}}/{{calibration}}/{{bits}}.tsv"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=240,
+    conda:
+        "../../envs/edadm.yaml"
+    shell:
+        "{PYTHON} -m edadm set-ranges --model {params.model:q} --bits {params.bits:q} --unet {input.unet:q}"
+        " --calibration-set {input.chosen:q} --output {output:q} --threads {threads}"
+        " --label 'set-ranges {wildcards.model} {wildcards.bits}' 2>&1 | tee {log:q}"
+
+
+rule reconstruct:
+    input:
+        unet=f"{RESULTS}/{{model}}/fp32/unet.safetensors",
+        chosen=f"{RESULTS}/{{model}}/{{calibration}}/calibration.safetensors",
+        ranges=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/ranges.safetensors",
+    output:
+        quantized=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/quantized.safetensors",
+        losses=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/losses.csv",
+    params:
+        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        bits=preset_of("bits", "bits"),
+        reconstruction=preset_of("reconstructions", "reconstruction"),
+        progress=lambda wildcards: "/".join([RESULTS, *wildcards[:3], f".{wildcards.reconstruction}.progress"]),
+        code=stage_fingerprint("reconstruct"),
+    log:
+        "logs/reconstruct/{model}/{calibration}/{bits}/{reconstruction}.log",
+    benchmark:
+        f"{RESULTS}/times/reconstruct/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}.tsv"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=8000,
+        runtime=1440,
+    conda:
+        "../../envs/edadm.yaml"
+    shell:
+        "{PYTHON} -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
+        " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
+        " --ranges {input.ranges:q} --output {output.quantized:q} --losses {output.losses:q}"
+        " --progress {params.progress:q} --threads {threads}"
+        " --label 'reconstruct {wildcards.model} {wildcards.bits}/{wildcards.reconstruction}' 2>&1 | tee {log:q}"
