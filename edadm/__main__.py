@@ -1,3 +1,5 @@
+"""`python -m edadm`."""
+
 from edadm.cli import main
 
 main()

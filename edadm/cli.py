@@ -160,7 +160,8 @@ def reconstruct(
     from edadm.reconstruction.methods import METHODS
     from edadm.reconstruction.shelf import FolderShelf, write_losses
 
-    preset, widths, settings = _preset("models", model, config), _preset("bits", bits, config), _preset("reconstructions", reconstruction, config)
+    preset, widths = _preset("models", model, config), _preset("bits", bits, config)
+    settings = _preset("reconstructions", reconstruction, config)
     where = _device(device, threads)
     network = load_unet(preset.architecture, unet, where)
     quantized = quantized_copy(network, widths)
@@ -199,7 +200,9 @@ def generate(
     denoise = Denoiser(_load_any(preset.architecture, weights, where))
     indices = shard_range(settings.images, settings.shards, shard)
     with progress_bar(label, len(indices), "images") as advance:
-        images = generate_images(denoise, preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where, advance)
+        images = generate_images(
+            denoise, preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where, advance
+        )
     with writing(output) as partial, open(partial, "wb") as file:
         np.save(file, images.numpy())
 
@@ -215,8 +218,8 @@ def evaluate(
 ) -> None:
     """Score images: FID, sFID, IS, and PSNR to full precision."""
     from edadm.artifacts import writing_json
-    from edadm.metrics.evaluate import evaluate
     from edadm.config.sources import locate
+    from edadm.metrics.evaluate import evaluate
 
     _device("auto", threads)
     settings = _preset("evaluations", evaluation, config)

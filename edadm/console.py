@@ -26,7 +26,14 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar with the time left on a terminal; in a log file, a line now and then. Yields `advance(steps)`."""
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(label, total=total)
             yield lambda steps=1: bar.update(task, advance=steps)

@@ -14,7 +14,11 @@ _KINDS = ("calibrations", "bits", "reconstructions")
 def problems(config: Config) -> list[str]:
     """One sentence per contradiction, each naming the fix; empty if the runs can start."""
     models = [run.model for run in config.runs]
-    found = [f"runs: model '{name}' stands in several runs; list all its variants in one" for name in sorted(set(models)) if models.count(name) > 1]
+    found = [
+        f"runs: model '{name}' stands in several runs; list all its variants in one"
+        for name in sorted(set(models))
+        if models.count(name) > 1
+    ]
     for run in config.runs:
         found += _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
         if not found:

@@ -116,7 +116,7 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet2DMode
         quantize_unet(unet, bits, shortcut_splits(unet))
     unet.to_empty(device="cpu")
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
     set_grids(unet, tensors)
     layers = quantized_layers(unet)
     try:

@@ -50,7 +50,9 @@ def evaluate(
     """
     reference, facts = load_statistics(statistics_file)
     if facts["extractor"] != extractor:
-        raise EdadmError(f"{statistics_file} holds features of '{facts['extractor']}', the images are scored by '{extractor}'; use one for both")
+        raise EdadmError(
+            f"{statistics_file} holds features of '{facts['extractor']}', the images are scored by '{extractor}'; use one for both"
+        )
     layers = extract_features(images, extractor)
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {

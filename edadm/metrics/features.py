@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from edadm.models.classifier import CifarClassifier
 from edadm.config.sources import locate
+from edadm.models.classifier import CifarClassifier
 from edadm.models.weights import read_state
 
 NAME = "cifar10_classifier"

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edadm.config.schema import Model, UNetArchitecture
+from edadm.config.sources import locate
 from edadm.models.converters import ddim
 from edadm.models.unet import build_unet
-from edadm.config.sources import locate
 from edadm.models.weights import CheckpointError, check_fit, read_state
 
 LAYOUTS = {"ddim": ddim.to_diffusers}

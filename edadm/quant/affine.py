@@ -15,9 +15,7 @@ from torch import Tensor
 SMALLEST_SCALE = 1e-8
 
 
-def scale_and_zero_point(
-    low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bits: int
-) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"]]:
+def scale_and_zero_point(low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bits: int) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"]]:
     """The grid that covers [low, high], widened to contain 0.
 
     Symmetric ranges (low = -high) get zero point 2^(bits-1), that is signed two's complement; in the official code the
@@ -66,8 +64,6 @@ class _FakeQuantize(torch.autograd.Function):
         return gradient_x, (gradient * slope).sum_to_size(scale.shape), None, None
 
 
-def fake_quantize(
-    x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int
-) -> Float[Tensor, "*s"]:
+def fake_quantize(x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int) -> Float[Tensor, "*s"]:
     """`x` moved to the nearest point of the grid, differentiable in `x` and `scale` (method, 3.1 and 3.7)."""
     return _FakeQuantize.apply(x, scale, -zero_point, 2**bits - 1 - zero_point)

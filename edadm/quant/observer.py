@@ -38,7 +38,8 @@ class RunningRange:
         else:
             batch = best_range_of_histogram(x, self.bits, self.bins, self._sides)
         if self._range is not None:
-            batch = Range(*(torch.lerp(old, new, self.momentum) for old, new in ((self._range.low, batch.low), (self._range.high, batch.high))))
+            low = torch.lerp(self._range.low, batch.low, self.momentum)
+            batch = Range(low, torch.lerp(self._range.high, batch.high, self.momentum))
         self._range = batch
         self.batches += 1
         scale, zero_point = scale_and_zero_point(batch.low, batch.high, self.bits)

@@ -50,7 +50,9 @@ class PausingNetwork:
         self._handles = []
         for name in units:
             module = unet.get_submodule(name)
-            self._handles.append(module.register_forward_pre_hook(lambda _, args, kwargs: _yield_to_caller((args, kwargs)), with_kwargs=True))
+            self._handles.append(
+                module.register_forward_pre_hook(lambda _, args, kwargs: _yield_to_caller((args, kwargs)), with_kwargs=True)
+            )
             self._handles.append(module.register_forward_hook(lambda _, args, output: _yield_to_caller(output)))
 
     def start(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> PausedForward:

@@ -109,7 +109,8 @@ def _gather(
     float_passes: list[PausedForward], quantized_passes: list[PausedForward], float_module: nn.Module, unit: Unit, settings: Reconstruction
 ) -> UnitData:
     """Inputs of both networks at a unit, and the float unit's outputs; moves the float passes behind the unit."""
-    inner = [] if unit.kind == "layer" or settings.layer_weight == 0 else [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]]
+    has_inner = unit.kind != "layer" and settings.layer_weight > 0
+    inner = [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]] if has_inner else []
     quantized_calls = [waiting.call() for waiting in quantized_passes]
     float_calls = [waiting.call() for waiting in float_passes]
     targets, layers = [], []

@@ -32,16 +32,17 @@ class FolderShelf:
             return None
         with safe_open(path, "pt") as file:
             report = UnitReport(**json.loads(file.metadata()["report"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        parts = {kind: {n.removeprefix(f"{kind}:"): t for n, t in tensors.items() if n.startswith(f"{kind}:")} for kind in ("codes", "scales")}
-        return FinishedUnit(parts["codes"], parts["scales"], report)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
+        codes, scales = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in ("codes:", "scales:"))
+        return FinishedUnit(codes, scales, report)
 
     def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
         """Keeps a finished unit."""
         tensors = {f"codes:{name}": codes for name, codes in finished.codes.items()}
         tensors |= {f"scales:{name}": scale for name, scale in finished.scales.items()}
         with writing(self._file(index, unit)) as partial:
-            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, partial, {"report": json.dumps(dataclasses.asdict(finished.report))})
+            report = json.dumps(dataclasses.asdict(finished.report))
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, {"report": report})
 
 
 def write_losses(path: Path, reports: Sequence[tuple[Unit, UnitReport]]) -> None:

@@ -69,7 +69,9 @@ class TrajectoryStore:
         self.group = zarr.open_group(path, mode=mode)
 
     @classmethod
-    def create(cls, path: Path, first_run: int, runs: int, batch_size: int, timesteps: list[int], shape: tuple[int, int, int]) -> TrajectoryStore:
+    def create(
+        cls, path: Path, first_run: int, runs: int, batch_size: int, timesteps: list[int], shape: tuple[int, int, int]
+    ) -> TrajectoryStore:
         """An empty store for `runs` trajectories of latents of `shape` (c, h, w)."""
         steps, batches = len(timesteps), -(-runs // batch_size)
         group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})

@@ -27,9 +27,7 @@ class ClassifierTraining:
     seed: int = 0
 
 
-def augment(
-    images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator
-) -> UInt8[Tensor, "n 3 h w"]:
+def augment(images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator) -> UInt8[Tensor, "n 3 h w"]:
     """Random horizontal flip, random crop of the reflect-padded image, and one grey square of `cutout` pixels a side."""
     n, _, height, width = images.shape
     device = images.device
@@ -62,9 +60,7 @@ def train_classifier(
     device = images.device
     generator = torch.Generator(device).manual_seed(settings.seed)
     batches = len(images) // settings.batch_size
-    optimizer = torch.optim.SGD(
-        model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay, nesterov=True
-    )
+    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.epochs * batches, pct_start=0.2)
     model.train()
     for epoch in range(settings.epochs):

@@ -68,9 +68,7 @@ class DiffusionTrainer:
         self._generator = torch.Generator(self.device).manual_seed(settings.seed)
         self._loss_of: Callable[..., Tensor] = torch.compile(self._loss, mode="reduce-overhead") if compiled else self._loss
 
-    def _loss(
-        self, images: UInt8[Tensor, "n c h w"], flip: Tensor, t: Tensor, eps: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, ""]:
+    def _loss(self, images: UInt8[Tensor, "n c h w"], flip: Tensor, t: Tensor, eps: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
         clean = images.float() / 127.5 - 1
         clean = torch.where(flip[:, None, None, None], clean.flip(3), clean)
         noisy = self._signal[t][:, None, None, None] * clean + self._noise[t][:, None, None, None] * eps

@@ -1,0 +1,118 @@
+"""One self-contained page: no network, no script, the same bytes for the same results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from edadm.artifacts import writing
+from edadm.errors import EdadmError
+from edadm.report import tables
+from edadm.report.figures import calibration_figure, reconstruction_figure
+from edadm.report.gallery import GAIN, gallery
+from edadm.report.read import CalibrationResult, RunResult, VariantResult, read_run, read_times
+
+_NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
+
+
+def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Writes the page, and beside it its metric table as `metrics.csv` and `metrics.md`.
+
+    Args:
+        results: the results folder, laid out as in `edadm.config.layout`.
+        runs: the runs of a configuration, each with the `evaluation_settings` and the `presets` (`model`, `calibrations`,
+            `bits`, `reconstructions`) that its names stand for.
+        output: the HTML file.
+
+    Raises:
+        EdadmError: there are no runs, or an artifact is missing or damaged.
+    """
+    if not runs:
+        raise EdadmError("there is nothing to report; name at least one run under `runs`")
+    for run in runs:
+        if missing := [key for key in _NEEDED if key not in run]:
+            raise EdadmError(f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which adds them")
+    found = [read_run(results, run) for run in runs]
+    html = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(runs=[_run(run) for run in found], stages=tables.stage_rows(read_times(results)), gain=GAIN)
+    )
+    for path, text in (
+        (output, html),
+        (output.with_name("metrics.csv"), tables.metrics_csv(found)),
+        (output.with_name("metrics.md"), tables.metrics_markdown(found)),
+    ):
+        with writing(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _run(run: RunResult) -> dict[str, Any]:
+    """A run as the template wants it."""
+    return {
+        "model": run.model,
+        "facts": _facts(run),
+        "finding": tables.finding(run),
+        "rows": tables.metric_rows(run),
+        "conditions": tables.conditions(run),
+        "strips": gallery(run.variants),
+        "seed": run.evaluation_settings["seed"],
+        "has_baseline": run.baseline is not None,
+        "calibrations": [_calibration(calibration) for calibration in run.calibrations],
+        "reconstructions": [_reconstruction(result) for result in run.variants if result.units],
+        "unlearned": [result.label for result in run.variants if result.is_quantized and not result.units],
+        "sizes": tables.size_rows(run),
+        "settings": list(_settings(run)),
+    }
+
+
+def _facts(run: RunResult) -> str:
+    """The model in a line, e.g. "DDIM, 20 steps · 3 × 32 × 32 · 256 images per variant"."""
+    sampler, images = run.presets["model"]["sampler"], run.variants[0].conditions["images"]
+    height, width = run.variants[0].images.shape[2:]
+    return f"{sampler['method'].upper()}, {sampler['steps']} steps · {height} × {width} pixels · {images:,} images per variant"
+
+
+def _calibration(calibration: CalibrationResult) -> dict[str, Any]:
+    counts = calibration.counts
+    most, least = counts.index(max(counts)), counts.index(min(counts))
+    span = f"most at step {most} ({max(counts)}), fewest at step {least} ({min(counts)})"
+    return {
+        "name": calibration.name,
+        "text": f"{sum(counts):,} samples over {len(counts)} steps, {span if max(counts) > min(counts) else 'equally many at each'}.",
+        "has_curves": calibration.density is not None and calibration.variety is not None,
+        "figure": Markup(calibration_figure(calibration)),
+    }
+
+
+def _reconstruction(result: VariantResult) -> dict[str, Any]:
+    return {
+        "label": result.label,
+        "path": result.variant.name,
+        "summary": tables.reconstruction_summary(result.units),
+        "figure": Markup(reconstruction_figure(result.units, f"Unit errors of {result.label} before and after learning")),
+    }
+
+
+def _settings(run: RunResult) -> Iterator[dict[str, Any]]:
+    """Every preset the run used: its kind, name and settings."""
+    yield {"kind": "model", "name": run.model, "rows": list(tables.settings_rows(run.presets["model"]))}
+    for kind in ("calibrations", "bits", "reconstructions"):
+        for name, preset in run.presets[kind].items():
+            yield {"kind": kind.removesuffix("s") if kind != "bits" else kind, "name": name, "rows": list(tables.settings_rows(preset))}
+    yield {"kind": "evaluation", "name": run.evaluation, "rows": list(tables.settings_rows(run.evaluation_settings))}

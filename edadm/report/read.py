@@ -1,0 +1,288 @@
+"""What a run left behind, as plain records; a missing file is told with the command that makes it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edadm.config.layout import Layout, Variant
+from edadm.errors import EdadmError
+
+SHOWN_IMAGES = 16
+SCORES = ("fid", "sfid", "inception_score", "psnr")
+STAGES = (
+    "convert-checkpoint",
+    "collect-trajectories",
+    "select-calibration",
+    "set-ranges",
+    "reconstruct",
+    "generate",
+    "evaluate",
+    "benchmark",
+)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Size of a checkpoint in bytes, and seconds per network evaluation beside full precision in the same process."""
+
+    bytes: int
+    float_bytes: int
+    seconds: float
+    float_seconds: float
+    batch_size: int
+    threads: int
+    device: str
+
+    @property
+    def smaller(self) -> float:
+        """How many times the file fits into the float file."""
+        return self.float_bytes / self.bytes
+
+    @property
+    def relative(self) -> float:
+        """Speed, where 1 is full precision."""
+        return self.float_seconds / self.seconds
+
+
+@dataclass(frozen=True)
+class UnitErrors:
+    """One reconstructed unit, as in `edadm.reconstruction.engine.UnitReport`."""
+
+    name: str
+    before: float
+    soft: float
+    after: float
+    flipped: float
+    scale_drift: float
+
+    @property
+    def ratio(self) -> float:
+        """Error after learning relative to before; below 1 is an improvement."""
+        return _ratio(self.after, self.before)
+
+    @property
+    def hardening(self) -> float:
+        """Error with integer rounding relative to that with fractional rounding."""
+        return _ratio(self.after, self.soft)
+
+    @property
+    def grew(self) -> bool:
+        """Whether learning made the unit worse; an error that is no number counts as worse."""
+        return not self.after <= self.before
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """Calibration samples per sampler step; density and variety in [0, 1] are None where the selector has none."""
+
+    name: str
+    counts: list[int]
+    timesteps: list[int]
+    density: list[float] | None
+    variety: list[float] | None
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned."""
+
+    variant: Variant
+    label: str
+    scores: dict[str, float | None]
+    conditions: dict[str, Any]
+    speed: Speed | None
+    units: list[UnitErrors]
+    images: np.ndarray
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is not the full-precision model."""
+        return self.variant.is_quantized
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One model, its variants with full precision first, and the settings they were made with."""
+
+    model: str
+    variants: list[VariantResult]
+    calibrations: list[CalibrationResult]
+    evaluation: str
+    evaluation_settings: dict[str, Any]
+    presets: dict[str, Any]
+
+    @property
+    def baseline(self) -> VariantResult | None:
+        """Full precision, if it is among the variants."""
+        return next((result for result in self.variants if not result.is_quantized), None)
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """All jobs of a stage: how many, their seconds together, and the largest memory of one in MB."""
+
+    stage: str
+    jobs: int
+    seconds: float | None
+    peak_mb: float | None
+
+
+def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
+    """The artifacts of one run.
+
+    Raises:
+        EdadmError: a required file is absent or damaged, or the variants were not scored under the same conditions.
+    """
+    layout, model, presets = Layout(results), run["model"], run["presets"]
+    names = sorted(map(Variant, run["variants"]), key=lambda variant: variant.is_quantized)
+    shards = run["evaluation_settings"]["shards"]
+    variants = [_read_variant(layout, model, variant, shards, presets) for variant in names]
+    for other in variants[1:]:
+        _check_comparable(model, variants[0], other)
+    calibrations = dict.fromkeys(variant.presets[0] for variant in names if variant.is_quantized)
+    curves = [_read_calibration(layout, model, calibration) for calibration in calibrations]
+    return RunResult(model, variants, curves, run["evaluation"], run["evaluation_settings"], presets)
+
+
+def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
+    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4"; what the words leave open stands in its preset's name."""
+    if not variant.is_quantized:
+        return "full precision"
+    calibration, bits, reconstruction = variant.presets
+    widths = f"W{presets['bits'][bits]['weights']}A{presets['bits'][bits]['activations']}"
+    if bits.upper() != widths:
+        widths = f"{widths} ({bits})"
+    selector = {"tdac": "TDAC"}.get(calibration, calibration)
+    learned = presets["reconstructions"][reconstruction]["method"] != "none"
+    return f"{widths} · {selector} + {reconstruction}" if learned else f"{widths} · {selector}, rounded to nearest"
+
+
+def read_times(results: Path) -> list[StageTime]:
+    """Stages in the order of the pipeline, from Snakemake's benchmark files; empty if there are none.
+
+    The report's own times, of an earlier run, are left out: a page must not depend on when it was made.
+    """
+    folders = [folder for folder in (results / "times").glob("*") if folder.is_dir() and folder.name != "report"]
+    order = {stage: index for index, stage in enumerate(STAGES)}
+    folders.sort(key=lambda folder: (order.get(folder.name.replace("_", "-"), len(order)), folder.name))
+    stages = []
+    for folder in folders:
+        rows = [row for file in sorted(folder.rglob("*.tsv")) for row in _rows(file, "\t")]
+        if rows:
+            seconds, memory = (_numbers(row.get(column) for row in rows) for column in ("s", "max_rss"))
+            stages.append(StageTime(folder.name, len(rows), math.fsum(seconds) if seconds else None, max(memory, default=None)))
+    return stages
+
+
+def _read_variant(layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any]) -> VariantResult:
+    folder = layout.variant(model, variant)
+    metrics = _read_json(folder / "metrics.json", *SCORES, "conditions")
+    speed = folder / "speed.json"
+    return VariantResult(
+        variant,
+        variant_label(variant, presets),
+        {key: metrics[key] for key in SCORES},
+        metrics["conditions"],
+        _read_speed(speed) if speed.exists() else None,
+        _read_units(folder / "losses.csv") if variant.is_quantized else [],
+        _first_images(layout.samples(model, variant, shards)),
+    )
+
+
+def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> None:
+    names = f"{model}: {one.variant.name} and {other.variant.name}"
+    if differing := [key for key, value in one.conditions.items() if other.conditions.get(key) != value]:
+        raise EdadmError(
+            f"{names} were scored with different {', '.join(differing)}, so their numbers do not compare; "
+            "run `snakemake --forcerun evaluate`"
+        )
+    if other.images.shape != one.images.shape:
+        raise EdadmError(f"{names} differ in number or size of images; run `snakemake --forcerun generate`")
+
+
+def _read_speed(path: Path) -> Speed:
+    found = _read_json(path, "bytes", "float_bytes", "fp32", "variant", "batch_size", "threads", "device")
+    times = found["variant"]["seconds"], found["fp32"]["seconds"]
+    return Speed(found["bytes"], found["float_bytes"], *times, found["batch_size"], found["threads"], found["device"])
+
+
+def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:
+    found = _read_json(layout.calibration(model, calibration) / "selection.json", "counts", "timesteps", "curves")
+    curves = found["curves"]
+    return CalibrationResult(calibration, found["counts"], found["timesteps"], curves.get("density"), curves.get("variety"))
+
+
+def _read_units(path: Path) -> list[UnitErrors]:
+    fields = ("before", "soft", "after", "flipped", "scale_drift")
+    try:
+        return [UnitErrors(row["unit"], *(float(row[field]) for field in fields)) for row in _rows(path, ",")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EdadmError(f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again") from None
+
+
+def _first_images(files: Sequence[Path]) -> np.ndarray:
+    """The first images of all shards, (n, 3, h, w) uint8 with n at most `SHOWN_IMAGES`."""
+    parts: list[np.ndarray] = []
+    for file in files:
+        missing = SHOWN_IMAGES - sum(map(len, parts))
+        if missing == 0:
+            break
+        _require(file)
+        try:
+            images = np.load(file, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise EdadmError(f"{file} does not hold images ({error}); delete it and run `snakemake` again") from None
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise EdadmError(
+                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and run `snakemake` again"
+            )
+        parts.append(np.array(images[:missing]))
+    return np.concatenate(parts)
+
+
+def _read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object that has at least `keys`."""
+    _require(path)
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise EdadmError(f"{path} is not valid JSON ({error}); delete it and run `snakemake` again") from None
+    if missing := [key for key in keys if key not in found]:
+        raise EdadmError(f"{path} lacks {', '.join(missing)}; delete it and run `snakemake` again")
+    return found
+
+
+def _rows(path: Path, delimiter: str) -> list[dict[str, str]]:
+    _require(path)
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise EdadmError(f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`")
+
+
+def _numbers(texts: Any) -> list[float]:
+    """Those of the texts that are numbers; Snakemake writes NA or - for what it could not measure."""
+    numbers = []
+    for text in texts:
+        try:
+            numbers.append(float(text))
+        except (TypeError, ValueError):
+            continue
+    return [number for number in numbers if math.isfinite(number)]
+
+
+def _ratio(above: float, below: float) -> float:
+    if below == 0:
+        return 1.0 if above == 0 else math.inf
+    return above / below

@@ -1,0 +1,250 @@
+"""Numbers as people read them: the metric table in HTML cells, CSV and Markdown, and sentences about it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edadm.report.read import RunResult, StageTime, UnitErrors, VariantResult
+
+ABSENT = "–"
+MEGABYTE = 1e6
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, and a smaller remark below it; both formatted."""
+
+    column: str
+    main: str
+    note: str = ""
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, e.g. "+0.31" and "−1.20" (a true minus)."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def megabytes(size: int) -> str:
+    """Bytes as decimal MB, e.g. "13.41 MB"."""
+    return f"{size / MEGABYTE:.2f} MB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words, e.g. "3.2 s", "4 min 12 s", "1 h 03 min"."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _milliseconds(seconds: float) -> str:
+    value = seconds * 1000
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def metric_rows(run: RunResult) -> list[tuple[VariantResult, list[Cell]]]:
+    """Each variant with its cells; a column that no variant has a number for is left out."""
+    rows = [(result, list(_cells(result, run.baseline))) for result in run.variants]
+    filled = {cell.column for _, cells in rows for cell in cells if cell.main != ABSENT}
+    return [(result, [cell for cell in cells if cell.column in filled]) for result, cells in rows]
+
+
+def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Cell]:
+    for key, column in (("fid", "FID"), ("sfid", "sFID"), ("inception_score", "IS")):
+        value = result.scores[key]
+        reference = baseline.scores[key] if baseline and result.is_quantized else None
+        difference = "" if value is None or reference is None else signed(value - reference)
+        yield Cell(column, ABSENT if value is None else f"{value:.2f}", difference)
+    decibel = result.scores["psnr"]
+    yield Cell("PSNR", ABSENT, "") if decibel is None else Cell("PSNR", f"{decibel:.1f} dB")
+    if result.speed is None:
+        yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
+        return
+    yield Cell("Size", megabytes(result.speed.bytes), f"{result.speed.smaller:.2f}× smaller" if result.is_quantized else "")
+    yield Cell("Speed", f"{result.speed.relative:.2f}×", f"{_milliseconds(result.speed.seconds)} per step")
+
+
+def conditions(run: RunResult) -> str:
+    """What the numbers of a run hold under, and what they must not be compared with."""
+    held = run.variants[0].conditions
+    images, splits = held["images"], held["inception_score_splits"]
+    seed, digest = run.evaluation_settings["seed"], held["reference_sha256"][:8]
+    text = (
+        f"Every row scores {images:,} images, image i of each from the same noise (seed {seed}). FID and sFID are distances between "
+        f"features of the extractor “{held['extractor']}” and those of {held['reference_images']:,} images of the set "
+        f"“{held['reference_set']}” (SHA256\u00a0{digest}…); IS is of the same extractor, over {splits} "
+        f"{'split' if splits == 1 else 'splits'}. "
+    )
+    if "inception" not in held["extractor"].lower():
+        text += "They do not compare with published values, which are made with Inception. "
+    count = f"N\u00a0=\u00a0{images:,}"
+    text += f"A small number of images biases FID upward, here as everywhere, so only differences at the same {count} count."
+    return text + _speed_conditions(run)
+
+
+def _speed_conditions(run: RunResult) -> str:
+    speeds = [result.speed for result in run.variants if result.speed]
+    if not speeds:
+        return ""
+    setups = sorted({(speed.device, speed.batch_size, speed.threads) for speed in speeds})
+    described = "; ".join(
+        f"{device}, batch of {batch}, {threads} {'thread' if threads == 1 else 'threads'}" for device, batch, threads in setups
+    )
+    text = f" Speed is that of one network evaluation relative to full precision timed beside it ({described}); 1\u00a0MB is 10⁶ bytes."
+    if any(result.is_quantized and result.speed for result in run.variants):
+        text += " Quantized checkpoints are simulated in floating point here, so a speed below 1 is expected."
+    return text
+
+
+def finding(run: RunResult) -> str:
+    """One sentence on which variant stays nearest to full precision and which is the smallest; empty if unknown."""
+    scored = [result for result in run.variants if result.is_quantized and result.scores["psnr"] is not None]
+    if not scored:
+        return ""
+    nearest = max(scored, key=_psnr)
+    text = f"{nearest.label} stays nearest to full precision ({_quality(nearest, run.baseline)})"
+    sized = [(result, result.speed.bytes) for result in scored if result.speed]
+    if not sized:
+        return f"{text}."
+    least = min(size for _, size in sized)
+    # Files of one bit width differ by their metadata only: a percent is no difference, the better images are.
+    smallest = max((result for result, size in sized if size <= 1.01 * least), key=_psnr)
+    assert smallest.speed
+    times = f"{smallest.speed.smaller:.1f} times smaller"
+    if smallest is nearest:
+        return f"{text} and has the smallest file, {times} than the float one."
+    return f"{text}; {smallest.label} has the smallest file, {times} ({_quality(smallest, run.baseline)})."
+
+
+def _psnr(result: VariantResult) -> float:
+    return result.scores["psnr"] or 0.0
+
+
+def _quality(result: VariantResult, baseline: VariantResult | None) -> str:
+    text = f"{_psnr(result):.1f} dB"
+    if baseline and result.scores["fid"] is not None and baseline.scores["fid"] is not None:
+        text += f", FID {signed(result.scores['fid'] - baseline.scores['fid'])}"
+    return text
+
+
+def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
+    """What learning did to the unit errors, in three sentences."""
+    median = statistics.median(unit.ratio for unit in units)
+    best = min(units, key=lambda unit: unit.ratio)
+    text = f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by {best.ratio:.2f} in {best.name}. "
+    worse = sorted((unit for unit in units if unit.grew), key=lambda unit: -unit.ratio)
+    if worse:
+        named = ", ".join(f"{unit.name} (×{unit.ratio:.2f})" for unit in worse[:MOST_NAMED])
+        text += f"It grew in {len(worse)} of them{', most' if len(worse) > MOST_NAMED else ''}: {named}. "
+    else:
+        text += "It grew in none. "
+    flipped = statistics.median(unit.flipped for unit in units)
+    hardened = statistics.median(unit.hardening for unit in units)
+    drift = math.expm1(statistics.median(unit.scale_drift for unit in units))
+    return text + (
+        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the rounding hard changed "
+        f"the error by {signed(100 * (hardened - 1), 1)}%, and activation step sizes moved by {drift:.1%}."
+    )
+
+
+def metrics_csv(runs: Sequence[RunResult]) -> str:
+    """Every number of the metric tables at full precision, with its conditions; what was not measured is empty."""
+    text = io.StringIO()
+    records = [_record(run, result) for run in runs for result in run.variants]
+    table = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(records)
+    return text.getvalue()
+
+
+def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
+    speed = result.speed
+    return {
+        "model": run.model,
+        "variant": result.variant.name,
+        "label": result.label,
+        "fid": result.scores["fid"],
+        "sfid": result.scores["sfid"],
+        "inception_score": result.scores["inception_score"],
+        "psnr_db": result.scores["psnr"],
+        "bytes": speed and speed.bytes,
+        "float_bytes": speed and speed.float_bytes,
+        "seconds_per_step": speed and speed.seconds,
+        "fp32_seconds_per_step": speed and speed.float_seconds,
+        "speed": speed and speed.relative,
+        "batch_size": speed and speed.batch_size,
+        "threads": speed and speed.threads,
+        "device": speed and speed.device,
+    } | {
+        key: result.conditions[key]
+        for key in ("images", "extractor", "inception_score_splits", "reference_set", "reference_images", "reference_sha256")
+    }
+
+
+def metrics_markdown(runs: Sequence[RunResult]) -> str:
+    """The metric tables as on the page."""
+    blocks = []
+    for run in runs:
+        rows = metric_rows(run)
+        header = ["Variant", *(cell.column for cell in rows[0][1])]
+        lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+        for result, cells in rows:
+            shown = [f"{cell.main} ({cell.note})" if cell.note else cell.main for cell in cells]
+            lines.append([f"{result.label} (`{result.variant.name}`)", *shown])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        blocks.append(f"## {run.model}\n\n{table}\n\n{conditions(run)}\n")
+    return "\n".join(blocks)
+
+
+def stage_rows(times: Sequence[StageTime]) -> list[dict[str, Any]]:
+    """Per stage its jobs, time, share of the longest stage in percent, and peak memory; formatted."""
+    longest = max((stage.seconds or 0.0 for stage in times), default=0.0)
+    return [
+        {
+            "stage": stage.stage,
+            "jobs": stage.jobs,
+            "time": duration(stage.seconds),
+            "share": f"{100 * (stage.seconds or 0.0) / longest if longest else 0.0:.2f}",
+            "memory": ABSENT if stage.peak_mb is None else f"{stage.peak_mb:,.0f} MB",
+        }
+        for stage in times
+    ]
+
+
+def size_rows(run: RunResult) -> list[dict[str, str]]:
+    """Per measured variant its label, file size, and share of the float file in percent; formatted."""
+    return [
+        {
+            "label": result.label,
+            "size": megabytes(result.speed.bytes),
+            "share": f"{100 * result.speed.bytes / max(result.speed.float_bytes, result.speed.bytes):.2f}",
+        }
+        for result in run.variants
+        if result.speed
+    ]
+
+
+def settings_rows(preset: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A preset's settings, nested ones as `sampler.steps`."""
+    for key, value in preset.items():
+        name = prefix + key.rstrip("_")  # `lambda_` is a Python name for `lambda`
+        if isinstance(value, Mapping) and value:
+            yield from settings_rows(value, f"{name}.")
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(map(str, value)) or "none"
+        else:
+            yield name, "none" if value is None or value == {} else str(value)

@@ -1,0 +1,109 @@
+"""Reading artifacts: what is required, what is optional, and sentences that name the fix."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from edadm.config.layout import Variant
+from edadm.errors import EdadmError
+from edadm.report.read import SHOWN_IMAGES, UnitErrors, read_run, read_times, variant_label
+
+from .fakes import MODEL, PRESETS, Fake, write
+
+
+def test_full_precision_comes_first(fake: Fake):
+    run = fake.runs[0] | {"variants": ["tdac/w4a8/fbr_w4", "fp32", "tdac/w8a8/fbr_w8"]}
+    assert [result.variant.name for result in read_run(fake.results, run).variants] == ["fp32", "tdac/w4a8/fbr_w4", "tdac/w8a8/fbr_w8"]
+
+
+@pytest.mark.parametrize("file", ["fp32/metrics.json", "tdac/w4a8/fbr_w4/losses.csv", "tdac/selection.json", "fp32/samples/0.npy"])
+def test_missing_artifact_is_told_with_its_command(fake: Fake, file: str):
+    fake.file(file).unlink()
+    with pytest.raises(EdadmError, match=rf"there is no .*{file}; make it with `snakemake .*{file}`"):
+        read_run(fake.results, fake.runs[0])
+
+
+def test_speed_is_optional_and_relative_to_the_same_process(fake: Fake):
+    fake.file("fp32", "speed.json").unlink()
+    results = {result.variant.name: result.speed for result in read_run(fake.results, fake.runs[0]).variants}
+    assert results["fp32"] is None
+    speed = results["tdac/w4a8/fbr_w4"]
+    assert speed is not None
+    assert speed.relative == pytest.approx(0.4 / 0.625)
+    assert speed.smaller == pytest.approx(13.41 / 1.88)
+
+
+def test_damaged_files_are_told(fake: Fake):
+    fake.file("fp32", "metrics.json").write_text("{")
+    with pytest.raises(EdadmError, match="not valid JSON"):
+        read_run(fake.results, fake.runs[0])
+    write(fake.file("fp32", "metrics.json"), {"fid": 1.0, "sfid": 2.0, "psnr": None, "conditions": {}})
+    with pytest.raises(EdadmError, match="lacks inception_score; delete it"):
+        read_run(fake.results, fake.runs[0])
+
+
+def test_a_losses_table_of_another_shape_is_told(fake: Fake):
+    fake.file("tdac", "w4a8", "fbr_w4", "losses.csv").write_text("unit,before\nconv_in,1\n")
+    with pytest.raises(EdadmError, match="not a table of unit errors"):
+        read_run(fake.results, fake.runs[0])
+
+
+def test_scores_under_different_conditions_do_not_share_a_table(fake: Fake):
+    path = fake.file("tdac", "w4a8", "fbr_w4", "metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["conditions"]["images"] = 128
+    write(path, metrics)
+    with pytest.raises(EdadmError, match="fp32 and tdac/w4a8/fbr_w4 were scored with different images"):
+        read_run(fake.results, fake.runs[0])
+
+
+def test_first_images_come_from_as_many_shards_as_needed(fake: Fake):
+    run = read_run(fake.results, fake.runs[0])
+    folder = fake.file("tdac", "w8a8", "fbr_w8", "samples")
+    shards = np.concatenate([np.load(folder / f"{shard}.npy") for shard in (0, 1)])
+    assert len(np.load(folder / "0.npy")) < SHOWN_IMAGES < len(shards)
+    np.testing.assert_array_equal(run.variants[1].images, shards[:SHOWN_IMAGES])
+
+
+def test_images_of_another_kind_are_told(fake: Fake):
+    np.save(fake.file("fp32", "samples", "0.npy"), np.zeros((4, 3, 8, 8), np.float32))
+    with pytest.raises(EdadmError, match="holds float32"):
+        read_run(fake.results, fake.runs[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("fp32", "full precision"),
+        ("tdac/w4a8/fbr_w4", "W4A8 · TDAC + fbr_w4"),
+        ("uniform/w4a8/none", "W4A8 · uniform, rounded to nearest"),
+        ("tdac_lambda0/narrow/fbr_w8", "W3A8 (narrow) · tdac_lambda0 + fbr_w8"),
+    ],
+)
+def test_labels(name: str, label: str):
+    presets = PRESETS | {"bits": PRESETS["bits"] | {"narrow": {"weights": 3, "activations": 8}}}
+    assert variant_label(Variant(name), presets) == label
+
+
+def test_times_sum_seconds_count_jobs_and_keep_the_largest_memory(fake: Fake):
+    write(fake.results / "times" / "report" / "page.tsv", "s\th:m:s\tmax_rss\n5\t0:00:05\t1\n")
+    write(fake.results / "times" / "own-stage" / "a.tsv", "s\th:m:s\tmax_rss\nNA\tNA\t-\n")
+    convert, generate, own = read_times(fake.results)
+    assert (convert.stage, convert.jobs, convert.seconds, convert.peak_mb) == ("convert-checkpoint", 1, 0.8, None)
+    assert (generate.stage, generate.jobs, generate.seconds, generate.peak_mb) == ("generate", 2, 200.0, 1234.4)
+    assert (own.stage, own.jobs, own.seconds, own.peak_mb) == ("own-stage", 1, None, None)
+
+
+def test_without_times_there_are_none(fake: Fake):
+    assert read_times(fake.results / MODEL) == []
+
+
+def test_an_error_that_is_no_number_counts_as_grown():
+    assert UnitErrors("a", 1.0, 1.0, float("nan"), 0.0, 0.0).grew
+    assert UnitErrors("a", 1.0, 1.0, 1.5, 0.0, 0.0).grew
+    assert not UnitErrors("a", 1.0, 1.0, 1.0, 0.0, 0.0).grew
+    assert UnitErrors("a", 0.0, 0.0, 0.0, 0.0, 0.0).ratio == 1
+    assert UnitErrors("a", 0.0, 0.0, 2.0, 0.0, 0.0).ratio == float("inf")

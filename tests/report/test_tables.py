@@ -1,0 +1,112 @@
+"""Numbers and sentences."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from edadm.report import tables
+from edadm.report.read import UnitErrors, read_run
+
+from .fakes import SCORES, VARIANTS, Fake
+
+
+def test_csv_parses_back_to_the_numbers(fake: Fake):
+    text = tables.metrics_csv([read_run(fake.results, fake.runs[0])])
+    rows = {row["variant"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(rows) == VARIANTS
+    for name, (fid, sfid, inception, psnr, size, seconds) in SCORES.items():
+        row = rows[name]
+        assert [float(row[key]) for key in ("fid", "sfid", "inception_score", "seconds_per_step")] == [fid, sfid, inception, seconds]
+        assert row["psnr_db"] == ("" if psnr is None else str(psnr))
+        assert (int(row["bytes"]), int(row["images"])) == (size, 256)
+        assert float(row["speed"]) == pytest.approx(0.4 / seconds)
+
+
+def test_unmeasured_speed_is_empty_in_csv_and_its_columns_leave_the_table(fake: Fake):
+    for name in VARIANTS:
+        fake.file(name, "speed.json").unlink()
+    run = read_run(fake.results, fake.runs[0])
+    row = next(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
+    assert row["bytes"] == row["speed"] == row["device"] == ""
+    assert [cell.column for cell in tables.metric_rows(run)[0][1]] == ["FID", "sFID", "IS", "PSNR"]
+    assert "simulated" not in tables.conditions(run)
+    assert tables.size_rows(run) == []
+
+
+def test_one_unmeasured_variant_has_empty_cells(fake: Fake):
+    fake.file("tdac", "w8a8", "fbr_w8", "speed.json").unlink()
+    cells = tables.metric_rows(read_run(fake.results, fake.runs[0]))[1][1]
+    assert [cell.main for cell in cells] == ["24.50", "31.51", "7.41", "34.8 dB", "–", "–"]
+
+
+def test_markdown_has_a_line_per_variant_and_the_conditions(fake: Fake):
+    text = tables.metrics_markdown([read_run(fake.results, fake.runs[0])])
+    lines = text.splitlines()
+    assert "| Variant | FID | sFID | IS | PSNR | Size | Speed |" in lines
+    assert "| full precision (`fp32`) | 24.31 | 31.27 | 7.42 | – | 13.41 MB | 1.00× (400 ms per step) |" in lines
+    assert any(
+        line.startswith("| W4A8 · TDAC + fbr_w4 (`tdac/w4a8/fbr_w4`) | 27.01 (+2.70) | 34.88 (+3.61) | 7.15 (−0.27) |") for line in lines
+    )
+    assert "Every row scores 256 images" in text
+
+
+def test_conditions_name_what_the_numbers_hold_under(fake: Fake):
+    text = tables.conditions(read_run(fake.results, fake.runs[0]))
+    for part in ("256 images", "seed 7", "cifar10_classifier", "50,000 images", "cifar10_train", "1a2b3c4d…", "1 split.", "Inception"):
+        assert part in text
+    assert "simulated in floating point" in text
+    assert "cpu, batch of 32, 2 threads" in text
+
+
+def test_finding_names_the_nearest_and_the_better_of_equally_small_files(fake: Fake):
+    text = tables.finding(read_run(fake.results, fake.runs[0]))
+    assert text.startswith("W8A8 · TDAC + fbr_w8 stays nearest to full precision (34.8 dB, FID +0.18)")
+    assert "; W4A8 · TDAC + fbr_w4 has the smallest file, 7.1 times smaller (22.5 dB, FID +2.70)." in text
+
+
+def test_finding_when_one_variant_is_both(fake: Fake):
+    text = tables.finding(read_run(fake.results, fake.runs[0] | {"variants": ["fp32", "tdac/w4a8/fbr_w4"]}))
+    assert text.endswith("and has the smallest file, 7.1 times smaller than the float one.")
+    assert tables.finding(read_run(fake.results, fake.runs[0] | {"variants": ["fp32"]})) == ""
+
+
+def test_reconstruction_summary(fake: Fake):
+    units = read_run(fake.results, fake.runs[0]).variants[1].units
+    text = tables.reconstruction_summary(units)
+    # Ratios are 0.275, 0.25, 1.25 and 0.4, flipped shares 5, 8, 2 and 11 %, after over soft 1.1, 1.026, 1.136 and 1.2.
+    assert "Over 4 units learning multiplied the error by 0.34 (median), at best by 0.25 in down_blocks.0.resnets.0." in text
+    assert "It grew in 1 of them: mid_block.attentions.0 (×1.25)." in text
+    assert "6.5% of the weights" in text
+    assert "+11.8%" in text
+    assert "moved by 2.5%" in text
+
+
+def test_reconstruction_summary_names_only_the_worst():
+    units = [UnitErrors(f"unit{index}", 1.0, 1.0, 1.1 + index, 0.1, 0.0) for index in range(9)]
+    text = tables.reconstruction_summary(units)
+    assert "It grew in 9 of them, most: unit8 (×9.10), unit7" in text
+    assert "unit3" not in text
+    assert "It grew in none." in tables.reconstruction_summary([UnitErrors("a", 2.0, 1.0, 1.0, 0.1, 0.0)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "–"), (3.24, "3.2 s"), (59.96, "1 min 00 s"), (252.0, "4 min 12 s"), (3599.7, "1 h 00 min"), (3780.0, "1 h 03 min")],
+)
+def test_durations(seconds: float | None, words: str):
+    assert tables.duration(seconds) == words
+
+
+def test_settings_are_flat_and_readable():
+    preset = {"lambda_": 1.2, "sampler": {"steps": 20}, "multipliers": [1, 2], "split": True, "bins": None, "layers": {}}
+    assert dict(tables.settings_rows(preset)) == {
+        "lambda": "1.2",
+        "sampler.steps": "20",
+        "multipliers": "1, 2",
+        "split": "yes",
+        "bins": "none",
+        "layers": "none",
+    }
