@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.quant.affine import dequantize, fake_quantize, quantize
+from edadm.quant.affine import Bound, bounds, dequantize, fake_quantize, quantize
 
 
 class Quantizer(nn.Module):
@@ -31,6 +31,7 @@ class Quantizer(nn.Module):
         shape = (len(segments),) if rows is None else (rows, len(segments))
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape))
+        self._bounds: tuple[Bound, Bound] = (0, 2**bits - 1)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, segments={self.segments}"
@@ -45,6 +46,7 @@ class Quantizer(nn.Module):
             raise ValueError(f"scale {tuple(scale.shape)} does not fit a quantizer of shape {tuple(self.scale.shape)}")
         self.scale = scale.detach().to(self.scale.device)
         self.zero_point = zero_point.detach().to(self.zero_point.device)
+        self._bounds = bounds(self.zero_point, self.bits)
 
     def drop(self, probability: float, generator: torch.Generator) -> None:
         """From now on leaves each element unquantized with `probability` (QDrop, arXiv 2203.05740); 0 switches it off."""
@@ -73,7 +75,8 @@ class Quantizer(nn.Module):
     def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         if not self.enabled:
             return x
-        quantized = fake_quantize(x, *self.grid(x.dim()), self.bits)
+        low, high = (self._spread(b, x.dim()) if isinstance(b, Tensor) else b for b in self._bounds)
+        quantized = fake_quantize(x, self._spread(self.scale, x.dim()), low, high)
         if self._drop is None:
             return quantized
         probability, generator = self._drop

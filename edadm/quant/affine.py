@@ -14,6 +14,8 @@ from torch import Tensor
 
 SMALLEST_SCALE = 1e-8
 
+Bound = float | Tensor
+
 
 def scale_and_zero_point(low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bits: int) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"]]:
     """The grid that covers [low, high], widened to contain 0.
@@ -45,17 +47,18 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        ctx.save_for_backward(x, scale, low, high)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.low, ctx.high = low, high
         return x.div(scale).round_().clamp_(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, scale, low, high = ctx.saved_tensors
+        x, scale = ctx.saved_tensors
         ratio = x / scale
         rounded = torch.round(ratio)
-        clipped = rounded.clamp(low, high)
+        clipped = rounded.clamp(ctx.low, ctx.high)
         inside = rounded == clipped
         gradient_x = gradient * inside if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
@@ -64,6 +67,22 @@ class _FakeQuantize(torch.autograd.Function):
         return gradient_x, (gradient * slope).sum_to_size(scale.shape), None, None
 
 
-def fake_quantize(x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int) -> Float[Tensor, "*s"]:
-    """`x` moved to the nearest point of the grid, differentiable in `x` and `scale` (method, 3.1 and 3.7)."""
-    return _FakeQuantize.apply(x, scale, -zero_point, 2**bits - 1 - zero_point)
+def bounds(zero_point: Float[Tensor, "..."], bits: int) -> tuple[Bound, Bound]:
+    """The signed integers at the ends of the grid, as numbers where all zero points are equal (clamping is then faster)."""
+    low = -zero_point
+    if zero_point.numel() and bool((zero_point == zero_point.flatten()[0]).all()):
+        smallest = low.flatten()[0].item()
+        return smallest, smallest + 2**bits - 1
+    return low, low + 2**bits - 1
+
+
+def fake_quantize(x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], low: Bound, high: Bound) -> Float[Tensor, "*s"]:
+    """`x` moved to the nearest point of the grid, differentiable in `x` and `scale` (method, 3.1 and 3.7).
+
+    Args:
+        x: what is quantized.
+        scale: broadcasts against `x`.
+        low: from `bounds`, broadcasting against `x` if a tensor.
+        high: likewise.
+    """
+    return _FakeQuantize.apply(x, scale, low, high)

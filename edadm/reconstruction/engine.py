@@ -159,9 +159,9 @@ def _descend(
     scales: list[Tensor],
     on_iteration: Callable[[], None],
 ) -> None:
-    optimizers = [torch.optim.Adam(alphas, settings.weight_lr)]
+    optimizers = [torch.optim.Adam(alphas, settings.weight_lr, fused=True)]
     if scales:
-        optimizers.append(torch.optim.Adam(scales, settings.scale_lr))
+        optimizers.append(torch.optim.Adam(scales, settings.scale_lr, fused=True))
     schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.iterations) for optimizer in optimizers]
     with listening(unit, list(data.layer_targets)) as outputs, torch.enable_grad():
         for _ in range(settings.iterations):

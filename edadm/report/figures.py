@@ -102,18 +102,13 @@ def reconstruction_figure(units: Sequence[UnitErrors], title: str) -> str:
     rows = range(len(units))
     with matplotlib.rc_context(STYLE):
         figure = _figure(90 + ROW * len(units))
-        errors, flips, gaps = figure.subplots(1, 3, sharey=True, width_ratios=(3.4, 1, 1), gridspec_kw={"wspace": 0.08})
+        errors, flips, gaps = figure.subplots(1, 3, sharey=True, width_ratios=(3.2, 0.9, 1.3), gridspec_kw={"wspace": 0.08})
         _draw_errors(errors, units)
         flips.barh(rows, [100 * unit.flipped for unit in units], height=0.5, color=SOFT)
         flips.set_title("flipped, %")
-        changes = [100 * (unit.hardening - 1) if math.isfinite(unit.hardening) else math.nan for unit in units]
-        gaps.axvline(0, color=MUTED, linewidth=1)
-        gaps.hlines(rows, 0, changes, color=MUTED, linewidth=1.5)
-        gaps.plot(changes, rows, "o", color=FIRST, markersize=5.5)
-        gaps.set_title("soft to hard, %")
-        gaps.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+        flips.xaxis.set_major_locator(MaxNLocator(3))
+        _draw_gaps(gaps, units)
         for axes in (flips, gaps):
-            axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.spines["left"].set_visible(False)
         for axes in (errors, flips, gaps):
             axes.xaxis.grid(True)
@@ -148,6 +143,23 @@ def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
     if SECOND in colors:
         handles.append(Line2D([], [], **dot, color=SECOND, label="learned, and grew"))
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1, handletextpad=0.1, columnspacing=1.5)
+
+
+def _draw_gaps(axes: Axes, units: Sequence[UnitErrors]) -> None:
+    """Change of the error by hardening, in percent; logarithmic beyond 10 % where some unit exceeds 50 %."""
+    rows = range(len(units))
+    changes = [100 * (unit.hardening - 1) if math.isfinite(unit.hardening) else math.nan for unit in units]
+    axes.axvline(0, color=MUTED, linewidth=1)
+    axes.hlines(rows, 0, changes, color=MUTED, linewidth=1.5)
+    axes.plot(changes, rows, "o", color=FIRST, markersize=5.5)
+    axes.set_title("soft to hard, %")
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    if any(abs(change) > 50 for change in changes):
+        axes.set_xscale("symlog", linthresh=10)
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in (-10, 0, *(10**power for power in range(1, 9, 2 if high > 1e4 else 1))) if low <= tick <= high])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
 
 
 def _power(value: float) -> str:

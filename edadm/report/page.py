@@ -14,7 +14,8 @@ from edadm.errors import EdadmError
 from edadm.report import tables
 from edadm.report.figures import calibration_figure, reconstruction_figure
 from edadm.report.gallery import GAIN, gallery
-from edadm.report.read import CalibrationResult, RunResult, VariantResult, read_run, read_times
+from edadm.report.read import CalibrationResult, RunResult, VariantResult, read_run
+from edadm.report.times import read_times
 
 _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
 

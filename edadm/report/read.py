@@ -12,44 +12,39 @@ from typing import Any
 
 import numpy as np
 
-from edadm.config.layout import Layout, Variant
+from edadm.config.layout import FULL_PRECISION, Layout, Variant
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
 SCORES = ("fid", "sfid", "inception_score", "psnr")
-STAGES = (
-    "convert-checkpoint",
-    "collect-trajectories",
-    "select-calibration",
-    "set-ranges",
-    "reconstruct",
-    "generate",
-    "evaluate",
-    "benchmark",
-)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Size of a checkpoint in bytes, and seconds per network evaluation beside full precision in the same process."""
+    """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
+
+    The float numbers are None where full precision is not among the timed variants.
+    """
 
     bytes: int
-    float_bytes: int
     seconds: float
-    float_seconds: float
+    fastest: float
+    slowest: float
+    float_bytes: int | None
+    float_seconds: float | None
     batch_size: int
     threads: int
     device: str
 
     @property
-    def smaller(self) -> float:
+    def smaller(self) -> float | None:
         """How many times the file fits into the float file."""
-        return self.float_bytes / self.bytes
+        return None if self.float_bytes is None else self.float_bytes / self.bytes
 
     @property
-    def relative(self) -> float:
+    def relative(self) -> float | None:
         """Speed, where 1 is full precision."""
-        return self.float_seconds / self.seconds
+        return None if self.float_seconds is None else self.float_seconds / self.seconds
 
 
 @dataclass(frozen=True)
@@ -125,16 +120,6 @@ class RunResult:
         return next((result for result in self.variants if not result.is_quantized), None)
 
 
-@dataclass(frozen=True)
-class StageTime:
-    """All jobs of a stage: how many, their seconds together, and the largest memory of one in MB."""
-
-    stage: str
-    jobs: int
-    seconds: float | None
-    peak_mb: float | None
-
-
 def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
     """The artifacts of one run.
 
@@ -144,7 +129,8 @@ def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
     layout, model, presets = Layout(results), run["model"], run["presets"]
     names = sorted(map(Variant, run["variants"]), key=lambda variant: variant.is_quantized)
     shards = run["evaluation_settings"]["shards"]
-    variants = [_read_variant(layout, model, variant, shards, presets) for variant in names]
+    speeds = _read_speeds(results / model / "speed.json")
+    variants = [_read_variant(layout, model, variant, shards, presets, speeds.get(variant.name)) for variant in names]
     for other in variants[1:]:
         _check_comparable(model, variants[0], other)
     calibrations = dict.fromkeys(variant.presets[0] for variant in names if variant.is_quantized)
@@ -165,33 +151,17 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
     return f"{widths} · {selector} + {reconstruction}" if learned else f"{widths} · {selector}, rounded to nearest"
 
 
-def read_times(results: Path) -> list[StageTime]:
-    """Stages in the order of the pipeline, from Snakemake's benchmark files; empty if there are none.
-
-    The report's own times, of an earlier run, are left out: a page must not depend on when it was made.
-    """
-    folders = [folder for folder in (results / "times").glob("*") if folder.is_dir() and folder.name != "report"]
-    order = {stage: index for index, stage in enumerate(STAGES)}
-    folders.sort(key=lambda folder: (order.get(folder.name.replace("_", "-"), len(order)), folder.name))
-    stages = []
-    for folder in folders:
-        rows = [row for file in sorted(folder.rglob("*.tsv")) for row in _rows(file, "\t")]
-        if rows:
-            seconds, memory = (_numbers(row.get(column) for row in rows) for column in ("s", "max_rss"))
-            stages.append(StageTime(folder.name, len(rows), math.fsum(seconds) if seconds else None, max(memory, default=None)))
-    return stages
-
-
-def _read_variant(layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any]) -> VariantResult:
+def _read_variant(
+    layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any], speed: Speed | None
+) -> VariantResult:
     folder = layout.variant(model, variant)
     metrics = _read_json(folder / "metrics.json", *SCORES, "conditions")
-    speed = folder / "speed.json"
     return VariantResult(
         variant,
         variant_label(variant, presets),
         {key: metrics[key] for key in SCORES},
         metrics["conditions"],
-        _read_speed(speed) if speed.exists() else None,
+        speed,
         _read_units(folder / "losses.csv") if variant.is_quantized else [],
         _first_images(layout.samples(model, variant, shards)),
     )
@@ -208,10 +178,17 @@ def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> N
         raise EdadmError(f"{names} differ in number or size of images; run `snakemake --forcerun generate`")
 
 
-def _read_speed(path: Path) -> Speed:
-    found = _read_json(path, "bytes", "float_bytes", "fp32", "variant", "batch_size", "threads", "device")
-    times = found["variant"]["seconds"], found["fp32"]["seconds"]
-    return Speed(found["bytes"], found["float_bytes"], *times, found["batch_size"], found["threads"], found["device"])
+def _read_speeds(path: Path) -> dict[str, Speed]:
+    """By variant; empty if nothing was timed."""
+    if not path.exists():
+        return {}
+    found = _read_json(path, "variants", "batch_size", "threads", "device")
+    measured = found["variants"]
+    reference = measured.get(FULL_PRECISION, {})
+    shared = {key: found[key] for key in ("batch_size", "threads", "device")}
+    shared |= {"float_bytes": reference.get("bytes"), "float_seconds": reference.get("seconds")}
+    own = ("bytes", "seconds", "fastest", "slowest")
+    return {name: Speed(**{key: one[key] for key in own}, **shared) for name, one in measured.items()}
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:
@@ -223,7 +200,7 @@ def _read_calibration(layout: Layout, model: str, calibration: str) -> Calibrati
 def _read_units(path: Path) -> list[UnitErrors]:
     fields = ("before", "soft", "after", "flipped", "scale_drift")
     try:
-        return [UnitErrors(row["unit"], *(float(row[field]) for field in fields)) for row in _rows(path, ",")]
+        return [UnitErrors(row["unit"], *(float(row[field]) for field in fields)) for row in table_rows(path, ",")]
     except (KeyError, TypeError, ValueError) as error:
         raise EdadmError(f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again") from None
 
@@ -260,7 +237,8 @@ def _read_json(path: Path, *keys: str) -> dict[str, Any]:
     return found
 
 
-def _rows(path: Path, delimiter: str) -> list[dict[str, str]]:
+def table_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
+    """A table with a header, a mapping per row."""
     _require(path)
     with open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter=delimiter))
@@ -271,18 +249,8 @@ def _require(path: Path) -> None:
         raise EdadmError(f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`")
 
 
-def _numbers(texts: Any) -> list[float]:
-    """Those of the texts that are numbers; Snakemake writes NA or - for what it could not measure."""
-    numbers = []
-    for text in texts:
-        try:
-            numbers.append(float(text))
-        except (TypeError, ValueError):
-            continue
-    return [number for number in numbers if math.isfinite(number)]
-
-
 def _ratio(above: float, below: float) -> float:
-    if below == 0:
-        return 1.0 if above == 0 else math.inf
-    return above / below
+    """Infinite rather than not a number where an error diverged, so that medians and worst units come out right."""
+    if above == below == 0:
+        return 1.0
+    return above / below if below != 0 and math.isfinite(above) else math.inf

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edadm.report.read import RunResult, StageTime, UnitErrors, VariantResult
+from edadm.report.read import RunResult, UnitErrors, VariantResult
+from edadm.report.times import StageTime
 
 ABSENT = "–"
 MEGABYTE = 1e6
@@ -49,9 +50,10 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _milliseconds(seconds: float) -> str:
-    value = seconds * 1000
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+def _milliseconds(*seconds: float) -> str:
+    """One duration or a range, e.g. "4.31 ms" and "401–916 ms"."""
+    values = [1000 * second for second in seconds]
+    return "–".join(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in values) + " ms"
 
 
 def metric_rows(run: RunResult) -> list[tuple[VariantResult, list[Cell]]]:
@@ -72,8 +74,10 @@ def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Ce
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
-    yield Cell("Size", megabytes(result.speed.bytes), f"{result.speed.smaller:.2f}× smaller" if result.is_quantized else "")
-    yield Cell("Speed", f"{result.speed.relative:.2f}×", f"{_milliseconds(result.speed.seconds)} per step")
+    smaller, relative = result.speed.smaller, result.speed.relative
+    yield Cell("Size", megabytes(result.speed.bytes), f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "")
+    median, span = _milliseconds(result.speed.seconds), _milliseconds(result.speed.fastest, result.speed.slowest)
+    yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}") if relative else Cell("Speed", median, span)
 
 
 def conditions(run: RunResult) -> str:
@@ -102,7 +106,10 @@ def _speed_conditions(run: RunResult) -> str:
     described = "; ".join(
         f"{device}, batch of {batch}, {threads} {'thread' if threads == 1 else 'threads'}" for device, batch, threads in setups
     )
-    text = f" Speed is that of one network evaluation relative to full precision timed beside it ({described}); 1\u00a0MB is 10⁶ bytes."
+    text = (
+        f" Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
+        "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
+    )
     if any(result.is_quantized and result.speed for result in run.variants):
         text += " Quantized checkpoints are simulated in floating point here, so a speed below 1 is expected."
     return text
@@ -115,13 +122,13 @@ def finding(run: RunResult) -> str:
         return ""
     nearest = max(scored, key=_psnr)
     text = f"{nearest.label} stays nearest to full precision ({_quality(nearest, run.baseline)})"
-    sized = [(result, result.speed.bytes) for result in scored if result.speed]
+    sized = [(result, result.speed.bytes) for result in scored if result.speed and result.speed.smaller]
     if not sized:
         return f"{text}."
     least = min(size for _, size in sized)
     # Files of one bit width differ by their metadata only: a percent is no difference, the better images are.
     smallest = max((result for result, size in sized if size <= 1.01 * least), key=_psnr)
-    assert smallest.speed
+    assert smallest.speed is not None
     times = f"{smallest.speed.smaller:.1f} times smaller"
     if smallest is nearest:
         return f"{text} and has the smallest file, {times} than the float one."
@@ -182,6 +189,8 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "bytes": speed and speed.bytes,
         "float_bytes": speed and speed.float_bytes,
         "seconds_per_step": speed and speed.seconds,
+        "fastest_seconds_per_step": speed and speed.fastest,
+        "slowest_seconds_per_step": speed and speed.slowest,
         "fp32_seconds_per_step": speed and speed.float_seconds,
         "speed": speed and speed.relative,
         "batch_size": speed and speed.batch_size,
@@ -224,16 +233,9 @@ def stage_rows(times: Sequence[StageTime]) -> list[dict[str, Any]]:
 
 
 def size_rows(run: RunResult) -> list[dict[str, str]]:
-    """Per measured variant its label, file size, and share of the float file in percent; formatted."""
-    return [
-        {
-            "label": result.label,
-            "size": megabytes(result.speed.bytes),
-            "share": f"{100 * result.speed.bytes / max(result.speed.float_bytes, result.speed.bytes):.2f}",
-        }
-        for result in run.variants
-        if result.speed
-    ]
+    """Per measured variant its label, file size, and share of the largest file in percent; formatted."""
+    sizes = {result.label: result.speed.bytes for result in run.variants if result.speed}
+    return [{"label": label, "size": megabytes(size), "share": f"{100 * size / max(sizes.values()):.2f}"} for label, size in sizes.items()]
 
 
 def settings_rows(preset: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -57,6 +57,12 @@ def test_errors_of_one_decade_still_have_an_axis(error: float, labels: set[str])
     assert labels <= set(texts(reconstruction_figure([UnitErrors("a", error, error, 0.8 * error, 0.1, 0.0)], "errors")))
 
 
+def test_one_large_price_of_hardening_does_not_hide_the_others():
+    small, large = UnitErrors("a", 1.0, 1.0, 1.02, 0.1, 0.0), UnitErrors("b", 1.0, 0.01, 0.5, 0.1, 0.0)
+    assert {"+10", "+100", "+1000"} <= set(texts(reconstruction_figure([small, large], "errors")))
+    assert "+10" not in texts(reconstruction_figure([small], "errors"))
+
+
 def test_errors_that_are_no_numbers_do_not_break_the_figure():
     bad = [UnitErrors("zero", 0.0, 0.0, 0.0, 0.0, 0.0), UnitErrors("nan", 1.0, 0.0, float("nan"), 0.1, 0.0)]
     assert {"zero", "nan", "conv_in"} <= set(texts(reconstruction_figure(bad + UNIT_ERRORS, "errors")))

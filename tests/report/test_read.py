@@ -9,9 +9,9 @@ import pytest
 
 from edadm.config.layout import Variant
 from edadm.errors import EdadmError
-from edadm.report.read import SHOWN_IMAGES, UnitErrors, read_run, read_times, variant_label
+from edadm.report.read import SHOWN_IMAGES, UnitErrors, read_run, variant_label
 
-from .fakes import MODEL, PRESETS, Fake, write
+from .fakes import PRESETS, Fake, write, write_speed
 
 
 def test_full_precision_comes_first(fake: Fake):
@@ -26,14 +26,21 @@ def test_missing_artifact_is_told_with_its_command(fake: Fake, file: str):
         read_run(fake.results, fake.runs[0])
 
 
-def test_speed_is_optional_and_relative_to_the_same_process(fake: Fake):
-    fake.file("fp32", "speed.json").unlink()
+def test_speed_is_optional_and_relative_to_full_precision(fake: Fake):
+    write_speed(fake.file(), ["fp32", "tdac/w4a8/fbr_w4"])
     results = {result.variant.name: result.speed for result in read_run(fake.results, fake.runs[0]).variants}
-    assert results["fp32"] is None
+    assert results["tdac/w8a8/fbr_w8"] is None
     speed = results["tdac/w4a8/fbr_w4"]
     assert speed is not None
-    assert speed.relative == pytest.approx(0.4 / 0.625)
+    assert speed.relative == pytest.approx(0.4001 / 0.625)
     assert speed.smaller == pytest.approx(13.41 / 1.88)
+
+
+def test_speed_without_full_precision_is_only_seconds(fake: Fake):
+    write_speed(fake.file(), ["tdac/w4a8/fbr_w4"])
+    speed = read_run(fake.results, fake.runs[0]).variants[2].speed
+    assert speed is not None
+    assert (speed.seconds, speed.fastest, speed.slowest, speed.relative, speed.smaller) == (0.625, 0.3, 0.9, None, None)
 
 
 def test_damaged_files_are_told(fake: Fake):
@@ -88,21 +95,9 @@ def test_labels(name: str, label: str):
     assert variant_label(Variant(name), presets) == label
 
 
-def test_times_sum_seconds_count_jobs_and_keep_the_largest_memory(fake: Fake):
-    write(fake.results / "times" / "report" / "page.tsv", "s\th:m:s\tmax_rss\n5\t0:00:05\t1\n")
-    write(fake.results / "times" / "own-stage" / "a.tsv", "s\th:m:s\tmax_rss\nNA\tNA\t-\n")
-    convert, generate, own = read_times(fake.results)
-    assert (convert.stage, convert.jobs, convert.seconds, convert.peak_mb) == ("convert-checkpoint", 1, 0.8, None)
-    assert (generate.stage, generate.jobs, generate.seconds, generate.peak_mb) == ("generate", 2, 200.0, 1234.4)
-    assert (own.stage, own.jobs, own.seconds, own.peak_mb) == ("own-stage", 1, None, None)
-
-
-def test_without_times_there_are_none(fake: Fake):
-    assert read_times(fake.results / MODEL) == []
-
-
 def test_an_error_that_is_no_number_counts_as_grown():
     assert UnitErrors("a", 1.0, 1.0, float("nan"), 0.0, 0.0).grew
+    assert UnitErrors("a", 1.0, 1.0, float("nan"), 0.0, 0.0).ratio == float("inf")
     assert UnitErrors("a", 1.0, 1.0, 1.5, 0.0, 0.0).grew
     assert not UnitErrors("a", 1.0, 1.0, 1.0, 0.0, 0.0).grew
     assert UnitErrors("a", 0.0, 0.0, 0.0, 0.0, 0.0).ratio == 1

@@ -10,7 +10,7 @@ import pytest
 from edadm.report import tables
 from edadm.report.read import UnitErrors, read_run
 
-from .fakes import SCORES, VARIANTS, Fake
+from .fakes import SCORES, VARIANTS, Fake, write_speed
 
 
 def test_csv_parses_back_to_the_numbers(fake: Fake):
@@ -22,12 +22,11 @@ def test_csv_parses_back_to_the_numbers(fake: Fake):
         assert [float(row[key]) for key in ("fid", "sfid", "inception_score", "seconds_per_step")] == [fid, sfid, inception, seconds]
         assert row["psnr_db"] == ("" if psnr is None else str(psnr))
         assert (int(row["bytes"]), int(row["images"])) == (size, 256)
-        assert float(row["speed"]) == pytest.approx(0.4 / seconds)
+        assert float(row["speed"]) == pytest.approx(0.4001 / seconds)
 
 
 def test_unmeasured_speed_is_empty_in_csv_and_its_columns_leave_the_table(fake: Fake):
-    for name in VARIANTS:
-        fake.file(name, "speed.json").unlink()
+    fake.file("speed.json").unlink()
     run = read_run(fake.results, fake.runs[0])
     row = next(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
     assert row["bytes"] == row["speed"] == row["device"] == ""
@@ -37,16 +36,27 @@ def test_unmeasured_speed_is_empty_in_csv_and_its_columns_leave_the_table(fake: 
 
 
 def test_one_unmeasured_variant_has_empty_cells(fake: Fake):
-    fake.file("tdac", "w8a8", "fbr_w8", "speed.json").unlink()
+    write_speed(fake.file(), ["fp32", "tdac/w4a8/fbr_w4"])
     cells = tables.metric_rows(read_run(fake.results, fake.runs[0]))[1][1]
     assert [cell.main for cell in cells] == ["24.50", "31.51", "7.41", "34.8 dB", "–", "–"]
+
+
+def test_without_full_precision_nothing_is_relative(fake: Fake):
+    names = ["tdac/w8a8/fbr_w8", "tdac/w4a8/fbr_w4"]
+    write_speed(fake.file(), names)
+    run = read_run(fake.results, fake.runs[0] | {"variants": names})
+    cells = tables.metric_rows(run)[0][1]
+    assert [cell.main for cell in cells] == ["24.50", "31.51", "7.41", "34.8 dB", "3.53 MB", "615 ms"]
+    assert [cell.note for cell in cells] == ["", "", "", "", "", "300–900 ms"]
+    assert tables.finding(run) == "W8A8 · TDAC + fbr_w8 stays nearest to full precision (34.8 dB)."
+    assert [row["share"] for row in tables.size_rows(run)] == ["100.00", "53.26"]
 
 
 def test_markdown_has_a_line_per_variant_and_the_conditions(fake: Fake):
     text = tables.metrics_markdown([read_run(fake.results, fake.runs[0])])
     lines = text.splitlines()
     assert "| Variant | FID | sFID | IS | PSNR | Size | Speed |" in lines
-    assert "| full precision (`fp32`) | 24.31 | 31.27 | 7.42 | – | 13.41 MB | 1.00× (400 ms per step) |" in lines
+    assert "| full precision (`fp32`) | 24.31 | 31.27 | 7.42 | – | 13.41 MB | 1.00× (400 ms, 300–900 ms) |" in lines
     assert any(
         line.startswith("| W4A8 · TDAC + fbr_w4 (`tdac/w4a8/fbr_w4`) | 27.01 (+2.70) | 34.88 (+3.61) | 7.15 (−0.27) |") for line in lines
     )
