@@ -3,23 +3,23 @@ rule collect_trajectories:
         unet=f"{RESULTS}/{{model}}/fp32/unet.safetensors",
     output:
         directory(f"{RESULTS}/{{model}}/trajectories/{{shard}}.zarr"),
-    params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
-        progress=lambda wildcards: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
-        code=stage_fingerprint("collect-trajectories"),
     log:
         "logs/collect-trajectories/{model}/{shard}.log",
     benchmark:
         f"{RESULTS}/times/collect-trajectories/{{model}}/{{shard}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=720,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        progress=lambda wildcards: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
+        code=stage_fingerprint("collect-trajectories"),
     shell:
-        "{PYTHON} -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} --shard {wildcards.shard}"
+        "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} --shard {wildcards.shard}"
         " --output {output:q} --progress {params.progress:q} --threads {threads}"
         " --label 'collect-trajectories {wildcards.model} shard {wildcards.shard}' 2>&1 | tee {log:q}"
 
@@ -30,19 +30,19 @@ rule select_calibration:
     output:
         chosen=f"{RESULTS}/{{model}}/{{calibration}}/calibration.safetensors",
         summary=f"{RESULTS}/{{model}}/{{calibration}}/selection.json",
-    params:
-        calibration=preset_of("calibrations", "calibration"),
-        code=stage_fingerprint("select-calibration"),
     log:
         "logs/select-calibration/{model}/{calibration}.log",
     benchmark:
         f"{RESULTS}/times/select-calibration/{{model}}/{{calibration}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        calibration=preset_of("calibrations", "calibration"),
+        code=stage_fingerprint("select-calibration"),
     shell:
-        "{PYTHON} -m edadm select-calibration {input:q} --calibration {params.calibration:q}"
+        "python3 -m edadm select-calibration {input:q} --calibration {params.calibration:q}"
         " --output {output.chosen:q} --summary {output.summary:q} 2>&1 | tee {log:q}"

@@ -1,5 +1,6 @@
 # What all rules share: the validated configuration, the code of each stage, and who needs which file.
 import json
+import os
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -20,7 +21,9 @@ except EdadmError as error:
 RESULTS = CONFIG.results
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
-PYTHON = sys.executable
+
+# Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
 
 
 wildcard_constraints:
@@ -40,6 +43,11 @@ def as_json(preset):
 def preset_of(kind, wildcard):
     """The settings named by a wildcard, as JSON, for `params`."""
     return lambda wildcards: as_json(getattr(CONFIG, kind)[wildcards[wildcard]])
+
+
+def reconstruct_progress(wildcards):
+    """Where `reconstruct` keeps finished units until its outputs are complete."""
+    return f"{RESULTS}/{wildcards.model}/{wildcards.calibration}/{wildcards.bits}/.{wildcards.reconstruction}.progress"
 
 
 def evaluation_of(wildcards):

@@ -3,23 +3,23 @@ rule generate:
         weights=variant_weights,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy",
-    params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
-        evaluation=lambda wildcards: as_json(evaluation_of(wildcards)),
-        code=stage_fingerprint("generate"),
     log:
         "logs/generate/{model}/{variant}/{shard}.log",
     benchmark:
         f"{RESULTS}/times/generate/{{model}}/{{variant}}/{{shard}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=1440,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        evaluation=lambda wildcards: as_json(evaluation_of(wildcards)),
+        code=stage_fingerprint("generate"),
     shell:
-        "{PYTHON} -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q}"
+        "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q}"
         " --shard {wildcards.shard} --output {output:q} --threads {threads}"
         " --label 'generate {wildcards.model} {wildcards.variant} shard {wildcards.shard}' 2>&1 | tee {log:q}"
 
@@ -30,21 +30,21 @@ rule evaluate:
         references=reference_samples,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/metrics.json",
-    params:
-        evaluation=lambda wildcards: as_json(evaluation_of(wildcards)),
-        references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
-        code=stage_fingerprint("evaluate"),
     log:
         "logs/evaluate/{model}/{variant}.log",
     benchmark:
         f"{RESULTS}/times/evaluate/{{model}}/{{variant}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=240,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        evaluation=lambda wildcards: as_json(evaluation_of(wildcards)),
+        references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
+        code=stage_fingerprint("evaluate"),
     shell:
-        "{PYTHON} -m edadm evaluate {input.samples:q} {params.references:q} --evaluation {params.evaluation:q}"
+        "python3 -m edadm evaluate {input.samples:q} {params.references:q} --evaluation {params.evaluation:q}"
         " --output {output:q} --threads {threads} 2>&1 | tee {log:q}"

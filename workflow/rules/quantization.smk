@@ -4,23 +4,23 @@ rule set_ranges:
         chosen=f"{RESULTS}/{{model}}/{{calibration}}/calibration.safetensors",
     output:
         f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/ranges.safetensors",
-    params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
-        bits=preset_of("bits", "bits"),
-        code=stage_fingerprint("set-ranges"),
     log:
         "logs/set-ranges/{model}/{calibration}/{bits}.log",
     benchmark:
         f"{RESULTS}/times/set-ranges/{{model}}/{{calibration}}/{{bits}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=240,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        bits=preset_of("bits", "bits"),
+        code=stage_fingerprint("set-ranges"),
     shell:
-        "{PYTHON} -m edadm set-ranges --model {params.model:q} --bits {params.bits:q} --unet {input.unet:q}"
+        "python3 -m edadm set-ranges --model {params.model:q} --bits {params.bits:q} --unet {input.unet:q}"
         " --calibration-set {input.chosen:q} --output {output:q} --threads {threads}"
         " --label 'set-ranges {wildcards.model} {wildcards.bits}' 2>&1 | tee {log:q}"
 
@@ -33,25 +33,25 @@ rule reconstruct:
     output:
         quantized=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/quantized.safetensors",
         losses=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/losses.csv",
-    params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
-        bits=preset_of("bits", "bits"),
-        reconstruction=preset_of("reconstructions", "reconstruction"),
-        progress=lambda wildcards: "/".join([RESULTS, *wildcards[:3], f".{wildcards.reconstruction}.progress"]),
-        code=stage_fingerprint("reconstruct"),
     log:
         "logs/reconstruct/{model}/{calibration}/{bits}/{reconstruction}.log",
     benchmark:
         f"{RESULTS}/times/reconstruct/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=8000,
         runtime=1440,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        bits=preset_of("bits", "bits"),
+        reconstruction=preset_of("reconstructions", "reconstruction"),
+        progress=reconstruct_progress,
+        code=stage_fingerprint("reconstruct"),
     shell:
-        "{PYTHON} -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
+        "python3 -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output.quantized:q} --losses {output.losses:q}"
         " --progress {params.progress:q} --threads {threads}"

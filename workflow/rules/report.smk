@@ -14,16 +14,17 @@ rule report:
             category="Results",
             labels={"what": "Scores of every variant"},
         ),
-    params:
-        config=CONFIG.model_dump_json(by_alias=True),
-        code=stage_fingerprint("report"),
     log:
         "logs/report.log",
+    conda:
+        "../../envs/edadm.yaml"
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../../envs/edadm.yaml"
+    params:
+        results=lambda wildcards, output: str(Path(output.page).parents[1]),
+        config=CONFIG.model_dump_json(by_alias=True),
+        code=stage_fingerprint("report"),
     shell:
-        "{PYTHON} -m edadm report --results {RESULTS:q} --config {params.config:q} --output {output.page:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm report --results {params.results:q} --config {params.config:q} --output {output.page:q} 2>&1 | tee {log:q}"
