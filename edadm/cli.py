@@ -232,7 +232,7 @@ def benchmark(
     model: ModelOption,
     weights: Annotated[list[str], typer.Argument(help="VARIANT=FILE, full precision (fp32=FILE) among them")],
     output: OutputOption,
-    batch_size: int = 32,
+    batch_size: int = 16,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,

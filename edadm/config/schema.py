@@ -110,6 +110,7 @@ class Reconstruction(Strict):
 
     method: Literal["fbr", "none"] = "fbr"
     iterations: Count = Field(5000, description="Adam steps per unit")
+    unit_iterations: dict[str, Count] = Field({}, description="exceptions to `iterations` by name pattern of the unit")
     batch_size: Count = Field(32, description="rows per Adam step")
     weight_lr: float = Field(0.5, gt=0, description="learning rate of the rounding variables")
     scale_lr: float = Field(5e-4, gt=0, description="learning rate of the activation step sizes")

@@ -33,6 +33,7 @@ class QuantizedLayer(nn.Module):
         self.weight_quantizer = Quantizer(weight_bits, segments, rows=layer.weight.shape[0])
         self.input_quantizer = None if input_bits is None else Quantizer(input_bits, segments)
         self.alpha: Tensor | None = None
+        self._base: Tensor | None = None
         self.register_buffer("codes", None)
 
     def operation(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -47,26 +48,24 @@ class QuantizedLayer(nn.Module):
         weight = self.weight if self.alpha is None else self.soft_weight()
         return self.operation(self.quantize_input(x), weight)
 
-    def _ratio(self) -> Tensor:
-        return self.weight / self.weight_quantizer.grid(self.weight.dim())[0]
-
     def soft_weight(self) -> Float[Tensor, "..."]:
         """The weight with learned fractional rounding, differentiable in `alpha`."""
-        assert self.alpha is not None
-        scale, zero_point = self.weight_quantizer.grid(self.weight.dim())
-        return (soft_codes(self._ratio(), self.alpha, zero_point, self.weight_quantizer.bits) - zero_point) * scale
+        assert self.alpha is not None and self._base is not None
+        return self.weight_quantizer.values(soft_codes(self._base, self.alpha, self.weight_quantizer.bits))
 
     def start_rounding(self) -> Float[Tensor, "..."]:
         """Makes the rounding learnable and returns its parameter, which leaves the weight where it is inside the grid."""
-        self.alpha = initial_alpha(self._ratio()).detach().requires_grad_(True)
+        scale, zero_point = self.weight_quantizer.grid(self.weight.dim())
+        ratio = self.weight.detach() / scale
+        self._base = ratio.floor() + zero_point
+        self.alpha = initial_alpha(ratio).requires_grad_(True)
         return self.alpha
 
     def harden(self) -> None:
         """Ends learning: fractions become integers."""
-        assert self.alpha is not None
-        zero_point = self.weight_quantizer.grid(self.weight.dim())[1]
-        codes = hard_codes(self._ratio(), self.alpha.detach(), zero_point, self.weight_quantizer.bits)
-        self.alpha = None
+        assert self.alpha is not None and self._base is not None
+        codes = hard_codes(self._base, self.alpha.detach(), self.weight_quantizer.bits)
+        self.alpha, self._base = None, None
         self.set_codes(codes.to(torch.uint8))
 
     def nearest_codes(self) -> UInt8[Tensor, "..."]:

@@ -31,7 +31,7 @@ class Quantizer(nn.Module):
         shape = (len(segments),) if rows is None else (rows, len(segments))
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape))
-        self._bounds: tuple[Bound, Bound] = (0, 2**bits - 1)
+        self._bounds: tuple[Bound, Bound] = (0.0, 2.0**bits - 1)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, segments={self.segments}"
@@ -80,5 +80,5 @@ class Quantizer(nn.Module):
         if self._drop is None:
             return quantized
         probability, generator = self._drop
-        spared = torch.rand(x.shape, generator=generator, device=x.device) < probability
-        return torch.where(spared, x, quantized)
+        spared = torch.empty_like(x).uniform_(generator=generator).lt_(probability)  # in the memory format of x
+        return torch.lerp(quantized, x, spared)  # exact at 0 and 1, and faster than `where`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import torch
@@ -50,6 +51,12 @@ class UnitShelf(Protocol):
         """Keeps a finished unit."""
 
 
+def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
+    """The settings for one unit; the last matching pattern of `unit_iterations` decides how long it learns."""
+    matching = [count for pattern, count in settings.unit_iterations.items() if fnmatchcase(unit.name, pattern)]
+    return settings.model_copy(update={"iterations": matching[-1]}) if matching else settings
+
+
 def reconstruct_chain(
     float_unet: nn.Module,
     quantized_unet: nn.Module,
@@ -89,7 +96,7 @@ def reconstruct_chain(
             data = _gather(float_passes, quantized_passes, float_unet.get_submodule(unit.name), unit, settings)
             kept = shelf.get(index, unit)
             if kept is None:
-                report = learn_unit(module, data, settings, generator_of(index), on_iteration)
+                report = learn_unit(module, data, settings_of(unit, settings), generator_of(index), on_iteration)
                 kept = FinishedUnit.of(module, report)
                 shelf.put(index, unit, kept)
             else:

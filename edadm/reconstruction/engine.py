@@ -186,5 +186,5 @@ def _descend(
 def _mixed_inputs(data: UnitData, rows: Tensor, probability: float, generator: torch.Generator) -> tuple[Float[Tensor, "..."], ...]:
     """Quantized inputs of the rows, where each element of the main path comes from the float network half the time."""
     main, *others = (x[rows] for x in data.quantized_inputs)
-    quantized = torch.rand(main.shape, generator=generator, device=main.device) < probability
-    return torch.where(quantized, main, data.float_inputs[0][rows]), *others
+    quantized = torch.empty_like(main).uniform_(generator=generator).lt_(probability)
+    return torch.lerp(data.float_inputs[0][rows], main, quantized), *others

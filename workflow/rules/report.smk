@@ -14,6 +14,7 @@ rule report:
             category="Results",
             labels={"what": "Scores of every variant"},
         ),
+        markdown=f"{RESULTS}/report/metrics.md",
     log:
         "logs/report.log",
     conda:
