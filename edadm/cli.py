@@ -166,11 +166,12 @@ def reconstruct(
     network = load_unet(preset.architecture, unet, where)
     quantized = quantized_copy(network, widths)
     set_grids(quantized, load_file(ranges, device=str(where)))
-    chosen = [load_file(calibration_set, device=str(where))[name] for name in ("latents", "timesteps")]
+    chosen = load_file(calibration_set, device=str(where))
     with holding(progress) as folder:
         same_work(folder, _hashes(settings, unet, ranges, calibration_set))
         with progress_bar(label, len(trace_units(network)), "units") as advance:
-            reports = METHODS[settings.method](network, quantized, *chosen, settings, FolderShelf(folder), advance)
+            learn = METHODS[settings.method]
+            reports = learn(network, quantized, chosen["latents"], chosen["timesteps"], settings, FolderShelf(folder), advance)
         save_quantized(quantized, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
         write_losses(losses, reports)
     finished(progress)

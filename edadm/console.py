@@ -36,7 +36,7 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
         )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(label, total=total)
-            yield lambda steps=1: bar.update(task, advance=steps)
+            yield lambda steps: bar.update(task, advance=steps)
         return
     lines = _Lines(label, total, unit)
     yield lines.advance

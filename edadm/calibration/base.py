@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Arrays by name: a zarr group as in `edadm.sampling.trajectory`, or a dictionary."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 @dataclass(frozen=True)

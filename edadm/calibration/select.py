@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from edadm.calibration.allocate import assign_steps
-from edadm.calibration.base import Allocation, StepStatistics
+from edadm.calibration.base import Allocation, StepStatistics, Store
 from edadm.calibration.baselines import uniform
 from edadm.calibration.tdac import tdac
 from edadm.config.schema import Calibration
@@ -17,14 +16,14 @@ from edadm.errors import EdadmError
 SELECTORS: dict[str, Callable[[StepStatistics, Calibration], Allocation]] = {"tdac": tdac, "uniform": uniform}
 
 
-def statistics_of(groups: Sequence[Mapping[str, Any]]) -> StepStatistics:
+def statistics_of(groups: Sequence[Store]) -> StepStatistics:
     """Step statistics from the sums that trajectory stores hold; batches and shards add up."""
     elements = sum(int(np.sum(group["feature_elements"][:])) for group in groups)
     distance = sum(np.sum(group["distance"][:], axis=0) for group in groups) / elements
     return StepStatistics(distance, sum(np.sum(group["dissimilarity"][:], axis=0) for group in groups))
 
 
-def select(groups: Sequence[Mapping[str, Any]], settings: Calibration) -> tuple[dict[str, np.ndarray], Allocation]:
+def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np.ndarray], Allocation]:
     """One state of each of the first `settings.size` trajectories: latents (n, c, h, w), timesteps and steps (n,).
 
     Args:

@@ -39,7 +39,13 @@ def _missing(kind: str, name: str, known: Iterable[str]) -> list[str]:
 
 def _of_model(run: Run, config: Config) -> list[str]:
     recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
+    sampler, timesteps = config.models[run.model].sampler, config.models[run.model].schedule.timesteps
     found = []
+    most = {"uniform": timesteps, "uniform_from_one": timesteps - 1}.get(sampler.spacing, sampler.steps)
+    if sampler.steps > most:
+        found.append(
+            f"models.{run.model}.sampler: {sampler.spacing} spacing of {timesteps} timesteps has at most {most} steps; lower steps"
+        )
     first_shard = recorded.count // recorded.shards
     if recorded.feature_rows > first_shard:
         found.append(

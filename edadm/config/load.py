@@ -42,7 +42,7 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
             raise ConfigError(f"there is no configuration file {user}; give one with --config") from None
         except Exception as error:
             raise ConfigError(f"{user} is not valid YAML: {error}") from None
-    merged = OmegaConf.merge(merged, OmegaConf.create(dict(user or {})))
+    merged = OmegaConf.merge(merged, user or {})
     settings = OmegaConf.to_container(merged, resolve=True)
     assert isinstance(settings, dict)
     return validate(_with_bases(settings))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from diffusers import UNet2DModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
@@ -51,7 +52,7 @@ def _layers(name: str, module: nn.Module, kind: Kind) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def trace_units(unet: nn.Module) -> list[Unit]:
+def trace_units(unet: UNet2DModel) -> list[Unit]:
     """The units of a float U-Net in the order in which one forward pass reaches them (method, 4.1).
 
     Registration order would not do: diffusers registers `mid_block` after `up_blocks`.

@@ -31,7 +31,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); is it complete, and from a source you trust?") from None
     if isinstance(content, list | tuple) and content:
         content = content[0]

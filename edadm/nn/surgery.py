@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 from diffusers.models.attention_processor import Attention
 from torch import nn
@@ -45,7 +46,7 @@ def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> Non
         channels = layer.weight.shape[1]
         split = splits.get(name) if bits.split_shortcuts else None
         segments = (channels,) if split is None else (split, channels - split)
-        kind = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
+        kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
         parent, _, attribute = name.rpartition(".")
         setattr(unet.get_submodule(parent), attribute, kind(layer, *layer_bits(name, bits), segments))
     for module in list(unet.modules()):

@@ -47,7 +47,7 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.low, ctx.high = low, high
         return x.div(scale).round_().clamp_(low, high).mul_(scale)

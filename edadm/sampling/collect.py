@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -51,7 +50,7 @@ def collect(
         rows = max(0, min(len(runs), settings.feature_rows - first))
         recorder = StepRecorder()
         noise = ImageNoise(settings.seed, runs, model.latent_shape, device)
-        with recording_inputs(feature_module, rows) if rows else nullcontext([]) as features:
+        with recording_inputs(feature_module, rows) as features:
             run_sampler(denoise, model.sampler, model.schedule, noise, recorder)
-        store.write(batch, recorder.stacked(), features)
+        store.write(batch, recorder.stacked(), features if rows else [])
         on_batch()

@@ -12,7 +12,7 @@ import zarr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Features = Float[Tensor, "rows c h w"]
+Features = Float[Tensor, "rows channels i j"]
 
 
 class StepRecorder:

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ Output = Annotated[Path, typer.Option(help="the .safetensors file to write")]
 Seed = Annotated[int, typer.Option(help="seed of initialisation and batches")]
 
 
-def _device(name: str):
+def _device(name: str) -> Any:
     import torch
 
     return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
@@ -43,7 +43,7 @@ def classifier(
     torch.manual_seed(seed)
     where = _device(device)
     (pixels, labels, _), (test_pixels, test_labels, _) = read_image_folder(images), read_image_folder(test_images)
-    model = CifarClassifier().to(where, memory_format=torch.channels_last)
+    model = CifarClassifier().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     settings = ClassifierTraining(epochs=epochs, seed=seed)
     train_classifier(model, pixels.to(where), labels.to(where), settings, lambda e, loss: typer.echo(f"epoch {e} loss {loss:.4f}"))
     model = model.half().float()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,13 +76,14 @@ class DiffusionTrainer:
             predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, return_dict=False)[0]
         return F.mse_loss(predicted.float(), eps)
 
+    def _integers(self, high: int) -> Int[Tensor, " n"]:
+        return torch.randint(high, (self.settings.batch_size,), generator=self._generator, device=self.device)
+
     def train_step(self) -> Float[Tensor, ""]:
         """One update of the weights and of their average; returns the loss of its batch, on the device."""
-        n, draw = self.settings.batch_size, {"generator": self._generator, "device": self.device}
-        batch = self._images[torch.randint(len(self._images), (n,), **draw)]
-        flip = torch.randint(2, (n,), **draw).bool()
-        t = torch.randint(len(self._signal), (n,), **draw)
-        eps = torch.randn(batch.shape, **draw)
+        batch = self._images[self._integers(len(self._images))]
+        flip, t = self._integers(2).bool(), self._integers(len(self._signal))
+        eps = torch.randn(batch.shape, generator=self._generator, device=self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
         torch.compiler.cudagraph_mark_step_begin()
