@@ -1,0 +1,101 @@
+"""A tiny U-Net with random weights, its calibration data, and quantized copies of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories, UNetArchitecture
+from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
+from edadm.models.unet import build_unet
+from edadm.reconstruction.observe import set_ranges
+from edadm.sampling.noise import keyed_generator
+
+torch.set_num_threads(1)
+
+Calibration = tuple[Tensor, Tensor]
+
+
+@torch.no_grad()
+def reinitialise(module: nn.Module, seed: int) -> None:
+    """Random matrices of unit gain, random biases, norm weights around one: nothing is zero, nothing is special."""
+    generator = keyed_generator(seed, "weights")
+    for name, parameter in module.named_parameters():
+        values = torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() > 1:
+            values *= parameter[0].numel() ** -0.5
+        elif name.endswith("weight"):
+            values = 1 + 0.2 * values
+        else:
+            values *= 0.1
+        parameter.copy_(values)
+
+
+@pytest.fixture(scope="session")
+def architecture() -> UNetArchitecture:
+    return UNetArchitecture(image_size=16, channels=32, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(8,), norm_groups=8)
+
+
+@pytest.fixture(scope="session")
+def model(architecture: UNetArchitecture) -> Model:
+    """A preset around the tiny U-Net; its checkpoint does not exist."""
+    return Model(
+        checkpoint="tiny.safetensors",
+        architecture=architecture,
+        schedule=NoiseSchedule(),
+        sampler=Sampler(steps=5, spacing="quadratic"),
+        trajectories=Trajectories(count=8, batch_size=4, feature_rows=4, shards=1),
+    )
+
+
+@pytest.fixture(scope="session")
+def float_unet(architecture: UNetArchitecture) -> UNet2DModel:
+    """The full-precision network; shared, so leave it as it is."""
+    unet = build_unet(architecture)
+    reinitialise(unet, 0)
+    return unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@pytest.fixture(scope="session")
+def calibration(architecture: UNetArchitecture) -> Calibration:
+    """Eight states x_t and their t."""
+    generator = keyed_generator(1, "calibration")
+    size = architecture.image_size
+    latents = torch.randn(8, architecture.in_channels, size, size, generator=generator)
+    return latents, torch.tensor([990, 800, 640, 500, 333, 200, 50, 0])
+
+
+@pytest.fixture(scope="session")
+def bits() -> Bits:
+    """W4A8, split shortcuts, the usual exceptions."""
+    return Bits(weights=4, activations=8, range_batch_size=4, range_bins=1024)
+
+
+@pytest.fixture(scope="session")
+def ranges(float_unet: UNet2DModel, calibration: Calibration, bits: Bits) -> dict[str, Tensor]:
+    """Grids of the tiny U-Net at `bits`."""
+    unet = quantized_copy(float_unet, bits)
+    set_ranges(unet, *calibration, bits)
+    return grids(unet)
+
+
+@pytest.fixture
+def gridded(float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits) -> Callable[[], nn.Module]:
+    """Makes quantized copies with grids set and weights still in floating point."""
+
+    def make() -> nn.Module:
+        unet = quantized_copy(float_unet, bits)
+        set_grids(unet, ranges)
+        return unet
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def settings() -> Reconstruction:
+    """Few iterations of FBR."""
+    return Reconstruction(iterations=6, batch_size=4, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=4)

@@ -1,0 +1,93 @@
+"""The quantizer module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edadm.nn.quantizer import Quantizer
+from edadm.quant.affine import dequantize, quantize
+from edadm.sampling.noise import keyed_generator
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_activation_is_quantized_on_its_grid() -> None:
+    quantizer = Quantizer(4)
+    quantizer.set_grid(torch.tensor([0.3]), torch.tensor([8.0]))
+    x = normal(2, 3, 4, 4)
+    expected = dequantize(quantize(x, torch.tensor(0.3), torch.tensor(8.0), 4), torch.tensor(0.3), torch.tensor(8.0))
+    torch.testing.assert_close(quantizer(x), expected)
+
+
+def test_segments_of_channels_have_grids_of_their_own() -> None:
+    quantizer = Quantizer(4, (3, 5))
+    quantizer.set_grid(torch.tensor([0.1, 1.0]), torch.tensor([8.0, 0.0]))
+    x = normal(2, 8, 4, 4)
+    whole = quantizer(x)
+    for part, scale, zero_point in ((slice(0, 3), 0.1, 8.0), (slice(3, 8), 1.0, 0.0)):
+        alone = Quantizer(4)
+        alone.set_grid(torch.tensor([scale]), torch.tensor([zero_point]))
+        assert torch.equal(whole[:, part], alone(x[:, part]))
+
+
+def test_weights_have_a_grid_per_output_channel_and_segment() -> None:
+    quantizer = Quantizer(4, (2, 3), rows=6)
+    scale = normal(6, 2).abs() + 0.1
+    quantizer.set_grid(scale, torch.full((6, 2), 8.0))
+    weight = normal(6, 5, 3, 3, seed=1)
+    codes, values = quantizer.codes(weight), quantizer.values(quantizer.codes(weight))
+    for row in range(6):
+        for segment, part in enumerate((slice(0, 2), slice(2, 5))):
+            expected = quantize(weight[row, part], scale[row, segment], torch.tensor(8.0), 4)
+            assert torch.equal(codes[row, part], expected)
+            torch.testing.assert_close(values[row, part], (expected - 8) * scale[row, segment])
+
+
+@pytest.mark.parametrize("segments", [(1,), (2, 3)])
+def test_values_of_codes_are_what_the_forward_returns(segments: tuple[int, ...]) -> None:
+    quantizer = Quantizer(4, segments)
+    quantizer.set_grid(torch.linspace(0.2, 0.4, len(segments)), torch.full((len(segments),), 7.0))
+    x = normal(2, 5, 3, 3)
+    torch.testing.assert_close(quantizer.values(quantizer.codes(x)), quantizer(x))
+
+
+def test_a_disabled_quantizer_returns_its_input_itself() -> None:
+    quantizer, x = Quantizer(4), normal(2, 3)
+    quantizer.enabled = False
+    assert quantizer(x) is x
+
+
+def test_a_fresh_quantizer_computes_with_a_unit_step() -> None:
+    assert Quantizer(4)(torch.tensor([[-2.0, 1.2, 99.0]])).tolist() == [[0, 1, 15]]
+
+
+def test_a_grid_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"scale \(3,\) does not fit a quantizer of shape \(1,\)"):
+        Quantizer(4).set_grid(torch.ones(3), torch.zeros(3))
+
+
+def test_dropping_leaves_about_the_given_share_of_elements_unquantized() -> None:
+    quantizer, x = Quantizer(2), normal(100, 100)
+    quantizer.set_grid(torch.tensor([0.5]), torch.tensor([2.0]))
+    exact = quantizer(x)
+    quantizer.drop(0.3, keyed_generator(0))
+    mixed = quantizer(x)
+    spared = mixed == x
+    assert 0.28 < spared.float().mean().item() < 0.32
+    assert torch.equal(mixed[~spared], exact[~spared])
+    quantizer.drop(0.0, keyed_generator(0))
+    assert torch.equal(quantizer(x), exact)
+
+
+def test_dropping_draws_from_the_generator_alone() -> None:
+    quantizer, x = Quantizer(2), normal(10, 10)
+    masks = []
+    for _ in range(2):
+        quantizer.drop(0.5, keyed_generator("drop"))
+        masks.append((quantizer(x), quantizer(x)))
+    assert torch.equal(masks[0][0], masks[1][0])
+    assert torch.equal(masks[0][1], masks[1][1])
+    assert not torch.equal(masks[0][0], masks[0][1])

@@ -1,0 +1,112 @@
+"""The search for clipping ranges, exact and on histograms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from edadm.quant.affine import dequantize, quantize, scale_and_zero_point
+from edadm.quant.ranges import best_range, best_range_of_histogram, sidedness
+
+
+def drawn(kind: str, seed: int) -> torch.Tensor:
+    """Values like those that activation quantizers meet."""
+    normal = torch.randn(64, 256, generator=torch.Generator().manual_seed(seed))
+    return {"gaussian": normal, "silu": F.silu(2 * normal), "softmax": (3 * normal).softmax(1)}[kind]
+
+
+def searched_by_hand(values: torch.Tensor, bits: int, sides: tuple[float, float]) -> float:
+    """The best threshold, by the sentence of the method, one threshold after the other."""
+    extent, best, least = values.abs().max(), 0.0, float("inf")
+    for k in range(1, 101):
+        threshold = extent * (k / 100)
+        scale, zero_point = scale_and_zero_point(-sides[0] * threshold, sides[1] * threshold, bits)
+        error = (dequantize(quantize(values, scale, zero_point, bits), scale, zero_point) - values).abs().pow(2.4).mean().item()
+        if error < least:
+            best, least = threshold.item(), error
+    return best
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("kind", ["gaussian", "silu", "softmax"])
+def test_the_exact_search_finds_the_threshold_of_the_method(kind: str, bits: int) -> None:
+    rows = drawn(kind, bits)[:4]
+    sides = sidedness(rows.min().item(), rows.max().item())
+    found = best_range(rows, bits, sides)
+    magnitudes = torch.maximum(-found.low, found.high)
+    expected = torch.tensor([searched_by_hand(row, bits, sides) for row in rows])
+    steps = (magnitudes - expected).abs() / (rows.abs().amax(1) / 100)
+    assert steps.max() <= 1.01  # neighbouring thresholds may tie to rounding
+    assert (steps < 0.01).sum() >= 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", ["gaussian", "silu", "softmax"])
+def test_the_histogram_search_is_within_one_threshold_of_the_exact_one(kind: str, bits: int, seed: int) -> None:
+    x = drawn(kind, seed)
+    sides = sidedness(x.min().item(), x.max().item())
+    exact = best_range(x.reshape(1, -1), bits, sides)
+    binned = best_range_of_histogram(x, bits, 8192, sides)
+    step = x.abs().max() / 100
+    assert (exact.low - binned.low).abs() <= 1.01 * step
+    assert (exact.high - binned.high).abs() <= 1.01 * step
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sides"), [(-1.0, 2.0, (1, 1)), (0.0, 2.0, (0, 1)), (-2.0, 0.0, (1, 0)), (-2.0, -1.0, (1, 0)), (0.5, 1.0, (0, 1))]
+)
+def test_a_range_covers_only_the_sides_where_values_lie(low: float, high: float, sides: tuple[float, float]) -> None:
+    assert sidedness(low, high) == sides
+
+
+def test_one_sided_values_get_a_one_sided_range() -> None:
+    x = drawn("softmax", 0)
+    for values, empty in ((x, "low"), (-x, "high")):
+        found = best_range(values.reshape(1, -1), 8, sidedness(values.min().item(), values.max().item()))
+        assert getattr(found, empty).item() == 0
+        assert (found.high - found.low).item() > 0
+
+
+def test_two_sided_values_get_a_symmetric_range_even_where_they_are_lopsided() -> None:
+    found = best_range(drawn("silu", 0).reshape(1, -1), 8)
+    assert found.low.item() == -found.high.item()
+    assert scale_and_zero_point(found.low, found.high, 8)[1].item() == 128
+
+
+def test_fewer_bits_clip_more() -> None:
+    x = drawn("gaussian", 5).reshape(1, -1)
+    extent = x.abs().max()
+    at_4, at_8 = (best_range(x, bits).high.item() / extent for bits in (4, 8))
+    assert at_4 < 0.85 * at_8
+    assert at_8 > 0.9
+
+
+def test_rows_are_searched_independently() -> None:
+    rows = torch.stack([drawn("gaussian", 1)[0], 7 * drawn("gaussian", 2)[0]])
+    together = best_range(rows, 4)
+    for index in range(2):
+        assert best_range(rows[index : index + 1], 4).high.item() == together.high[index].item()
+
+
+def test_weights_count_like_repetitions() -> None:
+    x = drawn("gaussian", 3)[:1, :100]
+    times = torch.randint(1, 4, (1, 100), generator=torch.Generator().manual_seed(0))
+    repeated = x.repeat_interleave(times[0], dim=1)
+    assert best_range(x, 4, weights=times.float()).high.item() == pytest.approx(best_range(repeated, 4).high.item(), rel=0.011)
+
+
+def test_a_constant_zero_row_does_not_break_the_search() -> None:
+    found = best_range(torch.zeros(1, 10), 8)
+    assert found.low.item() == found.high.item() == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5, -2.0])
+def test_a_constant_tensor_does_not_break_the_histogram_search(value: float) -> None:
+    x = torch.full((4, 4), value)
+    found = best_range_of_histogram(x, 8, 1024, sidedness(value, value))
+    assert torch.isfinite(found.low).all()
+    assert found.low.item() <= value <= found.high.item() or abs(value) < 0.02
+    scale, zero_point = scale_and_zero_point(found.low, found.high, 8)
+    assert dequantize(quantize(x, scale[0], zero_point[0], 8), scale[0], zero_point[0])[0, 0].item() == pytest.approx(value, rel=0.01)

@@ -1,0 +1,46 @@
+"""Images from noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edadm.config.schema import Model
+from edadm.models.denoiser import Denoiser
+from edadm.sampling.generate import generate_images, shard_range, to_uint8
+
+
+@given(st.integers(1, 500), st.integers(1, 20))
+def test_shards_are_contiguous_and_nearly_equal(total: int, shards: int) -> None:
+    parts = [shard_range(total, shards, shard) for shard in range(shards)]
+    assert [index for part in parts for index in part] == list(range(total))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_pixels_are_clamped_and_rounded() -> None:
+    latents = torch.tensor([-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0]).reshape(1, 1, 1, 7)
+    assert to_uint8(latents).flatten().tolist() == [0, 0, 64, 128, 191, 255, 255]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(batch_size: int, float_unet: UNet2DModel, model: Model) -> None:
+    sampler = model.sampler.model_copy(update={"steps": 2, "eta": 1.0})
+
+    def images(indices: range, size: int) -> torch.Tensor:
+        return generate_images(Denoiser(float_unet), sampler, model.schedule, indices, model.latent_shape, 0, size)
+
+    whole = images(range(5), 5)
+    parts = torch.cat([images(range(0, 3), batch_size), images(range(3, 5), batch_size)])
+    assert whole.shape == (5, 3, 16, 16)
+    assert (whole.int() - parts.int()).abs().max() <= 1
+    assert (whole != parts).float().mean() < 0.01
+    assert len({tuple(image.flatten().tolist()) for image in whole}) == 5
+
+
+def test_the_seed_changes_every_image(float_unet: UNet2DModel, model: Model) -> None:
+    sampler = model.sampler.model_copy(update={"steps": 1})
+    first, second = (generate_images(Denoiser(float_unet), sampler, model.schedule, [0], model.latent_shape, s, 1) for s in (0, 1))
+    assert (first != second).float().mean() > 0.3
