@@ -71,7 +71,7 @@ def collect_trajectories(
     where = _device(device, threads)
     network = load_unet(preset.architecture, unet, where)
     with holding(progress) as folder:
-        same_work(folder, preset.model_dump_json())
+        same_work(folder, _description("collect-trajectories", preset, unet))
         store = open_store(folder / "store.zarr", preset, shard)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
             collect(Denoiser(network), network.mid_block.attentions[0], preset, store, where, lambda: advance(1))
@@ -168,7 +168,7 @@ def reconstruct(
     set_grids(quantized, load_file(ranges, device=str(where)))
     chosen = load_file(calibration_set, device=str(where))
     with holding(progress) as folder:
-        same_work(folder, _hashes(settings, unet, ranges, calibration_set))
+        same_work(folder, _description("reconstruct", settings, unet, ranges, calibration_set))
         with progress_bar(label, len(trace_units(network)), "units") as advance:
             learn = METHODS[settings.method]
             reports = learn(network, quantized, chosen["latents"], chosen["timesteps"], settings, FolderShelf(folder), advance)
@@ -324,12 +324,14 @@ def _images(files: list[Path]) -> Any:
     return torch.from_numpy(np.concatenate([np.load(file, allow_pickle=False) for file in files]))
 
 
-def _hashes(settings: Any, *files: Path) -> str:
-    """A description of settings and inputs, by which resumed work is known to be the same."""
+def _description(stage: str, settings: Any, *files: Path) -> str:
+    """Code, settings and inputs of a stage, by which finished pieces are known to belong to the same work."""
     import hashlib
 
+    from edadm.config.fingerprint import stage_fingerprint
+
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return "\n".join([settings.model_dump_json(), *digests])
+    return "\n".join([stage_fingerprint(stage), settings.model_dump_json(), *digests])
 
 
 def main() -> None:

@@ -95,4 +95,6 @@ def stage_fingerprint(stage: str) -> str:
         digest.update(f"{name}\n{ast.dump(function)}\n".encode())
     for file in sorted(stage_files(stage)):
         digest.update(f"{file.relative_to(PACKAGE)}\n{ast.dump(_tree(file))}\n".encode())
+    for template in sorted({template for file in stage_files(stage) for template in file.parent.glob("*.j2")}):
+        digest.update(template.read_bytes())
     return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ rule benchmark:
         mem_mb=4000,
         runtime=60,
     params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        model=model_with("architecture"),
         weights=named_weights,
         code=stage_fingerprint("benchmark"),
     shell:

@@ -15,7 +15,7 @@ rule collect_trajectories:
         mem_mb=4000,
         runtime=720,
     params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        model=model_with("architecture", "schedule", "sampler", "trajectories"),
         progress=lambda wildcards: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
         code=stage_fingerprint("collect-trajectories"),
     shell:

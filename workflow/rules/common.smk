@@ -35,9 +35,19 @@ wildcard_constraints:
     variant="fp32|[^/]+/[^/]+/[^/]+",
 
 
-def as_json(preset):
-    """A preset for a command line; a changed setting changes the command's parameters, and so reruns it."""
-    return json.dumps(preset.model_dump(mode="json", by_alias=True))
+def as_json(preset, *fields):
+    """A preset for a command line, or some of its fields; a changed setting changes the parameters, and so reruns a rule."""
+    return json.dumps(preset.model_dump(mode="json", by_alias=True, include=set(fields) or None))
+
+
+def model_with(*fields):
+    """What a rule needs to know of the model; settings it does not see do not rerun it."""
+    return lambda wildcards: as_json(CONFIG.models[wildcards.model], "checkpoint", *fields)
+
+
+def evaluation_with(*fields):
+    """What a rule needs to know of the evaluation."""
+    return lambda wildcards: as_json(evaluation_of(wildcards), *fields)
 
 
 def preset_of(kind, wildcard):

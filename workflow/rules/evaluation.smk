@@ -15,8 +15,8 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
-        evaluation=lambda wildcards: as_json(evaluation_of(wildcards)),
+        model=model_with("architecture", "schedule", "sampler"),
+        evaluation=evaluation_with("images", "shards", "batch_size", "seed"),
         code=stage_fingerprint("generate"),
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q}"
@@ -42,7 +42,7 @@ rule evaluate:
         mem_mb=4000,
         runtime=240,
     params:
-        evaluation=lambda wildcards: as_json(evaluation_of(wildcards)),
+        evaluation=evaluation_with("extractor", "reference"),
         references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
         code=stage_fingerprint("evaluate"),
     shell:

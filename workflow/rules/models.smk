@@ -14,7 +14,7 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        model=model_with("layout", "architecture"),
         code=stage_fingerprint("convert-checkpoint"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -16,7 +16,7 @@ rule set_ranges:
         mem_mb=4000,
         runtime=240,
     params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        model=model_with("architecture"),
         bits=preset_of("bits", "bits"),
         code=stage_fingerprint("set-ranges"),
     shell:
@@ -45,7 +45,7 @@ rule reconstruct:
         mem_mb=8000,
         runtime=1440,
     params:
-        model=lambda wildcards: as_json(CONFIG.models[wildcards.model]),
+        model=model_with("architecture"),
         bits=preset_of("bits", "bits"),
         reconstruction=preset_of("reconstructions", "reconstruction"),
         progress=reconstruct_progress,
