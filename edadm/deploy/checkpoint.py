@@ -51,13 +51,15 @@ def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Puts the grids of a file into a quantized U-Net.
 
     Raises:
-        CheckpointError: a grid is missing.
+        CheckpointError: a grid is missing or of another shape.
     """
     for name, quantizer in _quantizers(unet).items():
         try:
             quantizer.set_grid(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"].float())
         except KeyError as error:
             raise CheckpointError(f"the file lacks the grid {error}; it was made for other bits or another network") from None
+        except ValueError as error:
+            raise CheckpointError(f"the grid of {name} does not fit ({error}); it was made for other bits or another network") from None
 
 
 def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, bits: Bits, provenance: Mapping[str, Any]) -> None:

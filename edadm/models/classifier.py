@@ -17,7 +17,7 @@ class BasicBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False) if in_channels != channels else nn.Identity()
+        self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False) if (in_channels, 1) != (channels, stride) else nn.Identity()
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:

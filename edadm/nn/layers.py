@@ -73,9 +73,12 @@ class QuantizedLayer(nn.Module):
         return self.weight_quantizer.codes(self.weight).to(torch.uint8)
 
     def set_codes(self, codes: UInt8[Tensor, "..."]) -> None:
-        """Folds integer codes: from now on `weight` is their value."""
-        self.codes = codes
-        self.weight.data = self.weight_quantizer.values(codes)
+        """Folds integer codes: from now on `weight` is their value, in the memory layout the weight had.
+
+        The last bits of a convolution depend on the layout, and codes from a file come without it.
+        """
+        self.codes = torch.empty_like(self.weight, dtype=torch.uint8).copy_(codes)
+        self.weight.data = self.weight_quantizer.values(self.codes)
 
 
 class QuantizedConv2d(QuantizedLayer):

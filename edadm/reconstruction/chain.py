@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +41,7 @@ class FinishedUnit:
             quantizer.set_grid(self.scales[name], quantizer.zero_point)
 
 
+@runtime_checkable
 class UnitShelf(Protocol):
     """Where finished units are kept."""
 

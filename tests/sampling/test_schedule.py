@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -24,7 +26,7 @@ def test_quadratic_spacing_is_that_of_the_cifar_run() -> None:
     assert len(timesteps) == 100
     assert timesteps[::-1][:8] == [0, 0, 0, 0, 1, 2, 2, 3]
     assert timesteps[0] in (799, 800)
-    assert all(later <= earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(timesteps))
     step = 800**0.5 / 99
     assert all(abs(t - (k * step) ** 2) <= 1 for k, t in enumerate(timesteps[::-1]))
 
@@ -38,7 +40,7 @@ def test_uniform_spacing_from_one_is_that_of_the_latent_runs(steps: int, first: 
     timesteps = sampler_timesteps(Sampler(steps=steps, spacing="uniform_from_one"), NoiseSchedule())[::-1]
     assert len(timesteps) == steps
     assert [timesteps[0], timesteps[1], timesteps[-1]] == [first, second, last]
-    assert len({b - a for a, b in zip(timesteps, timesteps[1:], strict=False)}) == 1
+    assert len({b - a for a, b in itertools.pairwise(timesteps)}) == 1
 
 
 def test_uniform_spacing_starts_at_zero() -> None:

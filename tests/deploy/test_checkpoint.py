@@ -1,0 +1,147 @@
+"""The quantized checkpoint (acceptance checks 2 and 6)."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edadm.config.schema import Bits, Model
+from edadm.deploy.checkpoint import is_quantized, load_quantized, quantized_copy, read_metadata, save_quantized, set_grids
+from edadm.models.denoiser import Denoiser
+from edadm.models.weights import CheckpointError
+from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.sampling.generate import generate_images
+
+Calibration = tuple[Tensor, Tensor]
+PROVENANCE = {"reconstruction": {"method": "none"}}
+
+
+@pytest.fixture
+def folded(gridded: Callable[[], nn.Module]) -> nn.Module:
+    """The tiny U-Net, rounded to nearest, with one code off so that it is nobody's default."""
+    unet = gridded()
+    for layer in quantized_layers(unet).values():
+        codes = layer.nearest_codes()
+        codes.flatten()[0] = 15 - codes.flatten()[0] if layer.weight_quantizer.bits == 4 else 3
+        layer.set_codes(codes)
+    return unet
+
+
+@pytest.fixture
+def saved(folded: nn.Module, model: Model, bits: Bits, tmp_path: Path) -> Path:
+    save_quantized(folded, tmp_path / "quantized.safetensors", model.architecture, bits, PROVENANCE)
+    return tmp_path / "quantized.safetensors"
+
+
+@torch.no_grad()
+def test_a_loaded_network_gives_the_outputs_of_the_saved_one_bit_for_bit(folded: nn.Module, saved: Path, calibration: Calibration) -> None:
+    loaded = load_quantized(saved)
+    for x, t in (calibration, (calibration[0][:1], calibration[1][:1])):
+        assert torch.equal(loaded(x, t).sample, folded(x, t).sample)
+
+
+def test_images_of_a_loaded_network_are_those_of_the_saved_one(folded: nn.Module, saved: Path, model: Model) -> None:
+    images = [
+        generate_images(Denoiser(unet), model.sampler, model.schedule, range(3), model.latent_shape, 0, 2)
+        for unet in (folded, load_quantized(saved))
+    ]
+    assert torch.equal(*images)
+
+
+def test_saving_twice_gives_the_same_bytes_and_so_does_saving_what_was_loaded(
+    folded: nn.Module, saved: Path, model: Model, bits: Bits, tmp_path: Path
+) -> None:
+    for name, unet in (("again", folded), ("loaded", load_quantized(saved))):
+        save_quantized(unet, tmp_path / name, model.architecture, bits, PROVENANCE)
+        assert (tmp_path / name).read_bytes() == saved.read_bytes(), name
+
+
+def test_the_file_has_the_size_that_its_codes_imply(folded: nn.Module, saved: Path) -> None:
+    layers = quantized_layers(folded)
+    weights, bytes_expected = {f"{name}.weight" for name in layers}, 0
+    for layer in layers.values():
+        count = layer.weight.numel()
+        bytes_expected += -(-count // 2) if layer.weight_quantizer.bits == 4 else count
+        bytes_expected += 5 * layer.weight_quantizer.scale.numel()  # fp32 scales, one byte per zero point
+    bytes_expected += sum(5 * quantizer.scale.numel() for quantizer in activation_quantizers(folded).values())
+    bytes_expected += sum(4 * parameter.numel() for name, parameter in folded.named_parameters() if name not in weights)
+    content = saved.read_bytes()
+    (header,) = struct.unpack("<Q", content[:8])
+    assert len(content) - 8 - header == bytes_expected
+    float_size = sum(4 * parameter.numel() for parameter in folded.parameters())
+    assert len(content) < 0.25 * float_size
+
+
+def test_the_file_tells_what_it_is(saved: Path, model: Model, bits: Bits) -> None:
+    facts = read_metadata(saved)
+    assert facts["architecture"] == model.architecture.model_dump(mode="json")
+    assert Bits.model_validate(facts["bits"]) == bits
+    assert facts["provenance"] == PROVENANCE
+    assert is_quantized(saved)
+
+
+def test_codes_are_integers_in_the_file(saved: Path) -> None:
+    tensors = load_file(saved)
+    codes = {name: tensor for name, tensor in tensors.items() if name.endswith(".codes")}
+    assert {tensor.dtype for tensor in codes.values()} == {torch.uint8}
+    assert not [name for name in tensors if name.removesuffix(".weight") + ".codes" in tensors and name.endswith(".weight")]
+
+
+def test_a_loaded_network_is_frozen_and_in_inference_mode(saved: Path) -> None:
+    loaded = load_quantized(saved)
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("missing", ["conv_in.codes", "conv_in.bias", "conv_in.input_quantizer.scale", "conv_norm_out.weight"])
+def test_a_file_without_one_of_its_tensors_is_refused_by_its_name(missing: str, saved: Path, tmp_path: Path) -> None:
+    tensors = load_file(saved)
+    del tensors[missing]
+    save_file(tensors, tmp_path / "less.safetensors", {"edadm": json.dumps(read_metadata(saved))})
+    with pytest.raises(CheckpointError, match=f"lacks the (tensor|grid) '{missing}'"):
+        load_quantized(tmp_path / "less.safetensors")
+
+
+def test_float_weights_are_no_quantized_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "float.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    assert not is_quantized(path)
+    with pytest.raises(CheckpointError, match="is no quantized checkpoint of edadm; make one with `edadm reconstruct`"):
+        load_quantized(path)
+
+
+def test_a_newer_format_is_refused(saved: Path, tmp_path: Path) -> None:
+    facts = read_metadata(saved) | {"format_version": 99}
+    save_file(load_file(saved), tmp_path / "newer.safetensors", {"edadm": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match="has format 99, this edadm reads up to 1; upgrade edadm"):
+        load_quantized(tmp_path / "newer.safetensors")
+
+
+@pytest.mark.parametrize("reader", [is_quantized, read_metadata, load_quantized])
+@pytest.mark.parametrize("content", [b"", b"damaged", None])
+def test_a_damaged_or_absent_file_is_refused(reader: Callable[[Path], object], content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged\.safetensors cannot be read"):
+        reader(path)
+
+
+def test_ranges_of_other_bits_are_refused(float_unet: nn.Module, ranges: dict[str, Tensor], bits: Bits) -> None:
+    whole = quantized_copy(float_unet, bits)
+    less = {name: tensor for name, tensor in ranges.items() if not name.startswith("conv_in.")}
+    with pytest.raises(CheckpointError, match="it was made for other bits or another network"):
+        set_grids(whole, less)
+
+
+def test_ranges_of_a_split_shortcut_do_not_fit_an_unsplit_one(float_unet: nn.Module, ranges: dict[str, Tensor], bits: Bits) -> None:
+    unsplit = quantized_copy(float_unet, bits.model_copy(update={"split_shortcuts": False}))
+    with pytest.raises(CheckpointError, match="it was made for other bits or another network"):
+        set_grids(unsplit, ranges)

@@ -1,0 +1,185 @@
+"""Reconstruction of a whole network, undisturbed and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from edadm.config.schema import Bits, Reconstruction
+from edadm.deploy.checkpoint import quantized_copy, set_grids
+from edadm.models.units import Unit, trace_units
+from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.reconstruction.chain import FinishedUnit, settings_of
+from edadm.reconstruction.engine import UnitData, UnitReport, unit_error
+from edadm.reconstruction.methods import METHODS
+from edadm.reconstruction.shelf import FolderShelf
+
+Calibration = tuple[Tensor, Tensor]
+Reports = list[tuple[Unit, UnitReport]]
+
+
+class Shelf:
+    """Keeps units in memory; may be given the first ones of another run."""
+
+    def __init__(self, kept: dict[int, FinishedUnit] | None = None):
+        self.kept = dict(kept or {})
+        self.put_indices: list[int] = []
+
+    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
+        return self.kept.get(index)
+
+    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
+        self.put_indices.append(index)
+        self.kept[index] = finished
+
+
+def learned(
+    float_unet: UNet2DModel, unet: nn.Module, calibration: Calibration, settings: Reconstruction, shelf: Shelf | FolderShelf
+) -> Reports:
+    return METHODS["fbr"](float_unet, unet, *calibration, settings, shelf, lambda units: None)
+
+
+def state(unet: nn.Module) -> dict[str, Tensor]:
+    """All that a run decides."""
+    codes = {f"{name}.codes": layer.codes for name, layer in quantized_layers(unet).items() if layer.codes is not None}
+    weights = {f"{name}.weight": layer.weight.detach() for name, layer in quantized_layers(unet).items()}
+    return codes | weights | {f"{name}.scale": quantizer.scale for name, quantizer in activation_quantizers(unet).items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits, calibration: Calibration, settings: Reconstruction
+) -> tuple[nn.Module, Reports, Shelf]:
+    unet, shelf = quantized_copy(float_unet, bits), Shelf()
+    set_grids(unet, ranges)
+    return unet, learned(float_unet, unet, calibration, settings, shelf), shelf
+
+
+def test_every_unit_is_learned_once_in_order(undisturbed: tuple[nn.Module, Reports, Shelf], float_unet: UNet2DModel) -> None:
+    unet, reports, shelf = undisturbed
+    units = trace_units(float_unet)
+    assert [unit for unit, _ in reports] == units
+    assert shelf.put_indices == list(range(len(units)))
+    assert all(layer.codes is not None and layer.alpha is None for layer in quantized_layers(unet).values())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in [*unet.modules(), *float_unet.modules()])
+
+
+def test_the_float_network_stays_as_it_was(
+    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+) -> None:
+    before = {name: parameter.clone() for name, parameter in float_unet.state_dict().items()}
+    learned(float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), Shelf())
+    assert same(dict(float_unet.state_dict()), before)
+
+
+@pytest.mark.parametrize(("first", "on_disk"), [(5, False), (1, True), (12, True)])
+def test_a_run_that_finds_its_first_units_finished_ends_exactly_like_an_undisturbed_one(
+    first: int,
+    on_disk: bool,
+    undisturbed: tuple[nn.Module, Reports, Shelf],
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+    tmp_path: Path,
+) -> None:
+    expected, reports, full = undisturbed
+    shelf: Shelf | FolderShelf = Shelf({index: full.kept[index] for index in range(first)})
+    if on_disk:
+        shelf = FolderShelf(tmp_path)
+        for index, unit in enumerate(trace_units(float_unet)[:first]):
+            shelf.put(index, unit, full.kept[index])
+    unet = gridded()
+    resumed = learned(float_unet, unet, calibration, settings, shelf)
+    assert same(state(unet), state(expected))
+    assert [report for _, report in resumed] == [report for _, report in reports]
+
+
+def test_a_run_killed_in_the_middle_goes_on_exactly(
+    undisturbed: tuple[nn.Module, Reports, Shelf],
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+    tmp_path: Path,
+) -> None:
+    shelf, finished = FolderShelf(tmp_path), []
+
+    def killed(units: int) -> None:
+        finished.append(units)
+        if len(finished) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        METHODS["fbr"](float_unet, gridded(), *calibration, settings, shelf, killed)
+    assert len(list(tmp_path.iterdir())) == 4
+    unet = gridded()
+    learned(float_unet, unet, calibration, settings, shelf)
+    assert same(state(unet), state(undisturbed[0]))
+
+
+def test_the_batch_size_of_the_passes_changes_nothing_but_rounding(
+    undisturbed: tuple[nn.Module, Reports, Shelf],
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+) -> None:
+    short = settings.model_copy(update={"iterations": 1, "chain_batch_size": 3})
+    one, other = gridded(), gridded()
+    first = learned(float_unet, one, calibration, short, Shelf())
+    second = learned(float_unet, other, calibration, short.model_copy(update={"chain_batch_size": 8}), Shelf())
+    for (unit, a), (_, b) in zip(first, second, strict=True):
+        assert a.before == pytest.approx(b.before, rel=0.05, abs=1e-4), unit.name
+
+
+def test_another_seed_learns_something_else(
+    undisturbed: tuple[nn.Module, Reports, Shelf],
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+) -> None:
+    unet = gridded()
+    learned(float_unet, unet, calibration, settings.model_copy(update={"seed": 5}), Shelf())
+    assert not same(state(unet), state(undisturbed[0]))
+
+
+def test_without_reconstruction_every_weight_is_rounded_to_nearest(
+    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+) -> None:
+    unet, fresh, shelf = gridded(), gridded(), Shelf()
+    assert METHODS["none"](float_unet, unet, *calibration, settings, shelf, lambda units: None) == []
+    assert shelf.kept == {}
+    for name, layer in quantized_layers(unet).items():
+        assert layer.codes is not None
+        assert torch.equal(layer.codes, quantized_layers(fresh)[name].nearest_codes())
+
+
+def test_the_last_matching_pattern_decides_how_long_a_unit_learns() -> None:
+    settings = Reconstruction(iterations=10, unit_iterations={"conv*": 20, "conv_out": 30})
+    lengths = [settings_of(Unit(name, "layer", (name,)), settings).iterations for name in ("mid", "conv_in", "conv_out")]
+    assert lengths == [10, 20, 30]
+
+
+def test_the_reported_error_after_learning_is_that_of_the_finished_unit_in_its_place(
+    undisturbed: tuple[nn.Module, Reports, Shelf], float_unet: UNet2DModel, calibration: Calibration
+) -> None:
+    unet, reports, _ = undisturbed
+    inputs: list[Tensor] = []
+    handle = unet.get_submodule("conv_out").register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        unet(*calibration)
+        target = float_unet(*calibration).sample
+    handle.remove()
+    error = unit_error(unet.get_submodule("conv_out"), UnitData((inputs[0],), (inputs[0],), target, {}), 8)
+    assert reports[-1][1].after == pytest.approx(error, rel=1e-3)

@@ -1,0 +1,52 @@
+"""Finished units on disk."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+
+from edadm.models.units import Unit
+from edadm.reconstruction.chain import FinishedUnit
+from edadm.reconstruction.engine import UnitReport
+from edadm.reconstruction.shelf import FolderShelf, write_losses
+
+UNIT = Unit("up_blocks.0.resnets.1", "res_block", ("a", "b", "c"))
+REPORT = UnitReport(before=0.1 + 0.2, soft=1e-17, after=2 / 3, flipped=0.25, scale_drift=0.0)
+
+
+def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
+    codes = {"conv1": torch.randint(16, (4, 3, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))}
+    codes["conv2"] = codes["conv1"].contiguous(memory_format=torch.channels_last)
+    scales = {"conv1.input_quantizer": torch.tensor([1 / 3]), "split": torch.tensor([0.1, 0.2])}
+    shelf = FolderShelf(tmp_path)
+    shelf.put(3, UNIT, FinishedUnit(codes, scales, REPORT))
+    found = FolderShelf(tmp_path).get(3, UNIT)
+    assert found is not None
+    assert found.report == REPORT
+    assert found.codes.keys() == codes.keys()
+    assert all(torch.equal(found.codes[name], codes[name]) for name in codes)
+    assert all(torch.equal(found.scales[name], scales[name]) for name in scales)
+
+
+def test_an_absent_unit_is_absent(tmp_path: Path) -> None:
+    shelf = FolderShelf(tmp_path)
+    shelf.put(3, UNIT, FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, REPORT))
+    assert shelf.get(4, UNIT) is None
+    assert shelf.get(3, Unit("conv_out", "layer", ("conv_out",))) is None
+
+
+def test_a_half_written_unit_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / ".003_up_blocks.0.resnets.1.safetensors.partial").write_bytes(b"half")
+    assert FolderShelf(tmp_path).get(3, UNIT) is None
+
+
+def test_the_table_of_losses_has_a_row_per_unit_with_exact_numbers(tmp_path: Path) -> None:
+    write_losses(tmp_path / "losses.csv", [(UNIT, REPORT), (Unit("conv_out", "layer", ("conv_out",)), REPORT)])
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert [row["unit"] for row in rows] == ["up_blocks.0.resnets.1", "conv_out"]
+    assert [row["kind"] for row in rows] == ["res_block", "layer"]
+    assert [row["layers"] for row in rows] == ["3", "1"]
+    assert float(rows[0]["before"]) == REPORT.before
+    assert float(rows[0]["soft"]) == REPORT.soft

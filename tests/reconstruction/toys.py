@@ -1,0 +1,74 @@
+"""Single blocks with random weights, to learn on in a second."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edadm.config.schema import Bits
+from edadm.models.units import _layers
+from edadm.nn.surgery import quantize_unet, quantized_layers
+from edadm.reconstruction.engine import UnitData, listening
+from edadm.reconstruction.observe import observing, set_weight_grid
+
+from ..conftest import reinitialise
+
+KINDS = ("plain", "shortcut", "attention", "layer")
+
+
+def float_block(kind: str, seed: int = 0) -> nn.Module:
+    """A res-block without or with shortcut, an attention, or a lone convolution."""
+    block: nn.Module
+    if kind == "attention":
+        block = Attention(16, heads=1, dim_head=16, bias=True, residual_connection=True, norm_num_groups=4)
+        block.set_processor(AttnProcessor())
+    elif kind == "layer":
+        block = nn.Sequential(nn.Conv2d(16, 24, 3, padding=1))
+    else:
+        out = 16 if kind == "plain" else 24
+        block = ResnetBlock2D(in_channels=16, out_channels=out, temb_channels=32, groups=4, eps=1e-6)
+    reinitialise(block, seed)
+    return block.eval().requires_grad_(False)
+
+
+def inner_layers(kind: str, block: nn.Module) -> list[str]:
+    """The layers whose errors FBR adds: all but the last registered."""
+    if kind == "layer":
+        return []
+    names = _layers("unit", block, "attention" if kind == "attention" else "res_block")
+    return [name.removeprefix("unit.") for name in names[:-1]]
+
+
+@torch.no_grad()
+def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
+    """Smooth inputs with few independent channels, as activations are, and the float block's outputs on them.
+
+    On inputs without structure no rounding is better than another. The quantized network's inputs are slightly off.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(16, 4, generator=torch.Generator().manual_seed(77)) / 2
+    factors = F.interpolate(torch.randn(rows, 4, 3, 3, generator=generator), scale_factor=2, mode="bilinear")
+    x = torch.einsum("cf,nfhw->nchw", mixing, factors) + 0.3
+    embedding = torch.randn(rows, 2, generator=generator) @ torch.randn(2, 32, generator=torch.Generator().manual_seed(78))
+    others: tuple[Tensor, ...] = (embedding,) if kind in ("plain", "shortcut") else ()
+    with listening(block, inner_layers(kind, block)) as outputs:
+        target = block(x, *others)
+    noisy = x + 0.02 * torch.randn(x.shape, generator=generator)
+    return UnitData((noisy, *others), (x, *others), target, dict(outputs))
+
+
+def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3) -> nn.Module:
+    """A quantized copy with grids set from the data and float weights."""
+    bits = Bits(weights=weight_bits, activations=8, layers={}, range_bins=512)
+    quantized = copy.deepcopy(block)
+    quantize_unet(quantized, bits, {})
+    for layer in quantized_layers(quantized).values():
+        set_weight_grid(layer)
+    with observing(quantized, bits), torch.no_grad():
+        quantized(*data.quantized_inputs)
+    return quantized
