@@ -27,8 +27,8 @@ BitsOption = Annotated[str, typer.Option("--bits", help="a bits preset, by name 
 ReconstructionOption = Annotated[str, typer.Option("--reconstruction", help="a reconstruction preset, by name or as JSON")]
 EvaluationOption = Annotated[str, typer.Option("--evaluation", help="an evaluation preset, by name or as JSON")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a YAML file with presets of your own")]
-UnetOption = Annotated[Path, typer.Option("--unet", help="float weights, from convert-checkpoint")]
-SetOption = Annotated[Path, typer.Option("--calibration-set", help="from select-calibration")]
+UnetOption = Annotated[Path, typer.Option("--unet", exists=True, help="float weights, from convert-checkpoint")]
+SetOption = Annotated[Path, typer.Option("--calibration-set", exists=True, help="from select-calibration")]
 ProgressOption = Annotated[Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")]
 OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
@@ -82,7 +82,7 @@ def collect_trajectories(
 
 @app.command()
 def select_calibration(
-    trajectories: Annotated[list[Path], typer.Argument(help="stores of consecutive shards, from collect-trajectories")],
+    trajectories: Annotated[list[Path], typer.Argument(exists=True, help="stores of consecutive shards, from collect-trajectories")],
     calibration: CalibrationOption,
     output: OutputOption,
     summary: Annotated[Path, typer.Option(help="JSON with the counts and curves per sampler step")],
@@ -141,7 +141,7 @@ def reconstruct(
     reconstruction: ReconstructionOption,
     unet: UnetOption,
     calibration_set: SetOption,
-    ranges: Annotated[Path, typer.Option(help="from set-ranges")],
+    ranges: Annotated[Path, typer.Option(exists=True, help="from set-ranges")],
     output: OutputOption,
     losses: Annotated[Path, typer.Option(help="CSV with the errors of every unit")],
     progress: ProgressOption,
@@ -181,7 +181,7 @@ def reconstruct(
 def generate(
     model: ModelOption,
     evaluation: EvaluationOption,
-    weights: Annotated[Path, typer.Option(help="float weights or a quantized checkpoint")],
+    weights: Annotated[Path, typer.Option(exists=True, help="float weights or a quantized checkpoint")],
     output: OutputOption,
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
@@ -210,10 +210,10 @@ def generate(
 
 @app.command()
 def evaluate(
-    samples: Annotated[list[Path], typer.Argument(help="image files of all shards, in order")],
+    samples: Annotated[list[Path], typer.Argument(exists=True, help="image files of all shards, in order")],
     evaluation: EvaluationOption,
     output: OutputOption,
-    references: Annotated[list[Path] | None, typer.Option("--reference", help="full-precision image files, for PSNR")] = None,
+    references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
     config: ConfigOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
@@ -244,6 +244,8 @@ def benchmark(
 
     preset, where = _preset("models", model, config), _device(device, threads)
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
+    if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
+        raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: _load_any(preset.architecture, file, where) for variant, file in files.items()}
     times = step_latency(networks, (batch_size, *preset.latent_shape))
     variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
@@ -305,7 +307,13 @@ def _device(name: str, threads: int) -> Any:
     import torch
 
     torch.set_num_threads(threads)
-    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    except RuntimeError:
+        raise EdadmError(f"there is no kind of device '{name}'; use cpu, cuda, cuda:1, ... or auto") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EdadmError(f"this machine has no device '{name}'; use cpu or auto")
+    return device
 
 
 def _load_any(architecture: Any, weights: Path, device: Any) -> Any:

@@ -28,18 +28,18 @@ def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _module_file(name: str) -> Path | None:
+def _module_file(name: str, package: Path) -> Path | None:
     parts = name.split(".")
-    if parts[0] != PACKAGE.name:
+    if parts[0] != package.name:
         return None
-    base = PACKAGE.joinpath(*parts[1:])
+    base = package.joinpath(*parts[1:])
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.is_file():
             return candidate
     return None
 
 
-def _imports(nodes: list[ast.AST]) -> set[Path]:
+def _imports(nodes: list[ast.AST], package: Path) -> set[Path]:
     """Files of the package that are imported anywhere inside the nodes."""
     names: set[str] = set()
     for node in (inner for outer in nodes for inner in ast.walk(outer)):
@@ -47,15 +47,15 @@ def _imports(nodes: list[ast.AST]) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {file for name in names if (file := _module_file(name))}
+    return {file for name in names if (file := _module_file(name, package))}
 
 
-def _closure(files: set[Path]) -> set[Path]:
+def _closure(files: set[Path], package: Path) -> set[Path]:
     reached: set[Path] = set()
     while waiting := files - reached:
         file = waiting.pop()
         reached.add(file)
-        files |= _imports([_tree(file)])
+        files |= _imports([_tree(file)], package)
     return reached
 
 
@@ -72,29 +72,29 @@ def _called_functions(function: str, tree: ast.Module) -> dict[str, ast.Function
     return reached
 
 
-def stage_files(stage: str, file: Path = PACKAGE / "cli.py") -> set[Path]:
+def stage_files(stage: str, package: Path = PACKAGE) -> set[Path]:
     """The modules a stage imports, directly or not.
 
     Raises:
         KeyError: there is no such subcommand.
     """
-    return _closure(_imports(list(_stage_functions(stage, file).values())))
+    return _closure(_imports(list(_stage_functions(stage, package).values()), package), package)
 
 
-def _stage_functions(stage: str, file: Path) -> dict[str, ast.FunctionDef]:
-    functions = _called_functions(stage.replace("-", "_"), _tree(file))
+def _stage_functions(stage: str, package: Path) -> dict[str, ast.FunctionDef]:
+    functions = _called_functions(stage.replace("-", "_"), _tree(package / "cli.py"))
     if not functions:
         raise KeyError(f"there is no subcommand '{stage}'")
     return functions
 
 
-def stage_fingerprint(stage: str) -> str:
+def stage_fingerprint(stage: str, package: Path = PACKAGE) -> str:
     """A hash of the code of a subcommand, e.g. `stage_fingerprint("set-ranges")`."""
     digest = hashlib.sha256()
-    for name, function in sorted(_stage_functions(stage, PACKAGE / "cli.py").items()):
+    for name, function in sorted(_stage_functions(stage, package).items()):
         digest.update(f"{name}\n{ast.dump(function)}\n".encode())
-    for file in sorted(stage_files(stage)):
-        digest.update(f"{file.relative_to(PACKAGE)}\n{ast.dump(_tree(file))}\n".encode())
-    for template in sorted({template for file in stage_files(stage) for template in file.parent.glob("*.j2")}):
+    for file in sorted(stage_files(stage, package)):
+        digest.update(f"{file.relative_to(package)}\n{ast.dump(_tree(file))}\n".encode())
+    for template in sorted({template for file in stage_files(stage, package) for template in file.parent.glob("*.j2")}):
         digest.update(template.read_bytes())
     return digest.hexdigest()[:16]

@@ -126,7 +126,11 @@ def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
         ConfigError: no such preset, or settings that do not validate.
     """
     if text.lstrip().startswith("{"):
-        return getattr(validate({kind: {"given": json.loads(text)}}), kind)["given"]
+        try:
+            given = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{kind}: this is not valid JSON: {error}") from None
+        return getattr(validate({kind: {"given": given}}), kind)["given"]
     presets = getattr(load_config(config), kind)
     if text not in presets:
         raise ConfigError(f"there is no preset '{text}' among {kind}{_nearest(text, presets)}")

@@ -86,21 +86,26 @@ def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, 
         save_file({name: tensors[name].cpu() for name in sorted(tensors)}, partial, {"edadm": json.dumps(metadata, sort_keys=True)})
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """What this package wrote into a file's metadata; files with float weights have facts, too, but no `format_version`."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("edadm", "{}"))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+    return facts
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """The description inside a quantized checkpoint.
 
     Raises:
         CheckpointError: damaged, of another program, or of a newer format.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
-    if "edadm" not in metadata:
+    facts = _facts(path)
+    if "format_version" not in facts:
         raise CheckpointError(f"{path} is no quantized checkpoint of edadm; make one with `edadm reconstruct`")
-    facts: dict[str, Any] = json.loads(metadata["edadm"])
-    if facts.get("format_version", 0) > FORMAT_VERSION:
+    if facts["format_version"] > FORMAT_VERSION:
         raise CheckpointError(f"{path} has format {facts['format_version']}, this edadm reads up to {FORMAT_VERSION}; upgrade edadm")
     return facts
 
@@ -135,8 +140,4 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet2DMode
 
 def is_quantized(path: Path) -> bool:
     """Whether a safetensors file is a quantized checkpoint of this package."""
-    try:
-        with safe_open(path, "pt") as file:
-            return "edadm" in (file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+    return "format_version" in _facts(path)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
-from safetensors.torch import load_file
 from torch import Tensor
 
 from edadm.config.schema import Model, UNetArchitecture
@@ -38,8 +37,14 @@ def convert_checkpoint(model: Model) -> dict[str, Tensor]:
 
 
 def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet2DModel:
-    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format."""
+    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
     with torch.device("meta"):
         unet = build_unet(architecture)
-    unet.load_state_dict(load_file(weights), assign=True)
+    state = read_state(weights)
+    check_fit(state, unet.state_dict(), weights)
+    unet.load_state_dict(state, assign=True)
     return unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

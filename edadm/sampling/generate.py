@@ -9,13 +9,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from edadm.config.schema import NoiseSchedule, Sampler
+from edadm.errors import EdadmError
 from edadm.sampling.ddim import Denoise, OnStep, sample_ddim
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps
 
 
 def shard_range(total: int, shards: int, shard: int) -> range:
-    """The indices of one of `shards` nearly equal, contiguous parts of 0 .. total - 1."""
+    """The indices of one of `shards` nearly equal, contiguous parts of 0 .. total - 1.
+
+    Raises:
+        EdadmError: there is no such shard.
+    """
+    if not 0 <= shard < shards:
+        raise EdadmError(f"there is no shard {shard}; shards are counted from 0 to {shards - 1}")
     return range(total * shard // shards, total * (shard + 1) // shards)
 
 
