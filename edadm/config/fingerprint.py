@@ -24,6 +24,11 @@ def _tree(path: Path) -> ast.Module:
     return tree
 
 
+@cache
+def _code(path: Path) -> str:
+    return ast.dump(_tree(path))
+
+
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
@@ -50,12 +55,17 @@ def _imports(nodes: list[ast.AST], package: Path) -> set[Path]:
     return {file for name in names if (file := _module_file(name, package))}
 
 
+@cache
+def _imports_of(file: Path, package: Path) -> set[Path]:
+    return _imports([_tree(file)], package)
+
+
 def _closure(files: set[Path], package: Path) -> set[Path]:
     reached: set[Path] = set()
     while waiting := files - reached:
         file = waiting.pop()
         reached.add(file)
-        files |= _imports([_tree(file)], package)
+        files = files | _imports_of(file, package)
     return reached
 
 
@@ -93,8 +103,9 @@ def stage_fingerprint(stage: str, package: Path = PACKAGE) -> str:
     digest = hashlib.sha256()
     for name, function in sorted(_stage_functions(stage, package).items()):
         digest.update(f"{name}\n{ast.dump(function)}\n".encode())
-    for file in sorted(stage_files(stage, package)):
-        digest.update(f"{file.relative_to(package)}\n{ast.dump(_tree(file))}\n".encode())
-    for template in sorted({template for file in stage_files(stage, package) for template in file.parent.glob("*.j2")}):
+    files = sorted(stage_files(stage, package))
+    for file in files:
+        digest.update(f"{file.relative_to(package)}\n{_code(file)}\n".encode())
+    for template in sorted({template for file in files for template in file.parent.glob("*.j2")}):
         digest.update(template.read_bytes())
     return digest.hexdigest()[:16]

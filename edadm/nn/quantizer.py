@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,6 +37,13 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, segments={self.segments}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
+        """Moves the bounds along when torch moves the buffers to another device."""
+        super()._apply(fn, recurse)
+        low, high = (fn(bound) if isinstance(bound, Tensor) else bound for bound in self._bounds)
+        self._bounds = low, high
+        return self
 
     def set_grid(self, scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]) -> None:
         """Replaces scale and zero point; their shapes must be those of the buffers.

@@ -10,21 +10,17 @@ from typing import Any
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from edadm.config.schema import Bits
+from edadm.config.schema import Bits, LayerBits
 from edadm.errors import EdadmError
 from edadm.nn.attention import QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
 
 
-def layer_bits(name: str, bits: Bits) -> tuple[int, int | None]:
-    """Widths of a layer's weight and input; the last matching name pattern decides."""
-    weights, activations = bits.weights, bits.activations
-    result: tuple[int, int | None] = (weights, activations)
-    for pattern, exception in bits.layers.items():
-        if fnmatchcase(name, pattern):
-            result = (exception.weights or weights, exception.activations)
-    return result
+def layer_bits(name: str, bits: Bits) -> LayerBits:
+    """Widths of a layer; the last matching name pattern decides."""
+    matching = [exception for pattern, exception in bits.layers.items() if fnmatchcase(name, pattern)]
+    return matching[-1] if matching else LayerBits(weights=bits.weights, activations=bits.activations)
 
 
 def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> None:
@@ -43,15 +39,21 @@ def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> Non
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise EdadmError(f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name")
     for name, layer in layers.items():
+        widths = layer_bits(name, bits)
+        if widths.weights is None:
+            continue
         channels = layer.weight.shape[1]
         split = splits.get(name) if bits.split_shortcuts else None
         segments = (channels,) if split is None else (split, channels - split)
         kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
         parent, _, attribute = name.rpartition(".")
-        setattr(unet.get_submodule(parent), attribute, kind(layer, *layer_bits(name, bits), segments))
+        setattr(unet.get_submodule(parent), attribute, kind(layer, widths.weights, widths.activations, segments))
     for module in list(unet.modules()):
         if isinstance(module, Attention):
             module.set_processor(QuantizedAttnProcessor(bits.activations, bits.softmax))
+    for module in unet.modules():
+        if isinstance(module, Quantizer):
+            module.to(next(unet.parameters()).device)
 
 
 def quantized_layers(module: nn.Module) -> dict[str, QuantizedLayer]:

@@ -91,3 +91,10 @@ def test_dropping_draws_from_the_generator_alone() -> None:
     assert torch.equal(masks[0][0], masks[1][0])
     assert torch.equal(masks[0][1], masks[1][1])
     assert not torch.equal(masks[0][0], masks[0][1])
+
+
+@pytest.mark.parametrize("zero_points", [[8.0, 8.0], [8.0, 0.0]])
+def test_a_quantizer_moves_to_another_device_as_a_whole(zero_points: list[float]) -> None:
+    quantizer = Quantizer(4, (2, 3))
+    quantizer.set_grid(torch.tensor([0.1, 0.2]), torch.tensor(zero_points))
+    assert quantizer.to("meta")(torch.empty(2, 5, device="meta")).is_meta

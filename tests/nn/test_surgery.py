@@ -147,3 +147,10 @@ def test_the_float_network_survives_its_quantized_copy(
     for layer in quantized_layers(unet).values():
         layer.set_codes(layer.nearest_codes())
     assert torch.equal(float_unet(*calibration).sample, before)
+
+
+def test_quantizers_lie_where_the_network_lies(architecture: UNetArchitecture, bits: Bits) -> None:
+    with torch.device("meta"):
+        unet = build_unet(architecture)
+    quantized = quantized_copy(unet, bits)
+    assert {buffer.device.type for buffer in quantized.buffers()} == {"meta"}

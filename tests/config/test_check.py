@@ -1,0 +1,76 @@
+"""Contradictions between presets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edadm.config.load import ConfigError, load_config
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """A configuration that could start, and changes of its parts."""
+    small = {
+        "models": {
+            "m": {"checkpoint": "x", "sampler": {"steps": 5}, "trajectories": {"count": 8, "batch_size": 4, "feature_rows": 4, "shards": 2}}
+        },
+        "calibrations": {"c": {"size": 8}},
+        "evaluations": {"e": {"images": 4, "shards": 2}},
+        "runs": [{"model": "m", "variants": ["fp32", "c/w4a8/none"], "evaluation": "e"}],
+    }
+    for path, value in changes.items():
+        place: Any = small
+        *parents, last = path.split("__")
+        for key in parents:
+            place = place[int(key) if isinstance(place, list) else key]
+        place[last] = value
+    return small
+
+
+def test_the_example_could_start() -> None:
+    assert load_config(settings()).runs[0].model == "m"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"calibrations__c__size": 9},
+            "calibrations.c: calibration size 9 exceeds the 8 recorded trajectories; "
+            "lower calibrations.c.size or raise models.m.trajectories.count",
+        ),
+        ({"runs__0__model": "cifar10_smal"}, "runs: there is no preset 'cifar10_smal' among models; did you mean 'cifar10_small'?"),
+        ({"runs__0__variants": ["c/w4a9/none"]}, "runs: there is no preset 'w4a9' among bits; did you mean 'w4a8'?"),
+        ({"runs__0__variants": ["zzz/w4a8/none"]}, "runs: there is no preset 'zzz' among calibrations; known are c, "),
+        ({"runs__0__variants": ["fp16"]}, "runs: 'fp16' is no variant; write fp32 or CALIBRATION/BITS/RECONSTRUCTION"),
+        ({"runs__0__evaluation": "quik"}, "runs: there is no preset 'quik' among evaluations; did you mean 'quick'?"),
+        ({"models__m__trajectories__feature_rows": 5}, "models.m.trajectories: feature_rows 5 exceeds the 4 runs of the first shard;"),
+        ({"evaluations__e__shards": 5}, "evaluations.e: 5 shards for 4 images; lower shards"),
+        ({"evaluations__e__images": 1, "evaluations__e__shards": 1}, "evaluations.e: a Frechet distance needs at least 2 images"),
+        (
+            {"models__m__sampler": {"steps": 1000, "spacing": "uniform_from_one"}},
+            "models.m.sampler: uniform_from_one spacing of 1000 timesteps has at most 999 steps; lower steps",
+        ),
+        (
+            {"models__m__sampler": {"steps": 1001, "spacing": "uniform"}},
+            "models.m.sampler: uniform spacing of 1000 timesteps has at most 1000 steps; lower steps",
+        ),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings(**changes))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_model_in_two_runs_is_refused() -> None:
+    twice = settings()
+    twice["runs"] = twice["runs"] * 2
+    with pytest.raises(ConfigError, match="runs: model 'm' stands in several runs; list all its variants in one"):
+        load_config(twice)
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+def test_as_many_steps_as_timesteps_are_accepted_where_they_exist(spacing: str) -> None:
+    load_config(settings(models__m__sampler={"steps": 1000, "spacing": spacing}))

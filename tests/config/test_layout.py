@@ -1,0 +1,27 @@
+"""Paths of artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edadm.config.layout import Layout, Variant
+
+
+def test_a_path_is_a_sentence_of_decisions() -> None:
+    layout, variant = Layout(Path("results")), Variant("tdac/w4a8/fbr_w4")
+    assert layout.weights("m", variant) == Path("results/m/tdac/w4a8/fbr_w4/quantized.safetensors")
+    assert layout.samples("m", variant, 2) == [Path(f"results/m/tdac/w4a8/fbr_w4/samples/{shard}.npy") for shard in range(2)]
+    assert layout.calibration("m", "tdac") == Path("results/m/tdac")
+    assert layout.trajectories("m", 3) == Path("results/m/trajectories/3.zarr")
+
+
+def test_full_precision_is_a_variant_like_any_other() -> None:
+    layout, variant = Layout(Path("results")), Variant("fp32")
+    assert not variant.is_quantized
+    assert layout.weights("m", variant) == layout.float_weights("m") == Path("results/m/fp32/unet.safetensors")
+    assert layout.samples("m", variant, 1) == [Path("results/m/fp32/samples/0.npy")]
+
+
+def test_the_parts_of_a_variant_are_its_presets() -> None:
+    assert Variant("tdac/w4a8/fbr_w4").presets == ("tdac", "w4a8", "fbr_w4")
+    assert Variant("tdac/w4a8/fbr_w4").is_quantized

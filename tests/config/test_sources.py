@@ -1,0 +1,32 @@
+"""Files behind `bundled:NAME` and paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edadm.config.load import load_config
+from edadm.config.sources import locate
+from edadm.errors import EdadmError
+
+
+def test_paths_are_taken_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(b"")
+    assert locate(str(file)) == file
+
+
+def test_every_bundled_file_that_a_preset_names_is_there() -> None:
+    config = load_config()
+    for model in config.models.values():
+        if model.checkpoint.startswith("bundled:"):
+            assert locate(model.checkpoint).stat().st_size > 1000
+    for evaluation in config.evaluations.values():
+        assert locate(evaluation.reference, ".h5").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("source", ["bundled:absent", "/absent/model.ckpt"])
+def test_an_absent_file_is_refused_with_those_that_exist(source: str) -> None:
+    with pytest.raises(EdadmError, match=r"there is no file .*; put it there, or use one of .*bundled:cifar10_small"):
+        locate(source)

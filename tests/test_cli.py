@@ -1,0 +1,213 @@
+"""The command line: bad input ends with one sentence and exit code 2, and the stages fit together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edadm.cli import main
+from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
+from edadm.deploy.checkpoint import read_metadata
+
+from .conftest import reinitialise
+from .models.original import OriginalUNet
+
+ARCHITECTURE = UNetArchitecture(image_size=8, channels=8, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,), norm_groups=4)
+BITS = json.dumps({"weights": 4, "activations": 8, "range_bins": 64, "range_batch_size": 8})
+FBR = json.dumps({"iterations": 2, "batch_size": 4})
+EVALUATION = json.dumps({"images": 5, "batch_size": 2, "shards": 2})
+
+
+def edadm(*arguments: object) -> int:
+    """Runs a command as the shell would, without a new process; returns its exit code."""
+    before = sys.argv
+    sys.argv = ["edadm", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def preset(folder: Path) -> str:
+    """A tiny model with a checkpoint in the original layout, as JSON."""
+    network = OriginalUNet(ARCHITECTURE)
+    reinitialise(network, 0)
+    save_file(network.state_dict(), folder / "original.safetensors")
+    trajectories = Trajectories(count=6, batch_size=2, feature_rows=3, shards=2)
+    checkpoint = str(folder / "original.safetensors")
+    return Model(checkpoint=checkpoint, architecture=ARCHITECTURE, sampler=Sampler(steps=3), trajectories=trajectories).model_dump_json()
+
+
+@pytest.fixture(scope="module")
+def stages(folder: Path, preset: str) -> Path:
+    """A folder in which all stages up to reconstruction have run."""
+    unet = ("--unet", folder / "unet.safetensors")
+    chosen = ("--calibration-set", folder / "calibration.safetensors")
+    calibration = json.dumps({"size": 6, "radius": 0.1})
+    stores = [folder / f"{shard}.zarr" for shard in range(2)]
+    commands: list[tuple[object, ...]] = [("convert-checkpoint", "--model", preset, "--output", folder / "unet.safetensors")]
+    for shard, store in enumerate(stores):
+        progress = ("--progress", folder / f"progress{shard}", "--shard", shard)
+        commands.append(("collect-trajectories", "--model", preset, *unet, "--output", store, *progress))
+    summary = ("--output", folder / "calibration.safetensors", "--summary", folder / "calibration.json")
+    commands.append(("select-calibration", *stores, "--calibration", calibration, *summary))
+    commands.append(("set-ranges", "--model", preset, "--bits", BITS, *unet, *chosen, "--output", folder / "ranges.safetensors"))
+    paths = ("--ranges", folder / "ranges.safetensors", "--output", folder / "quantized.safetensors", "--losses", folder / "losses.csv")
+    settings = ("--model", preset, "--bits", BITS, "--reconstruction", FBR, *unet, *chosen)
+    commands.append(("reconstruct", *settings, *paths, "--progress", folder / "units"))
+    for command in commands:
+        assert edadm(*command) == 0, command
+    return folder
+
+
+def test_every_stage_leaves_its_artifact_and_no_progress(stages: Path) -> None:
+    assert not [path.name for path in stages.iterdir() if path.name.startswith(("progress", "units", "."))]
+    calibration = load_file(stages / "calibration.safetensors")
+    assert calibration["latents"].shape == (6, 3, 8, 8)
+    summary = json.loads((stages / "calibration.json").read_text())
+    assert sum(summary["counts"]) == 6
+    assert len(summary["timesteps"]) == len(summary["curves"]["density"]) == 3
+    facts = read_metadata(stages / "quantized.safetensors")
+    assert facts["architecture"]["channels"] == 8
+    assert facts["provenance"]["reconstruction"]["iterations"] == 2
+    assert (stages / "losses.csv").read_text().count("\n") == 1 + 18
+
+
+@pytest.mark.parametrize("weights", ["unet.safetensors", "quantized.safetensors"])
+def test_images_are_generated_from_float_and_quantized_weights(weights: str, stages: Path, preset: str) -> None:
+    parts = []
+    for shard in range(2):
+        output = stages / f"{weights}.{shard}.npy"
+        options = ("--weights", stages / weights, "--output", output, "--shard", shard)
+        assert edadm("generate", "--model", preset, "--evaluation", EVALUATION, *options) == 0
+        parts.append(np.load(output))
+    images = np.concatenate(parts)
+    assert images.shape == (5, 3, 8, 8)
+    assert images.dtype == np.uint8
+    assert len(np.unique(images)) > 5
+
+
+def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, preset: str) -> None:
+    images = []
+    for weights in ("unet", "quantized"):
+        output = stages / f"{weights}.npy"
+        options = ("--weights", stages / f"{weights}.safetensors", "--output", output)
+        evaluation = json.dumps({"images": 4, "batch_size": 4})
+        assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
+        images.append(np.load(output).astype(float))
+    difference = np.abs(images[0] - images[1]).mean()
+    assert 0.1 < difference < 0.5 * images[0].std()
+
+
+def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
+    output = stages / "speed.json"
+    files = [f"fp32={stages / 'unet.safetensors'}", f"c/b/r={stages / 'quantized.safetensors'}"]
+    assert edadm("benchmark", "--model", preset, *files, "--output", output, "--batch-size", 1) == 0
+    speed = json.loads(output.read_text())
+    assert list(speed["variants"]) == ["fp32", "c/b/r"]
+    for variant, file in zip(speed["variants"].values(), ("unet", "quantized"), strict=True):
+        assert variant["bytes"] == (stages / f"{file}.safetensors").stat().st_size
+        assert variant["seconds"] > 0
+
+
+def test_scores_are_written_with_their_conditions(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "r"):
+        np.save(tmp_path / f"{name}.npy", generator.integers(0, 256, (4 if name != "r" else 8, 3, 32, 32), dtype="uint8"))
+    options = ("--evaluation", "{}", "--output", tmp_path / "metrics.json", "--reference", tmp_path / "r.npy")
+    assert edadm("evaluate", tmp_path / "a.npy", tmp_path / "b.npy", *options) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["conditions"]["images"] == 8
+    assert metrics["fid"] > 0
+    assert metrics["psnr"] < 15
+
+
+def test_the_schema_is_written(tmp_path: Path) -> None:
+    assert edadm("schema", "--output", tmp_path / "schema.json") == 0
+    assert "runs" in json.loads((tmp_path / "schema.json").read_text())["properties"]
+
+
+GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((*GENERATE, "--model", "PRESET", "--weights", "damaged"), "damaged cannot be read"),
+        ((*GENERATE, "--model", "cifar10_smal", "--weights", "unet.safetensors"), "did you mean 'cifar10_small'?"),
+        ((*GENERATE, "--model", "{bad", "--weights", "unet.safetensors"), "models: this is not valid JSON"),
+        ((*GENERATE, "--model", "PRESET", "--weights", "original.safetensors"), "lacks the tensor"),
+        ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors"), "mend `architecture`"),
+        ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--device", "tpu9"), "there is no kind of device 'tpu9'"),
+        ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--device", "cuda:99"), "this machine has no device 'cuda:99'"),
+        ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--shard", 7), "there is no shard 7; shards are counted from 0"),
+        ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors", "--config", "absent"), "there is no configuration file"),
+        (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "absent.ckpt"}'), "there is no file absent.ckpt"),
+        (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
+        (("benchmark", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
+        (("select-calibration", "0.zarr", "--output", "o", "--summary", "s", "--calibration", '{"size": 99}'), "exceeds the 3 recorded"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...], sentence: str, stages: Path, preset: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(stages)
+    (stages / "damaged").write_bytes(b"damaged")
+    np.save(stages / "unet.npy", np.zeros((2, 3, 32, 32), dtype="uint8"))
+    assert edadm(*(preset if argument == "PRESET" else argument for argument in arguments)) == 2
+    error = capfd.readouterr().err
+    problems = [line for line in error.splitlines() if line.startswith("edadm: ")]
+    assert len(problems) == 1
+    assert error.splitlines()[-1] == problems[0]
+    assert sentence in problems[0]
+    assert not (stages / "out.npy").exists()
+
+
+def test_an_absent_input_is_refused_before_any_work(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ("--unet", tmp_path / "absent", "--calibration-set", tmp_path, "--output", tmp_path / "o")
+    assert edadm("set-ranges", "--model", "cifar10_small", "--bits", "w4a8", *options) == 2
+    assert "Invalid value for '--unet'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["schema", "--output", "schema.json"]])
+def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    program = (
+        f"import sys\nsys.argv = ['edadm', *{arguments!r}]\nfrom edadm.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'diffusers', 'zarr', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_every_stage() -> None:
+    done = subprocess.run([sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True)
+    for stage in ("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate", "evaluate"):
+        assert stage in done.stdout
+
+
+def test_threads_are_set_by_the_command(stages: Path, preset: str) -> None:
+    before = torch.get_num_threads()
+    try:
+        options = ("--weights", stages / "unet.safetensors", "--output", stages / "threads.npy", "--threads", 2)
+        assert edadm("generate", "--model", preset, "--evaluation", '{"images": 2}', *options) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,119 @@
+"""The numeric core on a CUDA device, against the CPU."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import zarr
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from edadm.calibration.select import statistics_of
+from edadm.config.schema import Bits, Model, Reconstruction
+from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
+from edadm.models.denoiser import Denoiser
+from edadm.nn.surgery import quantized_layers
+from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
+from edadm.reconstruction.methods import METHODS
+from edadm.reconstruction.observe import set_ranges
+from edadm.reconstruction.shelf import FolderShelf
+from edadm.sampling.collect import collect, open_store
+from edadm.sampling.generate import generate_images
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine"),
+]
+CUDA = torch.device("cuda")
+Calibration = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(scope="module")
+def cuda_unet(float_unet: UNet2DModel) -> UNet2DModel:
+    return copy.deepcopy(float_unet).to(CUDA)
+
+
+@pytest.fixture(scope="module")
+def cuda_calibration(calibration: Calibration) -> Calibration:
+    return calibration[0].to(CUDA), calibration[1].to(CUDA)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact_convolutions() -> None:
+    """No TF32, so that the devices agree to rounding."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_fake_quantization_and_its_gradients_are_those_of_the_cpu() -> None:
+    x = torch.randn(4, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    results = []
+    for device in ("cpu", "cuda"):
+        values = x.to(device).requires_grad_()
+        scale, zero_point = scale_and_zero_point(torch.tensor([-1.0], device=device), torch.tensor([1.5], device=device), 4)
+        scale.requires_grad_()
+        y = fake_quantize(values, scale, *bounds(zero_point, 4))
+        y.backward(upstream.to(device))
+        results.append([t.detach().cpu() for t in (y, values.grad, scale.grad)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_collected_trajectories_are_those_of_the_cpu(float_unet: UNet2DModel, cuda_unet: UNet2DModel, model: Model, tmp_path: Path) -> None:
+    groups = []
+    for unet, device in ((float_unet, torch.device("cpu")), (cuda_unet, CUDA)):
+        store = open_store(tmp_path / f"{device.type}.zarr", model, 0)
+        collect(Denoiser(unet), unet.mid_block.attentions[0], model, store, device)
+        groups.append(zarr.open_group(tmp_path / f"{device.type}.zarr", mode="r"))
+    latents = [torch.from_numpy(group["latents"][:]) for group in groups]
+    torch.testing.assert_close(latents[0], latents[1], rtol=1e-2, atol=1e-2)
+    distances = [torch.from_numpy(statistics_of([group]).distance) for group in groups]
+    torch.testing.assert_close(distances[0], distances[1], rtol=1e-2, atol=1e-4)
+
+
+def test_ranges_are_within_a_threshold_of_those_of_the_cpu(
+    cuda_unet: UNet2DModel, cuda_calibration: Calibration, ranges: dict[str, Tensor], bits: Bits
+) -> None:
+    unet = quantized_copy(cuda_unet, bits)
+    set_ranges(unet, *cuda_calibration, bits)
+    found = grids(unet)
+    assert found.keys() == ranges.keys()
+    for name, expected in ranges.items():
+        if name.endswith("zero_point"):
+            assert torch.equal(found[name].cpu(), expected), name
+        elif "weight_quantizer" in name:
+            torch.testing.assert_close(found[name].cpu(), expected, rtol=0.05, atol=0)
+        else:
+            torch.testing.assert_close(found[name].cpu(), expected, rtol=0.1, atol=0)
+
+
+def test_reconstruction_lowers_errors_and_its_network_generates(
+    cuda_unet: UNet2DModel, cuda_calibration: Calibration, ranges: dict[str, Tensor], bits: Bits, model: Model, tmp_path: Path
+) -> None:
+    settings = Reconstruction(iterations=60, batch_size=4, weight_lr=0.05, scale_lr=1e-4)
+
+    def run(folder: Path) -> tuple[nn.Module, list]:
+        unet = quantized_copy(cuda_unet, bits)
+        set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
+        folder.mkdir(exist_ok=True)
+        return unet, METHODS["fbr"](cuda_unet, unet, *cuda_calibration, settings, FolderShelf(folder), lambda units: None)
+
+    unet, reports = run(tmp_path / "units")
+    improved = [report.after < report.before for _, report in reports]
+    assert sum(improved) > 0.7 * len(improved)
+    assert sum(report.after for _, report in reports) < 0.9 * sum(report.before for _, report in reports)
+    again, same = run(tmp_path / "units")
+    assert [report for _, report in same] == [report for _, report in reports]
+    codes = [{name: layer.codes for name, layer in quantized_layers(u).items()} for u in (unet, again)]
+    assert all(torch.equal(codes[0][name], codes[1][name]) for name in codes[0])
+    save_quantized(unet, tmp_path / "quantized.safetensors", model.architecture, bits, {})
+    images = []
+    for device in ("cuda", "cpu"):
+        denoise = Denoiser(load_quantized(tmp_path / "quantized.safetensors", device))
+        images.append(generate_images(denoise, model.sampler, model.schedule, range(2), model.latent_shape, 0, 2, device))
+    difference = (images[0].int() - images[1].int()).abs().float()
+    assert difference.mean() < 8  # rounding flips codes here and there, and five steps amplify that
