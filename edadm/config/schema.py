@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,10 +83,16 @@ class Calibration(Strict):
 
 
 class LayerBits(Strict):
-    """Bits of one layer, chosen by name pattern; null leaves a side in floating point."""
+    """Bits of one layer, chosen by name pattern; null leaves its input, or the whole layer, in floating point."""
 
-    weights: Annotated[int, Field(ge=2, le=8)] | None = None
-    activations: Annotated[int, Field(ge=2, le=8)] | None = None
+    weights: Annotated[int, Field(ge=2, le=8)] | None
+    activations: Annotated[int, Field(ge=2, le=8)] | None
+
+    @model_validator(mode="after")
+    def _float_weights_take_float_inputs(self) -> LayerBits:
+        if self.weights is None and self.activations is not None:
+            raise ValueError("weights in floating point need activations: null; quantize both or leave both")
+        return self
 
 
 class Bits(Strict):

@@ -78,7 +78,7 @@ def reconstruct_chain(
     Args:
         float_unet: the full-precision network.
         quantized_unet: its quantized copy, grids set, weights in floating point.
-        units: all units in order of execution.
+        units: all units in order of execution; those left in floating point are passed by.
         latents: calibration states x_t.
         timesteps: their t.
         settings: how to learn.
@@ -94,6 +94,9 @@ def reconstruct_chain(
     try:
         for index, unit in enumerate(units):
             module = quantized_unet.get_submodule(unit.name)
+            if not quantized_layers(module):
+                _walk_past(float_passes, quantized_passes)
+                continue
             data = _gather(float_passes, quantized_passes, float_unet.get_submodule(unit.name), unit, settings)
             kept = shelf.get(index, unit)
             if kept is None:
@@ -104,13 +107,19 @@ def reconstruct_chain(
                 kept.put_into(module)
             on_unit(index, unit, kept.report)
             del data
-            for waiting in quantized_passes:
-                waiting.run_unit()
-            for waiting in (*float_passes, *quantized_passes):
+            _walk_past(quantized_passes)
+            for waiting in float_passes:
                 waiting.next_unit()
     finally:
         for network in networks:
             network.close()
+
+
+def _walk_past(*groups: list[PausedForward]) -> None:
+    """Moves passes that wait before a unit to the next one."""
+    for waiting in (waiting for group in groups for waiting in group):
+        waiting.run_unit()
+        waiting.next_unit()
 
 
 def _gather(
