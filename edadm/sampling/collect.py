@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +18,17 @@ from edadm.sampling.trajectory import StepRecorder, TrajectoryStore, recording_i
 
 
 def open_store(path: Path, model: Model, shard: int) -> TrajectoryStore:
-    """The store of a shard, as far as it was filled, or a new one."""
-    if path.exists():
-        return TrajectoryStore(path, mode="r+")
-    runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
-    timesteps = sampler_timesteps(model.sampler, model.schedule)
-    return TrajectoryStore.create(path, runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
+    """The store of a shard, as far as it was filled, or a new one; whole or absent, whenever it is killed."""
+    if not path.exists():
+        runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
+        timesteps = sampler_timesteps(model.sampler, model.schedule)
+        begun = path.with_name(f"{path.name}.begun")
+        shutil.rmtree(begun, ignore_errors=True)
+        TrajectoryStore.create(begun, runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
+        begun.rename(path)
+    for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
+        torn.unlink()
+    return TrajectoryStore(path, mode="r+")
 
 
 def collect(

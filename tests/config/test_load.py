@@ -43,7 +43,7 @@ def test_the_packages_presets_are_below_the_users_settings() -> None:
             "models.m.sampler.step: there is no such setting; did you mean 'steps'?",
         ),
         (
-            {"bits": {"b": {"layers": {"conv_in": {"weihgts": 8}}}}},
+            {"bits": {"b": {"layers": {"conv_in": {"weights": 8, "activations": 8, "weihgts": 8}}}}},
             "bits.b.layers.conv_in.weihgts: there is no such setting; did you mean 'weights'?",
         ),
         ({"evaluations": {"e": {"xyzzy": 8}}}, "evaluations.e.xyzzy: there is no such setting; known are batch_size, extractor"),
@@ -84,7 +84,7 @@ def test_a_preset_inherits_what_it_does_not_say() -> None:
             "child": {"base": "mine", "lambda": 0.0},
             "grandchild": {"base": "child", "size": 5},
         },
-        "bits": {"low": {"base": "w4a8", "layers": {"conv_in": {"weights": 8}}}},
+        "bits": {"low": {"base": "w4a8", "layers": {"conv_in": {"weights": 8, "activations": 8}}}},
     }
     config = load_config(settings)
     child, grandchild = config.calibrations["child"], config.calibrations["grandchild"]

@@ -80,14 +80,23 @@ def test_parameters_are_those_of_the_float_network(cifar_w4a8: nn.Module) -> Non
 
 
 def test_the_last_matching_pattern_decides_the_widths() -> None:
-    bits = Bits(weights=4, activations=8, layers={"conv*": LayerBits(weights=6, activations=7), "conv_out": LayerBits(weights=8)})
-    assert layer_bits("down.conv_in", bits) == (4, 8)
-    assert layer_bits("conv_in", bits) == (6, 7)
-    assert layer_bits("conv_out", bits) == (8, None)
+    general, special = LayerBits(weights=6, activations=7), LayerBits(weights=8, activations=None)
+    bits = Bits(weights=4, activations=8, layers={"conv*": general, "conv_out": special})
+    assert layer_bits("down.conv_in", bits) == LayerBits(weights=4, activations=8)
+    assert layer_bits("conv_in", bits) == general
+    assert layer_bits("conv_out", bits) == special
+
+
+def test_a_layer_can_stay_in_floating_point(float_unet: UNet2DModel, bits: Bits) -> None:
+    float_output = LayerBits(weights=None, activations=None)
+    unet = quantized_copy(float_unet, bits.model_copy(update={"layers": {"conv_out": float_output}}))
+    assert unet.get_submodule("conv_out").weight is float_unet.conv_out.weight
+    assert "conv_out" not in quantized_layers(unet)
+    assert "conv_in" in quantized_layers(unet)
 
 
 def test_a_pattern_without_a_layer_is_refused_by_name(float_unet: UNet2DModel) -> None:
-    bits = Bits(layers={"conv_ou": LayerBits(weights=8)})
+    bits = Bits(layers={"conv_ou": LayerBits(weights=8, activations=None)})
     with pytest.raises(EdadmError, match="the pattern 'conv_ou' matches no layer"):
         quantize_unet(copy.deepcopy(float_unet), bits, {})
 
