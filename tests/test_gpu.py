@@ -53,7 +53,7 @@ def test_fake_quantization_and_its_gradients_are_those_of_the_cpu() -> None:
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     results = []
     for device in ("cpu", "cuda"):
-        values = x.to(device).requires_grad_()
+        values = x.clone().to(device).requires_grad_()
         scale, zero_point = scale_and_zero_point(torch.tensor([-1.0], device=device), torch.tensor([1.5], device=device), 4)
         scale.requires_grad_()
         y = fake_quantize(values, scale, *bounds(zero_point, 4))
