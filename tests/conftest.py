@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 import torch
 from diffusers import UNet2DModel
@@ -16,6 +17,8 @@ from edadm.reconstruction.observe import set_ranges
 from edadm.sampling.noise import keyed_generator
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("edadm", max_examples=30, deadline=None)
+hypothesis.settings.load_profile("edadm")
 
 Calibration = tuple[Tensor, Tensor]
 
@@ -37,7 +40,7 @@ def reinitialise(module: nn.Module, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def architecture() -> UNetArchitecture:
-    return UNetArchitecture(image_size=16, channels=32, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(8,), norm_groups=8)
+    return UNetArchitecture(image_size=16, channels=16, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(8,), norm_groups=8)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +75,7 @@ def calibration(architecture: UNetArchitecture) -> Calibration:
 @pytest.fixture(scope="session")
 def bits() -> Bits:
     """W4A8, split shortcuts, the usual exceptions."""
-    return Bits(weights=4, activations=8, range_batch_size=4, range_bins=1024)
+    return Bits(weights=4, activations=8, range_batch_size=8, range_bins=512)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from edadm.cli import main
@@ -201,13 +200,3 @@ def test_help_names_every_stage() -> None:
     done = subprocess.run([sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True)
     for stage in ("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate", "evaluate"):
         assert stage in done.stdout
-
-
-def test_threads_are_set_by_the_command(stages: Path, preset: str) -> None:
-    before = torch.get_num_threads()
-    try:
-        options = ("--weights", stages / "unet.safetensors", "--output", stages / "threads.npy", "--threads", 2)
-        assert edadm("generate", "--model", preset, "--evaluation", '{"images": 2}', *options) == 0
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)

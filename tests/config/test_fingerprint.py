@@ -23,23 +23,20 @@ def changed_stages(folder: Path, file: str, old: str, new: str) -> set[str]:
     return {stage for stage in STAGES if stage_fingerprint(stage, copy) != stage_fingerprint(stage)}
 
 
-def test_a_copy_of_the_package_has_its_fingerprints(tmp_path: Path) -> None:
-    assert changed_stages(tmp_path, "quant/affine.py", "import", "import") == set()
+def test_stages_have_fingerprints_of_their_own() -> None:
     assert len({stage_fingerprint(stage) for stage in STAGES}) == len(STAGES)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("SMALLEST_SCALE = 1e-8", "SMALLEST_SCALE = 1e-8  # tiny"),
-        ("SMALLEST_SCALE = 1e-8", "\n\nSMALLEST_SCALE    =   1e-8"),
-        ('"""Values of integer codes."""', '"""What integer codes stand for."""'),
-        ('"""Affine fake quantization', '"""Fake quantization'),
-    ],
-    ids=["comment", "formatting", "docstring of a function", "docstring of the module"],
-)
-def test_comments_formatting_and_docstrings_do_not_count(old: str, new: str, tmp_path: Path) -> None:
-    assert changed_stages(tmp_path, "quant/affine.py", old, new) == set()
+def test_comments_formatting_and_docstrings_do_not_count(tmp_path: Path) -> None:
+    copy = tmp_path / "edadm"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    text = (copy / "quant/affine.py").read_text()
+    edited = text.replace("SMALLEST_SCALE = 1e-8", "\n\nSMALLEST_SCALE    =   1e-8  # tiny")
+    edited = edited.replace('"""Values of integer codes."""', '"""What integer codes stand for."""')
+    edited = edited.replace('"""Affine fake quantization', '"""Fake quantization')
+    assert len(edited) != len(text)
+    (copy / "quant/affine.py").write_text(edited)
+    assert {stage for stage in STAGES if stage_fingerprint(stage, copy) != stage_fingerprint(stage)} == set()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +44,6 @@ def test_comments_formatting_and_docstrings_do_not_count(old: str, new: str, tmp
     [
         ("quant/ranges.py", "THRESHOLDS = 100", "THRESHOLDS = 99", {"set-ranges"}),
         ("calibration/tdac.py", "distance <= radius", "distance < radius", {"select-calibration"}),
-        ("metrics/psnr.py", "1 / 12", "1 / 13", {"evaluate"}),
         ("sampling/ddim.py", "0.5", "0.51", {"collect-trajectories", "generate"}),
     ],
 )

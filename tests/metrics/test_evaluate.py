@@ -20,14 +20,14 @@ from .images import random_images
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Statistics of other images of the same kind."""
     path = tmp_path_factory.mktemp("metrics") / "reference.h5"
-    layers = extract_features(random_images(300, 1), NAME)
-    facts = {"extractor": NAME, "images": 300, "set": "noise"}
+    layers = extract_features(random_images(150, 1), NAME)
+    facts = {"extractor": NAME, "images": 150, "set": "noise"}
     save_statistics(path, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts)
     return path
 
 
 def test_scores_come_with_their_conditions(reference: Path) -> None:
-    images, others = random_images(60), random_images(60, 2)
+    images, others = random_images(40), random_images(40, 2)
     scores = evaluate(images, others, NAME, reference)
     layers, (expected, facts) = extract_features(images, NAME), load_statistics(reference)
     assert scores["fid"] == pytest.approx(frechet_distance(statistics(layers["pooled"]), expected["pooled"]), rel=1e-4)
@@ -35,17 +35,17 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     assert scores["psnr"] == pytest.approx(psnr(images, others).mean().item())
     assert 1 <= scores["inception_score"] <= 10
     conditions = scores["conditions"]
-    assert conditions["images"] == 60
+    assert conditions["images"] == 40
     assert conditions["extractor"] == NAME
     assert conditions["reference_set"] == "noise"
-    assert conditions["reference_images"] == 300
+    assert conditions["reference_images"] == 150
     assert conditions["reference_sha256"] == facts["sha256"]
     assert conditions["inception_score_splits"] == 1
 
 
 def test_images_of_another_kind_lie_farther_from_the_reference(reference: Path) -> None:
-    near = evaluate(random_images(60), None, NAME, reference)
-    far = evaluate(255 - random_images(60) // 4, None, NAME, reference)
+    near = evaluate(random_images(40), None, NAME, reference)
+    far = evaluate(255 - random_images(40) // 4, None, NAME, reference)
     assert near["psnr"] is None
     assert far["fid"] > 2 * near["fid"]
 

@@ -95,9 +95,9 @@ def test_a_checkpoint_of_another_width_is_refused_with_the_tensor_and_both_shape
     original: dict[str, torch.Tensor], model: Model, tmp_path: Path
 ) -> None:
     save_file(original, tmp_path / "model.safetensors")
-    wider = model.architecture.model_copy(update={"channels": 64})
+    wider = model.architecture.model_copy(update={"channels": 32})
     preset = model.model_copy(update={"checkpoint": str(tmp_path / "model.safetensors"), "architecture": wider})
-    with pytest.raises(CheckpointError, match=r"'conv_in\.weight' has shape \(32, 3, 3, 3\), the preset's network \(64, 3, 3, 3\)"):
+    with pytest.raises(CheckpointError, match=r"'conv_in\.weight' has shape \(16, 3, 3, 3\), the preset's network \(32, 3, 3, 3\)"):
         convert_checkpoint(preset)
 
 

@@ -78,8 +78,8 @@ def test_the_call_holds_the_tensor_inputs_of_the_unit(pausing: PausingNetwork, n
         waiting.run_unit()
         waiting.next_unit()
     assert torch.equal(calls["conv_in"][0], calibration[0])
-    assert [x.shape for x in calls["mid_block.resnets.0"]] == [(8, 64, 8, 8), (8, 128)]
-    assert [x.shape for x in calls["mid_block.attentions.0"]] == [(8, 64, 8, 8)]
+    assert [x.shape for x in calls["mid_block.resnets.0"]] == [(8, 32, 8, 8), (8, 64)]
+    assert [x.shape for x in calls["mid_block.attentions.0"]] == [(8, 32, 8, 8)]
 
 
 def test_a_waiting_pass_meets_changes_made_to_a_module(

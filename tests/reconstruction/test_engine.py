@@ -16,7 +16,7 @@ from edadm.sampling.noise import keyed_generator
 
 from .toys import KINDS, float_block, inner_layers, quantized_block, unit_data
 
-FBR = Reconstruction(iterations=120, batch_size=8, weight_lr=0.05, scale_lr=1e-4, layer_weight=0.8)
+FBR = Reconstruction(iterations=80, batch_size=8, weight_lr=0.05, scale_lr=1e-4, layer_weight=0.8)
 SHORT = FBR.model_copy(update={"iterations": 5})
 
 

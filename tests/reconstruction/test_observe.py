@@ -106,29 +106,20 @@ def test_observing_leaves_the_grid_of_the_running_range(gridded: Callable[[], nn
     assert not quantizer._forward_pre_hooks
 
 
-def small_run(bits: Bits, on_batch: Callable[[int], None] = lambda rows: None) -> tuple[nn.Module, Tensor, list[Tensor]]:
-    """A quantized network after `set_ranges`, its timesteps, and what its second linear layer saw."""
+def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch() -> None:
+    """During the pass every quantizer already computes with its running grid."""
+    bits = Bits(weights=2, activations=2, softmax=2, range_batch_size=5, range_bins=64, layers={})
     unet = build_unet(SMALL)
     reinitialise(unet, 3)
     quantized = quantized_copy(unet.eval().requires_grad_(False), bits)
     seen: list[Tensor] = []
     quantized.time_embedding.linear_2.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     latents, timesteps = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(0, 800, 100)
-    set_ranges(quantized, latents, timesteps, bits, on_batch)
-    return quantized, timesteps, seen
-
-
-def test_later_layers_see_what_earlier_grids_let_through() -> None:
-    """During the pass every quantizer already computes with its running grid."""
-    unet, timesteps, seen = small_run(Bits(weights=2, activations=2, softmax=2, range_bins=256, layers={}))
-    first = unet.time_embedding.linear_1
-    scale, zero_point = first.input_quantizer.grid(2)
-    on_grid = dequantize(quantize(unet.time_proj(timesteps), scale, zero_point, 2), scale, zero_point)
-    expected = F.silu(F.linear(on_grid, first.weight, first.bias))
-    torch.testing.assert_close(seen[0], expected)
-
-
-def test_rows_are_counted_batch_by_batch() -> None:
     rows: list[int] = []
-    small_run(Bits(range_batch_size=3, range_bins=256), rows.append)
-    assert rows == [3, 3, 2]
+    set_ranges(quantized, latents, timesteps, bits, rows.append)
+    assert rows == [5, 3]
+    first = quantized.time_embedding.linear_1
+    scale, zero_point = first.input_quantizer.grid(2)
+    on_grid = dequantize(quantize(quantized.time_proj(timesteps[5:]), scale, zero_point, 2), scale, zero_point)
+    expected = F.silu(F.linear(on_grid, first.weight, first.bias))
+    torch.testing.assert_close(seen[1], expected)
