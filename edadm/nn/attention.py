@@ -30,11 +30,11 @@ class QuantizedAttnProcessor(nn.Module):
     def __call__(  # not `forward`: diffusers passes on only what it finds in this signature
         self,
         attn: Attention,
-        hidden_states: Float[Tensor, "n *s"],
+        hidden_states: Float[Tensor, " n *s"],
         encoder_hidden_states: Float[Tensor, "n k e"] | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-    ) -> Float[Tensor, "n *s"]:
+    ) -> Float[Tensor, " n *s"]:
         residual, shape = hidden_states, hidden_states.shape
         if len(shape) == 4:
             hidden_states = hidden_states.flatten(2).transpose(1, 2)
