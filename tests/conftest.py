@@ -101,4 +101,4 @@ def gridded(float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits) -> C
 @pytest.fixture(scope="session")
 def settings() -> Reconstruction:
     """Few iterations of FBR."""
-    return Reconstruction(iterations=4, batch_size=4, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=4)
+    return Reconstruction(iterations=2, batch_size=4, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=4)
