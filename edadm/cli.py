@@ -67,6 +67,8 @@ def collect_trajectories(
     from edadm.models.denoiser import Denoiser
     from edadm.sampling.collect import collect, open_store
 
+    if output.exists():
+        raise EdadmError(f"{output} is there already; remove it, or name another --output")
     preset = _preset("models", model, config)
     where = _device(device, threads)
     network = load_unet(preset.architecture, unet, where)

@@ -73,4 +73,5 @@ def test_a_model_in_two_runs_is_refused() -> None:
 
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
 def test_as_many_steps_as_timesteps_are_accepted_where_they_exist(spacing: str) -> None:
-    load_config(settings(models__m__sampler={"steps": 1000, "spacing": spacing}))
+    config = load_config(settings(models__m__sampler={"steps": 1000, "spacing": spacing}))
+    assert config.models["m"].sampler.steps == 1000
