@@ -54,7 +54,7 @@ def generate_images(
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> UInt8[Tensor, "n c h w"]:
-    """The images `indices`; image i depends on (seed, i) and the model only, not on batch or shard.
+    """The images `indices`; image i has the noise of (seed, i) whatever its batch or shard (sums may differ in the last bits).
 
     Args:
         shape: (channels, height, width).
