@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ EvaluationOption = Annotated[str, typer.Option("--evaluation", help="an evaluati
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a YAML file with presets of your own")]
 UnetOption = Annotated[Path, typer.Option("--unet", exists=True, help="float weights, from convert-checkpoint")]
 SetOption = Annotated[Path, typer.Option("--calibration-set", exists=True, help="from select-calibration")]
+RangesOption = Annotated[Path, typer.Option("--ranges", exists=True, help="from set-ranges")]
 ProgressOption = Annotated[Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")]
 OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
@@ -143,39 +145,67 @@ def reconstruct(
     reconstruction: ReconstructionOption,
     unet: UnetOption,
     calibration_set: SetOption,
-    ranges: Annotated[Path, typer.Option(exists=True, help="from set-ranges")],
+    ranges: RangesOption,
     output: OutputOption,
     losses: Annotated[Path, typer.Option(help="CSV with the errors of every unit")],
     progress: ProgressOption,
+    parts: Annotated[list[Path] | None, typer.Option("--part", exists=True, help="finished units, from reconstruct-part")] = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "reconstruct",
 ) -> None:
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
-    from safetensors.torch import load_file
-
     from edadm.artifacts import finished, holding, same_work
-    from edadm.deploy.checkpoint import quantized_copy, save_quantized, set_grids
-    from edadm.models.convert import load_unet
-    from edadm.models.units import trace_units
+    from edadm.deploy.checkpoint import save_quantized
     from edadm.reconstruction.methods import METHODS
     from edadm.reconstruction.shelf import FolderShelf, write_losses
 
     preset, widths = _preset("models", model, config), _preset("bits", bits, config)
-    settings = _preset("reconstructions", reconstruction, config)
-    where = _device(device, threads)
-    network = load_unet(preset.architecture, unet, where)
-    quantized = quantized_copy(network, widths)
-    set_grids(quantized, load_file(ranges, device=str(where)))
-    chosen = load_file(calibration_set, device=str(where))
+    settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
     with holding(progress) as folder:
         same_work(folder, _description("reconstruct", settings, unet, ranges, calibration_set))
-        with progress_bar(label, len(trace_units(network)), "units") as advance:
-            learn = METHODS[settings.method]
-            reports = learn(network, quantized, chosen["latents"], chosen["timesteps"], settings, FolderShelf(folder), advance)
-        save_quantized(quantized, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
-        write_losses(losses, reports)
+        task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(folder, *parts or []))
+        with progress_bar(label, len(task.units), "units") as advance:
+            METHODS[settings.method].learn(dataclasses.replace(task, on_unit=advance))
+        save_quantized(task.quantized_unet, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
+        write_losses(losses, task.reports)
+    finished(progress)
+
+
+@app.command()
+def reconstruct_part(
+    model: ModelOption,
+    bits: BitsOption,
+    reconstruction: ReconstructionOption,
+    unet: UnetOption,
+    calibration_set: SetOption,
+    ranges: RangesOption,
+    output: Annotated[Path, typer.Option("--output", help="the folder of finished units to write")],
+    progress: ProgressOption,
+    part: Annotated[int, typer.Option(min=0, help="which share of the units, from 0")],
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "reconstruct-part",
+) -> None:
+    """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
+    from edadm.artifacts import finished, holding, same_work
+    from edadm.reconstruction.methods.fbr_float_inputs import fbr_float_inputs_part
+    from edadm.reconstruction.shelf import FolderShelf
+
+    preset, widths = _preset("models", model, config), _preset("bits", bits, config)
+    settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
+    if part >= settings.jobs:
+        raise EdadmError(f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0")
+    with holding(progress) as folder:
+        same_work(folder, _description("reconstruct-part", settings, unet, ranges, calibration_set))
+        units = folder / "units"
+        task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(units))
+        with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
+            fbr_float_inputs_part(dataclasses.replace(task, on_unit=advance), part)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        units.rename(output)
     finished(progress)
 
 
@@ -316,6 +346,27 @@ def _device(name: str, threads: int) -> Any:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EdadmError(f"this machine has no device '{name}'; use cpu or auto")
     return device
+
+
+def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: Path, ranges: Path, where: Any, shelf: Any) -> Any:
+    """A float and a quantized network side by side, and the rows to learn from."""
+    import torch
+    from safetensors.torch import load_file
+
+    from edadm.deploy.checkpoint import quantized_copy, set_grids
+    from edadm.models.convert import load_unet
+    from edadm.models.units import trace_units
+    from edadm.reconstruction.chain import Task
+    from edadm.reconstruction.methods import METHODS
+
+    network = load_unet(model.architecture, unet, where)
+    quantized = quantized_copy(network, widths)
+    set_grids(quantized, load_file(ranges, device=str(where)))
+    units = trace_units(network, METHODS[settings.method].by_layer)
+    rows = load_file(calibration_set, device=str(where))
+    held_out = [rows.get(f"held_out_{name}", rows[name][:0]) for name in ("latents", "timesteps")]
+    inputs = tuple(torch.cat([rows[name], more]) for name, more in zip(("latents", "timesteps"), held_out, strict=True))
+    return Task(network, quantized, units, inputs, len(held_out[0]), settings, shelf)
 
 
 def _load_any(architecture: Any, weights: Path, device: Any) -> Any:

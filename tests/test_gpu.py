@@ -15,8 +15,10 @@ from edadm.calibration.select import statistics_of
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.models.denoiser import Denoiser
+from edadm.models.units import trace_units
 from edadm.nn.surgery import quantized_layers
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
+from edadm.reconstruction.chain import Task
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
 from edadm.reconstruction.shelf import FolderShelf
@@ -100,7 +102,9 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
         unet = quantized_copy(cuda_unet, bits)
         set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
         folder.mkdir(exist_ok=True)
-        return unet, METHODS["fbr"](cuda_unet, unet, *cuda_calibration, settings, FolderShelf(folder), lambda units: None)
+        task = Task(cuda_unet, unet, trace_units(cuda_unet), cuda_calibration, 0, settings, FolderShelf(folder))
+        METHODS["fbr"].learn(task)
+        return unet, task.reports
 
     unet, reports = run(tmp_path / "units")
     improved = [report.after < report.before for _, report in reports]

@@ -114,17 +114,33 @@ class Bits(Strict):
 class Reconstruction(Strict):
     """How rounding and step sizes are learned."""
 
-    method: Literal["fbr", "none"] = "fbr"
+    method: Literal["fbr", "block", "layer", "fbr_float_inputs", "none"] = Field(
+        "fbr", description="none: nearest; layer: AdaRound; block: BRECQ; fbr: EDA-DM; fbr_float_inputs: the same, units independent"
+    )
     iterations: Count = Field(5000, description="Adam steps per unit")
     unit_iterations: dict[str, Count] = Field({}, description="exceptions to `iterations` by name pattern of the unit")
     batch_size: Count = Field(32, description="rows per Adam step")
     weight_lr: float = Field(0.5, gt=0, description="learning rate of the rounding variables")
-    scale_lr: float = Field(5e-4, gt=0, description="learning rate of the activation step sizes")
+    scale_lr: float = Field(5e-4, gt=0, description="learning rate of the activation step sizes, or of their logarithms")
+    scale_parameter: Literal["linear", "log"] = Field("linear", description="what is learned: step sizes, or their logarithms")
     layer_weight: float = Field(0.8, ge=0, description="weight of the inner layers' errors (gamma)")
+    without_layer_errors: tuple[Literal["res_block", "attention", "transformer"], ...] = Field(
+        (), description="kinds of units that learn from their own error alone, as the official code's do by accident where it checkpoints"
+    )
+    rounding_weight: float = Field(0.0, ge=0, description="weight of AdaRound's regulariser; the official code has none")
     mix_probability: Share = Field(0.5, description="chance that an input element comes from the quantized path")
-    drop_probability: Share = Field(0.5, description="chance that an activation stays unquantized while learning (QDrop)")
-    chain_batch_size: Count = Field(32, description="rows per paused forward pass")
+    drop_probability: float = Field(0.5, ge=0, lt=1, description="chance that an activation stays unquantized while learning (QDrop)")
+    bias_correction: bool = Field(False, description="afterwards, biases take up the mean error of each output channel")
+    precision: Literal["tf32", "fp32", "bf16"] = Field("tf32", description="arithmetic of learning on a GPU; tf32 is PyTorch's default")
+    chain_batch_size: Count = Field(128, description="rows per paused forward pass")
+    jobs: Count = Field(1, description="jobs that share the units; only with method fbr_float_inputs")
     seed: int = 1234
+
+    @model_validator(mode="after")
+    def _only_independent_units_can_be_shared(self) -> Reconstruction:
+        if self.jobs > 1 and self.method != "fbr_float_inputs":
+            raise ValueError(f"units of method '{self.method}' wait for each other; set jobs: 1, or method: fbr_float_inputs")
+        return self
 
 
 class Evaluation(Strict):

@@ -64,13 +64,13 @@ def fake_quantize(
 
 
 def soft_weight(
-    base: Float[Tensor, "rows *s"],
-    alpha: Float[Tensor, "rows *s"],
+    base: Float[Tensor, " rows *s"],
+    alpha: Float[Tensor, " rows *s"],
     scale: Float[Tensor, "rows segments"],
     zero_point: Float[Tensor, "rows segments"],
     bits: int,
     segments: tuple[int, ...],
-) -> Float[Tensor, "rows *s"]:
+) -> Float[Tensor, " rows *s"]:
     """A weight with learned fractional rounding (`quant.rounding.soft_codes`), as values; differentiable in `alpha`."""
     if has_kernels(alpha):
         from edadm.kernels.soft_weight import SoftWeight
@@ -81,8 +81,8 @@ def soft_weight(
 
 
 def mixed_rows(
-    a: Float[Tensor, "n *s"], b: Float[Tensor, "n *s"], rows: Int[Tensor, " k"], probability: float, stream: Stream
-) -> Float[Tensor, "k *s"]:
+    a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], rows: Int[Tensor, " k"], probability: float, stream: Stream
+) -> Float[Tensor, " k *s"]:
     """Rows in which each element comes from `a` with the given probability and from `b` otherwise (method, 4.3, step 2)."""
     if probability in (0.0, 1.0):
         return (a if probability else b)[rows]

@@ -30,8 +30,8 @@ def _mixed(a_ptr, b_ptr, rows_ptr, out_ptr, step_ptr, row_size, key, below, BLOC
 
 
 def mixed_rows(
-    a: Float[Tensor, "n *s"], b: Float[Tensor, "n *s"], rows: Int[Tensor, " k"], probability: float, stream: Stream
-) -> Float[Tensor, "k *s"]:
+    a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], rows: Int[Tensor, " k"], probability: float, stream: Stream
+) -> Float[Tensor, " k *s"]:
     """`torch.where(mask, a[rows], b[rows])`, where the mask is true with `probability` in (0, 1]; both lie alike in memory."""
     out = torch.empty_strided((len(rows), *a.shape[1:]), a.stride(), dtype=a.dtype, device=a.device)
     row_size = a[0].numel()

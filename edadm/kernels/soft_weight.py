@@ -62,7 +62,7 @@ class SoftWeight(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, base: Tensor, alpha: Tensor, scale: Tensor, zero_point: Tensor, bits: int, segments: tuple[int, ...]
-    ) -> Float[Tensor, "rows *s"]:
+    ) -> Float[Tensor, " rows *s"]:
         weight = torch.empty_like(alpha)
         ctx.geometry = (alpha.numel(), alpha[0].numel(), *Geometry.of(alpha, segments))
         ctx.options = {"TOP": 2**bits - 1, "STRETCH": ZETA - GAMMA, "LOW": GAMMA, "SEGMENTS": len(segments), "BLOCK": BLOCK}

@@ -52,10 +52,14 @@ def _layers(name: str, module: nn.Module, kind: Kind) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def trace_units(unet: UNet2DModel) -> list[Unit]:
+def trace_units(unet: UNet2DModel, by_layer: bool = False) -> list[Unit]:
     """The units of a float U-Net in the order in which one forward pass reaches them (method, 4.1).
 
     Registration order would not do: diffusers registers `mid_block` after `up_blocks`.
+
+    Args:
+        unet: the network.
+        by_layer: every convolution and linear layer is a unit, wherever it lies.
     """
     reached: list[Unit] = []
     depth = 0
@@ -72,7 +76,7 @@ def trace_units(unet: UNet2DModel) -> list[Unit]:
         depth -= 1
 
     for name, module in unet.named_modules():
-        if kind := _kind(module):
+        if (kind := _kind(module)) and (kind == "layer" or not by_layer):
             handles.append(module.register_forward_pre_hook(lambda m, _, n=name, k=kind: enter(n, m, k)))
             handles.append(module.register_forward_hook(lambda *_: leave()))
     size = unet.config["sample_size"]

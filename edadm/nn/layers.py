@@ -7,8 +7,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.kernels.dispatch import soft_weight
 from edadm.nn.quantizer import Quantizer
-from edadm.quant.rounding import hard_codes, initial_alpha, soft_codes
+from edadm.quant.rounding import hard_codes, initial_alpha
 
 
 class QuantizedLayer(nn.Module):
@@ -51,7 +52,8 @@ class QuantizedLayer(nn.Module):
     def soft_weight(self) -> Float[Tensor, "..."]:
         """The weight with learned fractional rounding, differentiable in `alpha`."""
         assert self.alpha is not None and self._base is not None
-        return self.weight_quantizer.values(soft_codes(self._base, self.alpha, self.weight_quantizer.bits))
+        grid = self.weight_quantizer
+        return soft_weight(self._base, self.alpha, grid.scale, grid.zero_point, grid.bits, grid.segments)
 
     def start_rounding(self) -> Float[Tensor, "..."]:
         """Makes the rounding learnable and returns its parameter, which leaves the weight where it is inside the grid."""

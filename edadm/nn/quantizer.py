@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.quant.affine import Bound, bounds, dequantize, fake_quantize, quantize
+from edadm.kernels.dispatch import fake_quantize, spread
+from edadm.quant.affine import Bound, bounds, dequantize, quantize
+from edadm.quant.streams import Stream
 
 
 class Quantizer(nn.Module):
@@ -29,7 +31,7 @@ class Quantizer(nn.Module):
         super().__init__()
         self.bits, self.segments, self.rows = bits, segments, rows
         self.enabled = True
-        self._drop: tuple[float, torch.Generator] | None = None
+        self._drop: tuple[float, Stream | None] = (0.0, None)
         shape = (len(segments),) if rows is None else (rows, len(segments))
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape))
@@ -57,21 +59,14 @@ class Quantizer(nn.Module):
         self.zero_point = zero_point.detach().to(self.zero_point.device)
         self._bounds = bounds(self.zero_point, self.bits)
 
-    def drop(self, probability: float, generator: torch.Generator) -> None:
+    def drop(self, probability: float, stream: Stream | None) -> None:
         """From now on leaves each element unquantized with `probability` (QDrop, arXiv 2203.05740); 0 switches it off."""
-        self._drop = (probability, generator) if probability > 0 else None
+        self._drop = (probability, stream)
 
     def grid(self, dimensions: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point, shaped to broadcast against a tensor of that many dimensions."""
-        return self._spread(self.scale, dimensions), self._spread(self.zero_point, dimensions)
-
-    def _spread(self, values: Tensor, dimensions: int) -> Tensor:
-        if len(self.segments) > 1:
-            sizes = torch.tensor(self.segments, device=values.device)
-            values = values.repeat_interleave(sizes, dim=-1, output_size=sum(self.segments))
-            leading = (1,) if self.rows is None else (self.rows,)
-            return values.reshape(*leading, -1, *[1] * (dimensions - 2))
-        return values.reshape(()) if self.rows is None else values.reshape(self.rows, *[1] * (dimensions - 1))
+        has_rows = self.rows is not None
+        return spread(self.scale, self.segments, dimensions, has_rows), spread(self.zero_point, self.segments, dimensions, has_rows)
 
     def codes(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Nearest integer codes in [0, 2^bits - 1]."""
@@ -84,10 +79,4 @@ class Quantizer(nn.Module):
     def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         if not self.enabled:
             return x
-        low, high = (self._spread(b, x.dim()) if isinstance(b, Tensor) else b for b in self._bounds)
-        quantized = fake_quantize(x, self._spread(self.scale, x.dim()), low, high)
-        if self._drop is None:
-            return quantized
-        probability, generator = self._drop
-        spared = torch.empty_like(x).uniform_(generator=generator).lt_(probability)  # in the memory format of x
-        return torch.lerp(quantized, x, spared)  # exact at 0 and 1, and faster than `where`
+        return fake_quantize(x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop)

@@ -8,22 +8,13 @@ while the pass waits, the pass meets when it goes on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from greenlet import getcurrent, greenlet
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
-@dataclass
-class Call:
-    """One call of a unit's module: tensor inputs by position, other arguments by name, and the output once it is known."""
-
-    inputs: tuple[Tensor, ...]
-    options: dict[str, Any] = field(default_factory=dict)
-    output: Tensor | None = None
+from edadm.reconstruction.data import Arguments
 
 
 class _Pass(greenlet):
@@ -55,9 +46,9 @@ class PausingNetwork:
             )
             self._handles.append(module.register_forward_hook(lambda _, args, output: _yield_to_caller(output)))
 
-    def start(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> PausedForward:
-        """A pass over a batch, waiting before its first unit."""
-        return PausedForward(self.unet, x, t)
+    def start(self, *inputs: Tensor) -> PausedForward:
+        """A pass over a batch of network inputs (x_t, t and perhaps a condition), waiting before its first unit."""
+        return PausedForward(self.unet, inputs)
 
     def close(self) -> None:
         """Removes the hooks."""
@@ -68,8 +59,8 @@ class PausingNetwork:
 class PausedForward:
     """One forward pass; alternates between waiting before a unit and waiting after it."""
 
-    def __init__(self, unet: nn.Module, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]):
-        self._pass = _Pass(lambda: unet(x, t))
+    def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...]):
+        self._pass = _Pass(lambda: unet(*inputs))
         self._waiting_before = False
         self._event = self._switch()
 
@@ -83,12 +74,10 @@ class PausedForward:
         self._waiting_before = not self._waiting_before
         return event
 
-    def call(self) -> Call:
-        """The arguments with which the unit in front of the pass is about to be called."""
+    def arguments(self) -> Arguments:
+        """What the unit in front of the pass is about to be called with."""
         assert self._waiting_before, "the pass waits behind a unit; call `next_unit` first"
-        args, options = self._event
-        inputs = tuple(value for value in args if isinstance(value, Tensor))
-        return Call(inputs, dict(options))
+        return Arguments.of(*self._event)
 
     def run_unit(self) -> Tensor:
         """Runs the unit in front of the pass, as it is now, and returns its output."""
@@ -99,3 +88,8 @@ class PausedForward:
     def next_unit(self) -> None:
         """Goes on to the next unit; after the last one, to the end of the network."""
         self._event = self._switch()
+
+    def walk_past(self) -> None:
+        """Runs the unit in front of the pass and goes on to the next one."""
+        self.run_unit()
+        self.next_unit()

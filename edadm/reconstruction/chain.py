@@ -1,21 +1,24 @@
-"""FBR over all units: the inputs of a unit pass through the finished units before it."""
+"""Learning all units of a network, and what is kept of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
 from edadm.models.units import Unit
 from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.quant.streams import Stream
 from edadm.reconstruction.capture import PausedForward, PausingNetwork
-from edadm.reconstruction.engine import UnitData, UnitReport, learn_unit, listening
+from edadm.reconstruction.data import Arguments, UnitData, listening
+from edadm.reconstruction.engine import UnitReport, learn_unit
+from edadm.reconstruction.precision import arithmetic
 
 
 @dataclass(frozen=True)
@@ -52,92 +55,124 @@ class UnitShelf(Protocol):
         """Keeps a finished unit."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, from what, and how.
+
+    Attributes:
+        float_unet: the full-precision network.
+        quantized_unet: its quantized copy, grids set, weights in floating point; learned in place.
+        units: all units in order of execution; those left in floating point are passed by.
+        inputs: of the network, calibration rows first: x_t, t, and a condition if it takes one.
+        held_out: so many rows at the end only measure what was learned.
+        settings: how to learn.
+        shelf: keeps finished units.
+        on_unit: told 1 whenever a unit is finished.
+        on_iteration: told after each learning step.
+        reports: filled with finished units and their reports.
+    """
+
+    float_unet: nn.Module
+    quantized_unet: nn.Module
+    units: Sequence[Unit]
+    inputs: tuple[Tensor, ...]
+    held_out: int
+    settings: Reconstruction
+    shelf: UnitShelf
+    on_unit: Callable[[int], None] = lambda units: None
+    on_iteration: Callable[[], None] = lambda: None
+    reports: list[tuple[Unit, UnitReport]] = field(default_factory=list)
+
+
 def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
     """The settings for one unit; the last matching pattern of `unit_iterations` decides how long it learns."""
     matching = [count for pattern, count in settings.unit_iterations.items() if fnmatchcase(unit.name, pattern)]
-    return settings.model_copy(update={"iterations": matching[-1]}) if matching else settings
+    changed: dict[str, object] = {"iterations": matching[-1]} if matching else {}
+    if unit.kind in settings.without_layer_errors:
+        changed["layer_weight"] = 0.0
+    return settings.model_copy(update=changed) if changed else settings
 
 
-def reconstruct_chain(
-    float_unet: nn.Module,
-    quantized_unet: nn.Module,
-    units: Sequence[Unit],
-    latents: Float[Tensor, "n c h w"],
-    timesteps: Int[Tensor, " n"],
-    settings: Reconstruction,
-    generator_of: Callable[[int], torch.Generator],
-    shelf: UnitShelf,
-    on_unit: Callable[[int, Unit, UnitReport], None] = lambda index, unit, report: None,
-    on_iteration: Callable[[], None] = lambda: None,
-) -> None:
-    """Learns every unit of `quantized_unet` in order, in place.
+def learn_chain(task: Task) -> None:
+    """Learns units one after another; the inputs of a unit pass through the finished units before it (method, 4.2).
 
     A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units after it
     see exactly what they would have seen in one undisturbed run.
-
-    Args:
-        float_unet: the full-precision network.
-        quantized_unet: its quantized copy, grids set, weights in floating point.
-        units: all units in order of execution; those left in floating point are passed by.
-        latents: calibration states x_t.
-        timesteps: their t.
-        settings: how to learn.
-        generator_of: gives each unit, by index, its own stream of random numbers.
-        shelf: keeps finished units.
-        on_unit: told about each unit when it is finished.
-        on_iteration: told after each learning step.
     """
-    names = [unit.name for unit in units]
-    networks = [PausingNetwork(float_unet, names), PausingNetwork(quantized_unet, names)]
-    batches = list(zip(latents.split(settings.chain_batch_size), timesteps.split(settings.chain_batch_size), strict=True))
-    float_passes, quantized_passes = ([network.start(x, t) for x, t in batches] for network in networks)
-    try:
-        for index, unit in enumerate(units):
-            module = quantized_unet.get_submodule(unit.name)
+    with arithmetic(task.settings.precision), _passes(task, task.float_unet, task.quantized_unet) as (floats, quantized):
+        for index, unit in enumerate(task.units):
+            module = task.quantized_unet.get_submodule(unit.name)
             if not quantized_layers(module):
-                _walk_past(float_passes, quantized_passes)
+                _walk_past(floats + quantized)
                 continue
-            data = _gather(float_passes, quantized_passes, float_unet.get_submodule(unit.name), unit, settings)
-            kept = shelf.get(index, unit)
-            if kept is None:
-                report = learn_unit(module, data, settings_of(unit, settings), generator_of(index), on_iteration)
-                kept = FinishedUnit.of(module, report)
-                shelf.put(index, unit, kept)
-            else:
-                kept.put_into(module)
-            on_unit(index, unit, kept.report)
-            del data
-            _walk_past(quantized_passes)
-            for waiting in float_passes:
-                waiting.next_unit()
+            arguments = Arguments.joined([waiting.arguments() for waiting in quantized])
+            data = _unit_data(task, unit, floats, arguments)
+            _finish(task, index, unit, data)
+            del data, arguments
+            _walk_past(quantized)
+
+
+def learn_independently(task: Task, chosen: Sequence[int]) -> None:
+    """Learns the units at the positions `chosen` from inputs of the float network alone, whatever becomes of the others."""
+    units = task.units
+    needed = [i for i in chosen if quantized_layers(task.quantized_unet.get_submodule(units[i].name))]
+    if all(task.shelf.get(i, units[i]) for i in needed):
+        for index in needed:
+            _finish(task, index, units[index], None)
+        return
+    with arithmetic(task.settings.precision), _passes(task, task.float_unet) as (floats,):
+        for index, unit in enumerate(units):
+            if index not in needed:
+                _walk_past(floats)
+                continue
+            arguments = Arguments.joined([waiting.arguments() for waiting in floats])
+            _finish(task, index, unit, _unit_data(task, unit, floats, arguments))
+
+
+@contextmanager
+def _passes(task: Task, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
+    """Paused passes of the networks over all rows, a list for each network."""
+    pausing = [PausingNetwork(network, [unit.name for unit in task.units]) for network in networks]
+    batches = list(zip(*(rows.split(task.settings.chain_batch_size) for rows in task.inputs), strict=True))
+    try:
+        yield [[network.start(*batch) for batch in batches] for network in pausing]
     finally:
-        for network in networks:
+        for network in pausing:
             network.close()
 
 
-def _walk_past(*groups: list[PausedForward]) -> None:
-    """Moves passes that wait before a unit to the next one."""
-    for waiting in (waiting for group in groups for waiting in group):
-        waiting.run_unit()
-        waiting.next_unit()
+def _walk_past(passes: Sequence[PausedForward]) -> None:
+    for waiting in passes:
+        waiting.walk_past()
 
 
-def _gather(
-    float_passes: list[PausedForward], quantized_passes: list[PausedForward], float_module: nn.Module, unit: Unit, settings: Reconstruction
-) -> UnitData:
-    """Inputs of both networks at a unit, and the float unit's outputs; moves the float passes behind the unit."""
-    has_inner = unit.kind != "layer" and settings.layer_weight > 0
+def _finish(task: Task, index: int, unit: Unit, data: UnitData | None) -> None:
+    """Brings a unit to its finished state: from the shelf, or by learning from the data."""
+    module = task.quantized_unet.get_submodule(unit.name)
+    kept = task.shelf.get(index, unit)
+    if kept is None:
+        assert data is not None
+        step = torch.zeros((), dtype=torch.int32, device=data.target.device)
+        stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
+        report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.on_iteration)
+        kept = FinishedUnit.of(module, report)
+        task.shelf.put(index, unit, kept)
+    else:
+        kept.put_into(module)
+    task.reports.append((unit, kept.report))
+    task.on_unit(1)
+
+
+def _unit_data(task: Task, unit: Unit, floats: list[PausedForward], quantized: Arguments) -> UnitData:
+    """The float unit's inputs and outputs beside the quantized network's arguments; moves the float passes behind the unit."""
+    has_inner = unit.kind != "layer" and settings_of(unit, task.settings).layer_weight > 0
     inner = [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]] if has_inner else []
-    quantized_calls = [waiting.call() for waiting in quantized_passes]
-    float_calls = [waiting.call() for waiting in float_passes]
+    arguments = Arguments.joined([waiting.arguments() for waiting in floats])
     targets, layers = [], []
-    with listening(float_module, inner) as outputs:
-        for waiting in float_passes:
+    with listening(task.float_unet.get_submodule(unit.name), inner) as outputs:
+        for waiting in floats:
             targets.append(waiting.run_unit())
             layers.append(dict(outputs))
-    return UnitData(
-        quantized_inputs=tuple(torch.cat(parts) for parts in zip(*(call.inputs for call in quantized_calls), strict=True)),
-        float_inputs=tuple(torch.cat(parts) for parts in zip(*(call.inputs for call in float_calls), strict=True)),
-        target=torch.cat(targets),
-        layer_targets={name: torch.cat([batch[name] for batch in layers]) for name in inner},
-    )
+            waiting.next_unit()
+    layer_targets = {name: torch.cat([batch[name] for batch in layers]) for name in inner}
+    return UnitData(quantized, arguments.tensors[arguments.main], torch.cat(targets), layer_targets, task.held_out)

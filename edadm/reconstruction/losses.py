@@ -1,9 +1,14 @@
-"""Reconstruction errors (method, 4.3)."""
+"""Reconstruction errors (method, 4.3) and AdaRound's regulariser."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from edadm.quant.rounding import soft_rounding
 
 
 def squared_error(a: Float[Tensor, "n c *rest"], b: Float[Tensor, "n c *rest"]) -> Float[Tensor, ""]:
@@ -11,20 +16,7 @@ def squared_error(a: Float[Tensor, "n c *rest"], b: Float[Tensor, "n c *rest"]) 
     return (a - b).square().sum(1).mean()
 
 
-def reconstruction_error(
-    output: Tensor, target: Tensor, layer_outputs: list[Tensor], layer_targets: list[Tensor], layer_weight: float
-) -> Float[Tensor, ""]:
-    """FBR's objective: the unit's error plus gamma times the sum of its inner layers' errors (EDA-DM, FBR).
-
-    Args:
-        output: the quantized unit's output.
-        target: the float unit's output.
-        layer_outputs: outputs of the quantized unit's inner layers.
-        layer_targets: outputs of the float unit's inner layers.
-        layer_weight: gamma, at least 0.
-    """
-    error = squared_error(output, target)
-    if layer_weight == 0:
-        return error
-    inner = [squared_error(a, b) for a, b in zip(layer_outputs, layer_targets, strict=True)]
-    return error + layer_weight * sum(inner)
+def indecision(alphas: Sequence[Tensor], exponent: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """How far rounding is from whole numbers: the sum of 1 - |2 h(alpha) - 1|^exponent (AdaRound, arXiv 2004.10568, eq. 24)."""
+    distances = [1 - (2 * soft_rounding(alpha) - 1).abs().pow(exponent) for alpha in alphas]
+    return torch.stack([distance.sum() for distance in distances]).sum()

@@ -18,17 +18,25 @@ from edadm.reconstruction.engine import UnitReport
 
 
 class FolderShelf:
-    """One safetensors file per finished unit, written whole or not at all."""
+    """One safetensors file per finished unit, written whole or not at all.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        folder: where units are put, and looked for first.
+        others: folders of other jobs, where units are looked for, too.
+    """
 
-    def _file(self, index: int, unit: Unit) -> Path:
-        return self.folder / f"{index:03d}_{unit.name}.safetensors"
+    def __init__(self, folder: Path, *others: Path):
+        self.folder, self.others = folder, others
+
+    @staticmethod
+    def _name(index: int, unit: Unit) -> str:
+        return f"{index:03d}_{unit.name}.safetensors"
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
         """A unit that was finished before, if it was."""
-        if not (path := self._file(index, unit)).exists():
+        candidates = [folder / self._name(index, unit) for folder in (self.folder, *self.others)]
+        path = next((candidate for candidate in candidates if candidate.exists()), None)
+        if path is None:
             return None
         with safe_open(path, "pt") as file:
             report = UnitReport(**json.loads(file.metadata()["report"]))
@@ -40,7 +48,7 @@ class FolderShelf:
         """Keeps a finished unit."""
         tensors = {f"codes:{name}": codes for name, codes in finished.codes.items()}
         tensors |= {f"scales:{name}": scale for name, scale in finished.scales.items()}
-        with writing(self._file(index, unit)) as partial:
+        with writing(self.folder / self._name(index, unit)) as partial:
             report = json.dumps(dataclasses.asdict(finished.report))
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, {"report": report})
 
@@ -52,4 +60,6 @@ def write_losses(path: Path, reports: Sequence[tuple[Unit, UnitReport]]) -> None
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["unit", "kind", "layers", *fields])
         for unit, report in reports:
-            table.writerow([unit.name, unit.kind, len(unit.layers), *(repr(getattr(report, field)) for field in fields)])
+            table.writerow(
+                [unit.name, unit.kind, len(unit.layers), *("" if (v := getattr(report, f)) is None else repr(v) for f in fields)]
+            )

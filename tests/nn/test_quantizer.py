@@ -7,7 +7,7 @@ import torch
 
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.affine import dequantize, quantize
-from edadm.sampling.noise import keyed_generator
+from edadm.quant.streams import Stream
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -69,28 +69,31 @@ def test_a_grid_of_another_shape_is_refused() -> None:
         Quantizer(4).set_grid(torch.ones(3), torch.zeros(3))
 
 
+def stream(step: int) -> Stream:
+    return Stream.of("drop", step=torch.tensor(step, dtype=torch.int32))
+
+
 def test_dropping_leaves_about_the_given_share_of_elements_unquantized() -> None:
     quantizer, x = Quantizer(2), normal(100, 100)
     quantizer.set_grid(torch.tensor([0.5]), torch.tensor([2.0]))
     exact = quantizer(x)
-    quantizer.drop(0.3, keyed_generator(0))
+    quantizer.drop(0.3, stream(0))
     mixed = quantizer(x)
     spared = mixed == x
     assert 0.28 < spared.float().mean().item() < 0.32
     assert torch.equal(mixed[~spared], exact[~spared])
-    quantizer.drop(0.0, keyed_generator(0))
+    quantizer.drop(0.0, None)
     assert torch.equal(quantizer(x), exact)
 
 
-def test_dropping_draws_from_the_generator_alone() -> None:
+def test_dropping_draws_from_the_stream_alone_and_differs_from_step_to_step() -> None:
     quantizer, x = Quantizer(2), normal(10, 10)
-    masks = []
-    for _ in range(2):
-        quantizer.drop(0.5, keyed_generator("drop"))
-        masks.append((quantizer(x), quantizer(x)))
-    assert torch.equal(masks[0][0], masks[1][0])
-    assert torch.equal(masks[0][1], masks[1][1])
-    assert not torch.equal(masks[0][0], masks[0][1])
+    results = []
+    for step in (0, 0, 1):
+        quantizer.drop(0.5, stream(step))
+        results.append(quantizer(x))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("zero_points", [[8.0, 8.0], [8.0, 0.0]])

@@ -71,15 +71,16 @@ def test_interleaved_passes_do_not_disturb_each_other(
         assert all(torch.equal(outputs[name], expected[name]) for name in names)
 
 
-def test_the_call_holds_the_tensor_inputs_of_the_unit(pausing: PausingNetwork, names: list[str], calibration: Calibration) -> None:
+def test_the_arguments_are_those_of_the_unit(pausing: PausingNetwork, names: list[str], calibration: Calibration) -> None:
     waiting, calls = pausing.start(*calibration), {}
     for name in names:
-        calls[name] = waiting.call().inputs
+        calls[name] = waiting.arguments()
         waiting.run_unit()
         waiting.next_unit()
-    assert torch.equal(calls["conv_in"][0], calibration[0])
-    assert [x.shape for x in calls["mid_block.resnets.0"]] == [(8, 32, 8, 8), (8, 64)]
-    assert [x.shape for x in calls["mid_block.attentions.0"]] == [(8, 32, 8, 8)]
+    assert torch.equal(calls["conv_in"].tensors[0], calibration[0])
+    assert [(key, x.shape) for key, x in calls["mid_block.resnets.0"].tensors.items()] == [(0, (8, 32, 8, 8)), (1, (8, 64))]
+    assert calls["mid_block.attentions.0"].tensors[0].shape == (8, 32, 8, 8)
+    assert calls["mid_block.attentions.0"].main == 0
 
 
 def test_a_waiting_pass_meets_changes_made_to_a_module(
@@ -111,7 +112,7 @@ def test_a_unit_can_be_called_while_passes_wait_without_disturbing_them(
 ) -> None:
     waiting = pausing.start(*calibration)
     module = float_unet.get_submodule(names[0])
-    inputs = waiting.call().inputs
+    inputs = list(waiting.arguments().tensors.values())
     own = module(*(2 * x for x in inputs))
     assert torch.equal(waiting.run_unit(), module(*inputs))
     assert not torch.equal(own, module(*inputs))

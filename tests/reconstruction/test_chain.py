@@ -15,8 +15,9 @@ from edadm.deploy.checkpoint import quantized_copy, set_grids
 from edadm.models.units import Unit, trace_units
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.reconstruction import chain
-from edadm.reconstruction.chain import FinishedUnit, settings_of
-from edadm.reconstruction.engine import UnitData, UnitReport, learn_unit, unit_error
+from edadm.reconstruction.chain import FinishedUnit, Task, settings_of
+from edadm.reconstruction.data import Arguments, UnitData
+from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.shelf import FolderShelf
 
@@ -40,9 +41,18 @@ class Shelf:
 
 
 def learned(
-    float_unet: UNet2DModel, unet: nn.Module, calibration: Calibration, settings: Reconstruction, shelf: Shelf | FolderShelf
+    float_unet: UNet2DModel,
+    unet: nn.Module,
+    calibration: Calibration,
+    settings: Reconstruction,
+    shelf: Shelf | FolderShelf,
+    on_unit: Callable[[int], None] = lambda units: None,
+    held_out: int = 0,
 ) -> Reports:
-    return METHODS["fbr"](float_unet, unet, *calibration, settings, shelf, lambda units: None)
+    method = METHODS[settings.method]
+    task = Task(float_unet, unet, trace_units(float_unet, method.by_layer), calibration, held_out, settings, shelf, on_unit)
+    method.learn(task)
+    return task.reports
 
 
 def state(unet: nn.Module) -> dict[str, Tensor]:
@@ -113,7 +123,7 @@ def test_a_run_killed_in_the_middle_goes_on_exactly(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        METHODS["fbr"](float_unet, gridded(), *calibration, settings, shelf, killed)
+        learned(float_unet, gridded(), calibration, settings, shelf, killed)
     assert len(list(tmp_path.iterdir())) == 4
     unet = gridded()
     learned(float_unet, unet, calibration, settings, shelf)
@@ -148,7 +158,7 @@ def test_without_reconstruction_every_weight_is_rounded_to_nearest(
     float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
 ) -> None:
     unet, fresh, shelf = gridded(), gridded(), Shelf()
-    assert METHODS["none"](float_unet, unet, *calibration, settings, shelf, lambda units: None) == []
+    assert learned(float_unet, unet, calibration, settings.model_copy(update={"method": "none"}), shelf) == []
     assert shelf.kept == {}
     for name, layer in quantized_layers(unet).items():
         assert layer.codes is not None
@@ -171,7 +181,7 @@ def test_the_reported_error_after_learning_is_that_of_the_finished_unit_in_its_p
         unet(*calibration)
         target = float_unet(*calibration).sample
     handle.remove()
-    error = unit_error(unet.get_submodule("conv_out"), UnitData((inputs[0],), (inputs[0],), target, {}), 8)
+    error, _ = unit_errors(unet.get_submodule("conv_out"), UnitData(Arguments({0: inputs[0]}), inputs[0], target, {}), 8)
     assert reports[-1][1].after == pytest.approx(error, rel=1e-3)
 
 
@@ -199,9 +209,8 @@ def test_units_learn_from_both_networks_and_from_all_but_the_last_inner_layer_an
     assert set(seen["mid_block.attentions.0"].layer_targets) == {"to_q", "to_k", "to_v"}
     assert seen["conv_out"].layer_targets == {}
     assert torch.equal(seen["conv_out"].target, float_unet(*calibration).sample)
-    assert torch.equal(seen["conv_in"].float_inputs[0], calibration[0])
+    assert torch.equal(seen["conv_in"].float_main, calibration[0])
     middle = seen["mid_block.resnets.0"]
-    assert [x.shape for x in middle.quantized_inputs] == [x.shape for x in middle.float_inputs]
-    difference = (middle.quantized_inputs[0] - middle.float_inputs[0]).abs().mean() / middle.float_inputs[0].std()
+    difference = (middle.quantized.tensors[0] - middle.float_main).abs().mean() / middle.float_main.std()
     assert 1e-3 < difference < 0.5
     assert same(dict(float_unet.state_dict()), before)

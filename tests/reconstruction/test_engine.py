@@ -10,14 +10,22 @@ from torch import nn
 
 from edadm.config.schema import Reconstruction
 from edadm.nn.surgery import activation_quantizers, quantized_layers
-from edadm.reconstruction.engine import UnitReport, learn_unit, learning, listening, unit_error
+from edadm.reconstruction.data import Arguments, UnitData, listening
+from edadm.reconstruction.descent import learning
+from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.losses import squared_error
-from edadm.sampling.noise import keyed_generator
 
-from .toys import KINDS, float_block, inner_layers, quantized_block, unit_data
+from .toys import KINDS, float_block, fresh_stream, inner_layers, quantized_block, unit_data
 
 FBR = Reconstruction(iterations=80, batch_size=8, weight_lr=0.05, scale_lr=1e-4, layer_weight=0.8)
 SHORT = FBR.model_copy(update={"iterations": 5})
+
+
+def unit_error(unit: nn.Module, data: UnitData, batch_size: int) -> float:
+    """Over all rows, none of them held out."""
+    error, held_out = unit_errors(unit, data, batch_size)
+    assert held_out is None
+    return error
 
 
 def nearest_error(block: nn.Module, kind: str, seed: int) -> float:
@@ -35,7 +43,7 @@ def held_out(kind: str, seed: int, gamma: float) -> tuple[float, float, UnitRepo
     data = unit_data(kind, block, 32, 1)
     unit = quantized_block(block, data)
     settings = FBR.model_copy(update={"layer_weight": gamma})
-    report = learn_unit(unit, data, settings, keyed_generator("toy"))
+    report = learn_unit(unit, data, settings, fresh_stream("toy"))
     return nearest_error(block, kind, seed), unit_error(unit, unit_data(kind, block, 64, 2), 64), report
 
 
@@ -63,8 +71,8 @@ def test_every_inner_error_has_a_gradient_for_its_own_rounding(kind: str) -> Non
     unit = quantized_block(block, data)
     names = inner_layers(kind, block)
     assert len(names) == {"plain": 2, "shortcut": 3, "attention": 3}[kind]
-    with learning(unit, SHORT, keyed_generator(0)), listening(unit, names) as outputs:
-        unit(*data.quantized_inputs)
+    with learning(unit, SHORT, fresh_stream(0)), listening(unit, names) as outputs:
+        data.quantized.call(unit)
         for name in names:
             layer = quantized_layers(unit)[name]
             assert layer.alpha is not None
@@ -79,7 +87,7 @@ def test_learning_is_the_same_for_the_same_generator(kind: str) -> None:
     results = []
     for key in ("one", "one", "other"):
         unit = quantized_block(block, data)
-        report = learn_unit(unit, data, SHORT, keyed_generator(key))
+        report = learn_unit(unit, data, SHORT, fresh_stream(key))
         scales = [quantizer.scale for quantizer in activation_quantizers(unit).values()]
         results.append((report, scales))
     assert results[0][0] == results[1][0]
@@ -91,7 +99,7 @@ def test_afterwards_nothing_learns_or_drops_any_more() -> None:
     block = float_block("shortcut")
     data = unit_data("shortcut", block, 8, 1)
     unit, steps = quantized_block(block, data), []
-    report = learn_unit(unit, data, SHORT, keyed_generator(0), lambda: steps.append(1))
+    report = learn_unit(unit, data, SHORT, fresh_stream(0), lambda: steps.append(1))
     assert len(steps) == SHORT.iterations
     for layer in quantized_layers(unit).values():
         assert layer.alpha is None
@@ -101,13 +109,13 @@ def test_afterwards_nothing_learns_or_drops_any_more() -> None:
         assert not quantizer.scale.requires_grad
         assert (quantizer.scale > 0).all()
     assert unit_error(unit, data, 8) == unit_error(unit, data, 8) == report.after
-    assert not unit(*data.quantized_inputs).requires_grad
+    assert not data.quantized.call(unit).requires_grad
 
 
 def test_the_report_begins_with_rounding_to_nearest() -> None:
     block = float_block("shortcut")
     data = unit_data("shortcut", block, 8, 1)
-    report = learn_unit(quantized_block(block, data), data, SHORT, keyed_generator(0))
+    report = learn_unit(quantized_block(block, data), data, SHORT, fresh_stream(0))
     unit = quantized_block(block, data)
     for layer in quantized_layers(unit).values():
         layer.set_codes(layer.nearest_codes())
@@ -118,7 +126,7 @@ def test_a_learning_rate_larger_than_the_step_sizes_leaves_them_positive() -> No
     block = float_block("attention")
     data = unit_data("attention", block, 8, 1)
     unit = quantized_block(block, data)
-    learn_unit(unit, data, SHORT.model_copy(update={"scale_lr": 10.0}), keyed_generator(0))
+    learn_unit(unit, data, SHORT.model_copy(update={"scale_lr": 10.0}), fresh_stream(0))
     assert all((quantizer.scale > 0).all() for quantizer in activation_quantizers(unit).values())
 
 
@@ -132,9 +140,10 @@ def test_the_error_of_uneven_batches_is_the_error_of_all_rows() -> None:
 def test_listening_ends_with_its_context() -> None:
     block = float_block("plain")
     data = unit_data("plain", block, 2, 1)
+    arguments = Arguments({**data.quantized.tensors, 0: data.float_main})
     with listening(block, ["conv1"]) as outputs:
-        block(*data.float_inputs)
+        arguments.call(block)
     heard = outputs.pop("conv1")
-    block(*data.float_inputs)
+    arguments.call(block)
     assert outputs == {}
     assert torch.equal(heard, data.layer_targets["conv1"])

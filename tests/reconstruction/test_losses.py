@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
+import math
+
 import torch
 
-from edadm.reconstruction.losses import reconstruction_error, squared_error
+from edadm.reconstruction.losses import indecision, squared_error
 
 
 def test_the_error_sums_over_channels_and_averages_over_the_rest() -> None:
@@ -16,18 +17,19 @@ def test_the_error_sums_over_channels_and_averages_over_the_rest() -> None:
     assert squared_error(a, b).item() == 3 * 4 / 2
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.8, 3.0])
-def test_the_objective_adds_gamma_times_the_inner_errors(gamma: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    output, target, first, second = (torch.randn(2, 3, 4, generator=generator) for _ in range(4))
-    loss = reconstruction_error(output, target, [first, second], [second, target], gamma)
-    expected = squared_error(output, target) + gamma * (squared_error(first, second) + squared_error(second, target))
-    torch.testing.assert_close(loss, expected)
+def test_rounding_that_is_decided_costs_nothing_and_the_middle_costs_one() -> None:
+    decided, middle = torch.tensor([-20.0, 20.0]), torch.zeros(3)
+    assert indecision([decided], torch.tensor(4.0)).item() == 0
+    assert math.isclose(indecision([decided, middle], torch.tensor(4.0)).item(), 3.0, rel_tol=1e-6)
 
 
-def test_without_gamma_inner_outputs_get_no_gradient() -> None:
-    inner = torch.ones(1, 2, requires_grad=True)
-    output = torch.ones(1, 2, requires_grad=True)
-    reconstruction_error(output, torch.zeros(1, 2), [inner], [torch.zeros(1, 2)], 0.0).backward()
-    assert inner.grad is None
-    assert output.grad is not None
+def test_a_large_exponent_punishes_nearly_everything_undecided() -> None:
+    alpha = torch.linspace(-3, 3, 101)
+    assert indecision([alpha], torch.tensor(20.0)) > 1.3 * indecision([alpha], torch.tensor(2.0))
+
+
+def test_the_regulariser_pushes_rounding_apart() -> None:
+    alpha = torch.tensor([-0.5, 0.5], requires_grad=True)
+    (gradient,) = torch.autograd.grad(indecision([alpha], torch.tensor(2.0)), alpha)
+    assert gradient[0] > 0
+    assert gradient[1] < 0

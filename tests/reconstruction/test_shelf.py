@@ -13,7 +13,7 @@ from edadm.reconstruction.engine import UnitReport
 from edadm.reconstruction.shelf import FolderShelf, write_losses
 
 UNIT = Unit("up_blocks.0.resnets.1", "res_block", ("a", "b", "c"))
-REPORT = UnitReport(before=0.1 + 0.2, soft=1e-17, after=2 / 3, flipped=0.25, scale_drift=0.0)
+REPORT = UnitReport(0.1 + 0.2, 1e-17, 2 / 3, held_out_before=None, held_out_after=1 / 7, flipped=0.25, scale_drift=0.0)
 
 
 def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
@@ -37,6 +37,16 @@ def test_an_absent_unit_is_absent(tmp_path: Path) -> None:
     assert shelf.get(3, Unit("conv_out", "layer", ("conv_out",))) is None
 
 
+def test_units_of_other_jobs_are_found_too(tmp_path: Path) -> None:
+    finished = FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, REPORT)
+    FolderShelf(tmp_path / "part").put(3, UNIT, finished)
+    shelf = FolderShelf(tmp_path / "own", tmp_path / "none", tmp_path / "part")
+    found = shelf.get(3, UNIT)
+    assert found is not None
+    assert found.report == REPORT
+    assert shelf.get(4, UNIT) is None
+
+
 def test_a_half_written_unit_does_not_count(tmp_path: Path) -> None:
     (tmp_path / ".003_up_blocks.0.resnets.1.safetensors.partial").write_bytes(b"half")
     assert FolderShelf(tmp_path).get(3, UNIT) is None
@@ -50,3 +60,5 @@ def test_the_table_of_losses_has_a_row_per_unit_with_exact_numbers(tmp_path: Pat
     assert [row["layers"] for row in rows] == ["3", "1"]
     assert float(rows[0]["before"]) == REPORT.before
     assert float(rows[0]["soft"]) == REPORT.soft
+    assert rows[0]["held_out_before"] == ""
+    assert float(rows[0]["held_out_after"]) == REPORT.held_out_after

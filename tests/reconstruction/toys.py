@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from edadm.config.schema import Bits
 from edadm.models.units import _layers
 from edadm.nn.surgery import quantize_unet, quantized_layers
-from edadm.reconstruction.engine import UnitData, listening
+from edadm.quant.streams import Stream
+from edadm.reconstruction.data import Arguments, UnitData, listening
 from edadm.reconstruction.observe import observing, set_weight_grid
 
 from ..conftest import reinitialise
@@ -36,6 +37,11 @@ def float_block(kind: str, seed: int = 0) -> nn.Module:
     return block.eval().requires_grad_(False)
 
 
+def fresh_stream(*key: int | str) -> Stream:
+    """A stream before its first step."""
+    return Stream.of(*key, step=torch.zeros((), dtype=torch.int32))
+
+
 def inner_layers(kind: str, block: nn.Module) -> list[str]:
     """The layers whose errors FBR adds: all but the last registered."""
     if kind == "layer":
@@ -53,13 +59,13 @@ def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(16, 4, generator=torch.Generator().manual_seed(77)) / 2
     factors = F.interpolate(torch.randn(rows, 4, 3, 3, generator=generator), scale_factor=2, mode="bilinear")
-    x = torch.einsum("cf,nfhw->nchw", mixing, factors) + 0.3
+    x = (torch.einsum("cf,nfhw->nchw", mixing, factors) + 0.3).contiguous()
     embedding = torch.randn(rows, 2, generator=generator) @ torch.randn(2, 32, generator=torch.Generator().manual_seed(78))
     others: tuple[Tensor, ...] = (embedding,) if kind in ("plain", "shortcut") else ()
     with listening(block, inner_layers(kind, block)) as outputs:
         target = block(x, *others)
     noisy = x + 0.02 * torch.randn(x.shape, generator=generator)
-    return UnitData((noisy, *others), (x, *others), target, dict(outputs))
+    return UnitData(Arguments(dict(enumerate((noisy, *others)))), x, target, dict(outputs))
 
 
 def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3) -> nn.Module:
@@ -70,5 +76,5 @@ def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3) -> n
     for layer in quantized_layers(quantized).values():
         set_weight_grid(layer)
     with observing(quantized, bits), torch.no_grad():
-        quantized(*data.quantized_inputs)
+        data.quantized.call(quantized)
     return quantized

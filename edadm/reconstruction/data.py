@@ -1,0 +1,85 @@
+"""What a unit is called with, and what it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Arguments:
+    """Arguments of a unit's module, by position or by name: tensors, whose axis 0 counts rows, and everything else."""
+
+    tensors: dict[int | str, Tensor]
+    others: dict[int | str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """From those of one call."""
+        named: dict[int | str, Any] = dict(enumerate(args)) | dict(kwargs)
+        tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+        return cls(tensors, {key: value for key, value in named.items() if key not in tensors})
+
+    @classmethod
+    def joined(cls, batches: Sequence[Arguments]) -> Arguments:
+        """The rows of several calls in one."""
+        return cls({key: torch.cat([batch.tensors[key] for batch in batches]) for key in batches[0].tensors}, batches[0].others)
+
+    def rows(self, rows: slice | Tensor) -> Arguments:
+        """Some rows of every tensor."""
+        return Arguments({key: tensor[rows] for key, tensor in self.tensors.items()}, self.others)
+
+    @property
+    def main(self) -> int | str:
+        """The argument that carries the main path: the first one."""
+        return next(iter(self.tensors))
+
+    def call(self, unit: nn.Module) -> Tensor:
+        """The unit's output."""
+        named = self.tensors | self.others
+        positions = sorted(key for key in named if isinstance(key, int))
+        output = unit(*(named[position] for position in positions), **{k: v for k, v in named.items() if isinstance(k, str)})
+        return output[0] if isinstance(output, tuple) else output
+
+
+@dataclass
+class UnitData:
+    """What one unit learns from; rows are calibration samples.
+
+    Attributes:
+        quantized: arguments when all units before it are quantized.
+        float_main: the main-path argument in the float network.
+        target: output of the float unit on its float arguments.
+        layer_targets: outputs of the float unit's inner layers, by name within the unit.
+        held_out: so many rows at the end are not learned from.
+    """
+
+    quantized: Arguments
+    float_main: Tensor
+    target: Tensor
+    layer_targets: dict[str, Tensor]
+    held_out: int = 0
+
+    @property
+    def learned(self) -> int:
+        """Number of rows that are learned from."""
+        return len(self.target) - self.held_out
+
+
+@contextmanager
+def listening(unit: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collects the outputs of the unit's layers `names` at every forward inside the context; '' is the unit itself."""
+    outputs: dict[str, Tensor] = {}
+    handles = [
+        unit.get_submodule(name).register_forward_hook(lambda _, inputs, output, n=name: outputs.__setitem__(n, output)) for name in names
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,48 @@
+"""The engine learns what a page of plain fp64 code learns from the same random streams."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from edadm.config.schema import Reconstruction
+from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.reconstruction.data import UnitData
+from edadm.reconstruction.descent import Descent, learning
+
+from .plain import learn_plainly
+from .toys import KINDS, float_block, fresh_stream, quantized_block, unit_data
+
+SETTINGS = Reconstruction(iterations=12, batch_size=6, weight_lr=0.05, scale_lr=1e-4, layer_weight=0.8)
+
+
+def as_double(data: UnitData) -> UnitData:
+    data = copy.deepcopy(data)
+    data.quantized.tensors = {key: tensor.double() for key, tensor in data.quantized.tensors.items()}
+    data.float_main, data.target = data.float_main.double(), data.target.double()
+    data.layer_targets = {name: target.double() for name, target in data.layer_targets.items()}
+    return data
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+def test_losses_step_sizes_and_roundings_are_those_of_plain_code(kind: str, precision: torch.dtype) -> None:
+    block = float_block(kind)
+    data = unit_data(kind, block, 16, 1)
+    expected = learn_plainly(quantized_block(block, data), data, SETTINGS, fresh_stream("same"))
+    unit, data = quantized_block(block, data).to(precision), as_double(data) if precision == torch.float64 else data
+    with learning(unit, SETTINGS, stream := fresh_stream("same")) as (alphas, sizes):
+        descent = Descent(unit, data, SETTINGS, alphas, sizes, stream)
+        for _ in range(SETTINGS.iterations):
+            descent.iterate()
+    exact = precision == torch.float64
+    losses = torch.tensor(expected.losses)
+    torch.testing.assert_close(descent.losses.double(), losses.double(), rtol=1e-5 if exact else 1e-2, atol=1e-7 if exact else 1e-4)
+    for name, quantizer in activation_quantizers(unit).items():
+        torch.testing.assert_close(quantizer.scale.double(), expected.step_sizes[name], rtol=1e-5 if exact else 1e-2, atol=0)
+    for name, layer in quantized_layers(unit).items():
+        layer.harden()
+        different = (layer.codes != expected.roundings[name]).double().mean().item()
+        assert different == 0 if exact else different < 0.005, name
