@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from jaxtyping import Float, Int
+
+
+def keyed_generator(*key: int | str) -> np.random.Generator:
+    """A generator whose stream is a function of the key alone, e.g. `(seed, "random")`."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def apportion(shares: Float[np.ndarray, " steps"], total: int) -> Int[np.ndarray, " steps"]:
@@ -32,3 +40,14 @@ def assign_steps(counts: Int[np.ndarray, " steps"], seed: int) -> Int[np.ndarray
     """For each trajectory the step whose state it contributes: a random order of the counted steps (method, 2.5)."""
     steps = np.repeat(np.arange(len(counts)), counts)
     return np.random.default_rng(seed).permutation(steps)
+
+
+def held_out_counts(counts: Int[np.ndarray, " steps"], total: int) -> Int[np.ndarray, " steps"]:
+    """A smaller or larger allocation with the shares of `counts`: `total` evenly spaced quantiles of its samples.
+
+    Every step is within one sample of its share. `apportion` would not do: where most shares round to the same number, it
+    takes all that is too much from the cleanest steps, and held-out rows are few.
+    """
+    bounds = np.cumsum(counts)
+    quantiles = (np.arange(total) + 0.5) / max(total, 1) * bounds[-1]
+    return np.bincount(np.searchsorted(bounds, quantiles, side="right"), minlength=len(counts))

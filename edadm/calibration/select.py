@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
-from edadm.calibration.allocate import assign_steps
+from edadm.calibration.allocate import assign_steps, held_out_counts
 from edadm.calibration.base import Allocation, StepStatistics, Store
-from edadm.calibration.baselines import uniform
+from edadm.calibration.normal import normal
+from edadm.calibration.random import random
 from edadm.calibration.tdac import tdac
+from edadm.calibration.uniform import uniform
 from edadm.config.schema import Calibration
 from edadm.errors import EdadmError
 
-SELECTORS: dict[str, Callable[[StepStatistics, Calibration], Allocation]] = {"tdac": tdac, "uniform": uniform}
+SELECTORS: dict[str, Callable[[StepStatistics, Calibration], Allocation]] = {
+    "normal": normal,
+    "random": random,
+    "tdac": tdac,
+    "uniform": uniform,
+}
 
 
 def statistics_of(groups: Sequence[Store]) -> StepStatistics:
@@ -24,7 +32,10 @@ def statistics_of(groups: Sequence[Store]) -> StepStatistics:
 
 
 def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np.ndarray], Allocation]:
-    """One state of each of the first `settings.size` trajectories: latents (n, c, h, w), timesteps and steps (n,).
+    """One state of each of the first trajectories: latents (n, c, h, w), timesteps and steps (n,).
+
+    The first `settings.size` trajectories give the calibration set. The `settings.held_out` after them give rows that nothing
+    learns from, with the same shares of steps, as `held_out_latents`, `held_out_timesteps` and `held_out_steps`; absent if 0.
 
     Args:
         groups: trajectory stores of consecutive shards, as in `edadm.sampling.trajectory`.
@@ -33,15 +44,24 @@ def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np
         EdadmError: fewer trajectories were recorded than are asked for.
     """
     recorded = sum(group["latents"].shape[0] for group in groups)
-    if settings.size > recorded:
-        raise EdadmError(f"calibration size {settings.size} exceeds the {recorded} recorded trajectories; lower `size` or record more")
+    if settings.size + settings.held_out > recorded:
+        asked = f"calibration size {settings.size}" + (f" with {settings.held_out} held-out rows" if settings.held_out else "")
+        lower = "`size` or `held_out`" if settings.held_out else "`size`"
+        raise EdadmError(f"{asked} exceeds the {recorded} recorded trajectories; lower {lower} or record more")
     allocation = SELECTORS[settings.selector](statistics_of(groups), settings)
-    steps = assign_steps(allocation.counts, settings.seed)
+    chosen = _states(groups, 0, assign_steps(allocation.counts, settings.seed))
+    if settings.held_out:
+        steps = assign_steps(held_out_counts(allocation.counts, settings.held_out), settings.seed)
+        chosen |= {f"held_out_{name}": array for name, array in _states(groups, settings.size, steps).items()}
+    return chosen, allocation
+
+
+def _states(groups: Sequence[Store], start: int, steps: Int[np.ndarray, " n"]) -> dict[str, np.ndarray]:
+    """The state at `steps[k]` of trajectory `start + k`, for each k."""
     latents, first = [], 0
     for group in groups:
         array = group["latents"]
-        chosen = steps[first : first + array.shape[0]]
-        latents += [array[run, step] for run, step in enumerate(chosen)]
+        runs = range(max(start, first), min(start + len(steps), first + array.shape[0]))
+        latents += [array[run - first, steps[run - start]] for run in runs]
         first += array.shape[0]
-    timesteps = np.asarray(groups[0]["timesteps"][:])[steps]
-    return {"latents": np.stack(latents), "timesteps": timesteps, "steps": steps}, allocation
+    return {"latents": np.stack(latents), "timesteps": np.asarray(groups[0]["timesteps"][:])[steps], "steps": steps}

@@ -28,10 +28,13 @@ def normalised(scores: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps
 
 
 def tdac(statistics: StepStatistics, settings: Calibration) -> Allocation:
-    """Samples in proportion to D' + lambda V', both normalised over steps; equally many where that is zero throughout."""
+    """Samples in proportion to D' + lambda V', both normalised over steps; equally many where that is zero throughout.
+
+    Its ablations are settings: density alone is `lambda: 0`, variety alone `density_weight: 0`.
+    """
     dense = normalised(density(statistics.distance, settings.radius))
     varied = normalised(variety(statistics.dissimilarity))
-    weight = dense + settings.lambda_ * varied
+    weight = settings.density_weight * dense + settings.lambda_ * varied
     if not weight.any():
         weight = np.ones_like(weight)
     counts = apportion(weight / weight.sum(), settings.size)

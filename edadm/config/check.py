@@ -68,10 +68,21 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     found = [sentence for kind, preset in zip(_KINDS, names, strict=True) for sentence in _missing(kind, preset, getattr(config, kind))]
     if found or run.model not in config.models:
         return found
-    calibration, recorded = config.calibrations[names[0]], config.models[run.model].trajectories
-    if calibration.size > recorded.count:
+    return _of_calibration(run, names[0], config)
+
+
+def _of_calibration(run: Run, name: str, config: Config) -> list[str]:
+    calibration, recorded, steps = config.calibrations[name], config.models[run.model].trajectories, config.models[run.model].sampler.steps
+    found = []
+    if calibration.size + calibration.held_out > recorded.count:
+        held_out = f" with {calibration.held_out} held-out rows" if calibration.held_out else ""
         found.append(
-            f"calibrations.{names[0]}: calibration size {calibration.size} exceeds the {recorded.count} recorded trajectories; "
-            f"lower calibrations.{names[0]}.size or raise models.{run.model}.trajectories.count"
+            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the {recorded.count} recorded trajectories; "
+            f"lower calibrations.{name}.size or raise models.{run.model}.trajectories.count"
+        )
+    if calibration.selector == "uniform" and calibration.every > steps:
+        found.append(
+            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of models.{run.model}.sampler; "
+            f"lower calibrations.{name}.every"
         )
     return found

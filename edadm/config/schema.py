@@ -75,10 +75,13 @@ class Model(Strict):
 class Calibration(Strict):
     """Which (x_t, t) the quantizers see."""
 
-    selector: Literal["tdac", "uniform"] = "tdac"
+    selector: Literal["normal", "random", "tdac", "uniform"] = "tdac"
     size: Count = Field(1024, description="calibration samples")
+    held_out: int = Field(0, ge=0, description="further samples that nothing learns from, to report unit errors on")
+    density_weight: float = Field(1.0, ge=0, description="weight of density (TDAC); 0 leaves variety alone")
     lambda_: float = Field(1.2, ge=0, alias="lambda", description="weight of variety against density (TDAC)")
     radius: float = Field(3.0, gt=0, description="mean squared feature distance of neighbouring steps (TDAC)")
+    every: Count = Field(1, description="k of every k-th sampler step (uniform; Q-Diffusion's 20 of 100 steps are 5)")
     seed: int = 1234
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edadm.calibration.allocate import apportion, assign_steps
+from edadm.calibration.allocate import apportion, assign_steps, held_out_counts, keyed_generator
 
 weights = st.lists(st.floats(0, 1e3), min_size=1, max_size=60).filter(lambda w: sum(w) > 1e-6)
 
@@ -58,3 +58,23 @@ def test_the_assignment_is_shuffled_by_its_seed() -> None:
     assert first.tolist() == again.tolist()
     assert first.tolist() != other.tolist()
     assert first.tolist() != sorted(first.tolist())
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60).filter(any), st.integers(0, 200))
+def test_held_out_rows_follow_the_allocation_to_within_one_sample_a_step(counts: list[int], total: int) -> None:
+    found = held_out_counts(np.asarray(counts), total)
+    assert found.sum() == total
+    assert len(found) == len(counts)
+    np.testing.assert_array_less(np.abs(found - total * np.asarray(counts) / sum(counts)), 1 + 1e-9)
+    assert not found[np.asarray(counts) == 0].any()
+
+
+def test_few_held_out_rows_of_many_steps_come_from_the_whole_trajectory() -> None:
+    assert np.flatnonzero(held_out_counts(np.full(100, 10), 4)).tolist() == [12, 37, 62, 87]
+    assert held_out_counts(np.array([3, 0, 5]), 8).tolist() == [3, 0, 5]
+
+
+def test_streams_are_known_by_their_key() -> None:
+    draws = [keyed_generator(*key).random() for key in ((1, "a"), (1, "a"), (1, "b"), (2, "a"))]
+    assert draws[0] == draws[1]
+    assert len(set(draws)) == 3

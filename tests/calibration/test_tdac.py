@@ -8,18 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edadm.calibration.base import StepStatistics
-from edadm.calibration.baselines import uniform
 from edadm.calibration.tdac import density, normalised, tdac, variety
+from edadm.config.load import load_config
 from edadm.config.schema import Calibration
 
-
-def statistics(seed: int, steps: int = 12) -> StepStatistics:
-    """Steps as points on a random walk."""
-    generator = np.random.default_rng(seed)
-    points = np.cumsum(generator.normal(size=(steps, 3)), axis=0)
-    distance = np.square(points[:, None] - points[None]).mean(2)
-    directions = points / np.linalg.norm(points, axis=1, keepdims=True)
-    return StepStatistics(distance, np.clip(1 - directions @ directions.T, 0, None))
+from .points import statistics
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 200), st.floats(0, 100), st.floats(1e-3, 100))
@@ -94,10 +87,13 @@ def test_a_radius_beyond_all_distances_leaves_variety_alone() -> None:
     assert far.counts.tolist() != tdac(random, Calibration(size=500, radius=4.0)).counts.tolist()
 
 
-@given(st.integers(1, 40), st.integers(1, 200))
-def test_the_uniform_baseline_differs_by_at_most_one_where_samples_suffice(steps: int, size: int) -> None:
-    counts = uniform(statistics(0, steps), Calibration(selector="uniform", size=size)).counts
-    assert counts.sum() == size
-    assert counts.min() >= 0
-    if size % steps == 0:
-        assert set(counts.tolist()) == {size // steps}
+@pytest.mark.parametrize(("preset", "alone", "other"), [("tdac_density", "density", "variety"), ("tdac_variety", "variety", "density")])
+def test_the_presets_of_the_ablation_weigh_one_score_alone(preset: str, alone: str, other: str) -> None:
+    curves = tdac(statistics(6), load_config().calibrations[preset].model_copy(update={"radius": 4.0})).curves
+    assert curves[other].any()
+    np.testing.assert_array_equal(curves["weight"], curves[alone])
+
+
+def test_both_weights_off_leave_equally_many() -> None:
+    settings = Calibration.model_validate({"size": 36, "lambda": 0.0, "density_weight": 0.0, "radius": 4.0})
+    assert tdac(statistics(6), settings).counts.tolist() == [3] * 12

@@ -40,6 +40,14 @@ def test_the_example_could_start() -> None:
             "calibrations.c: calibration size 9 exceeds the 8 recorded trajectories; "
             "lower calibrations.c.size or raise models.m.trajectories.count",
         ),
+        (
+            {"calibrations__c__size": 7, "calibrations__c__held_out": 2},
+            "calibrations.c: calibration size 7 with 2 held-out rows exceeds the 8 recorded trajectories; lower calibrations.c.size or",
+        ),
+        (
+            {"calibrations__c": {"selector": "uniform", "size": 8, "every": 6}},
+            "calibrations.c: every 6 exceeds the 5 steps of models.m.sampler; lower calibrations.c.every",
+        ),
         ({"runs__0__model": "cifar10_smal"}, "runs: there is no preset 'cifar10_smal' among models; did you mean 'cifar10_small'?"),
         ({"runs__0__variants": ["c/w4a9/none"]}, "runs: there is no preset 'w4a9' among bits; did you mean 'w4a8'?"),
         ({"runs__0__variants": ["zzz/w4a8/none"]}, "runs: there is no preset 'zzz' among calibrations; known are c, "),

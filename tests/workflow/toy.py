@@ -46,7 +46,7 @@ CONFIG: dict[str, Any] = {
             "trajectories": {"count": 16, "batch_size": 2, "feature_rows": 4, "shards": 2},
         }
     },
-    "calibrations": {"tdac": {"selector": "tdac", "size": 8, "lambda": 1.2, "radius": 0.3}},
+    "calibrations": {"tdac": {"selector": "tdac", "size": 8, "held_out": 2, "lambda": 1.2, "radius": 0.3}},
     "bits": {"w4a8": {"weights": 4, "activations": 8, "range_batch_size": 4, "range_bins": 1024}},
     "reconstructions": {"fbr": {"method": "fbr", "iterations": 6, "batch_size": 4}},
     "evaluations": {"few": {"images": 8, "batch_size": 4, "shards": 1}},

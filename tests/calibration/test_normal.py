@@ -1,0 +1,43 @@
+"""Normally distributed steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edadm.calibration.normal import normal
+from edadm.config.schema import Calibration
+
+from .points import statistics
+
+
+def counts(size: int, seed: int, steps: int) -> np.ndarray:
+    return normal(statistics(0, steps), Calibration(selector="normal", size=size, seed=seed)).counts
+
+
+@given(st.integers(1, 300), st.integers(0, 2**31), st.integers(1, 60))
+def test_any_size_gives_exactly_as_many_samples_as_asked_and_reaches_both_ends(size: int, seed: int, steps: int) -> None:
+    found = counts(size, seed, steps)
+    assert found.sum() == size
+    assert len(found) == steps
+    if size > 1:
+        assert found[0] >= 1
+        assert found[-1] >= 1
+
+
+def test_the_bell_stands_around_the_middle_with_the_width_of_the_method() -> None:
+    """Method 2.7: about T/6.5 at N = 1024, centred in the middle, not at 0.4 T."""
+    steps = np.arange(100) + 0.5
+    means, widths = [], []
+    for seed in range(40):
+        shares = counts(1024, seed, 100) / 1024
+        means.append((shares * steps).sum())
+        widths.append(np.sqrt((shares * np.square(steps - means[-1])).sum()))
+    assert np.mean(means) == pytest.approx(50, abs=2)
+    assert np.mean(widths) == pytest.approx(100 / 6.5, rel=0.05)
+
+
+def test_the_seed_decides() -> None:
+    assert counts(64, 1, 20).tolist() == counts(64, 1, 20).tolist() != counts(64, 2, 20).tolist()
