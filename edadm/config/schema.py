@@ -109,6 +109,9 @@ class Bits(Strict):
         {"time_embedding.linear_1": LayerBits(weights=8, activations=8), "conv_out": LayerBits(weights=8, activations=None)},
         description="exceptions by name pattern; the default follows the official code (first registered and last layer)",
     )
+    activation_grid: Literal["symmetric", "asymmetric"] = Field(
+        "symmetric", description="ends of two-sided activation ranges: opposite, as the official code has it, or searched one by one"
+    )
     range_batch_size: Count = Field(256, description="rows per update of the activation ranges")
     range_momentum: Share = Field(0.1, description="share of a new batch in the running activation range")
     range_bins: Count | None = Field(8192, description="histogram bins of the activation range search; null searches exactly")

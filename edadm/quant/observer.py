@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edadm.quant.affine import scale_and_zero_point
-from edadm.quant.ranges import Range, best_range, best_range_of_histogram, sidedness
+from edadm.quant.ranges import Range, best_asymmetric_range, best_range, best_range_of_histogram, sidedness
 
 
 class RunningRange:
@@ -21,10 +21,11 @@ class RunningRange:
         bits: width of the grid.
         momentum: share of a new batch, in [0, 1].
         bins: histogram bins of the range search; None searches on the values themselves.
+        asymmetric: gives the two ends values of their own, where the method has `low = -high` (quirk Q40).
     """
 
-    def __init__(self, bits: int, momentum: float = 0.1, bins: int | None = None):
-        self.bits, self.momentum, self.bins = bits, momentum, bins
+    def __init__(self, bits: int, momentum: float = 0.1, bins: int | None = None, asymmetric: bool = False):
+        self.bits, self.momentum, self.bins, self.asymmetric = bits, momentum, bins, asymmetric
         self.batches = 0
         self._sides = (1.0, 1.0)
         self._range: Range | None = None
@@ -34,9 +35,10 @@ class RunningRange:
         if self._range is None:
             self._sides = sidedness(x.min().item(), x.max().item())
         if self.bins is None:
-            batch = best_range(x.detach().reshape(1, -1).float(), self.bits, self._sides)
+            search = best_asymmetric_range if self.asymmetric else best_range
+            batch = search(x.detach().reshape(1, -1).float(), self.bits, self._sides)
         else:
-            batch = best_range_of_histogram(x, self.bits, self.bins, self._sides)
+            batch = best_range_of_histogram(x, self.bits, self.bins, self._sides, self.asymmetric)
         if self._range is not None:
             low = torch.lerp(self._range.low, batch.low, self.momentum)
             batch = Range(low, torch.lerp(self._range.high, batch.high, self.momentum))

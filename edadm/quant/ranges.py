@@ -1,4 +1,4 @@
-"""Search for the clipping range that quantizes best: 100 thresholds, L2.4 error (method, 3.2 and 3.3)."""
+"""Search for the clipping range that quantizes best: 100 thresholds, L2.4 error (method, 3.2 and 3.3); optionally, two ends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edadm.quant.affine import scale_and_zero_point
 
 THRESHOLDS = 100
 EXPONENT = 2.4
+MOST_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,54 @@ def best_range(
     return Range(-sides[0] * best, sides[1] * best)
 
 
-def best_range_of_histogram(x: Float[Tensor, "..."], bits: int, bins: int, sides: tuple[float, float]) -> Range:
-    """`best_range` of a whole tensor (one row), its values replaced by the centres of equal bins.
+def best_asymmetric_range(
+    values: Float[Tensor, "rows n"],
+    bits: int,
+    sides: tuple[float, float] = (1.0, 1.0),
+    weights: Float[Tensor, "rows n"] | None = None,
+    lowest: Float[Tensor, " rows"] | None = None,
+    highest: Float[Tensor, " rows"] | None = None,
+) -> Range:
+    """Per row, a range with ends of their own, never worse than `best_range` on the same values.
+
+    A symmetric grid gives SiLU outputs, whose least value is -0.278, about half of its codes (quirk Q40). From the best
+    symmetric range, cut to where values lie, the search moves one end at a time over k/100 of the row's extreme on that side,
+    until neither end moves: a few hundred grids, where the official two-dimensional search tries 25,600 at 8 bits. The zero
+    point is an integer for every range, so that zero stays exact.
+
+    Args:
+        values: what is quantized.
+        bits: width of the grid.
+        sides: see `sidedness`; one-sided values get the range of `best_range`.
+        weights: how often each value occurs; once if absent.
+        lowest: the smallest value, if `values` are bin centres.
+        highest: the largest value, likewise.
+    """
+    lowest = (values.amin(1) if lowest is None else lowest).clamp(max=0)
+    highest = (values.amax(1) if highest is None else highest).clamp(min=0)
+    symmetric = best_range(values, bits, sides, weights, torch.maximum(-lowest, highest))
+    if 0 in sides:
+        return symmetric
+    ends = [torch.maximum(symmetric.low, lowest), torch.minimum(symmetric.high, highest)]
+    error = _errors(values, weights, *ends, bits)
+    for _ in range(MOST_ROUNDS):
+        before = error
+        for side, extreme in ((0, lowest), (1, highest)):
+            for k in range(1, THRESHOLDS + 1):
+                tried = [*ends]
+                tried[side] = extreme * (k / THRESHOLDS)
+                found = _errors(values, weights, *tried, bits)
+                better = found < error
+                error = torch.where(better, found, error)
+                ends[side] = torch.where(better, tried[side], ends[side])
+        if not bool((error < before).any()):
+            break
+    kept = _errors(values, weights, symmetric.low, symmetric.high, bits) <= error
+    return Range(torch.where(kept, symmetric.low, ends[0]), torch.where(kept, symmetric.high, ends[1]))
+
+
+def best_range_of_histogram(x: Float[Tensor, "..."], bits: int, bins: int, sides: tuple[float, float], asymmetric: bool = False) -> Range:
+    """`best_range`, or `best_asymmetric_range`, of a whole tensor (one row), its values replaced by the centres of equal bins.
 
     One pass over the tensor instead of a hundred. The bins are finer than the grid, so that the threshold found is the
     exact search's or its neighbour (tests/quant/test_ranges.py).
@@ -75,5 +122,7 @@ def best_range_of_histogram(x: Float[Tensor, "..."], bits: int, bins: int, sides
     counts = torch.histc(flat, bins, low.item(), high.item())
     centres = low + (torch.arange(bins, device=x.device) + 0.5) * ((high - low) / bins)
     filled = counts > 0
-    extent = torch.maximum(-low, high)[None]
-    return best_range(centres[filled][None], bits, sides, counts[filled][None], extent)
+    values, weights = centres[filled][None], counts[filled][None]
+    if asymmetric:
+        return best_asymmetric_range(values, bits, sides, weights, low[None], high[None])
+    return best_range(values, bits, sides, weights, torch.maximum(-low, high)[None])

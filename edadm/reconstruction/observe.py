@@ -46,7 +46,8 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
         quantizer.set_grid(torch.stack(scales), torch.stack(zero_points))
 
     for name, quantizer in activation_quantizers(unet).items():
-        running = [RunningRange(quantizer.bits, bits.range_momentum, bits.range_bins) for _ in quantizer.segments]
+        asymmetric = bits.activation_grid == "asymmetric"
+        running = [RunningRange(quantizer.bits, bits.range_momentum, bits.range_bins, asymmetric) for _ in quantizer.segments]
         ranges[name] = running
         handles.append(quantizer.register_forward_pre_hook(lambda module, inputs, r=running: observe(module, inputs[0], r)))
     try:

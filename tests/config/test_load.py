@@ -61,7 +61,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_right_one_named(settings: dic
         ({"models": {"m": {}}}, "models.m.checkpoint: this setting is required"),
         ({"calibrations": {"a": {"size": 0}}}, "calibrations.a.size: input should be greater than or equal to 1 (got 0)"),
         ({"bits": {"b": {"weights": 9}}}, "bits.b.weights: input should be less than or equal to 8 (got 9)"),
-        ({"calibrations": {"a": {"selector": "greedy"}}}, "calibrations.a.selector: input should be 'normal', 'random', 'tdac' or 'uniform'"),
+        ({"calibrations": {"a": {"selector": "greedy"}}}, "calibrations.a.selector: input should be 'normal', 'random',"),
         ({"reconstructions": {"r": {"drop_probability": 1.5}}}, "reconstructions.r.drop_probability: input should be less than or"),
     ],
 )  # fmt: skip

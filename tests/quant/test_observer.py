@@ -58,3 +58,19 @@ def test_the_order_of_batches_matters() -> None:
             scale, _ = running.update(batch)
         scales.append(scale.item())
     assert scales[0] < scales[1]
+
+
+@pytest.mark.parametrize("bins", [None, 2048])
+def test_asymmetric_ranges_average_each_end(bins: int | None) -> None:
+    running = RunningRange(8, 0.25, bins, asymmetric=True)
+    ends: list[tuple[float, float]] = []
+    for batch in (torch.nn.functional.silu(values) for values in batches(1, 2)):
+        own = RunningRange(8, 0.25, bins, asymmetric=True)
+        own.update(batch)
+        assert own._range is not None
+        ends.append((own._range.low.item(), own._range.high.item()))
+        scale, zero_point = running.update(batch)
+    low, high = (0.75 * one + 0.25 * other for one, other in zip(*ends, strict=True))
+    expected = scale_and_zero_point(torch.tensor(low), torch.tensor(high), 8)
+    torch.testing.assert_close(scale, expected[0])
+    assert zero_point.item() == expected[1].item() < 100

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from edadm.quant.affine import dequantize, quantize, scale_and_zero_point
-from edadm.quant.ranges import best_range, best_range_of_histogram, sidedness
+from edadm.quant.ranges import Range, best_asymmetric_range, best_range, best_range_of_histogram, sidedness
 
 
 def drawn(kind: str, seed: int) -> torch.Tensor:
@@ -110,3 +112,80 @@ def test_a_constant_tensor_does_not_break_the_histogram_search(value: float) -> 
     assert found.low.item() <= value <= found.high.item() or abs(value) < 0.02
     scale, zero_point = scale_and_zero_point(found.low, found.high, 8)
     assert dequantize(quantize(x, scale[0], zero_point[0], 8), scale[0], zero_point[0])[0, 0].item() == pytest.approx(value, rel=0.01)
+
+
+def error_of(x: torch.Tensor, found: Range, bits: int) -> float:
+    """Mean |x - x_quantized|^2.4 over all values, with the grid of a one-row range."""
+    scale, zero_point = scale_and_zero_point(found.low[0], found.high[0], bits)
+    return (dequantize(quantize(x, scale, zero_point, bits), scale, zero_point) - x).abs().pow(2.4).mean().item()
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    bits=st.integers(2, 8),
+    shift=st.floats(-4, 4),
+    scale=st.floats(1e-3, 1e3),
+    power=st.sampled_from([1, 3]),
+    ceiling=st.floats(0.1, 5),
+)
+@settings(max_examples=15)
+def test_two_ends_are_never_worse_than_one_threshold_and_zero_stays_exact(
+    seed: int, bits: int, shift: float, scale: float, power: int, ceiling: float
+) -> None:
+    """Heavy or light tails, off-centre, clipped on one side."""
+    normal = torch.randn(1, 200, generator=torch.Generator().manual_seed(seed))
+    x = scale * (normal**power + shift).clamp(max=ceiling)
+    sides = sidedness(x.min().item(), x.max().item())
+    symmetric, asymmetric = best_range(x, bits, sides), best_asymmetric_range(x, bits, sides)
+    assert error_of(x, asymmetric, bits) <= error_of(x, symmetric, bits) * (1 + 1e-6)
+    assert (asymmetric.low <= 0).all()
+    assert (asymmetric.high >= 0).all()
+    step, zero_point = scale_and_zero_point(asymmetric.low[0], asymmetric.high[0], bits)
+    assert zero_point == zero_point.round()
+    assert dequantize(quantize(torch.zeros(1), step, zero_point, bits), step, zero_point).item() == 0
+    if 0 in sides:
+        assert (asymmetric.low.item(), asymmetric.high.item()) == (symmetric.low.item(), symmetric.high.item())
+
+
+@pytest.mark.parametrize("bins", [None, 8192])
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_silu_outputs_gain_almost_a_bit_from_two_ends(bits: int, bins: int | None) -> None:
+    x = drawn("silu", bits)
+    if bins is None:
+        symmetric, asymmetric = best_range(x.reshape(1, -1), bits), best_asymmetric_range(x.reshape(1, -1), bits)
+    else:
+        symmetric, asymmetric = (best_range_of_histogram(x, bits, bins, (1.0, 1.0), choice) for choice in (False, True))
+    assert error_of(x, asymmetric, bits) < 0.45 * error_of(x, symmetric, bits)
+    assert -0.2785 <= asymmetric.low.item() < 0
+    used = quantize(x, *scale_and_zero_point(asymmetric.low[0], asymmetric.high[0], bits), bits).unique()
+    assert len(used) > 0.8 * 2**bits
+
+
+def test_one_by_one_the_ends_reach_what_a_search_over_all_pairs_finds() -> None:
+    x, bits = drawn("silu", 9)[:1], 4
+    found = error_of(x, best_asymmetric_range(x, bits), bits)
+    shares = torch.arange(2, 101, 2) / 100
+    pairs = [Range(low[None] * x.min(), high[None] * x.max()) for low in shares for high in shares]
+    assert found <= 1.02 * min(error_of(x, pair, bits) for pair in pairs)
+
+
+def test_symmetric_values_keep_their_zero_in_the_middle() -> None:
+    half = drawn("gaussian", 4)[:1]
+    x = torch.cat([half, -half], 1)
+    found = best_asymmetric_range(x, 8)
+    assert abs(scale_and_zero_point(found.low, found.high, 8)[1].item() - 128) <= 2
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5, -2.0])
+def test_constant_tensors_do_not_break_the_asymmetric_search(value: float) -> None:
+    found = best_range_of_histogram(torch.full((4, 4), value), 8, 1024, (1.0, 1.0), asymmetric=True)
+    assert torch.isfinite(found.low).all()
+    assert torch.isfinite(found.high).all()
+
+
+def test_rows_get_ends_of_their_own() -> None:
+    rows = torch.stack([drawn("silu", 1)[0], -5 * drawn("silu", 2)[0]])
+    together = best_asymmetric_range(rows, 4)
+    for index in range(2):
+        alone = best_asymmetric_range(rows[index : index + 1], 4)
+        assert (alone.low.item(), alone.high.item()) == (together.low[index].item(), together.high[index].item())

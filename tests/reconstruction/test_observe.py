@@ -125,3 +125,16 @@ def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch(monkeypa
     on_grid = dequantize(quantize(quantized.time_proj(timesteps[5:]), scale, zero_point, 2), scale, zero_point)
     expected = F.silu(F.linear(on_grid, first.weight, first.bias))
     torch.testing.assert_close(seen[1], expected)
+
+
+def test_an_asymmetric_grid_is_finer_where_inputs_are_lopsided(
+    gridded: Callable[[], nn.Module], calibration: Calibration, ranges: dict[str, Tensor], bits: Bits
+) -> None:
+    unet, asymmetric = gridded(), bits.model_copy(update={"activation_grid": "asymmetric"})
+    block = unet.up_blocks[0].resnets[0]
+    with observing(block, asymmetric), torch.no_grad():
+        unet(*calibration)
+    name, found = "up_blocks.0.resnets.0", block.conv1.input_quantizer
+    assert found.zero_point.item() < 100 < ranges[f"{name}.conv1.input_quantizer.zero_point"].item() == 128
+    assert found.scale.item() < 0.8 * ranges[f"{name}.conv1.input_quantizer.scale"].item()
+    assert block.conv_shortcut.input_quantizer.scale.shape == block.conv_shortcut.input_quantizer.zero_point.shape == (2,)

@@ -1,0 +1,36 @@
+"""The package's presets."""
+
+from __future__ import annotations
+
+import pytest
+
+from edadm.config.load import load_config
+from edadm.config.schema import Bits
+from edadm.nn.surgery import layer_bits
+
+PRESETS = load_config()
+
+
+def widths(bits: Bits, layer: str) -> tuple[int | None, int | None]:
+    found = layer_bits(layer, bits)
+    return found.weights, found.activations
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS.bits))
+def test_a_name_says_what_the_preset_does(name: str) -> None:
+    bits = PRESETS.bits[name]
+    activations = bits.activations
+    assert f"w{bits.weights}a{activations}" in name.split("_")
+    assert ("asymmetric" in name) == (bits.activation_grid == "asymmetric")
+    assert (bits.weights == 4 and "conv_in8" not in name) == (widths(bits, "conv_in")[0] == 4)
+    assert widths(bits, "conv_out") == ((8, None) if name.startswith("official") else (None, None))
+    assert widths(bits, "time_embedding.linear_1") == (8, activations)
+    assert widths(bits, "mid_block.resnets.0.conv1") == (bits.weights, activations)
+    assert bits.softmax == 8
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS.calibrations))
+def test_the_bundled_model_has_recorded_enough_for_every_selector(name: str) -> None:
+    calibration = PRESETS.calibrations[name]
+    assert calibration.size + calibration.held_out == PRESETS.models["cifar10_small"].trajectories.count
+    assert calibration.held_out == 16
