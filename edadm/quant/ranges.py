@@ -94,14 +94,14 @@ def best_asymmetric_range(
     if 0 in sides:
         return symmetric
     ends = [torch.maximum(symmetric.low, lowest), torch.minimum(symmetric.high, highest)]
-    error = _errors(values, weights, *ends, bits)
+    error = _errors(values, weights, ends[0], ends[1], bits)
     for _ in range(MOST_ROUNDS):
         before = error
         for side, extreme in ((0, lowest), (1, highest)):
             for k in range(1, THRESHOLDS + 1):
                 tried = [*ends]
                 tried[side] = extreme * (k / THRESHOLDS)
-                found = _errors(values, weights, *tried, bits)
+                found = _errors(values, weights, tried[0], tried[1], bits)
                 better = found < error
                 error = torch.where(better, found, error)
                 ends[side] = torch.where(better, tried[side], ends[side])
