@@ -1,79 +1,29 @@
-"""Figures as inline SVG that takes its colours and fonts from the page, so that light and dark are one file."""
+"""Figures of calibration and reconstruction."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from edadm.report.drawing import FIRST, INK, MUTED, PAPER, SECOND, SOFT, STYLE, THIRD, as_svg, empty_figure
 from edadm.report.read import CalibrationResult, UnitErrors
 
-# Stand-ins, which no real drawing uses, for the CSS variables of the page's stylesheet.
-INK, MUTED, LINE, FIRST, SECOND, THIRD, PAPER, SOFT = (f"#0{i}0{i}0{i}" for i in range(1, 9))
-CSS = {
-    INK: "currentColor",
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    FIRST: "var(--first)",
-    SECOND: "var(--second)",
-    THIRD: "var(--third)",
-    PAPER: "var(--paper)",
-    SOFT: "var(--soft)",
-}
-WIDTH = 1056  # of the page's widest column; one unit of the figures is one CSS pixel there
 ROW = 21  # pixels per unit of the network
 MOST_LABELS = 25
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "edadm",
-    "font.size": 13,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "axes.linewidth": 1,
-    "axes.labelsize": 13,
-    "axes.titlesize": 13,
-    "axes.titlecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": LINE,
-    "grid.linewidth": 1,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.labelsize": 12,
-    "ytick.labelsize": 12,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 12,
-    "figure.facecolor": "none",
-    "figure.dpi": 72,
-}
 
 
 def calibration_figure(calibration: CalibrationResult) -> str:
     """Samples per sampler step as bars, with density and variety, where there are any, on an axis of their own."""
     steps = range(len(calibration.counts))
     with matplotlib.rc_context(STYLE):
-        figure = _figure(330 if calibration.density else 230)
+        figure = empty_figure(330 if calibration.density else 230)
         axes = figure.subplots()
         axes.bar(steps, calibration.counts, width=0.72, color=SOFT, label="samples")
         axes.set(xlim=(-0.6, len(steps) - 0.4), ylabel="calibration samples", xlabel="sampler step, and below it its timestep")
@@ -91,17 +41,42 @@ def calibration_figure(calibration: CalibrationResult) -> str:
             scores.set(ylim=(0, 1.06), ylabel="score", yticks=(0, 0.5, 1))
             scores.spines["left"].set_visible(False)
             figure.legend(handles=handles, loc="outside upper left", ncols=3, handlelength=1.8)
-        return _svg(figure, f"Calibration samples per sampler step of {calibration.name}")
+        return as_svg(figure, f"Calibration samples per sampler step of {calibration.name}")
+
+
+def selection_figure(calibrations: Sequence[CalibrationResult]) -> str:
+    """Samples per sampler step of every selector, side by side on the same axes."""
+    columns = min(4, len(calibrations))
+    rows = math.ceil(len(calibrations) / columns)
+    most = max(max(calibration.counts) for calibration in calibrations)
+    with matplotlib.rc_context(STYLE):
+        figure = empty_figure(40 + 150 * rows)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+        for axes, calibration in zip(grid, calibrations, strict=False):
+            steps = range(len(calibration.counts))
+            axes.bar(steps, calibration.counts, width=0.8, color=SOFT)
+            axes.set_title(calibration.name, color=INK, loc="left")
+            axes.set(xlim=(-0.6, len(steps) - 0.4), ylim=(0, 1.05 * most))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.grid(True)
+        for axes in grid[len(calibrations) :]:
+            axes.set_visible(False)
+        figure.supxlabel("sampler step", color=MUTED, fontsize=13)
+        figure.supylabel("samples", color=MUTED, fontsize=13)
+        return as_svg(figure, "Calibration samples per sampler step of every selector")
 
 
 def reconstruction_figure(units: Sequence[UnitErrors], title: str) -> str:
     """Per unit, first one on top: its error before and after learning, flipped roundings, and the price of hardening.
 
+    Where there are held-out rows, the error after learning on them is a diamond.
+
     Errors that a logarithmic axis has no place for (zero, not a number) are not drawn.
     """
     rows = range(len(units))
     with matplotlib.rc_context(STYLE):
-        figure = _figure(90 + ROW * len(units))
+        figure = empty_figure(90 + ROW * len(units))
         errors, flips, gaps = figure.subplots(1, 3, sharey=True, width_ratios=(3.2, 0.9, 1.3), gridspec_kw={"wspace": 0.08})
         _draw_errors(errors, units)
         flips.barh(rows, [100 * unit.flipped for unit in units], height=0.5, color=SOFT)
@@ -112,7 +87,7 @@ def reconstruction_figure(units: Sequence[UnitErrors], title: str) -> str:
             axes.spines["left"].set_visible(False)
         for axes in (errors, flips, gaps):
             axes.xaxis.grid(True)
-        return _svg(figure, title)
+        return as_svg(figure, title)
 
 
 def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
@@ -123,10 +98,12 @@ def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
     axes.hlines(rows, before, after, colors=[SECOND if unit.grew else SOFT for unit in units], linewidth=2)
     axes.scatter(before, rows, s=38, facecolors=PAPER, edgecolors=MUTED, linewidths=1.5, zorder=3)
     axes.scatter(after, rows, s=38, c=colors, zorder=4)
+    held_out = [_positive(unit.held_out_after) for unit in units]
+    axes.scatter(held_out, rows, s=30, marker="D", facecolors="none", edgecolors=THIRD, linewidths=1.5, zorder=5)
     axes.set_yticks(rows, [unit.name for unit in units])
     axes.set_ylim(len(units) - 0.4, -0.6)
     axes.set_xlabel("unit error (logarithmic)")
-    drawn = [error for error in before + after if error > 0]
+    drawn = [error for error in before + after + held_out if error > 0]
     if drawn and max(drawn) < 100 * min(drawn):
         # Whole decades, or no power of ten might fall inside the axis.
         axes.set_xlim(0.9 * 10 ** math.floor(math.log10(min(drawn))), 1.1 * 10 ** math.ceil(math.log10(max(drawn))))
@@ -142,7 +119,12 @@ def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
     ]
     if SECOND in colors:
         handles.append(Line2D([], [], **dot, color=SECOND, label="learned, and grew"))
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1, handletextpad=0.1, columnspacing=1.5)
+    if any(error > 0 for error in held_out):
+        diamond: dict[str, Any] = dot | {"marker": "D", "markersize": 5}
+        handles.append(
+            Line2D([], [], **diamond, markerfacecolor="none", markeredgecolor=THIRD, markeredgewidth=1.5, label="learned, held out")
+        )
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1, handletextpad=0.1, columnspacing=1.5)
 
 
 def _draw_gaps(axes: Axes, units: Sequence[UnitErrors]) -> None:
@@ -170,27 +152,3 @@ def _power(value: float) -> str:
 
 def _positive(value: float) -> float:
     return value if math.isfinite(value) and value > 0 else math.nan
-
-
-def _figure(height: int) -> Figure:
-    """An empty figure as wide as the page, `height` pixels high."""
-    return Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an `<svg>` element without any address, identifier of its own, or fixed colour, font or size."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    box = re.search(r'viewBox="[^"]*"', text)
-    assert box is not None
-    body = text[text.index("<defs>") : text.rindex("</svg>")]
-    body = re.sub(r'<style type="text/css">.*?</style>', "", body, flags=re.DOTALL)  # would hold for the whole page
-    body = re.sub(r'<g id="[^"]*"', "<g", body)  # the same in every figure
-    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    for color, variable in CSS.items():
-        body = body.replace(color, variable)
-    body = re.sub(r"\s*\n\s*", "\n", body)
-    return f'<svg {box.group()} role="img" aria-label="{escape(title)}">{body}</svg>'

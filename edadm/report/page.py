@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from edadm.artifacts import writing
 from edadm.errors import EdadmError
-from edadm.report import tables
-from edadm.report.figures import calibration_figure, reconstruction_figure
+from edadm.report import ablation, tables
+from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
 from edadm.report.gallery import GAIN, gallery
 from edadm.report.read import CalibrationResult, RunResult, VariantResult, read_run
 from edadm.report.times import read_times
@@ -21,7 +21,7 @@ _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
 
 
 def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Writes the page, and beside it its metric table as `metrics.csv` and `metrics.md`.
+    """Writes the page, and beside it its tables: `metrics` of all variants, `ablation` of quantized ones, as `.csv` and `.md`.
 
     Args:
         results: the results folder, laid out as in `edadm.config.layout`.
@@ -47,6 +47,8 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
         (output, html),
         (output.with_name("metrics.csv"), tables.metrics_csv(found)),
         (output.with_name("metrics.md"), tables.metrics_markdown(found)),
+        (output.with_name("ablation.csv"), ablation.ablation_csv(found)),
+        (output.with_name("ablation.md"), ablation.ablation_markdown(found)),
     ):
         with writing(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
@@ -74,8 +76,11 @@ def _run(run: RunResult) -> dict[str, Any]:
         "strips": gallery(run.variants),
         "seed": run.evaluation_settings["seed"],
         "has_baseline": run.baseline is not None,
-        "calibrations": [_calibration(calibration) for calibration in run.calibrations],
+        "ablation": _ablation(run) if ablation.is_ablation(run) else None,
+        "selections": Markup(selection_figure(run.calibrations)) if len(run.calibrations) > 1 else None,
+        "calibrations": [_calibration(calibration) for calibration in _with_own_curves(run.calibrations)],
         "reconstructions": [_reconstruction(result) for result in run.variants if result.units],
+        "unit_columns": tables.UNIT_COLUMNS,
         "unlearned": [result.label for result in run.variants if result.is_quantized and not result.units],
         "sizes": tables.size_rows(run),
         "settings": list(_settings(run)),
@@ -87,6 +92,26 @@ def _facts(run: RunResult) -> str:
     sampler, images = run.presets["model"]["sampler"], run.variants[0].conditions["images"]
     height, width = run.variants[0].images.shape[2:]
     return f"{sampler['method'].upper()}, {sampler['steps']} steps · {height} × {width} pixels · {images:,} images per variant"
+
+
+def _ablation(run: RunResult) -> dict[str, Any]:
+    table = ablation.ablation_of(run)
+    title = f"PSNR and FID of {run.model} by bits, reconstruction and selector"
+    return {"findings": ablation.findings(table), "figure": Markup(ablation.ablation_figure(table, title))}
+
+
+def _with_own_curves(calibrations: Sequence[CalibrationResult]) -> list[CalibrationResult]:
+    """Those to show in full: the only one, or the first with each pair of curves where a figure shows the samples of all."""
+    if len(calibrations) < 2:
+        return list(calibrations)
+    seen: list[tuple[list[float], list[float]]] = []
+    shown = []
+    for calibration in calibrations:
+        if calibration.density is None or calibration.variety is None or (calibration.density, calibration.variety) in seen:
+            continue
+        seen.append((calibration.density, calibration.variety))
+        shown.append(calibration)
+    return shown
 
 
 def _calibration(calibration: CalibrationResult) -> dict[str, Any]:
@@ -106,6 +131,7 @@ def _reconstruction(result: VariantResult) -> dict[str, Any]:
         "label": result.label,
         "path": result.variant.name,
         "summary": tables.reconstruction_summary(result.units),
+        "units": tables.unit_rows(result.units),
         "figure": Markup(reconstruction_figure(result.units, f"Unit errors of {result.label} before and after learning")),
     }
 

@@ -49,7 +49,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """One reconstructed unit, as in `edadm.reconstruction.engine.UnitReport`."""
+    """One reconstructed unit, as in `edadm.reconstruction.engine.UnitReport`; held-out errors are not numbers if none were measured."""
 
     name: str
     before: float
@@ -57,6 +57,13 @@ class UnitErrors:
     after: float
     flipped: float
     scale_drift: float
+    held_out_before: float = math.nan
+    held_out_after: float = math.nan
+
+    @property
+    def held_out_ratio(self) -> float | None:
+        """Error after learning relative to before, on rows that nothing learned from; None if unknown."""
+        return None if math.isnan(self.held_out_before) else _ratio(self.held_out_after, self.held_out_before)
 
     @property
     def ratio(self) -> float:
@@ -198,9 +205,12 @@ def _read_calibration(layout: Layout, model: str, calibration: str) -> Calibrati
 
 
 def _read_units(path: Path) -> list[UnitErrors]:
-    fields = ("before", "soft", "after", "flipped", "scale_drift")
+    fields, optional = ("before", "soft", "after", "flipped", "scale_drift"), ("held_out_before", "held_out_after")
     try:
-        return [UnitErrors(row["unit"], *(float(row[field]) for field in fields)) for row in table_rows(path, ",")]
+        return [
+            UnitErrors(row["unit"], *(float(row[field]) for field in fields), *(float(row.get(field) or "nan") for field in optional))
+            for row in table_rows(path, ",")
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise EdadmError(f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again") from None
 

@@ -147,7 +147,7 @@ def _quality(result: VariantResult, baseline: VariantResult | None) -> str:
 
 
 def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
-    """What learning did to the unit errors, in three sentences."""
+    """What learning did to the unit errors, in a few sentences."""
     median = statistics.median(unit.ratio for unit in units)
     best = min(units, key=lambda unit: unit.ratio)
     text = f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by {best.ratio:.2f} in {best.name}. "
@@ -157,6 +157,7 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
         text += f"It grew in {len(worse)} of them{', most' if len(worse) > MOST_NAMED else ''}: {named}. "
     else:
         text += "It grew in none. "
+    text += _held_out_sentence(units)
     flipped = statistics.median(unit.flipped for unit in units)
     hardened = statistics.median(unit.hardening for unit in units)
     drift = math.expm1(statistics.median(unit.scale_drift for unit in units))
@@ -164,6 +165,34 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
         f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the rounding hard changed "
         f"the error by {signed(100 * (hardened - 1), 1)}%, and activation step sizes moved by {drift:.1%}."
     )
+
+
+def _held_out_sentence(units: Sequence[UnitErrors]) -> str:
+    ratios = [ratio for unit in units if (ratio := unit.held_out_ratio) is not None]
+    if not ratios:
+        return ""
+    grew = sum(not ratio <= 1 for ratio in ratios)
+    return f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it grew in {grew or 'none'}. "
+
+
+UNIT_COLUMNS = ("before", "soft", "after", "soft to hard", "held-out before", "held-out after", "flipped", "scale drift")
+
+
+def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
+    """Per unit its name and the cells of `UNIT_COLUMNS`; formatted."""
+    return [
+        (
+            unit.name,
+            [
+                *(f"{error:.3g}" for error in (unit.before, unit.soft, unit.after)),
+                f"{signed(100 * (unit.hardening - 1), 1)}%" if math.isfinite(unit.hardening) else ABSENT,
+                *(ABSENT if math.isnan(error) else f"{error:.3g}" for error in (unit.held_out_before, unit.held_out_after)),
+                f"{unit.flipped:.2%}",
+                f"{math.expm1(unit.scale_drift):.2%}",
+            ],
+        )
+        for unit in units
+    ]
 
 
 def metrics_csv(runs: Sequence[RunResult]) -> str:

@@ -30,6 +30,7 @@ UNITS = {  # before, soft, after, flipped, scale drift
     "mid_block.attentions.0": (2.0e-2, 2.2e-2, 2.5e-2, 0.02, 0.03),
     "conv_out": (3e-3, 1.0e-3, 1.2e-3, 0.11, 0.04),
 }
+HELD_OUT = {"conv_in": (5e-3, 2e-3), "down_blocks.0.resnets.0": (1.7e-1, 4.5e-2), "mid_block.attentions.0": (2e-2, 2.8e-2)}
 PRESETS: dict[str, Any] = {
     "model": {
         "checkpoint": "bundled:cifar10_small",
@@ -67,7 +68,11 @@ def write_variant(folder: Path, name: str, images: np.ndarray) -> None:
     write(folder / "metrics.json", scores)
     if name != "fp32":
         rows = [] if name.endswith("none") else [f"{unit},layer,1,{','.join(map(repr, errors))}" for unit, errors in UNITS.items()]
-        write(folder / "losses.csv", "\n".join(["unit,kind,layers,before,soft,after,flipped,scale_drift", *rows, ""]))
+        header = "unit,kind,layers,before,soft,after,flipped,scale_drift"
+        if name.endswith("fbr_w4"):  # the other one learned without held-out rows; a unit may have none, too
+            header += ",held_out_before,held_out_after"
+            rows = [f"{row},{','.join(map(repr, HELD_OUT.get(row.split(',')[0], ('', ''))))}".replace("''", "") for row in rows]
+        write(folder / "losses.csv", "\n".join([header, *rows, ""]))
     for shard, part in enumerate(np.array_split(images, 2)):
         (folder / "samples").mkdir(exist_ok=True)
         np.save(folder / "samples" / f"{shard}.npy", part)

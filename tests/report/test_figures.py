@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edadm.report.figures import calibration_figure, reconstruction_figure
+from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
 from edadm.report.gallery import difference, gallery
 from edadm.report.read import CalibrationResult, UnitErrors, read_run
 
@@ -50,6 +51,25 @@ def test_reconstruction_figure_names_every_unit_in_order():
     assert [text for text in shown if text in UNITS] == list(UNITS)
     assert "learned, and grew" in shown
     assert "learned, and grew" not in texts(reconstruction_figure(UNIT_ERRORS[:2], "errors"))
+
+
+def test_held_out_errors_are_diamonds_where_there_are_any():
+    held_out = UnitErrors("a", 1.0, 0.5, 0.5, 0.1, 0.0, 1.2, 0.7)
+    svg = reconstruction_figure([*UNIT_ERRORS, held_out], "errors")
+    assert "learned, held out" in texts(svg)
+    assert "var(--third)" in svg
+    assert "learned, held out" not in texts(reconstruction_figure(UNIT_ERRORS, "errors"))
+    assert "10" in texts(reconstruction_figure([dataclasses.replace(held_out, held_out_after=9.0)], "errors")), "the axis reaches them"
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_selectors_stand_side_by_side_on_one_scale(count: int):
+    selectors = [CalibrationResult(f"selector{index}", [index + 1] * 20, list(range(20)), None, None) for index in range(count)]
+    svg = selection_figure(selectors)
+    shown = texts(svg)
+    assert [text for text in shown if text.startswith("selector")] == [selector.name for selector in selectors]
+    assert svg.count("fill: var(--soft)") == 20 * count
+    assert "sampler step" in shown
 
 
 @pytest.mark.parametrize(("error", "labels"), [(3e-2, {"0.01", "0.1"}), (3e-8, {"10⁻⁸", "10⁻⁷"})])

@@ -69,16 +69,24 @@ def test_page_needs_nothing_but_itself(written: tuple[Fake, Page]):
 
 def test_figures_are_there(written: tuple[Fake, Page]):
     page = written[1]
-    # Two calibrations and two learned variants; four strips of images and three differences.
+    # All selectors, the one with curves, and two learned variants; four strips of images and three differences.
     assert page.tags.count("svg") == 4
     assert page.tags.count("img") == 7
     assert "mid_block.attentions.0" in page.text
     assert "Without learning: W4A8 · uniform, rounded to nearest." in page.text
 
 
+def test_every_unit_stands_in_numbers(written: tuple[Fake, Page]):
+    text = written[1].text
+    assert "Unit before soft after soft to hard held-out before held-out after flipped scale drift" in text
+    assert "conv_in 0.004 0.001 0.0011 +10.0% – – 5.00% 1.01%" in text
+    assert "conv_in 0.004 0.001 0.0011 +10.0% 0.005 0.002 5.00% 1.01%" in text
+    assert "On held-out samples learning multiplied it by 0.40 (median), and it grew in 1." in text
+
+
 def test_settings_and_times_are_there(written: tuple[Fake, Page]):
     page = written[1]
-    assert page.tags.count("details") == 1 + 2 + 2 + 3 + 1
+    assert page.tags.count("details") == 1 + 2 + 2 + 3 + 1 + 2  # presets, and two tables of units
     assert "iterations 4321" in page.text
     assert "architecture.multipliers 1, 2, 3, 5" in page.text
     assert "generate 2 3 min 20 s 1,234 MB" in page.text
@@ -95,7 +103,7 @@ def test_equal_results_give_equal_bytes(written: tuple[Fake, Page], fake: Fake):
     (times := fake.results / "times" / "report").mkdir()
     (times / "page.tsv").write_text("s\th:m:s\tmax_rss\n5.1\t0:00:05\t300\n")  # an earlier report must not change the next
     render(fake)
-    for name in ("index.html", "metrics.csv", "metrics.md"):
+    for name in ("index.html", "metrics.csv", "metrics.md", "ablation.csv", "ablation.md"):
         assert (fake.results / "report" / name).read_bytes() == (written[0].results / "report" / name).read_bytes()
 
 

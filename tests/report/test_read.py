@@ -102,3 +102,14 @@ def test_an_error_that_is_no_number_counts_as_grown():
     assert not UnitErrors("a", 1.0, 1.0, 1.0, 0.0, 0.0).grew
     assert UnitErrors("a", 0.0, 0.0, 0.0, 0.0, 0.0).ratio == 1
     assert UnitErrors("a", 0.0, 0.0, 2.0, 0.0, 0.0).ratio == float("inf")
+
+
+def test_held_out_errors_are_optional_per_file_and_per_unit(fake: Fake):
+    _, without, learned, _ = read_run(fake.results, fake.runs[0]).variants
+    assert [unit.held_out_ratio for unit in without.units] == [None] * 4
+    assert [unit.held_out_ratio for unit in learned.units] == [pytest.approx(0.4), pytest.approx(0.045 / 0.17), pytest.approx(1.4), None]
+    fake.file("tdac", "w4a8", "fbr_w4", "losses.csv").write_text(
+        "unit,before,soft,after,flipped,scale_drift,held_out_before\nconv_in,1,1,1,0,0,large\n"
+    )
+    with pytest.raises(EdadmError, match="not a table of unit errors"):
+        read_run(fake.results, fake.runs[0])

@@ -21,7 +21,8 @@ def test_a_run_leaves_every_declared_artifact_and_nothing_else(reference: Toy):
     declared |= {f"{variant}/{name}" for variant in VARIANTS for name in ("metrics.json", "samples/0.npy")}
     stored = set(reference.artifacts())
     trajectories = {name for name in stored if name.startswith(("toy/trajectories/0.zarr/", "toy/trajectories/1.zarr/"))}
-    assert stored - trajectories == {f"toy/{name}" for name in declared}
+    tables = {"report/ablation.csv", "report/ablation.md"}
+    assert stored - trajectories == {f"toy/{name}" for name in declared} | tables
     for name in ("toy/speed.json", "report/index.html", "report/metrics.csv"):
         assert (reference.results / name).stat().st_size > 0
 

@@ -15,6 +15,13 @@ rule report:
             labels={"what": "Scores of every variant"},
         ),
         markdown=f"{RESULTS}/report/metrics.md",
+        ablation=report(
+            f"{RESULTS}/report/ablation.csv",
+            caption="../report/ablation.rst",
+            category="Results",
+            labels={"what": "Quantized variants by bits, reconstruction and selector"},
+        ),
+        ablation_markdown=f"{RESULTS}/report/ablation.md",
     log:
         "logs/report.log",
     conda:
