@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edadm.errors import EdadmError
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.reconstruction.data import Arguments
 
 
 @torch.no_grad()
@@ -22,8 +23,8 @@ def correct_bias(
     float_module: nn.Module,
     quantized_module: nn.Module,
     layers: Sequence[str],
-    float_inputs: tuple[Tensor, ...],
-    quantized_inputs: tuple[Tensor, ...],
+    float_arguments: Arguments,
+    quantized_arguments: Arguments,
     batch_size: int,
 ) -> dict[str, Float[Tensor, " channels"]]:
     """Corrects, in place, the biases of a quantized unit, or of a whole network, after its rounding is decided.
@@ -38,8 +39,8 @@ def correct_bias(
         quantized_module: the same unit, quantized.
         layers: names within the unit, in any order; "" is the unit itself. Those without a bias are left as they are, since a
             checkpoint has no place for one.
-        float_inputs: the float unit's positional inputs, one row per sample along axis 0.
-        quantized_inputs: likewise of the quantized unit, usually from the quantized network before it.
+        float_arguments: what the float unit is called with, over all calibration rows; for a network with `return_dict: False`.
+        quantized_arguments: likewise of the quantized unit, usually from the quantized network before it.
         batch_size: rows per pass.
 
     Returns:
@@ -50,14 +51,14 @@ def correct_bias(
     """
     quantized = {name: _quantized_layer(quantized_module, name) for name in layers}
     axes = {name: 1 if isinstance(layer, QuantizedConv2d) else -1 for name, layer in quantized.items() if layer.bias is not None}
-    wanted = _means(float_module, axes, float_inputs, batch_size)
+    wanted = _means(float_module, axes, float_arguments, batch_size)
     if absent := [name for name in axes if name not in wanted]:
         raise EdadmError(f"bias correction: the unit never runs '{absent[0]}'; leave it out")
     corrected = {}
     for name, mean in wanted.items():
         bias = quantized[name].bias
         assert bias is not None
-        found = _means(quantized_module, {name: axes[name]}, quantized_inputs, batch_size)[name]
+        found = _means(quantized_module, {name: axes[name]}, quantized_arguments, batch_size)[name]
         corrected[name] = (bias.double() + mean - found).to(bias.dtype)
         quantized[name].bias = nn.Parameter(corrected[name], requires_grad=False)
     return corrected
@@ -70,13 +71,13 @@ def _quantized_layer(module: nn.Module, name: str) -> QuantizedLayer:
     return layer
 
 
-def _means(module: nn.Module, axes: dict[str, int], inputs: tuple[Tensor, ...], batch_size: int) -> dict[str, Tensor]:
+def _means(module: nn.Module, axes: dict[str, int], arguments: Arguments, batch_size: int) -> dict[str, Tensor]:
     """Means of layers' outputs per channel, in fp64, in the order in which the module runs the layers; `axes` name the channels."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     with _listening(module, axes, sums, counts):
-        for start in range(0, len(inputs[0]), batch_size):
-            module(*(x[start : start + batch_size] for x in inputs))
+        for start in range(0, len(arguments.tensors[arguments.main]), batch_size):
+            arguments.rows(slice(start, start + batch_size)).call(module)
     return {name: total / counts[name] for name, total in sums.items()}
 
 

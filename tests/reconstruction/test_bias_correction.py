@@ -17,6 +17,7 @@ from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.errors import EdadmError
 from edadm.nn.surgery import quantized_layers
 from edadm.reconstruction.bias_correction import correct_bias
+from edadm.reconstruction.data import Arguments, UnitData
 from edadm.reconstruction.losses import squared_error
 
 from .toys import KINDS, float_block, quantized_block, unit_data
@@ -34,7 +35,12 @@ def blocks(kind: str, weight_bits: int = 3) -> Blocks:
     return block, quantized, data
 
 
-def means(module: nn.Module, names: list[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def floating(data: UnitData) -> Arguments:
+    """What the float block is called with."""
+    return Arguments(data.quantized.tensors | {0: data.float_main})
+
+
+def means(module: nn.Module, names: list[str], arguments: Arguments) -> dict[str, Tensor]:
     """Mean output of each layer per channel: of axis 1 for four dimensions, of the last axis for two or three."""
     found: dict[str, Tensor] = {}
 
@@ -46,7 +52,7 @@ def means(module: nn.Module, names: list[str], inputs: tuple[Tensor, ...]) -> di
 
     handles = [module.get_submodule(name).register_forward_hook(listen(name)) for name in names]
     with torch.no_grad():
-        module(*inputs)
+        arguments.call(module)
     for handle in handles:
         handle.remove()
     return found
@@ -56,9 +62,9 @@ def means(module: nn.Module, names: list[str], inputs: tuple[Tensor, ...]) -> di
 def test_every_layers_mean_output_is_that_of_the_float_layer(kind: str) -> None:
     block, quantized, data = blocks(kind)
     names = list(quantized_layers(quantized))
-    wanted, before = means(block, names, data.float_inputs), means(quantized, names, data.quantized_inputs)
-    corrected = correct_bias(block, quantized, names, data.float_inputs, data.quantized_inputs, 5)
-    after = means(quantized, names, data.quantized_inputs)
+    wanted, before = means(block, names, floating(data)), means(quantized, names, data.quantized)
+    corrected = correct_bias(block, quantized, names, floating(data), data.quantized, 5)
+    after = means(quantized, names, data.quantized)
     assert set(corrected) == set(names)
     for name in names:
         assert (before[name] - wanted[name]).abs().max() > 1e-3
@@ -73,17 +79,17 @@ def test_the_units_error_falls(kind: str) -> None:
 
     def error() -> float:
         with torch.no_grad():
-            return squared_error(quantized(*data.quantized_inputs), data.target).item()
+            return squared_error(data.quantized.call(quantized), data.target).item()
 
     before = error()
-    correct_bias(block, quantized, list(quantized_layers(quantized)), data.float_inputs, data.quantized_inputs, 12)
+    correct_bias(block, quantized, list(quantized_layers(quantized)), floating(data), data.quantized, 12)
     assert error() < before
 
 
 def test_order_and_batch_size_do_not_matter_but_earlier_corrections_do() -> None:
     block, quantized, data = blocks("shortcut")
     names = list(quantized_layers(quantized))
-    inputs = data.float_inputs, data.quantized_inputs
+    inputs = floating(data), data.quantized
     whole = correct_bias(block, copy.deepcopy(quantized), names, *inputs, 12)
     parts = correct_bias(block, copy.deepcopy(quantized), names[::-1], *inputs, 5)
     assert list(whole) == list(parts)
@@ -101,9 +107,10 @@ def test_float_parameters_stay_and_checkpoints_carry_the_new_biases(
     for layer in quantized_layers(unet).values():
         layer.set_codes(layer.nearest_codes())
     state = {name: tensor.clone() for name, tensor in float_unet.state_dict().items()}
+    arguments = Arguments(dict(enumerate(calibration)), {"return_dict": False})
     names = ["conv_in", "time_embedding.linear_2", "up_blocks.0.resnets.0.conv_shortcut"]
     assert unet.conv_in.bias.data_ptr() == float_unet.conv_in.bias.data_ptr()
-    corrected = correct_bias(float_unet, unet, names, calibration, calibration, 8)
+    corrected = correct_bias(float_unet, unet, names, arguments, arguments, 8)
     assert list(corrected) == ["time_embedding.linear_2", "conv_in", "up_blocks.0.resnets.0.conv_shortcut"]
     for name, tensor in float_unet.state_dict().items():
         assert torch.equal(tensor, state[name]), name
@@ -118,22 +125,22 @@ def test_layers_without_bias_are_left_alone() -> None:
     block, quantized, data = blocks("plain")
     for module in (block, quantized):
         module.conv1.bias = None
-    corrected = correct_bias(block, quantized, ["conv1", "conv2"], data.float_inputs, data.quantized_inputs, 12)
+    corrected = correct_bias(block, quantized, ["conv1", "conv2"], floating(data), data.quantized, 12)
     assert list(corrected) == ["conv2"]
     assert quantized.conv1.bias is None
 
 
 def test_a_unit_that_is_a_layer_itself_has_the_empty_name() -> None:
     block, quantized, data = blocks("layer")
-    corrected = correct_bias(block[0], quantized[0], [""], data.float_inputs, data.quantized_inputs, 12)
+    corrected = correct_bias(block[0], quantized[0], [""], floating(data), data.quantized, 12)
     assert torch.equal(quantized[0].bias, corrected[""])
 
 
 def test_names_that_are_no_quantized_layers_or_never_run_are_refused() -> None:
     block, quantized, data = blocks("plain")
     with pytest.raises(EdadmError, match="bias correction: 'norm1' is no quantized layer"):
-        correct_bias(block, quantized, ["norm1"], data.float_inputs, data.quantized_inputs, 12)
+        correct_bias(block, quantized, ["norm1"], floating(data), data.quantized, 12)
     for module, layer in ((block, block.conv1), (quantized, quantized.conv1)):
         module.idle = copy.deepcopy(layer)
     with pytest.raises(EdadmError, match="bias correction: the unit never runs 'idle'; leave it out"):
-        correct_bias(block, quantized, ["conv1", "idle"], data.float_inputs, data.quantized_inputs, 12)
+        correct_bias(block, quantized, ["conv1", "idle"], floating(data), data.quantized, 12)
