@@ -62,7 +62,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_right_one_named(settings: dic
         ({"calibrations": {"a": {"size": 0}}}, "calibrations.a.size: input should be greater than or equal to 1 (got 0)"),
         ({"bits": {"b": {"weights": 9}}}, "bits.b.weights: input should be less than or equal to 8 (got 9)"),
         ({"calibrations": {"a": {"selector": "greedy"}}}, "calibrations.a.selector: input should be 'normal', 'random',"),
-        ({"reconstructions": {"r": {"drop_probability": 1.5}}}, "reconstructions.r.drop_probability: input should be less than or"),
+        ({"reconstructions": {"r": {"drop_probability": 1.5}}}, "reconstructions.r.drop_probability: input should be less than 1"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_with_its_place_and_value(settings: dict, sentence: str) -> None:
