@@ -5,6 +5,10 @@ The plain path is the meaning of each kernel. Under `torch.compile` it is used t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,10 +18,22 @@ from edadm.quant import affine
 from edadm.quant.rounding import soft_codes
 from edadm.quant.streams import Stream
 
+_PLAIN = ContextVar("plain", default=False)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Plain PyTorch everywhere inside the context, to measure against."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
 
 def has_kernels(x: Tensor) -> bool:
     """Whether Triton kernels run where `x` lies."""
-    return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling()
+    return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling() and not _PLAIN.get()
 
 
 def spread(values: Float[Tensor, "..."], segments: tuple[int, ...], dimensions: int, has_rows: bool) -> Float[Tensor, "..."]:
@@ -56,6 +72,9 @@ def fake_quantize(
 
         return FakeQuantize.apply(x, scale, zero_point, bits, segments, drop, stream)
     low, high = (spread(end, segments, x.dim(), False) if isinstance(end, Tensor) else end for end in ends)
+    if torch.compiler.is_compiling():
+        step = spread(scale, segments, x.dim(), False)
+        return torch.clamp((x / step).round(), low, high) * step  # type: ignore[arg-type]
     quantized = affine.fake_quantize(x, spread(scale, segments, x.dim(), False), low, high)
     if stream is None or drop == 0:
         return quantized

@@ -13,6 +13,7 @@ from edadm.quant.affine import scale_and_zero_point
 THRESHOLDS = 100
 EXPONENT = 2.4
 MOST_ROUNDS = 4
+MOST_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,24 @@ def sidedness(low: float, high: float) -> tuple[float, float]:
 
 
 def _errors(values: Tensor, weights: Tensor | None, low: Tensor, high: Tensor, bits: int) -> Tensor:
-    scale, zero_point = (g[:, None] for g in scale_and_zero_point(low, high, bits))
+    """Errors of every row on its grid; ends (..., rows) give errors of that shape."""
+    scale, zero_point = (g[..., None] for g in scale_and_zero_point(low, high, bits))
     codes = values.div(scale).round_()
     error = torch.minimum(torch.maximum(codes, -zero_point), 2**bits - 1 - zero_point).mul_(scale).sub_(values).abs_().pow_(EXPONENT)
-    return error.mean(1) if weights is None else (error * weights).sum(1) / weights.sum(1)
+    return error.mean(-1) if weights is None else (error * weights).sum(-1) / weights.sum(-1)
+
+
+def _shares(values: Tensor) -> tuple[Tensor, ...]:
+    """k/100 for k = 1..100, shape (k, 1), in as few pieces as memory allows for `values` times each piece."""
+    shares = torch.arange(1, THRESHOLDS + 1, dtype=torch.float64, device=values.device).div(THRESHOLDS).to(values.dtype)
+    return shares[:, None].split(max(1, MOST_ELEMENTS // values.numel()))
+
+
+def _better(errors: Tensor, tried: Tensor, error: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Per row, the best of some trials (k, rows) if it beats what is kept, and its error; the first wins ties."""
+    found, index = errors.min(0)[0], errors.argmin(0, keepdim=True)
+    wins = found < error
+    return torch.where(wins, found, error), torch.where(wins, tried.gather(0, index)[0], kept)
 
 
 def best_range(
@@ -54,14 +69,11 @@ def best_range(
         extent: the largest magnitude, if `values` are bin centres.
     """
     extent = values.abs().amax(1) if extent is None else extent
-    best_error = torch.full_like(extent, torch.inf)
-    best = torch.zeros_like(extent)
-    for k in range(1, THRESHOLDS + 1):
-        threshold = extent * (k / THRESHOLDS)
-        error = _errors(values, weights, -sides[0] * threshold, sides[1] * threshold, bits)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
-        best = torch.where(better, threshold, best)
+    best_error, best = torch.full_like(extent, torch.inf), torch.zeros_like(extent)
+    for shares in _shares(values):
+        thresholds = extent * shares
+        errors = _errors(values, weights, -sides[0] * thresholds, sides[1] * thresholds, bits)
+        best_error, best = _better(errors, thresholds, best_error, best)
     return Range(-sides[0] * best, sides[1] * best)
 
 
@@ -98,13 +110,10 @@ def best_asymmetric_range(
     for _ in range(MOST_ROUNDS):
         before = error
         for side, extreme in ((0, lowest), (1, highest)):
-            for k in range(1, THRESHOLDS + 1):
-                tried = [*ends]
-                tried[side] = extreme * (k / THRESHOLDS)
-                found = _errors(values, weights, tried[0], tried[1], bits)
-                better = found < error
-                error = torch.where(better, found, error)
-                ends[side] = torch.where(better, tried[side], ends[side])
+            for shares in _shares(values):
+                tried = extreme * shares
+                trials = (tried, ends[1]) if side == 0 else (ends[0], tried)
+                error, ends[side] = _better(_errors(values, weights, *torch.broadcast_tensors(*trials), bits), tried, error, ends[side])
         if not bool((error < before).any()):
             break
     kept = _errors(values, weights, symmetric.low, symmetric.high, bits) <= error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
@@ -15,18 +16,20 @@ from edadm.config.schema import Reconstruction
 from edadm.models.units import Unit
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.streams import Stream
+from edadm.reconstruction.bias_correction import correct_bias
 from edadm.reconstruction.capture import PausedForward, PausingNetwork
 from edadm.reconstruction.data import Arguments, UnitData, listening
-from edadm.reconstruction.engine import UnitReport, learn_unit
+from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.precision import arithmetic
 
 
 @dataclass(frozen=True)
 class FinishedUnit:
-    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations."""
+    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations, biases."""
 
     codes: dict[str, Tensor]
     scales: dict[str, Tensor]
+    biases: dict[str, Tensor]
     report: UnitReport
 
     @classmethod
@@ -34,12 +37,15 @@ class FinishedUnit:
         """What a hardened module holds."""
         codes = {name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None}
         scales = {name: quantizer.scale for name, quantizer in activation_quantizers(module).items()}
-        return cls(codes, scales, report)
+        biases = {name: layer.bias.detach() for name, layer in quantized_layers(module).items() if layer.bias is not None}
+        return cls(codes, scales, biases, report)
 
     def put_into(self, module: nn.Module) -> None:
         """Brings a module with searched grids and float weights to the finished state."""
         for name, layer in quantized_layers(module).items():
             layer.set_codes(self.codes[name].to(layer.weight.device))
+            if name in self.biases:  # replaced, not changed: the float network shares the old one
+                layer.bias = nn.Parameter(self.biases[name].to(layer.weight.device), requires_grad=False)
         for name, quantizer in activation_quantizers(module).items():
             quantizer.set_grid(self.scales[name], quantizer.zero_point)
 
@@ -68,7 +74,8 @@ class Task:
         settings: how to learn.
         shelf: keeps finished units.
         on_unit: told 1 whenever a unit is finished.
-        on_iteration: told after each learning step.
+        around_learning: a context for the learning steps of each unit, e.g. a clock.
+        graphs: replay CUDA graphs where there is a GPU.
         reports: filled with finished units and their reports.
     """
 
@@ -80,7 +87,8 @@ class Task:
     settings: Reconstruction
     shelf: UnitShelf
     on_unit: Callable[[int], None] = lambda units: None
-    on_iteration: Callable[[], None] = lambda: None
+    around_learning: Callable[[], AbstractContextManager[None]] = nullcontext
+    graphs: bool = True
     reports: list[tuple[Unit, UnitReport]] = field(default_factory=list)
 
 
@@ -154,13 +162,24 @@ def _finish(task: Task, index: int, unit: Unit, data: UnitData | None) -> None:
         assert data is not None
         step = torch.zeros((), dtype=torch.int32, device=data.target.device)
         stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
-        report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.on_iteration)
-        kept = FinishedUnit.of(module, report)
+        report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs)
+        kept = FinishedUnit.of(module, _corrected(task, unit, module, data, report))
         task.shelf.put(index, unit, kept)
     else:
         kept.put_into(module)
     task.reports.append((unit, kept.report))
     task.on_unit(1)
+
+
+def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report: UnitReport) -> UnitReport:
+    """Corrects biases of a learned unit if the settings want that; the errors afterwards are those with new biases."""
+    if not task.settings.bias_correction:
+        return report
+    size, learned = task.settings.chain_batch_size, slice(0, data.learned)
+    float_module = task.float_unet.get_submodule(unit.name)
+    correct_bias(float_module, module, list(quantized_layers(module)), data.exact.rows(learned), data.quantized.rows(learned), size)
+    after, held_out_after = unit_errors(module, data, size)
+    return dataclasses.replace(report, after=after, held_out_after=held_out_after)
 
 
 def _unit_data(task: Task, unit: Unit, floats: list[PausedForward], quantized: Arguments) -> UnitData:
@@ -175,4 +194,4 @@ def _unit_data(task: Task, unit: Unit, floats: list[PausedForward], quantized: A
             layers.append(dict(outputs))
             waiting.next_unit()
     layer_targets = {name: torch.cat([batch[name] for batch in layers]) for name in inner}
-    return UnitData(quantized, arguments.tensors[arguments.main], torch.cat(targets), layer_targets, task.held_out)
+    return UnitData(quantized, arguments, torch.cat(targets), layer_targets, task.held_out)

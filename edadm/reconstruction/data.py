@@ -53,14 +53,14 @@ class UnitData:
 
     Attributes:
         quantized: arguments when all units before it are quantized.
-        float_main: the main-path argument in the float network.
+        exact: arguments in the float network.
         target: output of the float unit on its float arguments.
         layer_targets: outputs of the float unit's inner layers, by name within the unit.
         held_out: so many rows at the end are not learned from.
     """
 
     quantized: Arguments
-    float_main: Tensor
+    exact: Arguments
     target: Tensor
     layer_targets: dict[str, Tensor]
     held_out: int = 0

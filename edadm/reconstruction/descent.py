@@ -149,7 +149,7 @@ class Descent:
             {k: v.index_select(0, rows) for k, v in data.quantized.tensors.items() if k != data.quantized.main}, data.quantized.others
         )
         main = data.quantized.tensors[data.quantized.main]
-        mixed = mixed_rows(main, data.float_main, rows, settings.mix_probability, self._mixing)
+        mixed = mixed_rows(main, data.exact.tensors[data.exact.main], rows, settings.mix_probability, self._mixing)
         arguments.tensors = {data.quantized.main: mixed, **arguments.tensors}
         self.sizes.put()
         with torch.enable_grad(), listening(self.unit, list(data.layer_targets)) as outputs:
@@ -180,8 +180,9 @@ def align_layouts(unit: nn.Module, data: UnitData) -> None:
     output = outputs[""][0] if isinstance(outputs[""], tuple) else outputs[""]
     data.target = memory_like(data.target, output)
     data.layer_targets = {name: memory_like(target, outputs[name]) for name, target in data.layer_targets.items()}
-    main = data.quantized.tensors[data.quantized.main] = memory_like(data.quantized.tensors[data.quantized.main])
-    data.float_main = memory_like(data.float_main, main)
+    main = data.quantized.main
+    data.quantized.tensors[main] = memory_like(data.quantized.tensors[main])
+    data.exact.tensors[main] = memory_like(data.exact.tensors[main], data.quantized.tensors[main])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,7 @@ def learn_unit(
     data: UnitData,
     settings: Reconstruction,
     stream: Stream,
-    on_iteration: Callable[[], None] = lambda: None,
+    around_learning: Callable[[], AbstractContextManager[None]] = nullcontext,
     graphs: bool = True,
 ) -> UnitReport:
     """Learns a quantized unit in place; its weights must be float and its grids set.
@@ -70,7 +71,7 @@ def learn_unit(
         data: its inputs and targets, on the unit's device.
         settings: iterations, learning rates and so on.
         stream: all randomness of this unit; its step counter must be zero.
-        on_iteration: told after each step.
+        around_learning: a context for the learning steps, e.g. a clock.
         graphs: replay a CUDA graph where there is a GPU.
     """
     searched = {name: quantizer.scale.clone() for name, quantizer in activation_quantizers(unit).items()}
@@ -80,10 +81,9 @@ def learn_unit(
     align_layouts(unit, data)
     with learning(unit, settings, stream) as (alphas, sizes):
         descent = Descent(unit, data, settings, alphas, sizes, stream)
-        with stepping(descent, graphs) as step:
+        with stepping(descent, graphs) as step, around_learning():
             for _ in range(settings.iterations):
                 step()
-                on_iteration()
     soft, _ = unit_errors(unit, data, settings.chain_batch_size)
     flips, count = 0, 0
     for name, layer in quantized_layers(unit).items():

@@ -16,6 +16,8 @@ from edadm.models.units import Unit
 from edadm.reconstruction.chain import FinishedUnit
 from edadm.reconstruction.engine import UnitReport
 
+KINDS = ("codes:", "scales:", "biases:")
+
 
 class FolderShelf:
     """One safetensors file per finished unit, written whole or not at all.
@@ -41,13 +43,13 @@ class FolderShelf:
         with safe_open(path, "pt") as file:
             report = UnitReport(**json.loads(file.metadata()["report"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
-        codes, scales = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in ("codes:", "scales:"))
-        return FinishedUnit(codes, scales, report)
+        codes, scales, biases = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS)
+        return FinishedUnit(codes, scales, biases, report)
 
     def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
         """Keeps a finished unit."""
-        tensors = {f"codes:{name}": codes for name, codes in finished.codes.items()}
-        tensors |= {f"scales:{name}": scale for name, scale in finished.scales.items()}
+        parts = zip(KINDS, (finished.codes, finished.scales, finished.biases), strict=True)
+        tensors = {f"{kind}{name}": tensor for kind, part in parts for name, tensor in part.items()}
         with writing(self.folder / self._name(index, unit)) as partial:
             report = json.dumps(dataclasses.asdict(finished.report))
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, {"report": report})

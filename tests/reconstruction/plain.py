@@ -103,7 +103,7 @@ def learn_plainly(unit: nn.Module, data: UnitData, settings: Reconstruction, str
     losses = []
     for step in range(settings.iterations):
         stream.step.fill_(step)
-        quantized, exact = data.quantized.tensors[0][rows[step]].double(), data.float_main[rows[step]].double()
+        quantized, exact = data.quantized.tensors[0][rows[step]].double(), data.exact.tensors[0][rows[step]].double()
         mixed = torch.where(stream.child("mix").below(settings.mix_probability, like=quantized), quantized, exact)
         others = [tensor[rows[step]].double() for key, tensor in data.quantized.tensors.items() if key != 0]
         loss = error(unit(mixed, *others), data.target[rows[step]].double())

@@ -37,7 +37,7 @@ def blocks(kind: str, weight_bits: int = 3) -> Blocks:
 
 def floating(data: UnitData) -> Arguments:
     """What the float block is called with."""
-    return Arguments(data.quantized.tensors | {0: data.float_main})
+    return data.exact
 
 
 def means(module: nn.Module, names: list[str], arguments: Arguments) -> dict[str, Tensor]:

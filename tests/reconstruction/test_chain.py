@@ -181,7 +181,7 @@ def test_the_reported_error_after_learning_is_that_of_the_finished_unit_in_its_p
         unet(*calibration)
         target = float_unet(*calibration).sample
     handle.remove()
-    error, _ = unit_errors(unet.get_submodule("conv_out"), UnitData(Arguments({0: inputs[0]}), inputs[0], target, {}), 8)
+    error, _ = unit_errors(unet.get_submodule("conv_out"), UnitData(Arguments({0: inputs[0]}), Arguments({0: inputs[0]}), target, {}), 8)
     assert reports[-1][1].after == pytest.approx(error, rel=1e-3)
 
 
@@ -209,8 +209,8 @@ def test_units_learn_from_both_networks_and_from_all_but_the_last_inner_layer_an
     assert set(seen["mid_block.attentions.0"].layer_targets) == {"to_q", "to_k", "to_v"}
     assert seen["conv_out"].layer_targets == {}
     assert torch.equal(seen["conv_out"].target, float_unet(*calibration).sample)
-    assert torch.equal(seen["conv_in"].float_main, calibration[0])
+    assert torch.equal(seen["conv_in"].exact.tensors[0], calibration[0])
     middle = seen["mid_block.resnets.0"]
-    difference = (middle.quantized.tensors[0] - middle.float_main).abs().mean() / middle.float_main.std()
+    difference = (middle.quantized.tensors[0] - middle.exact.tensors[0]).abs().mean() / middle.exact.tensors[0].std()
     assert 1e-3 < difference < 0.5
     assert same(dict(float_unet.state_dict()), before)

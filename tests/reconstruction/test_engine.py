@@ -10,7 +10,7 @@ from torch import nn
 
 from edadm.config.schema import Reconstruction
 from edadm.nn.surgery import activation_quantizers, quantized_layers
-from edadm.reconstruction.data import Arguments, UnitData, listening
+from edadm.reconstruction.data import UnitData, listening
 from edadm.reconstruction.descent import learning
 from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.losses import squared_error
@@ -98,9 +98,9 @@ def test_learning_is_the_same_for_the_same_generator(kind: str) -> None:
 def test_afterwards_nothing_learns_or_drops_any_more() -> None:
     block = float_block("shortcut")
     data = unit_data("shortcut", block, 8, 1)
-    unit, steps = quantized_block(block, data), []
-    report = learn_unit(unit, data, SHORT, fresh_stream(0), lambda: steps.append(1))
-    assert len(steps) == SHORT.iterations
+    unit = quantized_block(block, data)
+    report = learn_unit(unit, data, SHORT, stream := fresh_stream(0))
+    assert stream.step.item() == SHORT.iterations
     for layer in quantized_layers(unit).values():
         assert layer.alpha is None
         assert layer.codes is not None
@@ -140,10 +140,9 @@ def test_the_error_of_uneven_batches_is_the_error_of_all_rows() -> None:
 def test_listening_ends_with_its_context() -> None:
     block = float_block("plain")
     data = unit_data("plain", block, 2, 1)
-    arguments = Arguments({**data.quantized.tensors, 0: data.float_main})
     with listening(block, ["conv1"]) as outputs:
-        arguments.call(block)
+        data.exact.call(block)
     heard = outputs.pop("conv1")
-    arguments.call(block)
+    data.exact.call(block)
     assert outputs == {}
     assert torch.equal(heard, data.layer_targets["conv1"])

@@ -20,8 +20,9 @@ SETTINGS = Reconstruction(iterations=12, batch_size=6, weight_lr=0.05, scale_lr=
 
 def as_double(data: UnitData) -> UnitData:
     data = copy.deepcopy(data)
-    data.quantized.tensors = {key: tensor.double() for key, tensor in data.quantized.tensors.items()}
-    data.float_main, data.target = data.float_main.double(), data.target.double()
+    for arguments in (data.quantized, data.exact):
+        arguments.tensors = {key: tensor.double() for key, tensor in arguments.tensors.items()}
+    data.target = data.target.double()
     data.layer_targets = {name: target.double() for name, target in data.layer_targets.items()}
     return data
 

@@ -21,24 +21,25 @@ def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
     codes["conv2"] = codes["conv1"].contiguous(memory_format=torch.channels_last)
     scales = {"conv1.input_quantizer": torch.tensor([1 / 3]), "split": torch.tensor([0.1, 0.2])}
     shelf = FolderShelf(tmp_path)
-    shelf.put(3, UNIT, FinishedUnit(codes, scales, REPORT))
+    shelf.put(3, UNIT, FinishedUnit(codes, scales, {"conv1": torch.ones(4)}, REPORT))
     found = FolderShelf(tmp_path).get(3, UNIT)
     assert found is not None
     assert found.report == REPORT
     assert found.codes.keys() == codes.keys()
     assert all(torch.equal(found.codes[name], codes[name]) for name in codes)
     assert all(torch.equal(found.scales[name], scales[name]) for name in scales)
+    assert torch.equal(found.biases["conv1"], torch.ones(4))
 
 
 def test_an_absent_unit_is_absent(tmp_path: Path) -> None:
     shelf = FolderShelf(tmp_path)
-    shelf.put(3, UNIT, FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, REPORT))
+    shelf.put(3, UNIT, FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT))
     assert shelf.get(4, UNIT) is None
     assert shelf.get(3, Unit("conv_out", "layer", ("conv_out",))) is None
 
 
 def test_units_of_other_jobs_are_found_too(tmp_path: Path) -> None:
-    finished = FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, REPORT)
+    finished = FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT)
     FolderShelf(tmp_path / "part").put(3, UNIT, finished)
     shelf = FolderShelf(tmp_path / "own", tmp_path / "none", tmp_path / "part")
     found = shelf.get(3, UNIT)
