@@ -112,8 +112,8 @@ def best_asymmetric_range(
         for side, extreme in ((0, lowest), (1, highest)):
             for shares in _shares(values):
                 tried = extreme * shares
-                trials = (tried, ends[1]) if side == 0 else (ends[0], tried)
-                error, ends[side] = _better(_errors(values, weights, *torch.broadcast_tensors(*trials), bits), tried, error, ends[side])
+                low, high = (tried, ends[1].expand_as(tried)) if side == 0 else (ends[0].expand_as(tried), tried)
+                error, ends[side] = _better(_errors(values, weights, low, high, bits), tried, error, ends[side])
         if not bool((error < before).any()):
             break
     kept = _errors(values, weights, symmetric.low, symmetric.high, bits) <= error
