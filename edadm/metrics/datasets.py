@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from edadm.errors import EdadmError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
+@runtime_checkable
 class Images(Protocol):
     """Images by index; a uint8 tensor (n, 3, h, w) is one too."""
 

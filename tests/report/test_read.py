@@ -47,8 +47,8 @@ def test_damaged_files_are_told(fake: Fake):
     fake.file("fp32", "metrics.json").write_text("{")
     with pytest.raises(EdadmError, match="not valid JSON"):
         read_run(fake.results, fake.runs[0])
-    write(fake.file("fp32", "metrics.json"), {"fid": 1.0, "sfid": 2.0, "psnr": None, "conditions": {}})
-    with pytest.raises(EdadmError, match="lacks inception_score; delete it"):
+    write(fake.file("fp32", "metrics.json"), {"fid": 1.0, "sfid": 2.0, "conditions": {}})
+    with pytest.raises(EdadmError, match="lacks psnr; delete it"):
         read_run(fake.results, fake.runs[0])
 
 
