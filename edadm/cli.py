@@ -263,6 +263,10 @@ def evaluate(
     settings = _preset("evaluations", evaluation, config)
     files = scoring(settings)
     files = replace(files, reference=statistics) if statistics else files
+    if files.reference and files.reference.is_dir():
+        raise EdadmError(
+            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
+        )
     images, compared = ShardedImages(samples), ShardedImages(references) if references else None
     with progress_bar(label, len(images), "images") as advance:
         scores = evaluate(images, compared, settings, files, advance)

@@ -12,6 +12,7 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,12 +100,12 @@ def _receive(entry: Download, file: IO[bytes], partial: Path) -> None:
             raise
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
             return  # all of it was there
-        file.truncate(0)
+        _empty(file, etag)
         return _receive(entry, file, partial)
     with response:
         if response.status != 206 or _start(response) != have:
             have = 0  # the server sends all of it, or its file is another one by now
-            file.truncate(0)
+            _empty(file, etag)
         if response.headers.get("ETag"):
             etag.write_text(response.headers["ETag"])
         length = response.headers.get("Content-Length")
@@ -121,18 +122,26 @@ def _start(response: Any) -> int:
     return int(found[1]) if found else -1
 
 
+def _empty(file: IO[bytes], etag: Path) -> None:
+    """Forgets what has arrived."""
+    file.seek(0)
+    file.truncate()
+    etag.unlink(missing_ok=True)
+
+
 def _copy(response: Any, file: IO[bytes], have: int, total: int | None, label: str) -> None:
     """With a bar in megabytes, or none where the server does not tell how many there are."""
-    megabytes = max(1, (total or 0) // MEGABYTE)
-    with progress_bar(label, megabytes, "MB") as advance:
+    megabytes = -(-(total or 0) // MEGABYTE)
+    with progress_bar(label, megabytes, "MB") if total else nullcontext(lambda _: None) as advance:
         shown = 0
         while chunk := response.read(CHUNK):
             file.write(chunk)
             have += len(chunk)
-            if total is not None and min(have // MEGABYTE, megabytes) > shown:
-                advance(min(have // MEGABYTE, megabytes) - shown)
-                shown = min(have // MEGABYTE, megabytes)
-        file.flush()
+            arrived = megabytes if have == total else min(have // MEGABYTE, megabytes)
+            if arrived > shown:
+                advance(arrived - shown)
+                shown = arrived
+    file.flush()
 
 
 def _check(entry: Download, file: Path) -> None:
@@ -151,11 +160,8 @@ def _check(entry: Download, file: Path) -> None:
         found = hashlib.file_digest(content, kind).hexdigest()
     if not found.startswith(expected):
         if file.suffix == ".partial":
-            file.unlink()
-            _etag_of(file).unlink(missing_ok=True)
-            raise DownloadError(
-                f"{entry.url} sent another file than expected ({kind} {found}, not {expected}); try again, or mirror it by hand"
-            )
+            _drop(file)
+            raise DownloadError(f"{entry.url} sent another file than expected ({kind} {found}, not {expected}); {_by_hand(entry)}")
         raise DownloadError(f"{file} is another file than {entry.what} ({kind} {found}, not {expected}); move it away and try again")
 
 
@@ -169,9 +175,14 @@ def _unpack(entry: Download, archive: Path, output: Path) -> None:
         ):
             shutil.copyfileobj(member, file, CHUNK)
     except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
-        archive.unlink()
+        _drop(archive)
         raise DownloadError(f"{entry.url} is no archive with {entry.member} ({error}); {_by_hand(entry)}") from None
-    archive.unlink()
+    _drop(archive)
+
+
+def _drop(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _etag_of(partial).unlink(missing_ok=True)
 
 
 def _refusal(entry: Download, code: int) -> str:

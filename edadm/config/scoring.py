@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edadm.config.downloads import DOWNLOADS
-from edadm.config.schema import Evaluation, Extractor
+from edadm.config.schema import Config, Evaluation, Extractor
 from edadm.config.sources import locate
 from edadm.errors import EdadmError
 
@@ -57,6 +57,14 @@ def scoring(evaluation: Evaluation) -> Scoring:
             extractor, instead_of, source, side = BUNDLED_EXTRACTOR, extractor, evaluation.fallback_reference, BUNDLED_SIDE
     reference = _reference(source, side) if AGAINST_REAL_IMAGES & set(evaluation.scores) else None
     return Scoring(extractor, weights, reference, side, clip, instead_of)
+
+
+def scoring_of(name: str, config: Config) -> Scoring:
+    """`scoring` of a preset; a sentence about what is absent begins with its name."""
+    try:
+        return scoring(config.evaluations[name])
+    except EdadmError as error:
+        raise EdadmError(f"evaluations.{name}: {error}") from None
 
 
 def _clip(evaluation: Evaluation) -> Path:

@@ -67,6 +67,15 @@ def test_scores_under_different_conditions_do_not_share_a_table(fake: Fake):
         read_run(fake.results, fake.runs[0])
 
 
+def test_another_extractor_on_one_side_only_does_not_share_a_table(fake: Fake):
+    path = fake.file("tdac", "w8a8", "fbr_w8", "metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["conditions"]["instead_of"] = "inception"
+    write(path, metrics)
+    with pytest.raises(EdadmError, match="were scored with different instead_of"):
+        read_run(fake.results, fake.runs[0])
+
+
 def test_first_images_come_from_as_many_shards_as_needed(fake: Fake):
     run = read_run(fake.results, fake.runs[0])
     folder = fake.file("tdac", "w8a8", "fbr_w8", "samples")

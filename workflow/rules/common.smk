@@ -8,15 +8,15 @@ from snakemake.exceptions import WorkflowError
 from edadm.config.fingerprint import stage_fingerprint
 from edadm.config.layout import Layout, Variant
 from edadm.config.load import load_config
-from edadm.config.scoring import KEPT_FEATURES, scoring
-from edadm.config.sources import locate
+from edadm.config.scoring import KEPT_FEATURES, scoring_of
+from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from pathlib import Path
 
 try:
     CONFIG = load_config(config)
     CHECKPOINTS = {run.model: locate(CONFIG.models[run.model].checkpoint) for run in CONFIG.runs}
-    SCORING = {run.evaluation: scoring(CONFIG.evaluations[run.evaluation]) for run in CONFIG.runs}
+    SCORING = {run.evaluation: scoring_of(run.evaluation, CONFIG) for run in CONFIG.runs}
 except EdadmError as error:
     raise WorkflowError(str(error)) from None
 
@@ -101,10 +101,13 @@ def scoring_files(wildcards):
 
 
 def reference_statistics_of(wildcards):
-    """Statistics of real images: a file that is there, or one to be made once from a folder for all variants; none if not needed."""
+    """Statistics of real images: a user's file, or one to be made once from a folder for all variants; none if not needed.
+
+    Those of the package are none of these: where it is installed must not matter.
+    """
     name = RUNS[wildcards.model].evaluation
     reference = SCORING[name].reference
-    if reference is None:
+    if reference is None or reference.parent == BUNDLED:
         return []
     return [f"{RESULTS}/references/{name}.h5" if reference.is_dir() else str(reference)]
 
