@@ -267,6 +267,8 @@ def evaluate(
         raise EdadmError(
             f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
         )
+    if files.absent:
+        say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
     images, compared = ShardedImages(samples), ShardedImages(references) if references else None
     with progress_bar(label, len(images), "images") as advance:
         scores = evaluate(images, compared, settings, files, advance)

@@ -162,12 +162,23 @@ def test_a_folder_of_real_images_becomes_statistics_and_scores(tmp_path: Path) -
     assert metrics["conditions"]["preparation"] == "centre crop to a square, bicubic to 32 px"
 
 
+def test_a_stand_in_is_announced_with_what_to_put_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype="uint8"))
+    evaluation = json.dumps({"extractor": "inception", "fallback_reference": "bundled:cifar10_train_statistics"})
+    assert edadm("evaluate", tmp_path / "a.npy", "--evaluation", evaluation, "--output", tmp_path / "metrics.json") == 0
+    said = capfd.readouterr().err
+    assert "the bundled classifier scores instead of 'inception': extractor 'inception' needs weights" in said
+    assert "edadm download torch_fidelity_inception" in said
+    conditions = json.loads((tmp_path / "metrics.json").read_text())["conditions"]
+    assert (conditions["extractor"], conditions["instead_of"]) == ("cifar10_classifier", "inception")
+
+
 def test_downloads_are_listed_with_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert edadm("download") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "ddim-cifar10: " in lines[0]
+    assert "ddim_cifar10: " in lines[0]
     assert lines[0].endswith("md5:1fa350b952534ae442b1d5235cce5cd3")
-    assert any(line.startswith("ldm4-bedroom: ") and line.endswith("checksum unknown") for line in lines)
+    assert any(line.startswith("ldm4_bedroom: ") and line.endswith("checksum unknown") for line in lines)
 
 
 def test_a_download_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,10 +213,10 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         (("benchmark", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         (("select-calibration", "0.zarr", "--output", "o", "--summary", "s", "--calibration", '{"size": 99}'), "exceeds the 3 recorded"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
-        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch-fidelity"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": ".", "resolution": 32}'), "edadm reference-statistics"),
         (("reference-statistics", "--images", ".", "--name", "x", "--output", "o", "--extractor", "vgg"), "there is no extractor 'vgg'"),
-        (("download", "sd41"), "there is no download 'sd41'; did you mean 'sd14'?"),
+        (("download", "sd14_cocoo"), "there is no download 'sd14_cocoo'; did you mean 'sd14_coco'?"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_one_sentence_and_exit_code_2(

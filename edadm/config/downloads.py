@@ -38,78 +38,78 @@ _LDM = "https://ommer-lab.com/files/latent-diffusion"
 _ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches"
 
 DOWNLOADS = {
-    "ddim-cifar10": Download(
+    "ddim_cifar10": Download(
         "the DDPM of CIFAR-10 (EMA weights, converted by pesser/pytorch_diffusion)",
         "https://heibox.uni-heidelberg.de/f/2e4f01e2d9ee49bab1d5/?dl=1",
-        "weights/ddim_cifar10.ckpt",
+        "checkpoints/ema_cifar10.ckpt",
         "ermongroup/ddim, functions/ckpt_util.py",
         "md5:1fa350b952534ae442b1d5235cce5cd3",
     ),
-    "ldm4-bedroom": Download(
+    "ldm4_bedroom": Download(
         "LDM-4 of LSUN-Bedroom",
         f"{_LDM}/lsun_bedrooms.zip",
-        "weights/ldm4_bedroom.ckpt",
+        "checkpoints/lsun_beds256/model.ckpt",
         "CompVis/latent-diffusion, README.md",
         member="model.ckpt",
     ),
-    "ldm8-church": Download(
+    "ldm8_church": Download(
         "LDM-8 of LSUN-Church",
         f"{_LDM}/lsun_churches.zip",
-        "weights/ldm8_church.ckpt",
+        "checkpoints/lsun_churches256/model.ckpt",
         "CompVis/latent-diffusion, README.md",
         member="model.ckpt",
     ),
-    "ldm4-imagenet": Download(
+    "ldm4_imagenet": Download(
         "the class-conditional LDM-4 of ImageNet (cin256-v2)",
         f"{_LDM}/nitro/cin/model.ckpt",
-        "weights/ldm4_imagenet.ckpt",
+        "checkpoints/cin256-v2/model.ckpt",
         "CompVis/latent-diffusion, README.md",
     ),
-    "sd14": Download(
+    "sd14_coco": Download(
         "Stable Diffusion v1.4",
         "https://huggingface.co/CompVis/stable-diffusion-v-1-4-original/resolve/main/sd-v1-4.ckpt",
-        "weights/sd-v1-4.ckpt",
-        "address of its model page; checksum as many public projects check it (e.g. those that pin sd-v1-4.ckpt)",
+        "checkpoints/sd-v1-4.ckpt",
+        "its model page; the checksum as several public projects pin it",
         "sha256:fe4efff1e174c627256e44ec2991ba279b3816e364b49f9be2abc0b3ff3f8556",
         remark="its page may ask to log in and accept the licence; then fetch it with a browser",
     ),
-    "torch-fidelity-inception": Download(
+    "torch_fidelity_inception": Download(
         "torch-fidelity's InceptionV3",
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-        "weights/weights-inception-2015-12-05-6726825d.pth",
+        "checkpoints/weights-inception-2015-12-05-6726825d.pth",
         "torch-fidelity, feature_extractor_inceptionv3.py; the checksum's beginning is in the file name",
         "sha256:6726825d",
     ),
-    "pytorch-fid-inception": Download(
+    "pytorch_fid_inception": Download(
         "pytorch-fid's InceptionV3",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        "weights/pt_inception-2015-12-05-6726825d.pth",
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_checkpoints/pt_inception-2015-12-05-6726825d.pth",
+        "checkpoints/pt_inception-2015-12-05-6726825d.pth",
         "pytorch-fid, inception.py; the checksum's beginning is in the file name, the rest from a public copy's LFS pointer",
         "sha256:6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     ),
-    "clip-vit-l-14": Download(
+    "clip_vit_l_14": Download(
         "OpenAI's CLIP ViT-L/14 in open_clip's layout",
         "https://huggingface.co/timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
-        "weights/clip_vit_l_14.safetensors",
+        "checkpoints/clip_vit_l_14.safetensors",
         "open_clip, pretrained.py (repository) and its constant for the file name",
         remark="OpenAI's own ViT-L-14.pt is a TorchScript program, which is not executed here",
     ),
-    "adm-imagenet-256": Download(
+    "adm_imagenet_256": Download(
         "guided-diffusion's reference batch of ImageNet 256",
         f"{_ADM}/imagenet/256/VIRTUAL_imagenet256_labeled.npz",
         "data/VIRTUAL_imagenet256_labeled.npz",
         "openai/guided-diffusion, evaluations/README.md",
     ),
-    "adm-bedroom-256": Download(
+    "adm_bedroom_256": Download(
         "guided-diffusion's reference batch of LSUN-Bedroom 256",
         f"{_ADM}/lsun/bedroom/VIRTUAL_lsun_bedroom256.npz",
         "data/VIRTUAL_lsun_bedroom256.npz",
         "openai/guided-diffusion, evaluations/README.md",
     ),
-    "coco-captions": Download(
+    "coco_captions": Download(
         "the captions of COCO val2014",
         "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
-        "data/captions_val2014.json",
+        "checkpoints/captions_val2014.json",
         "cocodataset.org, download page",
         member="annotations/captions_val2014.json",
     ),

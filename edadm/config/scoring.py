@@ -14,8 +14,8 @@ BUNDLED_EXTRACTOR: Extractor = "cifar10_classifier"
 BUNDLED_SIDE = 32
 AGAINST_REAL_IMAGES = frozenset({"fid", "sfid", "kid", "precision_recall"})
 KEPT_FEATURES = 10_000
-_EXTRACTOR_WEIGHTS = {"inception": "torch-fidelity-inception", "pytorch_fid": "pytorch-fid-inception"}
-_CLIP_WEIGHTS = "clip-vit-l-14"
+_EXTRACTOR_WEIGHTS = {"inception": "torch_fidelity_inception", "pytorch_fid": "pytorch_fid_inception"}
+_CLIP_WEIGHTS = "clip_vit_l_14"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Scoring:
         resolution: side to which images are brought; None leaves them.
         clip_weights: for the CLIP score; else None.
         instead_of: the extractor whose weights are absent, where the bundled one takes its place.
+        absent: then, the sentence that says what to put where.
     """
 
     extractor: Extractor
@@ -37,6 +38,7 @@ class Scoring:
     resolution: int | None
     clip_weights: Path | None = None
     instead_of: str | None = None
+    absent: str | None = None
 
 
 def scoring(evaluation: Evaluation) -> Scoring:
@@ -47,16 +49,17 @@ def scoring(evaluation: Evaluation) -> Scoring:
     """
     clip = _clip(evaluation) if "clip_score" in evaluation.scores else None
     extractor, weights, source, side = evaluation.extractor, None, evaluation.reference, evaluation.resolution
-    instead_of: str | None = None
+    instead_of = absent = None
     if extractor != BUNDLED_EXTRACTOR and set(evaluation.scores) - {"clip_score"}:
         try:
             weights = _file(evaluation.extractor_weights, "extractor_weights", f"extractor '{extractor}'", _EXTRACTOR_WEIGHTS[extractor])
         except EdadmError as error:
             if evaluation.fallback_reference is None:
                 raise EdadmError(f"{error}; or set `fallback_reference` to score with the bundled classifier instead") from None
+            absent = str(error)
             extractor, instead_of, source, side = BUNDLED_EXTRACTOR, extractor, evaluation.fallback_reference, BUNDLED_SIDE
     reference = _reference(source, side) if AGAINST_REAL_IMAGES & set(evaluation.scores) else None
-    return Scoring(extractor, weights, reference, side, clip, instead_of)
+    return Scoring(extractor, weights, reference, side, clip, instead_of, absent)
 
 
 def scoring_of(name: str, config: Config) -> Scoring:

@@ -51,7 +51,8 @@ def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> It
     elif scores["inception_score"] is not None:
         yield f"IS is of the extractor {extractor}, over {_splits(held)}."
     if held.get("preparation", "none") != "none":
-        yield f"Images were prepared for it: {held['preparation']}; the real ones: {held.get('reference_preparation', 'none are used')}."
+        real = held.get("reference_preparation", "none are used")
+        yield f"Images were prepared for the extractor: {held['preparation']}; the real ones: {real}."
     elif held.get("reference_preparation", "none") != "none":
         yield f"Images were taken as they are; preparation of the real ones: {held['reference_preparation']}."
     if "reference_features" in held:
@@ -59,7 +60,7 @@ def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> It
     if held.get("instead_of"):
         yield f"The weights of “{held['instead_of']}” were absent; the bundled classifier stood in for it."
     if held["extractor"] not in _NETWORKS:
-        yield "They do not compare with published values, which are made with Inception."
+        yield "These numbers do not compare with published values, which are made with Inception."
 
 
 def _inception_score(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> str:

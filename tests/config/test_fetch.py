@@ -153,8 +153,8 @@ def test_a_member_is_taken_out_of_an_archive(site: Site, entry: Download, tmp_pa
 
 
 def test_names_are_looked_up_with_the_nearest() -> None:
-    assert find_download("sd14").path == "weights/sd-v1-4.ckpt"
-    with pytest.raises(DownloadError, match="there is no download 'ddim-cifar'; did you mean 'ddim-cifar10'"):
-        find_download("ddim-cifar")
-    with pytest.raises(DownloadError, match="known are ddim-cifar10, "):
+    assert find_download("sd14_coco").path == "checkpoints/sd-v1-4.ckpt"
+    with pytest.raises(DownloadError, match="there is no download 'ddim_cifar'; did you mean 'ddim_cifar10'"):
+        find_download("ddim_cifar")
+    with pytest.raises(DownloadError, match="known are ddim_cifar10, "):
         find_download("zzzz")

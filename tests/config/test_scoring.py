@@ -42,7 +42,7 @@ def test_weights_and_references_are_found(reference: str, place: Path) -> None:
 
 @pytest.mark.parametrize("extractor", ["inception", "pytorch_fid"])
 def test_absent_weights_are_never_replaced_silently(extractor: Any, place: Path) -> None:
-    name = {"inception": "torch-fidelity-inception", "pytorch_fid": "pytorch-fid-inception"}[extractor]
+    name = {"inception": "torch_fidelity_inception", "pytorch_fid": "pytorch_fid_inception"}[extractor]
     with pytest.raises(EdadmError, match=rf"'{extractor}' needs weights, and `extractor_weights` is not set: .*`edadm download {name} "):
         scoring(Evaluation(extractor=extractor, reference="stats.npz"))
     with pytest.raises(EdadmError, match=rf"there is no file w/i\.pth: put .* there with `edadm download {name} --output w/i\.pth`"):
@@ -71,7 +71,7 @@ def test_the_clip_score_alone_needs_no_inception(place: Path) -> None:
         ({"reference": "absent"}, r"there is no file absent; .*or a folder of real images, or an \.npz"),
         ({"scores": ("clip_score",)}, "compares images with their prompts: set `prompts`"),
         ({"scores": ("clip_score",), "prompts": "absent.txt"}, r"there is no file absent\.txt; mend `prompts`"),
-        ({"scores": ("clip_score",), "prompts": "prompts.txt"}, "`clip_weights` is not set: .*`edadm download clip-vit-l-14 --output"),
+        ({"scores": ("clip_score",), "prompts": "prompts.txt"}, "`clip_weights` is not set: .*`edadm download clip_vit_l_14 --output"),
     ],
 )
 def test_what_is_absent_is_told(changes: dict[str, Any], sentence: str, place: Path) -> None:

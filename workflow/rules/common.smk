@@ -122,6 +122,12 @@ def reference_options(wildcards):
     return [f"--extractor={files.extractor}", f"--resolution={files.resolution}", *weights, *keep]
 
 
+def evaluate_memory(wildcards):
+    """MB for the features of all images: Inception's are 5,079 numbers an image, and are there twice for a moment."""
+    settings = evaluation_of(wildcards)
+    return 4000 + (settings.images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0)
+
+
 def model_weights(wildcards):
     """The weights of all variants of a model."""
     return [str(LAYOUT.weights(wildcards.model, Variant(name))) for name in RUNS[wildcards.model].variants]

@@ -66,7 +66,7 @@ rule evaluate:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
+        mem_mb=evaluate_memory,
         runtime=240,
     params:
         evaluation=evaluation_with(
