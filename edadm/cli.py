@@ -246,18 +246,33 @@ def evaluate(
     evaluation: EvaluationOption,
     output: OutputOption,
     references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
+    statistics: Annotated[Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")] = None,
     config: ConfigOption = None,
     threads: ThreadsOption = 1,
+    label: LabelOption = "evaluate",
 ) -> None:
-    """Score images: FID, sFID, IS, and PSNR to full precision."""
+    """Score images as the preset says: FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision."""
+    from dataclasses import replace
+
     from edadm.artifacts import writing_json
-    from edadm.config.sources import locate
+    from edadm.config.scoring import scoring
+    from edadm.metrics.datasets import ShardedImages
     from edadm.metrics.evaluate import evaluate
 
     _device("auto", threads)
     settings = _preset("evaluations", evaluation, config)
-    compared = _images(references) if references else None
-    writing_json(output, evaluate(_images(samples), compared, settings.extractor, locate(settings.reference, ".h5")))
+    files = scoring(settings)
+    files = replace(files, reference=statistics) if statistics else files
+    if files.reference and files.reference.is_dir():
+        raise EdadmError(
+            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
+        )
+    if files.absent:
+        say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
+    images, compared = ShardedImages(samples), ShardedImages(references) if references else None
+    with progress_bar(label, len(images), "images") as advance:
+        scores = evaluate(images, compared, settings, files, advance)
+    writing_json(output, scores)
 
 
 @app.command()
@@ -286,20 +301,45 @@ def benchmark(
 
 @app.command()
 def reference_statistics(
-    images: Annotated[Path, typer.Option(help="real images, a sub-folder per class")],
+    images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")],
     output: OutputOption,
     name: Annotated[str, typer.Option(help="what reports call this set")],
-    extractor: Annotated[str, typer.Option(help="a registered torch-fidelity extractor")] = "cifar10_classifier",
+    extractor: Annotated[str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")] = "cifar10_classifier",
+    weights: Annotated[Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")] = None,
+    resolution: Annotated[int | None, typer.Option(min=1, help="side to which images are cropped and resized; else as they are")] = None,
+    keep_features: Annotated[int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")] = 0,
+    threads: ThreadsOption = 1,
+    label: LabelOption = "reference-statistics",
 ) -> None:
     """Statistics of real images, against which generated ones are scored."""
-    from edadm.metrics.evaluate import extract_features
-    from edadm.metrics.frechet import save_statistics, statistics
-    from edadm.training.images import read_image_folder
+    from edadm.config.schema import Evaluation
+    from edadm.metrics.datasets import FolderImages, preparation
+    from edadm.metrics.references import write_reference
 
-    pixels = read_image_folder(images)[0]
-    layers = extract_features(pixels, extractor)
-    facts = {"extractor": extractor, "images": len(pixels), "set": name}
-    save_statistics(output, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts)
+    _device("auto", threads)
+    if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
+        raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
+    real = FolderImages(images, resolution)
+    facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
+    with progress_bar(label, len(real), "images") as advance:
+        write_reference(output, real, extractor, weights, facts, keep_features, threads - 1, advance=advance)
+
+
+@app.command()
+def download(
+    name: Annotated[str | None, typer.Argument(help="which file; without it, all are listed")] = None,
+    output: Annotated[Path | None, typer.Option(help="where to put it; else where presets look for it")] = None,
+) -> None:
+    """Fetch public weights or reference data; goes on where it broke off. No other command downloads anything."""
+    from edadm.config.downloads import DOWNLOADS
+    from edadm.config.fetch import fetch, find_download
+
+    if name is None:
+        for key, entry in DOWNLOADS.items():
+            typer.echo(f"{key}: {entry.what}, to {entry.path}; {entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}")
+        return
+    entry = find_download(name)
+    fetch(entry, output or Path(entry.path))
 
 
 @app.command()
@@ -375,14 +415,6 @@ def _load_any(architecture: Any, weights: Path, device: Any) -> Any:
     from edadm.models.convert import load_unet
 
     return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
-
-
-def _images(files: list[Path]) -> Any:
-    """Images of all shards as one uint8 tensor."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.concatenate([np.load(file, allow_pickle=False) for file in files]))
 
 
 def _description(stage: str, settings: Any, *files: Path) -> str:

@@ -149,15 +149,38 @@ class Reconstruction(Strict):
         return self
 
 
+Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid"]
+Score = Literal["fid", "sfid", "inception_score", "kid", "precision_recall", "clip_score"]
+
+
 class Evaluation(Strict):
     """How images are made and scored."""
 
     images: Count = 256
     shards: Count = 1
     batch_size: Count = Field(64, description="images per sampler run")
-    extractor: Literal["cifar10_classifier"] = "cifar10_classifier"
-    reference: str = Field("bundled:cifar10_train_statistics", description="statistics of real images, a file or `bundled:NAME`")
     seed: int = Field(0, description="image i of every variant starts from the noise of (seed, i)")
+    scores: tuple[Score, ...] = Field(("fid", "sfid", "inception_score"), description="what is computed; PSNR to full precision always is")
+    extractor: Extractor = Field(
+        "cifar10_classifier",
+        description="network whose features are compared: the bundled classifier, torch-fidelity's or pytorch-fid's InceptionV3",
+    )
+    extractor_weights: str | None = Field(None, description="file with the Inception weights; see `edadm download`")
+    reference: str = Field(
+        "bundled:cifar10_train_statistics",
+        description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), a folder, or `bundled:NAME`",
+    )
+    fallback_reference: str | None = Field(
+        None,
+        description="if the Inception weights are absent, score with the bundled classifier against this (statistics or a folder); "
+        "null stops with a sentence",
+    )
+    resolution: Count | None = Field(
+        None, description="generated and real images are cropped to a square and resized (bicubic) to this side; null leaves them"
+    )
+    prompts: str | None = Field(None, description="prompts of the images in order, one per line or a JSON list (clip_score)")
+    clip_model: str = Field("ViT-L-14-quickgelu", description="open_clip's name of the CLIP model, or `local-dir:PATH` for its config")
+    clip_weights: str | None = Field(None, description="file with the CLIP weights in open_clip's layout; see `edadm download`")
 
 
 class Run(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from edadm.errors import EdadmError
@@ -21,3 +22,9 @@ def locate(source: str, suffix: str = ".safetensors") -> Path:
         known = ", ".join(f"bundled:{file.stem}" for file in sorted(BUNDLED.glob(f"*{suffix}")))
         raise EdadmError(f"there is no file {path}; put it there, or use one of {known}")
     return path
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
