@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 
 
 def locate(source: str, suffix: str = ".safetensors") -> Path:
-    """The file behind `bundled:NAME` or a path.
+    """The file or diffusers folder behind `bundled:NAME` or a path.
 
     Raises:
         EdadmError: there is no such file.
     """
     name = source.removeprefix("bundled:")
     path = BUNDLED / f"{name}{suffix}" if name != source else Path(source).expanduser()
-    if not path.is_file():
+    if not path.exists():
         known = ", ".join(f"bundled:{file.stem}" for file in sorted(BUNDLED.glob(f"*{suffix}")))
         raise EdadmError(f"there is no file {path}; put it there, or use one of {known}")
     return path
+
+
+def locate_checkpoint(name: str, model: Model) -> Path:
+    """The checkpoint of the model preset `name`.
+
+    Raises:
+        EdadmError: there is none; says which key to set, and where to get it if the preset knows.
+    """
+    try:
+        return locate(model.checkpoint)
+    except EdadmError:
+        if not model.source:
+            raise
+    raise EdadmError(f"models.{name}.checkpoint: there is no file {model.checkpoint}; get it from {model.source} and set this key to it")
