@@ -169,6 +169,11 @@ class Model(Strict):
         return self
 
     @property
+    def guidance(self) -> float:
+        """The guidance scale; 1 without a condition."""
+        return self.conditioning.guidance if self.conditioning else 1.0
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """What a checkpoint is taken apart into: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
         present = {"unet": True, "autoencoder": self.autoencoder, "condition": self.conditioning}
