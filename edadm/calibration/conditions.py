@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -47,11 +48,10 @@ def with_context(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> d
     return rows
 
 
-def _context(contexts: Sequence[Store], first: int, count: int) -> Float[np.ndarray, "n tokens channels"]:
+def _context(contexts: Sequence[Any], first: int, count: int) -> Float[np.ndarray, "n tokens channels"]:
     """The context of trajectories first .. first + count - 1, over all shards."""
     parts, start = [], 0
     for context in contexts:
-        length = len(context)  # type: ignore[arg-type]
         parts.append(np.asarray(context[max(first - start, 0) : max(first + count - start, 0)]))
-        start += length
+        start += context.shape[0]
     return np.concatenate(parts)

@@ -101,7 +101,7 @@ class TrajectoryStore:
         timesteps: list[int],
         shape: tuple[int, int, int],
         context_shape: tuple[int, int] | None = None,
-        unconditional: Float[Tensor, "tokens channels"] | None = None,
+        unconditional: Float[Tensor, "tokens width"] | None = None,
     ) -> TrajectoryStore:
         """An empty store for `runs` trajectories of latents of `shape` (c, h, w), under contexts of `context_shape`."""
         steps, batches = len(timesteps), -(-runs // batch_size)
@@ -141,7 +141,7 @@ class TrajectoryStore:
         batch: int,
         latents: Float[Tensor, "n steps c h w"],
         features: list[Features],
-        context: Float[Tensor, "n tokens channels"] | None = None,
+        context: Float[Tensor, "n tokens width"] | None = None,
     ) -> None:
         """Stores a batch, its mark last; `features` holds one tensor per step, or nothing."""
         start = batch * self.batch_size
