@@ -292,7 +292,7 @@ def benchmark(
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: _load_any(preset.architecture, file, where) for variant, file in files.items()}
-    times = step_latency(networks, (batch_size, *preset.latent_shape))
+    times = step_latency(networks, (batch_size, *preset.latent_shape), context_shape=preset.context_shape)
     variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 

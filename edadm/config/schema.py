@@ -155,18 +155,13 @@ class Model(Strict):
     trajectories: Trajectories = Trajectories()
     pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
 
-    @model_validator(mode="after")
-    def _parts_fit_each_other(self) -> Model:
-        if (self.architecture.family == "ddim") != (self.layout == "ddim"):
-            wanted = "ddim" if self.architecture.family == "ddim" else "compvis"
-            raise ValueError(f"checkpoints of the family '{self.architecture.family}' have the layout '{wanted}'; set layout: {wanted}")
-        if (self.architecture.family == "transformer") != (self.conditioning is not None):
-            raise ValueError("the family 'transformer' needs conditioning, and the others take none")
-        if self.autoencoder and self.autoencoder.latent_channels != self.architecture.in_channels:
-            raise ValueError(f"the autoencoder has {self.autoencoder.latent_channels} latent channels, the U-Net {self.architecture.in_channels}")
-        if self.conditioning and self.conditioning.kind == "text" and self.conditioning.prompts is None:
-            raise ValueError("conditioning by text needs prompts: a captions file or a text file with a prompt per line")
-        return self
+    @property
+    def context_shape(self) -> tuple[int, int] | None:
+        """(tokens, channels) of the condition of one image; None without a condition."""
+        channels = self.architecture.context_channels
+        if self.conditioning is None or channels is None:
+            return None
+        return (self.conditioning.encoder.tokens if self.conditioning.kind == "text" else 1, channels)
 
     @property
     def guidance(self) -> float:

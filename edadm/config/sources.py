@@ -36,3 +36,20 @@ def locate_checkpoint(name: str, model: Model) -> Path:
         if not model.source:
             raise
     raise EdadmError(f"models.{name}.checkpoint: there is no file {model.checkpoint}; get it from {model.source} and set this key to it")
+
+
+def locate_prompts(name: str, model: Model) -> Path | None:
+    """The prompts of the model preset `name`, if it takes any.
+
+    Raises:
+        EdadmError: there is no such file; says which key to set.
+    """
+    if model.conditioning is None or model.conditioning.prompts is None:
+        return None
+    path = Path(model.conditioning.prompts).expanduser()
+    if not path.is_file():
+        raise EdadmError(
+            f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from cocodataset.org (2014 train/val "
+            "annotations), or write a text file with a prompt per line, and set this key to it"
+        )
+    return path
