@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ class CheckpointError(EdadmError):
     """A checkpoint that cannot be used, with a sentence that names the fix."""
 
 
-class _Inert(dict):
-    """Stands for any training-time object inside a checkpoint: takes whatever it is given, does nothing."""
+class _Inert:
+    """Stands for any training-time object inside a checkpoint; making one makes a dictionary, which takes what it is given.
 
-    def __init__(self, *args: object, **kwargs: object):
-        super().__init__()
+    (The restricted unpickler sets items and attributes of ordered dictionaries, but not of their subclasses.)
+    """
 
-    def __setstate__(self, state: object) -> None:
-        """Forgets the state."""
+    def __new__(cls, *args: object, **kwargs: object) -> Any:
+        return OrderedDict()
 
 
 # Lightning checkpoints carry objects of these packages beside the weights. The unpickler gets the stand-in for them, whatever

@@ -59,7 +59,8 @@ def test_compvis_ends_at_the_alpha_of_timestep_zero_and_draws_noise_in_every_ste
     x = ImageNoise(0, [0], SHAPE).draw()
     eps = denoise(x, torch.tensor([1]))
     expected = alphas[0] ** 0.5 * (x - (1 - alphas[1]) ** 0.5 * eps) / alphas[1] ** 0.5 + (1 - alphas[0]) ** 0.5 * eps
-    torch.testing.assert_close(run_sampler(denoise, sampler, SCHEDULE, ImageNoise(0, [0], SHAPE)).double(), expected, rtol=1e-4, atol=1e-5)
+    result = run_sampler(denoise, sampler, SCHEDULE, ImageNoise(0, [0], SHAPE))
+    torch.testing.assert_close(result, expected.float(), rtol=1e-4, atol=1e-5)
     run_sampler(denoise, sampler.model_copy(update={"steps": 4, "eta": 1.0}), SCHEDULE, Counting(0, [0], SHAPE))
     assert len(draws) == 5
 
