@@ -40,7 +40,7 @@ class UNetArchitecture(Strict):
     @model_validator(mode="after")
     def _settings_belong_to_the_family(self) -> UNetArchitecture:
         given = {name for name in ("heads", "head_channels", "context_channels") if getattr(self, name) is not None}
-        given |= {name for name in ("scale_shift", "resample") if name in self.model_fields_set and getattr(self, name) in (True, "res_block")}
+        given |= {name for name, default in (("scale_shift", False), ("resample", "convolution")) if getattr(self, name) != default}
         known = {"ddim": set(), "ldm": {"heads", "head_channels", "scale_shift", "resample"}, "transformer": {"heads", "context_channels"}}
         if foreign := sorted(given - known[self.family]):
             raise ValueError(f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another family")
@@ -93,7 +93,7 @@ class Conditioning(Strict):
     classes: Count = Field(1000, description="number of classes; one more embedding stands for no condition (classes)")
     images_per_class: Count = Field(50, description="of each class so many among the images, in shuffled order (classes)")
     only: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="the classes to draw from; all by default (classes)")
-    prompts: str | None = Field(None, description="COCO captions (JSON), shuffled, or a text file with a prompt per line, in its order (text)")
+    prompts: str | None = Field(None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text)")
     encoder: TextEncoder = TextEncoder()
     seed: int = Field(1234, description="of the order of labels and captions")
 

@@ -163,5 +163,5 @@ def make_condition(network: ClassEmbedding | CLIPTextModel, settings: Conditioni
     assert settings.prompts is not None
     prompts = read_prompts(Path(settings.prompts).expanduser(), settings.seed)
     if len(prompts) < images:
-        raise EdadmError(f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or lower the number of images")
+        raise EdadmError(f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make fewer images")
     return TextCondition(network, prompts, settings.encoder.tokens)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
 from edadm.config.schema import UNetArchitecture
 
-UNet = UNet2DModel | UNet2DConditionModel
+UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
 
 
 def build_unet(architecture: UNetArchitecture) -> UNet:
@@ -17,7 +17,7 @@ def build_unet(architecture: UNetArchitecture) -> UNet:
 
     Attentions multiply explicitly, as in the quantized network, not in a fused kernel.
     """
-    unet: UNet = _BUILDERS[architecture.family](architecture)
+    unet = _BUILDERS[architecture.family](architecture)
     for module in unet.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())
@@ -102,5 +102,3 @@ def _transformer(architecture: UNetArchitecture) -> UNet2DConditionModel:
 
 
 _BUILDERS = {"ddim": _ddim, "ldm": _ldm, "transformer": _transformer}
-
-

@@ -76,7 +76,9 @@ def test_the_second_releases_values_are_presets_too(name: str) -> None:
 
 def test_a_missing_checkpoint_says_where_to_get_it_and_which_key_to_set() -> None:
     model = load_config().models["ldm8_church"]
-    with pytest.raises(EdadmError, match=r"models\.ldm8_church\.checkpoint: there is no file .*; get it from .*CompVis.* and set this key to it"):
+    with pytest.raises(
+        EdadmError, match=r"models\.ldm8_church\.checkpoint: there is no file .*; get it from .*CompVis.* and set this key to it"
+    ):
         locate_checkpoint("ldm8_church", model.model_copy(update={"checkpoint": "/absent/model.ckpt"}))
 
 

@@ -53,7 +53,11 @@ class Side(nn.Module):
         setattr(self, "down" if encodes else "up", nn.ModuleList(stages if encodes else reversed(stages)))
         self.mid = middle
         deepest = widths[-1]
-        middle.block_1, middle.attn_1, middle.block_2 = Block(deepest, deepest, groups), Attention(deepest, groups), Block(deepest, deepest, groups)
+        middle.block_1, middle.attn_1, middle.block_2 = (
+            Block(deepest, deepest, groups),
+            Attention(deepest, groups),
+            Block(deepest, deepest, groups),
+        )
         self.norm_out, self.conv_out = nn.GroupNorm(groups, current, eps=1e-6), nn.Conv2d(current, outputs, 3, padding=1)
 
     def middle(self, h: Tensor) -> Tensor:

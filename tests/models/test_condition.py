@@ -43,7 +43,7 @@ def test_the_order_is_known_and_complete() -> None:
 
 def test_more_images_than_labels_are_refused() -> None:
     settings = Conditioning(kind="classes", classes=10, images_per_class=2)
-    with pytest.raises(EdadmError, match="21 images exceed the 20 labels; raise conditioning.images_per_class"):
+    with pytest.raises(EdadmError, match=r"21 images exceed the 20 labels; raise conditioning\.images_per_class"):
         make_condition(ClassEmbedding(10, 4), settings, 21)
 
 
@@ -63,7 +63,10 @@ def test_captions_are_shuffled_and_lines_are_not(tmp_path: Path) -> None:
     assert read_prompts(tmp_path / "prompts.txt", 1234) == ["one", "two"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"annotations": 3}', '{"annotations": [{"text": "a"}]}', '{"annotations": [{"caption": 3}]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"annotations": 3}', '{"annotations": [{"text": "a"}]}', '{"annotations": [{"caption": 3}]}'],
+)
 def test_a_captions_file_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "captions.json").write_text(content)
     with pytest.raises(EdadmError, match=r"is no COCO captions file: it needs a list 'annotations' of objects with a 'caption'"):
@@ -80,7 +83,7 @@ def test_fewer_prompts_than_images_are_refused_before_anything_runs(tmp_path: Pa
     encoder = TextEncoder(channels=8, hidden_channels=16, layers=1, heads=2, tokens=8)
     settings = Conditioning(kind="text", prompts=str(path), encoder=encoder)
     network = build_condition_network(settings, 8)
-    with pytest.raises(EdadmError, match=r"3 images exceed the 2 prompts of .*; add prompts or lower the number of images"):
+    with pytest.raises(EdadmError, match=r"3 images exceed the 2 prompts of .*; add prompts or make fewer images"):
         make_condition(network, settings, 3)
     rows = make_condition(network, settings, 2).rows([0])
     assert rows.shape == (1, 8, 8)

@@ -72,14 +72,14 @@ def test_a_ddim_checkpoint_is_no_compvis_checkpoint(tmp_path: Path) -> None:
 def test_a_unet_by_itself_has_no_autoencoder(tmp_path: Path) -> None:
     model = saved(original_unet(tiny("ldm8_church")).state_dict(), tmp_path, "ldm8_church", ema=False)
     assert convert_checkpoint(model)
-    with pytest.raises(CheckpointError, match="holds no autoencoder .*point to the whole original checkpoint"):
+    with pytest.raises(CheckpointError, match=r"holds no autoencoder .*point to the whole original checkpoint"):
         convert_checkpoint(model, "autoencoder")
 
 
 def test_a_missing_scale_factor_says_what_to_set(tmp_path: Path) -> None:
     state = original_checkpoint(tiny("ldm8_church"))
     del state["scale_factor"]
-    with pytest.raises(CheckpointError, match="holds no tensor 'scale_factor'; set autoencoder.scale"):
+    with pytest.raises(CheckpointError, match=r"holds no tensor 'scale_factor'; set autoencoder\.scale"):
         convert_checkpoint(saved({"state_dict": state}, tmp_path, "ldm8_church"), "autoencoder")
 
 

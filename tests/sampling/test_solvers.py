@@ -37,9 +37,7 @@ def test_a_run_equals_diffusers_own_loop(method: str, kind: type) -> None:
     assert heard == sampler_timesteps(sampler, SCHEDULE) == scheduler.timesteps.tolist()
 
 
-@pytest.mark.parametrize(
-    ("steps", "first", "last"), [(200, [996, 991], 1), (500, [999, 997], 1), (20, [951, 901], 1), (50, [981, 961], 1)]
-)
+@pytest.mark.parametrize(("steps", "first", "last"), [(200, [996, 991], 1), (500, [999, 997], 1), (20, [951, 901], 1), (50, [981, 961], 1)])
 def test_the_published_timesteps(steps: int, first: list[int], last: int) -> None:
     timesteps = sampler_timesteps(Sampler(steps=steps, spacing="uniform_from_one"), SCHEDULE)
     assert timesteps[:2] == first
