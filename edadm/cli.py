@@ -254,6 +254,23 @@ def generate(
 
 
 @app.command()
+def write_prompts(
+    model: ModelOption,
+    evaluation: EvaluationOption,
+    output: OutputOption,
+    config: ConfigOption = None,
+) -> None:
+    """Write the prompts of all images of an evaluation in order, as a JSON list; CLIP scores compare images with them."""
+    from edadm.artifacts import writing_json
+    from edadm.models.condition import prompts_of
+
+    preset, settings = _preset("models", model, config), _preset("evaluations", evaluation, config)
+    if preset.conditioning is None or preset.conditioning.kind != "text":
+        raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")
+    writing_json(output, prompts_of(preset.conditioning, settings.images))
+
+
+@app.command()
 def evaluate(
     samples: Annotated[list[Path], typer.Argument(exists=True, help="image files of all shards, in order")],
     evaluation: EvaluationOption,

@@ -101,3 +101,14 @@ def test_a_stage_without_the_part_it_needs_says_which(stages: Run, capsys: pytes
     said = capsys.readouterr()
     part = "condition" if model.conditioning else "autoencoder"
     assert f"--part {part}" in " ".join((said.out + said.err).split())
+
+
+def test_prompts_are_written_in_the_order_of_the_images(stages: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    model, folder = stages
+    arguments = ("--model", model.model_dump_json(), "--evaluation", EVALUATION, "--output", folder / "images.json")
+    status = edadm("write-prompts", *arguments)
+    if model.conditioning is None or model.conditioning.kind == "classes":
+        assert status == 2
+        return
+    assert status == 0
+    assert json.loads((folder / "images.json").read_text()) == [f"a picture of {number} boats" for number in range(3)]

@@ -160,8 +160,18 @@ def make_condition(network: ClassEmbedding | CLIPTextModel, settings: Conditioni
         if len(condition.labels) < images:
             raise EdadmError(f"{images} images exceed the {len(condition.labels)} labels; raise conditioning.images_per_class")
         return condition
-    assert settings.prompts is not None
+    return TextCondition(network, prompts_of(settings, images), settings.encoder.tokens)
+
+
+def prompts_of(settings: Conditioning, images: int) -> list[str]:
+    """The prompts of the images 0 .. images - 1, in order.
+
+    Raises:
+        EdadmError: there are fewer.
+    """
+    if settings.prompts is None:
+        raise EdadmError("conditioning by text needs prompts; set conditioning.prompts to a captions or text file")
     prompts = read_prompts(Path(settings.prompts).expanduser(), settings.seed)
     if len(prompts) < images:
         raise EdadmError(f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make fewer images")
-    return TextCondition(network, prompts, settings.encoder.tokens)
+    return prompts[:images]

@@ -104,7 +104,7 @@ def test_missing_prompts_say_which_key_to_set(tmp_path: Path) -> None:
 )
 def test_parts_that_do_not_belong_together_are_refused(changes: dict, said: str) -> None:
     model = {"models": {"m": {"base": "ldm4_imagenet"} | changes}}
-    run = {"runs": [{"model": "m", "variants": ["fp32"], "evaluation": "published_imagenet"}]}
+    run = {"runs": [{"model": "m", "variants": ["fp32"], "evaluation": "imagenet_published"}]}
     with pytest.raises(ConfigError) as caught:
         load_config(model | run)
     assert said in str(caught.value)
