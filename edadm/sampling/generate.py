@@ -72,12 +72,18 @@ def generate_images(
         on_batch: told the number of images after each batch.
         decode: from the sampler's latents to images in [-1, 1].
         pixels: how pixel values become whole numbers.
+
+    Raises:
+        EdadmError: an image holds infinities or no numbers.
     """
     images = []
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
         noise = ImageNoise(seed, batch, shape, device)
         latents = run_sampler(denoiser_of(denoise, batch), sampler, schedule, noise)
-        images.append(to_uint8(decode(latents), pixels).cpu())
+        decoded = decode(latents)
+        if not decoded.isfinite().all():
+            raise EdadmError(f"images {batch[0]} to {batch[-1]} are not finite; use precision: fp32 or bf16, or check the weights")
+        images.append(to_uint8(decoded, pixels).cpu())
         on_batch(len(batch))
     return torch.cat(images)
