@@ -9,13 +9,14 @@ from edadm.config.fingerprint import stage_fingerprint
 from edadm.config.layout import Layout, Variant
 from edadm.config.load import load_config
 from edadm.config.scoring import KEPT_FEATURES, scoring_of
-from edadm.config.sources import BUNDLED, locate
+from edadm.config.sources import BUNDLED, locate_checkpoint, locate_prompts
 from edadm.errors import EdadmError
 from pathlib import Path
 
 try:
     CONFIG = load_config(config)
-    CHECKPOINTS = {run.model: locate(CONFIG.models[run.model].checkpoint) for run in CONFIG.runs}
+    CHECKPOINTS = {run.model: locate_checkpoint(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
+    PROMPTS = {run.model: locate_prompts(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
     SCORING = {run.evaluation: scoring_of(run.evaluation, CONFIG) for run in CONFIG.runs}
 except EdadmError as error:
     raise WorkflowError(str(error)) from None
@@ -35,6 +36,7 @@ wildcard_constraints:
     reconstruction="[^/]+",
     shard="[0-9]+",
     evaluation="[^/]+",
+    part="autoencoder|condition",
     variant="fp32|[^/]+/[^/]+/[^/]+",
 
 
@@ -72,6 +74,21 @@ def trajectory_shards(wildcards):
     """All recorded runs of a model."""
     shards = CONFIG.models[wildcards.model].trajectories.shards
     return [str(LAYOUT.trajectories(wildcards.model, shard)) for shard in range(shards)]
+
+
+def model_part(part):
+    """The file with a part of the model other than its U-Net, if it has that part."""
+    return lambda wildcards: [str(LAYOUT.part(wildcards.model, part))] if part in CONFIG.models[wildcards.model].parts else []
+
+
+def model_prompts(wildcards):
+    """The prompts a model is given, if it takes any."""
+    return [str(PROMPTS[wildcards.model])] if PROMPTS[wildcards.model] else []
+
+
+def part_options(*parts):
+    """Options for the parts of the model that a stage has among its inputs."""
+    return lambda wildcards, input: [f"--{part}={file}" for part in parts for file in input[part]]
 
 
 def variant_weights(wildcards):

@@ -1,6 +1,9 @@
 rule generate:
     input:
         weights=variant_weights,
+        autoencoder=model_part("autoencoder"),
+        condition=model_part("condition"),
+        prompts=model_prompts,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy",
     log:
@@ -15,11 +18,12 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=model_with("architecture", "schedule", "sampler"),
-        evaluation=evaluation_with("images", "shards", "batch_size", "seed"),
+        model=model_with("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels"),
+        parts=part_options("autoencoder", "condition"),
+        evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision"),
         code=stage_fingerprint("generate"),
     shell:
-        "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q}"
+        "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
         " --shard {wildcards.shard} --output {output:q} --threads {threads}"
         " --label 'generate {wildcards.model} {wildcards.variant} shard {wildcards.shard}' 2>&1 | tee {log:q}"
 
