@@ -35,18 +35,24 @@ ProgressOption = Annotated[Path, typer.Option("--progress", help="folder for fin
 OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")]
+PartOption = Annotated[Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]
 
 
 @app.command()
-def convert_checkpoint(model: ModelOption, output: OutputOption, config: ConfigOption = None) -> None:
-    """Bring a checkpoint into the diffusers layout, checked against the preset's architecture."""
+def convert_checkpoint(
+    model: ModelOption,
+    output: OutputOption,
+    part: Annotated[str, typer.Option(help="unet, autoencoder, or condition (class embedding or text encoder)")] = "unet",
+    config: ConfigOption = None,
+) -> None:
+    """Bring a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
     from safetensors.torch import save_file
 
     from edadm.artifacts import writing
     from edadm.models.convert import convert_checkpoint
 
-    state = convert_checkpoint(_preset("models", model, config))
+    state = convert_checkpoint(_preset("models", model, config), part)
     with writing(output) as partial:
         save_file(state, partial)
 
@@ -57,6 +63,7 @@ def collect_trajectories(
     unet: UnetOption,
     output: OutputOption,
     progress: ProgressOption,
+    condition: PartOption = None,
     shard: Annotated[int, typer.Option(help="which part of the runs, from 0")] = 0,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -73,12 +80,14 @@ def collect_trajectories(
         raise EdadmError(f"{output} is there already; remove it, or name another --output")
     preset = _preset("models", model, config)
     where = _device(device, threads)
+    contexts = _condition(preset, condition, preset.trajectories.count, where)
     network = load_unet(preset.architecture, unet, where)
+    denoise = Denoiser(network, contexts, preset.guidance)
     with holding(progress) as folder:
-        same_work(folder, _description("collect-trajectories", preset, unet))
-        store = open_store(folder / "store.zarr", preset, shard)
+        same_work(folder, _description("collect-trajectories", preset, unet, *[condition] if condition else []))
+        store = open_store(folder / "store.zarr", preset, shard, contexts)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
-            collect(Denoiser(network), network.mid_block.attentions[0], preset, store, where, lambda: advance(1))
+            collect(denoise, network.mid_block.attentions[0], preset, store, where, lambda: advance(1), contexts)
         output.parent.mkdir(parents=True, exist_ok=True)
         (folder / "store.zarr").rename(output)
     finished(progress)
@@ -97,13 +106,14 @@ def select_calibration(
     from safetensors.numpy import save_file
 
     from edadm.artifacts import writing, writing_json
+    from edadm.calibration.conditions import with_context
     from edadm.calibration.select import select
 
     settings = _preset("calibrations", calibration, config)
     groups = [zarr.open_group(path, mode="r") for path in trajectories]
     chosen, allocation = select(groups, settings)
     with writing(output) as partial:
-        save_file(chosen, partial)
+        save_file(with_context(chosen, groups), partial)
     curves = {name: curve.tolist() for name, curve in allocation.curves.items()}
     timesteps = groups[0]["timesteps"][:].tolist()
     writing_json(summary, {"counts": allocation.counts.tolist(), "timesteps": timesteps, "curves": curves})
@@ -133,7 +143,7 @@ def set_ranges(
     network = quantized_copy(load_unet(_preset("models", model, config).architecture, unet, where), widths)
     chosen = load_file(calibration_set, device=str(where))
     with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-        set_ranges(network, chosen["latents"], chosen["timesteps"], widths, advance)
+        set_ranges(network, chosen["latents"], chosen["timesteps"], widths, advance, chosen.get("context"))
     with writing(output) as partial:
         save_file({name: tensor.cpu() for name, tensor in grids(network).items()}, partial)
 
@@ -215,6 +225,8 @@ def generate(
     evaluation: EvaluationOption,
     weights: Annotated[Path, typer.Option(exists=True, help="float weights or a quantized checkpoint")],
     output: OutputOption,
+    autoencoder: PartOption = None,
+    condition: PartOption = None,
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -230,14 +242,32 @@ def generate(
 
     preset, settings = _preset("models", model, config), _preset("evaluations", evaluation, config)
     where = _device(device, threads)
-    denoise = Denoiser(_load_any(preset.architecture, weights, where))
+    contexts = _condition(preset, condition, settings.images, where)
+    decode = _decoder(preset, autoencoder, where)
+    denoise = Denoiser(_load_any(preset.architecture, weights, where), contexts, preset.guidance, settings.precision)
     indices = shard_range(settings.images, settings.shards, shard)
+    run = (preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where)
     with progress_bar(label, len(indices), "images") as advance:
-        images = generate_images(
-            denoise, preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where, advance
-        )
+        images = generate_images(denoise, *run, advance, decode, preset.pixels)
     with writing(output) as partial, open(partial, "wb") as file:
         np.save(file, images.numpy())
+
+
+@app.command()
+def write_prompts(
+    model: ModelOption,
+    evaluation: EvaluationOption,
+    output: OutputOption,
+    config: ConfigOption = None,
+) -> None:
+    """Write the prompts of all images of an evaluation in order, as a JSON list; CLIP scores compare images with them."""
+    from edadm.artifacts import writing_json
+    from edadm.models.condition import prompts_of
+
+    preset, settings = _preset("models", model, config), _preset("evaluations", evaluation, config)
+    if preset.conditioning is None or preset.conditioning.kind != "text":
+        raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")
+    writing_json(output, prompts_of(preset.conditioning, settings.images))
 
 
 @app.command()
@@ -246,18 +276,33 @@ def evaluate(
     evaluation: EvaluationOption,
     output: OutputOption,
     references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
+    statistics: Annotated[Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")] = None,
     config: ConfigOption = None,
     threads: ThreadsOption = 1,
+    label: LabelOption = "evaluate",
 ) -> None:
-    """Score images: FID, sFID, IS, and PSNR to full precision."""
+    """Score images as the preset says: FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision."""
+    from dataclasses import replace
+
     from edadm.artifacts import writing_json
-    from edadm.config.sources import locate
+    from edadm.config.scoring import scoring
+    from edadm.metrics.datasets import ShardedImages
     from edadm.metrics.evaluate import evaluate
 
     _device("auto", threads)
     settings = _preset("evaluations", evaluation, config)
-    compared = _images(references) if references else None
-    writing_json(output, evaluate(_images(samples), compared, settings.extractor, locate(settings.reference, ".h5")))
+    files = scoring(settings)
+    files = replace(files, reference=statistics) if statistics else files
+    if files.reference and files.reference.is_dir():
+        raise EdadmError(
+            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
+        )
+    if files.absent:
+        say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
+    images, compared = ShardedImages(samples), ShardedImages(references) if references else None
+    with progress_bar(label, len(images), "images") as advance:
+        scores = evaluate(images, compared, settings, files, advance)
+    writing_json(output, scores)
 
 
 @app.command()
@@ -279,27 +324,52 @@ def benchmark(
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: _load_any(preset.architecture, file, where) for variant, file in files.items()}
-    times = step_latency(networks, (batch_size, *preset.latent_shape))
+    times = step_latency(networks, (batch_size, *preset.latent_shape), context_shape=preset.context_shape)
     variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 
 
 @app.command()
 def reference_statistics(
-    images: Annotated[Path, typer.Option(help="real images, a sub-folder per class")],
+    images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")],
     output: OutputOption,
     name: Annotated[str, typer.Option(help="what reports call this set")],
-    extractor: Annotated[str, typer.Option(help="a registered torch-fidelity extractor")] = "cifar10_classifier",
+    extractor: Annotated[str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")] = "cifar10_classifier",
+    weights: Annotated[Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")] = None,
+    resolution: Annotated[int | None, typer.Option(min=1, help="side to which images are cropped and resized; else as they are")] = None,
+    keep_features: Annotated[int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")] = 0,
+    threads: ThreadsOption = 1,
+    label: LabelOption = "reference-statistics",
 ) -> None:
     """Statistics of real images, against which generated ones are scored."""
-    from edadm.metrics.evaluate import extract_features
-    from edadm.metrics.frechet import save_statistics, statistics
-    from edadm.training.images import read_image_folder
+    from edadm.config.schema import Evaluation
+    from edadm.metrics.datasets import FolderImages, preparation
+    from edadm.metrics.references import write_reference
 
-    pixels = read_image_folder(images)[0]
-    layers = extract_features(pixels, extractor)
-    facts = {"extractor": extractor, "images": len(pixels), "set": name}
-    save_statistics(output, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts)
+    _device("auto", threads)
+    if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
+        raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
+    real = FolderImages(images, resolution)
+    facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
+    with progress_bar(label, len(real), "images") as advance:
+        write_reference(output, real, extractor, weights, facts, keep_features, threads - 1, advance=advance)
+
+
+@app.command()
+def download(
+    name: Annotated[str | None, typer.Argument(help="which file; without it, all are listed")] = None,
+    output: Annotated[Path | None, typer.Option(help="where to put it; else where presets look for it")] = None,
+) -> None:
+    """Fetch public weights or reference data; goes on where it broke off. No other command downloads anything."""
+    from edadm.config.downloads import DOWNLOADS
+    from edadm.config.fetch import fetch, find_download
+
+    if name is None:
+        for key, entry in DOWNLOADS.items():
+            typer.echo(f"{key}: {entry.what}, to {entry.path}; {entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}")
+        return
+    entry = find_download(name)
+    fetch(entry, output or Path(entry.path))
 
 
 @app.command()
@@ -355,6 +425,7 @@ def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: P
 
     from edadm.deploy.checkpoint import quantized_copy, set_grids
     from edadm.models.convert import load_unet
+    from edadm.models.denoiser import network_inputs
     from edadm.models.units import trace_units
     from edadm.reconstruction.chain import Task
     from edadm.reconstruction.methods import METHODS
@@ -362,11 +433,12 @@ def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: P
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
     set_grids(quantized, load_file(ranges, device=str(where)))
-    units = trace_units(network, METHODS[settings.method].by_layer)
+    units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
     rows = load_file(calibration_set, device=str(where))
-    held_out = [rows.get(f"held_out_{name}", rows[name][:0]) for name in ("latents", "timesteps")]
-    inputs = tuple(torch.cat([rows[name], more]) for name, more in zip(("latents", "timesteps"), held_out, strict=True))
-    return Task(network, quantized, units, inputs, len(held_out[0]), settings, shelf)
+    names = [name for name in ("latents", "timesteps", "context") if name in rows]
+    held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
+    inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
+    return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
 
 
 def _load_any(architecture: Any, weights: Path, device: Any) -> Any:
@@ -377,12 +449,27 @@ def _load_any(architecture: Any, weights: Path, device: Any) -> Any:
     return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
 
 
-def _images(files: list[Path]) -> Any:
-    """Images of all shards as one uint8 tensor."""
-    import numpy as np
-    import torch
+def _condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:
+    """What the model is told about each of its images, or None if it takes no condition."""
+    from edadm.models.condition import make_condition
+    from edadm.models.convert import load_condition_network
 
-    return torch.from_numpy(np.concatenate([np.load(file, allow_pickle=False) for file in files]))
+    if model.conditioning is None:
+        return None
+    if weights is None:
+        raise EdadmError("this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)")
+    return make_condition(load_condition_network(model, weights, device), model.conditioning, images)
+
+
+def _decoder(model: Any, weights: Path | None, device: Any) -> Any:
+    """From latents to images; a model of pixels has them already."""
+    from edadm.models.convert import load_decoder
+
+    if model.autoencoder is None:
+        return lambda latents: latents
+    if weights is None:
+        raise EdadmError("this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)")
+    return load_decoder(model, weights, device)
 
 
 def _description(stage: str, settings: Any, *files: Path) -> str:

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from edadm.cli import main
+from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
 from edadm.deploy.checkpoint import read_metadata
 from edadm.quant import ranges
 
+from .config.server import serving
 from .conftest import reinitialise
 from .models.original import OriginalUNet
 
@@ -140,6 +143,51 @@ def test_scores_are_written_with_their_conditions(tmp_path: Path) -> None:
     assert metrics["psnr"] < 15
 
 
+def test_a_folder_of_real_images_becomes_statistics_and_scores(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "real").mkdir()
+    for index in range(3):
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype="uint8")).save(tmp_path / "real" / f"{index}.png")
+    made = tmp_path / "real.h5"
+    options = ("--images", tmp_path / "real", "--name", "noise", "--resolution", 32, "--keep-features", 3, "--output", made)
+    assert edadm("reference-statistics", *options) == 0
+    np.save(tmp_path / "a.npy", generator.integers(0, 256, (4, 3, 64, 64), dtype="uint8"))
+    evaluation = json.dumps({"scores": ["fid", "kid"], "reference": str(tmp_path / "real"), "resolution": 32})
+    options = ("--evaluation", evaluation, "--statistics", made, "--output", tmp_path / "metrics.json")
+    assert edadm("evaluate", tmp_path / "a.npy", *options) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"fid", "kid"} < set(metrics)
+    assert metrics["conditions"]["reference_set"] == "noise"
+    assert metrics["conditions"]["reference_images"] == metrics["conditions"]["reference_features"] == 3
+    assert metrics["conditions"]["preparation"] == "centre crop to a square, bicubic to 32 px"
+
+
+def test_a_stand_in_is_announced_with_what_to_put_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype="uint8"))
+    evaluation = json.dumps({"extractor": "inception", "fallback_reference": "bundled:cifar10_train_statistics"})
+    assert edadm("evaluate", tmp_path / "a.npy", "--evaluation", evaluation, "--output", tmp_path / "metrics.json") == 0
+    said = capfd.readouterr().err
+    assert "the bundled classifier scores instead of 'inception': extractor 'inception' needs weights" in said
+    assert "edadm download torch_fidelity_inception" in said
+    conditions = json.loads((tmp_path / "metrics.json").read_text())["conditions"]
+    assert (conditions["extractor"], conditions["instead_of"]) == ("cifar10_classifier", "inception")
+
+
+def test_downloads_are_listed_with_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edadm("download") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ddim_cifar10: " in lines[0]
+    assert lines[0].endswith("md5:1fa350b952534ae442b1d5235cce5cd3")
+    assert any(line.startswith("ldm4_bedroom: ") and line.endswith("checksum unknown") for line in lines)
+
+
+def test_a_download_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(b"weights") as site:
+        monkeypatch.setitem(DOWNLOADS, "toy", Download("a toy", site.url, "toy.ckpt", "nobody"))
+        assert edadm("download", "toy", "--output", tmp_path / "other.ckpt") == 0
+    assert (tmp_path / "other.ckpt").read_bytes() == b"weights"
+
+
 def test_the_schema_is_written(tmp_path: Path) -> None:
     assert edadm("schema", "--output", tmp_path / "schema.json") == 0
     assert "runs" in json.loads((tmp_path / "schema.json").read_text())["properties"]
@@ -165,6 +213,10 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         (("benchmark", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         (("select-calibration", "0.zarr", "--output", "o", "--summary", "s", "--calibration", '{"size": 99}'), "exceeds the 3 recorded"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": ".", "resolution": 32}'), "edadm reference-statistics"),
+        (("reference-statistics", "--images", ".", "--name", "x", "--output", "o", "--extractor", "vgg"), "there is no extractor 'vgg'"),
+        (("download", "sd14_cocoo"), "there is no download 'sd14_cocoo'; did you mean 'sd14_coco'?"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_one_sentence_and_exit_code_2(
@@ -188,7 +240,7 @@ def test_an_absent_input_is_refused_before_any_work(tmp_path: Path, capfd: pytes
     assert "Invalid value for '--unet'" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["schema", "--output", "schema.json"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["schema", "--output", "schema.json"], ["download"]])
 def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
     program = (
         f"import sys\nsys.argv = ['edadm', *{arguments!r}]\nfrom edadm.cli import main\n"

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from edadm.config.layout import FULL_PRECISION, Variant
-from edadm.config.schema import Config, Run
+from edadm.config.schema import Config, Model, Run
 
 _KINDS = ("calibrations", "bits", "reconstructions")
 
@@ -38,9 +38,9 @@ def _missing(kind: str, name: str, known: Iterable[str]) -> list[str]:
 
 
 def _of_model(run: Run, config: Config) -> list[str]:
+    found = _of_parts(run.model, config.models[run.model])
     recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
     sampler, timesteps = config.models[run.model].sampler, config.models[run.model].schedule.timesteps
-    found = []
     most = {"uniform": timesteps, "uniform_from_one": timesteps - 1}.get(sampler.spacing, sampler.steps)
     if sampler.steps > most:
         found.append(
@@ -56,6 +56,23 @@ def _of_model(run: Run, config: Config) -> list[str]:
         found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
     if evaluation.images < 2:
         found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
+    return found
+
+
+def _of_parts(name: str, model: Model) -> list[str]:
+    """Whether architecture, layout, autoencoder and conditioning of a model belong together; stages see only some of them."""
+    family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
+    if (family == "ddim") != (layout == "ddim"):
+        wanted = "ddim" if family == "ddim" else "compvis"
+        found.append(f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set layout: {wanted}")
+    if (family == "transformer") != (model.conditioning is not None):
+        fix = "remove conditioning" if model.conditioning else "add conditioning"
+        found.append(f"{where}: the family 'transformer' takes a condition, the others take none; {fix}")
+    if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
+        channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
+        found.append(f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal")
+    if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
+        found.append(f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file with one per line")
     return found
 
 

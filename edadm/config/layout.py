@@ -34,7 +34,11 @@ class Layout:
 
     def float_weights(self, model: str) -> Path:
         """The converted full-precision U-Net."""
-        return self.root / model / FULL_PRECISION / "unet.safetensors"
+        return self.part(model, "unet")
+
+    def part(self, model: str, part: str) -> Path:
+        """A converted part of the full-precision model: `unet`, `autoencoder` or `condition`."""
+        return self.root / model / FULL_PRECISION / f"{part}.safetensors"
 
     def trajectories(self, model: str, shard: int | str) -> Path:
         """Recorded sampler runs of one shard."""

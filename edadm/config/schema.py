@@ -17,15 +17,91 @@ class Strict(BaseModel):
 
 
 class UNetArchitecture(Strict):
-    """Sizes of the ermongroup/ddim U-Net."""
+    """Sizes of a U-Net, and the original code whose arithmetic it has.
 
-    image_size: Count = 32
+    `ddim`: ermongroup/ddim, single-head attention. `ldm`: CompVis/latent-diffusion without condition. `transformer`: the same
+    code with SpatialTransformers of depth 1 over a context (class-conditional LDM, Stable Diffusion).
+    """
+
+    family: Literal["ddim", "ldm", "transformer"] = "ddim"
+    image_size: Count = Field(32, description="height and width of what the network sees: pixels, or latents of an autoencoder")
     in_channels: Count = 3
     channels: Count = Field(128, description="channels of the first level")
     multipliers: tuple[Count, ...] = Field((1, 2, 2, 2), description="channels of each level, as multiples of the first")
     blocks_per_level: Count = Field(2, description="res-blocks per level on the way down; one more on the way up")
-    attention_resolutions: tuple[Count, ...] = (16,)
+    attention_resolutions: tuple[Count, ...] = Field((16,), description="heights of the feature maps with attention beside the middle")
     norm_groups: Count = Field(32, description="groups of every GroupNorm")
+    heads: Count | None = Field(None, description="heads of every attention (ldm, transformer)")
+    head_channels: Count | None = Field(None, description="channels of a head, instead of their number (ldm)")
+    scale_shift: bool = Field(False, description="the time embedding scales and shifts (FiLM) instead of being added (ldm)")
+    resample: Literal["convolution", "res_block"] = Field("convolution", description="what halves and doubles resolutions (ldm)")
+    context_channels: Count | None = Field(None, description="channels of a context token (transformer)")
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_family(self) -> UNetArchitecture:
+        given = {name for name in ("heads", "head_channels", "context_channels") if getattr(self, name) is not None}
+        given |= {name for name, default in (("scale_shift", False), ("resample", "convolution")) if getattr(self, name) != default}
+        known = {"ddim": set(), "ldm": {"heads", "head_channels", "scale_shift", "resample"}, "transformer": {"heads", "context_channels"}}
+        if foreign := sorted(given - known[self.family]):
+            raise ValueError(f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another family")
+        if self.family == "ldm" and (self.heads is None) == (self.head_channels is None):
+            raise ValueError("the family 'ldm' needs either heads or head_channels")
+        if self.family == "transformer" and not (self.heads and self.context_channels):
+            raise ValueError("the family 'transformer' needs heads and context_channels")
+        return self
+
+
+class Autoencoder(Strict):
+    """From latents to images (CompVis/latent-diffusion); never quantized.
+
+    `vq` snaps latents to a codebook before it decodes them, `kl` does not.
+    """
+
+    kind: Literal["vq", "kl"]
+    latent_channels: Count = 3
+    image_channels: Count = 3
+    channels: Count = Field(128, description="channels of the first level")
+    multipliers: tuple[Count, ...] = Field((1, 2, 4), description="channels of each level; every level but the last halves the resolution")
+    blocks_per_level: Count = 2
+    codes: Count = Field(8192, description="entries of the codebook (vq)")
+    norm_groups: Count = 32
+    scale: Annotated[float, Field(gt=0)] | None = Field(
+        1.0, description="the network sees latents times this number; null reads it from the checkpoint's `scale_factor`"
+    )
+
+    @property
+    def factor(self) -> int:
+        """Image height by latent height."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class TextEncoder(Strict):
+    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's. Its vocabulary is CLIP's (49,408 tokens)."""
+
+    channels: Count = 768
+    hidden_channels: Count = 3072
+    layers: Count = 12
+    heads: Count = 12
+    tokens: Count = Field(77, description="length of every prompt, padded")
+
+
+class Conditioning(Strict):
+    """What the network is told about each image, by the image's index."""
+
+    kind: Literal["classes", "text"]
+    guidance: float = Field(1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation")
+    classes: Count = Field(1000, description="number of classes; one more embedding stands for no condition (classes)")
+    images_per_class: Count = Field(50, description="of each class so many among the images, in shuffled order (classes)")
+    only: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="the classes to draw from; all by default (classes)")
+    prompts: str | None = Field(None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text)")
+    encoder: TextEncoder = TextEncoder()
+    seed: int = Field(1234, description="of the order of labels and captions")
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> Conditioning:
+        if outside := [label for label in self.only or () if label >= self.classes]:
+            raise ValueError(f"there is no class {outside[0]}; classes are counted from 0 to {self.classes - 1}")
+        return self
 
 
 class NoiseSchedule(Strict):
@@ -40,10 +116,18 @@ class NoiseSchedule(Strict):
 class Sampler(Strict):
     """How noise becomes images."""
 
-    method: Literal["ddim"] = "ddim"
+    method: Literal["ddim", "plms", "dpm_solver++", "unipc"] = Field("ddim", description="the last two of second order, by diffusers")
     steps: Count = 100
-    spacing: Literal["uniform", "quadratic", "uniform_from_one"] = "quadratic"
-    eta: float = Field(0.0, ge=0, description="0 is deterministic, 1 is ancestral")
+    spacing: Literal["uniform", "quadratic", "uniform_from_one"] = Field("quadratic", description="uniform_from_one is CompVis'")
+    eta: float = Field(0.0, ge=0, description="0 is deterministic, 1 is ancestral (ddim)")
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_method(self) -> Sampler:
+        if self.method != "ddim" and self.eta > 0:
+            raise ValueError(f"the sampler '{self.method}' is deterministic; set eta: 0, or method: ddim")
+        if self.method in ("dpm_solver++", "unipc") and self.spacing == "quadratic":
+            raise ValueError(f"the sampler '{self.method}' has no quadratic spacing; set spacing: uniform or uniform_from_one")
+        return self
 
 
 class Trajectories(Strict):
@@ -59,12 +143,36 @@ class Trajectories(Strict):
 class Model(Strict):
     """A full-precision model, its sampler, and the trajectories recorded from it."""
 
-    checkpoint: str = Field(description="a file, or `bundled:NAME` for weights inside the package")
-    layout: Literal["ddim"] = Field("ddim", description="key layout of the checkpoint")
+    checkpoint: str = Field(description="a file, a diffusers folder, or `bundled:NAME` for weights inside the package")
+    source: str = Field("", description="where to get the checkpoint, for whoever lacks it")
+    layout: Literal["ddim", "compvis"] = Field("ddim", description="key layout of the checkpoint, if it is not diffusers'")
+    ema: bool = Field(False, description="take the averaged weights of a CompVis checkpoint (`model_ema`)")
     architecture: UNetArchitecture = UNetArchitecture()
+    autoencoder: Autoencoder | None = None
+    conditioning: Conditioning | None = None
     schedule: NoiseSchedule = NoiseSchedule()
     sampler: Sampler = Sampler()
     trajectories: Trajectories = Trajectories()
+    pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
+
+    @property
+    def context_shape(self) -> tuple[int, int] | None:
+        """(tokens, channels) of the condition of one image; None without a condition."""
+        channels = self.architecture.context_channels
+        if self.conditioning is None or channels is None:
+            return None
+        return (self.conditioning.encoder.tokens if self.conditioning.kind == "text" else 1, channels)
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale; 1 without a condition."""
+        return self.conditioning.guidance if self.conditioning else 1.0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What a checkpoint is taken apart into: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
+        present = {"unet": True, "autoencoder": self.autoencoder, "condition": self.conditioning}
+        return tuple(part for part, given in present.items() if given)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -133,6 +241,9 @@ class Reconstruction(Strict):
     without_layer_errors: tuple[Literal["res_block", "attention", "transformer"], ...] = Field(
         (), description="kinds of units that learn from their own error alone, as the official code's do by accident where it checkpoints"
     )
+    exclude: Literal["last_registered", "true_last"] = Field(
+        "last_registered", description="the layer of a unit without an error of its own; the official code's choice need not be its last"
+    )
     rounding_weight: float = Field(0.0, ge=0, description="weight of AdaRound's regulariser; the official code has none")
     mix_probability: Share = Field(0.5, description="chance that an input element comes from the quantized path")
     drop_probability: float = Field(0.5, ge=0, lt=1, description="chance that an activation stays unquantized while learning (QDrop)")
@@ -149,15 +260,39 @@ class Reconstruction(Strict):
         return self
 
 
+Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid"]
+Score = Literal["fid", "sfid", "inception_score", "kid", "precision_recall", "clip_score"]
+
+
 class Evaluation(Strict):
     """How images are made and scored."""
 
     images: Count = 256
     shards: Count = 1
     batch_size: Count = Field(64, description="images per sampler run")
-    extractor: Literal["cifar10_classifier"] = "cifar10_classifier"
-    reference: str = Field("bundled:cifar10_train_statistics", description="statistics of real images, a file or `bundled:NAME`")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic of the U-Net while it generates")
     seed: int = Field(0, description="image i of every variant starts from the noise of (seed, i)")
+    scores: tuple[Score, ...] = Field(("fid", "sfid", "inception_score"), description="what is computed; PSNR to full precision always is")
+    extractor: Extractor = Field(
+        "cifar10_classifier",
+        description="network whose features are compared: the bundled classifier, torch-fidelity's or pytorch-fid's InceptionV3",
+    )
+    extractor_weights: str | None = Field(None, description="file with the Inception weights; see `edadm download`")
+    reference: str = Field(
+        "bundled:cifar10_train_statistics",
+        description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), a folder, or `bundled:NAME`",
+    )
+    fallback_reference: str | None = Field(
+        None,
+        description="if the Inception weights are absent, score with the bundled classifier against this (statistics or a folder); "
+        "null stops with a sentence",
+    )
+    resolution: Count | None = Field(
+        None, description="generated and real images are cropped to a square and resized (bicubic) to this side; null leaves them"
+    )
+    prompts: str | None = Field(None, description="prompts of the images in order, one per line or a JSON list (clip_score)")
+    clip_model: str = Field("ViT-L-14-quickgelu", description="open_clip's name of the CLIP model, or `local-dir:PATH` for its config")
+    clip_weights: str | None = Field(None, description="file with the CLIP weights in open_clip's layout; see `edadm download`")
 
 
 class Run(Strict):

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 
 
 def locate(source: str, suffix: str = ".safetensors") -> Path:
-    """The file behind `bundled:NAME` or a path.
+    """The file or diffusers folder behind `bundled:NAME` or a path.
 
     Raises:
         EdadmError: there is no such file.
     """
     name = source.removeprefix("bundled:")
     path = BUNDLED / f"{name}{suffix}" if name != source else Path(source).expanduser()
-    if not path.is_file():
+    if not path.exists():
         known = ", ".join(f"bundled:{file.stem}" for file in sorted(BUNDLED.glob(f"*{suffix}")))
         raise EdadmError(f"there is no file {path}; put it there, or use one of {known}")
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def locate_checkpoint(name: str, model: Model) -> Path:
+    """The checkpoint of the model preset `name`.
+
+    Raises:
+        EdadmError: there is none; says which key to set, and where to get it if the preset knows.
+    """
+    try:
+        return locate(model.checkpoint)
+    except EdadmError:
+        if not model.source:
+            raise
+    raise EdadmError(f"models.{name}.checkpoint: there is no file {model.checkpoint}; get it from {model.source} and set this key to it")
+
+
+def locate_prompts(name: str, model: Model) -> Path | None:
+    """The prompts of the model preset `name`, if it takes any.
+
+    Raises:
+        EdadmError: there is no such file; says which key to set.
+    """
+    if model.conditioning is None or model.conditioning.prompts is None:
+        return None
+    path = Path(model.conditioning.prompts).expanduser()
+    if not path.is_file():
+        raise EdadmError(
+            f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from cocodataset.org (2014 train/val "
+            "annotations), or write a text file with a prompt per line, and set this key to it"
+        )
     return path

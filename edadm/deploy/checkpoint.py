@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from edadm.artifacts import writing
 from edadm.config.schema import Bits, UNetArchitecture
 from edadm.kernels.packing import pack4, unpack4
 from edadm.models.skips import shortcut_splits
-from edadm.models.unet import build_unet
+from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantize_unet, quantized_layers
@@ -110,7 +109,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return facts
 
 
-def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet2DModel:
+def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     """Rebuilds the quantized U-Net (simulated integer arithmetic) from its file alone, in inference mode.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +9,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from edadm.artifacts import writing
+from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 
 Statistics = dict[str, np.ndarray]
+FEATURES = "features"
 
 
 def statistics(features: Float[Tensor, "n d"]) -> Statistics:
@@ -30,13 +32,17 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return fid_statistics_to_metric(a, b, verbose=False)[KEY_METRIC_FID]
 
 
-def save_statistics(path: Path, layers: Mapping[str, Statistics], facts: Mapping[str, Any]) -> None:
-    """Statistics of some layers in an HDF5 file, with facts about the images (their number, the extractor)."""
+def save_statistics(
+    path: Path, layers: Mapping[str, Statistics], facts: Mapping[str, Any], features: Float[np.ndarray, "n d"] | None = None
+) -> None:
+    """Statistics of some layers in an HDF5 file, with facts about the images (their number, the extractor), and features of some."""
     with writing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["facts"] = json.dumps(dict(facts), sort_keys=True)
         for layer, values in layers.items():
             for name, array in values.items():
                 file.create_dataset(f"{layer}/{name}", data=array, track_times=False)
+        if features is not None:
+            file.create_dataset(FEATURES, data=features, track_times=False)
 
 
 def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
@@ -47,8 +53,14 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
     """
     try:
         with h5py.File(path) as file:
-            layers = {layer: {name: group[name][:] for name in ("mu", "sigma")} for layer, group in file.items()}
+            layers = {layer: {name: group[name][:] for name in ("mu", "sigma")} for layer, group in file.items() if layer != FEATURES}
             facts = json.loads(file.attrs["facts"])
     except (OSError, KeyError) as error:
         raise EdadmError(f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`") from None
-    return layers, facts | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return layers, facts | {"sha256": file_sha256(path)}
+
+
+def load_features(path: Path) -> Float[Tensor, "n d"] | None:
+    """The pooled features of some real images that `save_statistics` wrote, if it did."""
+    with h5py.File(path) as file:
+        return torch.from_numpy(file[FEATURES][:]) if FEATURES in file else None

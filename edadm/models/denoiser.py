@@ -2,15 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from edadm.models.condition import Condition
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def network_inputs(rows: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The arguments of a U-Net from named rows: `latents`, `timesteps` and, for networks with a condition, `context`."""
+    return tuple(rows[name] for name in ("latents", "timesteps", "context") if name in rows)
+
+
+def network_call(unet: nn.Module, rows: Mapping[str, Tensor]) -> Float[Tensor, "n c h w"]:
+    """The prediction of any U-Net, with or without condition."""
+    return unet(*network_inputs(rows), return_dict=False)[0]
+
 
 class Denoiser:
-    """Predicts eps from `x_t` and `t`; the place where condition and guidance of other families will live."""
+    """Predicts eps from `x_t` and `t`; condition and guidance live here (classifier-free guidance, arXiv 2207.12598).
 
-    def __init__(self, unet: nn.Module):
-        self.unet = unet
+    With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis samplers. Such a
+    denoiser must be told which images its rows are: `denoise.on(indices)`.
+
+    Args:
+        unet: the network.
+        condition: what it is told about each image.
+        guidance: 1 leaves out the unconditional rows.
+        precision: arithmetic of the network; the prediction is fp32 all the same.
+    """
+
+    def __init__(self, unet: nn.Module, condition: Condition | None = None, guidance: float = 1.0, precision: Precision = "fp32"):
+        self.unet, self.condition, self.guidance, self.precision = unet, condition, guidance, precision
+        self._context: Tensor | None = None
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step evaluates the network on unconditional rows, too."""
+        return self.condition is not None and self.guidance != 1
+
+    def on(self, indices: Sequence[int]) -> Denoiser:
+        """The denoiser of the images `indices`, in that order."""
+        if self.condition is None:
+            return self
+        bound = Denoiser(self.unet, self.condition, self.guidance, self.precision)
+        bound._context = self.context(indices)
+        return bound
+
+    def context(self, indices: Sequence[int]) -> Float[Tensor, "rows tokens channels"]:
+        """The context of all network rows for the images, unconditional rows first where there are any."""
+        assert self.condition is not None
+        conditional = self.condition.rows(indices)
+        if not self.is_guided:
+            return conditional
+        return torch.cat([self.condition.unconditional().expand_as(conditional), conditional])
 
     def __call__(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        return self.unet(x, t, return_dict=False)[0]
+        rows = {"latents": x, "timesteps": t}
+        if self.condition is not None:
+            assert self._context is not None, "say which images these are: denoise.on(indices)"
+            rows["context"] = self._context
+        if self.is_guided:
+            rows |= {"latents": torch.cat([x, x]), "timesteps": torch.cat([t, t])}
+        eps = self._predict(rows, x.device)
+        if not self.is_guided:
+            return eps
+        without, given = eps.chunk(2)
+        return without + self.guidance * (given - without)
+
+    def _predict(self, rows: Mapping[str, Tensor], device: torch.device) -> Float[Tensor, "n c h w"]:
+        if self.precision == "fp32":
+            return network_call(self.unet, rows)
+        with torch.autocast(device.type, _DTYPES[self.precision]):
+            return network_call(self.unet, rows).float()

@@ -1,38 +1,104 @@
-"""The ermongroup/ddim U-Net as a diffusers module."""
+"""The U-Nets of the published runs as diffusers modules."""
 
 from __future__ import annotations
 
-from diffusers import UNet2DModel
+from typing import Any, TypeAlias
+
+from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
 from edadm.config.schema import UNetArchitecture
 
+UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
 
-def build_unet(architecture: UNetArchitecture) -> UNet2DModel:
-    """A randomly initialised `UNet2DModel` with the arithmetic of ermongroup/ddim's network.
 
-    The settings that are not sizes (bottom-right padding of stride-2 convolutions, sine before cosine, epsilon 1e-6,
-    one attention head) are those of the original code; outputs agree with it to rounding (tests/models).
+def build_unet(architecture: UNetArchitecture) -> UNet:
+    """A randomly initialised U-Net with the arithmetic of the original code; outputs agree to rounding (tests/models).
+
+    Attentions multiply explicitly, as in the quantized network, not in a fused kernel.
     """
-    widths = [architecture.channels * multiplier for multiplier in architecture.multipliers]
-    resolutions = [architecture.image_size >> level for level in range(len(widths))]
-    attends = [resolution in architecture.attention_resolutions for resolution in resolutions]
-    unet = UNet2DModel(
-        sample_size=architecture.image_size,
-        in_channels=architecture.in_channels,
-        out_channels=architecture.in_channels,
-        block_out_channels=widths,
-        layers_per_block=architecture.blocks_per_level,
+    unet = _BUILDERS[architecture.family](architecture)
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+    return unet
+
+
+def _sizes(architecture: UNetArchitecture) -> dict[str, Any]:
+    """What all families have in common."""
+    return {
+        "sample_size": architecture.image_size,
+        "in_channels": architecture.in_channels,
+        "out_channels": architecture.in_channels,
+        "block_out_channels": [architecture.channels * multiplier for multiplier in architecture.multipliers],
+        "layers_per_block": architecture.blocks_per_level,
+        "norm_num_groups": architecture.norm_groups,
+    }
+
+
+def _attends(architecture: UNetArchitecture) -> list[bool]:
+    """Whether each level has attention, the finest first."""
+    levels = range(len(architecture.multipliers))
+    return [architecture.image_size >> level in architecture.attention_resolutions for level in levels]
+
+
+def _ddim(architecture: UNetArchitecture) -> UNet2DModel:
+    """ermongroup/ddim: bottom-right padding of stride-2 convolutions, sine before cosine, epsilon 1e-6, one head."""
+    attends = _attends(architecture)
+    return UNet2DModel(
+        **_sizes(architecture),
         down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         up_block_types=["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         attention_head_dim=None,
-        norm_num_groups=architecture.norm_groups,
         norm_eps=1e-6,
         downsample_padding=0,
         flip_sin_to_cos=False,
         freq_shift=1,
     )
+
+
+def _ldm(architecture: UNetArchitecture) -> UNet2DModel:
+    """CompVis' U-Net without condition: symmetric padding, cosine before sine, epsilon 1e-5.
+
+    A diffusers configuration knows a head's channels only; a number of heads is put into each attention afterwards.
+    """
+    attends = _attends(architecture)
+    resnet = architecture.resample == "res_block"
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnet else ("DownBlock2D", "UpBlock2D")
+    unet = UNet2DModel(
+        **_sizes(architecture),
+        down_block_types=["AttnDownBlock2D" if a else plain[0] for a in attends],
+        up_block_types=["AttnUpBlock2D" if a else plain[1] for a in reversed(attends)],
+        attention_head_dim=architecture.head_channels or architecture.channels,
+        norm_eps=1e-5,
+        downsample_padding=1,
+        downsample_type="resnet" if resnet else "conv",
+        upsample_type="resnet" if resnet else "conv",
+        resnet_time_scale_shift="scale_shift" if architecture.scale_shift else "default",
+        attn_norm_num_groups=architecture.norm_groups,  # with scale_shift the middle attention has no norm otherwise
+        flip_sin_to_cos=True,
+        freq_shift=0,
+    )
     for module in unet.modules():
         if isinstance(module, Attention):
-            module.set_processor(AttnProcessor())  # the explicit products, as in the quantized network, not a fused kernel
+            module.operands_scaled = True  # query and key are scaled before they are quantized (method, 3.4)
+            if architecture.heads:
+                module.heads = architecture.heads
+                module.scale = (module.inner_dim // architecture.heads) ** -0.5
     return unet
+
+
+def _transformer(architecture: UNetArchitecture) -> UNet2DConditionModel:
+    """CompVis' U-Net with SpatialTransformers of depth 1 over a context."""
+    attends = _attends(architecture)
+    return UNet2DConditionModel(
+        **_sizes(architecture),
+        down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+        cross_attention_dim=architecture.context_channels,
+        attention_head_dim=architecture.heads,  # diffusers' name for the number of heads
+        norm_eps=1e-5,
+    )
+
+
+_BUILDERS = {"ddim": _ddim, "ldm": _ldm, "transformer": _transformer}

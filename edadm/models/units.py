@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import UNet2DModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
+from torch import Tensor, nn
+
+from edadm.models.unet import UNet
 
 Kind = Literal["res_block", "attention", "transformer", "layer"]
 
@@ -35,24 +36,33 @@ def _kind(module: nn.Module) -> Kind | None:
 
 
 # The order in which the original networks register a block's layers (method, 4.3); FBR leaves out the last one.
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _REGISTRATION = {
     "res_block": ("conv1", "time_emb_proj", "conv2", "conv_shortcut"),
-    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "attention": _ATTENTION,
+    "transformer": (*(f"attn1.{p}" for p in _ATTENTION), *_FEED_FORWARD, *(f"attn2.{p}" for p in _ATTENTION)),
 }
+# The same, but with the layer at the end whose output is the block's (before residuals).
+_EXECUTION = {
+    "res_block": ("conv1", "time_emb_proj", "conv_shortcut", "conv2"),
+    "attention": _ATTENTION,
+    "transformer": (*(f"attn1.{p}" for p in _ATTENTION), *(f"attn2.{p}" for p in _ATTENTION), *_FEED_FORWARD),
+}
+Exclude = Literal["last_registered", "true_last"]
 
 
-def _layers(name: str, module: nn.Module, kind: Kind) -> tuple[str, ...]:
+def _layers(name: str, module: nn.Module, kind: Kind, exclude: Exclude = "last_registered") -> tuple[str, ...]:
     if kind == "layer":
         return (name,)
     present = [child for child, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    order = _REGISTRATION.get(kind)
-    if order is not None:
-        present = [child for child in order if child in present]
+    order = (_REGISTRATION if exclude == "last_registered" else _EXECUTION)[kind]
+    present = [child for child in order if child in present]
     return tuple(f"{name}.{child}" for child in present)
 
 
 @torch.no_grad()
-def trace_units(unet: UNet2DModel, by_layer: bool = False) -> list[Unit]:
+def trace_units(unet: UNet, by_layer: bool = False, exclude: Exclude = "last_registered") -> list[Unit]:
     """The units of a float U-Net in the order in which one forward pass reaches them (method, 4.1).
 
     Registration order would not do: diffusers registers `mid_block` after `up_blocks`.
@@ -60,6 +70,8 @@ def trace_units(unet: UNet2DModel, by_layer: bool = False) -> list[Unit]:
     Args:
         unet: the network.
         by_layer: every convolution and linear layer is a unit, wherever it lies.
+        exclude: which layer stands last in a unit, and so has no error of its own: the last registered one, as in the official
+            code (quirk Q7: a shortcut, or the second attention's output), or the last one executed.
     """
     reached: list[Unit] = []
     depth = 0
@@ -68,7 +80,7 @@ def trace_units(unet: UNet2DModel, by_layer: bool = False) -> list[Unit]:
     def enter(name: str, module: nn.Module, kind: Kind) -> None:
         nonlocal depth
         if depth == 0:
-            reached.append(Unit(name, kind, _layers(name, module, kind)))
+            reached.append(Unit(name, kind, _layers(name, module, kind, exclude)))
         depth += 1
 
     def leave() -> None:
@@ -79,12 +91,20 @@ def trace_units(unet: UNet2DModel, by_layer: bool = False) -> list[Unit]:
         if (kind := _kind(module)) and (kind == "layer" or not by_layer):
             handles.append(module.register_forward_pre_hook(lambda m, _, n=name, k=kind: enter(n, m, k)))
             handles.append(module.register_forward_hook(lambda *_: leave()))
-    size = unet.config["sample_size"]
-    parameter = next(unet.parameters())
-    sample = torch.zeros(1, unet.config["in_channels"], size, size, device=parameter.device, dtype=parameter.dtype)
     try:
-        unet(sample, torch.zeros(1, device=parameter.device, dtype=torch.long))
+        unet(*_example(unet))
     finally:
         for handle in handles:
             handle.remove()
     return reached
+
+
+def _example(unet: UNet) -> tuple[Tensor, ...]:
+    """The smallest input of a U-Net, on its device."""
+    parameter = next(unet.parameters())
+    options = {"device": parameter.device, "dtype": parameter.dtype}
+    size = unet.config["sample_size"]
+    sample = torch.zeros(1, unet.config["in_channels"], size, size, **options)
+    inputs = (sample, torch.zeros(1, device=parameter.device, dtype=torch.long))
+    channels = unet.config.get("cross_attention_dim")
+    return inputs if channels is None else (*inputs, torch.zeros(1, 1, channels, **options))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,20 +20,46 @@ class CheckpointError(EdadmError):
     """A checkpoint that cannot be used, with a sentence that names the fix."""
 
 
+class _Inert:
+    """Stands for any training-time object inside a checkpoint; making one makes a dictionary, which takes what it is given.
+
+    (The restricted unpickler sets items and attributes of ordered dictionaries, but not of their subclasses.)
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> Any:
+        return OrderedDict()
+
+
+# Lightning checkpoints carry objects of these packages beside the weights. The unpickler gets the stand-in for them, whatever
+# their names; it imports nothing and calls nothing but the stand-in.
+_TRAINING_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.", "ldm.", "collections.", "typing.")
+
+
+def _load_without_executing(path: Path) -> Any:
+    """Content of a torch file; unknown objects of `_TRAINING_PACKAGES` become inert, all others are refused."""
+    zipped = zipfile.is_zipfile(path)
+    unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else ()
+    names = [name for name in unknown if name.startswith(_TRAINING_PACKAGES)]
+    with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch checkpoint by name, on the CPU; no pickle is executed.
 
     A list (the layout of ermongroup/ddim's training checkpoints) stands for its first entry, and a `state_dict` or
-    `model` entry for its content.
+    `model` entry (Lightning's, CompVis') for its content. A folder as diffusers writes it stands for the weights in it.
 
     Raises:
         CheckpointError: damaged, or holding anything but tensors.
     """
+    if path.is_dir():
+        path = _weights_in(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        content = _load_without_executing(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); is it complete, and from a source you trust?") from None
     if isinstance(content, list | tuple) and content:
@@ -38,9 +67,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no plain dictionary of tensors; export the U-Net's state dict and point to that")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _weights_in(folder: Path) -> Path:
+    """The weights file of a folder in the diffusers or transformers layout."""
+    names = [f"{stem}{suffix}" for stem in ("diffusion_pytorch_model", "model", "pytorch_model") for suffix in (".safetensors", ".bin")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} holds no weights; it should have {names[0]} (or another of {', '.join(names[1:])})")
 
 
 def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:

@@ -13,7 +13,8 @@ from edadm.nn.quantizer import Quantizer
 class QuantizedAttnProcessor(nn.Module):
     """Quantizes query, key and value after their projections and the softmax output, one grid per tensor each.
 
-    With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit.
+    With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding where the original
+    network scales query and key before it multiplies them (`operands_scaled`, set by `edadm.models.unet`), and so does this.
 
     Args:
         bits: width of the query, key and value grids.
@@ -41,10 +42,17 @@ class QuantizedAttnProcessor(nn.Module):
         if attn.group_norm is not None:
             hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = attn.head_to_batch_dim(self.query_quantizer(attn.to_q(hidden_states)))
-        key = attn.head_to_batch_dim(self.key_quantizer(attn.to_k(context)))
-        value = attn.head_to_batch_dim(self.value_quantizer(attn.to_v(context)))
-        weights = self.softmax_quantizer(attn.get_attention_scores(query, key, attention_mask))
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        if scaled := getattr(attn, "operands_scaled", False):
+            query, key = query * attn.scale**0.5, key * attn.scale**0.5
+        query = attn.head_to_batch_dim(self.query_quantizer(query))
+        key = attn.head_to_batch_dim(self.key_quantizer(key))
+        value = attn.head_to_batch_dim(self.value_quantizer(value))
+        if scaled:
+            weights = torch.bmm(query, key.transpose(-1, -2)).softmax(dim=-1)
+        else:
+            weights = attn.get_attention_scores(query, key, attention_mask)
+        weights = self.softmax_quantizer(weights)
         output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(torch.bmm(weights, value))))
         if len(shape) == 4:
             output = output.transpose(-1, -2).reshape(shape)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
+from edadm.models.denoiser import network_call
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import activation_quantizers, quantized_layers
@@ -64,6 +65,7 @@ def set_ranges(
     timesteps: Int[Tensor, " n"],
     bits: Bits,
     on_batch: Callable[[int], None] = lambda rows: None,
+    context: Float[Tensor, "n k e"] | None = None,
 ) -> None:
     """Sets every grid of a quantized U-Net and folds its weights by rounding to nearest.
 
@@ -73,11 +75,14 @@ def set_ranges(
         timesteps: their t.
         bits: batch size, momentum and histogram bins of the activation ranges.
         on_batch: told the number of rows after each batch.
+        context: the condition of each row, for networks that take one.
     """
     for layer in quantized_layers(unet).values():
         set_weight_grid(layer)
         layer.set_codes(layer.nearest_codes())
+    given = {"latents": latents, "timesteps": timesteps, "context": context}
     with observing(unet, bits):
-        for x, t in zip(latents.split(bits.range_batch_size), timesteps.split(bits.range_batch_size), strict=True):
-            unet(x, t)
-            on_batch(len(x))
+        for start in range(0, len(latents), bits.range_batch_size):
+            rows = {name: tensor[start : start + bits.range_batch_size] for name, tensor in given.items() if tensor is not None}
+            network_call(unet, rows)
+            on_batch(len(rows["latents"]))

@@ -16,7 +16,7 @@ from edadm.config.layout import FULL_PRECISION, Layout, Variant
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
-SCORES = ("fid", "sfid", "inception_score", "psnr")
+SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_score", "psnr")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ class CalibrationResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned."""
+    """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned.
+
+    `scores` has every key of `SCORES`, with None for what was not computed.
+    """
 
     variant: Variant
     label: str
@@ -162,11 +165,11 @@ def _read_variant(
     layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any], speed: Speed | None
 ) -> VariantResult:
     folder = layout.variant(model, variant)
-    metrics = _read_json(folder / "metrics.json", *SCORES, "conditions")
+    metrics = _read_json(folder / "metrics.json", "psnr", "conditions")
     return VariantResult(
         variant,
         variant_label(variant, presets),
-        {key: metrics[key] for key in SCORES},
+        {key: metrics.get(key) for key in SCORES},
         metrics["conditions"],
         speed,
         _read_units(folder / "losses.csv") if variant.is_quantized else [],
@@ -176,7 +179,7 @@ def _read_variant(
 
 def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> None:
     names = f"{model}: {one.variant.name} and {other.variant.name}"
-    if differing := [key for key, value in one.conditions.items() if other.conditions.get(key) != value]:
+    if differing := [key for key in one.conditions | other.conditions if one.conditions.get(key) != other.conditions.get(key)]:
         raise EdadmError(
             f"{names} were scored with different {', '.join(differing)}, so their numbers do not compare; "
             "run `snakemake --forcerun evaluate`"

@@ -10,12 +10,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edadm.report.conditions import conditions, extractor_note
 from edadm.report.read import RunResult, UnitErrors, VariantResult
 from edadm.report.times import StageTime
 
 ABSENT = "–"
 MEGABYTE = 1e6
 MOST_NAMED = 5
+_SCORE_COLUMNS = (  # key, column, digits
+    ("fid", "FID", 2),
+    ("sfid", "sFID", 2),
+    ("inception_score", "IS", 2),
+    ("kid", "KID", 5),
+    ("precision", "Precision", 3),
+    ("recall", "Recall", 3),
+    ("clip_score", "CLIP score", 2),
+)
+_CONDITIONS = (  # in the CSV, whether they apply or not
+    "images",
+    "extractor",
+    "extractor_sha256",
+    "instead_of",
+    "preparation",
+    "inception_score_splits",
+    "reference_set",
+    "reference_images",
+    "reference_sha256",
+    "reference_preparation",
+    "reference_features",
+    "clip_model",
+    "clip_sha256",
+    "prompts_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -64,11 +90,13 @@ def metric_rows(run: RunResult) -> list[tuple[VariantResult, list[Cell]]]:
 
 
 def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Cell]:
-    for key, column in (("fid", "FID"), ("sfid", "sFID"), ("inception_score", "IS")):
+    named = extractor_note(result.conditions)
+    for key, column, digits in _SCORE_COLUMNS:
         value = result.scores[key]
         reference = baseline.scores[key] if baseline and result.is_quantized else None
-        difference = "" if value is None or reference is None else signed(value - reference)
-        yield Cell(column, ABSENT if value is None else f"{value:.2f}", difference)
+        difference = "" if value is None or reference is None else signed(value - reference, digits)
+        title = column if key == "clip_score" or not named else f"{column} ({named})"
+        yield Cell(title, ABSENT if value is None else f"{value:.{digits}f}", difference)
     decibel = result.scores["psnr"]
     yield Cell("PSNR", ABSENT, "") if decibel is None else Cell("PSNR", f"{decibel:.1f} dB")
     if result.speed is None:
@@ -78,41 +106,6 @@ def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Ce
     yield Cell("Size", megabytes(result.speed.bytes), f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "")
     median, span = _milliseconds(result.speed.seconds), _milliseconds(result.speed.fastest, result.speed.slowest)
     yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}") if relative else Cell("Speed", median, span)
-
-
-def conditions(run: RunResult) -> str:
-    """What the numbers of a run hold under, and what they must not be compared with."""
-    held = run.variants[0].conditions
-    images, splits = held["images"], held["inception_score_splits"]
-    seed, digest = run.evaluation_settings["seed"], held["reference_sha256"][:8]
-    text = (
-        f"Every row scores {images:,} images, image i of each from the same noise (seed {seed}). FID and sFID are distances between "
-        f"features of the extractor “{held['extractor']}” and those of {held['reference_images']:,} images of the set "
-        f"“{held['reference_set']}” (SHA256\u00a0{digest}…); IS is of the same extractor, over {splits} "
-        f"{'split' if splits == 1 else 'splits'}. "
-    )
-    if "inception" not in held["extractor"].lower():
-        text += "They do not compare with published values, which are made with Inception. "
-    count = f"N\u00a0=\u00a0{images:,}"
-    text += f"A small number of images biases FID upward, here as everywhere, so only differences at the same {count} count."
-    return text + _speed_conditions(run)
-
-
-def _speed_conditions(run: RunResult) -> str:
-    speeds = [result.speed for result in run.variants if result.speed]
-    if not speeds:
-        return ""
-    setups = sorted({(speed.device, speed.batch_size, speed.threads) for speed in speeds})
-    described = "; ".join(
-        f"{device}, batch of {batch}, {threads} {'thread' if threads == 1 else 'threads'}" for device, batch, threads in setups
-    )
-    text = (
-        f" Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
-        "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
-    )
-    if any(result.is_quantized and result.speed for result in run.variants):
-        text += " Quantized checkpoints are simulated in floating point here, so a speed below 1 is expected."
-    return text
 
 
 def finding(run: RunResult) -> str:
@@ -214,6 +207,10 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "fid": result.scores["fid"],
         "sfid": result.scores["sfid"],
         "inception_score": result.scores["inception_score"],
+        "kid": result.scores["kid"],
+        "precision": result.scores["precision"],
+        "recall": result.scores["recall"],
+        "clip_score": result.scores["clip_score"],
         "psnr_db": result.scores["psnr"],
         "bytes": speed and speed.bytes,
         "float_bytes": speed and speed.float_bytes,
@@ -225,10 +222,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "batch_size": speed and speed.batch_size,
         "threads": speed and speed.threads,
         "device": speed and speed.device,
-    } | {
-        key: result.conditions[key]
-        for key in ("images", "extractor", "inception_score_splits", "reference_set", "reference_images", "reference_sha256")
-    }
+    } | {key: result.conditions.get(key) for key in _CONDITIONS}
 
 
 def metrics_markdown(runs: Sequence[RunResult]) -> str:

@@ -16,6 +16,7 @@ STAGES = (
     "set-ranges",
     "reconstruct",
     "generate",
+    "reference-statistics",
     "evaluate",
     "benchmark",
 )

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from edadm.config.schema import Model
-from edadm.sampling.ddim import Denoise
+from edadm.sampling.ddim import Denoise, denoiser_of
 from edadm.sampling.generate import run_sampler, shard_range
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.schedule import sampler_timesteps
 from edadm.sampling.trajectory import StepRecorder, TrajectoryStore, recording_inputs
 
 
-def open_store(path: Path, model: Model, shard: int) -> TrajectoryStore:
+@runtime_checkable
+class Contexts(Protocol):
+    """The condition of trajectories, by index (see `edadm.models.condition`)."""
+
+    def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
+        """The context of each trajectory."""
+
+    def unconditional(self) -> Float[Tensor, "1 tokens channels"]:
+        """The context that says nothing."""
+
+
+def open_store(path: Path, model: Model, shard: int, contexts: Contexts | None = None) -> TrajectoryStore:
     """The store of a shard, as far as it was filled, or a new one; whole or absent, whenever it is killed."""
     if not path.exists():
         runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
         timesteps = sampler_timesteps(model.sampler, model.schedule)
         begun = path.with_name(f"{path.name}.begun")
         shutil.rmtree(begun, ignore_errors=True)
-        TrajectoryStore.create(begun, runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
+        unconditional = None if contexts is None else contexts.unconditional()[0]
+        shape = None if unconditional is None else (unconditional.shape[0], unconditional.shape[1])
+        guided = model.conditioning is not None and model.conditioning.guidance != 1
+        sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
+        TrajectoryStore.create(begun, *sizes, shape, unconditional if guided else None)
         begun.rename(path)
     for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
         torn.unlink()
@@ -38,25 +55,29 @@ def collect(
     store: TrajectoryStore,
     device: torch.device,
     on_batch: Callable[[], None] = lambda: None,
+    contexts: Contexts | None = None,
 ) -> None:
     """Runs the sampler for every batch that the store lacks.
 
     Args:
         denoise: the float network as the sampler sees it.
-        feature_module: the middle attention; its input is the feature of a step (method, 2.2).
+        feature_module: the middle attention; its input is the feature of a step (method, 2.2). With guidance, features of
+            unconditional and conditional rows count.
         model: sampler, schedule and numbers.
         store: from `open_store`.
         device: where the network is.
         on_batch: told after each batch.
+        contexts: the condition of each trajectory, for models that have one.
     """
     settings, size = model.trajectories, store.batch_size
     for batch in store.unfinished():
         first = store.first_run + batch * size
         runs = range(first, min(first + size, store.first_run + store.runs))
         rows = max(0, min(len(runs), settings.feature_rows - first))
-        recorder = StepRecorder()
         noise = ImageNoise(settings.seed, runs, model.latent_shape, device)
-        with recording_inputs(feature_module, rows) as features:
-            run_sampler(denoise, model.sampler, model.schedule, noise, recorder)
-        store.write(batch, recorder.stacked(), features if rows else [])
+        with recording_inputs(feature_module, rows, len(runs)) as calls:
+            recorder = StepRecorder(calls)
+            run_sampler(denoiser_of(denoise, runs), model.sampler, model.schedule, noise, recorder)
+        features = recorder.last_of_each_step() if rows else []
+        store.write(batch, recorder.stacked(), features, None if contexts is None else contexts.rows(runs))
         on_batch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,20 @@ Denoise = Callable[[Float[Tensor, "n c h w"], Int[Tensor, " n"]], Float[Tensor, 
 OnStep = Callable[[int, int, Float[Tensor, "n c h w"]], None]
 
 
-def _ignore(step: int, timestep: int, latents: Float[Tensor, "n c h w"]) -> None:
+@runtime_checkable
+class Conditional(Protocol):
+    """A denoiser whose prediction depends on which image it denoises."""
+
+    def on(self, indices: Sequence[int]) -> Denoise:
+        """The denoiser of these images, in this order."""
+
+
+def denoiser_of(denoise: Denoise, indices: Sequence[int]) -> Denoise:
+    """The denoiser of these images, if it makes a difference which they are."""
+    return denoise.on(indices) if isinstance(denoise, Conditional) else denoise
+
+
+def ignore(step: int, timestep: int, latents: Float[Tensor, "n c h w"]) -> None:
     """The default listener."""
 
 
@@ -23,24 +37,26 @@ def sample_ddim(
     timesteps: Sequence[int],
     alphas_cumprod: Float[Tensor, " timesteps"],
     eta: float = 0.0,
-    on_step: OnStep = _ignore,
+    on_step: OnStep = ignore,
+    final_alpha: float = 1.0,
 ) -> Float[Tensor, "n c h w"]:
     """From noise to the final latents, without clipping of x0.
 
     Args:
         denoise: predicts eps from `x_t` and `t`; condition and guidance live inside it.
         draw_noise: gives `x_T` first, then one draw per step while `eta > 0`.
-        timesteps: noisiest first; the step after the last one has alpha-bar 1.
+        timesteps: noisiest first.
         alphas_cumprod: alpha-bar of every timestep.
         eta: 0 is deterministic, 1 is ancestral.
         on_step: told (step, timestep, latents) before each evaluation of the network.
+        final_alpha: alpha-bar after the last step.
     """
     latents = draw_noise()
     followers = [*timesteps[1:], None]
     for step, (timestep, following) in enumerate(zip(timesteps, followers, strict=True)):
         on_step(step, timestep, latents)
         alpha = alphas_cumprod[timestep].item()
-        alpha_next = 1.0 if following is None else alphas_cumprod[following].item()
+        alpha_next = final_alpha if following is None else alphas_cumprod[following].item()
         eps = denoise(latents, torch.full((len(latents),), timestep, device=latents.device))
         x0 = (latents - (1 - alpha) ** 0.5 * eps) / alpha**0.5
         sigma = eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)) ** 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.errors import EdadmError
-from edadm.sampling.ddim import Denoise, OnStep, sample_ddim
+from edadm.sampling.ddim import Denoise, OnStep, denoiser_of, sample_ddim
 from edadm.sampling.noise import ImageNoise
-from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps
+from edadm.sampling.plms import sample_plms
+from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
+from edadm.sampling.solvers import SCHEDULERS, make_scheduler, sample_with_scheduler
 
 
 def shard_range(total: int, shards: int, shard: int) -> range:
@@ -26,9 +29,10 @@ def shard_range(total: int, shards: int, shard: int) -> range:
     return range(total * shard // shards, total * (shard + 1) // shards)
 
 
-def to_uint8(latents: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """Pixels in [-1, 1], clamped and rounded to [0, 255] (the rounding of the CIFAR-10 run, method 5.2)."""
-    return latents.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+def to_uint8(images: Float[Tensor, "n c h w"], pixels: Literal["round", "truncate"] = "round") -> UInt8[Tensor, "n c h w"]:
+    """Pixels in [-1, 1], clamped, to [0, 255]: rounded (the CIFAR-10 run) or truncated (the others; method 5.2)."""
+    scaled = images.clamp(-1, 1).add(1).mul(127.5)
+    return (scaled.round() if pixels == "round" else scaled).to(torch.uint8)
 
 
 def run_sampler(
@@ -39,8 +43,12 @@ def run_sampler(
     on_step: OnStep = lambda step, timestep, latents: None,
 ) -> Float[Tensor, "n c h w"]:
     """One run of the preset's sampler over a batch, to the final latents."""
-    timesteps, alphas = sampler_timesteps(sampler, schedule), alphas_cumprod(schedule)
-    return sample_ddim(denoise, noise.draw, timesteps, alphas, sampler.eta, on_step)
+    if sampler.method in SCHEDULERS:
+        return sample_with_scheduler(denoise, noise.draw, make_scheduler(sampler, schedule), on_step)
+    timesteps, alphas, last = sampler_timesteps(sampler, schedule), alphas_cumprod(schedule), final_alpha(sampler, schedule)
+    if sampler.method == "plms":
+        return sample_plms(denoise, noise.draw, timesteps, alphas, last, on_step)
+    return sample_ddim(denoise, noise.draw, timesteps, alphas, sampler.eta, on_step, last)
 
 
 def generate_images(
@@ -53,18 +61,29 @@ def generate_images(
     batch_size: int,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] = lambda images: None,
-) -> UInt8[Tensor, "n c h w"]:
+    decode: Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n d i j"]] = lambda latents: latents,
+    pixels: Literal["round", "truncate"] = "round",
+) -> UInt8[Tensor, "n d i j"]:
     """The images `indices`; image i has the noise of (seed, i) whatever its batch or shard (sums may differ in the last bits).
 
     Args:
         shape: (channels, height, width).
         batch_size: images per sampler run.
         on_batch: told the number of images after each batch.
+        decode: from the sampler's latents to images in [-1, 1].
+        pixels: how pixel values become whole numbers.
+
+    Raises:
+        EdadmError: an image holds infinities or no numbers.
     """
     images = []
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
         noise = ImageNoise(seed, batch, shape, device)
-        images.append(to_uint8(run_sampler(denoise, sampler, schedule, noise)).cpu())
+        latents = run_sampler(denoiser_of(denoise, batch), sampler, schedule, noise)
+        decoded = decode(latents)
+        if not decoded.isfinite().all():
+            raise EdadmError(f"images {batch[0]} to {batch[-1]} are not finite; use precision: fp32 or bf16, or check the weights")
+        images.append(to_uint8(decoded, pixels).cpu())
         on_batch(len(batch))
     return torch.cat(images)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edadm.config.schema import NoiseSchedule, Sampler
+from edadm.sampling.solvers import SCHEDULERS, make_scheduler
 
 
 def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
@@ -29,7 +30,11 @@ def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
     `quadratic`: squares of equally spaced points on [0, sqrt(0.8 T)], truncated (ermongroup/ddim, `skip_type quad`).
     `uniform`: every (T // steps)-th timestep from 0 (ermongroup/ddim, `skip_type uniform`).
     `uniform_from_one`: the same plus one (CompVis, LDM and Stable Diffusion).
+    DPM-Solver++ and UniPC visit those of their diffusers schedulers, spaced evenly, from one on with `uniform_from_one`.
     """
+    if sampler.method in SCHEDULERS:
+        visited: list[int] = make_scheduler(sampler, schedule).timesteps.tolist()
+        return visited
     total, steps = schedule.timesteps, sampler.steps
     if sampler.spacing == "quadratic":
         ascending = [int(s) for s in np.linspace(0, np.sqrt(total * 0.8), steps) ** 2]
@@ -37,3 +42,8 @@ def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
         first = 1 if sampler.spacing == "uniform_from_one" else 0
         ascending = [first + i for i in range(0, total, total // steps)][:steps]
     return ascending[::-1]
+
+
+def final_alpha(sampler: Sampler, schedule: NoiseSchedule) -> float:
+    """alpha-bar after the last step: 1 in ermongroup/ddim, that of timestep 0 in CompVis' samplers (`uniform_from_one`)."""
+    return alphas_cumprod(schedule)[0].item() if sampler.spacing == "uniform_from_one" else 1.0

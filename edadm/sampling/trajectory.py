@@ -16,24 +16,46 @@ Features = Float[Tensor, "rows channels i j"]
 
 
 class StepRecorder:
-    """An `on_step` listener that keeps the latents before every network call."""
+    """An `on_step` listener that keeps the latents at the beginning of every step.
 
-    def __init__(self) -> None:
+    Args:
+        calls: a list to which someone else appends at every network call, to be sorted by steps afterwards.
+    """
+
+    def __init__(self, calls: list[Tensor] | None = None) -> None:
         self.latents: list[Tensor] = []
+        self._calls = calls if calls is not None else []
+        self._begins: list[int] = []
 
     def __call__(self, step: int, timestep: int, latents: Float[Tensor, "n c h w"]) -> None:
         self.latents.append(latents.cpu())
+        self._begins.append(len(self._calls))
 
     def stacked(self) -> Float[Tensor, "n steps c h w"]:
         """Trajectories, noisiest step first."""
         return torch.stack(self.latents, dim=1)
 
+    def last_of_each_step(self) -> list[Tensor]:
+        """Of every step the last of its calls: PLMS evaluates the network twice at step 0, and the second counts (quirk Q11)."""
+        return [self._calls[end - 1] for end in [*self._begins[1:], len(self._calls)]]
+
 
 @contextmanager
-def recording_inputs(module: nn.Module, rows: int) -> Iterator[list[Tensor]]:
-    """Collects the first `rows` rows of the module's input at every call inside the context."""
+def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> Iterator[list[Tensor]]:
+    """Collects the first rows of the module's input at every call inside the context.
+
+    Args:
+        module: the one to listen to.
+        rows: how many rows to keep, of each part of the batch.
+        runs: rows of such a part, if the batch has several: with guidance, unconditional rows and conditional ones.
+    """
     calls: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0][:rows].detach().clone()))
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        parts = inputs[0].detach().split(runs or len(inputs[0]))
+        calls.append(torch.cat([part[:rows] for part in parts]))
+
+    handle = module.register_forward_pre_hook(keep)
     try:
         yield calls
     finally:
@@ -60,7 +82,8 @@ def step_matrices(features: list[Features]) -> tuple[Float[Tensor, "steps steps"
 class TrajectoryStore:
     """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
 
-    Arrays: `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), and per batch the sums
+    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional` (tokens, channels);
+    always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), and per batch the sums
     `distance` and `dissimilarity` (batches, steps, steps) of `step_matrices` over `feature_elements` and
     `feature_rows`. Attributes: `first_run`, `batch_size`.
     """
@@ -70,9 +93,17 @@ class TrajectoryStore:
 
     @classmethod
     def create(
-        cls, path: Path, first_run: int, runs: int, batch_size: int, timesteps: list[int], shape: tuple[int, int, int]
+        cls,
+        path: Path,
+        first_run: int,
+        runs: int,
+        batch_size: int,
+        timesteps: list[int],
+        shape: tuple[int, int, int],
+        context_shape: tuple[int, int] | None = None,
+        unconditional: Float[Tensor, "tokens width"] | None = None,
     ) -> TrajectoryStore:
-        """An empty store for `runs` trajectories of latents of `shape` (c, h, w)."""
+        """An empty store for `runs` trajectories of latents of `shape` (c, h, w), under contexts of `context_shape`."""
         steps, batches = len(timesteps), -(-runs // batch_size)
         group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
         chunk = (batch_size, 1, *shape)
@@ -83,6 +114,11 @@ class TrajectoryStore:
             group.create_array(name, shape=(batches, steps, steps), chunks=(1, steps, steps), dtype="float64", fill_value=0)
         group.create_array("feature_rows", shape=(batches,), chunks=(1,), dtype="int64", fill_value=0)
         group.create_array("feature_elements", shape=(batches,), chunks=(1,), dtype="int64", fill_value=0)
+        if context_shape is not None:
+            rows = (batch_size, *context_shape)
+            group.create_array("context", shape=(runs, *context_shape), chunks=rows, dtype="float32", compressors=None)
+        if unconditional is not None:
+            group.create_array("unconditional", data=unconditional.cpu().numpy())
         return cls(path, mode="r+")
 
     @property
@@ -100,9 +136,17 @@ class TrajectoryStore:
         """Number of trajectories."""
         return int(self.group["latents"].shape[0])
 
-    def write(self, batch: int, latents: Float[Tensor, "n steps c h w"], features: list[Features]) -> None:
+    def write(
+        self,
+        batch: int,
+        latents: Float[Tensor, "n steps c h w"],
+        features: list[Features],
+        context: Float[Tensor, "n tokens width"] | None = None,
+    ) -> None:
         """Stores a batch, its mark last; `features` holds one tensor per step, or nothing."""
         start = batch * self.batch_size
+        if context is not None:
+            self.group["context"][start : start + len(context)] = context.cpu().numpy()
         self.group["latents"][start : start + len(latents)] = latents.numpy()
         if features:
             distance, dissimilarity = step_matrices(features)

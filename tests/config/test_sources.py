@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edadm.config.load import load_config
-from edadm.config.sources import locate
+from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
 
 
@@ -23,10 +23,16 @@ def test_every_bundled_file_that_a_preset_names_is_there() -> None:
         if model.checkpoint.startswith("bundled:"):
             assert locate(model.checkpoint).stat().st_size > 1000
     for evaluation in config.evaluations.values():
-        assert locate(evaluation.reference, ".h5").stat().st_size > 1000
+        if evaluation.reference.startswith("bundled:"):
+            assert locate(evaluation.reference, ".h5").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("source", ["bundled:absent", "/absent/model.ckpt"])
 def test_an_absent_file_is_refused_with_those_that_exist(source: str) -> None:
     with pytest.raises(EdadmError, match=r"there is no file .*; put it there, or use one of .*bundled:cifar10_small"):
         locate(source)
+
+
+def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

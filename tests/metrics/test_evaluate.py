@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edadm.config.sources import locate
+from edadm.config.schema import Evaluation
+from edadm.config.scoring import Scoring
+from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
-from edadm.metrics.evaluate import evaluate, extract_features
+from edadm.metrics.evaluate import evaluate, mean_psnr
+from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
 from edadm.metrics.frechet import frechet_distance, load_statistics, save_statistics, statistics
 from edadm.metrics.psnr import psnr
 
 from .images import random_images
+
+ALL = Evaluation(scores=("fid", "sfid", "inception_score", "kid", "precision_recall"))
+
+
+def files(reference: Path | None, **other: Any) -> Scoring:
+    """The bundled extractor against some statistics."""
+    return Scoring(**{"extractor": NAME, "weights": None, "reference": reference, "resolution": None} | other)
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +33,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("metrics") / "reference.h5"
     layers = extract_features(random_images(150, 1), NAME)
     facts = {"extractor": NAME, "images": 150, "set": "noise"}
-    save_statistics(path, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts)
+    save_statistics(path, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts, layers["pooled"].numpy())
     return path
 
 
 def test_scores_come_with_their_conditions(reference: Path) -> None:
     images, others = random_images(40), random_images(40, 2)
-    scores = evaluate(images, others, NAME, reference)
+    scores = evaluate(images, others, ALL, files(reference))
     layers, (expected, facts) = extract_features(images, NAME), load_statistics(reference)
     assert scores["fid"] == pytest.approx(frechet_distance(statistics(layers["pooled"]), expected["pooled"]), rel=1e-4)
     assert scores["sfid"] == pytest.approx(frechet_distance(statistics(layers["spatial"]), expected["spatial"]), rel=1e-4)
@@ -41,11 +52,17 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     assert conditions["reference_images"] == 150
     assert conditions["reference_sha256"] == facts["sha256"]
     assert conditions["inception_score_splits"] == 1
+    assert conditions["extractor_sha256"] == file_sha256(locate("bundled:cifar10_classifier"))
+    assert conditions["preparation"] == "none"
+    assert conditions["reference_features"] == 150
+    assert abs(scores["kid"]) < 0.5
+    assert 0 <= scores["precision"] <= 1
+    assert 0 <= scores["recall"] <= 1
 
 
 def test_images_of_another_kind_lie_farther_from_the_reference(reference: Path) -> None:
-    near = evaluate(random_images(40), None, NAME, reference)
-    far = evaluate(255 - random_images(40) // 4, None, NAME, reference)
+    near = evaluate(random_images(40), None, Evaluation(), files(reference))
+    far = evaluate(255 - random_images(40) // 4, None, Evaluation(), files(reference))
     assert near["psnr"] is None
     assert far["fid"] > 2 * near["fid"]
 
@@ -54,10 +71,68 @@ def test_statistics_of_another_extractor_are_refused(reference: Path, tmp_path: 
     layers, facts = load_statistics(reference)
     save_statistics(tmp_path / "inception.h5", layers, facts | {"extractor": "inception-v3-compat"})
     with pytest.raises(EdadmError, match="holds features of 'inception-v3-compat', the images are scored by 'cifar10_classifier'"):
-        evaluate(random_images(4), None, NAME, tmp_path / "inception.h5")
+        evaluate(random_images(4), None, Evaluation(), files(tmp_path / "inception.h5"))
 
 
 def test_the_bundled_statistics_are_of_the_bundled_extractor() -> None:
     layers, facts = load_statistics(locate("bundled:cifar10_train_statistics", ".h5"))
     assert facts["extractor"] == NAME
     assert {layer: values["mu"].shape for layer, values in layers.items()} == {"pooled": (128,), "spatial": (128,)}
+
+
+def test_only_the_scores_that_were_asked_for_are_there(reference: Path) -> None:
+    scores = evaluate(random_images(40), None, Evaluation(scores=("sfid",)), files(reference))
+    assert set(scores) == {"sfid", "psnr", "conditions"}
+    assert "inception_score_splits" not in scores["conditions"]
+
+
+def test_without_real_images_there_is_no_reference_in_the_conditions() -> None:
+    scores = evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
+    assert set(scores) == {"inception_score", "psnr", "conditions"}
+    assert set(scores["conditions"]) == {"images", "extractor", "extractor_sha256", "preparation", "inception_score_splits"}
+
+
+def test_precision_and_recall_know_generated_from_real(reference: Path) -> None:
+    near = evaluate(random_images(40), None, ALL, files(reference))
+    grey = random_images(40) // 64 + 126
+    far = evaluate(grey, None, ALL, files(reference))
+    assert far["precision"] < near["precision"]
+    assert far["kid"] > near["kid"]
+
+
+def test_psnr_goes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, others = random_images(7), random_images(7, 2)
+    monkeypatch.setattr("edadm.metrics.evaluate.BLOCK", 3)
+    assert mean_psnr(images, others) == pytest.approx(psnr(images, others).mean().item())
+    with pytest.raises(EdadmError, match="7 images cannot be compared with 6"):
+        mean_psnr(images, others[:6])
+
+
+def test_the_stand_in_is_named_beside_the_number(reference: Path) -> None:
+    scores = evaluate(random_images(8), None, Evaluation(scores=("fid",)), files(reference, instead_of="inception"))
+    assert scores["conditions"]["extractor"] == NAME
+    assert scores["conditions"]["instead_of"] == "inception"
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "other", "sentence"),
+    [
+        ({}, ALL, {}, "kid needs features of single real images"),
+        ({"preparation": "none"}, Evaluation(), {"resolution": 32}, "was made with the preparation 'none', the images get 'centre crop"),
+        ({"weights_sha256": "0" * 64}, Evaluation(), {"weights": locate("bundled:cifar10_classifier")}, "was made with other weights than"),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_refused(
+    change: dict, settings: Evaluation, other: dict, sentence: str, reference: Path, tmp_path: Path
+) -> None:
+    layers, facts = load_statistics(reference)
+    save_statistics(tmp_path / "other.h5", layers, facts | change)
+    with pytest.raises(EdadmError, match=sentence):
+        evaluate(random_images(4), None, settings, files(tmp_path / "other.h5", **other))
+
+
+def test_a_reference_without_spatial_features_has_no_sfid(reference: Path, tmp_path: Path) -> None:
+    layers, facts = load_statistics(reference)
+    save_statistics(tmp_path / "pooled.h5", {"pooled": layers["pooled"]}, facts)
+    with pytest.raises(EdadmError, match=r"pooled.h5 holds nothing to compute sfid from; take it out of `scores`"):
+        evaluate(random_images(4), None, Evaluation(), files(tmp_path / "pooled.h5"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
+from edadm.errors import EdadmError
 from edadm.metrics import features
-from edadm.metrics.evaluate import extract_features
+from edadm.metrics.extract import build_extractor, extract_features
 
 from .images import random_images
 
@@ -45,3 +47,14 @@ def test_features_do_not_depend_on_the_batch_size() -> None:
     for layer in features.LAYERS:
         assert len(whole[layer]) == 7
         torch.testing.assert_close(whole[layer], parts[layer], rtol=1e-4, atol=1e-4)
+
+
+def test_images_of_another_size_are_refused_with_the_setting_that_helps() -> None:
+    wide = torch.zeros(2, 3, 32, 64, dtype=torch.uint8)
+    with pytest.raises(EdadmError, match="image 0 has 32 x 64 pixels, not 32 x 32; set `resolution`"):
+        extract_features(wide, features.NAME)
+
+
+def test_an_extractor_that_is_not_bundled_asks_for_its_weights() -> None:
+    with pytest.raises(EdadmError, match="extractor 'inception' needs a file with its weights; see `edadm download`"):
+        build_extractor("inception", None)

@@ -47,8 +47,8 @@ def test_damaged_files_are_told(fake: Fake):
     fake.file("fp32", "metrics.json").write_text("{")
     with pytest.raises(EdadmError, match="not valid JSON"):
         read_run(fake.results, fake.runs[0])
-    write(fake.file("fp32", "metrics.json"), {"fid": 1.0, "sfid": 2.0, "psnr": None, "conditions": {}})
-    with pytest.raises(EdadmError, match="lacks inception_score; delete it"):
+    write(fake.file("fp32", "metrics.json"), {"fid": 1.0, "sfid": 2.0, "conditions": {}})
+    with pytest.raises(EdadmError, match="lacks psnr; delete it"):
         read_run(fake.results, fake.runs[0])
 
 
@@ -64,6 +64,15 @@ def test_scores_under_different_conditions_do_not_share_a_table(fake: Fake):
     metrics["conditions"]["images"] = 128
     write(path, metrics)
     with pytest.raises(EdadmError, match="fp32 and tdac/w4a8/fbr_w4 were scored with different images"):
+        read_run(fake.results, fake.runs[0])
+
+
+def test_another_extractor_on_one_side_only_does_not_share_a_table(fake: Fake):
+    path = fake.file("tdac", "w8a8", "fbr_w8", "metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["conditions"]["instead_of"] = "inception"
+    write(path, metrics)
+    with pytest.raises(EdadmError, match="were scored with different instead_of"):
         read_run(fake.results, fake.runs[0])
 
 

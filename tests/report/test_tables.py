@@ -10,7 +10,7 @@ import pytest
 from edadm.report import tables
 from edadm.report.read import UnitErrors, read_run
 
-from .fakes import SCORES, VARIANTS, Fake, write_speed
+from .fakes import SCORES, VARIANTS, Fake, write, write_speed
 
 
 def test_csv_parses_back_to_the_numbers(fake: Fake):
@@ -69,6 +69,63 @@ def test_conditions_name_what_the_numbers_hold_under(fake: Fake):
         assert part in text
     assert "simulated in floating point" in text
     assert "cpu, batch of 32, 2 threads" in text
+
+
+def rescored(fake: Fake, scores: dict, conditions: dict) -> tables.RunResult:
+    """The run with other scores and conditions of all variants."""
+    for name in VARIANTS:
+        write(fake.file(*name.split("/"), "metrics.json"), {"psnr": None} | scores | {"conditions": {"images": 256} | conditions})
+    return read_run(fake.results, fake.runs[0])
+
+
+INCEPTION = {
+    "extractor": "pytorch_fid",
+    "extractor_sha256": "6726825d" + "0" * 56,
+    "preparation": "centre crop to a square, bicubic to 300 px",
+    "reference_set": "coco_val2014",
+    "reference_images": None,
+    "reference_sha256": "9f" * 32,
+    "reference_preparation": "not stated",
+}
+CLIP = {"clip_model": "ViT-L-14-quickgelu", "clip_sha256": "ab" * 32, "prompts_sha256": "cd" * 32}
+
+
+def test_columns_are_those_of_computed_scores_and_name_the_network(fake: Fake):
+    run = rescored(fake, {"fid": 13.3, "clip_score": 30.641}, INCEPTION | CLIP)
+    (_, cells), *_ = tables.metric_rows(run)
+    assert [(cell.column, cell.main) for cell in cells[:2]] == [("FID (pytorch-fid)", "13.30"), ("CLIP score", "30.64")]
+    assert not {"IS", "IS (pytorch-fid)", "sFID (pytorch-fid)", "KID"} & {cell.column for cell in cells}
+    text = tables.conditions(run)
+    for part in ("“pytorch_fid” (SHA256\u00a06726825d…)", "an unstated number of images", "bicubic to 300 px; the real ones: not stated"):
+        assert part in text
+    assert "ViT-L-14-quickgelu (SHA256\u00a0abababab…; prompts cdcdcdcd…)" in text
+    assert "do not compare with published" not in text
+    assert "split" not in text
+    record = next(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
+    assert (record["extractor"], record["clip_score"], record["sfid"], record["kid"]) == ("pytorch_fid", "30.641", "", "")
+    assert record["clip_sha256"] == "ab" * 32
+
+
+def test_the_stand_in_is_named_in_its_column(fake: Fake):
+    run = rescored(fake, {"fid": 1.0}, INCEPTION | {"extractor": "cifar10_classifier", "instead_of": "inception"})
+    assert tables.metric_rows(run)[0][1][0].column == "FID (bundled classifier)"
+    assert "The weights of “inception” were absent; the bundled classifier stood in" in tables.conditions(run)
+    assert "do not compare with published" in tables.conditions(run)
+
+
+def test_a_clip_score_alone_says_nothing_of_features(fake: Fake):
+    text = tables.conditions(rescored(fake, {"clip_score": 30.0}, CLIP))
+    assert "CLIP score is 100 times the mean cosine" in text
+    assert "FID" not in text
+
+
+def test_kid_precision_and_recall_have_digits_enough(fake: Fake):
+    scores = {"kid": 0.00123, "precision": 0.6466, "recall": 0.4761}
+    run = rescored(fake, scores, INCEPTION | {"extractor": "inception", "reference_features": 10_000})
+    cells = {cell.column: cell.main for cell in tables.metric_rows(run)[0][1]}
+    assert cells["KID (torch-fidelity)"] == "0.00123"
+    assert cells["Precision (torch-fidelity)"] == "0.647"
+    assert "KID, precision and recall compare with 10,000 of them." in tables.conditions(run)
 
 
 def test_finding_names_the_nearest_and_the_better_of_equally_small_files(fake: Fake):

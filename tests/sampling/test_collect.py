@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from diffusers import UNet2DModel
 from edadm.calibration.select import select, statistics_of
 from edadm.config.schema import Calibration, Model
 from edadm.models.denoiser import Denoiser
+from edadm.models.unet import build_unet
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
+
+from ..models.families import random_network, tiny
 
 RADIUS = 0.05
 
@@ -85,3 +89,33 @@ def test_a_killed_collection_goes_on_with_the_missing_batches(
     collect(Denoiser(float_unet), float_unet.mid_block.attentions[0], model, again, torch.device("cpu"), lambda: batches.append(1))
     assert len(batches) == 1
     np.testing.assert_allclose(again.group["latents"][:], reference[0]["latents"][:], rtol=1e-3, atol=1e-3)
+
+
+class Labels:
+    """The context of trajectory i is i."""
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+        return torch.stack([torch.full((1, 24), float(index)) for index in indices])
+
+    def unconditional(self) -> torch.Tensor:
+        return torch.full((1, 1, 24), -1.0)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+def test_a_guided_collection_keeps_contexts_and_features_of_both_halves(guidance: float, tmp_path: Path) -> None:
+    model = tiny("sd14_coco")
+    assert model.conditioning is not None
+    model = model.model_copy(update={"conditioning": model.conditioning.model_copy(update={"guidance": guidance})})
+    unet, contexts = random_network(build_unet(model.architecture), 1), Labels()
+    store = open_store(tmp_path / "0.zarr", model, 0, contexts)
+    evaluations: list[int] = []
+    handle = unet.register_forward_pre_hook(lambda _, inputs: evaluations.append(len(inputs[0])))
+    denoise = Denoiser(unet, contexts, guidance)
+    collect(denoise, unet.mid_block.attentions[0], model, store, torch.device("cpu"), contexts=contexts)
+    handle.remove()
+    halves = 1 if guidance == 1 else 2
+    assert evaluations == [3 * halves] * 2 * (model.sampler.steps + 1)  # PLMS evaluates once more than it steps
+    assert store.group["context"][:, 0, 0].tolist() == list(range(6))
+    assert ("unconditional" in store.group) == (guidance != 1)
+    assert store.group["feature_rows"][:].tolist() == [3 * halves, 0]
+    assert store.group["distance"].shape == (2, 4, 4)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edadm.config.schema import Model
+from edadm.errors import EdadmError
 from edadm.models.denoiser import Denoiser
 from edadm.sampling.generate import generate_images, shard_range, to_uint8
 
@@ -44,3 +45,11 @@ def test_the_seed_changes_every_image(float_unet: UNet2DModel, model: Model) -> 
     sampler = model.sampler.model_copy(update={"steps": 1})
     first, second = (generate_images(Denoiser(float_unet), sampler, model.schedule, [0], model.latent_shape, s, 1) for s in (0, 1))
     assert (first != second).float().mean() > 0.3
+
+
+def test_images_that_are_no_numbers_are_refused(model: Model) -> None:
+    def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x * torch.inf
+
+    with pytest.raises(EdadmError, match="images 4 to 5 are not finite; use precision: fp32 or bf16, or check the weights"):
+        generate_images(broken, model.sampler, model.schedule, range(4, 6), model.latent_shape, 0, 2)

@@ -88,3 +88,29 @@ def test_a_store_knows_which_batches_are_missing(tmp_path: Path) -> None:
     assert again.group["feature_rows"][:].tolist() == [0, 2, 0]
     assert again.group["feature_elements"][:].tolist() == [0, 2 * 6 * 2 * 3, 0]
     assert again.group["timesteps"][:].tolist() == [900, 400, 0]
+
+
+def test_with_guidance_the_first_rows_of_both_halves_are_recorded() -> None:
+    module, x = nn.Identity(), torch.arange(6.0)[:, None]
+    with recording_inputs(module, 2, runs=3) as calls:
+        module(x)
+    assert calls[0].flatten().tolist() == [0, 1, 3, 4]
+
+
+def test_of_a_step_with_two_evaluations_the_second_counts() -> None:
+    calls: list[torch.Tensor] = []
+    recorder = StepRecorder(calls)
+    for step, evaluations in enumerate((2, 1, 1)):
+        recorder(step, 9 - step, torch.zeros(1, 1, 1, 1))
+        calls += [torch.tensor([step, evaluation]) for evaluation in range(evaluations)]
+    assert [call.tolist() for call in recorder.last_of_each_step()] == [[0, 1], [1, 0], [2, 0]]
+
+
+def test_a_store_carries_conditions(tmp_path: Path) -> None:
+    nothing, context = torch.zeros(4, 6), torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    store = TrajectoryStore.create(tmp_path / "store.zarr", 0, 3, 2, [5, 0], (1, 2, 2), (4, 6), nothing)
+    store.write(0, torch.zeros(2, 2, 1, 2, 2), [], context)
+    again = TrajectoryStore(tmp_path / "store.zarr").group
+    assert torch.equal(torch.from_numpy(again["context"][:2]), context)
+    assert again["context"].shape == (3, 4, 6)
+    assert torch.equal(torch.from_numpy(again["unconditional"][:]), nothing)

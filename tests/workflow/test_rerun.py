@@ -34,6 +34,12 @@ def setting(**kinds: Any) -> tuple[str, ...]:
         ),
         pytest.param(setting(calibrations={"tdac": {"lambda": 0.5}}), {"select_calibration": 1, **AFTER_SELECT}, id="lambda"),
         pytest.param(setting(reconstructions={"fbr": {"iterations": 7}}), {"reconstruct": 1, **AFTER_RECONSTRUCT}, id="iterations"),
+        pytest.param(setting(evaluations={"few": {"scores": ["fid"]}}), {"evaluate": 2, "report": 1}, id="scores"),
+        pytest.param(
+            setting(evaluations={"few": {"reference": "workflow", "resolution": 32}}),
+            {"reference_statistics": 1, "evaluate": 2, "report": 1},
+            id="a folder of real images",
+        ),
         pytest.param(setting(evaluations={"few": {"seed": 1}}), {"generate": 2, "evaluate": 2, "report": 1}, id="evaluation seed"),
         pytest.param(
             setting(

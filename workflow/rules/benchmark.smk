@@ -15,7 +15,7 @@ rule benchmark:
         mem_mb=4000,
         runtime=60,
     params:
-        model=model_with("architecture"),
+        model=model_with("architecture", "conditioning"),
         weights=named_weights,
         code=stage_fingerprint("benchmark"),
     shell:

@@ -1,6 +1,8 @@
 rule collect_trajectories:
     input:
         unet=f"{RESULTS}/{{model}}/fp32/unet.safetensors",
+        condition=model_part("condition"),
+        prompts=model_prompts,
     output:
         directory(f"{RESULTS}/{{model}}/trajectories/{{shard}}.zarr"),
     log:
@@ -15,11 +17,12 @@ rule collect_trajectories:
         mem_mb=4000,
         runtime=720,
     params:
-        model=model_with("architecture", "schedule", "sampler", "trajectories"),
+        model=model_with("architecture", "conditioning", "schedule", "sampler", "trajectories"),
+        parts=part_options("condition"),
         progress=lambda wildcards: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
         code=stage_fingerprint("collect-trajectories"),
     shell:
-        "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} --shard {wildcards.shard}"
+        "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} {params.parts:q} --shard {wildcards.shard}"
         " --output {output:q} --progress {params.progress:q} --threads {threads}"
         " --label 'collect-trajectories {wildcards.model} shard {wildcards.shard}' 2>&1 | tee {log:q}"
 

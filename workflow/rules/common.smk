@@ -8,13 +8,16 @@ from snakemake.exceptions import WorkflowError
 from edadm.config.fingerprint import stage_fingerprint
 from edadm.config.layout import Layout, Variant
 from edadm.config.load import load_config
-from edadm.config.sources import locate
+from edadm.config.scoring import KEPT_FEATURES, scoring_of
+from edadm.config.sources import BUNDLED, locate_checkpoint, locate_prompts
 from edadm.errors import EdadmError
 from pathlib import Path
 
 try:
     CONFIG = load_config(config)
-    CHECKPOINTS = {run.model: locate(CONFIG.models[run.model].checkpoint) for run in CONFIG.runs}
+    CHECKPOINTS = {run.model: locate_checkpoint(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
+    PROMPTS = {run.model: locate_prompts(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
+    SCORING = {run.evaluation: scoring_of(run.evaluation, CONFIG) for run in CONFIG.runs}
 except EdadmError as error:
     raise WorkflowError(str(error)) from None
 
@@ -32,6 +35,8 @@ wildcard_constraints:
     bits="[^/]+",
     reconstruction="[^/]+",
     shard="[0-9]+",
+    evaluation="[^/]+",
+    part="autoencoder|condition",
     variant="fp32|[^/]+/[^/]+/[^/]+",
 
 
@@ -71,6 +76,21 @@ def trajectory_shards(wildcards):
     return [str(LAYOUT.trajectories(wildcards.model, shard)) for shard in range(shards)]
 
 
+def model_part(part):
+    """The file with a part of the model other than its U-Net, if it has that part."""
+    return lambda wildcards: [str(LAYOUT.part(wildcards.model, part))] if part in CONFIG.models[wildcards.model].parts else []
+
+
+def model_prompts(wildcards):
+    """The prompts a model is given, if it takes any."""
+    return [str(PROMPTS[wildcards.model])] if PROMPTS[wildcards.model] else []
+
+
+def part_options(*parts):
+    """Options for the parts of the model that a stage has among its inputs."""
+    return lambda wildcards, input: [f"--{part}={file}" for part in parts for file in input[part]]
+
+
 def variant_weights(wildcards):
     """The file a variant's images are generated with."""
     return str(LAYOUT.weights(wildcards.model, Variant(wildcards.variant)))
@@ -87,6 +107,42 @@ def reference_samples(wildcards):
     if not Variant(wildcards.variant).is_quantized:
         return []
     return [str(file) for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)]
+
+
+def scoring_files(wildcards):
+    """What images are scored with, beside the images: statistics of real images, weights, prompts."""
+    name = RUNS[wildcards.model].evaluation
+    files, prompts = SCORING[name], CONFIG.evaluations[name].prompts
+    found = [files.weights, files.clip_weights, prompts if files.clip_weights else None]
+    return [str(Path(file).expanduser()) for file in found if file]
+
+
+def reference_statistics_of(wildcards):
+    """Statistics of real images: a user's file, or one to be made once from a folder for all variants; none if not needed.
+
+    Those of the package are none of these: where it is installed must not matter.
+    """
+    name = RUNS[wildcards.model].evaluation
+    reference = SCORING[name].reference
+    if reference is None or reference.parent == BUNDLED:
+        return []
+    return [f"{RESULTS}/references/{name}.h5" if reference.is_dir() else str(reference)]
+
+
+def reference_options(wildcards):
+    """Options of `reference-statistics` that say how real images become features."""
+    files = SCORING[wildcards.evaluation]
+    weights = [f"--weights={files.weights}"] if files.weights else []
+    keep = (
+        [f"--keep-features={KEPT_FEATURES}"] if {"kid", "precision_recall"} & set(CONFIG.evaluations[wildcards.evaluation].scores) else []
+    )
+    return [f"--extractor={files.extractor}", f"--resolution={files.resolution}", *weights, *keep]
+
+
+def evaluate_memory(wildcards):
+    """MB for the features of all images: Inception's are 5,079 numbers an image, and are there twice for a moment."""
+    settings = evaluation_of(wildcards)
+    return 4000 + (settings.images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0)
 
 
 def model_weights(wildcards):

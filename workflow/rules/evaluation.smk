@@ -1,6 +1,9 @@
 rule generate:
     input:
         weights=variant_weights,
+        autoencoder=model_part("autoencoder"),
+        condition=model_part("condition"),
+        prompts=model_prompts,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy",
     log:
@@ -15,19 +18,47 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=model_with("architecture", "schedule", "sampler"),
-        evaluation=evaluation_with("images", "shards", "batch_size", "seed"),
+        model=model_with("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels"),
+        parts=part_options("autoencoder", "condition"),
+        evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision"),
         code=stage_fingerprint("generate"),
     shell:
-        "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q}"
+        "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
         " --shard {wildcards.shard} --output {output:q} --threads {threads}"
         " --label 'generate {wildcards.model} {wildcards.variant} shard {wildcards.shard}' 2>&1 | tee {log:q}"
+
+
+rule reference_statistics:
+    input:
+        lambda wildcards: str(SCORING[wildcards.evaluation].reference),
+    output:
+        f"{RESULTS}/references/{{evaluation}}.h5",
+    log:
+        "logs/reference-statistics/{evaluation}.log",
+    benchmark:
+        f"{RESULTS}/times/reference-statistics/{{evaluation}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        options=reference_options,
+        name=lambda wildcards, input: Path(input[0]).name,
+        code=stage_fingerprint("reference-statistics"),
+    shell:
+        "python3 -m edadm reference-statistics --images {input:q} --name {params.name:q} {params.options:q}"
+        " --output {output:q} --threads {threads} --label 'reference-statistics {wildcards.evaluation}' 2>&1 | tee {log:q}"
 
 
 rule evaluate:
     input:
         samples=variant_samples,
         references=reference_samples,
+        statistics=reference_statistics_of,
+        scoring=scoring_files,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/metrics.json",
     log:
@@ -39,12 +70,23 @@ rule evaluate:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
+        mem_mb=evaluate_memory,
         runtime=240,
     params:
-        evaluation=evaluation_with("extractor", "reference"),
+        evaluation=evaluation_with(
+            "scores",
+            "extractor",
+            "extractor_weights",
+            "reference",
+            "fallback_reference",
+            "resolution",
+            "prompts",
+            "clip_model",
+            "clip_weights",
+        ),
         references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
+        statistics=lambda wildcards, input: [f"--statistics={file}" for file in input.statistics],
         code=stage_fingerprint("evaluate"),
     shell:
-        "python3 -m edadm evaluate {input.samples:q} {params.references:q} --evaluation {params.evaluation:q}"
-        " --output {output:q} --threads {threads} 2>&1 | tee {log:q}"
+        "python3 -m edadm evaluate {input.samples:q} {params.references:q} {params.statistics:q} --evaluation {params.evaluation:q}"
+        " --output {output:q} --threads {threads} --label 'evaluate {wildcards.model} {wildcards.variant}' 2>&1 | tee {log:q}"

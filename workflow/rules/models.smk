@@ -14,7 +14,27 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        model=model_with("layout", "architecture"),
+        model=model_with("layout", "ema", "architecture"),
         code=stage_fingerprint("convert-checkpoint"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule convert_part:
+    input:
+        lambda wildcards: str(CHECKPOINTS[wildcards.model]),
+    output:
+        f"{RESULTS}/{{model}}/fp32/{{part}}.safetensors",
+    log:
+        "logs/convert-checkpoint/{model}/{part}.log",
+    conda:
+        "../../envs/edadm.yaml"
+    resources:
+        gpu=0,
+        mem_mb=8000,
+        runtime=30,
+    params:
+        model=model_with("layout", "architecture", "autoencoder", "conditioning"),
+        code=stage_fingerprint("convert-checkpoint"),
+    shell:
+        "python3 -m edadm convert-checkpoint --model {params.model:q} --part {wildcards.part} --output {output:q} 2>&1 | tee {log:q}"

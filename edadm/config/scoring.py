@@ -1,0 +1,102 @@
+"""With which files an evaluation works, checked before work starts; imports no torch, so that a dry run can do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edadm.config.downloads import DOWNLOADS
+from edadm.config.schema import Config, Evaluation, Extractor
+from edadm.config.sources import locate
+from edadm.errors import EdadmError
+
+BUNDLED_EXTRACTOR: Extractor = "cifar10_classifier"
+BUNDLED_SIDE = 32
+AGAINST_REAL_IMAGES = frozenset({"fid", "sfid", "kid", "precision_recall"})
+KEPT_FEATURES = 10_000
+_EXTRACTOR_WEIGHTS = {"inception": "torch_fidelity_inception", "pytorch_fid": "pytorch_fid_inception"}
+_CLIP_WEIGHTS = "clip_vit_l_14"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The files of an evaluation.
+
+    Attributes:
+        extractor: which network.
+        weights: its weights; None for the bundled one.
+        reference: statistics or a folder of images; None where no score needs real images.
+        resolution: side to which images are brought; None leaves them.
+        clip_weights: for the CLIP score; else None.
+        instead_of: the extractor whose weights are absent, where the bundled one takes its place.
+        absent: then, the sentence that says what to put where.
+    """
+
+    extractor: Extractor
+    weights: Path | None
+    reference: Path | None
+    resolution: int | None
+    clip_weights: Path | None = None
+    instead_of: str | None = None
+    absent: str | None = None
+
+
+def scoring(evaluation: Evaluation) -> Scoring:
+    """What an evaluation needs, all of it there.
+
+    Raises:
+        EdadmError: weights, prompts or real images are absent, with a sentence that says what to put where.
+    """
+    clip = _clip(evaluation) if "clip_score" in evaluation.scores else None
+    extractor, weights, source, side = evaluation.extractor, None, evaluation.reference, evaluation.resolution
+    instead_of = absent = None
+    if extractor != BUNDLED_EXTRACTOR and set(evaluation.scores) - {"clip_score"}:
+        try:
+            weights = _file(evaluation.extractor_weights, "extractor_weights", f"extractor '{extractor}'", _EXTRACTOR_WEIGHTS[extractor])
+        except EdadmError as error:
+            if evaluation.fallback_reference is None:
+                raise EdadmError(f"{error}; or set `fallback_reference` to score with the bundled classifier instead") from None
+            absent = str(error)
+            extractor, instead_of, source, side = BUNDLED_EXTRACTOR, extractor, evaluation.fallback_reference, BUNDLED_SIDE
+    reference = _reference(source, side) if AGAINST_REAL_IMAGES & set(evaluation.scores) else None
+    return Scoring(extractor, weights, reference, side, clip, instead_of, absent)
+
+
+def scoring_of(name: str, config: Config) -> Scoring:
+    """`scoring` of a preset; a sentence about what is absent begins with its name."""
+    try:
+        return scoring(config.evaluations[name])
+    except EdadmError as error:
+        raise EdadmError(f"evaluations.{name}: {error}") from None
+
+
+def _clip(evaluation: Evaluation) -> Path:
+    if evaluation.prompts is None or not Path(evaluation.prompts).expanduser().is_file():
+        where = "set `prompts`" if evaluation.prompts is None else f"there is no file {evaluation.prompts}; mend `prompts`"
+        raise EdadmError(f"clip_score compares images with their prompts: {where}, a text file with one per line or a JSON list")
+    return _file(evaluation.clip_weights, "clip_weights", "clip_score", _CLIP_WEIGHTS)
+
+
+def _file(path: str | None, setting: str, needs: str, name: str) -> Path:
+    found = None if path is None else Path(path).expanduser()
+    if found is None or not found.is_file():
+        entry = DOWNLOADS[name]
+        where = f"there is no file {path}" if path else f"`{setting}` is not set"
+        target = path or entry.path
+        raise EdadmError(
+            f"{needs} needs weights, and {where}: put {entry.what} there with `edadm download {name} --output {target}`"
+            + ("" if path else f" and set `{setting}: {target}`")
+        )
+    return found
+
+
+def _reference(source: str, resolution: int | None) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if resolution is None:
+            raise EdadmError(f"{source} is a folder of images of any size; set `resolution` to the side they are to be compared at")
+        return folder
+    try:
+        return locate(source, ".h5")
+    except EdadmError as error:
+        raise EdadmError(f"{error}, or a folder of real images, or an .npz with their mu and sigma") from None

@@ -1,0 +1,82 @@
+"""How well images fit their prompts, by CLIP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from edadm.errors import EdadmError
+from edadm.metrics.datasets import Images
+from edadm.models.weights import CheckpointError, read_state
+
+
+def read_prompts(file: Path, images: int) -> list[str]:
+    """The prompts of the first `images` images: a JSON list of strings, or a text file with one per line.
+
+    Raises:
+        EdadmError: neither of these, or fewer prompts than images.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        prompts = json.loads(text) if file.suffix == ".json" else text.splitlines()
+    except OSError as error:
+        raise EdadmError(f"{file} holds no prompts ({error.strerror}); set `prompts` to those the images were made from") from None
+    except ValueError as error:
+        raise EdadmError(f"{file} is neither UTF-8 text with a prompt per line nor JSON ({error})") from None
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise EdadmError(f"{file} does not hold a list of prompts; write a JSON list of strings, or a text file with one per line")
+    if len(prompts) < images:
+        raise EdadmError(f"{file} holds {len(prompts)} prompts for {images} images; give one per image")
+    return prompts[:images]
+
+
+def load_clip(name: str, weights: Path, device: torch.device | str) -> tuple[Any, Any, Any]:
+    """A CLIP model of open_clip with weights from a file, its image preparation and its tokenizer.
+
+    Args:
+        name: open_clip's name; OpenAI's weights need a `-quickgelu` one. `local-dir:PATH` takes the configuration from a folder.
+        weights: safetensors or a torch file of tensors, in open_clip's layout.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or are of another model.
+        EdadmError: open_clip has no such model.
+    """
+    state = read_state(weights)
+    try:
+        model, _, prepare = open_clip.create_model_and_transforms(name, pretrained=None, load_weights=False)
+        tokenize = open_clip.get_tokenizer(name)
+    except (RuntimeError, ValueError, FileNotFoundError) as error:
+        raise EdadmError(f"open_clip has no model '{name}' ({str(error).splitlines()[0]}); mend `clip_model`") from None
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{weights} does not fit {name} ({reason}); mend `clip_model` or `clip_weights`") from None
+    return model.to(device).eval().requires_grad_(False), prepare, tokenize
+
+
+@torch.no_grad()
+def clip_scores(
+    images: Images, prompts: list[str], name: str, weights: Path, device: torch.device | str = "cpu", batch_size: int = 32
+) -> Float[Tensor, " n"]:
+    """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718 without its factor and clipping).
+
+    The published runs use ViT-L/14 on the images at full size (method 5.1); the model's own preparation resizes them.
+    """
+    model, prepare, tokenize = load_clip(name, weights, device)
+    scores = []
+    for start in range(0, len(images), batch_size):
+        batch = range(start, min(start + batch_size, len(images)))
+        pixels = torch.stack([prepare(Image.fromarray(images[index].permute(1, 2, 0).numpy())) for index in batch])
+        tokens = tokenize([prompts[index] for index in batch])
+        seen = model.encode_image(pixels.to(device), normalize=True)
+        read = model.encode_text(tokens.to(device), normalize=True)
+        scores.append((100 * (seen * read).sum(1)).float().cpu())
+    return torch.cat(scores)

@@ -1,0 +1,123 @@
+"""Real images to score against: statistics of ours (HDF5) or of others (npz), and how ours are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from edadm.config.sources import file_sha256
+from edadm.errors import EdadmError
+from edadm.metrics.datasets import Images
+from edadm.metrics.extract import Advance, build_extractor, feature_batches
+from edadm.metrics.frechet import Statistics, load_features, load_statistics, save_statistics
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics by layer, pooled features of some real images if they were kept, and what is known about the set.
+
+    `facts` has `set` and `sha256`, and of our own files `extractor`, `images`, and where known `weights_sha256` and `preparation`.
+    """
+
+    layers: dict[str, Statistics]
+    features: Float[Tensor, "n d"] | None
+    facts: dict[str, Any]
+
+
+def load_reference(path: Path) -> Reference:
+    """Statistics in an `.h5` of `edadm reference-statistics`, or an `.npz` with `mu`, `sigma` and perhaps `mu_s`, `sigma_s`.
+
+    The latter are the files of pytorch-fid (`--save-stats`) and of guided-diffusion's reference batches, whose `_s` arrays are for
+    sFID. They do not say by which network they were made, nor of how many images.
+
+    Raises:
+        EdadmError: neither of these.
+    """
+    if path.suffix != ".npz":
+        layers, facts = load_statistics(path)
+        return Reference(layers, load_features(path), facts)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            pairs = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+            layers = {
+                layer: {"mu": archive[mu].astype(np.float64), "sigma": archive[sigma].astype(np.float64)}
+                for layer, (mu, sigma) in pairs.items()
+                if mu in archive.files and sigma in archive.files
+            }
+    except (OSError, ValueError) as error:
+        raise EdadmError(f"{path} cannot be read as an .npz archive ({error}); fetch it again") from None
+    if "pooled" not in layers:
+        raise EdadmError(f"{path} has no arrays `mu` and `sigma`; give statistics as of pytorch-fid, or a folder of images")
+    facts = {"extractor": None, "images": None, "set": path.stem, "sha256": file_sha256(path)}
+    return Reference(layers, None, facts)
+
+
+class RunningStatistics:
+    """Mean and covariance of features that come in batches, in fp64, around the first batch's mean so that digits survive."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shift: Tensor | None = None
+
+    def add(self, features: Float[Tensor, "n d"]) -> None:
+        """Counts some more rows."""
+        values = features.double()
+        if self.shift is None:
+            self.shift = values.mean(0)
+            self.sums, self.products = torch.zeros_like(self.shift), torch.zeros(len(self.shift), len(self.shift), dtype=torch.float64)
+        values = values - self.shift
+        self.sums += values.sum(0)
+        self.products += values.T @ values
+        self.count += len(values)
+
+    def result(self) -> Statistics:
+        """Mean `mu` (d,) and covariance `sigma` (d, d), divided by n - 1.
+
+        Raises:
+            EdadmError: fewer than two rows.
+        """
+        if self.shift is None or self.count < 2:
+            raise EdadmError(f"statistics need at least 2 images, here are {self.count}; add images to the reference set")
+        centred = self.products - torch.outer(self.sums, self.sums) / self.count
+        return {"mu": (self.shift + self.sums / self.count).numpy(), "sigma": (centred / (self.count - 1)).numpy()}
+
+
+def write_reference(
+    output: Path,
+    images: Images,
+    extractor: Any,
+    weights: Path | None,
+    facts: dict[str, Any],
+    keep: int = 0,
+    workers: int = 0,
+    batch_size: int = 64,
+    advance: Advance = lambda images: None,
+) -> None:
+    """Statistics of real images, batch by batch, to an HDF5 file with `facts`, the extractor and the hash of its weights.
+
+    Args:
+        keep: pooled features of so many images, evenly spread over the set, are kept too, for KID, precision and recall.
+        workers: processes that read images.
+    """
+    network = build_extractor(extractor, weights, ("pooled", "spatial"))
+    running = {"pooled": RunningStatistics(), "spatial": RunningStatistics()}
+    total = len(images)
+    wanted = torch.zeros(total, dtype=torch.bool)
+    if keep:
+        wanted[torch.linspace(0, total - 1, min(keep, total)).round().long()] = True
+    kept, done = [], 0
+    for batch in feature_batches(images, network, batch_size, workers, advance):
+        for layer, statistics in running.items():
+            statistics.add(batch[layer])
+        rows = len(batch["pooled"])
+        kept.append(batch["pooled"][wanted[done : done + rows]])
+        done += rows
+    known = {"extractor": extractor, "images": total} | ({} if weights is None else {"weights_sha256": file_sha256(weights)})
+    features = torch.cat(kept).numpy() if keep else None
+    save_statistics(output, {layer: statistics.result() for layer, statistics in running.items()}, facts | known, features)

@@ -1,0 +1,88 @@
+"""What the numbers of a run hold under, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edadm.report.read import RunResult
+
+_NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
+
+
+def extractor_note(held: Mapping[str, Any]) -> str:
+    """What a column of scores says about the network: its library, or that another one stood in; empty for the bundled one."""
+    if held.get("instead_of"):
+        return "bundled classifier"
+    return _NETWORKS.get(held.get("extractor", ""), "")
+
+
+def conditions(run: RunResult) -> str:
+    """What the numbers of a run hold under, and what they must not be compared with."""
+    return " ".join((*_scores(run), *_speed(run)))
+
+
+def _scores(run: RunResult) -> Iterator[str]:
+    held, scores = run.variants[0].conditions, run.variants[0].scores
+    images, seed = held["images"], run.evaluation_settings["seed"]
+    yield f"Every row scores {images:,} images, image i of each from the same noise (seed {seed})."
+    if "extractor" in held:
+        yield from _features(held, scores)
+        yield (
+            "A small number of images biases FID upward, here as everywhere, so only differences at the same "
+            f"N\u00a0=\u00a0{images:,} count."
+        )
+    if scores["clip_score"] is not None:
+        yield (
+            f"CLIP score is 100 times the mean cosine between image and prompt by {held['clip_model']} "
+            f"(SHA256\u00a0{held['clip_sha256'][:8]}…; prompts {held['prompts_sha256'][:8]}…), on the images at full size."
+        )
+
+
+def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> Iterator[str]:
+    extractor = f"“{held['extractor']}”" + (f" (SHA256\u00a0{held['extractor_sha256'][:8]}…)" if "extractor_sha256" in held else "")
+    if "reference_set" in held:
+        known = held["reference_images"]
+        count = "an unstated number of" if known is None else f"{known:,}"
+        yield (
+            f"FID and sFID are distances between features of the extractor {extractor} and those of {count} images of the set "
+            f"“{held['reference_set']}” (SHA256\u00a0{held['reference_sha256'][:8]}…)" + _inception_score(held, scores) + "."
+        )
+    elif scores["inception_score"] is not None:
+        yield f"IS is of the extractor {extractor}, over {_splits(held)}."
+    if held.get("preparation", "none") != "none":
+        real = held.get("reference_preparation", "none are used")
+        yield f"Images were prepared for the extractor: {held['preparation']}; the real ones: {real}."
+    elif held.get("reference_preparation", "none") != "none":
+        yield f"Images were taken as they are; preparation of the real ones: {held['reference_preparation']}."
+    if "reference_features" in held:
+        yield f"KID, precision and recall compare with {held['reference_features']:,} of them."
+    if held.get("instead_of"):
+        yield f"The weights of “{held['instead_of']}” were absent; the bundled classifier stood in for it."
+    if held["extractor"] not in _NETWORKS:
+        yield "These numbers do not compare with published values, which are made with Inception."
+
+
+def _inception_score(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> str:
+    return "" if scores["inception_score"] is None else f"; IS is of the same extractor, over {_splits(held)}"
+
+
+def _splits(held: Mapping[str, Any]) -> str:
+    splits = held["inception_score_splits"]
+    return f"{splits} {'split' if splits == 1 else 'splits'}"
+
+
+def _speed(run: RunResult) -> Iterator[str]:
+    speeds = [result.speed for result in run.variants if result.speed]
+    if not speeds:
+        return
+    setups = sorted({(speed.device, speed.batch_size, speed.threads) for speed in speeds})
+    described = "; ".join(
+        f"{device}, batch of {batch}, {threads} {'thread' if threads == 1 else 'threads'}" for device, batch, threads in setups
+    )
+    yield (
+        f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
+        "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
+    )
+    if any(result.is_quantized and result.speed for result in run.variants):
+        yield "Quantized checkpoints are simulated in floating point here, so a speed below 1 is expected."

@@ -1,0 +1,98 @@
+"""CLIP score with a tiny model of random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from edadm.config.schema import Evaluation
+from edadm.config.scoring import Scoring
+from edadm.config.sources import file_sha256
+from edadm.errors import EdadmError
+from edadm.metrics.clip_score import clip_scores, load_clip, read_prompts
+from edadm.metrics.evaluate import evaluate
+
+from .images import random_images
+
+PROMPTS = ["a puppy wearing a hat", "two trains", "a bowl of fruit"]
+CONFIG = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "edadm-tiny.json").write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(folder / "edadm-tiny.json")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.create_model("edadm-tiny", pretrained=None)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "tiny.safetensors")
+    return folder / "tiny.safetensors"
+
+
+def test_the_score_is_a_hundred_times_the_cosine(weights: Path) -> None:
+    images = random_images(3)
+    found = clip_scores(images, PROMPTS, "edadm-tiny", weights, batch_size=2)
+    model, _, prepare = open_clip.create_model_and_transforms("edadm-tiny", pretrained=str(weights))
+    pixels = torch.stack([prepare(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
+    seen, read = model.eval().encode_image(pixels), model.encode_text(open_clip.get_tokenizer("edadm-tiny")(PROMPTS))
+    expected = 100 * torch.nn.functional.cosine_similarity(seen, read)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(found, clip_scores(images, PROMPTS[::-1], "edadm-tiny", weights))
+
+
+def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    prompts = str(tmp_path / "prompts.txt")
+    settings = Evaluation(scores=("clip_score",), prompts=prompts, clip_model="edadm-tiny", clip_weights=str(weights))
+    scores = evaluate(random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, weights))
+    assert scores["clip_score"] == pytest.approx(clip_scores(random_images(2), PROMPTS, "edadm-tiny", weights).mean().item())
+    assert scores["conditions"] == {
+        "images": 2,
+        "clip_model": "edadm-tiny",
+        "clip_sha256": file_sha256(weights),
+        "prompts_sha256": file_sha256(tmp_path / "prompts.txt"),
+    }
+
+
+def test_other_models_and_weights_are_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdadmError, match="open_clip has no model 'ViT-Z'"):
+        load_clip("ViT-Z", weights, "cpu")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(EdadmError, match=r"other\.safetensors does not fit edadm-tiny \(Missing key"):
+        load_clip("edadm-tiny", tmp_path / "other.safetensors", "cpu")
+
+
+@pytest.mark.parametrize(("name", "text"), [("p.txt", "\n".join(PROMPTS) + "\n"), ("p.json", json.dumps(PROMPTS))])
+def test_prompts_are_lines_or_a_json_list(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_prompts(tmp_path / name, 2) == PROMPTS[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("p.txt", b"one", "holds 1 prompts for 2 images; give one per image"),
+        ("p.json", b'{"annotations": []}', "does not hold a list of prompts"),
+        ("p.json", b'["a", 1]', "does not hold a list of prompts"),
+        ("p.json", b"[", "is neither UTF-8 text with a prompt per line nor JSON"),
+        ("p.txt", b"\xff\xfe", "is neither UTF-8 text"),
+        ("p.txt", None, "holds no prompts"),
+    ],
+)
+def test_other_files_of_prompts_are_refused(name: str, content: bytes | None, sentence: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(EdadmError, match=sentence):
+        read_prompts(tmp_path / name, 2)

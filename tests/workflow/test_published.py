@@ -1,0 +1,77 @@
+"""The run files of the published models, as dry runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .toy import REPOSITORY
+
+pytestmark = pytest.mark.workflow
+
+INCEPTION = "checkpoints/pt_inception-2015-12-05-6726825d.pth"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The workflow's files in a folder of their own, without any checkpoint."""
+    for name in ("workflow", "envs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    return tmp_path
+
+
+def dry_run(project: Path, model: str, *targets: str) -> tuple[int, str]:
+    """Exit status of a dry run and all it says, shell commands included."""
+    command = [sys.executable, "-m", "snakemake", "-n", "-p", "--configfile", f"workflow/published/{model}.yaml", "--cores", "1"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"}
+    done = subprocess.run([*command, "--", *targets], cwd=project, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def put(project: Path, *files: str) -> None:
+    """Placeholders: a dry run looks whether files are there, not into them."""
+    for file in files:
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).touch()
+
+
+def test_one_target_of_a_conditional_model_gets_its_parts(project: Path) -> None:
+    put(project, "checkpoints/cin256-v2/model.ckpt", INCEPTION, "data/imagenet_train/n01440764/0.png")
+    target = "results/ldm4_imagenet/seed_imagenet/imagenet_w4a8/seed_imagenet_w4/metrics.json"
+    status, said = dry_run(project, "ldm4_imagenet", target)
+    assert status == 0, said
+    commands = re.findall(r"python3 -m edadm (.+)", said)
+    stages = [command.split()[0] for command in commands]
+    assert sorted(stages) == sorted(
+        ["convert-checkpoint"] * 3
+        + ["collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate"]
+        + ["generate"] * 99
+        + ["reference-statistics", "evaluate"]
+    )
+    parts = {part: f"--{part}=results/ldm4_imagenet/fp32/{part}.safetensors" for part in ("condition", "autoencoder")}
+    for stage, command in zip(stages, commands, strict=True):
+        assert (parts["condition"] in command) == (stage in ("collect-trajectories", "generate")), command
+        assert (parts["autoencoder"] in command) == (stage == "generate"), command
+
+
+def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
+    status, said = dry_run(project, "sd14_coco")
+    assert status == 1
+    assert "models.sd14_coco.checkpoint: there is no file checkpoints/sd-v1-4.ckpt; get it from" in said
+    assert "Traceback" not in said
+    put(project, "checkpoints/sd-v1-4.ckpt", "checkpoints/captions_val2014.json")
+    status, said = dry_run(project, "sd14_coco")
+    assert status == 1
+    assert "evaluations.coco_published: clip_score compares images with their prompts: there is no file data/coco_prompts.json" in said
+    put(project, "data/coco_prompts.json", "checkpoints/clip_vit_l_14.safetensors", INCEPTION, "data/coco_val2014/0.jpg")
+    status, said = dry_run(project, "sd14_coco")
+    assert status == 0, said
+    assert said.count("python3 -m edadm reconstruct ") == 2
