@@ -21,6 +21,8 @@ app = typer.Typer(
     help="Quantize diffusion models after training. Each command is one stage of the workflow; `snakemake` runs them all.",
 )
 app.add_typer(train, name="train")
+timing = typer.Typer(no_args_is_help=True, help="Times and bytes, as ratios within one run.")
+app.add_typer(timing, name="benchmark")
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
 CalibrationOption = Annotated[str, typer.Option("--calibration", help="a calibration preset, by name or as JSON")]
@@ -244,7 +246,10 @@ def generate(
     where = _device(device, threads)
     contexts = _condition(preset, condition, settings.images, where)
     decode = _decoder(preset, autoencoder, where)
-    denoise = Denoiser(_load_any(preset.architecture, weights, where), contexts, preset.guidance, settings.precision)
+    network = _load_any(preset.architecture, weights, where)
+    if settings.compiled:
+        network.compile()
+    denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
     indices = shard_range(settings.images, settings.shards, shard)
     run = (preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where)
     with progress_bar(label, len(indices), "images") as advance:
@@ -305,8 +310,8 @@ def evaluate(
     writing_json(output, scores)
 
 
-@app.command()
-def benchmark(
+@timing.command("unet")
+def benchmark_unet(
     model: ModelOption,
     weights: Annotated[list[str], typer.Argument(help="VARIANT=FILE, full precision (fp32=FILE) among them")],
     output: OutputOption,
@@ -327,6 +332,33 @@ def benchmark(
     times = step_latency(networks, (batch_size, *preset.latent_shape), context_shape=preset.context_shape)
     variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
+
+
+@timing.command("calibration")
+def benchmark_calibration(
+    model: ModelOption,
+    bits: BitsOption,
+    reconstruction: ReconstructionOption,
+    unet: UnetOption,
+    calibration_set: SetOption,
+    ranges: RangesOption,
+    output: OutputOption,
+    plain_iterations: Annotated[int, typer.Option(min=1, help="steps per unit of the plain baseline")] = 5,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.calibration import compare
+    from edadm.reconstruction.methods import METHODS
+
+    preset, widths = _preset("models", model, config), _preset("bits", bits, config)
+    settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
+    files = (unet, calibration_set, ranges, where)
+    result = compare(lambda changed, shelf: _task(preset, widths, changed, *files, shelf), METHODS, settings, plain_iterations)
+    say(f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} times as long")
+    writing_json(output, result)
 
 
 @app.command()

@@ -17,7 +17,7 @@ rule benchmark:
     params:
         model=model_with("architecture", "conditioning"),
         weights=named_weights,
-        code=stage_fingerprint("benchmark"),
+        code=stage_fingerprint("benchmark-unet"),
     shell:
-        "python3 -m edadm benchmark {params.weights:q} --model {params.model:q} --output {output:q}"
+        "python3 -m edadm benchmark unet {params.weights:q} --model {params.model:q} --output {output:q}"
         " --threads {threads} 2>&1 | tee {log:q}"

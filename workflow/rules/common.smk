@@ -35,6 +35,7 @@ wildcard_constraints:
     bits="[^/]+",
     reconstruction="[^/]+",
     shard="[0-9]+",
+    share="[0-9]+",
     evaluation="[^/]+",
     part="autoencoder|condition",
     variant="fp32|[^/]+/[^/]+/[^/]+",
@@ -63,6 +64,13 @@ def preset_of(kind, wildcard):
 def reconstruct_progress(wildcards):
     """Where `reconstruct` keeps finished units until its outputs are complete."""
     return f"{RESULTS}/{wildcards.model}/{wildcards.calibration}/{wildcards.bits}/.{wildcards.reconstruction}.progress"
+
+
+def finished_units(wildcards):
+    """Units that other jobs learned: none, unless the preset divides them among several."""
+    jobs = CONFIG.reconstructions[wildcards.reconstruction].jobs
+    folder = LAYOUT.root / wildcards.model / wildcards.calibration / wildcards.bits / wildcards.reconstruction / "units"
+    return [str(folder / str(share)) for share in range(jobs)] if jobs > 1 else []
 
 
 def evaluation_of(wildcards):

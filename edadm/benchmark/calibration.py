@@ -1,0 +1,97 @@
+"""What learning a network costs, beside the same learning in plain eager PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from edadm.config.schema import Reconstruction
+from edadm.kernels.dispatch import without_kernels
+from edadm.models.units import Unit
+from edadm.reconstruction.chain import FinishedUnit, Task, UnitShelf, settings_of
+from edadm.reconstruction.methods import Method
+
+MakeTask = Callable[[Reconstruction, UnitShelf], Task]
+
+
+class NoShelf:
+    """Keeps nothing."""
+
+    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
+        """No unit was finished before."""
+        return None
+
+    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
+        """Forgets a finished unit."""
+
+
+class Clock:
+    """Adds up the seconds spent inside its contexts, work on the device included."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, 0.0
+
+    def now(self) -> float:
+        """Seconds, once the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        begin = self.now()
+        yield
+        self.seconds += self.now() - begin
+
+
+def learning_cost(task: Task, method: Method) -> dict[str, float]:
+    """Learns, and says how long that took.
+
+    Returns:
+        `seconds` in all; `learning_seconds` of learning steps; `other_seconds` for inputs, targets, errors and graph captures;
+        `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a CPU.
+    """
+    device = task.inputs[0].device
+    clock = Clock(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    begin = clock.now()
+    method.learn(dataclasses.replace(task, around_learning=clock))
+    seconds = clock.now() - begin
+    steps = sum(settings_of(unit, task.settings).iterations for unit, _ in task.reports)
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+    return {
+        "seconds": seconds,
+        "learning_seconds": clock.seconds,
+        "other_seconds": seconds - clock.seconds,
+        "steps": steps,
+        "ms_per_step": 1000 * clock.seconds / steps,
+        "peak_gib": peak,
+    }
+
+
+def compare(make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int) -> dict[str, Any]:
+    """The cost of learning with these settings, and the same steps without kernels and graphs, fewer of them.
+
+    The baseline goes first, so that what is compiled once for a device is not charged to it alone.
+
+    Returns:
+        `engine` and `plain` as from `learning_cost`, and `ratio` of their milliseconds per step.
+    """
+    method = methods[settings.method]
+    short = settings.model_copy(update={"iterations": plain_iterations, "unit_iterations": {}})
+    with without_kernels():
+        plain = learning_cost(dataclasses.replace(make_task(short, NoShelf()), graphs=False), method)
+    engine = learning_cost(make_task(settings, NoShelf()), method)
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "device": torch.cuda.get_device_name() if engine["peak_gib"] else "cpu",
+        "engine": engine,
+        "plain": plain,
+        "ratio": plain["ms_per_step"] / engine["ms_per_step"],
+    }
