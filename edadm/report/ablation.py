@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from edadm.report.conditions import extractor_note
 from edadm.report.drawing import FIRST, INK, LINE, MUTED, SECOND, STYLE, as_svg, empty_figure
 from edadm.report.read import RunResult, VariantResult
 from edadm.report.tables import ABSENT
@@ -76,7 +77,7 @@ def ablation_csv(runs: Sequence[RunResult]) -> str:
     table.writerow(COLUMNS)
     for run in runs:
         for row, selection, result in ablation_of(run).variants:
-            conditions = [result.conditions[key] for key in ("images", "extractor", "reference_set")]
+            conditions = [result.conditions.get(key) for key in ("images", "extractor", "reference_set")]
             scores = [result.scores["fid"], result.scores["psnr"]]
             table.writerow([run.model, row.bits, row.reconstruction, selection, *scores, *conditions])
     return text.getvalue()
@@ -94,7 +95,9 @@ def _markdown(run: RunResult) -> str:
         cells = [" · ".join(_words(row.cells[name])) if name in row.cells else ABSENT for name in ablation.selections]
         lines.append([row.bits, row.reconstruction, *cells])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {run.model}\n\nPSNR to full precision · FID, over {run.variants[0].conditions['images']:,} images each.\n\n{table}\n"
+    held = run.variants[0].conditions
+    fid = f"FID ({note})" if (note := extractor_note(held)) else "FID"
+    return f"## {run.model}\n\nPSNR to full precision · {fid}, over {held['images']:,} images each.\n\n{table}\n"
 
 
 def _words(result: VariantResult) -> tuple[str, str]:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from omegaconf import OmegaConf
 
-import edadm.config.load
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.nn.surgery import layer_bits
 
+from .bundled import for_the_bundled_model
+
 PRESETS = load_config()
-FILES = sorted((Path(edadm.config.load.__file__).parent / "presets").glob("*.yaml"))
-
-
-def for_the_bundled_model(kind: str) -> list[str]:
-    """Names of presets that are not of a published run (those are in files of their own, and have tests of their own)."""
-    return sorted(str(name) for file in FILES if not file.name.startswith("published_") for name in OmegaConf.load(file).get(kind, {}))
 
 
 def widths(bits: Bits, layer: str) -> tuple[int | None, int | None]:

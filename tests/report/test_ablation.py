@@ -80,6 +80,14 @@ def test_markdown_is_a_table_with_empty_cells_where_nothing_was_run(run: RunResu
     assert "256 images" in lines[2]
 
 
+def test_scores_of_another_kind_say_so_or_leave_their_cells_empty(run: RunResult) -> None:
+    inception = [dataclasses.replace(v, conditions=v.conditions | {"extractor": "inception"}) for v in run.variants]
+    assert "FID (torch-fidelity), over 256 images" in ablation_markdown([dataclasses.replace(run, variants=inception)])
+    clip = [dataclasses.replace(v, scores=v.scores | {"fid": None}, conditions={"images": 256}) for v in run.variants]
+    rows = list(csv.DictReader(io.StringIO(ablation_csv([dataclasses.replace(run, variants=clip)]))))
+    assert {(row["fid"], row["extractor"], row["reference_set"]) for row in rows} == {("", "", "")}
+
+
 def test_findings_compare_the_selectors_of_a_row(run: RunResult) -> None:
     assert findings(ablation_of(run)) == [
         "w4a8, none: of 2 selectors uniform stays nearest to full precision (15.5 dB), tdac least (14.0 dB).",
