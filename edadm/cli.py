@@ -282,6 +282,7 @@ def evaluate(
     output: OutputOption,
     references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
     statistics: Annotated[Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")] = None,
+    prompts: Annotated[Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")] = None,
     config: ConfigOption = None,
     threads: ThreadsOption = 1,
     label: LabelOption = "evaluate",
@@ -296,6 +297,7 @@ def evaluate(
 
     _device("auto", threads)
     settings = _preset("evaluations", evaluation, config)
+    settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
     files = scoring(settings)
     files = replace(files, reference=statistics) if statistics else files
     if files.reference and files.reference.is_dir():

@@ -193,6 +193,7 @@ def test_the_schema_is_written(tmp_path: Path) -> None:
     assert "runs" in json.loads((tmp_path / "schema.json").read_text())["properties"]
 
 
+CLIP = '{"scores": ["clip_score"]}'
 GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
 
 
@@ -215,6 +216,8 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": ".", "resolution": 32}'), "edadm reference-statistics"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", CLIP), "set `prompts`"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", CLIP, "--prompts", "unet.npy"), "`clip_weights` is not set"),
         (("reference-statistics", "--images", ".", "--name", "x", "--output", "o", "--extractor", "vgg"), "there is no extractor 'vgg'"),
         (("download", "sd14_cocoo"), "there is no download 'sd14_cocoo'; did you mean 'sd14_coco'?"),
     ],

@@ -40,6 +40,10 @@ class Layout:
         """A converted part of the full-precision model: `unet`, `autoencoder` or `condition`."""
         return self.root / model / FULL_PRECISION / f"{part}.safetensors"
 
+    def prompts(self, model: str) -> Path:
+        """The prompts of a model's images."""
+        return self.root / model / "prompts.json"
+
     def trajectories(self, model: str, shard: int | str) -> Path:
         """Recorded sampler runs of one shard."""
         return self.root / model / "trajectories" / f"{shard}.zarr"

@@ -291,7 +291,9 @@ class Evaluation(Strict):
     resolution: Count | None = Field(
         None, description="generated and real images are cropped to a square and resized (bicubic) to this side; null leaves them"
     )
-    prompts: str | None = Field(None, description="prompts of the images in order, one per line or a JSON list (clip_score)")
+    prompts: str | None = Field(
+        None, description="prompts of the images in order, one per line or a JSON list (clip_score); null takes those the model is given"
+    )
     clip_model: str = Field("ViT-L-14-quickgelu", description="open_clip's name of the CLIP model, or `local-dir:PATH` for its config")
     clip_weights: str | None = Field(None, description="file with the CLIP weights in open_clip's layout; see `edadm download`")
 

@@ -41,13 +41,17 @@ class Scoring:
     absent: str | None = None
 
 
-def scoring(evaluation: Evaluation) -> Scoring:
+def scoring(evaluation: Evaluation, prompts_follow: bool = False) -> Scoring:
     """What an evaluation needs, all of it there.
+
+    Args:
+        evaluation: the settings.
+        prompts_follow: prompts that are not named will be written (`edadm write-prompts`), since the models are given some.
 
     Raises:
         EdadmError: weights, prompts or real images are absent, with a sentence that says what to put where.
     """
-    clip = _clip(evaluation) if "clip_score" in evaluation.scores else None
+    clip = _clip(evaluation, prompts_follow) if "clip_score" in evaluation.scores else None
     extractor, weights, source, side = evaluation.extractor, None, evaluation.reference, evaluation.resolution
     instead_of = absent = None
     if extractor != BUNDLED_EXTRACTOR and set(evaluation.scores) - {"clip_score"}:
@@ -64,14 +68,16 @@ def scoring(evaluation: Evaluation) -> Scoring:
 
 def scoring_of(name: str, config: Config) -> Scoring:
     """`scoring` of a preset; a sentence about what is absent begins with its name."""
+    models = [config.models[run.model] for run in config.runs if run.evaluation == name]
     try:
-        return scoring(config.evaluations[name])
+        return scoring(config.evaluations[name], all(model.conditioning and model.conditioning.kind == "text" for model in models))
     except EdadmError as error:
         raise EdadmError(f"evaluations.{name}: {error}") from None
 
 
-def _clip(evaluation: Evaluation) -> Path:
-    if evaluation.prompts is None or not Path(evaluation.prompts).expanduser().is_file():
+def _clip(evaluation: Evaluation, prompts_follow: bool) -> Path:
+    there = prompts_follow if evaluation.prompts is None else Path(evaluation.prompts).expanduser().is_file()
+    if not there:
         where = "set `prompts`" if evaluation.prompts is None else f"there is no file {evaluation.prompts}; mend `prompts`"
         raise EdadmError(f"clip_score compares images with their prompts: {where}, a text file with one per line or a JSON list")
     return _file(evaluation.clip_weights, "clip_weights", "clip_score", _CLIP_WEIGHTS)

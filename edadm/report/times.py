@@ -16,6 +16,7 @@ STAGES = (
     "set-ranges",
     "reconstruct",
     "generate",
+    "write-prompts",
     "reference-statistics",
     "evaluate",
     "benchmark",

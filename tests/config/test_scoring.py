@@ -9,7 +9,7 @@ import pytest
 
 from edadm.config.load import load_config
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import scoring
+from edadm.config.scoring import scoring, scoring_of
 from edadm.config.sources import locate
 from edadm.errors import EdadmError
 
@@ -62,6 +62,18 @@ def test_the_clip_score_alone_needs_no_inception(place: Path) -> None:
     settings = Evaluation(scores=("clip_score",), extractor="inception", prompts="prompts.txt", clip_weights="clip.safetensors")
     found = scoring(settings)
     assert (found.clip_weights, found.reference, found.weights) == (Path("clip.safetensors"), None, None)
+
+
+def test_prompts_need_not_be_named_for_models_that_are_given_some(place: Path) -> None:
+    few = {"scores": ["clip_score"], "clip_weights": "clip.safetensors"}
+    runs = [{"model": model, "variants": ["fp32"], "evaluation": "few"} for model in ("sd14_coco", "ldm4_imagenet")]
+    given, mixed = (load_config({"evaluations": {"few": few}, "runs": chosen}) for chosen in (runs[:1], runs))
+    assert scoring_of("few", given).clip_weights == Path("clip.safetensors")
+    with pytest.raises(EdadmError, match=r"^evaluations\.few: clip_score compares images with their prompts: set `prompts`"):
+        scoring_of("few", mixed)
+    few["prompts"] = "absent.txt"
+    with pytest.raises(EdadmError, match=r"there is no file absent\.txt; mend `prompts`"):
+        scoring_of("few", load_config({"evaluations": {"few": few}, "runs": runs[:1]}))
 
 
 @pytest.mark.parametrize(

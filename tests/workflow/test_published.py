@@ -70,8 +70,10 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
     put(project, "checkpoints/sd-v1-4.ckpt", "checkpoints/captions_val2014.json")
     status, said = dry_run(project, "sd14_coco")
     assert status == 1
-    assert "evaluations.coco_published: clip_score compares images with their prompts: there is no file data/coco_prompts.json" in said
-    put(project, "data/coco_prompts.json", "checkpoints/clip_vit_l_14.safetensors", INCEPTION, "data/coco_val2014/0.jpg")
+    assert "evaluations.coco_published: clip_score needs weights, and there is no file checkpoints/clip_vit_l_14.safetensors" in said
+    put(project, "checkpoints/clip_vit_l_14.safetensors", INCEPTION, "data/coco_val2014/0.jpg")
     status, said = dry_run(project, "sd14_coco")
     assert status == 0, said
     assert said.count("python3 -m edadm reconstruct ") == 2
+    assert said.count("python3 -m edadm write-prompts ") == 1
+    assert said.count("--prompts=results/sd14_coco/prompts.json") == 3

@@ -118,11 +118,17 @@ def reference_samples(wildcards):
 
 
 def scoring_files(wildcards):
-    """What images are scored with, beside the images: statistics of real images, weights, prompts."""
-    name = RUNS[wildcards.model].evaluation
-    files, prompts = SCORING[name], CONFIG.evaluations[name].prompts
-    found = [files.weights, files.clip_weights, prompts if files.clip_weights else None]
-    return [str(Path(file).expanduser()) for file in found if file]
+    """Weights of the networks that score images, where they are not the package's."""
+    files = SCORING[RUNS[wildcards.model].evaluation]
+    return [str(file) for file in (files.weights, files.clip_weights) if file]
+
+
+def scored_prompts(wildcards):
+    """The prompts that images are compared with: a user's file, or those the model is given, written once for all variants."""
+    if SCORING[RUNS[wildcards.model].evaluation].clip_weights is None:
+        return []
+    prompts = evaluation_of(wildcards).prompts
+    return [str(Path(prompts).expanduser() if prompts else LAYOUT.prompts(wildcards.model))]
 
 
 def reference_statistics_of(wildcards):

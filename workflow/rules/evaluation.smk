@@ -28,6 +28,30 @@ rule generate:
         " --label 'generate {wildcards.model} {wildcards.variant} shard {wildcards.shard}' 2>&1 | tee {log:q}"
 
 
+rule write_prompts:
+    input:
+        model_prompts,
+    output:
+        f"{RESULTS}/{{model}}/prompts.json",
+    log:
+        "logs/write-prompts/{model}.log",
+    benchmark:
+        f"{RESULTS}/times/write-prompts/{{model}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    params:
+        model=model_with("architecture", "conditioning"),
+        evaluation=evaluation_with("images"),
+        code=stage_fingerprint("write-prompts"),
+    shell:
+        "python3 -m edadm write-prompts --model {params.model:q} --evaluation {params.evaluation:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule reference_statistics:
     input:
         lambda wildcards: str(SCORING[wildcards.evaluation].reference),
@@ -59,6 +83,7 @@ rule evaluate:
         references=reference_samples,
         statistics=reference_statistics_of,
         scoring=scoring_files,
+        prompts=scored_prompts,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/metrics.json",
     log:
@@ -86,7 +111,8 @@ rule evaluate:
         ),
         references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
         statistics=lambda wildcards, input: [f"--statistics={file}" for file in input.statistics],
+        prompts=lambda wildcards, input: [f"--prompts={file}" for file in input.prompts],
         code=stage_fingerprint("evaluate"),
     shell:
-        "python3 -m edadm evaluate {input.samples:q} {params.references:q} {params.statistics:q} --evaluation {params.evaluation:q}"
-        " --output {output:q} --threads {threads} --label 'evaluate {wildcards.model} {wildcards.variant}' 2>&1 | tee {log:q}"
+        "python3 -m edadm evaluate {input.samples:q} {params.references:q} {params.statistics:q} {params.prompts:q}"
+        " --evaluation {params.evaluation:q} --output {output:q} --threads {threads} --label 'evaluate {wildcards.model} {wildcards.variant}' 2>&1 | tee {log:q}"
