@@ -123,7 +123,7 @@ def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, p
 def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     output = stages / "speed.json"
     files = [f"fp32={stages / 'unet.safetensors'}", f"c/b/r={stages / 'quantized.safetensors'}"]
-    assert edadm("benchmark", "--model", preset, *files, "--output", output, "--batch-size", 1) == 0
+    assert edadm("benchmark", "unet", "--model", preset, *files, "--output", output, "--batch-size", 1) == 0
     speed = json.loads(output.read_text())
     assert list(speed["variants"]) == ["fp32", "c/b/r"]
     for variant, file in zip(speed["variants"].values(), ("unet", "quantized"), strict=True):
@@ -211,7 +211,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors", "--config", "absent"), "there is no configuration file"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "absent.ckpt"}'), "there is no file absent.ckpt"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
-        (("benchmark", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
+        (("benchmark", "unet", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         (("select-calibration", "0.zarr", "--output", "o", "--summary", "s", "--calibration", '{"size": 99}'), "exceeds the 3 recorded"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
