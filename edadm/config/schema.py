@@ -217,6 +217,9 @@ class Bits(Strict):
         {"time_embedding.linear_1": LayerBits(weights=8, activations=8), "conv_out": LayerBits(weights=8, activations=None)},
         description="exceptions by name pattern; the default follows the official code (first registered and last layer)",
     )
+    weight_zero_point: Literal["middle", "either"] = Field(
+        "middle", description="zero of symmetric weight grids: 2^(bits-1) in all channels, or the better of that and one less in each"
+    )
     activation_grid: Literal["symmetric", "asymmetric"] = Field(
         "symmetric", description="ends of two-sided activation ranges: opposite, as the official code has it, or searched one by one"
     )

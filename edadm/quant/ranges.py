@@ -77,6 +77,20 @@ def best_range(
     return Range(-sides[0] * best, sides[1] * best)
 
 
+def best_off_centre_range(values: Float[Tensor, "rows n"], bits: int) -> Range:
+    """Per row, the better of the two grids that a symmetric range can have: zero point 2^(bits-1), or one less.
+
+    An even number of levels cannot lie symmetrically about zero. With the same zero point in all rows, all of them clip their
+    positive ends more than their negative ones, and the errors add up; see quirk Q14.
+    """
+    top = 2**bits - 1
+    more, less = (top + 1) / top, (top - 1) / top
+    low_first, high_first = (best_range(values, bits, sides) for sides in ((more, less), (less, more)))
+    errors = [_errors(values, None, one.low, one.high, bits) for one in (low_first, high_first)]
+    first = errors[0] <= errors[1]
+    return Range(torch.where(first, low_first.low, high_first.low), torch.where(first, low_first.high, high_first.high))
+
+
 def best_asymmetric_range(
     values: Float[Tensor, "rows n"],
     bits: int,

@@ -194,4 +194,4 @@ def _unit_data(task: Task, unit: Unit, floats: list[PausedForward], quantized: A
             layers.append(dict(outputs))
             waiting.next_unit()
     layer_targets = {name: torch.cat([batch[name] for batch in layers]) for name in inner}
-    return UnitData(quantized, arguments, torch.cat(targets), layer_targets, task.held_out)
+    return UnitData(quantized, arguments, torch.cat(targets), layer_targets, task.held_out, unit.kind == "attention")

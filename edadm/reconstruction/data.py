@@ -57,6 +57,7 @@ class UnitData:
         target: output of the float unit on its float arguments.
         layer_targets: outputs of the float unit's inner layers, by name within the unit.
         held_out: so many rows at the end are not learned from.
+        channels_last: inner layers' outputs are (rows, tokens, channels) where the original network has 1x1 convolutions.
     """
 
     quantized: Arguments
@@ -64,6 +65,12 @@ class UnitData:
     target: Tensor
     layer_targets: dict[str, Tensor]
     held_out: int = 0
+    channels_last: bool = False
+
+    def layer_factor(self, name: str) -> float:
+        """Makes an error summed over axis 1 of a layer's output one summed over its channels, as in the original (method, 4.3)."""
+        shape = self.layer_targets[name].shape
+        return shape[-1] / shape[1] if self.channels_last else 1.0
 
     @property
     def learned(self) -> int:

@@ -157,7 +157,7 @@ class Descent:
                 output = arguments.call(self.unit)
             loss = rows_error(output, data.target, rows)
             for name, target in data.layer_targets.items():
-                loss = loss + settings.layer_weight * rows_error(outputs[name], target, rows)
+                loss = loss + settings.layer_weight * data.layer_factor(name) * rows_error(outputs[name], target, rows)
             if settings.rounding_weight > 0:
                 is_on, exponent = (self._at(table) for table in self._regulariser)
                 loss = loss + settings.rounding_weight * is_on * indecision(self.alphas, exponent)

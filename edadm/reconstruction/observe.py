@@ -16,16 +16,23 @@ from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.affine import scale_and_zero_point
 from edadm.quant.observer import RunningRange
-from edadm.quant.ranges import best_range, sidedness
+from edadm.quant.ranges import best_off_centre_range, best_range, sidedness
 
 
-def set_weight_grid(layer: QuantizedLayer) -> None:
-    """The best symmetric range per output channel and segment (method, 3.2); one-sided where the whole tensor is."""
+def set_weight_grid(layer: QuantizedLayer, off_centre: bool = False) -> None:
+    """The best symmetric range per output channel and segment (method, 3.2); one-sided where the whole tensor is.
+
+    Args:
+        layer: its weight must be in floating point.
+        off_centre: let every channel choose which of the two middle levels is its zero.
+    """
     quantizer = layer.weight_quantizer
     rows = layer.weight.detach().flatten(2) if layer.weight.dim() > 2 else layer.weight.detach()[:, :, None]
     grids = []
     for part in rows.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [rows]:
-        best = best_range(part.flatten(1), quantizer.bits, sidedness(part.min().item(), part.max().item()))
+        sides, values = sidedness(part.min().item(), part.max().item()), part.flatten(1)
+        both = off_centre and 0 not in sides
+        best = best_off_centre_range(values, quantizer.bits) if both else best_range(values, quantizer.bits, sides)
         grids.append(scale_and_zero_point(best.low, best.high, quantizer.bits))
     scales, zero_points = zip(*grids, strict=True)
     quantizer.set_grid(torch.stack(scales, dim=1), torch.stack(zero_points, dim=1))
@@ -78,7 +85,7 @@ def set_ranges(
         context: the condition of each row, for networks that take one.
     """
     for layer in quantized_layers(unet).values():
-        set_weight_grid(layer)
+        set_weight_grid(layer, bits.weight_zero_point == "either")
         layer.set_codes(layer.nearest_codes())
     given = {"latents": latents, "timesteps": timesteps, "context": context}
     with observing(unet, bits):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from edadm.quant.affine import dequantize, quantize, scale_and_zero_point
-from edadm.quant.ranges import Range, best_asymmetric_range, best_range, best_range_of_histogram, sidedness
+from edadm.quant.ranges import Range, best_asymmetric_range, best_off_centre_range, best_range, best_range_of_histogram, sidedness
 
 
 def drawn(kind: str, seed: int) -> torch.Tensor:
@@ -189,3 +189,29 @@ def test_rows_get_ends_of_their_own() -> None:
     for index in range(2):
         alone = best_asymmetric_range(rows[index : index + 1], 4)
         assert (alone.low.item(), alone.high.item()) == (together.low[index].item(), together.high[index].item())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_rows_choose_the_middle_level_that_suits_them(bits: int) -> None:
+    values = torch.randn(64, 200, generator=torch.Generator().manual_seed(3))
+    found = best_off_centre_range(values, bits)
+    scale, zero_point = scale_and_zero_point(found.low, found.high, bits)
+    middle = 2 ** (bits - 1)
+    assert set(zero_point.tolist()) == {float(middle), float(middle - 1)}
+    codes = (values / scale[:, None]).round().clamp(-zero_point[:, None], 2**bits - 1 - zero_point[:, None])
+    centred = best_range(values, bits)
+    grid, zero = (g[:, None] for g in scale_and_zero_point(centred.low, centred.high, bits))
+    central = (values / grid).round().clamp(-zero, 2**bits - 1 - zero) * grid
+    errors = [(q - values).abs().pow(2.4).mean(1) for q in (codes * scale[:, None], central)]
+    assert (errors[0] <= errors[1] * (1 + 1e-5)).all()
+
+
+def test_grids_off_centre_do_not_shift_the_mean_of_symmetric_values() -> None:
+    values = torch.randn(256, 400, generator=torch.Generator().manual_seed(4))
+    found = best_off_centre_range(values, 3)
+    shifts = []
+    for ends in (found, best_range(values, 3)):
+        scale, zero_point = (g[:, None] for g in scale_and_zero_point(ends.low, ends.high, 3))
+        shifts.append((((values / scale).round().clamp(-zero_point, 7 - zero_point) * scale) - values).mean().item())
+    assert abs(shifts[0]) < 0.3 * abs(shifts[1])
+    assert shifts[1] < 0

@@ -108,7 +108,10 @@ def learn_plainly(unit: nn.Module, data: UnitData, settings: Reconstruction, str
         others = [tensor[rows[step]].double() for key, tensor in data.quantized.tensors.items() if key != 0]
         loss = error(unit(mixed, *others), data.target[rows[step]].double())
         for name, target in data.layer_targets.items():
-            loss = loss + settings.layer_weight * error(outputs[name], target[rows[step]].double())
+            ours, theirs = outputs[name], target[rows[step]].double()
+            if data.channels_last:
+                ours, theirs = ours.movedim(-1, 1), theirs.movedim(-1, 1)
+            loss = loss + settings.layer_weight * error(ours, theirs)
         gradients = torch.autograd.grad(loss, [p for p, _ in parameters])
         losses.append(loss.item())
         factor = 0.5 * (1 + math.cos(math.pi * step / settings.iterations))

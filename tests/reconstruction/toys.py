@@ -65,7 +65,13 @@ def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
     with listening(block, inner_layers(kind, block)) as outputs:
         target = block(x, *others)
     noisy = x + 0.02 * torch.randn(x.shape, generator=generator)
-    return UnitData(Arguments(dict(enumerate((noisy, *others)))), Arguments(dict(enumerate((x, *others)))), target, dict(outputs))
+    return UnitData(
+        Arguments(dict(enumerate((noisy, *others)))),
+        Arguments(dict(enumerate((x, *others)))),
+        target,
+        dict(outputs),
+        channels_last=kind == "attention",
+    )
 
 
 def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3) -> nn.Module:
