@@ -218,7 +218,7 @@ class Bits(Strict):
         description="exceptions by name pattern; the default follows the official code (first registered and last layer)",
     )
     weight_zero_point: Literal["middle", "either"] = Field(
-        "middle", description="zero of symmetric weight grids: 2^(bits-1) in all channels, or the better of that and one less in each"
+        "either", description="zero of symmetric weight grids: 2^(bits-1) in all channels, or the better of that and one less in each"
     )
     activation_grid: Literal["symmetric", "asymmetric"] = Field(
         "symmetric", description="ends of two-sided activation ranges: opposite, as the official code has it, or searched one by one"

@@ -21,7 +21,8 @@ def scale_and_zero_point(low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bi
     """The grid that covers [low, high], widened to contain 0.
 
     Symmetric ranges (low = -high) get zero point 2^(bits-1), that is signed two's complement; in the official code the
-    half-integer -low/s leaves it to float rounding whether it is that or one less (quirk Q14).
+    half-integer -low/s leaves it to float rounding whether it is that or one less (quirk Q14). For weights at 4 bits that is
+    not the same: see `edadm.quant.ranges.best_off_centre_range`.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
     top = 2**bits - 1
