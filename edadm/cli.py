@@ -208,11 +208,14 @@ def reconstruct_part(
 
     preset, widths = _preset("models", model, config), _preset("bits", bits, config)
     settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
+    if output.exists():
+        raise EdadmError(f"{output} is there already; remove it, or name another --output")
     if part >= settings.jobs:
         raise EdadmError(f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0")
     with holding(progress) as folder:
         same_work(folder, _description("reconstruct-part", settings, unet, ranges, calibration_set))
         units = folder / "units"
+        units.mkdir(exist_ok=True)  # a share may have no unit to learn
         task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(units))
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
             fbr_float_inputs_part(dataclasses.replace(task, on_unit=advance), part)
@@ -345,7 +348,7 @@ def benchmark_calibration(
     calibration_set: SetOption,
     ranges: RangesOption,
     output: OutputOption,
-    plain_iterations: Annotated[int, typer.Option(min=1, help="steps per unit of the plain baseline")] = 5,
+    plain_iterations: Annotated[int, typer.Option(min=1, help="steps per unit of the plain baseline")] = 50,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -357,6 +360,8 @@ def benchmark_calibration(
 
     preset, widths = _preset("models", model, config), _preset("bits", bits, config)
     settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
+    if settings.method == "none":
+        raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
     files = (unet, calibration_set, ranges, where)
     result = compare(lambda changed, shelf: _task(preset, widths, changed, *files, shelf), METHODS, settings, plain_iterations)
     say(f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} times as long")

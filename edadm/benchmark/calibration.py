@@ -78,7 +78,7 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
 def compare(make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int) -> dict[str, Any]:
     """The cost of learning with these settings, and the same steps without kernels and graphs, fewer of them.
 
-    The baseline goes first, so that what is compiled once for a device is not charged to it alone.
+    The engine's steps before a graph capture are not counted, the baseline's first ones are: give it enough for that not to matter.
 
     Returns:
         `engine` and `plain` as from `learning_cost`, and `ratio` of their milliseconds per step.

@@ -257,6 +257,12 @@ class Reconstruction(Strict):
     seed: int = 1234
 
     @model_validator(mode="after")
+    def _biases_are_corrected_where_something_is_learned(self) -> Reconstruction:
+        if self.bias_correction and self.method == "none":
+            raise ValueError("method 'none' corrects no biases; set bias_correction: false, or a method that learns")
+        return self
+
+    @model_validator(mode="after")
     def _only_independent_units_can_be_shared(self) -> Reconstruction:
         if self.jobs > 1 and self.method != "fbr_float_inputs":
             raise ValueError(f"units of method '{self.method}' wait for each other; set jobs: 1, or method: fbr_float_inputs")

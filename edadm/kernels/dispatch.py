@@ -71,6 +71,8 @@ def fake_quantize(
         from edadm.kernels.fake_quantize import FakeQuantize
 
         return FakeQuantize.apply(x, scale, zero_point, bits, segments, drop, stream)
+    if x.dtype in (torch.bfloat16, torch.float16):  # codes are those of fp32 division, as in the kernel
+        return fake_quantize(x.float(), scale, zero_point, bits, segments, ends, drop, stream).to(x.dtype)
     low, high = (spread(end, segments, x.dim(), False) if isinstance(end, Tensor) else end for end in ends)
     if torch.compiler.is_compiling():
         step = spread(scale, segments, x.dim(), False)

@@ -14,6 +14,7 @@ THRESHOLDS = 100
 EXPONENT = 2.4
 MOST_ROUNDS = 4
 MOST_ELEMENTS = 2**22
+MOST_COUNTED = 2**23
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def best_range_of_histogram(x: Float[Tensor, "..."], bits: int, bins: int, sides
     """
     flat = x.detach().flatten().float()
     low, high = flat.min(), flat.max()
-    counts = torch.histc(flat, bins, low.item(), high.item())
+    ends = low.item(), high.item()  # counted in parts: histc counts in fp32, which stops at 2^24
+    counts = torch.stack([torch.histc(part, bins, *ends) for part in flat.split(MOST_COUNTED)]).double().sum(0).to(flat.dtype)
     centres = low + (torch.arange(bins, device=x.device) + 0.5) * ((high - low) / bins)
     filled = counts > 0
     values, weights = centres[filled][None], counts[filled][None]

@@ -8,6 +8,7 @@ while the pass waits, the pass meets when it goes on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import copy_context
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class PausedForward:
 
     def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...]):
         self._pass = _Pass(lambda: unet(*inputs))
+        self._pass.gr_context = copy_context()  # a greenlet would start without the caller's context variables
         self._waiting_before = False
         self._event = self._switch()
 

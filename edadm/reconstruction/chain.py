@@ -112,6 +112,7 @@ def learn_chain(task: Task) -> None:
             module = task.quantized_unet.get_submodule(unit.name)
             if not quantized_layers(module):
                 _walk_past(floats + quantized)
+                task.on_unit(1)
                 continue
             arguments = Arguments.joined([waiting.arguments() for waiting in quantized])
             data = _unit_data(task, unit, floats, arguments)

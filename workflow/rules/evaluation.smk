@@ -45,7 +45,7 @@ rule write_prompts:
         mem_mb=2000,
         runtime=30,
     params:
-        model=model_with("architecture", "conditioning"),
+        model=model_with("conditioning"),
         evaluation=evaluation_with("images"),
         code=stage_fingerprint("write-prompts"),
     shell:
