@@ -206,6 +206,8 @@ def reconstruct_part(
     from edadm.reconstruction.methods.fbr_float_inputs import fbr_float_inputs_part
     from edadm.reconstruction.shelf import FolderShelf
 
+    if output.exists():
+        raise EdadmError(f"{output} is there already; remove it, or name another --output")
     preset, widths = _preset("models", model, config), _preset("bits", bits, config)
     settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
     if part >= settings.jobs:
@@ -213,6 +215,7 @@ def reconstruct_part(
     with holding(progress) as folder:
         same_work(folder, _description("reconstruct-part", settings, unet, ranges, calibration_set))
         units = folder / "units"
+        units.mkdir(exist_ok=True)  # a share may be empty
         task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(units))
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
             fbr_float_inputs_part(dataclasses.replace(task, on_unit=advance), part)

@@ -151,12 +151,14 @@ def test_learning_is_timed_beside_plain_pytorch(stages: Path, preset: str, tmp_p
     assert {path.name for path in stages.iterdir()} == before
 
 
+def independent(jobs: int) -> str:
+    """A reconstruction preset whose units are shared among jobs."""
+    return json.dumps({"method": "fbr_float_inputs", "iterations": 2, "batch_size": 4, "jobs": jobs})
+
+
 def test_shares_of_the_units_are_put_together_to_what_one_job_learns(
     stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def independent(jobs: int) -> str:
-        return json.dumps({"method": "fbr_float_inputs", "iterations": 2, "batch_size": 4, "jobs": jobs})
-
     parts = [tmp_path / "units" / str(part) for part in range(2)]
     progress = ("--progress", tmp_path / "progress")
     for part, folder in enumerate(parts):
@@ -173,6 +175,15 @@ def test_shares_of_the_units_are_put_together_to_what_one_job_learns(
     assert all(torch.equal(two[name], one[name]) for name in two)
     assert edadm("reconstruct-part", *quantizing(stages, preset, independent(2), tmp_path / "3", *progress, "--part", 2)) == 2
     assert "there is no part 2; the preset has jobs: 2" in capfd.readouterr().err
+
+
+def test_a_share_may_be_empty_and_is_not_learned_over(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = quantizing(stages, preset, independent(40), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30)
+    assert edadm("reconstruct-part", *options) == 0
+    assert list((tmp_path / "units").iterdir()) == []
+    assert edadm("reconstruct-part", *options) == 2
+    assert "units is there already; remove it, or name another --output" in capfd.readouterr().err
+    assert not (tmp_path / "progress").exists()
 
 
 @pytest.mark.parametrize("compiled", [False, True])
