@@ -74,6 +74,7 @@ def collect_trajectories(
 ) -> None:
     """Record full-precision sampler runs to zarr, batch by batch, with the feature distances that TDAC needs."""
     from edadm.artifacts import finished, holding, same_work
+    from edadm.config.sources import locate_prompts
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import Denoiser
     from edadm.sampling.collect import collect, open_store
@@ -86,7 +87,8 @@ def collect_trajectories(
     network = load_unet(preset.architecture, unet, where)
     denoise = Denoiser(network, contexts, preset.guidance)
     with holding(progress) as folder:
-        same_work(folder, _description("collect-trajectories", preset, unet, *[condition] if condition else []))
+        given = [file for file in (condition, locate_prompts("given", preset)) if file]
+        same_work(folder, _description("collect-trajectories", preset, unet, *given))
         store = open_store(folder / "store.zarr", preset, shard, contexts)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
             collect(denoise, network.mid_block.attentions[0], preset, store, where, lambda: advance(1), contexts)
@@ -206,10 +208,10 @@ def reconstruct_part(
     from edadm.reconstruction.methods.fbr_float_inputs import fbr_float_inputs_part
     from edadm.reconstruction.shelf import FolderShelf
 
-    preset, widths = _preset("models", model, config), _preset("bits", bits, config)
-    settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
     if output.exists():
         raise EdadmError(f"{output} is there already; remove it, or name another --output")
+    preset, widths = _preset("models", model, config), _preset("bits", bits, config)
+    settings, where = _preset("reconstructions", reconstruction, config), _device(device, threads)
     if part >= settings.jobs:
         raise EdadmError(f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0")
     with holding(progress) as folder:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from edadm.cli import main
 from edadm.config.downloads import DOWNLOADS, Download
@@ -129,6 +131,72 @@ def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     for variant, file in zip(speed["variants"].values(), ("unet", "quantized"), strict=True):
         assert variant["bytes"] == (stages / f"{file}.safetensors").stat().st_size
         assert variant["seconds"] > 0
+
+
+def quantizing(stages: Path, preset: str, reconstruction: str, output: Path, *others: object) -> tuple[object, ...]:
+    """Options of the commands that learn, or time learning."""
+    names = (("unet", "unet"), ("calibration-set", "calibration"), ("ranges", "ranges"))
+    files = [part for option, name in names for part in (f"--{option}", stages / f"{name}.safetensors")]
+    return ("--model", preset, "--bits", BITS, "--reconstruction", reconstruction, *files, "--output", output, *others)
+
+
+def test_learning_is_timed_beside_plain_pytorch(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {path.name for path in stages.iterdir()}
+    options = quantizing(stages, preset, FBR, tmp_path / "cost.json", "--plain-iterations", 1)
+    assert edadm("benchmark", "calibration", *options) == 0
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert (cost["plain"]["steps"], cost["engine"]["steps"]) == (18, 36)
+    assert cost["settings"]["iterations"] == 2
+    assert f"plain eager PyTorch takes {cost['ratio']:.1f} times as long" in capfd.readouterr().err
+    assert {path.name for path in stages.iterdir()} == before
+
+
+def independent(jobs: int) -> str:
+    """A reconstruction preset whose units are shared among jobs."""
+    return json.dumps({"method": "fbr_float_inputs", "iterations": 2, "batch_size": 4, "jobs": jobs})
+
+
+def test_shares_of_the_units_are_put_together_to_what_one_job_learns(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = [tmp_path / "units" / str(part) for part in range(2)]
+    progress = ("--progress", tmp_path / "progress")
+    for part, folder in enumerate(parts):
+        assert edadm("reconstruct-part", *quantizing(stages, preset, independent(2), folder, *progress, "--part", part)) == 0
+        assert len(list(folder.iterdir())) == 9
+    finished = [option for folder in parts for option in ("--part", folder)]
+    for jobs, others in ((2, finished), (1, [])):
+        options = ("--losses", tmp_path / f"{jobs}.csv", *progress, *others)
+        assert edadm("reconstruct", *quantizing(stages, preset, independent(jobs), tmp_path / f"{jobs}.safetensors", *options)) == 0
+    assert not (tmp_path / "progress").exists()
+    assert (tmp_path / "2.csv").read_text() == (tmp_path / "1.csv").read_text()
+    two, one = (load_file(tmp_path / f"{jobs}.safetensors") for jobs in (2, 1))
+    assert two.keys() == one.keys()
+    assert all(torch.equal(two[name], one[name]) for name in two)
+    assert edadm("reconstruct-part", *quantizing(stages, preset, independent(2), tmp_path / "3", *progress, "--part", 2)) == 2
+    assert "there is no part 2; the preset has jobs: 2" in capfd.readouterr().err
+
+
+def test_a_share_may_be_empty_and_is_not_learned_over(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = quantizing(stages, preset, independent(40), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30)
+    assert edadm("reconstruct-part", *options) == 0
+    assert list((tmp_path / "units").iterdir()) == []
+    assert edadm("reconstruct-part", *options) == 2
+    assert "units is there already; remove it, or name another --output" in capfd.readouterr().err
+    assert not (tmp_path / "progress").exists()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_network_is_compiled_for_generation_only_if_the_preset_says_so(
+    compiled: bool, stages: Path, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network, *_, **__: told.append(type(network).__name__))
+    evaluation = json.dumps({"images": 1, "compiled": compiled})
+    options = ("--weights", stages / "quantized.safetensors", "--output", tmp_path / "images.npy")
+    assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
+    assert told == (["UNet2DModel"] if compiled else [])
+    assert np.load(tmp_path / "images.npy").shape == (1, 3, 8, 8)
 
 
 def test_scores_are_written_with_their_conditions(tmp_path: Path) -> None:

@@ -18,12 +18,18 @@ from edadm.models.denoiser import Denoiser
 from edadm.models.units import trace_units
 from edadm.nn.surgery import quantized_layers
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
+from edadm.quant.streams import Stream
 from edadm.reconstruction.chain import Task
+from edadm.reconstruction.data import Arguments, UnitData
+from edadm.reconstruction.descent import Descent, align_layouts, learning, stepping
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
+from edadm.reconstruction.precision import arithmetic
 from edadm.reconstruction.shelf import FolderShelf
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
+
+from .reconstruction.toys import float_block, quantized_block, unit_data
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,6 +97,45 @@ def test_ranges_are_within_a_threshold_of_those_of_the_cpu(
             torch.testing.assert_close(found[name].cpu(), expected, rtol=0.05, atol=0)
         else:
             torch.testing.assert_close(found[name].cpu(), expected, rtol=0.1, atol=0)
+
+
+def learned_block(kind: str, device: torch.device, graphs: bool, iterations: int) -> tuple[Tensor, Tensor]:
+    """The loss of every step and the integer codes of a block that learns on a device, always from the same stream."""
+
+    def there(arguments: Arguments) -> Arguments:
+        return Arguments({name: tensor.to(device) for name, tensor in arguments.tensors.items()}, arguments.others)
+
+    block = float_block(kind)
+    here = unit_data(kind, block, 16, 1)
+    unit = quantized_block(block, here).to(device)
+    targets = {name: tensor.to(device) for name, tensor in here.layer_targets.items()}
+    data = UnitData(there(here.quantized), there(here.exact), here.target.to(device), targets)
+    settings = Reconstruction(iterations=iterations, batch_size=8, weight_lr=0.05, scale_lr=1e-4, precision="fp32")
+    stream = Stream.of("block", step=torch.zeros((), dtype=torch.int32, device=device))
+    with arithmetic("fp32"):
+        align_layouts(unit, data)
+        with learning(unit, settings, stream) as (alphas, sizes):
+            descent = Descent(unit, data, settings, alphas, sizes, stream)
+            with stepping(descent, graphs) as step:
+                for _ in range(iterations):
+                    step()
+    codes = []
+    for layer in quantized_layers(unit).values():
+        layer.harden()
+        assert layer.codes is not None
+        codes.append(layer.codes.flatten().cpu())
+    assert stream.step.item() == iterations
+    return descent.losses.cpu(), torch.cat(codes)
+
+
+@pytest.mark.parametrize("kind", ["shortcut", "attention"])
+def test_a_unit_learns_the_same_with_and_without_graphs_and_nearly_that_on_the_cpu(kind: str) -> None:
+    (replayed, codes), (eager, same) = (learned_block(kind, CUDA, graphs, 50) for graphs in (True, False))
+    torch.testing.assert_close(replayed, eager, rtol=1e-3, atol=1e-6)
+    assert (codes == same).double().mean() > 0.999
+    (short, codes), (expected, same) = (learned_block(kind, device, True, 5) for device in (CUDA, torch.device("cpu")))
+    torch.testing.assert_close(short, expected, rtol=0.02, atol=1e-4)  # a value between two codes falls to either side
+    assert (codes == same).double().mean() > 0.98
 
 
 def test_reconstruction_lowers_errors_and_its_network_generates(

@@ -14,6 +14,7 @@ STAGES = (
     "collect-trajectories",
     "select-calibration",
     "set-ranges",
+    "reconstruct-part",
     "reconstruct",
     "generate",
     "write-prompts",

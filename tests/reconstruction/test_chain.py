@@ -13,57 +13,14 @@ from torch import Tensor, nn
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy, set_grids
 from edadm.models.units import Unit, trace_units
-from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.nn.surgery import quantized_layers
 from edadm.reconstruction import chain
-from edadm.reconstruction.chain import FinishedUnit, Task, settings_of
+from edadm.reconstruction.chain import settings_of
 from edadm.reconstruction.data import Arguments, UnitData
 from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
-from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.shelf import FolderShelf
 
-Calibration = tuple[Tensor, Tensor]
-Reports = list[tuple[Unit, UnitReport]]
-
-
-class Shelf:
-    """Keeps units in memory; may be given the first ones of another run."""
-
-    def __init__(self, kept: dict[int, FinishedUnit] | None = None):
-        self.kept = dict(kept or {})
-        self.put_indices: list[int] = []
-
-    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        return self.kept.get(index)
-
-    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
-        self.put_indices.append(index)
-        self.kept[index] = finished
-
-
-def learned(
-    float_unet: UNet2DModel,
-    unet: nn.Module,
-    calibration: Calibration,
-    settings: Reconstruction,
-    shelf: Shelf | FolderShelf,
-    on_unit: Callable[[int], None] = lambda units: None,
-    held_out: int = 0,
-) -> Reports:
-    method = METHODS[settings.method]
-    task = Task(float_unet, unet, trace_units(float_unet, method.by_layer), calibration, held_out, settings, shelf, on_unit)
-    method.learn(task)
-    return task.reports
-
-
-def state(unet: nn.Module) -> dict[str, Tensor]:
-    """All that a run decides."""
-    codes = {f"{name}.codes": layer.codes for name, layer in quantized_layers(unet).items() if layer.codes is not None}
-    weights = {f"{name}.weight": layer.weight.detach() for name, layer in quantized_layers(unet).items()}
-    return codes | weights | {f"{name}.scale": quantizer.scale for name, quantizer in activation_quantizers(unet).items()}
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from .runs import Calibration, Reports, Shelf, learned, same, state
 
 
 @pytest.fixture(scope="module")

@@ -18,3 +18,10 @@ def test_times_sum_seconds_count_jobs_and_keep_the_largest_memory(fake: Fake):
 
 def test_without_times_there_are_none(fake: Fake):
     assert read_times(fake.results / MODEL) == []
+
+
+def test_units_of_other_jobs_stand_before_what_puts_them_together(fake: Fake):
+    for stage in ("reconstruct", "reconstruct-part", "set-ranges"):
+        write(fake.results / "times" / stage / "a.tsv", "s\th:m:s\tmax_rss\n1\t0:00:01\t1\n")
+    stages = [time.stage for time in read_times(fake.results)]
+    assert stages == ["convert-checkpoint", "set-ranges", "reconstruct-part", "reconstruct", "generate"]
