@@ -91,7 +91,10 @@ def test_ranges_are_within_a_threshold_of_those_of_the_cpu(
     found = grids(unet)
     assert found.keys() == ranges.keys()
     for name, expected in ranges.items():
-        if name.endswith("zero_point"):
+        if name.endswith("weight_quantizer.zero_point"):  # of two grids that are as good, either may win (quirk Q14)
+            difference = found[name].cpu().int() - expected.int()
+            assert difference.abs().max() <= 1 and (difference != 0).double().mean() <= 0.05, name
+        elif name.endswith("zero_point"):
             assert torch.equal(found[name].cpu(), expected), name
         elif "weight_quantizer" in name:
             torch.testing.assert_close(found[name].cpu(), expected, rtol=0.05, atol=0)
