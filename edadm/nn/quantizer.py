@@ -41,9 +41,14 @@ class Quantizer(nn.Module):
         return f"bits={self.bits}, segments={self.segments}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
-        """Moves the bounds along when torch moves the buffers to another device."""
+        """Moves the bounds along when torch moves the buffers to another device; no cast changes a grid.
+
+        A scale rounded to half precision is another grid, so they all stay as they are whatever their network computes in.
+        """
+        scale, zero_point = self.scale, self.zero_point
         super()._apply(fn, recurse)
-        low, high = (fn(bound) if isinstance(bound, Tensor) else bound for bound in self._bounds)
+        self.scale, self.zero_point = _uncast(scale, self.scale), _uncast(zero_point, self.zero_point)
+        low, high = (_uncast(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds)
         self._bounds = low, high
         return self
 
@@ -80,3 +85,8 @@ class Quantizer(nn.Module):
         if not self.enabled:
             return x
         return fake_quantize(x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop)
+
+
+def _uncast(before: Tensor, after: Tensor) -> Tensor:
+    """`after` if only its place has changed, else `before` in the place of `after`."""
+    return after if after.dtype == before.dtype else before.to(after.device)
