@@ -74,7 +74,8 @@ def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, 
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or fewer) and
-    `NAME.bias`; grids as in `deploy.compact`; all other parameters under their own names.
+    `NAME.bias`; grids as in `deploy.compact`; all other parameters under their own names. The tables `weights` and `activations` of
+    the metadata are for readers in other programs; this one knows the network.
     """
     layers = quantized_layers(unet)
     tensors = compact(grids(unet), _quantizers(unet))
@@ -89,10 +90,15 @@ def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, 
         "architecture": architecture.model_dump(mode="json"),
         "bits": bits.model_dump(mode="json"),
         "provenance": dict(provenance),
+        "weights": {
+            name: [layer.weight_quantizer.bits, list(layer.weight.shape), list(layer.weight_quantizer.segments)]
+            for name, layer in layers.items()
+        },
+        "activations": {name: [q.bits, list(q.segments)] for name, q in _quantizers(unet).items() if q.rows is None},
     }
     facts["sha256"] = digest(tensors, facts)
     with writing(path) as partial:
-        save_file(tensors, partial, {"edadm": json.dumps(facts, sort_keys=True)})
+        save_file(tensors, partial, {"edadm": _compact_json(facts)})
 
 
 def _unquantized(unet: nn.Module, layers: Mapping[str, QuantizedLayer]) -> dict[str, nn.Parameter]:
@@ -102,13 +108,17 @@ def _unquantized(unet: nn.Module, layers: Mapping[str, QuantizedLayer]) -> dict[
 
 
 def digest(tensors: Mapping[str, Tensor], facts: Facts) -> str:
-    """SHA-256 of a file's meaning: its facts but `sha256` as compact sorted JSON, then each tensor's name, type, shape and bytes."""
-    sha256 = hashlib.sha256(json.dumps({k: v for k, v in facts.items() if k != "sha256"}, sort_keys=True).encode())
+    """SHA-256 of a file's meaning: its facts but `sha256` as sorted JSON, then each tensor's name, type, shape and bytes."""
+    sha256 = hashlib.sha256(_compact_json({key: value for key, value in facts.items() if key != "sha256"}).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        sha256.update(json.dumps([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]).encode())
-        sha256.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        sha256.update(_compact_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]).encode())
+        sha256.update(tensor.flatten().view(torch.uint8).numpy())
     return sha256.hexdigest()
+
+
+def _compact_json(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def _facts(path: Path) -> Facts:
