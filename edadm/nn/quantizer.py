@@ -41,14 +41,14 @@ class Quantizer(nn.Module):
         return f"bits={self.bits}, segments={self.segments}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
-        """Moves the bounds along when torch moves the buffers to another device; no cast changes a grid.
+        """Moves the bounds along when torch moves the buffers to another device; no cast to half precision reaches a grid.
 
-        A scale rounded to half precision is another grid, so they all stay as they are whatever their network computes in.
+        A scale rounded to half precision is another grid than the one that was learned.
         """
         scale, zero_point = self.scale, self.zero_point
         super()._apply(fn, recurse)
-        self.scale, self.zero_point = _uncast(scale, self.scale), _uncast(zero_point, self.zero_point)
-        low, high = (_uncast(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds)
+        self.scale, self.zero_point = _precise(scale, self.scale), _precise(zero_point, self.zero_point)
+        low, high = (_precise(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds)
         self._bounds = low, high
         return self
 
@@ -87,6 +87,6 @@ class Quantizer(nn.Module):
         return fake_quantize(x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop)
 
 
-def _uncast(before: Tensor, after: Tensor) -> Tensor:
-    """`after` if only its place has changed, else `before` in the place of `after`."""
-    return after if after.dtype == before.dtype else before.to(after.device)
+def _precise(before: Tensor, after: Tensor) -> Tensor:
+    """`after`; or, where that has been rounded to half precision, `before` in its place."""
+    return after if after.dtype.itemsize >= 4 else before.to(after.device)

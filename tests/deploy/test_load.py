@@ -108,6 +108,16 @@ def test_the_integer_backend_computes_nearly_the_same(saved: Path, calibration: 
         integer.save_pretrained(saved.parent / "folder")
 
 
+def test_no_layer_runs_while_a_network_is_built(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(module: nn.Module, *_: object) -> None:
+        raise AssertionError(f"{type(module).__name__} ran")
+
+    monkeypatch.setattr(nn.Module, "__call__", refuse)
+    unet = edadm.load(saved)
+    assert not unet.training
+    assert not any(parameter.requires_grad or parameter.is_meta for parameter in unet.parameters())
+
+
 def test_an_unknown_backend_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(EdadmError, match="there is no backend 'fp8'; known are simulated, integer"):
         edadm.load(tmp_path / "absent.safetensors", backend="fp8")
