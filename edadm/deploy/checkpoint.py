@@ -113,7 +113,7 @@ def digest(tensors: Mapping[str, Tensor], facts: Facts) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         sha256.update(_compact_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]).encode())
-        sha256.update(tensor.flatten().view(torch.uint8).numpy())
+        sha256.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
 
