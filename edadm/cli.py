@@ -136,16 +136,16 @@ def set_ranges(
     label: LabelOption = "set-ranges",
 ) -> None:
     """Search the grid of every weight and activation."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    from edadm.artifacts import writing
+    from edadm.artifacts import read_tensors, writing
     from edadm.deploy.checkpoint import grids, quantized_copy
     from edadm.models.convert import load_unet
     from edadm.reconstruction.observe import set_ranges
 
     where, widths = _device(device, threads), _preset("bits", bits, config)
     network = quantized_copy(load_unet(_preset("models", model, config).architecture, unet, where), widths)
-    chosen = load_file(calibration_set, device=str(where))
+    chosen = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
     with progress_bar(label, len(chosen["latents"]), "samples") as advance:
         set_ranges(network, chosen["latents"], chosen["timesteps"], widths, advance, chosen.get("context"))
     with writing(output) as partial:
@@ -397,6 +397,19 @@ def reference_statistics(
 
 
 @app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
+    output: Annotated[Path, typer.Option(help="the folder to write")],
+    target: Annotated[str, typer.Option("--format", help="diffusers: a folder for from_pretrained, without this package")] = "diffusers",
+    precision: Annotated[str, typer.Option(help="fp16, bf16 or fp32")] = "fp16",
+) -> None:
+    """Write a quantized checkpoint with floating-point weights, for other programs; activations are not quantized there."""
+    from edadm.deploy.export import export
+
+    export(weights, output, target, precision)
+
+
+@app.command()
 def download(
     name: Annotated[str | None, typer.Argument(help="which file; without it, all are listed")] = None,
     output: Annotated[Path | None, typer.Option(help="where to put it; else where presets look for it")] = None,
@@ -462,8 +475,8 @@ def _device(name: str, threads: int) -> Any:
 def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: Path, ranges: Path, where: Any, shelf: Any) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
     import torch
-    from safetensors.torch import load_file
 
+    from edadm.artifacts import read_tensors
     from edadm.deploy.checkpoint import quantized_copy, set_grids
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import network_inputs
@@ -473,9 +486,9 @@ def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: P
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
-    set_grids(quantized, load_file(ranges, device=str(where)))
+    set_grids(quantized, read_tensors(ranges, "set-ranges", device=where))
     units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
-    rows = load_file(calibration_set, device=str(where))
+    rows = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
     names = [name for name in ("latents", "timesteps", "context") if name in rows]
     held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
     inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})

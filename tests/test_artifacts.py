@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from edadm.artifacts import BusyError, finished, holding, same_work, writing, writing_json
+from edadm.artifacts import BusyError, DamagedError, finished, holding, read_tensors, same_work, writing, writing_json
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
@@ -36,6 +38,26 @@ def test_a_failed_block_leaves_the_old_file_and_no_pieces(tmp_path: Path) -> Non
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_may_read_what_safetensors_wrote(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with writing(tmp_path / "a.safetensors") as partial:
+        save_file({"a": torch.zeros(1)}, partial)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_tensors_are_read_or_it_is_said_how_to_make_them_again(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.safetensors"
+    with pytest.raises(DamagedError, match=r"ranges\.safetensors cannot be read .*; remove it, and make it again with `edadm set-ranges`"):
+        read_tensors(path, "set-ranges")
+    save_file({"a": torch.ones(3)}, path)
+    assert read_tensors(path, "set-ranges", ("a",))["a"].tolist() == [1, 1, 1]
+    with pytest.raises(DamagedError, match=r"has no tensor 'latents', so it is not from `edadm select-calibration`; name the file that is"):
+        read_tensors(path, "select-calibration", ("a", "latents"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedError, match=r"ranges\.safetensors cannot be read .*`edadm set-ranges`"):
+        read_tensors(path, "set-ranges")
 
 
 def test_json_keeps_its_order_and_ends_with_a_newline(tmp_path: Path) -> None:

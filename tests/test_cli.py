@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -197,6 +198,29 @@ def test_the_network_is_compiled_for_generation_only_if_the_preset_says_so(
     assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
     assert told == (["UNet2DModel"] if compiled else [])
     assert np.load(tmp_path / "images.npy").shape == (1, 3, 8, 8)
+
+
+def test_a_quantized_checkpoint_is_exported_for_plain_diffusers(stages: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert edadm("export", stages / "quantized.safetensors", "--output", tmp_path / "plain") == 0
+    unet = UNet2DModel.from_pretrained(tmp_path / "plain", torch_dtype=torch.float16)
+    assert unet.config.block_out_channels == [8, 16]
+    assert unet.dtype == torch.float16
+    assert edadm("export", stages / "unet.safetensors", "--output", tmp_path / "other") == 2
+    assert "unet.safetensors is no quantized checkpoint of edadm" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["ranges", "calibration"])
+def test_damaged_artifacts_are_named_with_the_stage_that_makes_them(
+    damaged: str, stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("unet", "ranges", "calibration"):
+        content = (stages / f"{name}.safetensors").read_bytes()
+        (tmp_path / f"{name}.safetensors").write_bytes(content[: len(content) // 2] if name == damaged else content)
+    options = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress")
+    assert edadm("reconstruct", *quantizing(tmp_path, preset, FBR, tmp_path / "quantized.safetensors", *options)) == 2
+    said, stage = capfd.readouterr().err, {"ranges": "set-ranges", "calibration": "select-calibration"}[damaged]
+    assert f"{damaged}.safetensors cannot be read" in said
+    assert f"remove it, and make it again with `edadm {stage}`" in said
 
 
 def test_scores_are_written_with_their_conditions(tmp_path: Path) -> None:

@@ -1,28 +1,37 @@
-"""The quantized checkpoint: one safetensors file with integer codes, grids and everything needed to rebuild the U-Net."""
+"""The quantized checkpoint: one safetensors file with integer codes, grids and everything needed to rebuild the U-Net.
+
+`docs/checkpoint_format.md` describes it for readers in other programs.
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edadm.artifacts import writing
 from edadm.config.schema import Bits, UNetArchitecture
+from edadm.deploy.compact import compact, expand
+from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4, unpack4
 from edadm.models.skips import shortcut_splits
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError
+from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantize_unet, quantized_layers
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had a scale and a zero point under each quantizer's name, and no digest; it is still read
+Facts = dict[str, Any]
 
 
 def quantized_copy(unet: nn.Module, bits: Bits) -> nn.Module:
@@ -65,47 +74,77 @@ def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, 
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or fewer) and
-    `NAME.bias`; grids as in `grids`; all other parameters under their own names.
+    `NAME.bias`; grids as in `deploy.compact`; all other parameters under their own names. The tables `weights` and `activations` of
+    the metadata are for readers in other programs; this one knows the network.
     """
-    tensors = grids(unet)
     layers = quantized_layers(unet)
+    tensors = compact(grids(unet), _quantizers(unet))
     for name, layer in layers.items():
         assert layer.codes is not None, f"{name} has no codes"
         codes = layer.codes.contiguous()
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes
-    quantized_weights = {f"{name}.weight" for name in layers}
-    tensors |= {name: p.detach().contiguous() for name, p in unet.named_parameters() if name not in quantized_weights}
-    metadata = {
+    tensors |= {name: parameter.detach().float().contiguous() for name, parameter in _unquantized(unet, layers).items()}
+    tensors = {name: tensors[name].cpu() for name in sorted(tensors)}
+    facts = {
         "format_version": FORMAT_VERSION,
         "architecture": architecture.model_dump(mode="json"),
         "bits": bits.model_dump(mode="json"),
         "provenance": dict(provenance),
+        "weights": {
+            name: [layer.weight_quantizer.bits, list(layer.weight.shape), list(layer.weight_quantizer.segments)]
+            for name, layer in layers.items()
+        },
+        "activations": {name: [q.bits, list(q.segments)] for name, q in _quantizers(unet).items() if q.rows is None},
     }
+    facts["sha256"] = digest(tensors, facts)
     with writing(path) as partial:
-        save_file({name: tensors[name].cpu() for name in sorted(tensors)}, partial, {"edadm": json.dumps(metadata, sort_keys=True)})
+        save_file(tensors, partial, {"edadm": _compact_json(facts)})
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _unquantized(unet: nn.Module, layers: Mapping[str, QuantizedLayer]) -> dict[str, nn.Parameter]:
+    """The parameters that a file holds as they are: biases, norms, layers left in floating point."""
+    quantized = {f"{name}.weight" for name in layers}
+    return {name: parameter for name, parameter in unet.named_parameters() if name not in quantized}
+
+
+def digest(tensors: Mapping[str, Tensor], facts: Facts) -> str:
+    """SHA-256 of a file's meaning: its facts but `sha256` as sorted JSON, then each tensor's name, type, shape and bytes."""
+    sha256 = hashlib.sha256(_compact_json({key: value for key, value in facts.items() if key != "sha256"}).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha256.update(_compact_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]).encode())
+        sha256.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
+def _compact_json(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _facts(path: Path) -> Facts:
     """What this package wrote into a file's metadata; files with float weights have facts, too, but no `format_version`."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; name a quantized checkpoint, as `edadm reconstruct` makes it")
     try:
         with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("edadm", "{}"))
-    except (SafetensorError, OSError) as error:
+            facts = json.loads((file.metadata() or {}).get("edadm", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
-    return facts
+    return facts if isinstance(facts, dict) else {}
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> Facts:
     """The description inside a quantized checkpoint.
 
     Raises:
         CheckpointError: damaged, of another program, or of a newer format.
     """
     facts = _facts(path)
-    if "format_version" not in facts:
+    version = facts.get("format_version")
+    if not isinstance(version, int):
         raise CheckpointError(f"{path} is no quantized checkpoint of edadm; make one with `edadm reconstruct`")
-    if facts["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format {facts['format_version']}, this edadm reads up to {FORMAT_VERSION}; upgrade edadm")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format {version}, this edadm reads up to {FORMAT_VERSION}; upgrade edadm")
     return facts
 
 
@@ -116,25 +155,59 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
         CheckpointError: damaged, foreign or newer file, or missing tensors.
     """
     facts = read_metadata(path)
-    bits = Bits.model_validate(facts["bits"])
-    with torch.device("meta"):
-        unet = build_unet(UNetArchitecture.model_validate(facts["architecture"]))
-        quantize_unet(unet, bits, shortcut_splits(unet))
-    unet.to_empty(device="cpu")
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
-    set_grids(unet, tensors)
-    layers = quantized_layers(unet)
+    unet = _skeleton(facts, path)
     try:
-        for name, layer in layers.items():
-            codes = tensors[f"{name}.codes"]
-            layer.set_codes(unpack4(codes, tuple(layer.weight.shape)) if layer.weight_quantizer.bits <= 4 else codes)
-        for name, parameter in unet.named_parameters():
-            if name.rpartition(".")[0] not in layers or name.endswith(".bias"):
-                parameter.data = tensors[name]
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+    try:
+        set_grids(unet, expand(tensors, _quantizers(unet)) if facts["format_version"] > 1 else tensors)
+        _fill(unet, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the tensor {error}; copy it again or make it again") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit the network it describes: {error}; copy it again or make it again") from None
+    if facts["format_version"] > 1 and digest(tensors, facts) != facts.get("sha256"):
+        raise CheckpointError(f"{path} is damaged (its content has another digest than it says); copy it again or make it again")
     return unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+
+def _skeleton(facts: Facts, path: Path) -> UNet:
+    """The network that the facts describe, with memory but without values."""
+    try:
+        with torch.device("meta"):
+            unet = build_unet(UNetArchitecture.model_validate(facts["architecture"]))
+            quantize_unet(unet, Bits.model_validate(facts["bits"]), shortcut_splits(unet))
+    except (ValidationError, EdadmError, KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} describes no network that can be built ({reason}); copy it again or make it again") from None
+    return unet.to_empty(device="cpu")
+
+
+def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:
+    """Puts codes, and what is not quantized, into a network whose grids are set.
+
+    Raises:
+        KeyError: a tensor is missing; its name is the argument.
+        ValueError: a tensor has another shape or type than the network's.
+    """
+    layers = quantized_layers(unet)
+    for name, layer in layers.items():
+        shape, packed = layer.weight.shape, layer.weight_quantizer.bits <= 4
+        codes = _fitting(tensors, f"{name}.codes", (-(-shape.numel() // 2),) if packed else shape, torch.uint8)
+        layer.set_codes(unpack4(codes, tuple(shape)) if packed else codes)
+    for name, parameter in _unquantized(unet, layers).items():
+        parameter.data = _fitting(tensors, name, parameter.shape, torch.float32)
+
+
+def _fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    tensor = tensors[name]
+    if tensor.shape != shape or tensor.dtype != dtype:
+        raise ValueError(f"'{name}' is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(shape)} {dtype}")
+    return tensor
 
 
 def is_quantized(path: Path) -> bool:

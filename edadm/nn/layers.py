@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -81,6 +83,14 @@ class QuantizedLayer(nn.Module):
         """
         self.codes = torch.empty_like(self.weight, dtype=torch.uint8).copy_(codes)
         self.weight.data = self.weight_quantizer.values(self.codes)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLayer:
+        """A cast rounds the values of codes afresh, so that one to half precision and back loses nothing."""
+        before = self.weight.dtype
+        super()._apply(fn, recurse)
+        if self.codes is not None and self.weight.dtype != before:
+            self.weight.data = self.weight_quantizer.values(self.codes).to(self.weight.dtype)
+        return self
 
 
 class QuantizedConv2d(QuantizedLayer):

@@ -41,9 +41,14 @@ class Quantizer(nn.Module):
         return f"bits={self.bits}, segments={self.segments}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
-        """Moves the bounds along when torch moves the buffers to another device."""
+        """Moves the bounds along when torch moves the buffers to another device; no cast to half precision reaches a grid.
+
+        A scale rounded to half precision is another grid than the one that was learned.
+        """
+        scale, zero_point = self.scale, self.zero_point
         super()._apply(fn, recurse)
-        low, high = (fn(bound) if isinstance(bound, Tensor) else bound for bound in self._bounds)
+        self.scale, self.zero_point = _precise(scale, self.scale), _precise(zero_point, self.zero_point)
+        low, high = (_precise(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds)
         self._bounds = low, high
         return self
 
@@ -80,3 +85,8 @@ class Quantizer(nn.Module):
         if not self.enabled:
             return x
         return fake_quantize(x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop)
+
+
+def _precise(before: Tensor, after: Tensor) -> Tensor:
+    """`after`; or, where that has been rounded to half precision, `before` in its place."""
+    return after if after.dtype.itemsize >= 4 else before.to(after.device)

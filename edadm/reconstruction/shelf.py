@@ -6,9 +6,10 @@ import csv
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from edadm.artifacts import writing
@@ -35,16 +36,11 @@ class FolderShelf:
         return f"{index:03d}_{unit.name}.safetensors"
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """A unit that was finished before, if it was."""
-        candidates = [folder / self._name(index, unit) for folder in (self.folder, *self.others)]
-        path = next((candidate for candidate in candidates if candidate.exists()), None)
-        if path is None:
-            return None
-        with safe_open(path, "pt") as file:
-            report = UnitReport(**json.loads(file.metadata()["report"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
-        codes, scales, biases = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS)
-        return FinishedUnit(codes, scales, biases, report)
+        """A unit that was finished before, if it was; a torn file (a full disk, a lost machine) counts as none, and is written anew."""
+        for folder in (self.folder, *self.others):
+            with suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
+                return _read(folder / self._name(index, unit))
+        return None
 
     def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
         """Keeps a finished unit."""
@@ -53,6 +49,15 @@ class FolderShelf:
         with writing(self.folder / self._name(index, unit)) as partial:
             report = json.dumps(dataclasses.asdict(finished.report))
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, {"report": report})
+
+
+def _read(path: Path) -> FinishedUnit:
+    """The unit in a file; raises whatever reading and parsing raise."""
+    with safe_open(path, "pt") as file:
+        report = UnitReport(**json.loads(file.metadata()["report"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
+    codes, scales, biases = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS)
+    return FinishedUnit(codes, scales, biases, report)
 
 
 def write_losses(path: Path, reports: Sequence[tuple[Unit, UnitReport]]) -> None:

@@ -13,31 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
-from edadm.deploy.checkpoint import is_quantized, load_quantized, quantized_copy, read_metadata, save_quantized, set_grids
+from edadm.deploy.checkpoint import grids, is_quantized, load_quantized, quantized_copy, read_metadata, save_quantized, set_grids
 from edadm.models.denoiser import Denoiser
 from edadm.models.weights import CheckpointError
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.sampling.generate import generate_images
 
+from .conftest import PROVENANCE
+
 Calibration = tuple[Tensor, Tensor]
-PROVENANCE = {"reconstruction": {"method": "none"}}
-
-
-@pytest.fixture
-def folded(gridded: Callable[[], nn.Module]) -> nn.Module:
-    """The tiny U-Net, rounded to nearest, with one code off so that it is nobody's default."""
-    unet = gridded()
-    for layer in quantized_layers(unet).values():
-        codes = layer.nearest_codes()
-        codes.flatten()[0] = 15 - codes.flatten()[0] if layer.weight_quantizer.bits == 4 else 3
-        layer.set_codes(codes)
-    return unet
-
-
-@pytest.fixture
-def saved(folded: nn.Module, model: Model, bits: Bits, tmp_path: Path) -> Path:
-    save_quantized(folded, tmp_path / "quantized.safetensors", model.architecture, bits, PROVENANCE)
-    return tmp_path / "quantized.safetensors"
 
 
 @torch.no_grad()
@@ -69,7 +53,8 @@ def test_the_file_has_the_size_that_its_codes_imply(folded: nn.Module, saved: Pa
     for layer in layers.values():
         count = layer.weight.numel()
         bytes_expected += -(-count // 2) if layer.weight_quantizer.bits == 4 else count
-        bytes_expected += 5 * layer.weight_quantizer.scale.numel()  # fp32 scales, one byte per zero point
+    count = sum(layer.weight_quantizer.scale.numel() for layer in layers.values())
+    bytes_expected += 4 * count + -(-count // 8)  # fp32 scales, a bit per zero point
     bytes_expected += sum(5 * quantizer.scale.numel() for quantizer in activation_quantizers(folded).values())
     bytes_expected += sum(4 * parameter.numel() for name, parameter in folded.named_parameters() if name not in weights)
     content = saved.read_bytes()
@@ -100,13 +85,60 @@ def test_a_loaded_network_is_frozen_and_in_inference_mode(saved: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-@pytest.mark.parametrize("missing", ["conv_in.codes", "conv_in.bias", "conv_in.input_quantizer.scale", "conv_norm_out.weight"])
+@pytest.mark.parametrize("missing", ["conv_in.codes", "conv_in.bias", "grids.activation_scales", "conv_norm_out.weight"])
 def test_a_file_without_one_of_its_tensors_is_refused_by_its_name(missing: str, saved: Path, tmp_path: Path) -> None:
     tensors = load_file(saved)
     del tensors[missing]
     save_file(tensors, tmp_path / "less.safetensors", {"edadm": json.dumps(read_metadata(saved))})
-    with pytest.raises(CheckpointError, match=f"lacks the (tensor|grid) '{missing}'"):
+    with pytest.raises(CheckpointError, match=rf"less\.safetensors lacks the tensor '{missing}'; copy it again"):
         load_quantized(tmp_path / "less.safetensors")
+
+
+@pytest.mark.parametrize("name", ["conv_in.codes", "conv_in.bias", "grids.weight_scales", "grids.activation_zero_points"])
+@pytest.mark.parametrize("change", [lambda tensor: tensor[1:], lambda tensor: tensor.to(torch.float16)])
+def test_a_tensor_of_another_shape_or_type_is_refused(name: str, change: Callable[[Tensor], Tensor], saved: Path, tmp_path: Path) -> None:
+    tensors = load_file(saved)
+    tensors[name] = change(tensors[name])
+    save_file(tensors, tmp_path / "other.safetensors", {"edadm": json.dumps(read_metadata(saved))})
+    with pytest.raises(CheckpointError, match=rf"other\.safetensors does not fit the network it describes: '{name}' "):
+        load_quantized(tmp_path / "other.safetensors")
+
+
+def test_no_changed_byte_goes_unnoticed(saved: Path, tmp_path: Path) -> None:
+    content, path = saved.read_bytes(), tmp_path / "changed.safetensors"
+    (header,) = struct.unpack("<Q", content[:8])
+    positions = [*range(0, 8 + header, 997), *range(content.index(b"architecture"), content.index(b"sha256"), 61), len(content) - 1]
+    for position in positions:
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"changed\.safetensors"):
+            load_quantized(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.999])
+def test_a_truncated_file_is_refused(share: float, saved: Path, tmp_path: Path) -> None:
+    content = saved.read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=r"short\.safetensors cannot be read .*; copy it again or make it again"):
+        load_quantized(tmp_path / "short.safetensors")
+
+
+@torch.no_grad()
+def test_a_file_of_the_first_format_is_still_read(folded: nn.Module, saved: Path, calibration: Calibration, tmp_path: Path) -> None:
+    first = _of_the_first_format(folded, saved)
+    save_file(first, tmp_path / "first.safetensors", {"edadm": json.dumps(read_metadata(saved) | {"format_version": 1})})
+    loaded = load_quantized(tmp_path / "first.safetensors")
+    assert torch.equal(loaded(*calibration).sample, folded(*calibration).sample)
+    del first["conv_in.input_quantizer.scale"]
+    save_file(first, tmp_path / "less.safetensors", {"edadm": json.dumps(read_metadata(saved) | {"format_version": 1})})
+    with pytest.raises(CheckpointError, match=r"less\.safetensors: the file lacks the grid 'conv_in\.input_quantizer\.scale'"):
+        load_quantized(tmp_path / "less.safetensors")
+
+
+def _of_the_first_format(unet: nn.Module, saved: Path) -> dict[str, Tensor]:
+    """Grids under the names of their quantizers."""
+    return {name: tensor for name, tensor in load_file(saved).items() if not name.startswith("grids.")} | grids(unet)
 
 
 def test_float_weights_are_no_quantized_checkpoint(tmp_path: Path) -> None:
@@ -120,16 +152,17 @@ def test_float_weights_are_no_quantized_checkpoint(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(saved: Path, tmp_path: Path) -> None:
     facts = read_metadata(saved) | {"format_version": 99}
     save_file(load_file(saved), tmp_path / "newer.safetensors", {"edadm": json.dumps(facts)})
-    with pytest.raises(CheckpointError, match="has format 99, this edadm reads up to 1; upgrade edadm"):
+    with pytest.raises(CheckpointError, match="has format 99, this edadm reads up to 2; upgrade edadm"):
         load_quantized(tmp_path / "newer.safetensors")
 
 
 @pytest.mark.parametrize("reader", [is_quantized, read_metadata, load_quantized])
-@pytest.mark.parametrize("content", [b"", b"damaged", None])
-def test_a_damaged_or_absent_file_is_refused(reader: Callable[[Path], object], content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_or_absent_file_is_refused(reader: Callable[[Path], object], content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "damaged.safetensors"
-    if content is not None:
-        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"there is no file .*damaged\.safetensors; name a quantized checkpoint"):
+        reader(path)
+    path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged\.safetensors cannot be read"):
         reader(path)
 

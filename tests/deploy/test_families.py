@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,28 +10,22 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
+from edadm.deploy.checkpoint import load_quantized, quantized_copy
 from edadm.models.denoiser import network_call
 from edadm.models.unet import build_unet
 from edadm.nn.surgery import activation_quantizers
-from edadm.quant import ranges
-from edadm.reconstruction.observe import set_ranges
 
 from ..models.families import FAMILIES, random_network, tiny
+from .conftest import Family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_loaded_network_predicts_what_the_saved_one_does(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "THRESHOLDS", 10)
-    architecture, bits = tiny(family).architecture, Bits(weights=4, activations=8, range_bins=64, range_batch_size=4)
-    unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
-    quantized, generator = quantized_copy(unet, bits), torch.Generator().manual_seed(2)
-    rows = {"latents": torch.randn(4, architecture.in_channels, 8, 8, generator=generator), "timesteps": torch.tensor([9, 400, 700, 990])}
-    if architecture.context_channels:
-        rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
-    set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
-    save_quantized(quantized, tmp_path / "quantized.safetensors", architecture, bits, {})
+def test_a_loaded_network_predicts_what_the_saved_one_does(
+    family: str, quantized_family: Callable[[str, Path], Family], tmp_path: Path
+) -> None:
+    unet, quantized, rows = quantized_family(family, tmp_path / "quantized.safetensors")
+    architecture = tiny(family).architecture
     loaded = load_quantized(tmp_path / "quantized.safetensors")
     assert torch.equal(network_call(loaded, rows), network_call(quantized, rows))
     assert not torch.equal(network_call(loaded, rows), network_call(unet, rows))
@@ -41,7 +36,7 @@ def test_a_loaded_network_predicts_what_the_saved_one_does(family: str, tmp_path
 
 
 @torch.no_grad()
-def test_unconditional_attention_scales_query_and_key_before_they_are_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unconditional_attention_scales_query_and_key_before_they_are_quantized() -> None:
     unet = random_network(build_unet(tiny("ldm8_church").architecture), 1)
     quantized = quantized_copy(unet, Bits(layers={}))
     seen: dict[str, torch.Tensor] = {}

@@ -101,3 +101,13 @@ def test_a_quantizer_moves_to_another_device_as_a_whole(zero_points: list[float]
     quantizer = Quantizer(4, (2, 3))
     quantizer.set_grid(torch.tensor([0.1, 0.2]), torch.tensor(zero_points))
     assert quantizer.to("meta")(torch.empty(2, 5, device="meta")).is_meta
+
+
+def test_no_cast_to_half_precision_reaches_a_grid() -> None:
+    quantizer = Quantizer(8, (2, 3))
+    quantizer.set_grid(torch.tensor([1 / 3, 1 / 7]), torch.tensor([128.0, 127.0]))
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    expected = quantizer(x.bfloat16().float()).bfloat16()
+    assert torch.equal(quantizer.to(torch.bfloat16)(x.bfloat16()), expected)
+    assert quantizer.scale.tolist() == torch.tensor([1 / 3, 1 / 7]).tolist()
+    assert quantizer.double().scale.dtype == torch.float64

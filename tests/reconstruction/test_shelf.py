@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import save_file
 
 from edadm.models.units import Unit
 from edadm.reconstruction.chain import FinishedUnit
@@ -46,6 +48,25 @@ def test_units_of_other_jobs_are_found_too(tmp_path: Path) -> None:
     assert found is not None
     assert found.report == REPORT
     assert shelf.get(4, UNIT) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", None])
+def test_a_torn_unit_counts_as_none_and_is_written_anew(content: bytes | None, tmp_path: Path) -> None:
+    finished = FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT)
+    shelf = FolderShelf(tmp_path / "own", tmp_path / "part")
+    shelf.put(3, UNIT, finished)
+    (path,) = (tmp_path / "own").iterdir()
+    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    assert shelf.get(3, UNIT) is None
+    FolderShelf(tmp_path / "part").put(3, UNIT, finished)
+    assert shelf.get(3, UNIT) is not None  # another job's is whole
+    shelf.put(3, UNIT, finished)
+    assert FolderShelf(tmp_path / "own").get(3, UNIT) is not None
+
+
+def test_a_unit_whose_report_is_of_another_version_counts_as_none(tmp_path: Path) -> None:
+    save_file({"codes:a": torch.zeros(1)}, tmp_path / "003_up_blocks.0.resnets.1.safetensors", {"report": '{"loss": 1}'})
+    assert FolderShelf(tmp_path).get(3, UNIT) is None
 
 
 def test_a_half_written_unit_does_not_count(tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Quantized U-Nets as diffusers models that know how they are saved, alone or inside a pipeline.
+
+diffusers writes the module and class of each part of a pipeline into its `model_index.json`, and loads it from there: so a
+saved pipeline with such a U-Net is loaded by `from_pretrained` wherever this package is installed. It finds `ModelMixin` by
+that name in this module, too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
+
+from edadm.config.schema import Bits, UNetArchitecture
+from edadm.deploy.checkpoint import Facts, save_quantized
+from edadm.errors import EdadmError
+from edadm.models.unet import UNet
+from edadm.models.weights import CheckpointError
+
+__all__ = ["ModelMixin", "QuantizedUNet", "QuantizedUNet2DConditionModel", "QuantizedUNet2DModel", "as_diffusers_model"]
+
+METHOD = "edadm"
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives the weights of every model
+
+
+class _Packed:
+    """Saves integer codes, and loads them from there, in place of diffusers' ways with floating-point weights.
+
+    Attributes:
+        facts: what the checkpoint said of itself.
+        backend: that it was loaded with.
+    """
+
+    facts: Facts
+    backend: str
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Writes `config.json` and the packed checkpoint into a folder; the same bytes as the file the network came from.
+
+        Raises:
+            EdadmError: the network no longer holds all that a checkpoint does.
+        """
+        if self.backend != "simulated":
+            raise EdadmError(f"a network with backend '{self.backend}' cannot be saved; load it with backend='simulated' for that")
+        if any(parameter.dtype != torch.float32 for parameter in self.parameters()):  # type: ignore[attr-defined]
+            raise EdadmError("a network cast to half precision has lost bits of its biases; load it with dtype=torch.float32 to save it")
+        folder = Path(save_directory)
+        self.save_config(folder)  # type: ignore[attr-defined]
+        architecture, bits = UNetArchitecture.model_validate(self.facts["architecture"]), Bits.model_validate(self.facts["bits"])
+        save_quantized(self, folder / WEIGHTS, architecture, bits, self.facts["provenance"])  # type: ignore[arg-type]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        subfolder: str = "",
+        backend: str = "simulated",
+        torch_dtype: torch.dtype | None = None,
+        device_map: object = None,
+        **loading: Any,
+    ) -> QuantizedUNet:
+        """Loads such a folder on this machine; see `edadm.load`.
+
+        Args:
+            pretrained_model_name_or_path: the folder.
+            subfolder: of it, where the network lies.
+            backend: `simulated` or `integer`.
+            torch_dtype: of what is not quantized; fp32 if None.
+            device_map: not supported; the network fits one device.
+            loading: how floating-point weights would be read, as diffusers' pipelines say to each of their parts; without effect.
+
+        Raises:
+            EdadmError: as `edadm.load`; a device map.
+        """
+        from edadm.deploy.load import load  # which needs these classes
+
+        folder = Path(pretrained_model_name_or_path) / subfolder
+        if not folder.is_dir():
+            raise CheckpointError(f"there is no folder {folder} on this machine; download it first")
+        if device_map is not None:
+            raise EdadmError("a quantized U-Net cannot be spread over devices; leave out device_map, and call .to(device)")
+        return load(folder, backend=backend, dtype=torch_dtype or torch.float32)
+
+
+class QuantizedUNet2DModel(_Packed, UNet2DModel):
+    """A quantized U-Net without condition, or with none but the timestep."""
+
+
+class QuantizedUNet2DConditionModel(_Packed, UNet2DConditionModel):
+    """A quantized U-Net with a context."""
+
+
+QuantizedUNet: TypeAlias = QuantizedUNet2DModel | QuantizedUNet2DConditionModel
+
+
+def as_diffusers_model(unet: UNet, facts: Facts, backend: str) -> QuantizedUNet:
+    """The same network, whose class now saves and loads packed codes.
+
+    Its `config` says `quantization_config: {quant_method: edadm}`, upon which diffusers without this package refuses the folder
+    instead of filling a network with whatever names it knows.
+    """
+    conditional = isinstance(unet, UNet2DConditionModel)
+    unet.__class__ = QuantizedUNet2DConditionModel if conditional else QuantizedUNet2DModel
+    unet.facts, unet.backend = facts, backend
+    unet.register_to_config(quantization_config={"quant_method": METHOD, "bits": facts["bits"]})
+    return unet

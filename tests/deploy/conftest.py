@@ -1,0 +1,62 @@
+"""The tiny U-Net of each family, quantized, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edadm.config.schema import Bits, Model
+from edadm.deploy.checkpoint import quantized_copy, save_quantized
+from edadm.models.unet import UNet, build_unet
+from edadm.nn.surgery import quantized_layers
+from edadm.quant import ranges
+from edadm.reconstruction.observe import set_ranges
+
+from ..models.families import random_network, tiny
+
+PROVENANCE = {"reconstruction": {"method": "none"}}
+
+
+@pytest.fixture
+def folded(gridded: Callable[[], nn.Module]) -> nn.Module:
+    """The tiny U-Net, rounded to nearest, with one code off so that it is nobody's default."""
+    unet = gridded()
+    for layer in quantized_layers(unet).values():
+        codes = layer.nearest_codes()
+        codes.flatten()[0] = 15 - codes.flatten()[0] if layer.weight_quantizer.bits == 4 else 3
+        layer.set_codes(codes)
+    return unet
+
+
+@pytest.fixture
+def saved(folded: nn.Module, model: Model, bits: Bits, tmp_path: Path) -> Path:
+    save_quantized(folded, tmp_path / "quantized.safetensors", model.architecture, bits, PROVENANCE)
+    return tmp_path / "quantized.safetensors"
+
+
+Family = tuple[UNet, UNet, dict[str, Tensor]]
+
+
+@pytest.fixture
+def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], Family]:
+    """Makes the float and the quantized network of a family, and rows for them; writes the checkpoint."""
+
+    @torch.no_grad()
+    def make(family: str, path: Path) -> Family:
+        monkeypatch.setattr(ranges, "THRESHOLDS", 10)
+        architecture, bits = tiny(family).architecture, Bits(weights=4, activations=8, range_bins=64, range_batch_size=4)
+        unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
+        quantized, generator = quantized_copy(unet, bits), torch.Generator().manual_seed(2)
+        latents = torch.randn(4, architecture.in_channels, 8, 8, generator=generator)
+        rows = {"latents": latents, "timesteps": torch.tensor([9, 400, 700, 990])}
+        if architecture.context_channels:
+            rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
+        set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+        save_quantized(quantized, path, architecture, bits, {})
+        return unet, quantized, rows
+
+    return make
