@@ -1,0 +1,134 @@
+"""Integer convolutions beside cuDNN's and cuBLAS's bf16, on the problems that a network poses; and the search for their tiles."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edadm.kernels.int8_convolution import triton_convolution
+from edadm.kernels.tiles import Problem, Tiles, candidates, tiles
+from edadm.nn.integer import IntegerConv2d
+
+
+@contextmanager
+def _recorded(network: nn.Module) -> Any:
+    """The problems that the integer layers of a network solve inside the context, with the shape of each one's input."""
+    found: dict[Problem, tuple[int, ...]] = {}
+    handles = []
+
+    def record(module: IntegerConv2d, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        x = arguments[0]
+        shape = tuple(x.permute(0, 2, 3, 1).shape) if x.dim() == 4 else (1, 1, x.numel() // x.shape[-1], x.shape[-1])
+        rows = output.numel() // module.segments[0].shape[0]
+        for segment in module.segments:
+            columns, side, _, channels = segment.shape
+            found[Problem(rows, columns, channels, side, module.stride)] = (*shape[:3], channels)
+
+    for layer in (module for module in network.modules() if isinstance(module, IntegerConv2d)):
+        handles.append(layer.register_forward_hook(record))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def problems_of(network: nn.Module, *inputs: Tensor) -> dict[Problem, tuple[int, ...]]:
+    """What the integer layers of a network solve in one evaluation: problems, and the NHWC shape of an input of each."""
+    with _recorded(network) as found:
+        network(*inputs, return_dict=False)
+    return found
+
+
+def _operands(problem: Problem, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randint(-128, 128, size, dtype=torch.int8, device="cuda", generator=generator)
+
+    ones = torch.ones(problem.columns, device="cuda")
+    return draw(*shape), draw(problem.columns, problem.side, problem.side, problem.channels), ones, ones
+
+
+def _call(problem: Problem, operands: tuple[Tensor, ...], chosen: Tiles) -> Tensor:
+    return triton_convolution(*operands, None, problem.stride, _padding(problem, operands[0]), 0, torch.bfloat16, chosen)
+
+
+def _padding(problem: Problem, x: Tensor) -> int:
+    """Of diffusers' convolutions: the same size with stride 1, padded before with stride 2."""
+    full = x.shape[0] * (x.shape[1] // problem.stride) * (x.shape[2] // problem.stride)
+    return problem.side // 2 if problem.stride == 1 or problem.rows == full and x.shape[1] % 2 == 0 else 0
+
+
+def _compile(work: tuple[Problem, tuple[int, ...], Tiles]) -> None:
+    """Leaves a kernel in the compiler's cache on disk."""
+    problem, shape, chosen = work
+    try:
+        _call(problem, _operands(problem, shape), chosen)
+    except Exception:  # noqa: BLE001 - a tile that does not fit the GPU; measuring it finds out, too
+        return
+
+
+def compile_ahead(work: Sequence[tuple[Problem, tuple[int, ...], Tiles]], processes: int) -> None:
+    """Compiles kernels in parallel, one Python process per share of them."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_compile, work, chunksize=max(1, len(work) // (4 * processes))))
+
+
+def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:
+    """Median time of a call on the GPU, its input not in the cache."""
+    flush = torch.empty(2**26, dtype=torch.int32, device="cuda")
+    times = []
+    for _ in range(repeats + 3):
+        flush.zero_()
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        function()
+        end.record()
+        times.append((begin, end))
+    torch.cuda.synchronize()
+    return float(torch.tensor([begin.elapsed_time(end) for begin, end in times[3:]]).median())
+
+
+def _bf16(problem: Problem, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
+    bias = torch.zeros(problem.columns, device="cuda", dtype=torch.bfloat16)
+    if problem.side == 1 and problem.stride == 1:
+        rows, matrix = x.reshape(-1, problem.channels).bfloat16(), weight.reshape(problem.columns, -1).bfloat16()
+        return lambda: F.linear(rows, matrix, bias)
+    image, window = x.bfloat16().permute(0, 3, 1, 2), weight.bfloat16().permute(0, 3, 1, 2)
+    return lambda: F.conv2d(image, window, bias, problem.stride, _padding(problem, x))
+
+
+def measure(shapes: dict[Problem, tuple[int, ...]], search: bool, processes: int = 12) -> list[dict[str, Any]]:
+    """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio.
+
+    Args:
+        shapes: from `problems_of`.
+        search: times all candidates of `edadm.kernels.tiles` and takes the fastest.
+        processes: that compile.
+    """
+    tried = {problem: candidates(problem) if search else [tiles(problem)] for problem in shapes}
+    compile_ahead([(problem, shapes[problem], one) for problem in shapes for one in tried[problem]], processes)
+    return [_measured(problem, shapes[problem], tried[problem]) for problem in shapes]
+
+
+def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) -> dict[str, Any]:
+    operands = _operands(problem, shape)
+    times: dict[Tiles, float] = {}
+    for chosen in tried:
+        try:
+            times[chosen] = milliseconds(lambda chosen=chosen: _call(problem, operands, chosen))  # type: ignore[misc]
+        except Exception:  # noqa: BLE001 - Triton has no common error for tiles that do not fit
+            continue
+    best = min(times, key=times.__getitem__)
+    bf16 = milliseconds(_bf16(problem, *operands[:2]))
+    row = {"key": problem.key, **problem._asdict(), "bf16_ms": bf16, "int8_ms": times[best], "ratio": bf16 / times[best]}
+    return row | {"tiles": list(best), "tried": {"x".join(map(str, one)): ms for one, ms in times.items()}}
