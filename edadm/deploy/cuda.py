@@ -1,0 +1,91 @@
+"""Integer inference on a GPU: a quantized U-Net whose layers are `edadm.nn.integer`'s."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import nn
+
+from edadm.deploy.integers import channel_sizes, signed_weight
+from edadm.models.unet import UNet
+from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerLinear, IntegerSegment
+from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from edadm.nn.surgery import quantized_layers
+
+
+def computes_with_integers(layer: QuantizedLayer) -> bool:
+    """Whether a layer has an input on a grid and a window that the kernel knows; others stay in floating point."""
+    if layer.input_quantizer is None or layer.input_quantizer.bits > 8:
+        return False
+    if not isinstance(layer, QuantizedConv2d):
+        return True
+    square = layer.weight.shape[2] == layer.weight.shape[3] and layer.stride[0] == layer.stride[1]
+    even = not isinstance(layer.padding, str) and layer.padding[0] == layer.padding[1]
+    return square and even and layer.groups == 1 and tuple(layer.dilation) == (1, 1)
+
+
+def _last(weight: torch.Tensor) -> torch.Tensor:
+    """Output channels first, input channels last."""
+    return weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight[:, None, None, :]
+
+
+def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerConv2d:
+    """A layer that computes with the codes of a quantized one.
+
+    Args:
+        layer: with codes, and an input on a grid.
+        keep_packed: 4-bit weights stay packed in memory and are unpacked at every call.
+    """
+    grid, codes = layer.input_quantizer, layer.codes
+    assert grid is not None and codes is not None
+    sizes = channel_sizes(layer)
+    weights, scales = signed_weight(layer)
+    zero_points = layer.weight_quantizer.zero_point.unbind(1)
+    segments = []
+    for index, part in enumerate(codes.split(sizes, 1)):
+        inputs = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits)
+        packed = (_last(part), zero_points[index]) if keep_packed and layer.weight_quantizer.bits <= 4 else None
+        segments.append(IntegerSegment(_last(weights[index]), scales[index], inputs, packed))
+    if isinstance(layer, QuantizedConv2d):
+        return IntegerConv2d(segments, sizes, layer.bias, layer.stride[0], int(layer.padding[0]))
+    return IntegerLinear(segments, sizes, layer.bias)
+
+
+def _float_layer(layer: QuantizedLayer) -> nn.Module:
+    """A layer whose input has no grid, with the values of its codes."""
+    rows, channels = layer.weight.shape[:2]
+    made: nn.Conv2d | nn.Linear
+    if isinstance(layer, QuantizedLinear):
+        made = nn.Linear(channels, rows, layer.bias is not None, device="meta")
+    else:
+        assert isinstance(layer, QuantizedConv2d)
+        window: Any = (layer.weight.shape[2:], layer.stride, layer.padding, layer.dilation, layer.groups)
+        made = nn.Conv2d(channels * layer.groups, rows, *window, bias=layer.bias is not None, device="meta")
+    made.weight = nn.Parameter(layer.weight.data.clone(), requires_grad=False)
+    made.bias = None if layer.bias is None else nn.Parameter(layer.bias.data.clone(), requires_grad=False)
+    return made
+
+
+def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True) -> UNet:
+    """A copy of a quantized U-Net that computes its layers with integers.
+
+    Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype` are the layers without (the
+    last convolution), normalisations, activations, and attention's two products: their grids are dropped, PyTorch's
+    `scaled_dot_product_attention` takes their place. `.compile()` fuses what lies between the layers, the quantization included.
+
+    Args:
+        unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by the operations' plain meaning.
+        dtype: of activations.
+        keep_packed: see `integer_layer`.
+    """
+    memo: dict[int, Any] = {}
+    for layer in quantized_layers(unet).values():
+        memo[id(layer)] = integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
+    lowered = copy.deepcopy(unet, memo)
+    for module in lowered.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor2_0())
+    return lowered.to(dtype)

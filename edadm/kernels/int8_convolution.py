@@ -1,0 +1,144 @@
+"""Convolutions and linear layers of int8 numbers on a GPU: an implicit GEMM with int32 sums, scaled once at its end.
+
+A row of the GEMM is a pixel of the output, a column an output channel; the inner dimension runs over the window's taps and, within each,
+over blocks of input channels. `edadm.kernels.reference.convolution` says what it means.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+from edadm.kernels import reference
+from edadm.kernels.tiles import Problem, Tiles, tiles
+
+MOST_ELEMENTS = 2**31 - 1
+GROUP = 8  # row blocks that share their weights in the cache
+
+
+@triton.jit
+@no_type_check
+def _convolved(
+    x_ptr, weight_ptr, scale_ptr, offset_ptr, addend_ptr, out_ptr, rows, height, width, out_height, out_width, columns,
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, ZERO: tl.constexpr, ADDS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
+    group = tl.program_id(0) // (GROUP * column_blocks)
+    first = group * GROUP
+    members = tl.minimum(row_blocks - first, GROUP)
+    inside_group = tl.program_id(0) % (GROUP * column_blocks)
+    row = (first + inside_group % members) * ROWS + tl.arange(0, ROWS)
+    column = (inside_group // members) * COLUMNS + tl.arange(0, COLUMNS)
+    depth = tl.arange(0, DEPTH)
+    image, pixel = row // (out_height * out_width), row % (out_height * out_width)
+    top, left = pixel // out_width * STRIDE - PADDING, pixel % out_width * STRIDE - PADDING
+    weight_row = weight_ptr + column * (SIDE * SIDE * CHANNELS)
+    BLOCKS: tl.constexpr = (CHANNELS + DEPTH - 1) // DEPTH
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
+    for index in range(SIDE * SIDE * BLOCKS):
+        tap, channel = index // BLOCKS, index % BLOCKS * DEPTH + depth
+        y, x = top + tap // SIDE, left + tap % SIDE
+        source = ((image * height + y) * width + x) * CHANNELS
+        if PADDING > 0:
+            within = (row < rows) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        else:
+            within = row < rows
+        if CHANNELS % DEPTH == 0:
+            a = tl.load(x_ptr + source[:, None] + channel[None, :], mask=within[:, None], other=ZERO)
+            b = tl.load(weight_row[None, :] + tap * CHANNELS + channel[:, None], mask=(column < columns)[None, :], other=0)
+        else:  # whatever stands in channels beyond the last is multiplied by 0
+            a = tl.load(x_ptr + source[:, None] + channel[None, :], mask=within[:, None] & (channel < CHANNELS)[None, :], other=ZERO)
+            known = (column < columns)[None, :] & (channel < CHANNELS)[:, None]
+            b = tl.load(weight_row[None, :] + tap * CHANNELS + channel[:, None], mask=known, other=0)
+        total = tl.dot(a, b, total, out_dtype=tl.int32)
+    scale = tl.load(scale_ptr + column, mask=column < columns, other=0.0)
+    offset = tl.load(offset_ptr + column, mask=column < columns, other=0.0)
+    result = total.to(tl.float32) * scale[None, :] + offset[None, :]
+    target = row.to(tl.int64)[:, None] * columns + column[None, :]
+    stored = (row < rows)[:, None] & (column < columns)[None, :]
+    if ADDS:
+        result += tl.load(addend_ptr + target, mask=stored, other=0.0).to(tl.float32)
+    tl.store(out_ptr + target, result.to(out_ptr.dtype.element_ty), mask=stored)
+
+
+def triton_convolution(
+    x: Int8[Tensor, "n h w c"],
+    weight: Int8[Tensor, "o k k c"],
+    scale: Float[Tensor, " o"],
+    offset: Float[Tensor, " o"],
+    addend: Float[Tensor, "n p q o"] | None,
+    stride: int,
+    padding: int,
+    zero: int,
+    dtype: torch.dtype,
+    chosen: Tiles | None = None,
+) -> Float[Tensor, "n p q o"]:
+    """The kernel's result; see `edadm.kernels.reference.convolution` for its arguments.
+
+    Args:
+        chosen: block sizes; those of `tiles` if None.
+    """
+    (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
+    out_height, out_width = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
+    out = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device)
+    rows = count * out_height * out_width
+    block = chosen or tiles(Problem(rows, columns, channels, side, stride))
+    grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns),)
+    _convolved[grid](
+        x, weight, scale, offset, out if addend is None else addend, out, rows, height, width, out_height, out_width, columns,
+        channels, side, stride, padding, zero if padding else 0, addend is not None, block.rows, block.columns, block.depth, GROUP,
+        num_warps=block.warps, num_stages=block.stages,
+    )  # fmt: skip
+    return out
+
+
+# said, not inferred: names in annotations are out of reach where jaxtyping's import hook checks them
+_SCHEMA = (
+    "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor? addend, SymInt stride, SymInt padding, SymInt zero, ScalarType dtype)"
+    " -> Tensor"
+)
+
+
+@torch.library.custom_op("edadm::int8_convolution", mutates_args=(), schema=_SCHEMA)
+def int8_convolution(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    addend: Tensor | None,
+    stride: int,
+    padding: int,
+    zero: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """`edadm.kernels.reference.convolution`, by the kernel on a GPU and by its plain meaning elsewhere."""
+    if not x.is_cuda:
+        return reference.convolution(x, weight, scale, offset, addend, stride, padding, zero, dtype)
+    batch = max(1, MOST_ELEMENTS // x[0].numel())  # the kernel's input offsets are 32-bit integers
+    if len(x) <= batch:
+        return triton_convolution(x, weight, scale, offset, addend, stride, padding, zero, dtype)
+    parts = zip(x.split(batch), [None] * len(x) if addend is None else addend.split(batch), strict=False)
+    return torch.cat([triton_convolution(a, weight, scale, offset, b, stride, padding, zero, dtype) for a, b in parts])
+
+
+@int8_convolution.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    addend: Tensor | None,
+    stride: int,
+    padding: int,
+    zero: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Shape and type of the result, for the compiler."""
+    out = [(size + 2 * padding - weight.shape[1]) // stride + 1 for size in x.shape[1:3]]
+    return x.new_empty((x.shape[0], *out, weight.shape[0]), dtype=dtype)

@@ -1,0 +1,65 @@
+"""What integer operations mean, in plain PyTorch: sums of products of int8 numbers, exact, and what is done with them.
+
+Activations are int8 numbers with the channel last (NHWC): codes of an unsigned grid less 128. Weights are signed integers, output channels
+first and input channels last (OHWI).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int8, Int32
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def quantized(x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high: float, shift: int) -> Int8[Tensor, "*s"]:
+    """int8 numbers of an activation: `clamp(round(x / scale), low, high) + shift`, the simulated model's codes less 128.
+
+    Args:
+        x: of any floating-point type; divided in fp32.
+        scale: the grid's.
+        low: smallest integer of the grid, minus its zero point.
+        high: largest, likewise.
+        shift: zero point less 128; the int8 number that stands for 0.
+    """
+    return torch.round(x.float() / scale).clamp(low, high).add(shift).to(torch.int8)
+
+
+def sums(
+    x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o kh kw c"], stride: int = 1, padding: int = 0, zero: int = 0
+) -> Int32[Tensor, "n p q o"]:
+    """Exact sums of products of a convolution whose padding holds the number `zero`.
+
+    In fp64, which adds integers below 2^53 exactly, since PyTorch convolves no integers; at most c * kh * kw * 2^14, far below 2^31.
+    """
+    padded = F.pad(x.double(), (0, 0, padding, padding, padding, padding), value=float(zero))
+    products = F.conv2d(padded.permute(0, 3, 1, 2), weight.double().permute(0, 3, 1, 2), stride=stride)
+    return products.permute(0, 2, 3, 1).to(torch.int32).contiguous()
+
+
+def convolution(
+    x: Int8[Tensor, "n h w c"],
+    weight: Int8[Tensor, "o kh kw c"],
+    scale: Float[Tensor, " o"],
+    offset: Float[Tensor, " o"],
+    addend: Float[Tensor, "n p q o"] | None,
+    stride: int,
+    padding: int,
+    zero: int,
+    dtype: torch.dtype,
+) -> Float[Tensor, "n p q o"]:
+    """`sums * scale + offset + addend`, computed in fp32 and rounded once, to `dtype`. A linear layer is a 1x1 convolution.
+
+    Args:
+        x: numbers of the input.
+        weight: signed integers.
+        scale: per output channel, input scale times weight scale.
+        offset: per output channel: the bias, and what a zero point other than 128 makes up.
+        addend: added to the result, e.g. the other segment of a split input.
+        stride: of both directions.
+        padding: on all sides.
+        zero: the number in the padding.
+        dtype: of the result.
+    """
+    result = sums(x, weight, stride, padding, zero).float() * scale + offset
+    return (result if addend is None else result + addend.float()).to(dtype)

@@ -1,0 +1,125 @@
+"""Layers that compute with integers: their input becomes int8 numbers, their sums are exact int32, scaled once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int8, UInt8
+from torch import Tensor, nn
+
+from edadm.kernels import reference
+from edadm.kernels.int8_convolution import int8_convolution
+from edadm.kernels.packing import pack4, unpack4
+
+
+@dataclass(frozen=True)
+class InputGrid:
+    """The grid of a segment of a layer's input.
+
+    Attributes:
+        scale: fp32 scalar.
+        zero_point: in [0, 255].
+        bits: width, at most 8.
+    """
+
+    scale: Float[Tensor, ""]
+    zero_point: int
+    bits: int
+
+
+class IntegerSegment(nn.Module):
+    """The product of a segment of input channels.
+
+    Buffers: `weight` (int8, OHWI), or its codes packed two per byte and their zero points; `input_scale`; `scale` and `offset` per
+    output channel, fp32 whatever the network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's weights,
+    a constant, which `offset` holds; padding holds the number that stands for 0.
+
+    Args:
+        weight: signed integers, output channels first, the window's taps, input channels last.
+        row_scale: scale of each row, negative where the row is negated.
+        grid: of the input.
+        packed: codes and zero points of a 4-bit weight (row-major OHWI, and one per row), to be unpacked at every call; the weight is
+            not kept then.
+    """
+
+    def __init__(
+        self,
+        weight: Int8[Tensor, "o k k c"],
+        row_scale: Float[Tensor, " o"],
+        grid: InputGrid,
+        packed: tuple[UInt8[Tensor, "o k k c"], Tensor] | None = None,
+    ):
+        super().__init__()
+        self.shape = tuple(weight.shape)
+        self.zero = grid.zero_point - 128
+        self.ends = float(-grid.zero_point), float(2**grid.bits - 1 - grid.zero_point)
+        scale = (row_scale.double() * grid.scale.double()).float()
+        self.register_buffer("input_scale", grid.scale.float().reshape(()).clone())
+        self.register_buffer("scale", scale)
+        self.register_buffer("offset", -self.zero * weight.flatten(1).sum(1, dtype=torch.int64).float() * scale)
+        self.packed = packed is not None
+        if packed is None:
+            self.register_buffer("weight", weight.contiguous())
+        else:
+            codes, zero_points = packed
+            self.register_buffer("codes", pack4(codes.contiguous()))
+            self.register_buffer("zero_points", zero_points.to(torch.int8))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerSegment:
+        """Moves with the network, and stays fp32 when that is cast."""
+        exact = {name: tensor for name, tensor in self._buffers.items() if tensor is not None and tensor.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, tensor in exact.items():
+            self._buffers[name] = tensor.to(self._buffers[name].device)
+        return self
+
+    def integers(self) -> Int8[Tensor, "o k k c"]:
+        """The weight."""
+        if not self.packed:
+            return self.weight
+        return unpack4(self.codes, self.shape).to(torch.int8) - self.zero_points[:, None, None, None]
+
+    def numbers(self, x: Float[Tensor, "n h w c"]) -> Int8[Tensor, "n h w c"]:
+        """The input on its grid, codes less 128."""
+        return reference.quantized(x, self.input_scale, *self.ends, self.zero)
+
+
+class IntegerConv2d(nn.Module):
+    """A convolution with equal strides and symmetric padding; the input is (n, c, h, w), best with its channels last.
+
+    Args:
+        segments: one product per segment of the input channels.
+        sizes: channels of each.
+        bias: per output channel.
+        stride: of both directions.
+        padding: on all sides.
+    """
+
+    def __init__(self, segments: list[IntegerSegment], sizes: tuple[int, ...], bias: Tensor | None, stride: int = 1, padding: int = 0):
+        super().__init__()
+        self.segments, self.sizes, self.stride, self.padding = nn.ModuleList(segments), sizes, stride, padding
+        if bias is not None:
+            segments[0].offset = segments[0].offset + bias.float()
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        return self.product(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def product(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n p q o"]:
+        """The same with channels last."""
+        total: Tensor | None = None
+        for segment, part in zip(self.segments, x.split(self.sizes, -1), strict=True):
+            numbers = segment.numbers(part).contiguous()
+            arguments = segment.integers(), segment.scale, segment.offset, total
+            total = int8_convolution(numbers, *arguments, self.stride, self.padding, segment.zero, x.dtype)
+        assert total is not None
+        return total
+
+
+class IntegerLinear(IntegerConv2d):
+    """A linear layer, as a 1x1 convolution over an image of one row; the input is (..., features)."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        output = self.product(x.reshape(1, 1, -1, x.shape[-1]))
+        return output.reshape(*x.shape[:-1], output.shape[-1])
