@@ -39,13 +39,13 @@ def _convolved(
     image, pixel = row // (out_height * out_width), row % (out_height * out_width)
     top, left = pixel // out_width * STRIDE - PADDING, pixel % out_width * STRIDE - PADDING
     weight_row = weight_ptr + column * (SIDE * SIDE * CHANNELS)
-    BLOCKS: tl.constexpr = (CHANNELS + DEPTH - 1) // DEPTH
+    BLOCKS: tl.constexpr = (CHANNELS + DEPTH - 1) // DEPTH  # noqa: N806
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
     for index in range(SIDE * SIDE * BLOCKS):
         tap, channel = index // BLOCKS, index % BLOCKS * DEPTH + depth
         y, x = top + tap // SIDE, left + tap % SIDE
         source = ((image * height + y) * width + x) * CHANNELS
-        if PADDING > 0:
+        if PADDING > 0:  # noqa: SIM108 - decided while the kernel is compiled
             within = (row < rows) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         else:
             within = row < rows
