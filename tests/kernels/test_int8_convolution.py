@@ -33,14 +33,15 @@ def numbers(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
+@pytest.mark.parametrize("splits", [1, 2, 4])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sums_are_those_of_the_meaning_bit_for_bit(shape: tuple[int, ...]) -> None:
+def test_sums_are_those_of_the_meaning_bit_for_bit(shape: tuple[int, ...], splits: int) -> None:
     images, height, width, channels, rows, side, stride, padding, zero = shape
     x, weight = integers(images, height, width, channels, seed=0), integers(rows, side, side, channels, seed=1)
     expected = reference.sums(x, weight, stride, padding, zero)
     assert expected.abs().max() < 2**24  # so that fp32 holds them
     one, none = torch.ones(rows, device=DEVICE), torch.zeros(rows, device=DEVICE)
-    got = triton_convolution(x, weight, one, none, None, stride, padding, zero, torch.float32, SMALL)
+    got = triton_convolution(x, weight, one, none, None, stride, padding, zero, torch.float32, SMALL._replace(splits=splits))
     assert torch.equal(got, expected.float())
 
 
@@ -59,14 +60,15 @@ def test_the_meaning_is_that_of_integer_arithmetic() -> None:
         assert sums[0, row, column, 1] == (padded[0, row : row + 3, column : column + 3] * weight[1].int()).sum()
 
 
+@pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_scale_offset_and_addend(dtype: torch.dtype) -> None:
+def test_scale_offset_and_addend(dtype: torch.dtype, splits: int) -> None:
     x, weight = integers(2, 4, 5, 48, seed=0), integers(21, 3, 3, 48, seed=1)
     scale, offset, addend = numbers(21, seed=2) * 1e-5, numbers(21, seed=3), numbers(2, 4, 5, 21, seed=4).to(dtype)
     arguments = (x, weight, scale, offset, addend, 1, 1, -9, dtype)
     expected = reference.convolution(*arguments)
     step = torch.finfo(dtype).eps  # fp32 sums in another order may round to a neighbour
-    torch.testing.assert_close(triton_convolution(*arguments, SMALL), expected, rtol=2 * step, atol=2 * step)
+    torch.testing.assert_close(triton_convolution(*arguments, SMALL._replace(splits=splits)), expected, rtol=2 * step, atol=2 * step)
 
 
 def test_numbers_of_an_activation_are_the_codes_less_128() -> None:

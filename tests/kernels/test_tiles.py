@@ -35,3 +35,13 @@ def test_candidates_are_distinct_and_hold_some_for_every_problem() -> None:
             found = candidates(Problem(rows, columns, 320, 3, 1))
             assert len(found) == len(set(found)) > 0
             assert all(one.columns <= max(64, 2 * columns) and one.depth in (64, 128) for one in found)
+
+
+def test_sums_are_divided_only_where_blocks_are_few_and_the_sum_is_long() -> None:
+    def splits(*problem: int) -> set[int]:
+        return {one.splits for one in candidates(Problem(*problem))}
+
+    assert splits(128, 1280, 1280, 3, 1) == {1, 2, 4}  # 40 blocks, 90 steps
+    assert splits(32, 256, 256, 3, 1) == {1, 2, 4}  # 4 blocks, 18 steps
+    assert splits(2, 1280, 320, 1, 1) == {1}  # 3 steps
+    assert splits(65_536, 320, 320, 3, 1) == {1}
