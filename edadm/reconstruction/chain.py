@@ -18,7 +18,7 @@ from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.streams import Stream
 from edadm.reconstruction.bias_correction import correct_bias
 from edadm.reconstruction.capture import PausedForward, PausingNetwork
-from edadm.reconstruction.data import Arguments, UnitData, listening
+from edadm.reconstruction.data import Arguments, UnitData, inner_layers, listening
 from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.precision import arithmetic
 
@@ -185,8 +185,7 @@ def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report
 
 def _unit_data(task: Task, unit: Unit, floats: list[PausedForward], quantized: Arguments) -> UnitData:
     """The float unit's inputs and outputs beside the quantized network's arguments; moves the float passes behind the unit."""
-    has_inner = unit.kind != "layer" and settings_of(unit, task.settings).layer_weight > 0
-    inner = [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]] if has_inner else []
+    inner = inner_layers(unit, task.settings)
     arguments = Arguments.joined([waiting.arguments() for waiting in floats])
     targets, layers = [], []
     with listening(task.float_unet.get_submodule(unit.name), inner) as outputs:

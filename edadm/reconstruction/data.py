@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.config.schema import Reconstruction
+from edadm.models.units import Unit
+
 
 @dataclass
 class Arguments:
@@ -76,6 +79,14 @@ class UnitData:
     def learned(self) -> int:
         """Number of rows that are learned from."""
         return len(self.target) - self.held_out
+
+
+def inner_layers(unit: Unit, settings: Reconstruction) -> list[str]:
+    """The layers of a unit that have an error of their own, by name within the unit: all but the last, or none (method, 4.3)."""
+    has_errors = unit.kind != "layer" and settings.layer_weight > 0 and settings.method != "block"
+    if not has_errors or unit.kind in settings.without_layer_errors:
+        return []
+    return [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]]
 
 
 @contextmanager
