@@ -315,10 +315,21 @@ class Run(Strict):
     evaluation: str = "quick"
 
 
+Gibibytes = Literal["auto"] | Annotated[float, Field(ge=0)]
+
+
+class Memory(Strict):
+    """How much reconstruction keeps between computations, and where; what exceeds both goes to files. Results do not depend on it."""
+
+    device: Gibibytes = Field("auto", description="GiB on the GPU beside networks and the batch at work; auto takes what is free")
+    host: Gibibytes = Field("auto", description="GiB of host memory; auto takes what is free")
+
+
 class Config(Strict):
     """A whole configuration."""
 
     results: str = "results"
+    memory: Memory = Memory()
     runs: tuple[Run, ...] = ()
     models: dict[str, Model] = {}
     calibrations: dict[str, Calibration] = {}
