@@ -109,6 +109,8 @@ class PausedForward:
         """Goes on to the next unit; after the last one, to the end of the network."""
         self._event = None  # the unit's output belongs to the pass alone
         self._event = self._switch()
+        if self._pass.dead:
+            self._event = None
         self.rest()
 
     def walk_past(self) -> None:

@@ -90,9 +90,9 @@ def refuse_too_little(needed: Demand, limits: Limits) -> None:
     if files > free:
         kept, device, host, rest, there = (f"{size / GIB:.3g} GiB" for size in (needed.of_peak(), limits.device, limits.host, files, free))
         raise EdadmError(
-            f"reconstruction keeps {kept} at unit '{needed.peak().unit.name}', of which {device} may stay on the device and {host} in host "
-            f"memory; the disk would have to take {rest}, and {folder or 'no folder'} has {there} free; make room there, raise memory.device "
-            "or memory.host, or lower the calibration's size"
+            f"reconstruction keeps {kept} at unit '{needed.peak().unit.name}', of which {device} may stay on the device and {host} in "
+            f"host memory; the disk would have to take {rest}, and {folder or 'no folder'} has {there} free; make room there, raise "
+            "memory.device or memory.host, or lower the calibration's size"
         )
 
 

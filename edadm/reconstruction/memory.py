@@ -107,9 +107,3 @@ class WaitingMemory(Watch):
         for address, storage in alive.items():
             if address not in self._held and storage.nbytes() > 0:
                 self._held[address] = self._memory.keep(storage)
-
-    def end(self) -> None:
-        """The pass is over."""
-        for held in self._held.values():
-            self._memory.give_up(held)
-        self._held.clear()

@@ -35,7 +35,8 @@ class UnitTables:
     def __init__(self, memory: Memory, rows: int, sizes: Mapping[str, int]):
         self._memory, self._rows = memory, rows
         self._places: dict[str, Tier] = memory.place(sizes)
-        self._blocks: list[Block] = []
+        self._reserved = {group: memory.tiers.count(sizes[group], tier) for group, tier in self._places.items()}
+        self._blocks = list(self._reserved.values())
         self._tables: dict[Key, Tensor] = {}
         self._filled: dict[Key, int] = {}
         self._fixed: dict[str, dict[int | str, Any]] = {}
@@ -49,7 +50,7 @@ class UnitTables:
         """The next rows of one table."""
         key, first = (group, name), self._filled.get((group, name), 0)
         if key not in self._tables:
-            self._tables[key] = self._new(self._places[group.partition("/")[0]], batch)
+            self._tables[key] = self._new(self._reserved[group.partition("/")[0]], batch)
         self._tables[key][first : first + len(batch)].copy_(batch)
         self._filled[key] = first + len(batch)
 
@@ -84,9 +85,9 @@ class UnitTables:
         for block in self._blocks:
             self._memory.tiers.free(block)
 
-    def _new(self, tier: Tier, batch: Tensor) -> Tensor:
+    def _new(self, reserved: Block, batch: Tensor) -> Tensor:
         shape = (self._rows, *batch.shape[1:])
-        block = self._memory.tiers.allocate(math.prod(shape) * batch.element_size(), tier)
+        block = self._memory.tiers.allocate(math.prod(shape) * batch.element_size(), reserved.tier, reserved)
         self._blocks.append(block)
         assert block.content is not None
         return block.content.view(batch.dtype).as_strided(shape, joined_strides(batch))

@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(eq=False)
 class Block:
-    """Counted bytes in one tier; `content`, (size,) uint8, is None where the storage of a paused pass itself is counted."""
+    """Counted bytes in one tier; `content`, (size,) uint8, is None for a reservation and for the storage of a paused pass itself."""
 
     tier: Tier
     size: int
@@ -77,12 +77,16 @@ class Tiers:
         self.most[tier] = max(self.most[tier], self.used[tier])
         return Block(tier, size)
 
-    def allocate(self, size: int, tier: Tier) -> Block:
-        """New bytes.
+    def allocate(self, size: int, tier: Tier, reserved: Block | None = None) -> Block:
+        """New bytes, if a reservation is given out of it.
 
         Raises:
-            EdadmError: the disk is full.
+            EdadmError: the disk is full, or there is no folder for files.
         """
+        if reserved is not None:
+            drawn = min(size, reserved.size)
+            self.used[tier] -= drawn
+            reserved.size -= drawn
         block = self.count(size, tier)
         if tier == "disk":
             block.content = self._file(size)
