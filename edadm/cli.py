@@ -38,6 +38,8 @@ OutputOption = Annotated[Path, typer.Option("--output", help="the file to write"
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")]
 PartOption = Annotated[Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")]
+DeviceMemoryOption = Annotated[float | None, typer.Option(min=0, help="GiB that may be kept on the device; else what is free")]
+HostMemoryOption = Annotated[float | None, typer.Option(min=0, help="GiB that may be kept in host memory; else what is free")]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]
 
 
@@ -167,6 +169,8 @@ def reconstruct(
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
+    device_memory: DeviceMemoryOption = None,
+    host_memory: HostMemoryOption = None,
     label: LabelOption = "reconstruct",
 ) -> None:
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
@@ -181,7 +185,7 @@ def reconstruct(
         same_work(folder, _description("reconstruct", settings, unet, ranges, calibration_set))
         task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(folder, *parts or []))
         with progress_bar(label, len(task.units), "units") as advance:
-            METHODS[settings.method].learn(dataclasses.replace(task, on_unit=advance))
+            METHODS[settings.method].learn(_within(dataclasses.replace(task, on_unit=advance), device_memory, host_memory, folder))
         save_quantized(task.quantized_unet, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
         write_losses(losses, task.reports)
     finished(progress)
@@ -201,6 +205,8 @@ def reconstruct_part(
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
+    device_memory: DeviceMemoryOption = None,
+    host_memory: HostMemoryOption = None,
     label: LabelOption = "reconstruct-part",
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
@@ -220,7 +226,7 @@ def reconstruct_part(
         units.mkdir(exist_ok=True)  # a share may have no unit to learn
         task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(units))
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
-            fbr_float_inputs_part(dataclasses.replace(task, on_unit=advance), part)
+            fbr_float_inputs_part(_within(dataclasses.replace(task, on_unit=advance), device_memory, host_memory, folder), part)
         output.parent.mkdir(parents=True, exist_ok=True)
         units.rename(output)
     finished(progress)
@@ -493,6 +499,17 @@ def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: P
     held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
     inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
     return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
+
+
+def _within(task: Any, device_memory: float | None, host_memory: float | None, progress: Path) -> Any:
+    """The task with limits of memory; a killed process leaves at most an empty folder for files, which goes here."""
+    import shutil
+
+    from edadm.config.schema import Memory
+
+    scratch = progress / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    return dataclasses.replace(task, memory=Memory(device=device_memory, host=host_memory), scratch=scratch)
 
 
 def _load_any(architecture: Any, weights: Path, device: Any) -> Any:

@@ -315,14 +315,11 @@ class Run(Strict):
     evaluation: str = "quick"
 
 
-Gibibytes = Literal["auto"] | Annotated[float, Field(ge=0)]
-
-
 class Memory(Strict):
-    """How much reconstruction keeps between computations, and where; what exceeds both goes to files. Results do not depend on it."""
+    """How much reconstruction keeps between computations, and where; files take the rest. Results do not depend on it."""
 
-    device: Gibibytes = Field("auto", description="GiB on the GPU beside networks and the batch at work; auto takes what is free")
-    host: Gibibytes = Field("auto", description="GiB of host memory; auto takes what is free")
+    device: float | None = Field(None, ge=0, description="GiB on the GPU, beside networks and the work itself; null takes what is free")
+    host: float | None = Field(None, ge=0, description="GiB of host memory; null takes what is free")
 
 
 class Config(Strict):

@@ -15,30 +15,59 @@ from edadm.errors import EdadmError
 from edadm.nn.surgery import quantized_layers
 from edadm.reconstruction.budget import Demand
 from edadm.reconstruction.memory import placed
-from edadm.reconstruction.tiers import GIB, TIERS, Limits
+from edadm.reconstruction.tiers import GIB, TIERS, UNLIMITED, Limits
 
 MARGIN = 0.1  # share of free memory that is left alone
 FOLDED_BYTES = 5  # of a weight whose rounding is decided: its value beside the float one, and its code
 
 
-def free_host_bytes(proc: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Host memory that can be taken now: what the system can spare, and no more than this process' control group allows."""
-    if proc.is_file():
-        free = next(int(line.split()[1]) * 1024 for line in proc.read_text().splitlines() if line.startswith("MemAvailable:"))
-    else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    limit, used = groups / "memory.max", groups / "memory.current"
-    if limit.is_file() and used.is_file() and (allowed := limit.read_text().strip()).isdigit():
-        free = min(free, max(0, int(allowed) - int(used.read_text())))
+def free_host_bytes(root: Path = Path("/")) -> int:
+    """Host memory that can be taken now: what the system can spare, and no more than the control groups of this process allow.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    proc = root / "proc"
+    if not (proc / "meminfo").is_file():  # no Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = _number(proc / "meminfo", "MemAvailable:") * 1024
+    own = proc / "self/cgroup"
+    for line in own.read_text().splitlines() if own.is_file() else []:
+        _, controller, path = line.split(":", 2)
+        if files := _GROUP_FILES.get(controller):
+            mount = root / "sys/fs/cgroup" / controller
+            group = mount / path.lstrip("/")
+            free = min(free, *(_allowed(folder, *files) for folder in (group, *group.parents) if folder.is_relative_to(mount)))
     return free
+
+
+# By controller, of control groups version 2 and 1: limit, use, and the part of the use that the system takes back when it must.
+_GROUP_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def _allowed(group: Path, limit: str, use: str, spare: str) -> int:
+    """Bytes that a control group may still take."""
+    if not all((group / name).is_file() for name in (limit, use, "memory.stat")):
+        return UNLIMITED
+    allowed = (group / limit).read_text().strip()
+    taken = int((group / use).read_text()) - _number(group / "memory.stat", spare)
+    return max(0, int(allowed) - taken) if allowed.isdigit() else UNLIMITED
+
+
+def _number(file: Path, name: str) -> int:
+    """The number behind a name in a file with a line per name."""
+    return next(int(words[1]) for line in file.read_text().splitlines() if (words := line.split())[0] == name)
 
 
 def resolved(
     wanted: MemorySettings, device: torch.device, needed: Demand, unet: nn.Module, settings: Reconstruction, scratch: Path | None
 ) -> Limits:
-    """Limits in bytes. `auto` is the memory that is free now, less a margin and what the work itself needs.
+    """Limits in bytes. Where none is wanted, it is the memory that is free now, less a margin and what the work itself needs.
 
-    On a CPU, device memory is host memory: an automatic limit of it takes all, and no second copy goes to the host.
+    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the other.
 
     Args:
         wanted: from the configuration.
@@ -49,10 +78,9 @@ def resolved(
         scratch: folder for files.
     """
     weights = sum(layer.weight.numel() for layer in quantized_layers(unet).values())
-    work = FOLDED_BYTES * weights + needed.of_work(settings)
-    on_gpu = device.type == "cuda"
-    host = _spared(free_host_bytes(), 0 if on_gpu else work) if wanted.host == "auto" else int(wanted.host * GIB)
-    if wanted.device != "auto":
+    work, on_gpu = FOLDED_BYTES * weights + needed.of_work(settings), device.type == "cuda"
+    host = _spared(free_host_bytes(), 0 if on_gpu else work) if wanted.host is None else int(wanted.host * GIB)
+    if wanted.device is not None:
         return Limits(int(wanted.device * GIB), host, scratch)
     if not on_gpu:
         return Limits(host, 0, scratch)
