@@ -169,12 +169,13 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
 def _memory(task: Task) -> tuple[Demand, Memory]:
     """What this reconstruction keeps, by one row of its inputs, and where it may keep it."""
     needed = demand(task.float_unet, task.units, task.inputs, task.settings)
-    device = task.inputs[0].device
-    if task.memory is None:
-        return needed, Memory(device)
-    limits = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
-    refuse_too_little(needed, limits)
-    return needed, Memory(device, Limits() if limits.of("device") >= needed.of_peak() else limits)
+    device, limits = task.inputs[0].device, Limits()
+    if task.memory is not None:
+        wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
+        refuse_too_little(needed, wanted)
+        if wanted.device < needed.of_peak():  # else nothing ever leaves the device, and passes need not be watched
+            limits = wanted
+    return needed, Memory(device, limits)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Memory:
         limits: of each tier.
     """
 
-    def __init__(self, device: torch.device, limits: Limits = Limits()):  # noqa: B008 - frozen
+    def __init__(self, device: torch.device, limits: Limits):
         self.limits, self.tiers = limits, Tiers(device, limits)
         self._waiting: dict[Held, None] = {}  # in order of arrival
 

@@ -77,7 +77,8 @@ def test_no_limit_changes_what_is_learned_and_none_is_exceeded(
     peak = demand(*((task := make_task(Shelf())).float_unet, task.units, task.inputs, task.settings)).of_peak()
     monkeypatch.setattr(chain, "Memory", Spy)
     used = []
-    for device, host in ((peak, 0), (peak // 2, peak), (peak // 4, peak // 4), (0, peak), (0, 0)):
+    chained = ((peak // 2, peak), (0, peak), (peak, 0)) if method == "fbr" else ()
+    for device, host in ((peak // 4, peak // 4), (0, 0), *chained):
         found = learned_state(limited(make_task(Shelf()), device, host, tmp_path))
         assert same(found, expected), (device, host)
         tiers = Spy.made.tiers
@@ -88,16 +89,15 @@ def test_no_limit_changes_what_is_learned_and_none_is_exceeded(
             assert tiers.most["host"] <= host
             assert sum(tiers.most.values()) >= 0.9 * peak
         assert list(tmp_path.iterdir()) == []
-    assert used[0]["host"] == used[0]["disk"] == 0
-    assert used[1]["host"] > 0
-    assert used[1]["disk"] == 0
-    assert min(used[2].values()) > 0
-    assert used[4]["device"] == used[4]["host"] == 0
+    assert min(used[0].values()) > 0
+    assert used[1]["device"] == used[1]["host"] == 0
     if method == "fbr":
-        assert used[1]["device"] > 0.9 * peak // 2, "the device is filled first"
+        assert used[2]["device"] > 0.9 * peak // 2, "the device is filled first"
+        assert used[2]["host"] > 0
+        assert used[2]["disk"] == used[3]["disk"] == used[4]["host"] == used[4]["disk"] == 0
 
 
-@pytest.mark.parametrize("family", ["ldm8_church", "ldm4_imagenet", "sd14_coco"])
+@pytest.mark.parametrize("family", ["ldm8_church", "sd14_coco"])
 def test_families_with_a_context_and_residual_resampling_learn_the_same(
     family: str, settings: Reconstruction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
