@@ -175,14 +175,14 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
     assert difference.mean() < 8  # rounding flips codes here and there, and five steps amplify that
 
 
-@pytest.mark.parametrize("method", ["fbr", "fbr_float_inputs"])
+@pytest.mark.parametrize("method", ["fbr", "layer"])
 def test_limits_of_memory_change_no_bit_and_lower_the_peak(
     method: str, cuda_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits, model: Model, tmp_path: Path
 ) -> None:
     rows, generator = 512, torch.Generator().manual_seed(3)
     inputs = (torch.randn(rows, *model.latent_shape, generator=generator).to(CUDA), torch.arange(0, rows, device=CUDA) % 1000)
     settings = Reconstruction(method=method, iterations=8, batch_size=8, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=32)
-    units = trace_units(cuda_unet)
+    units = trace_units(cuda_unet, METHODS[method].by_layer)
     kept = demand(cuda_unet, units, inputs, settings).of_peak()
 
     def run(name: str, memory: Memory | None) -> tuple[dict[str, Tensor], list, int]:

@@ -20,7 +20,7 @@ from edadm.reconstruction.watch import Watch
 
 INPUTS, OTHERS, TARGET, LAYER = "inputs", "others", "target", "layer:"
 ROUNDING_BYTES = 20  # of a weight while it learns, fp32: its base, alpha, gradient, and Adam's two moments
-LEARNING_SHARE = 3.0  # of what the float unit would keep for a backward pass; quantizers keep their inputs, too. An allowance
+LEARNING_SHARE = 5.0  # of what the float unit would keep for a backward pass: an allowance for quantizers, masks and gradients
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ class Memory:
 class WaitingMemory(Watch):
     """The memory of one paused pass. Active while the pass runs: what an operation needs and is away comes back first.
 
-    Operations are those of PyTorch. Triton kernels are not seen; they run inside units, on what a unit is called with, which
-    `fetch` brings back, or on what has been made since.
+    Operations are those of PyTorch; a Triton kernel is not seen, but `empty_like` of its input before it is. What a unit is called
+    with comes back before the unit runs.
     """
 
     def __init__(self, memory: Memory):

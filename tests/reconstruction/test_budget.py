@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.config.schema import Reconstruction, UNetArchitecture
+from edadm.config.load import load_config
+from edadm.config.schema import Model, Reconstruction, UNetArchitecture
 from edadm.models.unet import build_unet
 from edadm.models.units import Unit, trace_units
 from edadm.reconstruction import chain
@@ -17,9 +19,11 @@ from edadm.reconstruction.budget import INPUTS, OTHERS, TARGET, UnitBytes, deman
 from edadm.reconstruction.capture import PausingNetwork
 from edadm.reconstruction.data import UnitData, inner_layers
 from edadm.reconstruction.engine import UnitReport, learn_unit
+from edadm.reconstruction.limits import on_disk
+from edadm.reconstruction.tiers import GIB, Limits
 from edadm.reconstruction.watch import Watch
 
-from ..models.families import published
+from ..models.families import PUBLISHED, published
 from .runs import Calibration, Shelf, learned
 
 
@@ -105,23 +109,44 @@ def test_inputs_of_the_float_network_are_kept_once(float_unet: UNet2DModel, cali
     assert chained.of_peak() >= chained.of_tables(one)
 
 
+def shapes_of(model: Model) -> tuple[Tensor, ...]:
+    """One row of a network's inputs."""
+    inputs = [torch.zeros(1, *model.latent_shape), torch.zeros(1, dtype=torch.long)]
+    return tuple(inputs + ([torch.zeros(1, *model.context_shape)] if model.context_shape else []))
+
+
 def test_stable_diffusion_needs_what_its_shapes_say() -> None:
     """A transformer's first feed-forward layer at 64x64 has 2,560 outputs per token; 512 rows of these are 21.5 GB."""
     model = published("sd14_coco")
-    assert model.context_shape is not None
     with torch.device("meta"):
         unet = build_unet(model.architecture).requires_grad_(False)
-        inputs: tuple[Tensor, ...] = (
-            torch.zeros(1, *model.latent_shape),
-            torch.zeros(1, dtype=torch.long),
-            torch.zeros(1, *model.context_shape),
-        )
-        found = demand(unet, trace_units(unet), inputs, Reconstruction(), rows=512)
+        found = demand(unet, trace_units(unet), shapes_of(model), Reconstruction(), rows=512)
     largest = found.largest_unit()
     assert largest.unit.kind == "transformer"
     assert largest.targets["layer:ff.net.0.proj"] == 4096 * 2560 * 4
     assert largest.inputs == 4096 * 320 * 4
     assert largest.others == 77 * 768 * 4
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_documented_predictions_are_those_of_the_presets(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    documented = next(line for line in page.splitlines() if line.startswith(f"| {name} |")).split("|")[2:-1]
+    config, model, family = load_config(), published(name), name.split("_")[1]
+    settings = config.reconstructions[f"seed_{family}_w4"]
+    samples = config.calibrations[f"seed_{family}{'_w4' if family == 'cifar10' else ''}"].size
+    with torch.device("meta"):
+        unet = build_unet(model.architecture).requires_grad_(False)
+        found = demand(unet, trace_units(unet), shapes_of(model), settings, samples * (2 if model.guidance > 1 else 1))
+    sizes = (
+        found.of_tables(found.largest_unit()),
+        max(found.of_passes(unit) for unit in found.units),
+        found.of_peak(),
+        found.of_work(settings),
+        on_disk(found, Limits(10 * GIB, 24 * GIB, Path())),
+    )
+    assert int(documented[0].replace(",", "")) == found.rows
+    assert [float(cell) for cell in documented[1:]] == [round(size / GIB, 1) for size in sizes]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_the_most_is_kept_where_tables_and_passes_together_are_largest(needed: D
     assert needed.peak().unit.name == "second"
     assert needed.of_peak() == 10 * (40 + 50)
     settings = Reconstruction(batch_size=2, chain_batch_size=3)
-    assert needed.of_work(settings) == max(100 + 2 * 3 * 10, 3 * 50)
+    assert needed.of_work(settings) == max(100 + 5 * 2 * 10, 3 * 50)
 
 
 @pytest.mark.parametrize(
