@@ -433,6 +433,29 @@ def download(
 
 
 @app.command()
+def plan(
+    config: Annotated[Path, typer.Option("--config", help="a configuration file; its runs are planned")] = Path("config.yaml"),
+    model: Annotated[list[str] | None, typer.Option("--model", help="only the run of this model; may be repeated")] = None,
+    probe: Annotated[bool, typer.Option(help="estimate times from a short probe of this machine")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="bytes and seconds as JSON")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Say what the runs of a configuration will cost, before anything runs: disk, memory, network evaluations, time per stage."""
+    import json
+
+    from edadm.config.load import load_config
+    from edadm.metrics.rate import feature_network
+    from edadm.planning.plan import chosen_runs, plan_run
+    from edadm.planning.show import as_table
+
+    settings = load_config(config)
+    where = _device(device, threads) if probe else None
+    plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
+    typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Option(help="the results folder")],
     output: OutputOption,
