@@ -376,6 +376,32 @@ def benchmark_calibration(
     writing_json(output, result)
 
 
+@timing.command("families")
+def benchmark_families(
+    output: OutputOption,
+    families: Annotated[list[str] | None, typer.Option("--family", help="a published model preset; all five by default")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="trajectories and calibration samples")] = 32,
+    steps: Annotated[int, typer.Option(min=2, help="of the sampler")] = 5,
+    units: Annotated[int, typer.Option(min=1, help="units that are learned")] = 5,
+    iterations: Annotated[int, typer.Option(min=1, help="learning steps per unit")] = 50,
+    images: Annotated[int, typer.Option(min=1, help="images per network and precision")] = 4,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Run a small part of each published run at full size with random weights: time and memory per stage, beside the plan's."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.full_size import all_families, as_markdown
+    from edadm.benchmark.scaled import FAMILIES, Scale
+
+    if unknown := [name for name in families or () if name not in FAMILIES]:
+        raise EdadmError(f"there is no published model '{unknown[0]}'; known are {', '.join(FAMILIES)}")
+    chosen = {name: (_preset("models", name, config), FAMILIES[name]) for name in families or FAMILIES}
+    scale = Scale(rows, steps, units, iterations, images)
+    result = all_families(chosen, scale, _device(device, threads), lambda so_far: writing_json(output, so_far))
+    typer.echo(as_markdown(result))
+
+
 @app.command()
 def reference_statistics(
     images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")],

@@ -1,9 +1,9 @@
-"""A full-size pass: each family's network with random weights through all stages, with time and memory beside the plan's."""
+"""A full-size pass: a family's network with random weights through all stages, with the time and memory of each."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edadm.benchmark.calibration import Clock
-from edadm.benchmark.scaled import Scale, ScaledRun, chosen_units, planned
+from edadm.benchmark.scaled import ScaledRun
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
-from edadm.config.schema import Model
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
 from edadm.models.autoencoder import LatentDecoder
@@ -29,9 +28,6 @@ from edadm.models.denoiser import Denoiser, Precision, network_inputs
 from edadm.models.random_weights import random_autoencoder, random_unet, randomised
 from edadm.models.units import Unit
 from edadm.nn.surgery import quantized_layers
-from edadm.planning.estimate import seconds
-from edadm.planning.network import Networks
-from edadm.planning.probe import Probe, Rates
 from edadm.reconstruction.chain import Task
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
@@ -82,9 +78,9 @@ class Measured:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measures what happens inside; weights made inside count."""
-        gc.collect()
         clock, cuda = Clock(self.device), self.device.type == "cuda"
         if cuda:
+            gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         with clock():
@@ -176,83 +172,39 @@ class FamilyPass:
             or `failed`, a sentence.
         """
         found: dict[str, Any] = {}
+        model, settings = self.run.model, self.run.evaluation
+        condition, decode = self.condition(settings.images), self._decoder()
+        run = (model.sampler, model.schedule, range(settings.images), model.latent_shape, settings.seed, settings.batch_size, self.device)
         for kind in ("float", "simulated"):
-            first: Images | None = None
+            network, first = self._network(kind), None
             for precision in PRECISIONS:
                 name = f"generate {kind} {precision}"
+                denoise = Denoiser(network, condition, model.guidance, precision)
                 try:
-                    images = self._images(kind, precision, name)
+                    with self.measured.stage(name):
+                        images = generate_images(denoise, *run, decode=decode, pixels=model.pixels)
                 except EdadmError as error:
                     found[name] = {"failed": str(error)}
                     continue
                 first = images if first is None else first
-                error = (images.double() - first.double()).square().mean().item()
-                found[name] = {"psnr": None if error == 0 else (10 * torch.tensor(255**2 / error).log10()).item()}
+                found[name] = {"psnr": _psnr(images, first)}
+            del network, denoise
         return found
 
-    def _images(self, kind: str, precision: Precision, name: str) -> Images:
-        model, settings = self.run.model, self.run.evaluation
+    def _network(self, kind: str) -> nn.Module:
         if kind == "float":
-            network = random_unet(model, self.device)
-        else:
-            with self.measured.stage(f"reload {precision}"):
-                network = load_quantized(self.file, self.device)
-        decode: Callable[[Tensor], Tensor] = (
-            LatentDecoder(random_autoencoder(model, self.device), model.autoencoder.scale or 1.0) if model.autoencoder else lambda x: x
-        )
-        denoise = Denoiser(network, self.condition(settings.images), model.guidance, precision)
-        run = (model.sampler, model.schedule, range(settings.images), model.latent_shape, settings.seed, settings.batch_size, self.device)
-        with self.measured.stage(name):
-            return generate_images(denoise, *run, decode=decode, pixels=model.pixels)
+            return random_unet(self.run.model, self.device)
+        with self.measured.stage("reload"):
+            return load_quantized(self.file, self.device)
+
+    def _decoder(self) -> Callable[[Tensor], Tensor]:
+        autoencoder = self.run.model.autoencoder
+        if autoencoder is None:
+            return lambda latents: latents
+        return LatentDecoder(random_autoencoder(self.run.model, self.device), autoencoder.scale or 1.0)
 
 
-def family_pass(model: Model, presets: tuple[str, str, str, str], scale: Scale, folder: Path, device: torch.device) -> dict[str, Any]:
-    """Plans and runs the stages of one family.
-
-    Args:
-        model: the full-size model.
-        presets: see `scaled.FAMILIES`.
-        scale: how much of the work is done.
-        folder: an empty one for artifacts.
-        device: where.
-
-    Returns:
-        `stages`: a row each with `seconds`, `peak_bytes`, and the plan's `estimated_seconds` and `estimated_bytes`; `images`: see
-        `FamilyPass.generate`; `units`; `checkpoint_bytes`; `probe_seconds`, what estimating took.
-    """
-    from edadm.benchmark.scaled import scaled_run
-
-    run = scaled_run(model, presets, scale)
-    networks = Networks(run.model)
-    units = chosen_units(networks, run, scale.units)
-    plan = planned(networks, run, units)
-    rates, probe_seconds = _rates(networks, plan, folder, device)
-    work = FamilyPass(run, units, folder, device)
-    work.collect()
-    work.select()
-    work.set_ranges()
-    work.reconstruct()
-    images = work.generate()
-    rows = [{"stage": name} | measured | _estimate(name, plan, rates) for name, measured in work.measured.stages.items()]
-    return {
-        "stages": rows,
-        "images": images,
-        "units": [unit.name for unit in units],
-        "checkpoint_bytes": work.file.stat().st_size,
-        "probe_seconds": probe_seconds,
-    }
-
-
-def _rates(networks: Networks, plan: Mapping[str, Any], folder: Path, device: torch.device) -> tuple[Rates, float]:
-    clock = Clock(device)
-    with clock():
-        probe = Probe(networks, device)
-        rates = probe.measure(plan.values())
-        probe.time_disk(folder)
-    return rates, clock.seconds
-
-
-def _estimate(name: str, plan: Mapping[str, Any], rates: Rates) -> dict[str, Any]:
-    if name not in plan:
-        return {"estimated_seconds": None, "estimated_bytes": None}
-    return {"estimated_seconds": seconds(plan[name], rates), "estimated_bytes": plan[name].memory.total}
+def _psnr(images: Images, others: Images) -> float | None:
+    """Of all pixels together, in dB; None where none differs."""
+    error = (images.double() - others.double()).square().mean()
+    return None if error == 0 else (10 * (255**2 / error).log10()).item()

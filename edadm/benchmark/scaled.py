@@ -60,7 +60,11 @@ def scaled_run(model: Model, presets: tuple[str, str, str, str], scale: Scale) -
     config = load_config()
     calibration, bits, reconstruction, evaluation = presets
     recorded = model.trajectories
-    first = {"count": scale.rows, "batch_size": min(recorded.batch_size, scale.rows), "feature_rows": min(recorded.feature_rows, scale.rows)}
+    first = {
+        "count": scale.rows,
+        "batch_size": min(recorded.batch_size, scale.rows),
+        "feature_rows": min(recorded.feature_rows, scale.rows),
+    }
     small = model.model_copy(
         update={
             "sampler": model.sampler.model_copy(update={"steps": scale.steps}),
@@ -73,7 +77,12 @@ def scaled_run(model: Model, presets: tuple[str, str, str, str], scale: Scale) -
         config.bits[bits],
         config.reconstructions[reconstruction].model_copy(update={"iterations": scale.iterations}),
         config.evaluations[evaluation].model_copy(
-            update={"images": scale.images, "shards": 1, "precision": "fp32", "batch_size": min(config.evaluations[evaluation].batch_size, scale.images)}
+            update={
+                "images": scale.images,
+                "shards": 1,
+                "precision": "fp32",
+                "batch_size": min(config.evaluations[evaluation].batch_size, scale.images),
+            }
         ),
     )
 
@@ -105,5 +114,3 @@ def planned(networks: Networks, run: ScaledRun, units: list[Unit]) -> dict[str, 
         "reconstruct": reconstruct("", networks, run.calibration, run.bits, run.reconstruction, units),
         **half,
     }
-
-

@@ -177,8 +177,8 @@ def set_ranges(name: str, networks: Networks, calibration: Calibration, bits: Bi
     batch = min(bits.range_batch_size, rows)
     passes = Passes("observed", "fp32", rows, batch, -(-rows // bits.range_batch_size))
     memory = ranges_bytes(networks, quantized, batch)
-    found = {"searched_weights": quantized.weights, "disk": quantized.grid_bytes}
-    return Stage("set-ranges", name, (passes,), **found, memory=memory, bits=bits)
+    weights, disk = quantized.weights, quantized.grid_bytes
+    return Stage("set-ranges", name, (passes,), searched_weights=weights, disk=disk, memory=memory, bits=bits)
 
 
 def reconstruct(

@@ -35,4 +35,3 @@ def step_seconds(unit: Learning, rates: Sequence[UnitRate]) -> float:
         return most.seconds
     share = (unit.flops - least.flops) / (most.flops - least.flops)
     return least.seconds + share * (most.seconds - least.seconds)
-

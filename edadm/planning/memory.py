@@ -49,9 +49,7 @@ def ranges_bytes(networks: Networks, quantized: Quantized, batch: int) -> Memory
     return Memory(networks.parameters * FP32 + quantized.weights * CODE_BYTES, batch * networks.forward_bytes + SEARCH_BYTES)
 
 
-def reconstruct_bytes(
-    networks: Networks, quantized: Quantized, settings: Reconstruction, rows: int, learned: Collection[str]
-) -> Memory:
+def reconstruct_bytes(networks: Networks, quantized: Quantized, settings: Reconstruction, rows: int, learned: Collection[str]) -> Memory:
     """Of `reconstruct`, where all is kept on the device; at the fullest of the units that are learned."""
     weights = networks.parameters * FP32 + quantized.weights * (FP32 + CODE_BYTES)
     need = networks.demand(settings, rows)

@@ -143,7 +143,9 @@ class Networks:
         layers = quantized_layers(unet)
         weights = {f"{name}.weight" for name in layers}
         kept = sum(parameter.numel() for name, parameter in unet.named_parameters() if name not in weights)
-        codes = sum(-(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel() for layer in layers.values())
+        codes = sum(
+            -(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel() for layer in layers.values()
+        )
         grids = [module for module in unet.modules() if isinstance(module, Quantizer)]
         of_weights = sum(grid.scale.numel() for grid in grids if grid.rows is not None)
         of_activations = sum(grid.scale.numel() for grid in grids if grid.rows is None)

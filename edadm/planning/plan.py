@@ -34,7 +34,9 @@ def chosen_runs(config: Config, models: Sequence[str] | None = None) -> list[Run
     return [run for run in config.runs if not models or run.model in models]
 
 
-def plan_run(run: Run, config: Config, device: torch.device | None, feature_network: FeatureNetwork = lambda evaluation: None) -> dict[str, Any]:
+def plan_run(
+    run: Run, config: Config, device: torch.device | None, feature_network: FeatureNetwork = lambda evaluation: None
+) -> dict[str, Any]:
     """The plan as plain values (see `show.as_values`).
 
     Args:

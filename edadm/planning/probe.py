@@ -31,7 +31,7 @@ from edadm.quant.affine import scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.reconstruction.capture import PausingNetwork
 from edadm.reconstruction.chain import settings_of
-from edadm.reconstruction.data import Arguments, UnitData, inner_layers, listening
+from edadm.reconstruction.data import UnitData, inner_layers, listening
 from edadm.reconstruction.engine import learn_unit
 from edadm.reconstruction.observe import observing, set_weight_grid
 from edadm.reconstruction.precision import arithmetic

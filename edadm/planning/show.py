@@ -72,7 +72,9 @@ def as_table(plan: dict[str, Any]) -> str:
     rows = [HEADER, *(_cells(stage, plan["model"]) for stage in plan["stages"]), _total(plan["stages"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     for row in rows:
-        cells = [cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([*lines, *_probe_lines(plan["probe"])])
 
