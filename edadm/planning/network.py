@@ -14,10 +14,10 @@ from edadm.deploy.checkpoint import FORMAT_VERSION, quantized_copy
 from edadm.models.autoencoder import LatentDecoder, build_autoencoder
 from edadm.models.condition import build_condition_network
 from edadm.models.unet import UNet, build_unet
-from edadm.models.units import Unit, trace_units
+from edadm.models.units import Exclude, Unit, trace_units
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantized_layers
-from edadm.reconstruction.budget import Demand, demand
+from edadm.reconstruction.budget import Demand, UnitBytes, unit_bytes
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.watch import Watch
 
@@ -41,14 +41,14 @@ class Quantized:
     """What a bits preset makes of a U-Net.
 
     Attributes:
-        layers: convolutions and linear layers with quantized weights.
+        layers: names of convolutions and linear layers with quantized weights.
         weights: their weights.
         grids: quantizers of weights, activations and attention operands.
         grid_bytes: their scales and zero points as `ranges.safetensors` holds them.
         bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes on top.
     """
 
-    layers: int
+    layers: frozenset[str]
     weights: int
     grids: int
     grid_bytes: int
@@ -64,6 +64,9 @@ class Networks:
 
     def __init__(self, model: Model):
         self.model = model
+        self._quantized: dict[str, Quantized] = {}
+        self._units: dict[tuple[bool, Exclude], list[Unit]] = {}
+        self._unit_bytes: dict[tuple[object, ...], list[UnitBytes]] = {}
 
     @cached_property
     def unet(self) -> UNet:
@@ -138,6 +141,12 @@ class Networks:
         Raises:
             EdadmError: a pattern of `bits.layers` matches no layer.
         """
+        key = bits.model_dump_json()
+        if key not in self._quantized:
+            self._quantized[key] = self._count_quantized(bits)
+        return self._quantized[key]
+
+    def _count_quantized(self, bits: Bits) -> Quantized:
         with torch.device("meta"):
             unet = quantized_copy(self.unet, bits)
         layers = quantized_layers(unet)
@@ -153,23 +162,28 @@ class Networks:
         zero_points = -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
         total = sum(layer.weight.numel() for layer in layers.values())
         written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8
-        return Quantized(len(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points)
+        return Quantized(frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points)
 
     def units(self, settings: Reconstruction) -> list[Unit]:
         """The units of the settings' method in order of execution."""
-        return trace_units(self.unet, METHODS[settings.method].by_layer, settings.exclude)
+        key = (METHODS[settings.method].by_layer, settings.exclude)
+        if key not in self._units:
+            self._units[key] = trace_units(self.unet, *key)
+        return self._units[key]
 
     def learned_units(self, settings: Reconstruction, bits: Bits) -> list[Unit]:
-        """Those of them that hold quantized weights."""
+        """Those of them that hold quantized weights; none if nothing is learned."""
         if settings.method == "none":
             return []
-        with torch.device("meta"):
-            quantized = quantized_copy(self.unet, bits)
-        return [unit for unit in self.units(settings) if quantized_layers(quantized.get_submodule(unit.name))]
+        layers = self.quantized(bits).layers
+        return [unit for unit in self.units(settings) if layers & set(unit.layers)]
 
     def demand(self, settings: Reconstruction, rows: int) -> Demand:
         """Bytes that reconstruction over so many rows needs."""
-        return demand(self.unet, self.units(settings), self.inputs, settings, rows)
+        key = (settings.method, settings.exclude, settings.layer_weight > 0, settings.without_layer_errors)
+        if key not in self._unit_bytes:
+            self._unit_bytes[key] = unit_bytes(self.unet, self.units(settings), self.inputs, settings)
+        return Demand(self._unit_bytes[key], rows, 1 if settings.method == "fbr_float_inputs" else 2)
 
     @cached_property
     def forward_bytes(self) -> int:

@@ -119,13 +119,13 @@ def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
     return [*lines, *(f"  {name}: {value * factor:.4g} {unit}" for name, (value, factor, unit) in single.items() if value)]
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Bytes in decimal units, e.g. 18.1 MB."""
     unit, factor = next(((unit, factor) for unit, factor in _SIZES if count >= factor), ("B", 1))
     return f"{count / factor:.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
 
 
-def duration(count: float) -> str:
+def duration(count: int | float) -> str:
     """Seconds in the unit that suits them, e.g. 2.4 h."""
     unit, factor = next(((unit, factor) for unit, factor in _TIMES if count >= factor), ("s", 1))
     return f"{count / factor:.3g} {unit}"
