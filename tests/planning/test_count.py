@@ -120,7 +120,11 @@ def test_variants_share_stages_and_are_compared_with_full_precision(networks: Ne
         "set-ranges m/a/w4",
         "set-ranges m/b/w4",
         *(f"reconstruct m/{name}" for name in ("a/w4/fbr", "a/w4/none", "b/w4/fbr", "a/w4/apart")),
-        *(f"{stage} m/{name}" for stage in ("generate", "evaluate") for name in ("fp32", "a/w4/fbr", "a/w4/none", "b/w4/fbr", "a/w4/apart")),
+        *(
+            f"{stage} m/{name}"
+            for stage in ("generate", "evaluate")
+            for name in ("fp32", "a/w4/fbr", "a/w4/none", "b/w4/fbr", "a/w4/apart")
+        ),
     ]
     alone = a_config(runs=[{"model": "m", "variants": ["fp32"], "evaluation": "e"}])
     assert [stage.name for stage in stages_of(alone.runs[0], alone, networks)] == ["convert-checkpoint", "generate", "evaluate"]
