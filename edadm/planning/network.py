@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edadm.config.schema import Bits, Model, Reconstruction
-from edadm.deploy.checkpoint import FORMAT_VERSION, quantized_copy
+from edadm.deploy.checkpoint import quantized_copy
 from edadm.models.autoencoder import LatentDecoder, build_autoencoder
 from edadm.models.condition import build_condition_network
 from edadm.models.unet import UNet, build_unet
@@ -24,7 +24,7 @@ from edadm.reconstruction.watch import Watch
 FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
-WEIGHT_ZERO_POINT_BITS = 1 if FORMAT_VERSION >= 2 else 8  # which of the two middle levels; format 1 wrote the level
+WEIGHT_ZERO_POINT_BITS = 1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
 
 
 class _Most(Watch):

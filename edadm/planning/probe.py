@@ -196,13 +196,18 @@ class Probe:
         steps = STEPS[self.device.type]
         clock = _Clock(self.device)
         own = settings_of(found.unit, settings).model_copy(update={"iterations": steps})
-        stream = Stream.of(0, "probe", step=torch.zeros((), dtype=torch.int32, device=self.device))
+        if self.device.type == "cuda":  # kernels are compiled once per machine, not once per unit
+            self._learn_once(module, data, own.model_copy(update={"iterations": 1}), _Clock(self.device))
         begin = clock.now()
-        with arithmetic(settings.precision):
-            learn_unit(module, data, own, stream, clock)
+        self._learn_once(module, data, own, clock)
         overhead = clock.now() - begin - clock.seconds
         used = min(own.batch_size, len(data.target))
         return UnitRate(found.unit, found.flops, clock.seconds / steps / used * found.rows, overhead)
+
+    def _learn_once(self, module: nn.Module, data: UnitData, settings: Reconstruction, clock: _Clock) -> None:
+        stream = Stream.of(0, "probe", step=torch.zeros((), dtype=torch.int32, device=self.device))
+        with arithmetic(settings.precision):
+            learn_unit(module, data, settings, stream, clock)
 
     def _seconds(self, call: Callable[[], object]) -> float:
         """The fastest of some calls after one that warms up; of a long call on a CPU, that one."""

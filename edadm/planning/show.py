@@ -11,7 +11,7 @@ from edadm.planning.estimate import seconds
 from edadm.planning.network import Networks
 from edadm.planning.probe import Rates
 
-HEADER = ("stage", "of", "U-Net evaluations", "learning steps", "images", "disk", "device memory", "time")
+HEADER = ("stage", "of", "U-Net evaluations", "learning steps", "images", "disk", "device", "kept", "time")
 _SIZES = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _TIMES = (("d", 86400), ("h", 3600), ("min", 60))
 
@@ -76,18 +76,21 @@ def as_table(plan: dict[str, Any]) -> str:
             cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
+    if any(stage["device_bytes"]["kept"] for stage in plan["stages"]):
+        lines.append("what reconstruction keeps goes to the device as far as it fits (`memory.device`), then to host memory, then to files")
     return "\n".join([*lines, *_probe_lines(plan["probe"])])
 
 
 def _cells(stage: dict[str, Any], model: str) -> tuple[str, ...]:
     counts = [f"{stage[key]:,}" if stage[key] else "" for key in ("unet_evaluations", "learning_steps", "images")]
-    memory = stage["device_bytes"]["total"]
+    memory = stage["device_bytes"]
     return (
         stage["stage"],
         stage["of"].removeprefix(model).removeprefix("/"),
         *counts,
         size(stage["disk_bytes"]) if stage["disk_bytes"] else "",
-        f"{memory / 2**30:.1f} GiB" if memory else "",
+        _gib(memory["weights"] + memory["work"]),
+        _gib(memory["kept"]),
         "" if stage["seconds"] is None else duration(stage["seconds"]),
     )
 
@@ -95,9 +98,14 @@ def _cells(stage: dict[str, Any], model: str) -> tuple[str, ...]:
 def _total(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     known = [stage["seconds"] for stage in stages if stage["seconds"] is not None]
     counts = [f"{sum(stage[key] for stage in stages):,}" for key in ("unet_evaluations", "learning_steps")]
-    most = max(stage["device_bytes"]["total"] for stage in stages)
+    memory = [stage["device_bytes"] for stage in stages]
+    most = _gib(max(found["weights"] + found["work"] for found in memory)), _gib(max(found["kept"] for found in memory))
     disk = size(sum(stage["disk_bytes"] for stage in stages))
-    return ("all", "", *counts, "", disk, f"{most / 2**30:.1f} GiB", duration(sum(known)) if known else "")
+    return ("all", "", *counts, "", disk, *most, duration(sum(known)) if known else "")
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count else ""
 
 
 def _probe_lines(probe: dict[str, Any] | None) -> list[str]:

@@ -92,7 +92,7 @@ def test_inputs_fit_the_network_and_features_are_those_of_the_middle(name: str) 
     ]
     width = model.architecture.channels * model.architecture.multipliers[-1]
     assert networks.feature_elements == width * 4 * 4
-    assert 0 < networks.decode_bytes
+    assert networks.decode_bytes > 0
     assert networks.forward_bytes > networks.feature_elements * 4
 
 
