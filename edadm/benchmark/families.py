@@ -16,7 +16,6 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edadm.benchmark.calibration import Clock
 from edadm.benchmark.scaled import ScaledRun
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
@@ -28,6 +27,7 @@ from edadm.models.denoiser import Denoiser, Precision, network_inputs
 from edadm.models.random_weights import random_autoencoder, random_unet, randomised
 from edadm.models.units import Unit
 from edadm.nn.surgery import quantized_layers
+from edadm.planning.clock import Clock
 from edadm.reconstruction.chain import Task
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from edadm.benchmark.calibration import Clock
 from edadm.benchmark.families import FamilyPass
 from edadm.benchmark.scaled import Scale, chosen_units, planned, scaled_run
 from edadm.config.schema import Model
+from edadm.planning.clock import Clock
 from edadm.planning.count import Stage
 from edadm.planning.estimate import seconds
 from edadm.planning.network import Networks

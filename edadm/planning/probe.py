@@ -25,6 +25,7 @@ from edadm.models.unet import UNet
 from edadm.models.units import Unit
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.surgery import quantized_layers
+from edadm.planning.clock import Clock
 from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
 from edadm.planning.network import Networks, network_rows
 from edadm.quant.affine import scale_and_zero_point
@@ -194,24 +195,24 @@ class Probe:
 
     def _learn(self, module: nn.Module, data: UnitData, found: Learning, settings: Reconstruction) -> UnitRate:
         steps = STEPS[self.device.type]
-        clock = _Clock(self.device)
+        clock = Clock(self.device)
         own = settings_of(found.unit, settings).model_copy(update={"iterations": steps})
         if self.device.type == "cuda":  # kernels are compiled once per machine, not once per unit
-            self._learn_once(module, data, own.model_copy(update={"iterations": 1}), _Clock(self.device))
+            self._learn_once(module, data, own.model_copy(update={"iterations": 1}), Clock(self.device))
         begin = clock.now()
         self._learn_once(module, data, own, clock)
         overhead = clock.now() - begin - clock.seconds
         used = min(own.batch_size, len(data.target))
         return UnitRate(found.unit, found.flops, clock.seconds / steps / used * found.rows, overhead)
 
-    def _learn_once(self, module: nn.Module, data: UnitData, settings: Reconstruction, clock: _Clock) -> None:
+    def _learn_once(self, module: nn.Module, data: UnitData, settings: Reconstruction, clock: Clock) -> None:
         stream = Stream.of(0, "probe", step=torch.zeros((), dtype=torch.int32, device=self.device))
         with arithmetic(settings.precision):
             learn_unit(module, data, settings, stream, clock)
 
     def _seconds(self, call: Callable[[], object]) -> float:
         """The fastest of some calls after one that warms up; of a long call on a CPU, that one."""
-        clock, times = _Clock(self.device), []
+        clock, times = Clock(self.device), []
         for _ in range(1 + REPEATS):
             begin = clock.now()
             call()
@@ -243,25 +244,6 @@ class Probe:
             file.flush()
             os.fsync(file.fileno())
             self.rates.written = WRITTEN / (time.perf_counter() - begin)
-
-
-class _Clock:
-    """Adds up the seconds spent inside its contexts, work on the device included."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.seconds = device, 0.0
-
-    def now(self) -> float:
-        """Seconds, once the device has done what it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        begin = self.now()
-        yield
-        self.seconds += self.now() - begin
 
 
 def extremes(learning: Sequence[Learning]) -> list[Learning]:

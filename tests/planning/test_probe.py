@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edadm.config.schema import Bits, Calibration, Config, Evaluation, Reconstruction
+from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction
+from edadm.planning import count
 from edadm.planning.count import Stage, stages_of
 from edadm.planning.estimate import seconds
 from edadm.planning.network import Networks
@@ -97,3 +98,17 @@ def test_runs_are_chosen_by_model_or_refused_in_a_sentence(config: Config) -> No
         chosen_runs(config, ["x"])
     with pytest.raises(ValueError, match="the configuration has no runs; add some under `runs`"):
         chosen_runs(Config())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+def test_a_gpu_is_timed_at_full_batches_and_after_its_kernels_are_compiled(model: Model, bits: Bits, settings: Reconstruction) -> None:
+    networks, calibration, device = Networks(model), Calibration(size=8), torch.device("cuda")
+    stages = [count.collect("m", networks), count.set_ranges("m", networks, calibration, bits)]
+    stages.append(count.reconstruct("m", networks, calibration, bits, settings))
+    probe = Probe(networks, device)
+    rates = probe.measure(stages)
+    assert probe.affordable(4096, 10**15) == 4096
+    assert rates.device == torch.cuda.get_device_name()
+    assert all(seconds(stage, rates) > 0 for stage in stages)
+    assert max(rate.overhead for rate in rates.units[stages[2].learning_key]) < 5
