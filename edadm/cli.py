@@ -536,13 +536,14 @@ def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: P
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import network_inputs
     from edadm.models.units import trace_units
-    from edadm.reconstruction.chain import Task
+    from edadm.reconstruction.chain import Task, refuse_idle_patterns
     from edadm.reconstruction.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
     set_grids(quantized, read_tensors(ranges, "set-ranges", device=where))
     units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+    refuse_idle_patterns(units, settings)
     rows = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
     names = [name for name in ("latents", "timesteps", "context") if name in rows]
     held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}

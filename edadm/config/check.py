@@ -21,9 +21,8 @@ def problems(config: Config) -> list[str]:
         if models.count(name) > 1
     ]
     for run in config.runs:
-        found += _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
-        if not found:
-            found += _of_model(run, config)
+        absent = _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
+        found += absent or _of_model(run, config)
         for name in run.variants:
             found += _of_variant(run, name, config)
     return found

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
+from edadm.errors import EdadmError
 from edadm.models.units import Unit
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.streams import Stream
@@ -110,6 +111,19 @@ def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
     if unit.kind in settings.without_layer_errors:
         changed["layer_weight"] = 0.0
     return settings.model_copy(update=changed) if changed else settings
+
+
+def refuse_idle_patterns(units: Sequence[Unit], settings: Reconstruction) -> None:
+    """A pattern that matches nothing is a mistake that would show in no result.
+
+    Raises:
+        EdadmError: a pattern of `unit_iterations` matches no unit.
+    """
+    for pattern in settings.unit_iterations:
+        if not any(fnmatchcase(unit.name, pattern) for unit in units):
+            raise EdadmError(
+                f"unit_iterations: the pattern '{pattern}' matches no unit, such as '{units[0].name}'; remove it or mend its name"
+            )
 
 
 def learn_chain(task: Task) -> None:

@@ -74,6 +74,13 @@ def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], senten
     assert str(caught.value).startswith(sentence)
 
 
+def test_an_unknown_model_hides_no_mistake_of_the_next_run() -> None:
+    runs = settings(evaluations__e__shards=5)
+    runs["runs"] = [{"model": "absent", "variants": ["fp32"]}, *runs["runs"]]
+    with pytest.raises(ConfigError, match=r"(?s)no preset 'absent' among models.*evaluations.e: 5 shards for 4 images"):
+        load_config(runs)
+
+
 def test_a_model_in_two_runs_is_refused() -> None:
     twice = settings()
     twice["runs"] = twice["runs"] * 2
