@@ -12,7 +12,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.calibration.select import statistics_of
-from edadm.config.schema import Bits, Model, Reconstruction
+from edadm.config.schema import Bits, Memory, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.deploy.cuda import lower_for_cuda
 from edadm.kernels import reference
@@ -23,16 +23,20 @@ from edadm.models.units import trace_units
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
+from edadm.reconstruction.budget import demand
 from edadm.reconstruction.chain import Task
 from edadm.reconstruction.data import Arguments, UnitData
 from edadm.reconstruction.descent import Descent, align_layouts, learning, stepping
+from edadm.reconstruction.limits import on_disk, resolved
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
 from edadm.reconstruction.precision import arithmetic
 from edadm.reconstruction.shelf import FolderShelf
+from edadm.reconstruction.tiers import GIB
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 
+from .reconstruction.runs import same, state
 from .reconstruction.toys import float_block, quantized_block, unit_data
 
 pytestmark = [
@@ -219,3 +223,43 @@ def test_the_integer_network_agrees_with_the_simulated_one(
             lowered = lower_for_cuda(simulated, dtype)
             eager = lowered(x.to(dtype), timesteps).sample.float()
             assert (eager - expected).square().mean().sqrt() < bound * quantization
+
+
+@pytest.mark.parametrize("method", ["fbr", "layer"])
+def test_limits_of_memory_change_no_bit_and_lower_the_peak(
+    method: str, cuda_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits, model: Model, tmp_path: Path
+) -> None:
+    rows, generator = 512, torch.Generator().manual_seed(3)
+    inputs = (torch.randn(rows, *model.latent_shape, generator=generator).to(CUDA), torch.arange(0, rows, device=CUDA) % 1000)
+    settings = Reconstruction(method=method, iterations=8, batch_size=8, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=32)
+    units = trace_units(cuda_unet, METHODS[method].by_layer)
+    kept = demand(cuda_unet, units, inputs, settings).of_peak()
+
+    def run(name: str, memory: Memory | None) -> tuple[dict[str, Tensor], list, int]:
+        unet = quantized_copy(cuda_unet, bits)
+        set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
+        (tmp_path / name).mkdir()
+        task = Task(cuda_unet, unet, units, inputs, 0, settings, FolderShelf(tmp_path / name), memory=memory, scratch=tmp_path / "scratch")
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        METHODS[method].learn(task)
+        return state(unet), [report for _, report in task.reports], torch.cuda.max_memory_allocated() - before
+
+    expected, reports, peak = run("free", None)
+    assert peak > 0.8 * kept
+    for name, device, host in (("host", kept // 10, kept), ("disk", kept // 10, kept // 10), ("none", 0, 0)):
+        found, same_reports, lower = run(name, Memory(device=device / GIB, host=host / GIB))
+        assert same(found, expected), name
+        assert same_reports == reports, name
+        assert lower < peak - 0.6 * kept, (name, lower, peak, kept)
+        assert name == "host" or list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, cuda_calibration: Calibration, bits: Bits) -> None:
+    settings = Reconstruction(batch_size=4)
+    needed = demand(cuda_unet, trace_units(cuda_unet), cuda_calibration, settings)
+    found = resolved(Memory(), CUDA, needed, quantized_copy(cuda_unet, bits), settings, None)
+    free, _ = torch.cuda.mem_get_info()
+    assert needed.of_peak() < found.device < free + torch.cuda.memory_reserved()
+    assert on_disk(needed, found) == 0
