@@ -38,6 +38,8 @@ OutputOption = Annotated[Path, typer.Option("--output", help="the file to write"
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")]
 PartOption = Annotated[Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")]
+DeviceMemoryOption = Annotated[float | None, typer.Option(min=0, help="GiB that may be kept on the device; else what is free")]
+HostMemoryOption = Annotated[float | None, typer.Option(min=0, help="GiB that may be kept in host memory; else what is free")]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]
 
 
@@ -167,6 +169,8 @@ def reconstruct(
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
+    device_memory: DeviceMemoryOption = None,
+    host_memory: HostMemoryOption = None,
     label: LabelOption = "reconstruct",
 ) -> None:
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
@@ -181,7 +185,7 @@ def reconstruct(
         same_work(folder, _description("reconstruct", settings, unet, ranges, calibration_set))
         task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(folder, *parts or []))
         with progress_bar(label, len(task.units), "units") as advance:
-            METHODS[settings.method].learn(dataclasses.replace(task, on_unit=advance))
+            METHODS[settings.method].learn(_within(dataclasses.replace(task, on_unit=advance), device_memory, host_memory, folder))
         save_quantized(task.quantized_unet, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
         write_losses(losses, task.reports)
     finished(progress)
@@ -201,6 +205,8 @@ def reconstruct_part(
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
+    device_memory: DeviceMemoryOption = None,
+    host_memory: HostMemoryOption = None,
     label: LabelOption = "reconstruct-part",
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
@@ -220,7 +226,7 @@ def reconstruct_part(
         units.mkdir(exist_ok=True)  # a share may have no unit to learn
         task = _task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(units))
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
-            fbr_float_inputs_part(dataclasses.replace(task, on_unit=advance), part)
+            fbr_float_inputs_part(_within(dataclasses.replace(task, on_unit=advance), device_memory, host_memory, folder), part)
         output.parent.mkdir(parents=True, exist_ok=True)
         units.rename(output)
     finished(progress)
@@ -370,6 +376,32 @@ def benchmark_calibration(
     writing_json(output, result)
 
 
+@timing.command("families")
+def benchmark_families(
+    output: OutputOption,
+    families: Annotated[list[str] | None, typer.Option("--family", help="a published model preset; all five by default")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="trajectories and calibration samples")] = 32,
+    steps: Annotated[int, typer.Option(min=2, help="of the sampler")] = 5,
+    units: Annotated[int, typer.Option(min=1, help="units that are learned")] = 5,
+    iterations: Annotated[int, typer.Option(min=1, help="learning steps per unit")] = 50,
+    images: Annotated[int, typer.Option(min=1, help="images per network and precision")] = 4,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Run a small part of each published run at full size with random weights: time and memory per stage, beside the plan's."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.full_size import all_families, as_markdown
+    from edadm.benchmark.scaled import FAMILIES, Scale
+
+    if unknown := [name for name in families or () if name not in FAMILIES]:
+        raise EdadmError(f"there is no published model '{unknown[0]}'; known are {', '.join(FAMILIES)}")
+    chosen = {name: (_preset("models", name, config), FAMILIES[name]) for name in families or FAMILIES}
+    scale = Scale(rows, steps, units, iterations, images)
+    result = all_families(chosen, scale, _device(device, threads), lambda so_far: writing_json(output, so_far))
+    typer.echo(as_markdown(result))
+
+
 @app.command()
 def reference_statistics(
     images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")],
@@ -427,6 +459,29 @@ def download(
 
 
 @app.command()
+def plan(
+    config: Annotated[Path, typer.Option("--config", help="a configuration file; its runs are planned")] = Path("config.yaml"),
+    model: Annotated[list[str] | None, typer.Option("--model", help="only the run of this model; may be repeated")] = None,
+    probe: Annotated[bool, typer.Option(help="estimate times from a short probe of this machine")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="bytes and seconds as JSON")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Say what the runs of a configuration will cost, before anything runs: disk, memory, network evaluations, time per stage."""
+    import json
+
+    from edadm.config.load import load_config
+    from edadm.metrics.rate import feature_network
+    from edadm.planning.plan import chosen_runs, plan_run
+    from edadm.planning.show import as_table
+
+    settings = load_config(config)
+    where = _device(device, threads) if probe else None
+    plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
+    typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Option(help="the results folder")],
     output: OutputOption,
@@ -481,18 +536,30 @@ def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: P
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import network_inputs
     from edadm.models.units import trace_units
-    from edadm.reconstruction.chain import Task
+    from edadm.reconstruction.chain import Task, refuse_idle_patterns
     from edadm.reconstruction.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
     set_grids(quantized, read_tensors(ranges, "set-ranges", device=where))
     units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+    refuse_idle_patterns(units, settings)
     rows = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
     names = [name for name in ("latents", "timesteps", "context") if name in rows]
     held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
     inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
     return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
+
+
+def _within(task: Any, device_memory: float | None, host_memory: float | None, progress: Path) -> Any:
+    """The task with limits of memory; a killed process leaves at most an empty folder for files, which goes here."""
+    import shutil
+
+    from edadm.config.schema import Memory
+
+    scratch = progress / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    return dataclasses.replace(task, memory=Memory(device=device_memory, host=host_memory), scratch=scratch)
 
 
 def _load_any(architecture: Any, weights: Path, device: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,27 @@ def test_learning_is_timed_beside_plain_pytorch(stages: Path, preset: str, tmp_p
     assert cost["settings"]["iterations"] == 2
     assert f"plain eager PyTorch takes {cost['ratio']:.1f} times as long" in capfd.readouterr().err
     assert {path.name for path in stages.iterdir()} == before
+
+
+def test_limits_of_memory_change_no_byte_of_the_checkpoint(stages: Path, preset: str, tmp_path: Path) -> None:
+    limits = ("--device-memory", 1e-5, "--host-memory", 1e-4)
+    options = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress", *limits)
+    (tmp_path / "progress" / "scratch").mkdir(parents=True)
+    (tmp_path / "progress" / "scratch" / "left").write_text("by a killed process")
+    assert edadm("reconstruct", *quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *options)) == 0
+    for name in ("quantized.safetensors", "losses.csv"):
+        assert (tmp_path / name).read_bytes() == (stages / name).read_bytes()
+    assert not (tmp_path / "progress").exists()
+
+
+def test_too_little_memory_and_disk_is_a_sentence_before_anything_is_learned(
+    stages: Path, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1000, 0, 1000))
+    options = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress", "--device-memory", 0, "--host-memory", 0)
+    assert edadm("reconstruct", *quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *options)) == 2
+    assert "the disk would have to take" in capfd.readouterr().err
+    assert not list((tmp_path / "progress").glob("*.safetensors"))
 
 
 def independent(jobs: int) -> str:

@@ -12,23 +12,31 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.calibration.select import statistics_of
-from edadm.config.schema import Bits, Model, Reconstruction
+from edadm.config.schema import Bits, Memory, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
+from edadm.deploy.cuda import lower_for_cuda
+from edadm.kernels import reference
+from edadm.kernels.int8_convolution import int8_convolution, triton_convolution
+from edadm.kernels.tiles import Problem, candidates
 from edadm.models.denoiser import Denoiser
 from edadm.models.units import trace_units
-from edadm.nn.surgery import quantized_layers
+from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
+from edadm.reconstruction.budget import demand
 from edadm.reconstruction.chain import Task
 from edadm.reconstruction.data import Arguments, UnitData
 from edadm.reconstruction.descent import Descent, align_layouts, learning, stepping
+from edadm.reconstruction.limits import on_disk, resolved
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
 from edadm.reconstruction.precision import arithmetic
 from edadm.reconstruction.shelf import FolderShelf
+from edadm.reconstruction.tiers import GIB
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 
+from .reconstruction.runs import same, state
 from .reconstruction.toys import float_block, quantized_block, unit_data
 
 pytestmark = [
@@ -169,3 +177,89 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
         images.append(generate_images(denoise, model.sampler, model.schedule, range(2), model.latent_shape, 0, 2, device))
     difference = (images[0].int() - images[1].int()).abs().float()
     assert difference.mean() < 8  # rounding flips codes here and there, and five steps amplify that
+
+
+# images, size, channels, rows of the weight, side of the window, stride, padding, number in the padding
+INTEGER_LAYERS = [
+    (4, 32, 128, 128, 3, 1, 1, 0),
+    (3, 17, 224, 448, 3, 1, 1, -37),
+    (2, 33, 320, 320, 3, 2, 0, 0),
+    (2, 16, 96, 40, 1, 1, 0, 0),
+    (5, 9, 3, 128, 3, 1, 1, 11),
+    (2, 8, 128, 3, 3, 1, 1, -128),
+    (1, 8, 2560, 1280, 3, 1, 1, 0),
+]
+
+
+@pytest.mark.parametrize("layer", INTEGER_LAYERS)
+def test_integer_sums_are_exact_with_all_tiles(layer: tuple[int, ...]) -> None:
+    images, size, channels, rows, side, stride, padding, zero = layer
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-128, 128, (images, size, size, channels), generator=generator, dtype=torch.int8)
+    weight = torch.randint(-128, 128, (rows, side, side, channels), generator=generator, dtype=torch.int8)
+    expected = reference.sums(x, weight, stride, padding, zero)  # below 2^24 by far for random numbers
+    one, none = torch.ones(rows, device=CUDA), torch.zeros(rows, device=CUDA)
+    problem = Problem(expected.numel() // rows, rows, channels, side, stride)
+    arguments = x.to(CUDA), weight.to(CUDA), one, none, None, stride, padding, zero, torch.float32
+    assert torch.equal(int8_convolution(*arguments).cpu(), expected.float())
+    for tile in candidates(problem):
+        assert torch.equal(triton_convolution(*arguments, tile).cpu(), expected.float()), tile
+
+
+def test_the_integer_network_agrees_with_the_simulated_one(
+    cuda_unet: UNet2DModel, cuda_calibration: Calibration, ranges: dict[str, Tensor], bits: Bits
+) -> None:
+    simulated = quantized_copy(cuda_unet, bits)
+    set_grids(simulated, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
+    for layer in quantized_layers(simulated).values():
+        layer.set_codes(layer.nearest_codes())
+    for name, quantizer in activation_quantizers(simulated).items():
+        quantizer.enabled = "processor" not in name  # the integer network has no grids in attention
+    x, timesteps = cuda_calibration
+    with torch.no_grad():
+        expected, exact = simulated(x, timesteps).sample, cuda_unet(x, timesteps).sample
+        quantization = (expected - exact).square().mean().sqrt()
+        for dtype, bound in ((torch.float32, 1.0), (torch.bfloat16, 2.0)):  # as in tests/deploy/test_cuda.py
+            lowered = lower_for_cuda(simulated, dtype)
+            eager = lowered(x.to(dtype), timesteps).sample.float()
+            assert (eager - expected).square().mean().sqrt() < bound * quantization
+
+
+@pytest.mark.parametrize("method", ["fbr", "layer"])
+def test_limits_of_memory_change_no_bit_and_lower_the_peak(
+    method: str, cuda_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits, model: Model, tmp_path: Path
+) -> None:
+    rows, generator = 512, torch.Generator().manual_seed(3)
+    inputs = (torch.randn(rows, *model.latent_shape, generator=generator).to(CUDA), torch.arange(0, rows, device=CUDA) % 1000)
+    settings = Reconstruction(method=method, iterations=8, batch_size=8, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=32)
+    units = trace_units(cuda_unet, METHODS[method].by_layer)
+    kept = demand(cuda_unet, units, inputs, settings).of_peak()
+
+    def run(name: str, memory: Memory | None) -> tuple[dict[str, Tensor], list, int]:
+        unet = quantized_copy(cuda_unet, bits)
+        set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
+        (tmp_path / name).mkdir()
+        task = Task(cuda_unet, unet, units, inputs, 0, settings, FolderShelf(tmp_path / name), memory=memory, scratch=tmp_path / "scratch")
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        METHODS[method].learn(task)
+        return state(unet), [report for _, report in task.reports], torch.cuda.max_memory_allocated() - before
+
+    expected, reports, peak = run("free", None)
+    assert peak > 0.8 * kept
+    for name, device, host in (("host", kept // 10, kept), ("disk", kept // 10, kept // 10), ("none", 0, 0)):
+        found, same_reports, lower = run(name, Memory(device=device / GIB, host=host / GIB))
+        assert same(found, expected), name
+        assert same_reports == reports, name
+        assert lower < peak - 0.6 * kept, (name, lower, peak, kept)
+        assert name == "host" or list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, cuda_calibration: Calibration, bits: Bits) -> None:
+    settings = Reconstruction(batch_size=4)
+    needed = demand(cuda_unet, trace_units(cuda_unet), cuda_calibration, settings)
+    found = resolved(Memory(), CUDA, needed, quantized_copy(cuda_unet, bits), settings, None)
+    free, _ = torch.cuda.mem_get_info()
+    assert needed.of_peak() < found.device < free + torch.cuda.memory_reserved()
+    assert on_disk(needed, found) == 0

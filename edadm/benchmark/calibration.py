@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ import torch
 from edadm.config.schema import Reconstruction
 from edadm.kernels.dispatch import without_kernels
 from edadm.models.units import Unit
+from edadm.planning.clock import Clock
 from edadm.reconstruction.chain import FinishedUnit, Task, UnitShelf, settings_of
 from edadm.reconstruction.methods import Method
 
@@ -28,25 +27,6 @@ class NoShelf:
 
     def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
         """Forgets a finished unit."""
-
-
-class Clock:
-    """Adds up the seconds spent inside its contexts, work on the device included."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.seconds = device, 0.0
-
-    def now(self) -> float:
-        """Seconds, once the device has done what it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        begin = self.now()
-        yield
-        self.seconds += self.now() - begin
 
 
 def learning_cost(task: Task, method: Method) -> dict[str, float]:

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 from edadm.config.layout import FULL_PRECISION, Variant
-from edadm.config.schema import Config, Model, Run
+from edadm.config.schema import Conditioning, Config, Model, Run
+from edadm.config.sources import count_prompts
 
 _KINDS = ("calibrations", "bits", "reconstructions")
 
@@ -20,9 +21,8 @@ def problems(config: Config) -> list[str]:
         if models.count(name) > 1
     ]
     for run in config.runs:
-        found += _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
-        if not found:
-            found += _of_model(run, config)
+        absent = _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
+        found += absent or _of_model(run, config)
         for name in run.variants:
             found += _of_variant(run, name, config)
     return found
@@ -54,9 +54,38 @@ def _of_model(run: Run, config: Config) -> list[str]:
         )
     if evaluation.shards > evaluation.images:
         found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
+    found += _of_condition(run, config)
     if evaluation.images < 2:
         found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
     return found
+
+
+def _of_condition(run: Run, config: Config) -> list[str]:
+    """Whether labels or prompts last for all trajectories and images; prompts only where their file can be read."""
+    model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
+    if model.conditioning is None:
+        return []
+    where = f"models.{run.model}.conditioning"
+    have, kind, fix = _conditions(model.conditioning)
+    if have is None:
+        return []
+    wanted = (
+        (f"evaluations.{run.evaluation}", "images", evaluation.images),
+        (f"models.{run.model}", "trajectories", model.trajectories.count),
+    )
+    return [
+        f"{preset}: {count} {what} exceed the {have} {kind} of {where}; {fix}, or make fewer {what}"
+        for preset, what, count in wanted
+        if count > have
+    ]
+
+
+def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
+    """How many labels or prompts there are, what they are called, and how to get more; None where that cannot be known yet."""
+    if conditioning.kind == "classes":
+        classes = len(conditioning.only or ()) or conditioning.classes
+        return classes * conditioning.images_per_class, "labels", "raise images_per_class"
+    return count_prompts(conditioning), "prompts", "add prompts to its file"
 
 
 def _of_parts(name: str, model: Model) -> list[str]:

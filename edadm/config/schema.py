@@ -315,10 +315,18 @@ class Run(Strict):
     evaluation: str = "quick"
 
 
+class Memory(Strict):
+    """How much reconstruction keeps between computations, and where; files take the rest. Results do not depend on it."""
+
+    device: float | None = Field(None, ge=0, description="GiB on the GPU, beside networks and the work itself; null takes what is free")
+    host: float | None = Field(None, ge=0, description="GiB of host memory; null takes what is free")
+
+
 class Config(Strict):
     """A whole configuration."""
 
     results: str = "results"
+    memory: Memory = Memory()
     runs: tuple[Run, ...] = ()
     models: dict[str, Model] = {}
     calibrations: dict[str, Calibration] = {}

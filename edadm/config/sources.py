@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
-from edadm.config.schema import Model
+from edadm.config.schema import Conditioning, Model
 from edadm.errors import EdadmError
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
@@ -60,3 +61,15 @@ def locate_prompts(name: str, model: Model) -> Path | None:
             "annotations), or write a text file with a prompt per line, and set this key to it"
         )
     return path
+
+
+def count_prompts(conditioning: Conditioning) -> int | None:
+    """How many prompts a captions or text file holds; None if there is no such file or it cannot be read, which stages say."""
+    path = Path(conditioning.prompts or "").expanduser()
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        return len(json.loads(text)["annotations"]) if path.suffix == ".json" else sum(bool(line.strip()) for line in text.splitlines())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -62,8 +62,9 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
         made = nn.Linear(channels, rows, layer.bias is not None, device="meta")
     else:
         assert isinstance(layer, QuantizedConv2d)
-        window: Any = (layer.weight.shape[2:], layer.stride, layer.padding, layer.dilation, layer.groups)
-        made = nn.Conv2d(channels * layer.groups, rows, *window, bias=layer.bias is not None, device="meta")
+        window: Any = (tuple(layer.weight.shape[2:]), layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias is not None)
+        with torch.device("meta"):
+            made = nn.Conv2d(channels * layer.groups, rows, *window)
     made.weight = nn.Parameter(layer.weight.data.clone(), requires_grad=False)
     made.bias = None if layer.bias is None else nn.Parameter(layer.bias.data.clone(), requires_grad=False)
     return made

@@ -9,13 +9,17 @@ from typing import NamedTuple
 
 
 class Tiles(NamedTuple):
-    """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them."""
+    """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them.
+
+    `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the GPU.
+    """
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
+    splits: int = 1
 
 
 class Problem(NamedTuple):
@@ -68,6 +72,13 @@ def candidates(problem: Problem) -> list[Tiles]:
     if problem.columns <= 32:
         return [Tiles(rows, max(16, _power(problem.columns)), depth, 4, 4) for rows in (64, 128)]
     sizes = [(128, 256, 8, 3), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4), (64, 64, 4, 4), (32, 64, 4, 5)]
-    most = 2 * problem.columns
-    tried = [Tiles(r, c, depth, w, s) for r, c, w, s in sizes if c <= max(64, most) and (r <= 64 or problem.rows > 1024)]
-    return tried + ([Tiles(128, 128, 64, 8, 4)] if depth == 128 and problem.rows > 1024 else [])
+    tried = [Tiles(rows, columns, depth, warps, stages) for rows, columns, warps, stages in sizes]
+    if depth == 128:
+        tried.append(Tiles(128, 128, 64, 8, 4))
+    if problem.channels % 128 == 64:  # half a step would be in vain
+        tried += [Tiles(128, 256, 64, 8, 4), Tiles(128, 64, 64, 4, 5), Tiles(64, 128, 64, 4, 5)]
+    steps = problem.side**2 * -(-problem.channels // depth)
+    blocks = -(-problem.rows // 64) * -(-problem.columns // 64)
+    tried += [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
+    widest = max(64, 2 * problem.columns)
+    return [one for one in dict.fromkeys(tried) if one.columns <= widest and (one.rows <= 64 or problem.rows > 1024)]

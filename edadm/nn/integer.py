@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int8, UInt8
@@ -44,6 +45,13 @@ class IntegerSegment(nn.Module):
             not kept then.
     """
 
+    weight: Tensor
+    codes: Tensor
+    zero_points: Tensor
+    input_scale: Tensor
+    scale: Tensor
+    offset: Tensor
+
     def __init__(
         self,
         weight: Int8[Tensor, "o k k c"],
@@ -72,7 +80,7 @@ class IntegerSegment(nn.Module):
         exact = {name: tensor for name, tensor in self._buffers.items() if tensor is not None and tensor.is_floating_point()}
         super()._apply(fn, recurse)
         for name, tensor in exact.items():
-            self._buffers[name] = tensor.to(self._buffers[name].device)
+            setattr(self, name, tensor.to(getattr(self, name).device))
         return self
 
     def integers(self) -> Int8[Tensor, "o k k c"]:
@@ -99,7 +107,8 @@ class IntegerConv2d(nn.Module):
 
     def __init__(self, segments: list[IntegerSegment], sizes: tuple[int, ...], bias: Tensor | None, stride: int = 1, padding: int = 0):
         super().__init__()
-        self.segments, self.sizes, self.stride, self.padding = nn.ModuleList(segments), sizes, stride, padding
+        self.segments: Any = nn.ModuleList(segments)
+        self.sizes, self.stride, self.padding = sizes, stride, padding
         if bias is not None:
             segments[0].offset = segments[0].offset + bias.float()
 

@@ -8,6 +8,7 @@ while the pass waits, the pass meets when it goes on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any
 
@@ -16,6 +17,8 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from edadm.reconstruction.data import Arguments
+from edadm.reconstruction.memory import Memory, WaitingMemory
+from edadm.reconstruction.watch import storages
 
 
 class _Pass(greenlet):
@@ -35,10 +38,11 @@ class PausingNetwork:
     Args:
         unet: the network; hooks stay on it until `close`.
         units: names of its units in order of execution.
+        memory: where its passes wait; without one, or without limits, what they hold stays on the device.
     """
 
-    def __init__(self, unet: nn.Module, units: Sequence[str]):
-        self.unet = unet
+    def __init__(self, unet: nn.Module, units: Sequence[str], memory: Memory | None = None):
+        self.unet, self.memory = unet, memory if memory is not None and memory.is_limited else None
         self._handles = []
         for name in units:
             module = unet.get_submodule(name)
@@ -49,7 +53,7 @@ class PausingNetwork:
 
     def start(self, *inputs: Tensor) -> PausedForward:
         """A pass over a batch of network inputs (x_t, t and perhaps a condition), waiting before its first unit."""
-        return PausedForward(self.unet, inputs)
+        return PausedForward(self.unet, inputs, self.memory)
 
     def close(self) -> None:
         """Removes the hooks."""
@@ -58,38 +62,56 @@ class PausingNetwork:
 
 
 class PausedForward:
-    """One forward pass; alternates between waiting before a unit and waiting after it."""
+    """One forward pass; alternates between waiting before a unit and waiting after it.
 
-    def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...]):
+    Before a unit, what it holds is kept in `memory`, if one is given; after a unit everything is on the device.
+    """
+
+    def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...], memory: Memory | None = None):
+        self._waiting = WaitingMemory(memory) if memory is not None else None
         self._pass = _Pass(lambda: unet(*inputs))
         self._pass.gr_context = copy_context()  # a greenlet would start without the caller's context variables
         self._waiting_before = False
         self._event = self._switch()
+        self.rest()
 
     def _switch(self) -> Any:
         learning = torch.is_grad_enabled()
         torch.set_grad_enabled(False)
         try:
-            event = self._pass.switch()
+            with self._waiting or nullcontext():
+                event = self._pass.switch()
         finally:
             torch.set_grad_enabled(learning)
         self._waiting_before = not self._waiting_before
         return event
 
     def arguments(self) -> Arguments:
-        """What the unit in front of the pass is about to be called with."""
+        """What the unit in front of the pass is about to be called with, on the device until `rest` or `next_unit`."""
         assert self._waiting_before, "the pass waits behind a unit; call `next_unit` first"
+        if self._waiting is not None:
+            self._waiting.use(list(storages(self._event)))
         return Arguments.of(*self._event)
+
+    def rest(self) -> None:
+        """Keeps all that the pass holds within the limits again; tensors from `arguments` must not be used any more."""
+        if self._waiting is not None:
+            self._waiting.settle()
 
     def run_unit(self) -> Tensor:
         """Runs the unit in front of the pass, as it is now, and returns its output."""
-        assert self._waiting_before, "the pass waits behind a unit; call `next_unit` first"
+        self.arguments()
+        self._event = None
         self._event = self._switch()
         return self._event[0] if isinstance(self._event, tuple) else self._event
 
     def next_unit(self) -> None:
         """Goes on to the next unit; after the last one, to the end of the network."""
+        self._event = None  # the unit's output belongs to the pass alone
         self._event = self._switch()
+        if self._pass.dead:
+            self._event = None
+        self.rest()
 
     def walk_past(self) -> None:
         """Runs the unit in front of the pass and goes on to the next one."""

@@ -7,20 +7,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
+from edadm.errors import EdadmError
 from edadm.models.units import Unit
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.streams import Stream
 from edadm.reconstruction.bias_correction import correct_bias
+from edadm.reconstruction.budget import Demand, demand
 from edadm.reconstruction.capture import PausedForward, PausingNetwork
-from edadm.reconstruction.data import Arguments, UnitData, listening
+from edadm.reconstruction.data import UnitData, inner_layers, listening
 from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
+from edadm.reconstruction.limits import refuse_too_little, resolved
+from edadm.reconstruction.memory import Memory
 from edadm.reconstruction.precision import arithmetic
+from edadm.reconstruction.tables import UnitTables
+from edadm.reconstruction.tiers import Limits
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ class Task:
         around_learning: a context for the learning steps of each unit, e.g. a clock.
         graphs: replay CUDA graphs where there is a GPU.
         reports: filled with finished units and their reports.
+        memory: limits of what is kept between computations; without them everything stays on the device.
+        scratch: folder for what exceeds them.
     """
 
     float_unet: nn.Module
@@ -90,6 +100,8 @@ class Task:
     around_learning: Callable[[], AbstractContextManager[None]] = nullcontext
     graphs: bool = True
     reports: list[tuple[Unit, UnitReport]] = field(default_factory=list)
+    memory: MemorySettings | None = None
+    scratch: Path | None = None
 
 
 def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
@@ -101,47 +113,89 @@ def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
     return settings.model_copy(update=changed) if changed else settings
 
 
+def refuse_idle_patterns(units: Sequence[Unit], settings: Reconstruction) -> None:
+    """A pattern that matches nothing is a mistake that would show in no result.
+
+    Raises:
+        EdadmError: a pattern of `unit_iterations` matches no unit.
+    """
+    for pattern in settings.unit_iterations:
+        if not any(fnmatchcase(unit.name, pattern) for unit in units):
+            raise EdadmError(
+                f"unit_iterations: the pattern '{pattern}' matches no unit, such as '{units[0].name}'; remove it or mend its name"
+            )
+
+
 def learn_chain(task: Task) -> None:
     """Learns units one after another; the inputs of a unit pass through the finished units before it (method, 4.2).
 
     A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units after it
     see exactly what they would have seen in one undisturbed run.
+
+    Raises:
+        EdadmError: what has to be kept exceeds the memory and the disk.
     """
-    with arithmetic(task.settings.precision), _passes(task, task.float_unet, task.quantized_unet) as (floats, quantized):
-        for index, unit in enumerate(task.units):
-            module = task.quantized_unet.get_submodule(unit.name)
-            if not quantized_layers(module):
-                _walk_past(floats + quantized)
-                task.on_unit(1)
-                continue
-            arguments = Arguments.joined([waiting.arguments() for waiting in quantized])
-            data = _unit_data(task, unit, floats, arguments)
-            _finish(task, index, unit, data)
-            del data, arguments
-            _walk_past(quantized)
+    with arithmetic(task.settings.precision):
+        needed, memory = _memory(task)
+        with _passes(task, memory, task.float_unet, task.quantized_unet) as (floats, quantized):
+            for index, unit in enumerate(task.units):
+                module = task.quantized_unet.get_submodule(unit.name)
+                kept = task.shelf.get(index, unit) if quantized_layers(module) else None
+                if kept is not None or not quantized_layers(module):
+                    _walk_past(floats)
+                    _finish(task, unit, kept)
+                else:
+                    with _tables(task, memory, needed, index) as tables:
+                        for waiting in quantized:
+                            tables.add_arguments("quantized", waiting.arguments())
+                            waiting.rest()
+                        _fill(task, unit, tables, floats)
+                        _learn(task, index, unit, tables.data("quantized", "float", task.held_out, unit.kind == "attention"))
+                _walk_past(quantized)
 
 
 def learn_independently(task: Task, chosen: Sequence[int]) -> None:
-    """Learns the units at the positions `chosen` from inputs of the float network alone, whatever becomes of the others."""
+    """Learns the units at the positions `chosen` from inputs of the float network alone, whatever becomes of the others.
+
+    Raises:
+        EdadmError: what has to be kept exceeds the memory and the disk.
+    """
     units = task.units
-    needed = [i for i in chosen if quantized_layers(task.quantized_unet.get_submodule(units[i].name))]
-    if all(task.shelf.get(i, units[i]) for i in needed):
-        for index in needed:
-            _finish(task, index, units[index], None)
+    found = {i: task.shelf.get(i, units[i]) for i in chosen if quantized_layers(task.quantized_unet.get_submodule(units[i].name))}
+    if all(found.values()):
+        for index, kept in found.items():
+            _finish(task, units[index], kept)
         return
-    with arithmetic(task.settings.precision), _passes(task, task.float_unet) as (floats,):
-        for index, unit in enumerate(units):
-            if index not in needed:
+    with arithmetic(task.settings.precision):
+        needed, memory = _memory(task)
+        with _passes(task, memory, task.float_unet) as (floats,):
+            for index, unit in enumerate(units):
+                if index in found and found[index] is None:
+                    with _tables(task, memory, needed, index) as tables:
+                        _fill(task, unit, tables, floats)
+                        _learn(task, index, unit, tables.data("float", "float", task.held_out, unit.kind == "attention"))
+                    continue
                 _walk_past(floats)
-                continue
-            arguments = Arguments.joined([waiting.arguments() for waiting in floats])
-            _finish(task, index, unit, _unit_data(task, unit, floats, arguments))
+                if index in found:
+                    _finish(task, unit, found[index])
+
+
+def _memory(task: Task) -> tuple[Demand, Memory]:
+    """What this reconstruction keeps, by one row of its inputs, and where it may keep it."""
+    needed = demand(task.float_unet, task.units, task.inputs, task.settings)
+    device, limits = task.inputs[0].device, Limits()
+    if task.memory is not None:
+        wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
+        refuse_too_little(needed, wanted)
+        if wanted.device < needed.of_peak():  # else nothing ever leaves the device, and passes need not be watched
+            limits = wanted
+    return needed, Memory(device, limits)
 
 
 @contextmanager
-def _passes(task: Task, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
+def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
     """Paused passes of the networks over all rows, a list for each network."""
-    pausing = [PausingNetwork(network, [unit.name for unit in task.units]) for network in networks]
+    pausing = [PausingNetwork(network, [unit.name for unit in task.units], memory) for network in networks]
     batches = list(zip(*(rows.split(task.settings.chain_batch_size) for rows in task.inputs), strict=True))
     try:
         yield [[network.start(*batch) for batch in batches] for network in pausing]
@@ -150,25 +204,39 @@ def _passes(task: Task, *networks: nn.Module) -> Iterator[list[list[PausedForwar
             network.close()
 
 
+@contextmanager
+def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[UnitTables]:
+    """Room for what the unit at a position learns from."""
+    sizes = needed.units[index].tables(needed.networks)
+    tables = UnitTables(memory, needed.rows, {name: size * needed.rows for name, size in sizes.items()})
+    try:
+        yield tables
+    finally:
+        tables.free()
+
+
 def _walk_past(passes: Sequence[PausedForward]) -> None:
     for waiting in passes:
         waiting.walk_past()
 
 
-def _finish(task: Task, index: int, unit: Unit, data: UnitData | None) -> None:
-    """Brings a unit to its finished state: from the shelf, or by learning from the data."""
+def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
+    """Brings a unit to the state in which it was kept; one that is left in floating point has none."""
+    if kept is not None:
+        kept.put_into(task.quantized_unet.get_submodule(unit.name))
+        task.reports.append((unit, kept.report))
+    task.on_unit(1)
+
+
+def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
+    """Learns a unit, and puts it on the shelf."""
     module = task.quantized_unet.get_submodule(unit.name)
-    kept = task.shelf.get(index, unit)
-    if kept is None:
-        assert data is not None
-        step = torch.zeros((), dtype=torch.int32, device=data.target.device)
-        stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
-        report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs)
-        kept = FinishedUnit.of(module, _corrected(task, unit, module, data, report))
-        task.shelf.put(index, unit, kept)
-    else:
-        kept.put_into(module)
-    task.reports.append((unit, kept.report))
+    step = torch.zeros((), dtype=torch.int32, device=task.inputs[0].device)
+    stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
+    report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs)
+    report = _corrected(task, unit, module, data, report)
+    task.shelf.put(index, unit, FinishedUnit.of(module, report))
+    task.reports.append((unit, report))
     task.on_unit(1)
 
 
@@ -183,16 +251,12 @@ def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report
     return dataclasses.replace(report, after=after, held_out_after=held_out_after)
 
 
-def _unit_data(task: Task, unit: Unit, floats: list[PausedForward], quantized: Arguments) -> UnitData:
-    """The float unit's inputs and outputs beside the quantized network's arguments; moves the float passes behind the unit."""
-    has_inner = unit.kind != "layer" and settings_of(unit, task.settings).layer_weight > 0
-    inner = [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]] if has_inner else []
-    arguments = Arguments.joined([waiting.arguments() for waiting in floats])
-    targets, layers = [], []
+def _fill(task: Task, unit: Unit, tables: UnitTables, floats: Sequence[PausedForward]) -> None:
+    """The float unit's inputs and outputs into their tables; moves the float passes behind the unit."""
+    inner = inner_layers(unit, task.settings)
     with listening(task.float_unet.get_submodule(unit.name), inner) as outputs:
         for waiting in floats:
-            targets.append(waiting.run_unit())
-            layers.append(dict(outputs))
+            tables.add_arguments("float", waiting.arguments())
+            tables.add_targets(waiting.run_unit(), outputs)
+            outputs.clear()
             waiting.next_unit()
-    layer_targets = {name: torch.cat([batch[name] for batch in layers]) for name in inner}
-    return UnitData(quantized, arguments, torch.cat(targets), layer_targets, task.held_out, unit.kind == "attention")

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.config.schema import Reconstruction
+from edadm.models.units import Unit
+
 
 @dataclass
 class Arguments:
@@ -40,8 +43,10 @@ class Arguments:
         return next(iter(self.tensors))
 
     def call(self, unit: nn.Module) -> Tensor:
-        """The unit's output."""
-        named = self.tensors | self.others
+        """The unit's output; tensors go to its device first."""
+        parameter = next(unit.parameters(), None)
+        tensors = self.tensors if parameter is None else {key: tensor.to(parameter.device) for key, tensor in self.tensors.items()}
+        named = tensors | self.others
         positions = sorted(key for key in named if isinstance(key, int))
         output = unit(*(named[position] for position in positions), **{k: v for k, v in named.items() if isinstance(k, str)})
         return output[0] if isinstance(output, tuple) else output
@@ -49,7 +54,7 @@ class Arguments:
 
 @dataclass
 class UnitData:
-    """What one unit learns from; rows are calibration samples.
+    """What one unit learns from; rows are calibration samples. Tables may lie off the unit's device.
 
     Attributes:
         quantized: arguments when all units before it are quantized.
@@ -58,6 +63,8 @@ class UnitData:
         layer_targets: outputs of the float unit's inner layers, by name within the unit.
         held_out: so many rows at the end are not learned from.
         channels_last: inner layers' outputs are (rows, tokens, channels) where the original network has 1x1 convolutions.
+        far: groups of tables of which only the rows of one step are on the device while it learns: `inputs` (main arguments),
+            `others`, `target`, `layer:NAME`.
     """
 
     quantized: Arguments
@@ -66,6 +73,7 @@ class UnitData:
     layer_targets: dict[str, Tensor]
     held_out: int = 0
     channels_last: bool = False
+    far: frozenset[str] = frozenset()
 
     def layer_factor(self, name: str) -> float:
         """Makes an error summed over axis 1 of a layer's output one summed over its channels, as in the original (method, 4.3)."""
@@ -76,6 +84,14 @@ class UnitData:
     def learned(self) -> int:
         """Number of rows that are learned from."""
         return len(self.target) - self.held_out
+
+
+def inner_layers(unit: Unit, settings: Reconstruction) -> list[str]:
+    """The layers of a unit that have an error of their own, by name within the unit: all but the last, or none (method, 4.3)."""
+    has_errors = unit.kind != "layer" and settings.layer_weight > 0 and settings.method != "block"
+    if not has_errors or unit.kind in settings.without_layer_errors:
+        return []
+    return [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from edadm.kernels.geometry import memory_like
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.affine import SMALLEST_SCALE
 from edadm.quant.streams import Stream
+from edadm.reconstruction.budget import INPUTS, LAYER, OTHERS, TARGET
 from edadm.reconstruction.data import Arguments, UnitData, listening
 from edadm.reconstruction.losses import indecision
 from edadm.reconstruction.precision import learning_cast
+from edadm.reconstruction.staging import StepData
 
 GRAPH_WARM_UP = 3  # steps before a capture: kernels get compiled, the optimizer makes its state
 
@@ -110,11 +113,12 @@ class Descent:
     """
 
     def __init__(self, unit: nn.Module, data: UnitData, settings: Reconstruction, alphas: list[Tensor], sizes: StepSizes, stream: Stream):
-        kind: dict[str, Any] = {"device": data.target.device, "dtype": data.target.dtype}
-        self.unit, self.data, self.settings, self.alphas, self.sizes = unit, data, settings, alphas, sizes
-        self.step = stream.step
+        kind: dict[str, Any] = {"device": stream.step.device, "dtype": data.target.dtype}
+        self.unit, self.settings, self.alphas, self.sizes = unit, settings, alphas, sizes
+        self.step, self._steps_begun = stream.step, 0
         self._mixing = stream.child("mix")
         self._rows = row_table(settings.iterations, settings.batch_size, data.learned, stream.child("rows"))
+        self._staged = StepData(data, self._rows)
         self._rates = cosine_rates(settings.iterations).to(**kind)
         self._regulariser = [table.to(**kind) for table in rounding_exponents(settings.iterations)]
         groups = [(alphas, settings.weight_lr), (sizes.parameters, settings.scale_lr)]
@@ -122,12 +126,17 @@ class Descent:
         self._optimizer = torch.optim.Adam(
             [{"params": parameters, "lr": torch.tensor(rate, **kind)} for parameters, rate in groups if parameters],
             fused=True,
-            capturable=data.target.is_cuda,
+            capturable=stream.step.is_cuda,
         )
         self.losses = torch.zeros(settings.iterations, **kind)
 
     def _at(self, table: Tensor) -> Tensor:
         return table.index_select(0, self.step.view(1))[0]
+
+    def bring(self) -> None:
+        """Brings the rows of the next step to the device; to be called before every `iterate` where tables are elsewhere."""
+        self._staged.bring(self._steps_begun)
+        self._steps_begun += 1
 
     def iterate(self) -> None:
         """One learning step."""
@@ -143,21 +152,22 @@ class Descent:
             self.losses.index_copy_(0, self.step.view(1).long(), loss.detach().view(1).to(self.losses.dtype))
             self.step.add_(1)
 
-    def _loss(self, rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:
-        data, settings = self.data, self.settings
-        arguments = Arguments(
-            {k: v.index_select(0, rows) for k, v in data.quantized.tensors.items() if k != data.quantized.main}, data.quantized.others
+    def _loss(self, drawn: Int[Tensor, " k"]) -> Float[Tensor, ""]:
+        data, settings, rows = self._staged.data, self.settings, self._staged.rows
+        main, others = data.quantized.main, rows(OTHERS, drawn)
+        mixed = mixed_rows(
+            data.quantized.tensors[main], data.exact.tensors[data.exact.main], rows(INPUTS, drawn), settings.mix_probability, self._mixing
         )
-        main = data.quantized.tensors[data.quantized.main]
-        mixed = mixed_rows(main, data.exact.tensors[data.exact.main], rows, settings.mix_probability, self._mixing)
-        arguments.tensors = {data.quantized.main: mixed, **arguments.tensors}
+        chosen = {name: table.index_select(0, others) for name, table in data.quantized.tensors.items() if name != main}
+        arguments = Arguments({main: mixed, **chosen}, data.quantized.others)
         self.sizes.put()
         with torch.enable_grad(), listening(self.unit, list(data.layer_targets)) as outputs:
-            with learning_cast(settings.precision, rows.device):
+            with learning_cast(settings.precision, drawn.device):
                 output = arguments.call(self.unit)
-            loss = rows_error(output, data.target, rows)
+            loss = rows_error(output, data.target, rows(TARGET, drawn))
             for name, target in data.layer_targets.items():
-                loss = loss + settings.layer_weight * data.layer_factor(name) * rows_error(outputs[name], target, rows)
+                error = rows_error(outputs[name], target, rows(LAYER + name, drawn))
+                loss = loss + settings.layer_weight * data.layer_factor(name) * error
             if settings.rounding_weight > 0:
                 is_on, exponent = (self._at(table) for table in self._regulariser)
                 loss = loss + settings.rounding_weight * is_on * indecision(self.alphas, exponent)
@@ -171,6 +181,7 @@ class Descent:
                 value.zero_()
         self.step.zero_()
         self.losses.zero_()
+        self._steps_begun = 0
 
 
 def align_layouts(unit: nn.Module, data: UnitData) -> None:
@@ -185,23 +196,38 @@ def align_layouts(unit: nn.Module, data: UnitData) -> None:
     data.exact.tensors[main] = memory_like(data.exact.tensors[main], data.quantized.tensors[main])
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all units: cuBLAS keeps 32 MiB for each stream that it ever saw."""
+    return torch.cuda.Stream(device)
+
+
 @contextmanager
 def stepping(descent: Descent, graphs: bool = True) -> Iterator[Callable[[], None]]:
     """A function that makes one learning step: a replayed CUDA graph where possible, else `Descent.iterate`.
 
-    The capture covers rows, masks, forward, backward, both Adam updates and the schedules. Steps made to warm up are
-    undone, so that both ways learn the same from the same stream.
+    The capture covers rows, masks, forward, backward, both Adam updates and the schedules; rows of tables that are not on the
+    device are brought before each replay. Steps made to warm up are undone, so that both ways learn the same from the same stream.
     """
-    if not (graphs and has_kernels(descent.data.target)):
-        yield descent.iterate
+
+    def after_bringing(iterate: Callable[[], None]) -> Callable[[], None]:
+        def step() -> None:
+            descent.bring()
+            iterate()
+
+        return step
+
+    eager = after_bringing(descent.iterate)
+    if not (graphs and has_kernels(descent.step)):
+        yield eager
         return
     parameters = [*descent.alphas, *descent.sizes.parameters]
     kept = [parameter.detach().clone() for parameter in parameters]
-    side = torch.cuda.Stream()
+    side = _side_stream(descent.step.device)
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(min(GRAPH_WARM_UP, descent.settings.iterations)):
-            descent.iterate()
+            eager()
     torch.cuda.current_stream().wait_stream(side)
     descent._optimizer.zero_grad()
     graph = torch.cuda.CUDAGraph()
@@ -211,5 +237,5 @@ def stepping(descent: Descent, graphs: bool = True) -> Iterator[Callable[[], Non
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.copy_(value)
     descent.restart()
-    yield graph.replay
+    yield after_bringing(graph.replay)
     graph.reset()

@@ -45,11 +45,13 @@ class UnitReport:
 def unit_errors(unit: nn.Module, data: UnitData, batch_size: int) -> tuple[float, float | None]:
     """The unit's error over the learned and over the held-out rows, its inputs quantized; None if there are none of these."""
 
+    device = next(unit.parameters()).device
+
     def over(first: int, last: int) -> Tensor:
-        total = torch.zeros((), device=data.target.device)
+        total = torch.zeros((), device=device)
         for start in range(first, last, batch_size):
             part = slice(start, min(start + batch_size, last))
-            total += squared_error(data.quantized.rows(part).call(unit), data.target[part]) * (part.stop - part.start)
+            total += squared_error(data.quantized.rows(part).call(unit), data.target[part].to(device)) * (part.stop - part.start)
         return total / (last - first)
 
     learned = over(0, data.learned).item()
@@ -68,7 +70,7 @@ def learn_unit(
 
     Args:
         unit: the module, holding quantized layers.
-        data: its inputs and targets, on the unit's device.
+        data: its inputs and targets; tables in `data.far` may lie off the unit's device.
         settings: iterations, learning rates and so on.
         stream: all randomness of this unit; its step counter must be zero.
         around_learning: a context for the learning steps, e.g. a clock.

@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 
 import pytest
-import torch
 from diffusers import UNet2DModel
 from torch import nn
 
-from edadm.benchmark.calibration import Clock, NoShelf, compare, learning_cost
+from edadm.benchmark.calibration import NoShelf, compare, learning_cost
 from edadm.config.schema import Reconstruction
 from edadm.kernels import dispatch
 from edadm.models.units import trace_units
@@ -58,12 +57,3 @@ def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
     assert (result["plain"]["steps"], result["engine"]["steps"]) == (count, 2 * count + 2)
     assert result["ratio"] == result["plain"]["ms_per_step"] / result["engine"]["ms_per_step"]
     assert json.loads(json.dumps(result))["settings"]["unit_iterations"] == {"conv_in": 4}
-
-
-def test_a_clock_adds_up_its_contexts() -> None:
-    clock, now = Clock(torch.device("cpu")), iter([1.0, 3.0, 10.0, 10.5])
-    clock.now = lambda: next(now)  # type: ignore[method-assign]
-    for _ in range(2):
-        with clock():
-            pass
-    assert clock.seconds == 2.5

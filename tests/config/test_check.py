@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +74,13 @@ def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], senten
     assert str(caught.value).startswith(sentence)
 
 
+def test_an_unknown_model_hides_no_mistake_of_the_next_run() -> None:
+    runs = settings(evaluations__e__shards=5)
+    runs["runs"] = [{"model": "absent", "variants": ["fp32"]}, *runs["runs"]]
+    with pytest.raises(ConfigError, match=r"(?s)no preset 'absent' among models.*evaluations.e: 5 shards for 4 images"):
+        load_config(runs)
+
+
 def test_a_model_in_two_runs_is_refused() -> None:
     twice = settings()
     twice["runs"] = twice["runs"] * 2
@@ -83,3 +92,52 @@ def test_a_model_in_two_runs_is_refused() -> None:
 def test_as_many_steps_as_timesteps_are_accepted_where_they_exist(spacing: str) -> None:
     config = load_config(settings(models__m__sampler={"steps": 1000, "spacing": spacing}))
     assert config.models["m"].sampler.steps == 1000
+
+
+LABELS = {"kind": "classes", "classes": 3, "images_per_class": 2}
+TRANSFORMER = {"family": "transformer", "heads": 1, "context_channels": 8}
+
+
+def conditional(conditioning: dict[str, Any], images: int, trajectories: int = 4) -> dict[str, Any]:
+    """The example with a condition."""
+    changed = settings(
+        models__m__architecture=TRANSFORMER,
+        models__m__layout="compvis",
+        models__m__conditioning=conditioning,
+        evaluations__e__images=images,
+    )
+    changed["models"]["m"]["trajectories"] |= {"count": trajectories, "feature_rows": 2, "shards": 1}
+    changed["calibrations"]["c"]["size"] = 2
+    return changed
+
+
+@pytest.mark.parametrize(("only", "labels"), [(None, 6), ([2], 2)])
+def test_labels_last_for_all_images_and_trajectories(only: list[int] | None, labels: int) -> None:
+    conditioning = LABELS | {"only": only}
+    assert load_config(conditional(conditioning, labels, min(labels, 4) or 2))
+    sentence = (
+        f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(conditional(conditioning, labels + 1, 2))
+    with pytest.raises(ConfigError, match=f"models.m: 8 trajectories exceed the {labels} labels of models.m.conditioning; raise"):
+        load_config(conditional(conditioning, labels, 8))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("prompts.txt", "a boat\n\n  \na bus\nno end\n"), ("captions.json", json.dumps({"annotations": [{"caption": "x"}] * 3}))],
+)
+def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(content)
+    conditioning = {"kind": "text", "prompts": str(tmp_path / file)}
+    assert load_config(conditional(conditioning, 3, 3))
+    with pytest.raises(ConfigError, match="4 images exceed the 3 prompts of models"):
+        load_config(conditional(conditioning, 4, 3))
+
+
+@pytest.mark.parametrize(("file", "content"), [("captions.json", ""), ("captions.json", "[]"), ("absent.txt", None)])
+def test_prompts_that_cannot_be_counted_are_left_to_the_stages(file: str, content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    assert load_config(conditional({"kind": "text", "prompts": str(tmp_path / file)}, 100))

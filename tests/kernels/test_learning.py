@@ -13,6 +13,8 @@ from edadm.kernels.rows import RowsError, mixed_rows
 from edadm.kernels.soft_weight import SoftWeight
 from edadm.quant.affine import bounds
 from edadm.quant.streams import Stream
+from edadm.reconstruction.memory import Memory, WaitingMemory
+from edadm.reconstruction.tiers import Limits
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RAGGED = [(3, 5, 7, 9), (2, 6, 8, 8), (5, 33), (2, 7, 12), (4, 1, 1, 1)]
@@ -127,3 +129,16 @@ def test_density_of_memory() -> None:
     assert not is_dense(torch.zeros(3, 4).T)  # rows are not outermost
     assert is_dense(memory_like(x[:, :2]))
     assert memory_like(x, x.to(memory_format=torch.channels_last)).stride() == x.to(memory_format=torch.channels_last).stride()
+
+
+def test_a_kernel_finds_an_input_that_waited_elsewhere() -> None:
+    scale, zero_point = torch.tensor([0.3], device=DEVICE), torch.tensor([8.0], device=DEVICE)
+    expected = FakeQuantize.apply(random(3, 5), scale, zero_point, 4, (5,), 0.0, None)
+    waiting = WaitingMemory(Memory(torch.device(DEVICE), Limits(device=0)))
+    with waiting:
+        x = random(3, 5) + 0
+    waiting.settle()
+    assert x.untyped_storage().nbytes() == 0
+    with waiting, torch.no_grad():
+        found = FakeQuantize.apply(x, scale, zero_point, 4, (5,), 0.0, None)
+    assert torch.equal(found, expected)

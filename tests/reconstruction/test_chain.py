@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy, set_grids
+from edadm.errors import EdadmError
 from edadm.models.units import Unit, trace_units
 from edadm.nn.surgery import quantized_layers
 from edadm.reconstruction import chain
-from edadm.reconstruction.chain import settings_of
+from edadm.reconstruction.chain import refuse_idle_patterns, settings_of
 from edadm.reconstruction.data import Arguments, UnitData
 from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.shelf import FolderShelf
@@ -126,6 +127,13 @@ def test_the_last_matching_pattern_decides_how_long_a_unit_learns() -> None:
     settings = Reconstruction(iterations=10, unit_iterations={"conv*": 20, "conv_out": 30})
     lengths = [settings_of(Unit(name, "layer", (name,)), settings).iterations for name in ("mid", "conv_in", "conv_out")]
     assert lengths == [10, 20, 30]
+
+
+def test_a_pattern_that_matches_no_unit_is_refused() -> None:
+    units = [Unit(name, "layer", (name,)) for name in ("conv_in", "conv_out")]
+    refuse_idle_patterns(units, Reconstruction(unit_iterations={"conv*": 20}))
+    with pytest.raises(EdadmError, match=r"unit_iterations: the pattern 'conv_on' matches no unit, such as 'conv_in'; remove it"):
+        refuse_idle_patterns(units, Reconstruction(unit_iterations={"conv*": 20, "conv_on": 30}))
 
 
 def test_the_reported_error_after_learning_is_that_of_the_finished_unit_in_its_place(

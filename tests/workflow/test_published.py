@@ -77,3 +77,20 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
     assert said.count("python3 -m edadm reconstruct ") == 2
     assert said.count("python3 -m edadm write-prompts ") == 1
     assert said.count("--prompts=results/sd14_coco/prompts.json") == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "files", "shards", "parts"),
+    [
+        ("ddim_cifar10", ("ema_cifar10.ckpt",), 10, 1),
+        ("ldm4_bedroom", ("lsun_beds256/model.ckpt", "../data/lsun_bedroom_train/0.jpg"), 50, 2),
+        ("ldm8_church", ("lsun_churches256/model.ckpt", "../data/lsun_church_train/0.jpg"), 50, 2),
+    ],
+)
+def test_the_other_models_make_both_precisions(project: Path, model: str, files: tuple[str, ...], shards: int, parts: int) -> None:
+    put(project, INCEPTION, *(f"checkpoints/{file}" for file in files))
+    status, said = dry_run(project, model)
+    assert status == 0, said
+    counts = {"convert-checkpoint": parts, "set-ranges": 2, "reconstruct": 2, "generate": 3 * shards, "evaluate": 3}
+    for stage, count in counts.items():
+        assert said.count(f"python3 -m edadm {stage} ") == count, stage

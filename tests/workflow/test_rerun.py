@@ -27,6 +27,7 @@ def setting(**kinds: Any) -> tuple[str, ...]:
     ("options", "planned"),
     [
         pytest.param((), {}, id="nothing"),
+        pytest.param(setting(memory={"device": 20, "host": 24.5}), {}, id="memory"),
         pytest.param(
             setting(models={"toy": {"trajectories": {"seed": 1}}}),
             {"collect_trajectories": 2, "select_calibration": 1, **AFTER_SELECT},

@@ -25,6 +25,9 @@ RESULTS = CONFIG.results
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
 
+# Where memory is taken from changes no result: as part of the command, and of no parameter, it reruns nothing.
+MEMORY_OPTIONS = " ".join(f"--{tier}-memory {limit}" for tier, limit in CONFIG.memory if limit is not None)
+
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
 
@@ -64,6 +67,11 @@ def preset_of(kind, wildcard):
 def reconstruct_progress(wildcards):
     """Where `reconstruct` keeps finished units until its outputs are complete."""
     return f"{RESULTS}/{wildcards.model}/{wildcards.calibration}/{wildcards.bits}/.{wildcards.reconstruction}.progress"
+
+
+def reconstruct_memory(wildcards):
+    """MB for the process, and for what it may keep in host memory."""
+    return 8000 if CONFIG.memory.host is None else 4000 + int(CONFIG.memory.host * 1074)
 
 
 def finished_units(wildcards):

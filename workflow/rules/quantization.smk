@@ -41,7 +41,7 @@ rule reconstruct_part:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=8000,
+        mem_mb=reconstruct_memory,
         runtime=1440,
     params:
         model=model_with("architecture"),
@@ -53,6 +53,7 @@ rule reconstruct_part:
         "python3 -m edadm reconstruct-part --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output:q} --progress {params.progress:q} --part {wildcards.share} --threads {threads}"
+        " {MEMORY_OPTIONS}"
         " --label 'reconstruct-part {wildcards.model} {wildcards.bits}/{wildcards.reconstruction} {wildcards.share}' 2>&1 | tee {log:q}"
 
 
@@ -74,7 +75,7 @@ rule reconstruct:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=8000,
+        mem_mb=reconstruct_memory,
         runtime=1440,
     params:
         model=model_with("architecture"),
@@ -87,5 +88,5 @@ rule reconstruct:
         "python3 -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output.quantized:q} --losses {output.losses:q}"
-        " --progress {params.progress:q} {params.units:q} --threads {threads}"
+        " --progress {params.progress:q} {params.units:q} --threads {threads} {MEMORY_OPTIONS}"
         " --label 'reconstruct {wildcards.model} {wildcards.bits}/{wildcards.reconstruction}' 2>&1 | tee {log:q}"

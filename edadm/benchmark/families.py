@@ -1,0 +1,210 @@
+"""A full-size pass: a family's network with random weights through all stages, with the time and memory of each."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import zarr
+from jaxtyping import Float, UInt8
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edadm.benchmark.scaled import ScaledRun
+from edadm.calibration.conditions import with_context
+from edadm.calibration.select import select
+from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
+from edadm.errors import EdadmError
+from edadm.models.autoencoder import LatentDecoder
+from edadm.models.condition import ClassEmbedding, Condition, make_condition
+from edadm.models.denoiser import Denoiser, Precision, network_inputs
+from edadm.models.random_weights import random_autoencoder, random_unet, randomised
+from edadm.models.units import Unit
+from edadm.nn.surgery import quantized_layers
+from edadm.planning.clock import Clock
+from edadm.reconstruction.chain import Task
+from edadm.reconstruction.methods import METHODS
+from edadm.reconstruction.observe import set_ranges
+from edadm.reconstruction.shelf import FolderShelf
+from edadm.sampling.collect import collect, open_store
+from edadm.sampling.generate import generate_images
+from edadm.sampling.noise import keyed_generator
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+Images = UInt8[Tensor, "n 3 h w"]
+
+
+class RandomCondition:
+    """Random tokens for image i, and others for none: stands in for a text encoder, which is no part of what is measured.
+
+    Args:
+        shape: (tokens, channels).
+        device: where rows are wanted.
+    """
+
+    def __init__(self, shape: tuple[int, int], device: torch.device):
+        self._shape, self._device = shape, device
+
+    def _row(self, name: int | str) -> Float[Tensor, "tokens channels"]:
+        return torch.randn(self._shape, generator=keyed_generator("random condition", name)).to(self._device)
+
+    def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
+        """The context of each image."""
+        return torch.stack([self._row(index) for index in indices])
+
+    def unconditional(self) -> Float[Tensor, "1 tokens channels"]:
+        """The context that says nothing."""
+        return self._row("none")[None]
+
+
+@dataclass
+class Measured:
+    """Time and peak memory of stages, one after the other.
+
+    Attributes:
+        device: where.
+        stages: by name: `seconds`, and `peak_bytes` of device memory, None on a CPU.
+    """
+
+    device: torch.device
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measures what happens inside; weights made inside count."""
+        clock, cuda = Clock(self.device), self.device.type == "cuda"
+        if cuda:
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with clock():
+            yield
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else None
+        self.stages[name] = {"seconds": clock.seconds, "peak_bytes": peak}
+
+
+class FamilyPass:
+    """One family's stages in sequence, on files in a folder as the workflow has them.
+
+    Args:
+        run: the presets.
+        units: that are learned; the others are rounded to nearest.
+        folder: for artifacts.
+        device: where.
+    """
+
+    def __init__(self, run: ScaledRun, units: Sequence[Unit], folder: Path, device: torch.device):
+        self.run, self.units, self.folder, self.device = run, units, folder, device
+        self.measured = Measured(device)
+
+    def condition(self, images: int) -> Condition | None:
+        """A condition with random embeddings."""
+        model = self.run.model
+        if model.conditioning is None or model.context_shape is None:
+            return None
+        if model.conditioning.kind == "text":
+            return RandomCondition(model.context_shape, self.device)
+        with torch.device("meta"):
+            embedding = ClassEmbedding(model.conditioning.classes, model.context_shape[1])
+        return make_condition(randomised(embedding, self.device), model.conditioning, images)
+
+    def collect(self) -> None:
+        """`collect-trajectories`."""
+        model = self.run.model
+        network, condition = random_unet(model, self.device), self.condition(model.trajectories.count)
+        with self.measured.stage("collect-trajectories"):
+            store = open_store(self.folder / "store.zarr", model, 0, condition)
+            denoise = Denoiser(network, condition, model.guidance)
+            collect(denoise, network.mid_block.attentions[0], model, store, self.device, contexts=condition)
+
+    def select(self) -> None:
+        """`select-calibration`."""
+        with self.measured.stage("select-calibration"):
+            groups = [zarr.open_group(self.folder / "store.zarr", mode="r")]
+            chosen, _ = select(groups, self.run.calibration)
+            save_arrays(with_context(chosen, groups), self.folder / "calibration.safetensors")
+
+    def set_ranges(self) -> None:
+        """`set-ranges`."""
+        network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
+        with self.measured.stage("set-ranges"):
+            rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
+            set_ranges(network, rows["latents"], rows["timesteps"], self.run.bits, context=rows.get("context"))
+            save_file({name: tensor.cpu() for name, tensor in grids(network).items()}, self.folder / "ranges.safetensors")
+
+    def reconstruct(self) -> None:
+        """`reconstruct`, of some units."""
+        network, settings = random_unet(self.run.model, self.device), self.run.reconstruction
+        quantized = quantized_copy(network, self.run.bits)
+        set_grids(quantized, load_file(self.folder / "ranges.safetensors", device=str(self.device)))
+        self._round_others(quantized)
+        units = self.folder / "units"
+        units.mkdir(exist_ok=True)
+        with self.measured.stage("reconstruct"):
+            rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
+            task = Task(network, quantized, self.units, network_inputs(rows), 0, settings, FolderShelf(units))
+            METHODS[settings.method].learn(task)
+            save_quantized(quantized, self.file, self.run.model.architecture, self.run.bits, {})
+
+    def _round_others(self, quantized: nn.Module) -> None:
+        learned = {f"{unit.name}.{name}" for unit in self.units for name in quantized_layers(quantized.get_submodule(unit.name))}
+        learned |= {unit.name for unit in self.units}
+        for name, layer in quantized_layers(quantized).items():
+            if name not in learned:
+                layer.set_codes(layer.nearest_codes())
+
+    @property
+    def file(self) -> Path:
+        """The packed checkpoint."""
+        return self.folder / "quantized.safetensors"
+
+    def generate(self) -> dict[str, Any]:
+        """`generate`, by the float and the reloaded network in each precision; differences of images to fp32.
+
+        Returns:
+            By network and precision: `psnr` to the same network's fp32 images in dB, None where they are equal or it is fp32 itself;
+            or `failed`, a sentence.
+        """
+        found: dict[str, Any] = {}
+        model, settings = self.run.model, self.run.evaluation
+        condition, decode = self.condition(settings.images), self._decoder()
+        run = (model.sampler, model.schedule, range(settings.images), model.latent_shape, settings.seed, settings.batch_size, self.device)
+        for kind in ("float", "simulated"):
+            network, first = self._network(kind), None
+            for precision in PRECISIONS:
+                name = f"generate {kind} {precision}"
+                denoise = Denoiser(network, condition, model.guidance, precision)
+                try:
+                    with self.measured.stage(name):
+                        images = generate_images(denoise, *run, decode=decode, pixels=model.pixels)
+                except EdadmError as error:
+                    found[name] = {"failed": str(error)}
+                    continue
+                first = images if first is None else first
+                found[name] = {"psnr": _psnr(images, first)}
+            del network, denoise
+        return found
+
+    def _network(self, kind: str) -> nn.Module:
+        if kind == "float":
+            return random_unet(self.run.model, self.device)
+        with self.measured.stage("reload"):
+            return load_quantized(self.file, self.device)
+
+    def _decoder(self) -> Callable[[Tensor], Tensor]:
+        autoencoder = self.run.model.autoencoder
+        if autoencoder is None:
+            return lambda latents: latents
+        return LatentDecoder(random_autoencoder(self.run.model, self.device), autoencoder.scale or 1.0)
+
+
+def _psnr(images: Images, others: Images) -> float | None:
+    """Of all pixels together, in dB; None where none differs."""
+    error = (images.double() - others.double()).square().mean()
+    return None if error == 0 else (10 * (255**2 / error).log10()).item()

@@ -1,0 +1,32 @@
+"""The network of a preset's scores by itself, for whoever wants to know how long an image takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from edadm.config.schema import Evaluation
+from edadm.config.scoring import scoring
+from edadm.errors import EdadmError
+from edadm.metrics.datasets import prepared
+from edadm.metrics.extract import build_extractor, feature_batches
+
+
+def feature_network(evaluation: Evaluation) -> Callable[[UInt8[Tensor, "n 3 h w"]], None] | None:
+    """Prepares images and computes the features that scores need, as `evaluate` does; None where a file is absent.
+
+    A CLIP score's network is not in it.
+    """
+    try:
+        files = scoring(evaluation, prompts_follow=True)
+    except EdadmError:
+        return None
+    network = build_extractor(files.extractor, files.weights, ("pooled",))
+
+    def extract(images: UInt8[Tensor, "n 3 h w"]) -> None:
+        for _ in feature_batches(prepared(images, files.resolution), network, len(images)):
+            pass
+
+    return extract

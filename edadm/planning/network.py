@@ -1,0 +1,205 @@
+"""A model's networks, counted on the device `meta`, where they have shapes and no memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edadm.config.schema import Bits, Model, Reconstruction
+from edadm.deploy.checkpoint import quantized_copy
+from edadm.models.autoencoder import LatentDecoder, build_autoencoder
+from edadm.models.condition import build_condition_network
+from edadm.models.unet import UNet, build_unet
+from edadm.models.units import Exclude, Unit, trace_units
+from edadm.nn.quantizer import Quantizer
+from edadm.nn.surgery import quantized_layers
+from edadm.reconstruction.budget import Demand, UnitBytes, unit_bytes
+from edadm.reconstruction.methods import METHODS
+from edadm.reconstruction.watch import Watch
+
+FP32 = 4
+SCALE_BITS = 32
+ACTIVATION_ZERO_POINT_BITS = 8
+WEIGHT_ZERO_POINT_BITS = 1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
+
+
+class _Most(Watch):
+    """Remembers the most bytes that were alive at once."""
+
+    most = 0
+
+    def done(self) -> None:
+        self.most = max(self.most, self.bytes_alive())
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a bits preset makes of a U-Net.
+
+    Attributes:
+        layers: names of convolutions and linear layers with quantized weights.
+        weights: their weights.
+        grids: quantizers of weights, activations and attention operands.
+        grid_bytes: their scales and zero points as `ranges.safetensors` holds them.
+        bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes on top.
+    """
+
+    layers: frozenset[str]
+    weights: int
+    grids: int
+    grid_bytes: int
+    bytes: int
+
+
+class Networks:
+    """Counts of a model preset's networks.
+
+    Args:
+        model: the preset.
+    """
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._quantized: dict[str, Quantized] = {}
+        self._units: dict[tuple[bool, Exclude], list[Unit]] = {}
+        self._unit_bytes: dict[tuple[object, ...], list[UnitBytes]] = {}
+
+    @cached_property
+    def unet(self) -> UNet:
+        """The U-Net without memory."""
+        with torch.device("meta"):
+            return build_unet(self.model.architecture).eval().requires_grad_(False)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Parameters of the U-Net."""
+        return _parameters(self.unet)
+
+    @cached_property
+    def decoder_parameters(self) -> int:
+        """Parameters of the autoencoder, 0 without one."""
+        if self.model.autoencoder is None:
+            return 0
+        with torch.device("meta"):
+            return _parameters(build_autoencoder(self.model.autoencoder))
+
+    @cached_property
+    def condition_parameters(self) -> int:
+        """Parameters of the class embedding or text encoder, 0 without one."""
+        channels = self.model.architecture.context_channels
+        if self.model.conditioning is None or channels is None:
+            return 0
+        with torch.device("meta"):
+            return _parameters(build_condition_network(self.model.conditioning, channels))
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """One row of what the U-Net is given."""
+        return network_rows(self.model, 1, "meta")
+
+    @cached_property
+    def flops(self) -> dict[str, int]:
+        """Floating-point operations of one row, of the whole network ('') and of each module by name."""
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            self.unet(*self.inputs)
+        root = type(self.unet).__name__
+        counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+        return {"": counter.get_total_flops()} | {n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")}
+
+    @cached_property
+    def feature_elements(self) -> int:
+        """Elements of one row of a step's feature: the input of the middle attention (method, 2.2)."""
+        found: list[int] = []
+        handle = self.unet.mid_block.attentions[0].register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
+        try:
+            with torch.no_grad():
+                self.unet(*self.inputs)
+        finally:
+            handle.remove()
+        return found[-1]
+
+    @cached_property
+    def decode_bytes(self) -> int:
+        """Most that decoding a full batch of latents holds at once; 0 without an autoencoder."""
+        if self.model.autoencoder is None:
+            return 0
+        with torch.device("meta"):
+            decoder = LatentDecoder(build_autoencoder(self.model.autoencoder).eval(), 1.0)
+            latents = torch.zeros(decoder.batch_size, *self.model.latent_shape)
+        with _Most() as watch:
+            decoder(latents)
+        return watch.most
+
+    def quantized(self, bits: Bits) -> Quantized:
+        """What the bits preset makes of the U-Net.
+
+        Raises:
+            EdadmError: a pattern of `bits.layers` matches no layer.
+        """
+        key = bits.model_dump_json()
+        if key not in self._quantized:
+            self._quantized[key] = self._count_quantized(bits)
+        return self._quantized[key]
+
+    def _count_quantized(self, bits: Bits) -> Quantized:
+        with torch.device("meta"):
+            unet = quantized_copy(self.unet, bits)
+        layers = quantized_layers(unet)
+        weights = {f"{name}.weight" for name in layers}
+        kept = sum(parameter.numel() for name, parameter in unet.named_parameters() if name not in weights)
+        codes = sum(
+            -(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel() for layer in layers.values()
+        )
+        grids = [module for module in unet.modules() if isinstance(module, Quantizer)]
+        of_weights = sum(grid.scale.numel() for grid in grids if grid.rows is not None)
+        of_activations = sum(grid.scale.numel() for grid in grids if grid.rows is None)
+        scales = (of_weights + of_activations) * SCALE_BITS // 8
+        zero_points = -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
+        total = sum(layer.weight.numel() for layer in layers.values())
+        written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8
+        return Quantized(frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points)
+
+    def units(self, settings: Reconstruction) -> list[Unit]:
+        """The units of the settings' method in order of execution."""
+        key = (METHODS[settings.method].by_layer, settings.exclude)
+        if key not in self._units:
+            self._units[key] = trace_units(self.unet, *key)
+        return self._units[key]
+
+    def learned_units(self, settings: Reconstruction, bits: Bits) -> list[Unit]:
+        """Those of them that hold quantized weights; none if nothing is learned."""
+        if settings.method == "none":
+            return []
+        layers = self.quantized(bits).layers
+        return [unit for unit in self.units(settings) if layers & set(unit.layers)]
+
+    def demand(self, settings: Reconstruction, rows: int) -> Demand:
+        """Bytes that reconstruction over so many rows needs."""
+        key = (settings.method, settings.exclude, settings.layer_weight > 0, settings.without_layer_errors)
+        if key not in self._unit_bytes:
+            self._unit_bytes[key] = unit_bytes(self.unet, self.units(settings), self.inputs, settings)
+        return Demand(self._unit_bytes[key], rows, 1 if settings.method == "fbr_float_inputs" else 2)
+
+    @cached_property
+    def forward_bytes(self) -> int:
+        """Most that one row holds at once in an evaluation of the U-Net."""
+        with _Most() as watch, torch.no_grad():
+            self.unet(*self.inputs)
+        return watch.most
+
+
+def network_rows(model: Model, rows: int, device: torch.device | str) -> tuple[Tensor, ...]:
+    """Inputs of a model's U-Net: standard normal latents and contexts, one timestep in the middle."""
+    latents = torch.randn(rows, *model.latent_shape, device=device).contiguous(memory_format=torch.channels_last)
+    timesteps = torch.full((rows,), model.schedule.timesteps // 2, device=device)
+    shape = model.context_shape
+    return (latents, timesteps) if shape is None else (latents, timesteps, torch.randn(rows, *shape, device=device))
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

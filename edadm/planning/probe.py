@@ -1,0 +1,283 @@
+"""A short probe of the machine: a few timed evaluations, learning steps and searches of a network with random weights.
+
+A GPU is measured at the batch sizes of the plan. A CPU gets at most so many rows as `CPU_FLOPS` allow, and two of the costliest: beyond
+that its time is held to be proportional to rows.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edadm.config.schema import Bits, Reconstruction
+from edadm.deploy.checkpoint import quantized_copy
+from edadm.models.autoencoder import LatentDecoder
+from edadm.models.random_weights import random_autoencoder, random_unet
+from edadm.models.unet import UNet
+from edadm.models.units import Unit
+from edadm.nn.layers import QuantizedLayer
+from edadm.nn.surgery import quantized_layers
+from edadm.planning.clock import Clock
+from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
+from edadm.planning.network import Networks, network_rows
+from edadm.quant.affine import scale_and_zero_point
+from edadm.quant.streams import Stream
+from edadm.reconstruction.capture import PausingNetwork
+from edadm.reconstruction.chain import settings_of
+from edadm.reconstruction.data import UnitData, inner_layers, listening
+from edadm.reconstruction.engine import learn_unit
+from edadm.reconstruction.observe import observing, set_weight_grid
+from edadm.reconstruction.precision import arithmetic
+
+CPU_FLOPS = 2 * 10**10  # of a call that is timed
+FEWEST_ROWS = 2
+BACKWARD = 3  # a learning step costs about so many forward passes
+REPEATS = 2
+LONG = 3.0  # seconds after which one call is enough
+STEPS = {"cpu": 2, "cuda": 20}
+SCORED = 64
+WRITTEN = 2**26
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class UnitRate:
+    """Seconds per learning step of a unit, measured; `flops` are of one row, `overhead` the seconds beside its steps."""
+
+    unit: Unit
+    flops: int
+    seconds: float
+    overhead: float
+
+
+@dataclass
+class Rates:
+    """What the machine needs.
+
+    Attributes:
+        device: its name.
+        rows: seconds per row of a network evaluation, by kind, precision and batch.
+        units: learning steps of the cheapest and the costliest unit of each kind, by method, precision and rows per step.
+        weight: seconds per weight of the range search.
+        decoded: seconds per image from the autoencoder; 0 without one.
+        scored: seconds per image whose features are computed; None where the network for that is not at hand.
+        written: bytes per second that reach the disk; None where it was not measured.
+    """
+
+    device: str
+    rows: dict[PassKey, float] = field(default_factory=dict)
+    units: dict[LearningKey, list[UnitRate]] = field(default_factory=dict)
+    weight: float = 0.0
+    decoded: float = 0.0
+    scored: float | None = None
+    written: float | None = None
+
+
+class Probe:
+    """Times a model's networks on one device.
+
+    Args:
+        networks: counts of the model.
+        device: where.
+    """
+
+    def __init__(self, networks: Networks, device: torch.device):
+        self.networks, self.model, self.device = networks, networks.model, device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        self.rates = Rates(name)
+        self._unet: UNet | None = None
+        self._quantized: nn.Module | None = None
+
+    @property
+    def unet(self) -> UNet:
+        """The float network with random weights."""
+        if self._unet is None:
+            self._unet = random_unet(self.model, self.device)
+        return self._unet
+
+    def quantized(self, bits: Bits) -> nn.Module:
+        """Its quantized copy; one for all presets, since bits do not change what simulation costs."""
+        if self._quantized is None:
+            self._quantized = quantized_copy(self.unet, bits)
+        return self._quantized
+
+    def measure(self, stages: Iterable[Stage]) -> Rates:
+        """All that the stages need, but what scoring and writing take."""
+        for stage in stages:
+            for passes in (*stage.passes, *stage.unit_rows):
+                self.time_passes(passes, stage.bits)
+            if stage.searched_weights and stage.bits is not None and not self.rates.weight:
+                self.time_weights(stage.bits)
+            if stage.decoded and not self.rates.decoded:
+                self.time_decoder()
+            self.time_learning(stage)
+        return self.rates
+
+    def affordable(self, rows: int, flops: int) -> int:
+        """With how many rows a batch is measured, if a row costs so many operations."""
+        return rows if self.device.type == "cuda" else min(rows, max(FEWEST_ROWS, CPU_FLOPS // max(flops, 1)))
+
+    def time_passes(self, passes: Passes, bits: Bits | None) -> None:
+        """Seconds per row of network evaluations as in `passes`."""
+        if passes.key in self.rates.rows:
+            return
+        network = self.unet if passes.kind == "float" else self.quantized(bits or Bits())
+        rows = self.affordable(passes.batch, self.networks.flops[""])
+        inputs = network_rows(self.model, rows, self.device)
+
+        @torch.no_grad()
+        def call() -> None:
+            with _arithmetic_of(passes.precision, self.device):
+                network(*inputs)
+
+        with _searching(network, bits if passes.kind == "observed" else None):
+            self.rates.rows[passes.key] = self._seconds(call) / rows
+
+    def time_weights(self, bits: Bits) -> None:
+        """Seconds per weight of the range search, of one layer of middle size."""
+        layers = sorted(quantized_layers(self.quantized(bits)).values(), key=lambda layer: layer.weight.numel())
+        layer = layers[len(layers) // 2]
+        with torch.no_grad():
+            search = self._seconds(lambda: set_weight_grid(layer, bits.weight_zero_point == "either"))
+        self.rates.weight = search / layer.weight.numel()
+
+    def time_decoder(self) -> None:
+        """Seconds per decoded image, if the model makes latents."""
+        if self.model.autoencoder is None:
+            return
+        decoder = LatentDecoder(random_autoencoder(self.model, self.device), 1.0)
+        rows = decoder.batch_size if self.device.type == "cuda" else 1
+        latents = torch.randn(rows, *self.model.latent_shape, device=self.device)
+        self.rates.decoded = self._seconds(lambda: decoder(latents)) / rows
+
+    def time_learning(self, stage: Stage) -> None:
+        """Learning steps of the cheapest and the costliest unit of each kind that a stage learns."""
+        bits, settings = stage.bits, stage.settings
+        if not stage.learning or stage.learning_key in self.rates.units:
+            return
+        assert bits is not None and settings is not None
+        wanted = {found.unit.name: found for found in extremes(stage.learning)}
+        rates = self.rates.units.setdefault(stage.learning_key, [])
+        for unit, data in self._unit_data(wanted, settings):
+            module = self.quantized(bits).get_submodule(unit.name)
+            with torch.no_grad(), observing(module, bits):
+                data.quantized.call(module)
+            for layer in quantized_layers(module).values():
+                _cover(layer)
+            rates.append(self._learn(module, data, wanted[unit.name], settings))
+
+    def _unit_data(self, wanted: dict[str, Learning], settings: Reconstruction) -> Iterator[tuple[Unit, UnitData]]:
+        """Inputs and targets of units in order of execution, of a few rows of the float network again and again."""
+        network = PausingNetwork(self.unet, list(wanted))
+        try:
+            waiting = network.start(*network_rows(self.model, FEWEST_ROWS, self.device))
+            for name, found in wanted.items():
+                arguments = waiting.arguments()
+                with listening(self.unet.get_submodule(name), inner_layers(found.unit, settings)) as outputs:
+                    target = waiting.run_unit()
+                    layers = dict(outputs)
+                rows = self.affordable(found.rows, BACKWARD * found.flops)
+                again = torch.arange(rows, device=self.device) % FEWEST_ROWS
+                quantized, exact = arguments.rows(again), arguments.rows(again)
+                targets = {name: tensor[again] for name, tensor in layers.items()}
+                yield found.unit, UnitData(quantized, exact, target[again], targets, 0, found.unit.kind == "attention")
+                waiting.next_unit()
+        finally:
+            network.close()
+
+    def _learn(self, module: nn.Module, data: UnitData, found: Learning, settings: Reconstruction) -> UnitRate:
+        steps = STEPS[self.device.type]
+        clock = Clock(self.device)
+        own = settings_of(found.unit, settings).model_copy(update={"iterations": steps})
+        if self.device.type == "cuda":  # kernels are compiled once per machine, not once per unit
+            self._learn_once(module, data, own.model_copy(update={"iterations": 1}), Clock(self.device))
+        begin = clock.now()
+        self._learn_once(module, data, own, clock)
+        overhead = clock.now() - begin - clock.seconds
+        used = min(own.batch_size, len(data.target))
+        return UnitRate(found.unit, found.flops, clock.seconds / steps / used * found.rows, overhead)
+
+    def _learn_once(self, module: nn.Module, data: UnitData, settings: Reconstruction, clock: Clock) -> None:
+        stream = Stream.of(0, "probe", step=torch.zeros((), dtype=torch.int32, device=self.device))
+        with arithmetic(settings.precision):
+            learn_unit(module, data, settings, stream, clock)
+
+    def _seconds(self, call: Callable[[], object]) -> float:
+        """The fastest of some calls after one that warms up; of a long call on a CPU, that one."""
+        clock, times = Clock(self.device), []
+        for _ in range(1 + REPEATS):
+            begin = clock.now()
+            call()
+            times.append(clock.now() - begin)
+            if self.device.type == "cpu" and times[-1] > LONG:
+                break
+        return min(times[1:] or times)
+
+    def time_scoring(self, extract: Callable[[Tensor], object], channels: int, side: int) -> None:
+        """Seconds per image that is scored.
+
+        Args:
+            extract: from uint8 images (n, channels, side, side) to features, on its own device.
+            channels, side: of the images.
+        """
+        rows = FEWEST_ROWS if self.device.type == "cpu" else SCORED
+        images = torch.zeros(rows, channels, side, side, dtype=torch.uint8)
+        self.rates.scored = self._seconds(lambda: extract(images)) / rows
+
+    def time_disk(self, folder: Path) -> None:
+        """Bytes per second that reach the disk of a folder, or of its nearest parent that exists."""
+        while not folder.is_dir():
+            folder = folder.parent
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            block = os.urandom(2**20)
+            begin = time.perf_counter()
+            for _ in range(WRITTEN // len(block)):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            self.rates.written = WRITTEN / (time.perf_counter() - begin)
+
+
+def extremes(learning: Sequence[Learning]) -> list[Learning]:
+    """Of each kind of unit the one with the fewest and the one with the most operations, in the order given."""
+    chosen = set()
+    for kind in {found.unit.kind for found in learning}:
+        of_kind = [found for found in learning if found.unit.kind == kind]
+        chosen |= {min(of_kind, key=lambda found: found.flops).unit.name, max(of_kind, key=lambda found: found.flops).unit.name}
+    return [found for found in learning if found.unit.name in chosen]
+
+
+@contextmanager
+def _searching(network: nn.Module, bits: Bits | None) -> Iterator[None]:
+    """Inside the context activation ranges are searched, if bits are given."""
+    if bits is None:
+        yield
+        return
+    with observing(network, bits):
+        yield
+
+
+@contextmanager
+def _arithmetic_of(precision: str, device: torch.device) -> Iterator[None]:
+    """A reconstruction's arithmetic or, while sampling, PyTorch's own with autocast for half precision."""
+    if precision.startswith(CHAIN):
+        with arithmetic(precision.removeprefix(CHAIN)):  # type: ignore[arg-type]
+            yield
+        return
+    with torch.autocast(device.type, _HALF.get(precision, torch.bfloat16), enabled=precision in _HALF):
+        yield
+
+
+def _cover(layer: QuantizedLayer) -> None:
+    """Grids that cover all weights, without a search."""
+    quantizer = layer.weight_quantizer
+    most = layer.weight.detach().abs().flatten(1).amax(1, keepdim=True).expand_as(quantizer.scale)
+    quantizer.set_grid(*scale_and_zero_point(-most, most, quantizer.bits))

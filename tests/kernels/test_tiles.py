@@ -1,0 +1,47 @@
+"""How integer convolutions are cut into blocks."""
+
+from __future__ import annotations
+
+from edadm.kernels.tiles import Problem, Tiles, by_rule, candidates, measured, tiles
+
+
+def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
+    key = Problem(512_000, 128, 128, 3, 1).key
+    assert key == "524288x128x128k3s1" == Problem(270_000, 128, 128, 3, 1).key
+    assert len({key, Problem(512_000, 128, 128, 3, 2).key, Problem(512_000, 128, 128, 1, 1).key, Problem(600_000, 128, 128, 3, 1).key}) == 4
+
+
+def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
+    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(128, 256, 128, 8, 3)
+    assert by_rule(Problem(512_000, 128, 128, 3, 1))[:2] == (128, 128)
+    assert by_rule(Problem(65_536, 320, 320, 3, 1))[:2] == (128, 64)
+    assert by_rule(Problem(128, 1280, 1280, 3, 1))[:2] == (64, 64)
+    assert by_rule(Problem(16_384, 4, 320, 3, 1)).columns == 16
+
+
+def test_measured_tiles_come_before_the_rule() -> None:
+    problem = Problem(12_345, 48, 96, 3, 1)
+    measured()[problem.key] = Tiles(32, 32, 32, 4, 2)
+    try:
+        assert tiles(problem) == Tiles(32, 32, 32, 4, 2)
+    finally:
+        del measured()[problem.key]
+    assert tiles(problem) == by_rule(problem)
+
+
+def test_candidates_are_distinct_and_hold_some_for_every_problem() -> None:
+    for rows in (2, 500, 512_000):
+        for columns in (4, 64, 1280):
+            found = candidates(Problem(rows, columns, 320, 3, 1))
+            assert len(found) == len(set(found)) > 0
+            assert all(one.columns <= max(64, 2 * columns) and one.depth in (64, 128) for one in found)
+
+
+def test_sums_are_divided_only_where_blocks_are_few_and_the_sum_is_long() -> None:
+    def splits(*problem: int) -> set[int]:
+        return {one.splits for one in candidates(Problem(*problem))}
+
+    assert splits(128, 1280, 1280, 3, 1) == {1, 2, 4}  # 40 blocks, 90 steps
+    assert splits(32, 256, 256, 3, 1) == {1, 2, 4}  # 4 blocks, 18 steps
+    assert splits(2, 1280, 320, 1, 1) == {1}  # 3 steps
+    assert splits(65_536, 320, 320, 3, 1) == {1}
