@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Features = Float[Tensor, "rows channels i j"]
+
+PIECE = 2**24  # numbers that are in fp64 at once, twice or three times
 
 
 class StepRecorder:
@@ -67,16 +69,23 @@ def step_matrices(features: list[Features]) -> tuple[Float[Tensor, "steps steps"
 
     With f_i the features of step i as one vector and g_i the same with every position normalised over channels, the
     first matrix is `|f_i - f_j|^2` and the second `sum of (1 - cosine over channels)` over rows and positions. Both come
-    from Gram matrices, not from a loop over pairs (method, 2.3), in fp64.
+    from Gram matrices, not from a loop over pairs (method, 2.3), in fp64, which the features become piece by piece.
     """
-    flat = torch.stack([f.double().flatten() for f in features])
-    norms = [f.double().norm(dim=1, keepdim=True).clamp(min=1e-6) for f in features]
-    unit = torch.stack([(f.double() / n).flatten() for f, n in zip(features, norms, strict=True)])
-    gram, cosines = flat @ flat.T, unit @ unit.T
-    squares = gram.diagonal()
-    distance = (squares[:, None] + squares[None, :] - 2 * gram).clamp(min=0).fill_diagonal_(0)
+    rows = max(1, PIECE // (len(features) * features[0][0].numel()))
+    gram = features[0].new_zeros(2, len(features), len(features), dtype=torch.float64)
+    for pieces in zip(*(f.split(rows) for f in features), strict=True):
+        for total, vectors in zip(gram, (pieces, _normalised(pieces)), strict=True):
+            flat = torch.stack([vector.double().flatten() for vector in vectors])
+            total += flat @ flat.T
+    squares = gram[0].diagonal()
+    distance = (squares[:, None] + squares[None, :] - 2 * gram[0]).clamp(min=0).fill_diagonal_(0)
     positions = features[0].numel() // features[0].shape[1]
-    return distance, (positions - cosines).clamp(min=0).fill_diagonal_(0)
+    return distance, (positions - gram[1]).clamp(min=0).fill_diagonal_(0)
+
+
+def _normalised(features: Iterable[Features]) -> Iterator[Features]:
+    """Every position with norm 1 over channels, in fp64."""
+    return (f.double() / f.double().norm(dim=1, keepdim=True).clamp(min=1e-6) for f in features)
 
 
 class TrajectoryStore:

@@ -34,6 +34,15 @@ def test_gram_matrices_equal_the_naive_loops(seed: int) -> None:
             assert dissimilarity[i, j].item() == pytest.approx((1 - cosine).sum().item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("piece", [1, 300])
+def test_matrices_of_pieces_add_up_to_those_of_the_whole(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = features(3)
+    whole = step_matrices(maps)
+    monkeypatch.setattr("edadm.sampling.trajectory.PIECE", piece)
+    for matrix, expected in zip(step_matrices(maps), whole, strict=True):
+        torch.testing.assert_close(matrix, expected, rtol=1e-9, atol=1e-7)
+
+
 def test_matrices_are_symmetric_with_an_exact_zero_diagonal() -> None:
     for matrix in step_matrices(features(1)):
         assert torch.equal(matrix.diagonal(), torch.zeros(5, dtype=torch.float64))
