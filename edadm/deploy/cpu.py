@@ -1,0 +1,142 @@
+"""Integer inference on a CPU: a quantized U-Net whose layers are `edadm.kernels.onednn`'s convolutions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from jaxtyping import Float, Int8, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edadm.deploy.integers import channel_sizes, signed_weight
+from edadm.errors import EdadmError
+from edadm.kernels.onednn import Geometry, PackedConvolution, sums_are_exact
+from edadm.models.unet import UNet
+from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.nn.surgery import quantized_layers
+
+_SAFE_WEIGHT = 64  # 2 * 255 * 64 < 2^15
+
+
+class InexactProcessorError(EdadmError):
+    """This processor adds products of int8 numbers in int16, which overflows."""
+
+
+class CpuSegment:
+    """One segment of a layer's input channels; a linear layer is a 1x1 convolution over its rows."""
+
+    def __init__(self, layer: QuantizedLayer, index: int, weight: Int8[Tensor, "rows c *s"], scale: Float[Tensor, " rows"]):
+        grid = layer.input_quantizer
+        assert grid is not None
+        self.scale, self.zero_point = grid.scale[index].clone(), int(grid.zero_point[index])
+        self.ends = -self.zero_point, 2**grid.bits - 1 - self.zero_point
+        geometry = Geometry()
+        if isinstance(layer, QuantizedConv2d):
+            given: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+            geometry = Geometry(*given)
+        else:
+            weight = weight[:, :, None, None]
+        self.product = PackedConvolution(weight, scale, float(self.scale), self.zero_point, geometry)
+
+    def codes(self, x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+        """Integer codes of the input, those of the simulated model bit for bit."""
+        integers = (x.float().contiguous(memory_format=torch.channels_last) / self.scale).round_().clamp_(*self.ends)
+        if self.zero_point != 128:
+            integers.add_(self.zero_point - 128)
+        return integers.to(torch.int8).view(torch.uint8).add_(128)  # wraps; conversion from float is three times faster to int8
+
+
+class CpuLayer(nn.Module):
+    """A quantized layer, with codes and an input grid, that computes with integers; see `QuantizedLayer` for what it means.
+
+    Raises:
+        InexactProcessorError: this processor would compute wrong sums.
+    """
+
+    def __init__(self, layer: QuantizedLayer):
+        super().__init__()
+        self.sizes = channel_sizes(layer)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
+        weights, scales = signed_weight(layer)
+        if max(int(weight.short().abs().amax()) for weight in weights) > _SAFE_WEIGHT and not sums_are_exact():
+            raise InexactProcessorError(
+                "this processor has neither VNNI nor AMX and adds 8-bit products wrongly; use backend 'simulated', or 4-bit weights"
+            )
+        parts = enumerate(zip(weights, scales, strict=True))
+        self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
+        first, *others = zip(self.segments, inputs, strict=True)
+        output = first[0].product(first[0].codes(first[1]), self.bias)
+        for segment, part in others:
+            output += segment.product(segment.codes(part))
+        return output
+
+
+class CpuConv2d(CpuLayer):
+    """See `CpuLayer`; the input is (n, c, h, w)."""
+
+
+class CpuLinear(CpuLayer):
+    """See `CpuLayer`; the input is (..., features)."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)
+        output = super().forward(rows).squeeze(-1).transpose(1, 2)
+        return output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+class CpuResnetBlock(nn.Module):
+    """diffusers' `ResnetBlock2D` without the passes over memory that change nothing, and with the others in place.
+
+    Bit for bit what the block with the same layers computes.
+    """
+
+    def __init__(self, block: ResnetBlock2D):
+        super().__init__()
+        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
+
+    @staticmethod
+    def fits(block: ResnetBlock2D) -> bool:
+        """Whether the block is one of those, which all are that neither resample nor scale by the time embedding."""
+        plain = block.upsample is None and block.downsample is None and block.time_embedding_norm == "default"
+        return plain and block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU) and block.time_emb_proj is not None
+
+    def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
+        hidden = self.conv1(F.silu(self.norm1(input_tensor), inplace=True))
+        hidden += self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden += input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        return hidden
+
+
+def lower_for_cpu(unet: UNet) -> UNet:
+    """A copy of a quantized U-Net that computes its layers with integers; called like the original, for any batch size.
+
+    Convolutions and linear layers multiply codes and add in int32; what lies between them is fp32. Layers whose input has no grid,
+    normalisations, activations and both products of attention (on their grids) stay in floating point. `.compile()` fuses what
+    lies between the layers.
+
+    Args:
+        unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; parameters outside its layers are shared.
+
+    Raises:
+        EdadmError: the U-Net is elsewhere.
+        InexactProcessorError: it has weights with which this processor would compute wrong sums.
+    """
+    if (device := next(unet.parameters()).device.type) != "cpu":
+        raise EdadmError(f"integer inference on a CPU needs the model there, not on '{device}'; load it with device 'cpu'")
+    memo: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
+    for layer in quantized_layers(unet).values():
+        if layer.input_quantizer is not None:
+            memo[id(layer)] = (CpuConv2d if isinstance(layer, QuantizedConv2d) else CpuLinear)(layer)
+    lowered = copy.deepcopy(unet, memo)
+    for name, module in list(lowered.named_modules()):
+        if isinstance(module, ResnetBlock2D) and CpuResnetBlock.fits(module):
+            lowered.set_submodule(name, CpuResnetBlock(module))
+    return lowered
