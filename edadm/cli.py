@@ -482,6 +482,19 @@ def plan(
 
 
 @app.command()
+def export_onnx(
+    weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
+    output: OutputOption,
+    attention: Annotated[bool, typer.Option(help="also put query, key, value and attention weights on their grids")] = True,
+) -> None:
+    """Write a quantized U-Net as an ONNX graph with QuantizeLinear/DequantizeLinear pairs and int8 weights."""
+    from edadm.deploy.checkpoint import load_quantized
+    from edadm.deploy.onnx_export import export_onnx
+
+    export_onnx(load_quantized(weights), output, attention)
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Option(help="the results folder")],
     output: OutputOption,
