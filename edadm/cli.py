@@ -333,8 +333,12 @@ def benchmark_unet(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time one network evaluation of every variant in one run, and count the bytes of their files."""
+    """Time one network evaluation of every variant in one run, and count the bytes of their files.
+
+    On a CPU also with integers, and full precision with bf16.
+    """
     from edadm.artifacts import writing_json
+    from edadm.benchmark.cpu import cpu_rivals, shares_of_time
     from edadm.benchmark.unet import step_latency
 
     preset, where = _preset("models", model, config), _device(device, threads)
@@ -342,8 +346,13 @@ def benchmark_unet(
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: _load_any(preset.architecture, file, where) for variant, file in files.items()}
-    times = step_latency(networks, (batch_size, *preset.latent_shape), context_shape=preset.context_shape)
-    variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    rivals = cpu_rivals(networks) if where.type == "cpu" else {}
+    shape = (batch_size, *preset.latent_shape)
+    times = step_latency(networks | rivals, shape, context_shape=preset.context_shape)
+    variants: dict[str, Any] = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    for rival in rivals:
+        variant, _, arithmetic = rival.rpartition("/")
+        variants[variant][arithmetic] = times[rival] | {"shares": shares_of_time(rivals[rival], shape, preset.context_shape)}
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 
 

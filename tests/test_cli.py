@@ -20,6 +20,7 @@ from edadm.cli import main
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
 from edadm.deploy.checkpoint import read_metadata
+from edadm.kernels.onednn import sums_are_exact
 from edadm.quant import ranges
 
 from .config.server import serving
@@ -133,6 +134,11 @@ def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     for variant, file in zip(speed["variants"].values(), ("unet", "quantized"), strict=True):
         assert variant["bytes"] == (stages / f"{file}.safetensors").stat().st_size
         assert variant["seconds"] > 0
+    if sums_are_exact():
+        with_integers = speed["variants"]["c/b/r"]["integer"]
+        assert with_integers["seconds"] > 0
+        assert sum(with_integers["shares"].values()) == pytest.approx(1)
+    assert speed["variants"]["fp32"]["bf16"]["seconds"] > 0
 
 
 def quantizing(stages: Path, preset: str, reconstruction: str, output: Path, *others: object) -> tuple[object, ...]:

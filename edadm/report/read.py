@@ -23,7 +23,8 @@ SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_
 class Speed:
     """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
 
-    The float numbers are None where full precision is not among the timed variants.
+    The float numbers are None where full precision is not among the timed variants. `seconds` are those of floating-point arithmetic;
+    `integer_seconds` those of integers, `bf16_seconds` those of full precision with bf16 weights, where they were timed.
     """
 
     bytes: int
@@ -35,6 +36,8 @@ class Speed:
     batch_size: int
     threads: int
     device: str
+    integer_seconds: float | None = None
+    bf16_seconds: float | None = None
 
     @property
     def smaller(self) -> float | None:
@@ -45,6 +48,11 @@ class Speed:
     def relative(self) -> float | None:
         """Speed, where 1 is full precision."""
         return None if self.float_seconds is None else self.float_seconds / self.seconds
+
+    @property
+    def integer_relative(self) -> float | None:
+        """Speed with integers, where 1 is full precision."""
+        return None if self.float_seconds is None or self.integer_seconds is None else self.float_seconds / self.integer_seconds
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,11 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
     shared = {key: found[key] for key in ("batch_size", "threads", "device")}
     shared |= {"float_bytes": reference.get("bytes"), "float_seconds": reference.get("seconds")}
     own = ("bytes", "seconds", "fastest", "slowest")
-    return {name: Speed(**{key: one[key] for key in own}, **shared) for name, one in measured.items()}
+    shared |= {"bf16_seconds": reference.get("bf16", {}).get("seconds")}
+    return {
+        name: Speed(**{key: one[key] for key in own}, **shared, integer_seconds=one.get("integer", {}).get("seconds"))
+        for name, one in measured.items()
+    }
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:

@@ -1,0 +1,79 @@
+"""What a CPU gains from integers: the same networks in other arithmetic, and where the time goes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.profiler import profile
+
+from edadm.deploy.cpu import InexactProcessorError, lower_for_cpu
+from edadm.models.denoiser import network_inputs
+from edadm.nn.surgery import quantized_layers
+
+INTEGER, HALF = "integer", "bf16"
+
+_GROUPS = {
+    "convolution and linear": ("convolution", "conv2d", "addmm", "linear", "mkldnn"),
+    "attention products": ("bmm", "matmul"),
+    "normalisation": ("norm",),
+    "activation": ("silu", "gelu", "softmax"),
+    "quantization": ("round", "clamp", "div"),
+    "copies": ("copy", "cat", "to_", "contiguous", "clone"),
+}
+
+
+class _Half(nn.Module):
+    """A float network with bf16 weights and arithmetic, and fp32 inputs and outputs."""
+
+    def __init__(self, unet: nn.Module):
+        super().__init__()
+        self.unet = copy.deepcopy(unet).to(torch.bfloat16)
+
+    def forward(self, x: Tensor, t: Tensor, *context: Tensor) -> Tensor:
+        return self.unet(x.bfloat16(), t, *(given.bfloat16() for given in context), return_dict=False)[0].float()
+
+
+def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """More networks to time beside these: `NAME/integer` of quantized ones, `NAME/bf16` of float ones.
+
+    A quantized network whose sums this processor would get wrong has none.
+    """
+    rivals: dict[str, nn.Module] = {}
+    for name, network in networks.items():
+        if not quantized_layers(network):
+            rivals[f"{name}/{HALF}"] = _Half(network)
+            continue
+        try:
+            rivals[f"{name}/{INTEGER}"] = lower_for_cpu(network)
+        except InexactProcessorError:
+            continue
+    return rivals
+
+
+@torch.no_grad()
+def shares_of_time(network: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None) -> dict[str, float]:
+    """Which share of the time of one evaluation each kind of operation takes, the largest first; they add up to 1.
+
+    Args:
+        network: on the CPU, not compiled.
+        shape: (n, c, h, w) of the batch.
+        context_shape: (tokens, channels) of the condition, for networks that take one.
+    """
+    rows = {"latents": torch.zeros(shape), "timesteps": torch.full(shape[:1], 500)}
+    if context_shape is not None:
+        rows["context"] = torch.zeros(shape[0], *context_shape)
+    network(*network_inputs(rows))
+    with profile() as measured:
+        network(*network_inputs(rows))
+    totals: dict[str, float] = {}
+    for operation in measured.key_averages():
+        totals[_group(operation.key)] = totals.get(_group(operation.key), 0.0) + operation.self_cpu_time_total
+    whole = sum(totals.values())
+    return {name: total / whole for name, total in sorted(totals.items(), key=lambda entry: -entry[1])}
+
+
+def _group(operation: str) -> str:
+    return next((name for name, parts in _GROUPS.items() if any(part in operation for part in parts)), "other")
