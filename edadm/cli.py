@@ -257,7 +257,7 @@ def generate(
     where = _device(device, threads)
     contexts = _condition(preset, condition, settings.images, where)
     decode = _decoder(preset, autoencoder, where)
-    network = _load_any(preset.architecture, weights, where)
+    network = _load_any(preset.architecture, weights, where, settings.backend)
     if settings.compiled:
         network.compile()
     denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
@@ -338,7 +338,7 @@ def benchmark_unet(
     On a CPU also with integers, and full precision with bf16.
     """
     from edadm.artifacts import writing_json
-    from edadm.benchmark.cpu import cpu_rivals, shares_of_time
+    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time
     from edadm.benchmark.unet import step_latency
 
     preset, where = _preset("models", model, config), _device(device, threads)
@@ -353,6 +353,8 @@ def benchmark_unet(
     for rival in rivals:
         variant, _, arithmetic = rival.rpartition("/")
         variants[variant][arithmetic] = times[rival] | {"shares": shares_of_time(rivals[rival], shape, preset.context_shape)}
+        if arithmetic == INTEGER:
+            variants[variant][arithmetic]["parity"] = parity(networks[variant], rivals[rival], shape, preset.context_shape)
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 
 
@@ -584,12 +586,16 @@ def _within(task: Any, device_memory: float | None, host_memory: float | None, p
     return dataclasses.replace(task, memory=Memory(device=device_memory, host=host_memory), scratch=scratch)
 
 
-def _load_any(architecture: Any, weights: Path, device: Any) -> Any:
+def _load_any(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
     """A float or a quantized U-Net, whichever the file holds."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.deploy.cpu import lower_for_cpu
     from edadm.models.convert import load_unet
 
-    return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+    if not is_quantized(weights):
+        return load_unet(architecture, weights, device)
+    network = load_quantized(weights, device)
+    return lower_for_cpu(network) if backend == "integer" else network
 
 
 def _condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

@@ -62,17 +62,38 @@ def shares_of_time(network: nn.Module, shape: tuple[int, ...], context_shape: tu
         shape: (n, c, h, w) of the batch.
         context_shape: (tokens, channels) of the condition, for networks that take one.
     """
-    rows = {"latents": torch.zeros(shape), "timesteps": torch.full(shape[:1], 500)}
-    if context_shape is not None:
-        rows["context"] = torch.zeros(shape[0], *context_shape)
-    network(*network_inputs(rows))
+    inputs = _inputs(shape, context_shape)
+    network(*inputs)
     with profile() as measured:
-        network(*network_inputs(rows))
+        network(*inputs)
     totals: dict[str, float] = {}
     for operation in measured.key_averages():
         totals[_group(operation.key)] = totals.get(_group(operation.key), 0.0) + operation.self_cpu_time_total
     whole = sum(totals.values())
     return {name: total / whole for name, total in sorted(totals.items(), key=lambda entry: -entry[1])}
+
+
+@torch.no_grad()
+def parity(
+    simulated: nn.Module, integer: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None
+) -> dict[str, float]:
+    """How far one prediction with integers is from the simulated one: `mean` and `max` of absolute differences, and the latter's `spread`.
+
+    Sums of integers are exact, those of simulation are rounded; where that turns a code into its neighbour, all that follows moves.
+    """
+    inputs = _inputs(shape, context_shape)
+    reference = simulated(*inputs, return_dict=False)[0]
+    difference = (integer(*inputs, return_dict=False)[0] - reference).abs()
+    return {"mean": difference.mean().item(), "max": difference.max().item(), "spread": reference.std().item()}
+
+
+def _inputs(shape: tuple[int, ...], context_shape: tuple[int, int] | None) -> tuple[Tensor, ...]:
+    """A random batch, its timesteps spread over all of them."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    rows = {"latents": x, "timesteps": torch.linspace(0, 999, shape[0]).long()}
+    if context_shape is not None:
+        rows["context"] = torch.zeros(shape[0], *context_shape)
+    return network_inputs(rows)
 
 
 def _group(operation: str) -> str:

@@ -84,8 +84,12 @@ def _speed(run: RunResult) -> Iterator[str]:
         f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
         "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
     )
-    if any(speed.integer_seconds for speed in speeds):
-        yield "Quantized checkpoints compute with integers (`docs/integer_cpu.md`); their images were made by simulation in floating point."
+    if parities := [speed.parity for speed in speeds if speed.parity]:
+        mean, largest = (max(values) for values in zip(*parities, strict=True))
+        yield (
+            "The speed of quantized checkpoints is that of integers (docs/integer_cpu.md). One prediction with them differs from the "
+            f"simulated one by up to {mean:.1%} of its standard deviation on average, and {largest:.0%} at most."
+        )
         half = next((speed for speed in speeds if speed.bf16_seconds and speed.float_seconds), None)
         if half and half.bf16_seconds and half.float_seconds:
             yield f"Full precision with bf16 weights has speed {half.float_seconds / half.bf16_seconds:.2f} there."

@@ -25,6 +25,7 @@ class Speed:
 
     The float numbers are None where full precision is not among the timed variants. `seconds` are those of floating-point arithmetic;
     `integer_seconds` those of integers, `bf16_seconds` those of full precision with bf16 weights, where they were timed.
+    `parity` is the mean and the largest difference between a prediction with integers and the simulated one, in standard deviations.
     """
 
     bytes: int
@@ -38,6 +39,7 @@ class Speed:
     device: str
     integer_seconds: float | None = None
     bf16_seconds: float | None = None
+    parity: tuple[float, float] | None = None
 
     @property
     def smaller(self) -> float | None:
@@ -208,8 +210,18 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
     own = ("bytes", "seconds", "fastest", "slowest")
     shared |= {"bf16_seconds": reference.get("bf16", {}).get("seconds")}
     return {
-        name: Speed(**{key: one[key] for key in own}, **shared, integer_seconds=one.get("integer", {}).get("seconds"))
-        for name, one in measured.items()
+        name: Speed(**{key: one[key] for key in own}, **shared, **_read_integer(one.get("integer", {}))) for name, one in measured.items()
+    }
+
+
+def _read_integer(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds with integers and their parity with simulation, where they were measured."""
+    if not found:
+        return {}
+    difference = found["parity"]
+    return {
+        "integer_seconds": found["seconds"],
+        "parity": (difference["mean"] / difference["spread"], difference["max"] / difference["spread"]),
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.benchmark import cpu
-from edadm.benchmark.cpu import cpu_rivals, shares_of_time
+from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time
 from edadm.deploy.cpu import CpuLayer, InexactProcessorError
 from edadm.kernels.onednn import sums_are_exact
 from edadm.nn.surgery import quantized_layers
@@ -51,3 +51,11 @@ def test_shares_of_time_add_up_and_name_what_runs(networks: dict[str, nn.Module]
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert {"convolution and linear", "normalisation", "activation", "attention products"} <= set(shares)
+
+
+def test_parity_is_the_distance_of_two_predictions(networks: dict[str, nn.Module]) -> None:
+    same = parity(networks["fp32"], networks["fp32"], (4, 3, 16, 16))
+    assert same["mean"] == same["max"] == 0
+    other = parity(networks["fp32"], networks["a/w4a8/b"], (4, 3, 16, 16))
+    assert 0 < other["mean"] < other["max"]
+    assert other["spread"] == same["spread"] > 0

@@ -45,6 +45,7 @@ def test_speed_with_integers_stands_before_that_of_simulation(fake: Fake):
     rows = list(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
     assert [row["integer_speed"] for row in rows] == ["", *[str(0.4001 / 0.2)] * (len(rows) - 1)]
     text = tables.conditions(run)
+    assert "by up to 0.4% of its standard deviation on average, and 10% at most" in text
     assert "bf16 weights has speed 4.00 there" in text
     assert "so a speed below 1 is expected" not in text
 
