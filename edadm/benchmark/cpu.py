@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edadm.deploy.cpu import InexactProcessorError, lower_for_cpu
 from edadm.models.denoiser import network_inputs
@@ -30,7 +32,9 @@ class _Half(nn.Module):
 
     def __init__(self, unet: nn.Module):
         super().__init__()
-        self.unet = copy.deepcopy(unet).to(torch.bfloat16)
+        self.unet = copy.deepcopy(unet)
+        for parameter in self.unet.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
 
     def forward(self, x: Tensor, t: Tensor, *context: Tensor) -> Tensor:
         return self.unet(x.bfloat16(), t, *(given.bfloat16() for given in context), return_dict=False)[0].float()
@@ -64,13 +68,25 @@ def shares_of_time(network: nn.Module, shape: tuple[int, ...], context_shape: tu
     """
     inputs = _inputs(shape, context_shape)
     network(*inputs)
-    with profile() as measured:
+    with _Clock() as clock:
         network(*inputs)
-    totals: dict[str, float] = {}
-    for operation in measured.key_averages():
-        totals[_group(operation.key)] = totals.get(_group(operation.key), 0.0) + operation.self_cpu_time_total
-    whole = sum(totals.values())
-    return {name: total / whole for name, total in sorted(totals.items(), key=lambda entry: -entry[1])}
+    whole = sum(clock.totals.values())
+    return {name: total / whole for name, total in sorted(clock.totals.items(), key=lambda entry: -entry[1])}
+
+
+class _Clock(TorchDispatchMode):
+    """Seconds per kind of operation; without torch's profiler, which writes to the terminal where there is no GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: dict[str, float] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        begin = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        group = _group(str(func))
+        self.totals[group] = self.totals.get(group, 0.0) + time.perf_counter() - begin
+        return result
 
 
 @torch.no_grad()
