@@ -257,7 +257,7 @@ def generate(
     where = _device(device, threads)
     contexts = _condition(preset, condition, settings.images, where)
     decode = _decoder(preset, autoencoder, where)
-    network = _load_any(preset.architecture, weights, where)
+    network = _load_any(preset.architecture, weights, where, settings.backend)
     if settings.compiled:
         network.compile()
     denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
@@ -333,8 +333,12 @@ def benchmark_unet(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time one network evaluation of every variant in one run, and count the bytes of their files."""
+    """Time one network evaluation of every variant in one run, and count the bytes of their files.
+
+    On a CPU also with integers, and full precision with bf16.
+    """
     from edadm.artifacts import writing_json
+    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time
     from edadm.benchmark.unet import step_latency
 
     preset, where = _preset("models", model, config), _device(device, threads)
@@ -342,8 +346,15 @@ def benchmark_unet(
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: _load_any(preset.architecture, file, where) for variant, file in files.items()}
-    times = step_latency(networks, (batch_size, *preset.latent_shape), context_shape=preset.context_shape)
-    variants = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    rivals = cpu_rivals(networks) if where.type == "cpu" else {}
+    shape = (batch_size, *preset.latent_shape)
+    times = step_latency(networks | rivals, shape, context_shape=preset.context_shape)
+    variants: dict[str, Any] = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    for rival in rivals:
+        variant, _, arithmetic = rival.rpartition("/")
+        variants[variant][arithmetic] = times[rival] | {"shares": shares_of_time(rivals[rival], shape, preset.context_shape)}
+        if arithmetic == INTEGER:
+            variants[variant][arithmetic]["parity"] = parity(networks[variant], rivals[rival], shape, preset.context_shape)
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 
 
@@ -482,6 +493,19 @@ def plan(
 
 
 @app.command()
+def export_onnx(
+    weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
+    output: OutputOption,
+    attention: Annotated[bool, typer.Option(help="also put query, key, value and attention weights on their grids")] = True,
+) -> None:
+    """Write a quantized U-Net as an ONNX graph with QuantizeLinear/DequantizeLinear pairs and int8 weights."""
+    from edadm.deploy.checkpoint import load_quantized
+    from edadm.deploy.onnx_export import export_onnx
+
+    export_onnx(load_quantized(weights), output, attention)
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Option(help="the results folder")],
     output: OutputOption,
@@ -562,12 +586,16 @@ def _within(task: Any, device_memory: float | None, host_memory: float | None, p
     return dataclasses.replace(task, memory=Memory(device=device_memory, host=host_memory), scratch=scratch)
 
 
-def _load_any(architecture: Any, weights: Path, device: Any) -> Any:
+def _load_any(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
     """A float or a quantized U-Net, whichever the file holds."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.deploy.cpu import lower_for_cpu
     from edadm.models.convert import load_unet
 
-    return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+    if not is_quantized(weights):
+        return load_unet(architecture, weights, device)
+    network = load_quantized(weights, device)
+    return lower_for_cpu(network) if backend == "integer" else network
 
 
 def _condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

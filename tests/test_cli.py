@@ -20,6 +20,7 @@ from edadm.cli import main
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
 from edadm.deploy.checkpoint import read_metadata
+from edadm.kernels.onednn import sums_are_exact
 from edadm.quant import ranges
 
 from .config.server import serving
@@ -112,6 +113,18 @@ def test_images_are_generated_from_float_and_quantized_weights(weights: str, sta
     assert len(np.unique(images)) > 5
 
 
+@pytest.mark.skipif(not sums_are_exact(), reason="this processor has neither VNNI nor AMX")
+def test_images_made_with_integers_are_nearly_the_simulated_ones(stages: Path, preset: str) -> None:
+    images = {}
+    for backend in ("simulated", "integer"):
+        output = stages / f"{backend}.npy"
+        options = ("--weights", stages / "quantized.safetensors", "--output", output)
+        evaluation = json.dumps({"images": 4, "batch_size": 4, "backend": backend})
+        assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
+        images[backend] = np.load(output).astype(float)
+    assert np.abs(images["integer"] - images["simulated"]).mean() < 0.1 * images["simulated"].std()
+
+
 def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, preset: str) -> None:
     images = []
     for weights in ("unet", "quantized"):
@@ -133,6 +146,12 @@ def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     for variant, file in zip(speed["variants"].values(), ("unet", "quantized"), strict=True):
         assert variant["bytes"] == (stages / f"{file}.safetensors").stat().st_size
         assert variant["seconds"] > 0
+    if sums_are_exact():
+        with_integers = speed["variants"]["c/b/r"]["integer"]
+        assert with_integers["seconds"] > 0
+        assert 0 <= with_integers["parity"]["mean"] < 0.2 * with_integers["parity"]["spread"]
+        assert sum(with_integers["shares"].values()) == pytest.approx(1)
+    assert speed["variants"]["fp32"]["bf16"]["seconds"] > 0
 
 
 def quantizing(stages: Path, preset: str, reconstruction: str, output: Path, *others: object) -> tuple[object, ...]:

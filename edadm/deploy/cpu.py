@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from edadm.deploy.integers import channel_sizes, signed_weight
 from edadm.errors import EdadmError
 from edadm.kernels.onednn import Geometry, PackedConvolution, sums_are_exact
 from edadm.models.unet import UNet
+from edadm.nn.attention import QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantized_layers
 
 _SAFE_WEIGHT = 64  # 2 * 255 * 64 < 2^15
@@ -41,9 +44,10 @@ class CpuSegment:
             weight = weight[:, :, None, None]
         self.product = PackedConvolution(weight, scale, float(self.scale), self.zero_point, geometry)
 
-    def codes(self, x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-        """Integer codes of the input, those of the simulated model bit for bit."""
-        integers = (x.float().contiguous(memory_format=torch.channels_last) / self.scale).round_().clamp_(*self.ends)
+    def codes(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> UInt8[Tensor, "n c h w"]:
+        """Integer codes of the input, those of the simulated model bit for bit; `in_place` spoils the input and is faster."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        integers = (x.div_(self.scale) if in_place else x / self.scale).round_().clamp_(*self.ends)
         if self.zero_point != 128:
             integers.add_(self.zero_point - 128)
         return integers.to(torch.int8).view(torch.uint8).add_(128)  # wraps; conversion from float is three times faster to int8
@@ -69,11 +73,18 @@ class CpuLayer(nn.Module):
         self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        return self._apply_to(x, in_place=False)
+
+    def consume(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        """The same, but spoils the input."""
+        return self._apply_to(x, in_place=True)
+
+    def _apply_to(self, x: Float[Tensor, "n c h w"], in_place: bool) -> Float[Tensor, "n o p q"]:
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         first, *others = zip(self.segments, inputs, strict=True)
-        output = first[0].product(first[0].codes(first[1]), self.bias)
+        output = first[0].product(first[0].codes(first[1], in_place), self.bias)
         for segment, part in others:
-            output += segment.product(segment.codes(part))
+            output += segment.product(segment.codes(part, in_place))
         return output
 
 
@@ -88,6 +99,10 @@ class CpuLinear(CpuLayer):
         rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)
         output = super().forward(rows).squeeze(-1).transpose(1, 2)
         return output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+def _consume(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer.consume(x) if isinstance(layer, CpuLayer) else layer(x)
 
 
 class CpuResnetBlock(nn.Module):
@@ -108,11 +123,60 @@ class CpuResnetBlock(nn.Module):
         return plain and block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU) and block.time_emb_proj is not None
 
     def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
-        hidden = self.conv1(F.silu(self.norm1(input_tensor), inplace=True))
+        hidden = _consume(self.conv1, F.silu(self.norm1(input_tensor), inplace=True))
         hidden += self.time_emb_proj(F.silu(temb))[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = _consume(self.conv2, F.silu(self.norm2(hidden), inplace=True))
         hidden += input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
         return hidden
+
+
+class CpuAttnProcessor:
+    """`QuantizedAttnProcessor` with integers in both products, as floating-point numbers: sums of theirs below 2^24 are exact.
+
+    Scales are applied to the products, so that the matrix of attention weights is passed over less often. For attentions that
+    are neither masked nor scale query and key before they are quantized.
+    """
+
+    def __init__(self, processor: QuantizedAttnProcessor):
+        self.query, self.key = _Integers(processor.query_quantizer), _Integers(processor.key_quantizer)
+        self.value, self.softmax = _Integers(processor.value_quantizer), _Integers(processor.softmax_quantizer)
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Float[Tensor, " n *s"],
+        encoder_hidden_states: Float[Tensor, "n k e"] | None = None,
+        attention_mask: None = None,
+        temb: Tensor | None = None,
+    ) -> Float[Tensor, " n *s"]:
+        residual, shape = hidden_states, hidden_states.shape
+        if len(shape) == 4:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.head_to_batch_dim(self.query(attn.to_q(hidden_states)))
+        key = attn.head_to_batch_dim(self.key(attn.to_k(context)))
+        value = attn.head_to_batch_dim(self.value(attn.to_v(context)))
+        scores = torch.bmm(query, key.transpose(-1, -2)).mul_(self.query.scale * self.key.scale * attn.scale)
+        mixed = torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(self.softmax.scale * self.value.scale)
+        output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
+        if len(shape) == 4:
+            output = output.transpose(-1, -2).reshape(shape)
+        if attn.residual_connection:
+            output = output + residual
+        return output if attn.rescale_output_factor == 1 else output / attn.rescale_output_factor
+
+
+class _Integers:
+    """Codes minus zero point of a tensor that nobody else needs."""
+
+    def __init__(self, quantizer: Quantizer):
+        self.scale, zero_point = quantizer.scale.reshape(()).clone(), int(quantizer.zero_point)
+        self.ends = -zero_point, 2**quantizer.bits - 1 - zero_point
+
+    def __call__(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return x.div_(self.scale).round_().clamp_(*self.ends)
 
 
 def lower_for_cpu(unet: UNet) -> UNet:
@@ -139,4 +203,6 @@ def lower_for_cpu(unet: UNet) -> UNet:
     for name, module in list(lowered.named_modules()):
         if isinstance(module, ResnetBlock2D) and CpuResnetBlock.fits(module):
             lowered.set_submodule(name, CpuResnetBlock(module))
+        if isinstance(module, Attention) and not getattr(module, "operands_scaled", False):
+            module.set_processor(CpuAttnProcessor(module.processor))
     return lowered

@@ -1,7 +1,7 @@
 """A quantized U-Net as an ONNX graph with QuantizeLinear/DequantizeLinear pairs, for onnxruntime, OpenVINO and TensorRT.
 
 Every activation grid is a pair with its scale and zero point, every quantized weight an int8 initializer behind DequantizeLinear
-with a scale per output channel and zero points 0, without which OpenVINO computes in floating point (`deploy.integers`: a row that
+with a scale per output channel and no zero points, with which OpenVINO computes in floating point (`deploy.integers`: a row that
 would need 128 has a negative scale). How a runtime multiplies is its own affair. ONNX rounds half to even, as `quant.affine` does.
 """
 
@@ -46,12 +46,7 @@ class _Pair(nn.Module):
         if self.ends is not None:
             x = x.clamp(*self.ends)
         codes = torch.onnx.ops.symbolic("QuantizeLinear", (x, self.scale, self.zero_point), dtype=torch.uint8, shape=x.shape)
-        return _dequantized(codes, self.scale, self.zero_point, {})
-
-
-def _dequantized(codes: Tensor, scale: Tensor, zero_point: Tensor, attributes: dict[str, Any]) -> Tensor:
-    grid = (codes, scale, zero_point)
-    return torch.onnx.ops.symbolic("DequantizeLinear", grid, attributes, dtype=torch.float32, shape=codes.shape)
+        return torch.onnx.ops.symbolic("DequantizeLinear", (codes, self.scale, self.zero_point), dtype=torch.float32, shape=x.shape)
 
 
 class _Segment(nn.Module):
@@ -59,18 +54,17 @@ class _Segment(nn.Module):
 
     integers: Tensor
     scale: Tensor
-    zero_point: Tensor
 
     def __init__(self, pair: _Pair | None, weight: Int8[Tensor, "rows c *s"], scale: Float[Tensor, " rows"]):
         super().__init__()
         self.pair = pair
         self.register_buffer("integers", weight)
         self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int8))
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Input and weight as values, each behind its nodes."""
-        weight = _dequantized(self.integers, self.scale, self.zero_point, {"axis": 0})
+        shape = self.integers.shape
+        weight = torch.onnx.ops.symbolic("DequantizeLinear", (self.integers, self.scale), {"axis": 0}, dtype=torch.float32, shape=shape)
         return (x if self.pair is None else self.pair(x)), weight
 
 

@@ -84,5 +84,14 @@ def _speed(run: RunResult) -> Iterator[str]:
         f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
         "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
     )
-    if any(result.is_quantized and result.speed for result in run.variants):
+    if parities := [speed.parity for speed in speeds if speed.parity]:
+        mean, largest = (max(values) for values in zip(*parities, strict=True))
+        yield (
+            "The speed of quantized checkpoints is that of integers (docs/integer_cpu.md). One prediction with them differs from the "
+            f"simulated one by up to {mean:.1%} of its standard deviation on average, and {largest:.0%} at most."
+        )
+        half = next((speed for speed in speeds if speed.bf16_seconds and speed.float_seconds), None)
+        if half and half.bf16_seconds and half.float_seconds:
+            yield f"Full precision with bf16 weights has speed {half.float_seconds / half.bf16_seconds:.2f} there."
+    elif any(result.is_quantized and result.speed for result in run.variants):
         yield "Quantized checkpoints are simulated in floating point here, so a speed below 1 is expected."

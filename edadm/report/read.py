@@ -23,7 +23,9 @@ SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_
 class Speed:
     """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
 
-    The float numbers are None where full precision is not among the timed variants.
+    The float numbers are None where full precision is not among the timed variants. `seconds` are those of floating-point arithmetic;
+    `integer_seconds` those of integers, `bf16_seconds` those of full precision with bf16 weights, where they were timed.
+    `parity` is the mean and the largest difference between a prediction with integers and the simulated one, in standard deviations.
     """
 
     bytes: int
@@ -35,6 +37,9 @@ class Speed:
     batch_size: int
     threads: int
     device: str
+    integer_seconds: float | None = None
+    bf16_seconds: float | None = None
+    parity: tuple[float, float] | None = None
 
     @property
     def smaller(self) -> float | None:
@@ -45,6 +50,11 @@ class Speed:
     def relative(self) -> float | None:
         """Speed, where 1 is full precision."""
         return None if self.float_seconds is None else self.float_seconds / self.seconds
+
+    @property
+    def integer_relative(self) -> float | None:
+        """Speed with integers, where 1 is full precision."""
+        return None if self.float_seconds is None or self.integer_seconds is None else self.float_seconds / self.integer_seconds
 
 
 @dataclass(frozen=True)
@@ -198,7 +208,21 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
     shared = {key: found[key] for key in ("batch_size", "threads", "device")}
     shared |= {"float_bytes": reference.get("bytes"), "float_seconds": reference.get("seconds")}
     own = ("bytes", "seconds", "fastest", "slowest")
-    return {name: Speed(**{key: one[key] for key in own}, **shared) for name, one in measured.items()}
+    shared |= {"bf16_seconds": reference.get("bf16", {}).get("seconds")}
+    return {
+        name: Speed(**{key: one[key] for key in own}, **shared, **_read_integer(one.get("integer", {}))) for name, one in measured.items()
+    }
+
+
+def _read_integer(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds with integers and their parity with simulation, where they were measured."""
+    if not found:
+        return {}
+    difference = found["parity"]
+    return {
+        "integer_seconds": found["seconds"],
+        "parity": (difference["mean"] / difference["spread"], difference["max"] / difference["spread"]),
+    }
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:

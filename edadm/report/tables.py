@@ -105,6 +105,9 @@ def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Ce
     smaller, relative = result.speed.smaller, result.speed.relative
     yield Cell("Size", megabytes(result.speed.bytes), f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "")
     median, span = _milliseconds(result.speed.seconds), _milliseconds(result.speed.fastest, result.speed.slowest)
+    if with_integers := result.speed.integer_relative:
+        yield Cell("Speed", f"{with_integers:.2f}×", f"integers; simulated {relative:.2f}×: {median}, {span}")
+        return
     yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}") if relative else Cell("Speed", median, span)
 
 
@@ -219,6 +222,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "slowest_seconds_per_step": speed and speed.slowest,
         "fp32_seconds_per_step": speed and speed.float_seconds,
         "speed": speed and speed.relative,
+        "integer_speed": speed and speed.integer_relative,
         "batch_size": speed and speed.batch_size,
         "threads": speed and speed.threads,
         "device": speed and speed.device,

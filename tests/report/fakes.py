@@ -78,8 +78,16 @@ def write_variant(folder: Path, name: str, images: np.ndarray) -> None:
         np.save(folder / "samples" / f"{shard}.npy", part)
 
 
-def write_speed(folder: Path, names: list[str]) -> None:
-    measured = {name: {"bytes": SCORES[name][4], "seconds": SCORES[name][5], "fastest": 0.3, "slowest": 0.9} for name in names}
+def write_speed(folder: Path, names: list[str], integer: float | None = None) -> None:
+    """With `integer`, seconds of every quantized network with integers, and half of them for full precision in bf16."""
+    measured: dict[str, Any] = {
+        name: {"bytes": SCORES[name][4], "seconds": SCORES[name][5], "fastest": 0.3, "slowest": 0.9} for name in names
+    }
+    if integer:
+        for name in names:
+            parity = {"mean": 0.002, "max": 0.05, "spread": 0.5}
+            quantized = {"integer": {"seconds": integer, "parity": parity}}
+            measured[name] |= {"bf16": {"seconds": integer / 2}} if name == "fp32" else quantized
     write(folder / "speed.json", {"batch_size": 32, "threads": 2, "device": "cpu", "variants": measured})
 
 

@@ -35,6 +35,21 @@ def test_unmeasured_speed_is_empty_in_csv_and_its_columns_leave_the_table(fake: 
     assert tables.size_rows(run) == []
 
 
+def test_speed_with_integers_stands_before_that_of_simulation(fake: Fake):
+    write_speed(fake.file(), VARIANTS, integer=0.2)
+    run = read_run(fake.results, fake.runs[0])
+    full, quantized = (row[1][-1] for row in tables.metric_rows(run)[:2])
+    assert (full.column, full.main) == ("Speed", "1.00×")
+    assert quantized.main == "2.00×"
+    assert quantized.note.startswith(f"integers; simulated {0.4001 / SCORES[VARIANTS[1]][5]:.2f}×: ")
+    rows = list(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
+    assert [row["integer_speed"] for row in rows] == ["", *[str(0.4001 / 0.2)] * (len(rows) - 1)]
+    text = tables.conditions(run)
+    assert "by up to 0.4% of its standard deviation on average, and 10% at most" in text
+    assert "bf16 weights has speed 4.00 there" in text
+    assert "so a speed below 1 is expected" not in text
+
+
 def test_one_unmeasured_variant_has_empty_cells(fake: Fake):
     write_speed(fake.file(), ["fp32", "tdac/w4a8/fbr_w4"])
     cells = tables.metric_rows(read_run(fake.results, fake.runs[0]))[1][1]

@@ -41,6 +41,7 @@ def setting(**kinds: Any) -> tuple[str, ...]:
             {"reference_statistics": 1, "evaluate": 2, "report": 1},
             id="a folder of real images",
         ),
+        pytest.param(setting(evaluations={"few": {"backend": "integer"}}), {"generate": 1, "evaluate": 1, "report": 1}, id="backend"),
         pytest.param(setting(evaluations={"few": {"seed": 1}}), {"generate": 2, "evaluate": 2, "report": 1}, id="evaluation seed"),
         pytest.param(
             setting(

@@ -59,6 +59,11 @@ def evaluation_with(*fields):
     return lambda wildcards: as_json(evaluation_of(wildcards), *fields)
 
 
+def generation_with(*fields):
+    """The same for the stage that generates; only quantized networks have a backend."""
+    return lambda wildcards: as_json(evaluation_of(wildcards), *fields, *(() if wildcards.variant == "fp32" else ("backend",)))
+
+
 def preset_of(kind, wildcard):
     """The settings named by a wildcard, as JSON, for `params`."""
     return lambda wildcards: as_json(getattr(CONFIG, kind)[wildcards[wildcard]])

@@ -20,7 +20,7 @@ rule generate:
     params:
         model=model_with("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels"),
         parts=part_options("autoencoder", "condition"),
-        evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
+        evaluation=generation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
         code=stage_fingerprint("generate"),
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"

@@ -1,0 +1,116 @@
+"""What a CPU gains from integers: the same networks in other arithmetic, and where the time goes."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edadm.deploy.cpu import InexactProcessorError, lower_for_cpu
+from edadm.models.denoiser import network_inputs
+from edadm.nn.surgery import quantized_layers
+
+INTEGER, HALF = "integer", "bf16"
+
+_GROUPS = {
+    "convolution and linear": ("convolution", "conv2d", "addmm", "linear", "mkldnn"),
+    "attention products": ("bmm", "matmul"),
+    "normalisation": ("norm",),
+    "activation": ("silu", "gelu", "softmax"),
+    "quantization": ("round", "clamp", "div"),
+    "copies": ("copy", "cat", "to_", "contiguous", "clone"),
+}
+
+
+class _Half(nn.Module):
+    """A float network with bf16 weights and arithmetic, and fp32 inputs and outputs."""
+
+    def __init__(self, unet: nn.Module):
+        super().__init__()
+        self.unet = copy.deepcopy(unet)
+        for parameter in self.unet.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+    def forward(self, x: Tensor, t: Tensor, *context: Tensor) -> Tensor:
+        return self.unet(x.bfloat16(), t, *(given.bfloat16() for given in context), return_dict=False)[0].float()
+
+
+def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """More networks to time beside these: `NAME/integer` of quantized ones, `NAME/bf16` of float ones.
+
+    A quantized network whose sums this processor would get wrong has none.
+    """
+    rivals: dict[str, nn.Module] = {}
+    for name, network in networks.items():
+        if not quantized_layers(network):
+            rivals[f"{name}/{HALF}"] = _Half(network)
+            continue
+        try:
+            rivals[f"{name}/{INTEGER}"] = lower_for_cpu(network)
+        except InexactProcessorError:
+            continue
+    return rivals
+
+
+@torch.no_grad()
+def shares_of_time(network: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None) -> dict[str, float]:
+    """Which share of the time of one evaluation each kind of operation takes, the largest first; they add up to 1.
+
+    Args:
+        network: on the CPU, not compiled.
+        shape: (n, c, h, w) of the batch.
+        context_shape: (tokens, channels) of the condition, for networks that take one.
+    """
+    inputs = _inputs(shape, context_shape)
+    network(*inputs)
+    with _Clock() as clock:
+        network(*inputs)
+    whole = sum(clock.totals.values())
+    return {name: total / whole for name, total in sorted(clock.totals.items(), key=lambda entry: -entry[1])}
+
+
+class _Clock(TorchDispatchMode):
+    """Seconds per kind of operation; without torch's profiler, which writes to the terminal where there is no GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: dict[str, float] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        begin = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        group = _group(str(func))
+        self.totals[group] = self.totals.get(group, 0.0) + time.perf_counter() - begin
+        return result
+
+
+@torch.no_grad()
+def parity(
+    simulated: nn.Module, integer: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None
+) -> dict[str, float]:
+    """How far one prediction with integers is from the simulated one: `mean` and `max` of absolute differences, and the latter's `spread`.
+
+    Sums of integers are exact, those of simulation are rounded; where that turns a code into its neighbour, all that follows moves.
+    """
+    inputs = _inputs(shape, context_shape)
+    reference = simulated(*inputs, return_dict=False)[0]
+    difference = (integer(*inputs, return_dict=False)[0] - reference).abs()
+    return {"mean": difference.mean().item(), "max": difference.max().item(), "spread": reference.std().item()}
+
+
+def _inputs(shape: tuple[int, ...], context_shape: tuple[int, int] | None) -> tuple[Tensor, ...]:
+    """A random batch, its timesteps spread over all of them."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    rows = {"latents": x, "timesteps": torch.linspace(0, 999, shape[0]).long()}
+    if context_shape is not None:
+        rows["context"] = torch.zeros(shape[0], *context_shape)
+    return network_inputs(rows)
+
+
+def _group(operation: str) -> str:
+    return next((name for name, parts in _GROUPS.items() if any(part in operation for part in parts)), "other")

@@ -1,0 +1,61 @@
+"""The same networks in other arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edadm.benchmark import cpu
+from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time
+from edadm.deploy.cpu import CpuLayer, InexactProcessorError
+from edadm.kernels.onednn import sums_are_exact
+from edadm.nn.surgery import quantized_layers
+
+
+@pytest.fixture
+def networks(float_unet: nn.Module, gridded: Callable[[], nn.Module]) -> dict[str, nn.Module]:
+    quantized = gridded()
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return {"fp32": float_unet, "a/w4a8/b": quantized}
+
+
+@torch.no_grad()
+def test_a_float_network_is_timed_in_bf16_and_a_quantized_one_with_integers(
+    networks: dict[str, nn.Module], calibration: tuple[Tensor, Tensor]
+) -> None:
+    before = networks["fp32"](*calibration).sample
+    rivals = cpu_rivals(networks)
+    assert set(rivals) == {"fp32/bf16"} | ({"a/w4a8/b/integer"} if sums_are_exact() else set())
+    half = rivals["fp32/bf16"](*calibration)
+    assert half.dtype == torch.float32
+    assert 0 < (half - before).abs().max() < 0.1
+    assert torch.equal(networks["fp32"](*calibration).sample, before)
+    if sums_are_exact():
+        assert any(isinstance(module, CpuLayer) for module in rivals["a/w4a8/b/integer"].modules())
+
+
+def test_a_network_that_would_be_computed_wrongly_is_not_timed(networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(unet: nn.Module) -> nn.Module:
+        raise InexactProcessorError("no VNNI")
+
+    monkeypatch.setattr(cpu, "lower_for_cpu", refuse)
+    assert set(cpu_rivals(networks)) == {"fp32/bf16"}
+
+
+def test_shares_of_time_add_up_and_name_what_runs(networks: dict[str, nn.Module]) -> None:
+    shares = shares_of_time(networks["fp32"], (2, 3, 16, 16))
+    assert sum(shares.values()) == pytest.approx(1)
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert {"convolution and linear", "normalisation", "activation", "attention products"} <= set(shares)
+
+
+def test_parity_is_the_distance_of_two_predictions(networks: dict[str, nn.Module]) -> None:
+    same = parity(networks["fp32"], networks["fp32"], (4, 3, 16, 16))
+    assert same["mean"] == same["max"] == 0
+    other = parity(networks["fp32"], networks["a/w4a8/b"], (4, 3, 16, 16))
+    assert 0 < other["mean"] < other["max"]
+    assert other["spread"] == same["spread"] > 0

@@ -1,0 +1,112 @@
+"""The ONNX graph, run by onnxruntime, against the simulated model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from edadm.cli import app
+from edadm.config.schema import Bits, UNetArchitecture
+from edadm.deploy import onnx_export
+from edadm.deploy.checkpoint import quantized_copy, save_quantized
+from edadm.deploy.integers import signed_weight
+from edadm.errors import EdadmError
+from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.reconstruction.observe import set_ranges
+
+Calibration = tuple[Tensor, Tensor]
+
+
+def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
+    quantized = quantized_copy(unet, bits)
+    set_ranges(quantized, *calibration, bits)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return quantized.eval()
+
+
+@pytest.fixture
+def w8a6(float_unet: nn.Module, calibration: Calibration) -> nn.Module:
+    """8-bit weights, among them negated rows; 6-bit activations; split shortcuts; scales that differ, as learned ones do."""
+    unet = folded(float_unet, Bits(weights=8, activations=6, softmax=6, range_batch_size=8, range_bins=64), calibration)
+    for index, quantizer in enumerate(activation_quantizers(unet).values()):
+        quantizer.set_grid(quantizer.scale * (1 + 1e-3 * index), quantizer.zero_point)
+    return unet
+
+
+def outputs(path: Path, calibration: Calibration) -> Tensor:
+    session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"sample": calibration[0].numpy(), "timestep": calibration[1].numpy()})[0])
+
+
+@pytest.fixture
+def exported(w8a6: nn.Module, architecture: UNetArchitecture, tmp_path: Path) -> Path:
+    """Written by the command, from a checkpoint."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    bits = Bits(weights=8, activations=6, softmax=6)
+    save_quantized(w8a6, tmp_path / "quantized.safetensors", architecture, bits, {})
+    run = CliRunner().invoke(app, ["export-onnx", str(tmp_path / "quantized.safetensors"), "--output", str(tmp_path / "unet.onnx")])
+    assert run.exit_code == 0, run.output
+    return tmp_path / "unet.onnx"
+
+
+@torch.no_grad()
+def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
+    exported: Path, w8a6: nn.Module, float_unet: nn.Module, calibration: Calibration
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    for rows in (slice(8), slice(3)):
+        batch = calibration[0][rows], calibration[1][rows]
+        simulated, error = w8a6(*batch).sample, (w8a6(*batch).sample - float_unet(*batch).sample).abs().mean()
+        difference = (outputs(exported, batch) - simulated).abs().flatten(1)
+        assert difference.mean() <= error  # the bound of integer inference: tests/deploy/test_cpu.py
+        assert (difference.amax(1) < 1e-4).any()
+    model = onnx.load(exported)
+    onnx.checker.check_model(model)
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [onnx_export.OPSET]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["sample", "timestep", "eps"]
+
+    integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert any((scale < 0).any() for layer in quantized_layers(w8a6).values() for scale in signed_weight(layer)[1])
+    expected = [weight for layer in quantized_layers(w8a6).values() for weight in signed_weight(layer)[0]]
+    assert sorted(onnx.numpy_helper.to_array(tensor).tobytes() for tensor in integers) == sorted(w.numpy().tobytes() for w in expected)
+    pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(pairs) == sum(len(quantizer.segments) for quantizer in activation_quantizers(w8a6).values())
+    assert len([node for node in model.graph.node if node.op_type == "DequantizeLinear"]) == len(pairs) + len(expected)
+
+
+def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Module]) -> None:
+    quantizer = next(iter(activation_quantizers(gridded()).values()))
+    quantizer.bits = 6
+    quantizer.set_grid(torch.tensor([0.25]), torch.tensor([20.0]))
+    pair = onnx_export._Pair(quantizer, 0)
+    assert pair.ends == (-5.0, 10.75)
+    assert np.array_equal(quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.ends, dtype=np.float32))
+
+
+@torch.no_grad()
+def test_attention_may_be_left_in_floating_point(w8a6: nn.Module, calibration: Calibration, tmp_path: Path) -> None:
+    graph = onnx_export.export_graph(w8a6, attention=False)
+    kept = {name for name, module in graph.named_modules() if isinstance(module, onnx_export._Pair)}
+    assert kept
+    assert not [name for name in kept if "processor" in name]
+    whole = {name for name, module in onnx_export.export_graph(w8a6, True).named_modules() if isinstance(module, onnx_export._Pair)}
+    assert (
+        len([name for name in whole if "processor" in name])
+        == len(whole) - len(kept)
+        == 4 * len({n.rpartition(".")[0] for n in whole - kept})
+    )
+
+
+def test_without_onnx_the_command_says_what_to_install(w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"):
+        onnx_export.export_onnx(w8a6, tmp_path / "unet.onnx")
+    assert not list(tmp_path.iterdir())
