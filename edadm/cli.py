@@ -387,6 +387,53 @@ def benchmark_calibration(
     writing_json(output, result)
 
 
+@timing.command("kernels")
+def benchmark_kernels(
+    model: ModelOption,
+    output: OutputOption,
+    bits: BitsOption = "official_w8a8",
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    tiles: Annotated[Path | None, typer.Option(help="search for the fastest tiles, and write them here")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Time every integer layer of a network beside cuDNN's and cuBLAS's bf16, on random numbers; needs a GPU."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.integer import random_inputs, random_integer_unet
+    from edadm.benchmark.kernels import measure, problems_of
+
+    preset, where = _preset("models", model, config), _gpu()
+    inputs = random_inputs(preset, batch_size, where)
+    problems = problems_of(random_integer_unet(preset, _preset("bits", bits, config), where), *inputs)
+    rows = measure(problems, search=tiles is not None)
+    if tiles is not None:
+        writing_json(tiles, {row["key"]: row["tiles"] for row in rows})
+    writing_json(output, {"model": model, "batch_size": batch_size, "rows": rows})
+
+
+@timing.command("integer")
+def benchmark_integer(
+    model: ModelOption,
+    output: OutputOption,
+    bits: Annotated[list[str], typer.Option("--bits", help="a bits preset; several are measured in one run")],
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    mode: Annotated[str, typer.Option(help="of torch.compile: default or max-autotune-no-cudagraphs")] = "default",
+    config: ConfigOption = None,
+) -> None:
+    """Time a network with random weights computed with integers, in bf16, TF32 and fp32, in one run; needs a GPU."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.integer import compare_with_integers, random_inputs
+    from edadm.models.random_weights import random_unet
+
+    preset, where = _preset("models", model, config), _gpu()
+    widths = {name: _preset("bits", name, config) for name in bits}
+    result = compare_with_integers(random_unet(preset, where), widths, random_inputs(preset, batch_size, where), mode)
+    for name, row in result["networks"].items():
+        say(
+            f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second, {row['weight_bytes'] / 1e6:.1f} MB of weights"
+        )
+    writing_json(output, {"model": model} | result)
+
+
 @timing.command("families")
 def benchmark_families(
     output: OutputOption,
@@ -551,6 +598,15 @@ def _device(name: str, threads: int) -> Any:
     return device
 
 
+def _gpu() -> Any:
+    """The first CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EdadmError("this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one")
+    return _device("cuda", 1)
+
+
 def _task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: Path, ranges: Path, where: Any, shelf: Any) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
     import torch
@@ -589,13 +645,13 @@ def _within(task: Any, device_memory: float | None, host_memory: float | None, p
 def _load_any(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
     """A float or a quantized U-Net, whichever the file holds."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.deploy.cpu import lower_for_cpu
+    from edadm.deploy.lower import lower
     from edadm.models.convert import load_unet
 
     if not is_quantized(weights):
         return load_unet(architecture, weights, device)
     network = load_quantized(weights, device)
-    return lower_for_cpu(network) if backend == "integer" else network
+    return lower(network) if backend == "integer" else network
 
 
 def _condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

@@ -11,7 +11,10 @@ import zarr
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from edadm.benchmark.integer import FLOATS, Replayed, compare_with_integers, random_inputs
+from edadm.benchmark.kernels import measure
 from edadm.calibration.select import statistics_of
+from edadm.config.load import load_config
 from edadm.config.schema import Bits, Memory, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.deploy.cuda import lower_for_cuda
@@ -19,6 +22,7 @@ from edadm.kernels import reference
 from edadm.kernels.int8_convolution import int8_convolution, triton_convolution
 from edadm.kernels.tiles import Problem, candidates
 from edadm.models.denoiser import Denoiser
+from edadm.models.random_weights import random_unet
 from edadm.models.units import trace_units
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
@@ -263,3 +267,30 @@ def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, c
     free, _ = torch.cuda.mem_get_info()
     assert needed.of_peak() < found.device < free + torch.cuda.memory_reserved()
     assert on_disk(needed, found) == 0
+
+
+def test_integer_networks_compete_with_floating_point() -> None:
+    model = load_config({}).models["cifar10_small"]
+    bits = {name: load_config({}).bits[name] for name in ("w8a8", "w4a8")}
+    found = compare_with_integers(random_unet(model, CUDA), bits, random_inputs(model, 4, CUDA))
+    assert set(found["networks"]) == {"integer w8a8", "integer w4a8", *FLOATS}
+    assert all(row["ms"] > 0 for row in found["networks"].values())
+    assert found["networks"]["integer w4a8"]["weight_bytes"] < found["networks"]["integer w8a8"]["weight_bytes"] * 0.7
+    assert any("_convolved" in event["kernel"] for event in found["profiles"]["integer w8a8"])
+
+
+def test_a_replayed_network_gives_what_it_gave_before() -> None:
+    model = load_config({}).models["cifar10_small"]
+    network, inputs = random_unet(model, CUDA), random_inputs(model, 2, CUDA)
+    with torch.no_grad():
+        expected = network(*inputs, return_dict=False)[0].clone()
+        replayed = Replayed(network, inputs)
+        replayed.output[0].zero_()
+        torch.testing.assert_close(replayed(*inputs, return_dict=False)[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_kernels_are_measured_with_the_tiles_that_were_found(tmp_path: Path) -> None:
+    shapes = {Problem(2 * 16 * 16, 64, 64, 3, 1): (2, 16, 16, 64), Problem(2 * 8 * 8, 64, 32, 3, 2): (2, 17, 17, 32)}
+    for row in measure(shapes, search=True, processes=2):
+        assert row["int8_ms"] == min(row["tried"].values())
+        assert row["ratio"] == pytest.approx(row["bf16_ms"] / row["int8_ms"])

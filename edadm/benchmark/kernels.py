@@ -59,13 +59,14 @@ def _operands(problem: Problem, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 
 def _call(problem: Problem, operands: tuple[Tensor, ...], chosen: Tiles) -> Tensor:
-    return triton_convolution(*operands, None, problem.stride, _padding(problem, operands[0]), 0, torch.bfloat16, chosen)
+    x, weight, scale, offset = operands
+    return triton_convolution(x, weight, scale, offset, None, problem.stride, _padding(problem, x), 0, torch.bfloat16, chosen)
 
 
 def _padding(problem: Problem, x: Tensor) -> int:
     """Of diffusers' convolutions: the same size with stride 1, padded before with stride 2."""
     full = x.shape[0] * (x.shape[1] // problem.stride) * (x.shape[2] // problem.stride)
-    return problem.side // 2 if problem.stride == 1 or problem.rows == full and x.shape[1] % 2 == 0 else 0
+    return problem.side // 2 if problem.stride == 1 or (problem.rows == full and x.shape[1] % 2 == 0) else 0
 
 
 def _compile(work: tuple[Problem, tuple[int, ...], Tiles]) -> None:
@@ -73,7 +74,7 @@ def _compile(work: tuple[Problem, tuple[int, ...], Tiles]) -> None:
     problem, shape, chosen = work
     try:
         _call(problem, _operands(problem, shape), chosen)
-    except Exception:  # noqa: BLE001 - a tile that does not fit the GPU; measuring it finds out, too
+    except Exception:  # a tile that does not fit the GPU; measuring it finds out, too
         return
 
 
@@ -126,7 +127,7 @@ def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) 
     for chosen in tried:
         try:
             times[chosen] = milliseconds(lambda chosen=chosen: _call(problem, operands, chosen))  # type: ignore[misc]
-        except Exception:  # noqa: BLE001 - Triton has no common error for tiles that do not fit
+        except Exception:  # Triton has no common error for tiles that do not fit
             continue
     best = min(times, key=times.__getitem__)
     bf16 = milliseconds(_bf16(problem, *operands[:2]))

@@ -1,0 +1,30 @@
+"""From simulated to integer arithmetic, by the route of the device on which the network is."""
+
+from __future__ import annotations
+
+import torch
+
+from edadm.deploy.cpu import lower_for_cpu
+from edadm.deploy.cuda import lower_for_cuda
+from edadm.errors import EdadmError
+from edadm.models.unet import UNet
+
+
+def lower(unet: UNet, dtype: torch.dtype = torch.float32) -> UNet:
+    """A copy of a quantized U-Net that computes with integers; see `edadm.deploy.cpu` and `edadm.deploy.cuda` for which layers do.
+
+    Args:
+        unet: from `edadm.deploy.checkpoint.load_quantized`, on the device where it is to run.
+        dtype: of what stays in floating point.
+
+    Raises:
+        EdadmError: a device, or on a CPU a type, without integer kernels; weights with which this processor would compute wrong sums.
+    """
+    kind = next(unet.parameters()).device.type
+    if kind == "cuda":
+        return lower_for_cuda(unet, dtype)
+    if kind != "cpu":
+        raise EdadmError(f"there are no integer kernels for '{kind}'; use backend 'simulated' there")
+    if dtype != torch.float32:
+        raise EdadmError(f"on a CPU, what is not integer is fp32, not {str(dtype).removeprefix('torch.')}; leave dtype out")
+    return lower_for_cpu(unet)
