@@ -489,11 +489,14 @@ def reference_statistics(
 @app.command()
 def export(
     weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
-    output: Annotated[Path, typer.Option(help="the folder to write")],
-    target: Annotated[str, typer.Option("--format", help="diffusers: a folder for from_pretrained, without this package")] = "diffusers",
-    precision: Annotated[str, typer.Option(help="fp16, bf16 or fp32")] = "fp16",
+    output: Annotated[Path, typer.Option(help="the folder or file to write")],
+    target: Annotated[
+        str,
+        typer.Option("--format", help="diffusers: a folder for from_pretrained; onnx, onnx_float_attention: a file of integers"),
+    ] = "diffusers",
+    precision: Annotated[str, typer.Option(help="of diffusers' weights: fp16, bf16 or fp32")] = "fp16",
 ) -> None:
-    """Write a quantized checkpoint with floating-point weights, for other programs; activations are not quantized there."""
+    """Write a quantized checkpoint for other programs: with floating-point weights and activations, or as an ONNX graph of integers."""
     from edadm.deploy.export import export
 
     export(weights, output, target, precision)
@@ -537,19 +540,6 @@ def plan(
     where = _device(device, threads) if probe else None
     plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
     typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
-
-
-@app.command()
-def export_onnx(
-    weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
-    output: OutputOption,
-    attention: Annotated[bool, typer.Option(help="also put query, key, value and attention weights on their grids")] = True,
-) -> None:
-    """Write a quantized U-Net as an ONNX graph with QuantizeLinear/DequantizeLinear pairs and int8 weights."""
-    from edadm.deploy.checkpoint import load_quantized
-    from edadm.deploy.onnx_export import export_onnx
-
-    export_onnx(load_quantized(weights), output, attention)
 
 
 @app.command()
@@ -644,6 +634,8 @@ def _within(task: Any, device_memory: float | None, host_memory: float | None, p
 
 def _load_any(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
     """A float or a quantized U-Net, whichever the file holds."""
+    import torch
+
     from edadm.deploy.checkpoint import is_quantized, load_quantized
     from edadm.deploy.lower import lower
     from edadm.models.convert import load_unet

@@ -12,6 +12,7 @@ from edadm.artifacts import writing
 from edadm.config.schema import UNetArchitecture
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
+from edadm.deploy.onnx_export import export_onnx
 from edadm.errors import EdadmError
 from edadm.models.unet import build_unet
 
@@ -50,7 +51,21 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
         save_file(weights, partial, {"format": "pt"})
 
 
-FORMATS: dict[str, Callable[[Path, Path, torch.dtype], None]] = {"diffusers": to_diffusers}
+def to_onnx(path: Path, output: Path, dtype: torch.dtype) -> None:
+    """An ONNX graph (`edadm.deploy.onnx_export`); scales and all that is not quantized are fp32 whatever the `dtype`."""
+    export_onnx(load_quantized(path), output)
+
+
+def to_onnx_with_float_attention(path: Path, output: Path, dtype: torch.dtype) -> None:
+    """The same, with query, key, value and attention weights in floating point, so that runtimes can fuse attention."""
+    export_onnx(load_quantized(path), output, attention=False)
+
+
+FORMATS: dict[str, Callable[[Path, Path, torch.dtype], None]] = {
+    "diffusers": to_diffusers,
+    "onnx": to_onnx,
+    "onnx_float_attention": to_onnx_with_float_attention,
+}
 
 
 def export(path: Path, output: Path, target: str, precision: str) -> None:

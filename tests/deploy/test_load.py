@@ -25,7 +25,9 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 import edadm
+from edadm.deploy.lower import lower
 from edadm.errors import EdadmError
+from edadm.kernels.onednn import sums_are_exact
 from edadm.models.weights import CheckpointError
 from edadm.nn.surgery import quantized_layers
 
@@ -98,14 +100,21 @@ def test_a_cast_changes_arithmetic_but_no_grid_and_is_undone_by_another(dtype: t
         assert torch.equal(layer.weight, layer.weight_quantizer.values(layer.codes)), name
 
 
+@pytest.mark.skipif(not sums_are_exact(), reason="this processor has neither VNNI nor AMX")
 @torch.no_grad()
 def test_the_integer_backend_computes_nearly_the_same(saved: Path, calibration: tuple[Tensor, Tensor]) -> None:
-    pytest.importorskip("edadm.deploy.lower")
     simulated, integer = edadm.load(saved), edadm.load(saved, backend="integer")
     expected, found = simulated(*calibration).sample, integer(*calibration).sample
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
     with pytest.raises(EdadmError, match="a network with backend 'integer' cannot be saved; load it with backend='simulated'"):
         integer.save_pretrained(saved.parent / "folder")
+
+
+def test_integers_are_refused_where_there_are_none(saved: Path) -> None:
+    with pytest.raises(EdadmError, match=r"fp32 on a CPU; load with dtype torch\.float32"):
+        edadm.load(saved, backend="integer", dtype=torch.bfloat16)
+    with pytest.raises(EdadmError, match="no integer arithmetic for the device 'meta'"):
+        lower(edadm.load(saved).to("meta"), torch.float32)
 
 
 def test_no_layer_runs_while_a_network_is_built(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,8 @@ def exported(w8a6: nn.Module, architecture: UNetArchitecture, tmp_path: Path) ->
         pytest.importorskip(name)
     bits = Bits(weights=8, activations=6, softmax=6)
     save_quantized(w8a6, tmp_path / "quantized.safetensors", architecture, bits, {})
-    run = CliRunner().invoke(app, ["export-onnx", str(tmp_path / "quantized.safetensors"), "--output", str(tmp_path / "unet.onnx")])
+    options = ["--format", "onnx", "--output", str(tmp_path / "unet.onnx")]
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "quantized.safetensors"), *options])
     assert run.exit_code == 0, run.output
     return tmp_path / "unet.onnx"
 
