@@ -1,6 +1,6 @@
 """Which code a stage consists of, as one hash: Snakemake sees it in `params` and reruns the stage when it changes.
 
-The code of a stage is the function of its subcommand, the functions of the same file that it calls, and every module of
+The code of a stage is the function of its subcommand, the functions of `commands` that it calls, and every module of
 the package that these import, directly or not. Comments, docstrings and formatting do not count.
 """
 
@@ -69,9 +69,17 @@ def _closure(files: set[Path], package: Path) -> set[Path]:
     return reached
 
 
-def _called_functions(function: str, tree: ast.Module) -> dict[str, ast.FunctionDef]:
-    """A function and those of the same file whose names occur in it, in turn."""
-    known = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+@cache
+def _functions(package: Path) -> dict[str, ast.FunctionDef]:
+    """The functions of `commands` by name, which each must have for itself."""
+    found = [node for file in sorted((package / "commands").glob("*.py")) for node in _tree(file).body if isinstance(node, ast.FunctionDef)]
+    known = {function.name: function for function in found}
+    assert len(known) == len(found), "two functions of `commands` have one name"
+    return known
+
+
+def _called_functions(function: str, known: dict[str, ast.FunctionDef]) -> dict[str, ast.FunctionDef]:
+    """A function and those whose names occur in it, in turn."""
     reached: dict[str, ast.FunctionDef] = {}
     waiting = [function]
     while waiting:
@@ -92,7 +100,7 @@ def stage_files(stage: str, package: Path = PACKAGE) -> set[Path]:
 
 
 def _stage_functions(stage: str, package: Path) -> dict[str, ast.FunctionDef]:
-    functions = _called_functions(stage.replace("-", "_"), _tree(package / "cli.py"))
+    functions = _called_functions(stage.replace("-", "_"), _functions(package))
     if not functions:
         raise KeyError(f"there is no subcommand '{stage}'")
     return functions

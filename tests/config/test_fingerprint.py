@@ -55,11 +55,11 @@ def test_an_edit_reruns_the_stages_that_import_it_and_no_others(file: str, old: 
 
 def test_an_edit_of_one_command_reruns_that_command_only(tmp_path: Path) -> None:
     old = '"""Generate images, each from the noise of its own index."""\n'
-    assert changed_stages(tmp_path, "cli.py", old, old + "    assert True\n") == {"generate"}
+    assert changed_stages(tmp_path, "commands/images.py", old, old + "    assert True\n") == {"generate"}
 
 
 def test_an_edit_of_a_helper_reruns_the_commands_that_use_it(tmp_path: Path) -> None:
-    changed = changed_stages(tmp_path, "cli.py", "torch.set_num_threads(threads)", "torch.set_num_threads(threads + 0)")
+    changed = changed_stages(tmp_path, "commands/opening.py", "torch.set_num_threads(threads)", "torch.set_num_threads(threads + 0)")
     assert changed == {"collect-trajectories", "set-ranges", "reconstruct", "generate", "evaluate"}
 
 

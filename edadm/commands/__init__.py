@@ -1,0 +1,1 @@
+"""Subcommands: parse, load, call, save."""

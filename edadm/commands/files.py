@@ -1,0 +1,93 @@
+"""What is around a run: its plan, its report, downloads, exports, the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edadm.commands.app import app
+from edadm.commands.opening import device_named
+from edadm.commands.options import DeviceOption, OutputOption, ThreadsOption
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
+    output: Annotated[Path, typer.Option(help="the folder or file to write")],
+    target: Annotated[
+        str,
+        typer.Option("--format", help="diffusers: a folder for from_pretrained; onnx, onnx_float_attention: a file of integers"),
+    ] = "diffusers",
+    precision: Annotated[str, typer.Option(help="of diffusers' weights: fp16, bf16 or fp32")] = "fp16",
+) -> None:
+    """Write a quantized checkpoint for other programs: with floating-point weights and activations, or as an ONNX graph of integers."""
+    from edadm.deploy.export import export
+
+    export(weights, output, target, precision)
+
+
+@app.command()
+def download(
+    name: Annotated[str | None, typer.Argument(help="which file; without it, all are listed")] = None,
+    output: Annotated[Path | None, typer.Option(help="where to put it; else where presets look for it")] = None,
+) -> None:
+    """Fetch public weights or reference data; goes on where it broke off. No other command downloads anything."""
+    from edadm.config.downloads import DOWNLOADS
+    from edadm.config.fetch import fetch, find_download
+
+    if name is None:
+        for key, entry in DOWNLOADS.items():
+            typer.echo(f"{key}: {entry.what}, to {entry.path}; {entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}")
+        return
+    entry = find_download(name)
+    fetch(entry, output or Path(entry.path))
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Option("--config", help="a configuration file; its runs are planned")] = Path("config.yaml"),
+    model: Annotated[list[str] | None, typer.Option("--model", help="only the run of this model; may be repeated")] = None,
+    probe: Annotated[bool, typer.Option(help="estimate times from a short probe of this machine")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="bytes and seconds as JSON")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Say what the runs of a configuration will cost, before anything runs: disk, memory, network evaluations, time per stage."""
+    import json
+
+    from edadm.config.load import load_config
+    from edadm.metrics.rate import feature_network
+    from edadm.planning.plan import chosen_runs, plan_run
+    from edadm.planning.show import as_table
+
+    settings = load_config(config)
+    where = device_named(device, threads) if probe else None
+    plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
+    typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="the results folder")],
+    output: OutputOption,
+    config: Annotated[str, typer.Option(help="a configuration file, or a configuration as JSON")] = "config.yaml",
+) -> None:
+    """Write the self-contained HTML page."""
+    import json
+
+    from edadm.config.load import described_runs, load_config
+    from edadm.report.page import write_page
+
+    settings = load_config(json.loads(config) if config.lstrip().startswith("{") else Path(config))
+    write_page(results, described_runs(settings), output)
+
+
+@app.command()
+def schema(output: OutputOption) -> None:
+    """Write the JSON schema of config.yaml, for editors."""
+    from edadm.artifacts import writing_json
+    from edadm.config.schema import json_schema
+
+    writing_json(output, json_schema())

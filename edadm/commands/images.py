@@ -1,0 +1,140 @@
+"""From a checkpoint to images and their scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edadm.commands.app import app
+from edadm.commands.opening import device_named, open_condition, open_decoder, open_unet, preset_named
+from edadm.commands.options import (
+    ConfigOption,
+    DeviceOption,
+    EvaluationOption,
+    LabelOption,
+    ModelOption,
+    OutputOption,
+    PartOption,
+    ThreadsOption,
+)
+from edadm.console import progress_bar, say
+from edadm.errors import EdadmError
+
+
+@app.command()
+def generate(
+    model: ModelOption,
+    evaluation: EvaluationOption,
+    weights: Annotated[Path, typer.Option(exists=True, help="float weights or a quantized checkpoint")],
+    output: OutputOption,
+    autoencoder: PartOption = None,
+    condition: PartOption = None,
+    shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "generate",
+) -> None:
+    """Generate images, each from the noise of its own index."""
+    import numpy as np
+
+    from edadm.artifacts import writing
+    from edadm.models.denoiser import Denoiser
+    from edadm.sampling.generate import generate_images, shard_range
+
+    preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
+    where = device_named(device, threads)
+    contexts = open_condition(preset, condition, settings.images, where)
+    decode = open_decoder(preset, autoencoder, where)
+    network = open_unet(preset.architecture, weights, where, settings.backend)
+    if settings.compiled:
+        network.compile()
+    denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
+    indices = shard_range(settings.images, settings.shards, shard)
+    run = (preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where)
+    with progress_bar(label, len(indices), "images") as advance:
+        images = generate_images(denoise, *run, advance, decode, preset.pixels)
+    with writing(output) as partial, open(partial, "wb") as file:
+        np.save(file, images.numpy())
+
+
+@app.command()
+def write_prompts(
+    model: ModelOption,
+    evaluation: EvaluationOption,
+    output: OutputOption,
+    config: ConfigOption = None,
+) -> None:
+    """Write the prompts of all images of an evaluation in order, as a JSON list; CLIP scores compare images with them."""
+    from edadm.artifacts import writing_json
+    from edadm.models.condition import prompts_of
+
+    preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
+    if preset.conditioning is None or preset.conditioning.kind != "text":
+        raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")
+    writing_json(output, prompts_of(preset.conditioning, settings.images))
+
+
+@app.command()
+def evaluate(
+    samples: Annotated[list[Path], typer.Argument(exists=True, help="image files of all shards, in order")],
+    evaluation: EvaluationOption,
+    output: OutputOption,
+    references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
+    statistics: Annotated[Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")] = None,
+    prompts: Annotated[Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")] = None,
+    config: ConfigOption = None,
+    threads: ThreadsOption = 1,
+    label: LabelOption = "evaluate",
+) -> None:
+    """Score images as the preset says: FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision."""
+    from dataclasses import replace
+
+    from edadm.artifacts import writing_json
+    from edadm.config.scoring import scoring
+    from edadm.metrics.datasets import ShardedImages
+    from edadm.metrics.evaluate import evaluate
+
+    device_named("auto", threads)
+    settings = preset_named("evaluations", evaluation, config)
+    settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
+    files = scoring(settings)
+    files = replace(files, reference=statistics) if statistics else files
+    if files.reference and files.reference.is_dir():
+        raise EdadmError(
+            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
+        )
+    if files.absent:
+        say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
+    images, compared = ShardedImages(samples), ShardedImages(references) if references else None
+    with progress_bar(label, len(images), "images") as advance:
+        scores = evaluate(images, compared, settings, files, advance)
+    writing_json(output, scores)
+
+
+@app.command()
+def reference_statistics(
+    images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")],
+    output: OutputOption,
+    name: Annotated[str, typer.Option(help="what reports call this set")],
+    extractor: Annotated[str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")] = "cifar10_classifier",
+    weights: Annotated[Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")] = None,
+    resolution: Annotated[int | None, typer.Option(min=1, help="side to which images are cropped and resized; else as they are")] = None,
+    keep_features: Annotated[int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")] = 0,
+    threads: ThreadsOption = 1,
+    label: LabelOption = "reference-statistics",
+) -> None:
+    """Statistics of real images, against which generated ones are scored."""
+    from edadm.config.schema import Evaluation
+    from edadm.metrics.datasets import FolderImages, preparation
+    from edadm.metrics.references import write_reference
+
+    device_named("auto", threads)
+    if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
+        raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
+    real = FolderImages(images, resolution)
+    facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
+    with progress_bar(label, len(real), "images") as advance:
+        write_reference(output, real, extractor, weights, facts, keep_features, threads - 1, advance=advance)

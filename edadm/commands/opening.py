@@ -1,0 +1,120 @@
+"""What subcommands open before they start: presets, devices, networks, and all that a reconstruction needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from edadm.errors import EdadmError
+
+
+def preset_named(kind: str, text: str, config: Path | None) -> Any:
+    """A preset by name, from the package or the user's file, or given as JSON."""
+    from edadm.config.load import find_preset
+
+    return find_preset(kind, text, config)
+
+
+def device_named(name: str, threads: int) -> Any:
+    """The torch device, after setting the number of CPU threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    except RuntimeError:
+        raise EdadmError(f"there is no kind of device '{name}'; use cpu, cuda, cuda:1, ... or auto") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EdadmError(f"this machine has no device '{name}'; use cpu or auto")
+    return device
+
+
+def first_gpu() -> Any:
+    """The first CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EdadmError("this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one")
+    return device_named("cuda", 1)
+
+
+def open_task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: Path, ranges: Path, where: Any, shelf: Any) -> Any:
+    """A float and a quantized network side by side, and the rows to learn from."""
+    import torch
+
+    from edadm.artifacts import read_tensors
+    from edadm.deploy.checkpoint import quantized_copy, set_grids
+    from edadm.models.convert import load_unet
+    from edadm.models.denoiser import network_inputs
+    from edadm.models.units import trace_units
+    from edadm.reconstruction.chain import Task, refuse_idle_patterns
+    from edadm.reconstruction.methods import METHODS
+
+    network = load_unet(model.architecture, unet, where)
+    quantized = quantized_copy(network, widths)
+    set_grids(quantized, read_tensors(ranges, "set-ranges", device=where))
+    units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+    refuse_idle_patterns(units, settings)
+    rows = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
+    names = [name for name in ("latents", "timesteps", "context") if name in rows]
+    held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
+    inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
+    return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
+
+
+def within_limits(task: Any, device_memory: float | None, host_memory: float | None, progress: Path) -> Any:
+    """The task with limits of memory; a killed process leaves at most an empty folder for files, which goes here."""
+    import shutil
+
+    from edadm.config.schema import Memory
+
+    scratch = progress / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    return dataclasses.replace(task, memory=Memory(device=device_memory, host=host_memory), scratch=scratch)
+
+
+def open_unet(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
+    """A float or a quantized U-Net, whichever the file holds."""
+
+    from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.deploy.lower import lower
+    from edadm.models.convert import load_unet
+
+    if not is_quantized(weights):
+        return load_unet(architecture, weights, device)
+    network = load_quantized(weights, device)
+    return lower(network) if backend == "integer" else network
+
+
+def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:
+    """What the model is told about each of its images, or None if it takes no condition."""
+    from edadm.models.condition import make_condition
+    from edadm.models.convert import load_condition_network
+
+    if model.conditioning is None:
+        return None
+    if weights is None:
+        raise EdadmError("this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)")
+    return make_condition(load_condition_network(model, weights, device), model.conditioning, images)
+
+
+def open_decoder(model: Any, weights: Path | None, device: Any) -> Any:
+    """From latents to images; a model of pixels has them already."""
+    from edadm.models.convert import load_decoder
+
+    if model.autoencoder is None:
+        return lambda latents: latents
+    if weights is None:
+        raise EdadmError("this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)")
+    return load_decoder(model, weights, device)
+
+
+def description_of(stage: str, settings: Any, *files: Path) -> str:
+    """Code, settings and inputs of a stage, by which finished pieces are known to belong to the same work."""
+    import hashlib
+
+    from edadm.config.fingerprint import stage_fingerprint
+
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return "\n".join([stage_fingerprint(stage), settings.model_dump_json(), *digests])

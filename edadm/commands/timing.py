@@ -1,0 +1,162 @@
+"""Times and bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edadm.commands.app import timing
+from edadm.commands.opening import device_named, first_gpu, open_task, open_unet, preset_named
+from edadm.commands.options import (
+    BitsOption,
+    ConfigOption,
+    DeviceOption,
+    ModelOption,
+    OutputOption,
+    RangesOption,
+    ReconstructionOption,
+    SetOption,
+    ThreadsOption,
+    UnetOption,
+)
+from edadm.console import say
+from edadm.errors import EdadmError
+
+
+@timing.command("unet")
+def benchmark_unet(
+    model: ModelOption,
+    weights: Annotated[list[str], typer.Argument(help="VARIANT=FILE, full precision (fp32=FILE) among them")],
+    output: OutputOption,
+    batch_size: int = 16,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Time one network evaluation of every variant in one run, and count the bytes of their files.
+
+    On a CPU also with integers, and full precision with bf16.
+    """
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time
+    from edadm.benchmark.unet import step_latency
+
+    preset, where = preset_named("models", model, config), device_named(device, threads)
+    files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
+    if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
+        raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
+    networks = {variant: open_unet(preset.architecture, file, where) for variant, file in files.items()}
+    rivals = cpu_rivals(networks) if where.type == "cpu" else {}
+    shape = (batch_size, *preset.latent_shape)
+    times = step_latency(networks | rivals, shape, context_shape=preset.context_shape)
+    variants: dict[str, Any] = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    for rival in rivals:
+        variant, _, arithmetic = rival.rpartition("/")
+        variants[variant][arithmetic] = times[rival] | {"shares": shares_of_time(rivals[rival], shape, preset.context_shape)}
+        if arithmetic == INTEGER:
+            variants[variant][arithmetic]["parity"] = parity(networks[variant], rivals[rival], shape, preset.context_shape)
+    writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
+
+
+@timing.command("calibration")
+def benchmark_calibration(
+    model: ModelOption,
+    bits: BitsOption,
+    reconstruction: ReconstructionOption,
+    unet: UnetOption,
+    calibration_set: SetOption,
+    ranges: RangesOption,
+    output: OutputOption,
+    plain_iterations: Annotated[int, typer.Option(min=1, help="steps per unit of the plain baseline")] = 50,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.calibration import compare
+    from edadm.reconstruction.methods import METHODS
+
+    preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
+    settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
+    if settings.method == "none":
+        raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
+    files = (unet, calibration_set, ranges, where)
+    result = compare(lambda changed, shelf: open_task(preset, widths, changed, *files, shelf), METHODS, settings, plain_iterations)
+    say(f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} times as long")
+    writing_json(output, result)
+
+
+@timing.command("kernels")
+def benchmark_kernels(
+    model: ModelOption,
+    output: OutputOption,
+    bits: BitsOption = "official_w8a8",
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    tiles: Annotated[Path | None, typer.Option(help="search for the fastest tiles, and write them here")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Time every integer layer of a network beside cuDNN's and cuBLAS's bf16, on random numbers; needs a GPU."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.integer import random_inputs, random_integer_unet
+    from edadm.benchmark.kernels import measure, problems_of
+
+    preset, where = preset_named("models", model, config), first_gpu()
+    inputs = random_inputs(preset, batch_size, where)
+    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), *inputs)
+    rows = measure(problems, search=tiles is not None)
+    if tiles is not None:
+        writing_json(tiles, {row["key"]: row["tiles"] for row in rows})
+    writing_json(output, {"model": model, "batch_size": batch_size, "rows": rows})
+
+
+@timing.command("integer")
+def benchmark_integer(
+    model: ModelOption,
+    output: OutputOption,
+    bits: Annotated[list[str], typer.Option("--bits", help="a bits preset; several are measured in one run")],
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    mode: Annotated[str, typer.Option(help="of torch.compile: default or max-autotune-no-cudagraphs")] = "default",
+    config: ConfigOption = None,
+) -> None:
+    """Time a network with random weights computed with integers, in bf16, TF32 and fp32, in one run; needs a GPU."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.integer import compare_with_integers, random_inputs
+    from edadm.models.random_weights import random_unet
+
+    preset, where = preset_named("models", model, config), first_gpu()
+    widths = {name: preset_named("bits", name, config) for name in bits}
+    result = compare_with_integers(random_unet(preset, where), widths, random_inputs(preset, batch_size, where), mode)
+    for name, row in result["networks"].items():
+        say(
+            f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second, {row['weight_bytes'] / 1e6:.1f} MB of weights"
+        )
+    writing_json(output, {"model": model} | result)
+
+
+@timing.command("families")
+def benchmark_families(
+    output: OutputOption,
+    families: Annotated[list[str] | None, typer.Option("--family", help="a published model preset; all five by default")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="trajectories and calibration samples")] = 32,
+    steps: Annotated[int, typer.Option(min=2, help="of the sampler")] = 5,
+    units: Annotated[int, typer.Option(min=1, help="units that are learned")] = 5,
+    iterations: Annotated[int, typer.Option(min=1, help="learning steps per unit")] = 50,
+    images: Annotated[int, typer.Option(min=1, help="images per network and precision")] = 4,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Run a small part of each published run at full size with random weights: time and memory per stage, beside the plan's."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.full_size import all_families, as_markdown
+    from edadm.benchmark.scaled import FAMILIES, Scale
+
+    if unknown := [name for name in families or () if name not in FAMILIES]:
+        raise EdadmError(f"there is no published model '{unknown[0]}'; known are {', '.join(FAMILIES)}")
+    chosen = {name: (preset_named("models", name, config), FAMILIES[name]) for name in families or FAMILIES}
+    scale = Scale(rows, steps, units, iterations, images)
+    result = all_families(chosen, scale, device_named(device, threads), lambda so_far: writing_json(output, so_far))
+    typer.echo(as_markdown(result))
