@@ -13,7 +13,7 @@ from edadm.sampling.trajectory import PIECE
 if TYPE_CHECKING:
     from edadm.planning.count import Passes
 
-PIECE_BYTES = 3 * 8 * PIECE  # of features in fp64: themselves, normalised, and joined
+COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
 SEARCH_BYTES = 8 * 2**22 * FP32  # thresholds are tried in pieces of 2^22 elements, with a few temporaries each
 CODE_BYTES = 1
 
@@ -42,7 +42,7 @@ def collect_bytes(networks: Networks, batch: int, feature_rows: int) -> Memory:
     """Of `collect-trajectories`; `feature_rows` are those of all network calls of a batch."""
     weights = (networks.parameters + networks.condition_parameters) * FP32
     features = feature_rows * networks.feature_elements
-    return Memory(weights, features * FP32 + max(batch * networks.forward_bytes, PIECE_BYTES if features else 0))
+    return Memory(weights, features * FP32 + max(batch * networks.forward_bytes, min(features, PIECE) * COPY_BYTES))
 
 
 def ranges_bytes(networks: Networks, quantized: Quantized, batch: int) -> Memory:
