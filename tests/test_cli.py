@@ -15,8 +15,9 @@ from diffusers import UNet2DModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typer.main import get_command
 
-from edadm.cli import main
+from edadm.cli import app, main
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
 from edadm.deploy.checkpoint import read_metadata
@@ -391,3 +392,11 @@ def test_help_names_every_stage() -> None:
     done = subprocess.run([sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True)
     for stage in ("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate", "evaluate"):
         assert stage in done.stdout
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "reconstruct-part"])
+def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDADM_DEVICE_MEMORY", "2.5")
+    monkeypatch.setenv("EDADM_HOST_MEMORY", "")  # the workflow's way to say that none is wanted
+    parsed = get_command(app).commands[command].make_context(command, [], resilient_parsing=True)
+    assert (parsed.params["device_memory"], parsed.params["host_memory"]) == (2.5, None)

@@ -21,6 +21,10 @@ OutputOption = Annotated[Path, typer.Option("--output", help="the file to write"
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")]
 PartOption = Annotated[Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")]
-DeviceMemoryOption = Annotated[float | None, typer.Option(min=0, help="GiB that may be kept on the device; else what is free")]
-HostMemoryOption = Annotated[float | None, typer.Option(min=0, help="GiB that may be kept in host memory; else what is free")]
+DeviceMemoryOption = Annotated[
+    float | None, typer.Option(min=0, envvar="EDADM_DEVICE_MEMORY", help="GiB that may be kept on the device; else what is free")
+]
+HostMemoryOption = Annotated[
+    float | None, typer.Option(min=0, envvar="EDADM_HOST_MEMORY", help="GiB that may be kept in host memory; else what is free")
+]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]

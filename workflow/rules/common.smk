@@ -25,8 +25,9 @@ RESULTS = CONFIG.results
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
 
-# Where memory is taken from changes no result: as part of the command, and of no parameter, it reruns nothing.
-MEMORY_OPTIONS = " ".join(f"--{tier}-memory {limit}" for tier, limit in CONFIG.memory if limit is not None)
+# Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
+for tier, limit in CONFIG.memory:
+    os.environ[f"EDADM_{tier.upper()}_MEMORY"] = "" if limit is None else str(limit)
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))

@@ -53,7 +53,6 @@ rule reconstruct_part:
         "python3 -m edadm reconstruct-part --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output:q} --progress {params.progress:q} --part {wildcards.share} --threads {threads}"
-        " {MEMORY_OPTIONS}"
         " --label 'reconstruct-part {wildcards.model} {wildcards.bits}/{wildcards.reconstruction} {wildcards.share}' 2>&1 | tee {log:q}"
 
 
@@ -88,5 +87,5 @@ rule reconstruct:
         "python3 -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output.quantized:q} --losses {output.losses:q}"
-        " --progress {params.progress:q} {params.units:q} --threads {threads} {MEMORY_OPTIONS}"
+        " --progress {params.progress:q} {params.units:q} --threads {threads}"
         " --label 'reconstruct {wildcards.model} {wildcards.bits}/{wildcards.reconstruction}' 2>&1 | tee {log:q}"
