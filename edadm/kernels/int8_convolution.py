@@ -102,6 +102,7 @@ def triton_convolution(
     Args:
         chosen: block sizes; those of `tiles` if None.
     """
+    x, weight = x.contiguous(), weight.contiguous()  # the kernel knows no strides; `.to(memory_format=...)` changes those of a weight
     (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
     out_height, out_width = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
     out = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device)
@@ -109,7 +110,7 @@ def triton_convolution(
     block = chosen or tiles(Problem(rows, columns, channels, side, stride))
     grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), block.splits)
     sums = out if block.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
-    added = out if addend is None else addend
+    added = out if addend is None else addend.contiguous()
     _convolved[grid](
         x, weight, scale, offset, added, sums, rows, height, width, out_height, out_width, columns,
         channels, side, stride, padding, zero if padding else 0, addend is not None, block.rows, block.columns, block.depth, GROUP,

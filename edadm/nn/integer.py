@@ -76,9 +76,11 @@ class IntegerSegment(nn.Module):
             self.register_buffer("zero_points", zero_points.to(torch.int8))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerSegment:
-        """Moves with the network, and stays fp32 when that is cast."""
+        """Moves with the network, and stays fp32 when that is cast, and OHWI when that is laid out with its channels last."""
         exact = {name: tensor for name, tensor in self._buffers.items() if tensor is not None and tensor.is_floating_point()}
         super()._apply(fn, recurse)
+        if not self.packed:
+            self.weight = self.weight.contiguous()
         for name, tensor in exact.items():
             setattr(self, name, tensor.to(getattr(self, name).device))
         return self
@@ -127,8 +129,8 @@ class IntegerConv2d(nn.Module):
 
 
 class IntegerLinear(IntegerConv2d):
-    """A linear layer, as a 1x1 convolution over an image of one row; the input is (..., features)."""
+    """A linear layer, as a 1x1 convolution over images of one pixel, which can be divided as a batch; the input is (..., features)."""
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        output = self.product(x.reshape(1, 1, -1, x.shape[-1]))
+        output = self.product(x.reshape(-1, 1, 1, x.shape[-1]))
         return output.reshape(*x.shape[:-1], output.shape[-1])

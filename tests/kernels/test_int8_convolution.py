@@ -45,6 +45,16 @@ def test_sums_are_those_of_the_meaning_bit_for_bit(shape: tuple[int, ...], split
     assert torch.equal(got, expected.float())
 
 
+def test_operands_in_another_memory_layout_mean_the_same() -> None:
+    x, weight = integers(2, 4, 5, 48, seed=0), integers(21, 3, 3, 48, seed=1)
+    scale, offset, addend = numbers(21, seed=2), numbers(21, seed=3), numbers(2, 4, 5, 21, seed=4)
+    others = [tensor.to(memory_format=torch.channels_last) for tensor in (x, weight, addend)]
+    assert not any(tensor.is_contiguous() for tensor in others)
+    expected = triton_convolution(x, weight, scale, offset, addend, 1, 1, -9, torch.float32, SMALL)
+    got = triton_convolution(others[0], others[1], scale, offset, others[2], 1, 1, -9, torch.float32, SMALL)
+    assert torch.equal(got, expected)
+
+
 def test_sums_of_the_largest_products_do_not_wrap() -> None:
     channels = 2560  # the widest input of Stable Diffusion's 3x3 convolutions
     x = torch.full((1, 3, 3, channels), -128, dtype=torch.int8)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.deploy.cuda import integer_layer
+from edadm.kernels.int8_convolution import int8_convolution
+from edadm.nn import integer
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 
 # a float layer, the shape of its input, sizes of its segments, zero points of the input at 8 bits
@@ -79,6 +81,25 @@ def test_scales_stay_fp32_when_the_network_is_cast() -> None:
     for name, tensor in layer.named_buffers():
         assert tensor.dtype == before[name].dtype, name
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_keep_their_layout_when_the_network_is_laid_out_channels_last(bits: int) -> None:
+    layer = integer_layer(filled("3x3", bits, 8)[0])
+    before = {name: tensor.clone() for name, tensor in layer.named_buffers()}
+    layer.to(memory_format=torch.channels_last)
+    for name, tensor in layer.named_buffers():
+        assert tensor.is_contiguous(), name
+        assert torch.equal(tensor, before[name]), name
+
+
+@torch.no_grad()
+def test_rows_of_a_linear_layer_are_a_batch_that_can_be_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = filled("linear", 8, 8)
+    shapes = []
+    monkeypatch.setattr(integer, "int8_convolution", lambda x, *others: shapes.append(tuple(x.shape)) or int8_convolution(x, *others))
+    assert integer_layer(layer)(x).shape == (2, 5, 11)
+    assert shapes == [(10, 1, 1, 24)]
 
 
 @torch.no_grad()
