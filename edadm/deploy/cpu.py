@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,6 +72,21 @@ class CpuLayer(nn.Module):
             )
         parts = enumerate(zip(weights, scales, strict=True))
         self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CpuLayer:
+        """Refuses to move or to be cast: packed weights stay where they are, and oneDNN ends the process when it meets another device.
+
+        Raises:
+            EdadmError: the network is moved or cast.
+        """
+        after = fn(torch.zeros(1))
+        if after.device.type != "cpu" or after.dtype != torch.float32:
+            raise EdadmError(
+                f"a network of integers on a CPU cannot go to {after.device.type} in {after.dtype}; load it there anew, or with "
+                "backend 'simulated'"
+            )
+        super()._apply(fn, recurse)
+        return self
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
         return self._apply_to(x, in_place=False)

@@ -179,3 +179,13 @@ def test_a_network_on_another_device_is_refused(architecture: UNetArchitecture) 
         unet = build_unet(architecture)
     with pytest.raises(EdadmError, match="load it with device 'cpu'"):
         lower_for_cpu(unet)
+
+
+def test_a_network_of_integers_stays_where_it_is_in_fp32(folded: nn.Module, calibration: Calibration) -> None:
+    lowered = lower_for_cpu(folded).to("cpu", torch.float32).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        before = lowered(*calibration).sample
+        for move in (torch.device("meta"), torch.float16):
+            with pytest.raises(EdadmError, match="a network of integers on a CPU cannot go to"):
+                lower_for_cpu(folded).to(move)
+        assert torch.equal(lowered(*calibration).sample, before)
