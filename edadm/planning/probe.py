@@ -94,7 +94,7 @@ class Probe:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
         self.rates = Rates(name)
         self._unet: UNet | None = None
-        self._quantized: nn.Module | None = None
+        self._quantized: dict[frozenset[str], nn.Module] = {}
 
     @property
     def unet(self) -> UNet:
@@ -104,10 +104,11 @@ class Probe:
         return self._unet
 
     def quantized(self, bits: Bits) -> nn.Module:
-        """Its quantized copy; one for all presets, since bits do not change what simulation costs."""
-        if self._quantized is None:
-            self._quantized = quantized_copy(self.unet, bits)
-        return self._quantized
+        """Its quantized copy; one for all presets with the same quantized layers, since bits do not change what simulation costs."""
+        layers = self.networks.quantized(bits).layers
+        if layers not in self._quantized:
+            self._quantized[layers] = quantized_copy(self.unet, bits)
+        return self._quantized[layers]
 
     def measure(self, stages: Iterable[Stage]) -> Rates:
         """All that the stages need, but what scoring and writing take."""
@@ -159,13 +160,16 @@ class Probe:
         self.rates.decoded = self._seconds(lambda: decoder(latents)) / rows
 
     def time_learning(self, stage: Stage) -> None:
-        """Learning steps of the cheapest and the costliest unit of each kind that a stage learns."""
+        """Learning steps of the cheapest and the costliest unit of each kind that a stage learns and none before it did."""
         bits, settings = stage.bits, stage.settings
-        if not stage.learning or stage.learning_key in self.rates.units:
+        if not stage.learning:
+            return
+        rates = self.rates.units.setdefault(stage.learning_key, [])
+        measured = {rate.unit.kind for rate in rates}
+        wanted = {found.unit.name: found for found in extremes([found for found in stage.learning if found.unit.kind not in measured])}
+        if not wanted:
             return
         assert bits is not None and settings is not None
-        wanted = {found.unit.name: found for found in extremes(stage.learning)}
-        rates = self.rates.units.setdefault(stage.learning_key, [])
         for unit, data in self._unit_data(wanted, settings):
             module = self.quantized(bits).get_submodule(unit.name)
             with torch.no_grad(), observing(module, bits):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction
+from edadm.config.schema import Bits, Calibration, Config, Evaluation, LayerBits, Model, Reconstruction
 from edadm.planning import count
 from edadm.planning.count import Stage, stages_of
 from edadm.planning.estimate import seconds
@@ -61,6 +61,19 @@ def test_the_cheapest_and_the_costliest_unit_of_each_kind_were_learned(measured:
     assert [rate.unit.name for rate in found] == [unit.unit.name for unit in extremes(stage.learning)]
     assert {rate.unit.kind for rate in found} == {"res_block", "transformer", "layer"}
     assert all(rate.seconds > 0 and rate.overhead > 0 for rate in found)
+
+
+def test_variants_that_quantize_other_layers_are_each_measured_where_they_learn(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "THRESHOLDS", 5)
+    networks, settings = Networks(config.models["m"]), config.reconstructions["r"]
+    in_float = {"*attentions*": LayerBits(weights=None, activations=None)}
+    widths = [Bits(weights=4, range_bins=16, layers=in_float), Bits(weights=4, range_bins=16)]
+    stages = [count.reconstruct("m", networks, Calibration(size=4), bits, settings) for bits in widths]
+    assert [any(found.unit.kind == "transformer" for found in stage.learning) for stage in stages] == [False, True]
+    rates = Probe(networks, CPU).measure(stages)
+    assert all(seconds(stage, rates) > 0 for stage in stages)
+    names = [rate.unit.name for rate in rates.units[stages[1].learning_key]]
+    assert len(names) == len(set(names))
 
 
 def test_extremes_keep_their_order_and_a_kind_with_one_unit_gives_one() -> None:
