@@ -67,7 +67,8 @@ def resolved(
 ) -> Limits:
     """Limits in bytes. Where none is wanted, it is the memory that is free now, less a margin and what the work itself needs.
 
-    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the other.
+    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the other; what is wanted for it is
+    not free for the other any more.
 
     Args:
         wanted: from the configuration.
@@ -81,7 +82,9 @@ def resolved(
     work, on_gpu = FOLDED_BYTES * weights + needed.of_work(settings), device.type == "cuda"
     host = _spared(free_host_bytes(), 0 if on_gpu else work) if wanted.host is None else int(wanted.host * GIB)
     if wanted.device is not None:
-        return Limits(int(wanted.device * GIB), host, scratch)
+        near = int(wanted.device * GIB)
+        shared = 0 if on_gpu or wanted.host is not None else near
+        return Limits(near, max(0, host - shared), scratch)
     if not on_gpu:
         return Limits(host, 0, scratch)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -105,7 +105,9 @@ def test_without_wishes_the_limit_on_a_cpu_is_free_memory_less_a_margin_and_the_
     rest = int(0.9 * GIB) - 5 * weights - needed.of_work(settings)
     assert resolved(MemorySettings(), CPU, needed, unet, settings, tmp_path) == Limits(rest, 0, tmp_path)
     assert resolved(MemorySettings(host=0.5), CPU, needed, unet, settings, tmp_path) == Limits(GIB // 2, 0, tmp_path)
-    assert resolved(MemorySettings(device=0.25), CPU, needed, unet, settings, None) == Limits(GIB // 4, rest, None)
+    assert resolved(MemorySettings(device=0.25), CPU, needed, unet, settings, None) == Limits(GIB // 4, rest - GIB // 4, None)
+    assert resolved(MemorySettings(device=2), CPU, needed, unet, settings, None) == Limits(2 * GIB, 0, None)
+    assert resolved(MemorySettings(device=0.25, host=0.5), CPU, needed, unet, settings, None) == Limits(GIB // 4, GIB // 2, None)
     monkeypatch.setattr(limits, "free_host_bytes", lambda: 10)
     assert resolved(MemorySettings(), CPU, needed, unet, settings, tmp_path) == Limits(0, 0, tmp_path)
 
