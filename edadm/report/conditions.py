@@ -26,6 +26,8 @@ def _scores(run: RunResult) -> Iterator[str]:
     held, scores = run.variants[0].conditions, run.variants[0].scores
     images, seed = held["images"], run.evaluation_settings["seed"]
     yield f"Every row scores {images:,} images, image i of each from the same noise (seed {seed})."
+    if run.evaluation_settings.get("backend") == "integer":
+        yield "Quantized networks computed with integers while they made their images (docs/integer_cpu.md)."
     if "extractor" in held:
         yield from _features(held, scores)
         yield (

@@ -50,6 +50,13 @@ def test_speed_with_integers_stands_before_that_of_simulation(fake: Fake):
     assert "so a speed below 1 is expected" not in text
 
 
+def test_images_made_with_integers_say_so(fake: Fake):
+    settings = fake.runs[0]["evaluation_settings"]
+    for backend, said in (("simulated", False), ("integer", True)):
+        run = read_run(fake.results, fake.runs[0] | {"evaluation_settings": settings | {"backend": backend}})
+        assert ("computed with integers while they made their images" in tables.conditions(run)) is said
+
+
 def test_one_unmeasured_variant_has_empty_cells(fake: Fake):
     write_speed(fake.file(), ["fp32", "tdac/w4a8/fbr_w4"])
     cells = tables.metric_rows(read_run(fake.results, fake.runs[0]))[1][1]
