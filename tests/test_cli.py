@@ -18,9 +18,11 @@ from torch import nn
 from typer.main import get_command
 
 from edadm.cli import app, main
+from edadm.commands.opening import open_unet
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
 from edadm.deploy.checkpoint import read_metadata
+from edadm.errors import EdadmError
 from edadm.kernels.onednn import sums_are_exact
 from edadm.quant import ranges
 
@@ -400,3 +402,9 @@ def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(c
     monkeypatch.setenv("EDADM_HOST_MEMORY", "")  # the workflow's way to say that none is wanted
     parsed = get_command(app).commands[command].make_context(command, [], resilient_parsing=True)
     assert (parsed.params["device_memory"], parsed.params["host_memory"]) == (2.5, None)
+
+
+def test_images_with_integers_are_refused_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edadm.deploy.checkpoint.is_quantized", lambda _: True)
+    with pytest.raises(EdadmError, match="backend 'integer' generates on a CPU only; use --device cpu"):
+        open_unet(None, Path("absent.safetensors"), torch.device("cuda"), "integer")

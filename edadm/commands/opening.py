@@ -83,6 +83,8 @@ def open_unet(architecture: Any, weights: Path, device: Any, backend: str = "sim
 
     if not is_quantized(weights):
         return load_unet(architecture, weights, device)
+    if backend == "integer" and device.type != "cpu":  # on a GPU attention's grids are dropped: another model
+        raise EdadmError("backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'")
     network = load_quantized(weights, device)
     return lower(network) if backend == "integer" else network
 
