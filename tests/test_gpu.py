@@ -11,7 +11,7 @@ import zarr
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.benchmark.integer import FLOATS, Replayed, compare_with_integers, random_inputs
+from edadm.benchmark.integer import FLOATS, Replayed, compare_with_integers
 from edadm.benchmark.kernels import measure
 from edadm.calibration.select import statistics_of
 from edadm.config.load import load_config
@@ -25,6 +25,7 @@ from edadm.models.denoiser import Denoiser
 from edadm.models.random_weights import random_unet
 from edadm.models.units import trace_units
 from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.planning.network import network_rows
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.reconstruction.budget import demand
@@ -272,7 +273,7 @@ def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, c
 def test_integer_networks_compete_with_floating_point() -> None:
     model = load_config({}).models["cifar10_small"]
     bits = {name: load_config({}).bits[name] for name in ("w8a8", "w4a8")}
-    found = compare_with_integers(random_unet(model, CUDA), bits, random_inputs(model, 4, CUDA))
+    found = compare_with_integers(random_unet(model, CUDA), bits, network_rows(model, 4, CUDA))
     assert set(found["networks"]) == {"integer w8a8", "integer w4a8", *FLOATS}
     assert all(row["ms"] > 0 for row in found["networks"].values())
     assert found["networks"]["integer w4a8"]["weight_bytes"] < found["networks"]["integer w8a8"]["weight_bytes"] * 0.7
@@ -281,7 +282,7 @@ def test_integer_networks_compete_with_floating_point() -> None:
 
 def test_a_replayed_network_gives_what_it_gave_before() -> None:
     model = load_config({}).models["cifar10_small"]
-    network, inputs = random_unet(model, CUDA), random_inputs(model, 2, CUDA)
+    network, inputs = random_unet(model, CUDA), network_rows(model, 2, CUDA)
     with torch.no_grad():
         expected = network(*inputs, return_dict=False)[0].clone()
         replayed = Replayed(network, inputs)

@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.deploy.cuda import lower_for_cuda
+from edadm.deploy.cuda import fused_attention, lower_for_cuda
 from edadm.models.random_weights import random_unet
 from edadm.models.unet import UNet
-from edadm.nn.layers import QuantizedLayer
 from edadm.nn.surgery import activation_quantizers, disabled, quantized_layers
+from edadm.planning.network import network_rows
 from edadm.quant.affine import scale_and_zero_point
+from edadm.reconstruction.observe import cover_weights
 
 Inputs = tuple[Tensor, ...]
 FLOATS = ("fp32 eager", "tf32 compiled", "bf16 compiled")
@@ -30,9 +30,7 @@ def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Inputs) -> UNet:
     """A quantized copy whose grids reach to the largest magnitudes, of weights and of what `inputs` lead to: for timing only."""
     quantized = quantized_copy(unet, bits)
     for layer in quantized_layers(quantized).values():
-        grid = layer.weight_quantizer
-        extent = torch.stack([part.abs().flatten(1).amax(1) for part in layer.weight.split(_sizes(layer), 1)], 1)
-        grid.set_grid(*scale_and_zero_point(-extent, extent, grid.bits))
+        cover_weights(layer)
         layer.set_codes(layer.nearest_codes())
     with _magnitudes(quantized) as largest, disabled(quantized):
         quantized(*inputs, return_dict=False)
@@ -40,11 +38,6 @@ def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Inputs) -> UNet:
         if name in largest:
             quantizer.set_grid(*scale_and_zero_point(-largest[name], largest[name], quantizer.bits))
     return quantized
-
-
-def _sizes(layer: QuantizedLayer) -> list[int]:
-    sizes = layer.weight_quantizer.segments
-    return list(sizes) if len(sizes) > 1 else [layer.weight.shape[1]]
 
 
 @contextmanager
@@ -67,25 +60,10 @@ def _magnitudes(network: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def random_inputs(model: Model, batch_size: int, device: torch.device) -> Inputs:
-    """A batch of noise at timestep 500, with a random condition for models that take one."""
-    x = torch.randn(batch_size, *model.latent_shape, device=device).to(memory_format=torch.channels_last)
-    inputs: Inputs = (x, torch.full((batch_size,), 500, device=device))
-    return inputs if model.context_shape is None else (*inputs, torch.randn(batch_size, *model.context_shape, device=device))
-
-
 def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> UNet:
     """The integer network of a model with random weights; takes fp32."""
-    quantized = quantized_by_magnitude(random_unet(model, device), bits, random_inputs(model, 2, device))
+    quantized = quantized_by_magnitude(random_unet(model, device), bits, network_rows(model, 2, device))
     return lower_for_cuda(quantized, torch.float32)
-
-
-def fused_attention(unet: UNet) -> UNet:
-    """With PyTorch's fused attention, in place."""
-    for module in unet.modules():
-        if isinstance(module, Attention):
-            module.set_processor(AttnProcessor2_0())
-    return unet
 
 
 def weight_bytes(network: nn.Module) -> int:

@@ -100,11 +100,12 @@ def benchmark_kernels(
 ) -> None:
     """Time every integer layer of a network beside cuDNN's and cuBLAS's bf16, on random numbers; needs a GPU."""
     from edadm.artifacts import writing_json
-    from edadm.benchmark.integer import random_inputs, random_integer_unet
+    from edadm.benchmark.integer import random_integer_unet
     from edadm.benchmark.kernels import measure, problems_of
+    from edadm.planning.network import network_rows
 
     preset, where = preset_named("models", model, config), first_gpu()
-    inputs = random_inputs(preset, batch_size, where)
+    inputs = network_rows(preset, batch_size, where)
     problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), *inputs)
     rows = measure(problems, search=tiles is not None)
     if tiles is not None:
@@ -123,12 +124,13 @@ def benchmark_integer(
 ) -> None:
     """Time a network with random weights computed with integers, in bf16, TF32 and fp32, in one run; needs a GPU."""
     from edadm.artifacts import writing_json
-    from edadm.benchmark.integer import compare_with_integers, random_inputs
+    from edadm.benchmark.integer import compare_with_integers
     from edadm.models.random_weights import random_unet
+    from edadm.planning.network import network_rows
 
     preset, where = preset_named("models", model, config), first_gpu()
     widths = {name: preset_named("bits", name, config) for name in bits}
-    result = compare_with_integers(random_unet(preset, where), widths, random_inputs(preset, batch_size, where), mode)
+    result = compare_with_integers(random_unet(preset, where), widths, network_rows(preset, batch_size, where), mode)
     for name, row in result["networks"].items():
         say(
             f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second, {row['weight_bytes'] / 1e6:.1f} MB of weights"

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.deploy.integers import channel_sizes, signed_weight
+from edadm.deploy.integers import signed_weight
 from edadm.errors import EdadmError
 from edadm.kernels.onednn import Geometry, PackedConvolution, sums_are_exact
 from edadm.models.unet import UNet
@@ -63,7 +63,7 @@ class CpuLayer(nn.Module):
 
     def __init__(self, layer: QuantizedLayer):
         super().__init__()
-        self.sizes = channel_sizes(layer)
+        self.sizes = layer.channel_sizes
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
         weights, scales = signed_weight(layer)
         if max(int(weight.short().abs().amax()) for weight in weights) > _SAFE_WEIGHT and not sums_are_exact():

@@ -9,7 +9,7 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
-from edadm.deploy.integers import channel_sizes, signed_weight
+from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
 from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerLinear, IntegerSegment
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
@@ -41,7 +41,7 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
     """
     grid, codes = layer.input_quantizer, layer.codes
     assert grid is not None and codes is not None
-    sizes = channel_sizes(layer)
+    sizes = layer.channel_sizes
     weights, scales = signed_weight(layer)
     zero_points = layer.weight_quantizer.zero_point.unbind(1)
     segments = []
@@ -70,6 +70,14 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
     return made
 
 
+def fused_attention(unet: UNet) -> UNet:
+    """With PyTorch's fused attention, and without grids of its operands, in place."""
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor2_0())
+    return unet
+
+
 def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True) -> UNet:
     """A copy of a quantized U-Net that computes its layers with integers.
 
@@ -85,8 +93,4 @@ def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed:
     memo: dict[int, Any] = {}
     for layer in quantized_layers(unet).values():
         memo[id(layer)] = integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
-    lowered = copy.deepcopy(unet, memo)
-    for module in lowered.modules():
-        if isinstance(module, Attention):
-            module.set_processor(AttnProcessor2_0())
-    return lowered.to(dtype)
+    return fused_attention(copy.deepcopy(unet, memo)).to(dtype)

@@ -10,12 +10,6 @@ from edadm.errors import EdadmError
 from edadm.nn.layers import QuantizedLayer
 
 
-def channel_sizes(layer: QuantizedLayer) -> tuple[int, ...]:
-    """Sizes of the input-channel segments of a layer, each with a grid of its own."""
-    sizes = layer.weight_quantizer.segments
-    return sizes if len(sizes) > 1 else (layer.weight.shape[1],)
-
-
 def signed_weight(layer: QuantizedLayer) -> tuple[list[Int8[Tensor, "rows channels *s"]], list[Float[Tensor, " rows"]]]:
     """Per segment: weight codes minus their zero points, as int8, and the scale of each row.
 
@@ -28,7 +22,7 @@ def signed_weight(layer: QuantizedLayer) -> tuple[list[Int8[Tensor, "rows channe
     grid = layer.weight_quantizer
     integers = layer.codes.to(torch.int16) - grid.grid(layer.weight.dim())[1].to(torch.int16)
     weights, scales = [], []
-    for part, scale in zip(integers.split(channel_sizes(layer), 1), grid.scale.float().unbind(1), strict=True):
+    for part, scale in zip(integers.split(layer.channel_sizes, 1), grid.scale.float().unbind(1), strict=True):
         sign = torch.where(part.flatten(1).amax(1) > 127, -1, 1).to(torch.int16)
         part = part * sign.reshape(-1, *[1] * (part.dim() - 1))
         if part.amin() < -128 or part.amax() > 127:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.artifacts import writing
-from edadm.deploy.integers import channel_sizes, signed_weight
+from edadm.deploy.integers import signed_weight
 from edadm.errors import EdadmError
 from edadm.models.unet import UNet
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
@@ -73,7 +73,7 @@ class _ExportedLayer(nn.Module):
 
     def __init__(self, layer: QuantizedLayer):
         super().__init__()
-        self.sizes = channel_sizes(layer)
+        self.sizes = layer.channel_sizes
         grid = layer.input_quantizer
         pairs = [None if grid is None else _Pair(grid, index) for index in range(len(self.sizes))]
         self.segments: Any = nn.ModuleList(map(_Segment, pairs, *signed_weight(layer)))

@@ -39,6 +39,12 @@ class QuantizedLayer(nn.Module):
         self._base: Tensor | None = None
         self.register_buffer("codes", None)
 
+    @property
+    def channel_sizes(self) -> tuple[int, ...]:
+        """Sizes of the input-channel segments, each with a grid of its own; all channels where there is one."""
+        sizes = self.weight_quantizer.segments
+        return sizes if len(sizes) > 1 else (self.weight.shape[1],)
+
     def operation(self, x: Tensor, weight: Tensor) -> Tensor:
         """The linear map itself."""
         raise TypeError("a QuantizedLayer is a QuantizedConv2d or a QuantizedLinear")

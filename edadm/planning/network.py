@@ -19,21 +19,12 @@ from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantized_layers
 from edadm.reconstruction.budget import Demand, UnitBytes, unit_bytes
 from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.watch import Watch
+from edadm.reconstruction.watch import Peak
 
 FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
 WEIGHT_ZERO_POINT_BITS = 1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
-
-
-class _Most(Watch):
-    """Remembers the most bytes that were alive at once."""
-
-    most = 0
-
-    def done(self) -> None:
-        self.most = max(self.most, self.bytes_alive())
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,7 @@ class Networks:
         with torch.device("meta"):
             decoder = LatentDecoder(build_autoencoder(self.model.autoencoder).eval(), 1.0)
             latents = torch.zeros(decoder.batch_size, *self.model.latent_shape)
-        with _Most() as watch:
+        with Peak() as watch:
             decoder(latents)
         return watch.most
 
@@ -188,7 +179,7 @@ class Networks:
     @cached_property
     def forward_bytes(self) -> int:
         """Most that one row holds at once in an evaluation of the U-Net."""
-        with _Most() as watch, torch.no_grad():
+        with Peak() as watch, torch.no_grad():
             self.unet(*self.inputs)
         return watch.most
 

@@ -23,18 +23,16 @@ from edadm.models.autoencoder import LatentDecoder
 from edadm.models.random_weights import random_autoencoder, random_unet
 from edadm.models.unet import UNet
 from edadm.models.units import Unit
-from edadm.nn.layers import QuantizedLayer
 from edadm.nn.surgery import quantized_layers
 from edadm.planning.clock import Clock
 from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
 from edadm.planning.network import Networks, network_rows
-from edadm.quant.affine import scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.reconstruction.capture import PausingNetwork
 from edadm.reconstruction.chain import settings_of
 from edadm.reconstruction.data import UnitData, inner_layers, listening
 from edadm.reconstruction.engine import learn_unit
-from edadm.reconstruction.observe import observing, set_weight_grid
+from edadm.reconstruction.observe import cover_weights, observing, set_weight_grid
 from edadm.reconstruction.precision import arithmetic
 
 CPU_FLOPS = 2 * 10**10  # of a call that is timed
@@ -175,7 +173,7 @@ class Probe:
             with torch.no_grad(), observing(module, bits):
                 data.quantized.call(module)
             for layer in quantized_layers(module).values():
-                _cover(layer)
+                cover_weights(layer)
             rates.append(self._learn(module, data, wanted[unit.name], settings))
 
     def _unit_data(self, wanted: dict[str, Learning], settings: Reconstruction) -> Iterator[tuple[Unit, UnitData]]:
@@ -278,10 +276,3 @@ def _arithmetic_of(precision: str, device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, _HALF.get(precision, torch.bfloat16), enabled=precision in _HALF):
         yield
-
-
-def _cover(layer: QuantizedLayer) -> None:
-    """Grids that cover all weights, without a search."""
-    quantizer = layer.weight_quantizer
-    most = layer.weight.detach().abs().flatten(1).amax(1, keepdim=True).expand_as(quantizer.scale)
-    quantizer.set_grid(*scale_and_zero_point(-most, most, quantizer.bits))

@@ -16,7 +16,7 @@ from edadm.config.schema import Reconstruction
 from edadm.models.units import Unit
 from edadm.reconstruction.capture import PausedForward, PausingNetwork
 from edadm.reconstruction.data import Arguments, inner_layers, listening
-from edadm.reconstruction.watch import Watch
+from edadm.reconstruction.watch import Peak, Watch
 
 INPUTS, OTHERS, TARGET, LAYER = "inputs", "others", "target", "layer:"
 ROUNDING_BYTES = 20  # of a weight while it learns, fp32: its base, alpha, gradient, and Adam's two moments
@@ -92,15 +92,6 @@ class Demand:
         return max(*learning, *(unit.forward * settings.chain_batch_size for unit in self.units))
 
 
-class _Peak(Watch):
-    """Remembers the most that was alive at once."""
-
-    most = 0
-
-    def done(self) -> None:
-        self.most = max(self.most, self.bytes_alive())
-
-
 def unit_bytes(float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tensor, ...], settings: Reconstruction) -> list[UnitBytes]:
     """The bytes of every unit, from one pass of the float network.
 
@@ -112,7 +103,7 @@ def unit_bytes(float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tenso
     """
     rows = len(inputs[0])
     network = PausingNetwork(float_unet, [unit.name for unit in units])
-    watch = _Peak()
+    watch = Peak()
     try:
         with watch:
             waiting = network.start(*inputs)
@@ -134,7 +125,7 @@ def demand(
     return Demand(found, len(inputs[0]) if rows is None else rows, 1 if settings.method == "fbr_float_inputs" else 2)
 
 
-def _of_unit(module: nn.Module, unit: Unit, waiting: PausedForward, watch: _Peak, rows: int, settings: Reconstruction) -> UnitBytes:
+def _of_unit(module: nn.Module, unit: Unit, waiting: PausedForward, watch: Peak, rows: int, settings: Reconstruction) -> UnitBytes:
     arguments, kept = waiting.arguments(), watch.bytes_alive()
     main = arguments.tensors[arguments.main]
     others = sum(tensor.nbytes for key, tensor in arguments.tensors.items() if key != arguments.main)

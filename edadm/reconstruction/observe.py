@@ -27,15 +27,20 @@ def set_weight_grid(layer: QuantizedLayer, off_centre: bool = False) -> None:
         off_centre: let every channel choose which of the two middle levels is its zero.
     """
     quantizer = layer.weight_quantizer
-    rows = layer.weight.detach().flatten(2) if layer.weight.dim() > 2 else layer.weight.detach()[:, :, None]
     grids = []
-    for part in rows.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [rows]:
+    for part in layer.weight.detach().split(layer.channel_sizes, dim=1):
         sides, values = sidedness(part.min().item(), part.max().item()), part.flatten(1)
         both = off_centre and 0 not in sides
         best = best_off_centre_range(values, quantizer.bits) if both else best_range(values, quantizer.bits, sides)
         grids.append(scale_and_zero_point(best.low, best.high, quantizer.bits))
     scales, zero_points = zip(*grids, strict=True)
     quantizer.set_grid(torch.stack(scales, dim=1), torch.stack(zero_points, dim=1))
+
+
+def cover_weights(layer: QuantizedLayer) -> None:
+    """Grids that just cover all weights, without a search: for timing, where only cost matters."""
+    extent = torch.stack([part.abs().flatten(1).amax(1) for part in layer.weight.detach().split(layer.channel_sizes, 1)], 1)
+    layer.weight_quantizer.set_grid(*scale_and_zero_point(-extent, extent, layer.weight_quantizer.bits))
 
 
 @contextmanager

@@ -56,3 +56,12 @@ class Watch(TorchDispatchMode):
     def bytes_alive(self) -> int:
         """Their size."""
         return sum(storage.nbytes() for storage in self.alive().values())
+
+
+class Peak(Watch):
+    """Remembers the most bytes that were alive at once."""
+
+    most = 0
+
+    def done(self) -> None:
+        self.most = max(self.most, self.bytes_alive())

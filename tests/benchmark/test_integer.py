@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edadm.benchmark.integer import quantized_by_magnitude, random_inputs, random_integer_unet, weight_bytes
+from edadm.benchmark.integer import quantized_by_magnitude, random_integer_unet, weight_bytes
 from edadm.benchmark.kernels import problems_of
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.kernels.tiles import Problem
 from edadm.models.random_weights import random_unet
 from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.planning.network import network_rows
 
 from ..models.families import tiny
 
@@ -25,7 +26,7 @@ def bits(name: str) -> Bits:
 @torch.no_grad()
 def test_grids_reach_to_what_occurs_and_no_further() -> None:
     model = tiny("sd14_coco")
-    unet, inputs = random_unet(model, CPU), random_inputs(model, 2, CPU)
+    unet, inputs = random_unet(model, CPU), network_rows(model, 2, CPU)
     quantized = quantized_by_magnitude(unet, bits("official_w8a8"), inputs)
     for name, layer in quantized_layers(quantized).items():
         weight = unet.get_submodule(name).weight
@@ -45,7 +46,7 @@ def test_an_integer_network_has_a_fraction_of_the_bytes(name: str, smallest: flo
 
 def test_problems_are_those_of_the_layers_and_a_split_layer_poses_two() -> None:
     model = tiny("ldm4_imagenet")
-    network, inputs = random_integer_unet(model, bits("official_w4a8"), CPU), random_inputs(model, 2, CPU)
+    network, inputs = random_integer_unet(model, bits("official_w4a8"), CPU), network_rows(model, 2, CPU)
     found = problems_of(network, *inputs)
     first = network.get_submodule("conv_in").segments[0].shape
     assert found[Problem(2 * 8 * 8, first[0], first[3], 3, 1)] == (2, 8, 8, first[3])
