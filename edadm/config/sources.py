@@ -63,13 +63,27 @@ def locate_prompts(name: str, model: Model) -> Path | None:
     return path
 
 
-def count_prompts(conditioning: Conditioning) -> int | None:
-    """How many prompts a captions or text file holds; None if there is no such file or it cannot be read, which stages say."""
-    path = Path(conditioning.prompts or "").expanduser()
-    if not path.is_file():
-        return None
+def prompts_in(path: Path) -> list[str]:
+    """The captions of a COCO annotation file, or the lines of a text file that are not empty, in the file's order.
+
+    Raises:
+        EdadmError: absent, or neither of the two.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        return len(json.loads(text)["annotations"]) if path.suffix == ".json" else sum(bool(line.strip()) for line in text.splitlines())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdadmError(f"{path} cannot be read as prompts ({error}); set conditioning.prompts to a captions or text file") from None
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        return [annotation["caption"].strip() for annotation in json.loads(text)["annotations"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise EdadmError(f"{path} is no COCO captions file: it needs a list 'annotations' of objects with a 'caption'") from None
+
+
+def count_prompts(conditioning: Conditioning) -> int | None:
+    """How many prompts there are; None where their file cannot be read, which stages say."""
+    try:
+        return len(prompts_in(Path(conditioning.prompts or "").expanduser()))
+    except EdadmError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from edadm.config.schema import Conditioning
+from edadm.config.sources import prompts_in
 from edadm.errors import EdadmError
 
 VOCABULARY = 49408
@@ -116,17 +116,8 @@ def read_prompts(path: Path, seed: int) -> list[str]:
     Raises:
         EdadmError: absent, or neither of the two.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdadmError(f"{path} cannot be read as prompts ({error}); set conditioning.prompts to a captions or text file") from None
-    if path.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        captions = [annotation["caption"].strip() for annotation in json.loads(text)["annotations"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise EdadmError(f"{path} is no COCO captions file: it needs a list 'annotations' of objects with a 'caption'") from None
-    return [captions[index] for index in shuffled(len(captions), seed, "prompt")]
+    prompts = prompts_in(path)
+    return [prompts[index] for index in shuffled(len(prompts), seed, "prompt")] if path.suffix == ".json" else prompts
 
 
 def build_condition_network(settings: Conditioning, context_channels: int) -> ClassEmbedding | CLIPTextModel:
