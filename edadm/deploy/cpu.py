@@ -17,7 +17,7 @@ from edadm.deploy.integers import signed_weight
 from edadm.errors import EdadmError
 from edadm.kernels.onednn import Geometry, PackedConvolution, sums_are_exact
 from edadm.models.unet import UNet
-from edadm.nn.attention import QuantizedAttnProcessor
+from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantized_layers
@@ -146,7 +146,7 @@ class CpuResnetBlock(nn.Module):
         return hidden
 
 
-class CpuAttnProcessor:
+class CpuAttnProcessor(ProjectedAttention):
     """`QuantizedAttnProcessor` with integers in both products, as floating-point numbers: sums of theirs below 2^24 are exact.
 
     Scales are applied to the products, so that the matrix of attention weights is passed over less often. For attentions that
@@ -157,31 +157,18 @@ class CpuAttnProcessor:
         self.query, self.key = _Integers(processor.query_quantizer), _Integers(processor.key_quantizer)
         self.value, self.softmax = _Integers(processor.value_quantizer), _Integers(processor.softmax_quantizer)
 
-    def __call__(
+    def mixed(
         self,
         attn: Attention,
-        hidden_states: Float[Tensor, " n *s"],
-        encoder_hidden_states: Float[Tensor, "n k e"] | None = None,
-        attention_mask: None = None,
-        temb: Tensor | None = None,
-    ) -> Float[Tensor, " n *s"]:
-        residual, shape = hidden_states, hidden_states.shape
-        if len(shape) == 4:
-            hidden_states = hidden_states.flatten(2).transpose(1, 2)
-        if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = attn.head_to_batch_dim(self.query(attn.to_q(hidden_states)))
-        key = attn.head_to_batch_dim(self.key(attn.to_k(context)))
-        value = attn.head_to_batch_dim(self.value(attn.to_v(context)))
+        query: Float[Tensor, "n q c"],
+        key: Float[Tensor, "n k c"],
+        value: Float[Tensor, "n k c"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "m q d"]:
+        query, key = attn.head_to_batch_dim(self.query(query)), attn.head_to_batch_dim(self.key(key))
         scores = torch.bmm(query, key.transpose(-1, -2)).mul_(self.query.scale * self.key.scale * attn.scale)
-        mixed = torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(self.softmax.scale * self.value.scale)
-        output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
-        if len(shape) == 4:
-            output = output.transpose(-1, -2).reshape(shape)
-        if attn.residual_connection:
-            output = output + residual
-        return output if attn.rescale_output_factor == 1 else output / attn.rescale_output_factor
+        value = attn.head_to_batch_dim(self.value(value))
+        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(self.softmax.scale * self.value.scale)
 
 
 class _Integers:

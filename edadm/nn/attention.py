@@ -10,7 +10,44 @@ from torch import Tensor, nn
 from edadm.nn.quantizer import Quantizer
 
 
-class QuantizedAttnProcessor(nn.Module):
+class ProjectedAttention:
+    """What is around the two products of every attention here: norm, projections, heads, residual, as in diffusers' `AttnProcessor`."""
+
+    def mixed(
+        self,
+        attn: Attention,
+        query: Float[Tensor, "n q c"],
+        key: Float[Tensor, "n k c"],
+        value: Float[Tensor, "n k c"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "m q d"]:
+        """Both products; takes projections, which nobody else needs, and returns heads as `attn.head_to_batch_dim` lays them out."""
+        raise TypeError("a subclass says how attention mixes")
+
+    def __call__(  # not `forward`: diffusers passes on only what it finds in this signature
+        self,
+        attn: Attention,
+        hidden_states: Float[Tensor, " n *s"],
+        encoder_hidden_states: Float[Tensor, "n k e"] | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Float[Tensor, " n *s"]:
+        residual, shape = hidden_states, hidden_states.shape
+        if len(shape) == 4:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        mixed = self.mixed(attn, attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context), attention_mask)
+        output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
+        if len(shape) == 4:
+            output = output.transpose(-1, -2).reshape(shape)
+        if attn.residual_connection:
+            output = output + residual
+        return output if attn.rescale_output_factor == 1 else output / attn.rescale_output_factor
+
+
+class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
     """Quantizes query, key and value after their projections and the softmax output, one grid per tensor each.
 
     With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding where the original
@@ -28,21 +65,14 @@ class QuantizedAttnProcessor(nn.Module):
         self.value_quantizer = Quantizer(bits)
         self.softmax_quantizer = Quantizer(softmax_bits)
 
-    def __call__(  # not `forward`: diffusers passes on only what it finds in this signature
+    def mixed(
         self,
         attn: Attention,
-        hidden_states: Float[Tensor, " n *s"],
-        encoder_hidden_states: Float[Tensor, "n k e"] | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Float[Tensor, " n *s"]:
-        residual, shape = hidden_states, hidden_states.shape
-        if len(shape) == 4:
-            hidden_states = hidden_states.flatten(2).transpose(1, 2)
-        if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        query: Float[Tensor, "n q c"],
+        key: Float[Tensor, "n k c"],
+        value: Float[Tensor, "n k c"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "m q d"]:
         if scaled := getattr(attn, "operands_scaled", False):
             query, key = query * attn.scale**0.5, key * attn.scale**0.5
         query = attn.head_to_batch_dim(self.query_quantizer(query))
@@ -51,11 +81,5 @@ class QuantizedAttnProcessor(nn.Module):
         if scaled:
             weights = torch.bmm(query, key.transpose(-1, -2)).softmax(dim=-1)
         else:
-            weights = attn.get_attention_scores(query, key, attention_mask)
-        weights = self.softmax_quantizer(weights)
-        output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(torch.bmm(weights, value))))
-        if len(shape) == 4:
-            output = output.transpose(-1, -2).reshape(shape)
-        if attn.residual_connection:
-            output = output + residual
-        return output / attn.rescale_output_factor
+            weights = attn.get_attention_scores(query, key, mask)
+        return torch.bmm(self.softmax_quantizer(weights), value)
