@@ -20,7 +20,7 @@ def export(
         str,
         typer.Option("--format", help="diffusers: a folder for from_pretrained; onnx, onnx_float_attention: a file of integers"),
     ] = "diffusers",
-    precision: Annotated[str, typer.Option(help="of diffusers' weights: fp16, bf16 or fp32")] = "fp16",
+    precision: Annotated[str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")] = None,
 ) -> None:
     """Write a quantized checkpoint for other programs: with floating-point weights and activations, or as an ONNX graph of integers."""
     from edadm.deploy.export import export

@@ -8,11 +8,13 @@ that name in this module, too.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
+from torch import Tensor, nn
 
 from edadm.config.schema import Bits, UNetArchitecture
 from edadm.deploy.checkpoint import Facts, save_quantized
@@ -26,16 +28,29 @@ METHOD = "edadm"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives the weights of every model
 
 
+def is_cast(network: nn.Module) -> bool:
+    """Whether parameters are in another type than a checkpoint holds them in."""
+    return any(parameter.dtype != torch.float32 for parameter in network.parameters())
+
+
 class _Packed:
     """Saves integer codes, and loads them from there, in place of diffusers' ways with floating-point weights.
 
     Attributes:
         facts: what the checkpoint said of itself.
         backend: that it was loaded with.
+        was_cast: whether what is not quantized was ever in half precision; casting back does not bring its bits back.
     """
 
     facts: Facts
     backend: str
+    was_cast: bool
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Remembers a cast."""
+        found = super()._apply(fn, recurse)  # type: ignore[misc]
+        self.was_cast = self.was_cast or is_cast(self)  # type: ignore[arg-type]
+        return found
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Writes `config.json` and the packed checkpoint into a folder; the same bytes as the file the network came from.
@@ -45,7 +60,7 @@ class _Packed:
         """
         if self.backend != "simulated":
             raise EdadmError(f"a network with backend '{self.backend}' cannot be saved; load it with backend='simulated' for that")
-        if any(parameter.dtype != torch.float32 for parameter in self.parameters()):  # type: ignore[attr-defined]
+        if self.was_cast:
             raise EdadmError("a network cast to half precision has lost bits of its biases; load it with dtype=torch.float32 to save it")
         folder = Path(save_directory)
         self.save_config(folder)  # type: ignore[attr-defined]
@@ -105,6 +120,6 @@ def as_diffusers_model(unet: UNet, facts: Facts, backend: str) -> QuantizedUNet:
     """
     conditional = isinstance(unet, UNet2DConditionModel)
     unet.__class__ = QuantizedUNet2DConditionModel if conditional else QuantizedUNet2DModel
-    unet.facts, unet.backend = facts, backend
+    unet.facts, unet.backend, unet.was_cast = facts, backend, is_cast(unet)
     unet.register_to_config(quantization_config={"quant_method": METHOD, "bits": facts["bits"]})
     return unet

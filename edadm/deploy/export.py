@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from edadm.deploy.onnx_export import export_onnx
 from edadm.errors import EdadmError
 from edadm.models.unet import build_unet
 
+FORMATS = ("diffusers", "onnx", "onnx_float_attention")
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -32,7 +32,7 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
 
     Raises:
         CheckpointError: as `edadm.load`.
-        EdadmError: diffusers' configuration cannot describe the network, or the folder is there already.
+        EdadmError: diffusers' configuration cannot describe the network.
     """
     architecture = UNetArchitecture.model_validate(read_metadata(path)["architecture"])
     if architecture.family == "ldm" and architecture.heads:
@@ -40,8 +40,6 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
             f"diffusers' UNet2DModel has no setting for {architecture.heads} heads at every level, so that {path} would compute something "
             "else there; use edadm.load"
         )
-    if folder.exists():
-        raise EdadmError(f"{folder} is there already; remove it, or name another folder")
     weights = {name: tensor.detach().to(dtype).contiguous() for name, tensor in load_quantized(path).named_parameters()}
     with torch.device("meta"):
         plain = build_unet(architecture)
@@ -51,36 +49,27 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
         save_file(weights, partial, {"format": "pt"})
 
 
-def to_onnx(path: Path, output: Path, dtype: torch.dtype) -> None:
-    """An ONNX graph (`edadm.deploy.onnx_export`); scales and all that is not quantized are fp32 whatever the `dtype`."""
-    export_onnx(load_quantized(path), output)
-
-
-def to_onnx_with_float_attention(path: Path, output: Path, dtype: torch.dtype) -> None:
-    """The same, with query, key, value and attention weights in floating point, so that runtimes can fuse attention."""
-    export_onnx(load_quantized(path), output, attention=False)
-
-
-FORMATS: dict[str, Callable[[Path, Path, torch.dtype], None]] = {
-    "diffusers": to_diffusers,
-    "onnx": to_onnx,
-    "onnx_float_attention": to_onnx_with_float_attention,
-}
-
-
-def export(path: Path, output: Path, target: str, precision: str) -> None:
+def export(path: Path, output: Path, target: str, precision: str | None = None) -> None:
     """Writes a quantized checkpoint in another format.
 
     Args:
         path: the quantized checkpoint.
-        output: what to write.
-        target: a key of `FORMATS`.
-        precision: a key of `PRECISIONS`.
+        output: the folder or file to write; it must not be there.
+        target: one of `FORMATS`; the last is ONNX with query, key, value and attention weights in floating point, so that runtimes
+            can fuse attention.
+        precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
 
     Raises:
-        EdadmError: no such format or precision, and what the format's function raises.
+        EdadmError: no such format or precision, a precision with ONNX, an output that is there, and what the format's function raises.
     """
-    for kind, name, known in (("format", target, FORMATS), ("precision", precision, PRECISIONS)):
+    for kind, name, known in (("format", target, FORMATS), ("precision", precision or "fp16", tuple(PRECISIONS))):
         if name not in known:
             raise EdadmError(f"there is no {kind} '{name}'; known are {', '.join(known)}")
-    FORMATS[target](path, output, PRECISIONS[precision])
+    if output.exists():
+        raise EdadmError(f"{output} is there already; remove it, or name another output")
+    if target == "diffusers":
+        to_diffusers(path, output, PRECISIONS[precision or "fp16"])
+        return
+    if precision is not None:
+        raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
+    export_onnx(load_quantized(path), output, attention=target == "onnx")

@@ -78,8 +78,5 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         query = attn.head_to_batch_dim(self.query_quantizer(query))
         key = attn.head_to_batch_dim(self.key_quantizer(key))
         value = attn.head_to_batch_dim(self.value_quantizer(value))
-        if scaled:
-            weights = torch.bmm(query, key.transpose(-1, -2)).softmax(dim=-1)
-        else:
-            weights = attn.get_attention_scores(query, key, mask)
+        weights = torch.bmm(query, key.transpose(-1, -2)).softmax(dim=-1) if scaled else attn.get_attention_scores(query, key, mask)
         return torch.bmm(self.softmax_quantizer(weights), value)

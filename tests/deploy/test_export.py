@@ -72,5 +72,8 @@ def test_unknown_formats_and_precisions_and_folders_that_are_there_are_refused(s
         export(saved, tmp_path / "plain", "gguf", "fp16")
     with pytest.raises(EdadmError, match="there is no precision 'fp8'; known are fp16, bf16, fp32"):
         export(saved, tmp_path / "plain", "diffusers", "fp8")
-    with pytest.raises(EdadmError, match="is there already; remove it, or name another folder"):
-        export(saved, tmp_path, "diffusers", "fp16")
+    for target in ("diffusers", "onnx"):
+        with pytest.raises(EdadmError, match="is there already; remove it, or name another output"):
+            export(saved, tmp_path, target)
+    with pytest.raises(EdadmError, match="an ONNX graph holds integers and fp32; leave out the precision"):
+        export(saved, tmp_path / "unet.onnx", "onnx", "bf16")
