@@ -15,18 +15,12 @@ from torch.nn import functional as F
 
 from edadm.deploy.integers import signed_weight
 from edadm.errors import EdadmError
-from edadm.kernels.onednn import Geometry, PackedConvolution, sums_are_exact
+from edadm.kernels.onednn import Geometry, exact_convolution
 from edadm.models.unet import UNet
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantized_layers
-
-_SAFE_WEIGHT = 64  # 2 * 255 * 64 < 2^15
-
-
-class InexactProcessorError(EdadmError):
-    """This processor adds products of int8 numbers in int16, which overflows."""
 
 
 class CpuSegment:
@@ -43,7 +37,7 @@ class CpuSegment:
             geometry = Geometry(*given)
         else:
             weight = weight[:, :, None, None]
-        self.product = PackedConvolution(weight, scale, float(self.scale), self.zero_point, geometry)
+        self.product = exact_convolution(weight, scale, float(self.scale), self.zero_point, geometry)
 
     def codes(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> UInt8[Tensor, "n c h w"]:
         """Integer codes of the input, those of the simulated model bit for bit; `in_place` spoils the input and is faster."""
@@ -55,21 +49,13 @@ class CpuSegment:
 
 
 class CpuLayer(nn.Module):
-    """A quantized layer, with codes and an input grid, that computes with integers; see `QuantizedLayer` for what it means.
-
-    Raises:
-        InexactProcessorError: this processor would compute wrong sums.
-    """
+    """A quantized layer, with codes and an input grid, that computes with integers; see `QuantizedLayer` for what it means."""
 
     def __init__(self, layer: QuantizedLayer):
         super().__init__()
         self.sizes = layer.channel_sizes
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
         weights, scales = signed_weight(layer)
-        if max(int(weight.short().abs().amax()) for weight in weights) > _SAFE_WEIGHT and not sums_are_exact():
-            raise InexactProcessorError(
-                "this processor has neither VNNI nor AMX and adds 8-bit products wrongly; use backend 'simulated', or 4-bit weights"
-            )
         parts = enumerate(zip(weights, scales, strict=True))
         self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
 
@@ -193,9 +179,10 @@ def lower_for_cpu(unet: UNet) -> UNet:
         unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; parameters outside its layers are shared.
 
     Raises:
-        EdadmError: the U-Net is elsewhere.
-        InexactProcessorError: it has weights with which this processor would compute wrong sums.
+        EdadmError: the U-Net is elsewhere, or this build of PyTorch has no integer convolutions.
     """
+    if not torch.backends.mkldnn.is_available():
+        raise EdadmError("this build of PyTorch has no oneDNN, and so no integer convolutions; use backend 'simulated'")
     if (device := next(unet.parameters()).device.type) != "cpu":
         raise EdadmError(f"integer inference on a CPU needs the model there, not on '{device}'; load it with device 'cpu'")
     memo: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}

@@ -18,7 +18,7 @@ def lower(unet: UNet, dtype: torch.dtype = torch.float32) -> UNet:
         dtype: of what stays in floating point.
 
     Raises:
-        EdadmError: a device, or on a CPU a type, without integer kernels; weights with which this processor would compute wrong sums.
+        EdadmError: a device, or on a CPU a type, without integer kernels.
     """
     kind = next(unet.parameters()).device.type
     if kind == "cuda":

@@ -1,10 +1,12 @@
 """Convolutions of integers on a CPU: uint8 inputs, int8 weights, int32 sums, by oneDNN with AMX or VNNI where the processor has it.
 
-PyTorch carries the operations for its compiler's int8 path (`torch.ops.onednn`).
+PyTorch carries the operations for its compiler's int8 path (`torch.ops.onednn`). Without VNNI or AMX pairs of products are added by
+saturating int16 instructions; there, codes are divided into two parts, neither of which can reach the ends of int16.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,6 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _onednn: Any = torch.ops.onednn
+
+LARGEST_LOW = 127  # 2 * 127 * -128 and 2 * (255 - 127) * -128 are the least sums of pairs, and within int16
+_SAFE_WEIGHT = 64  # 2 * 255 * 64 < 2^15
+
+Convolution = Callable[..., Tensor]
 
 
 class Geometry(NamedTuple):
@@ -54,13 +61,42 @@ class PackedConvolution:
         return _onednn.qconv2d_pointwise(codes, *self.grids, bias, *self.geometry, 1.0, 0, torch.float32, "none", [], "")
 
 
+class DividedConvolution:
+    """The same as two convolutions, of codes up to 127 and of what is above, for processors that add products in int16."""
+
+    def __init__(
+        self,
+        weight: Int8[Tensor, "rows c kh kw"],
+        weight_scale: Float[Tensor, " rows"],
+        scale: float,
+        zero_point: int,
+        geometry: Geometry = Geometry(),  # noqa: B008 - a tuple of numbers
+    ):
+        self.low = PackedConvolution(weight, weight_scale, scale, zero_point, geometry)
+        self.high = PackedConvolution(weight, weight_scale, scale, 0, geometry)
+
+    def __call__(self, codes: UInt8[Tensor, "n c h w"], bias: Float[Tensor, " rows"] | None = None) -> Float[Tensor, "n rows p q"]:
+        """See `PackedConvolution`; the two sums are rounded to fp32 before they are added."""
+        low = codes.clamp(max=LARGEST_LOW)
+        return self.low(low, bias).add_(self.high(codes - low))
+
+
+def exact_convolution(
+    weight: Int8[Tensor, "rows c kh kw"],
+    weight_scale: Float[Tensor, " rows"],
+    scale: float,
+    zero_point: int,
+    geometry: Geometry = Geometry(),  # noqa: B008 - a tuple of numbers
+) -> Convolution:
+    """A convolution whose sums this processor computes exactly; see `PackedConvolution` for the arguments."""
+    safe = int(weight.short().abs().amax()) <= _SAFE_WEIGHT
+    kind = PackedConvolution if safe or sums_are_exact() else DividedConvolution
+    return kind(weight, weight_scale, scale, zero_point, geometry)
+
+
 @cache
 def sums_are_exact() -> bool:
-    """Whether the sums are exact on this processor for any codes, tried out with the largest ones.
-
-    Without VNNI or AMX pairs of products are added by saturating int16 instructions. Weights within +-64 cannot reach the end
-    of those.
-    """
+    """Whether the sums of undivided codes are exact on this processor for any weights, tried out with the largest numbers."""
     weight = torch.tensor([127, -128], dtype=torch.int8).reshape(2, 1, 1, 1).repeat(16, 64, 1, 1)
     codes = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     return torch.equal(PackedConvolution(weight, torch.ones(32), 1.0, 0)(codes), F.conv2d(codes.float(), weight.float()))

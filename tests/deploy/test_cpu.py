@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, UNetArchitecture
-from edadm.deploy import cpu
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.deploy.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock, InexactProcessorError, lower_for_cpu
+from edadm.deploy.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock, lower_for_cpu
 from edadm.errors import EdadmError
-from edadm.kernels.onednn import sums_are_exact
 from edadm.models.denoiser import network_call
 from edadm.models.unet import build_unet
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
@@ -26,8 +24,6 @@ from ..models.families import FAMILIES, random_network, tiny
 Calibration = tuple[Tensor, Tensor]
 LAYER_BOUND = 1e-5  # of a layer's largest output, to the simulated layer in fp32
 IMAGE_BOUND = 1.0  # of the mean quantization error: where a sum rounded otherwise turns a code into its neighbour, all that follows moves
-
-pytestmark = pytest.mark.skipif(not sums_are_exact(), reason="this processor has neither VNNI nor AMX")
 
 
 def filled(layer: QuantizedLayer, input_zero_points: tuple[int, ...], seed: int = 0) -> QuantizedLayer:
@@ -167,11 +163,10 @@ def test_weights_that_int8_does_not_hold_are_refused() -> None:
         CpuConv2d(layer)
 
 
-def test_8_bit_weights_are_refused_where_sums_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "sums_are_exact", lambda: False)
-    with pytest.raises(InexactProcessorError, match="neither VNNI nor AMX"):
-        CpuConv2d(filled(QuantizedConv2d(nn.Conv2d(4, 3, 1), 8, 8, (4,)), (128,)))
-    CpuConv2d(filled(QuantizedConv2d(nn.Conv2d(4, 3, 1), 4, 8, (4,)), (128,)))  # 4-bit weights cannot overflow
+def test_a_build_without_integer_convolutions_is_refused(architecture: UNetArchitecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(EdadmError, match="no oneDNN, and so no integer convolutions; use backend 'simulated'"):
+        lower_for_cpu(build_unet(architecture))
 
 
 def test_a_network_on_another_device_is_refused(architecture: UNetArchitecture) -> None:
