@@ -33,6 +33,7 @@ ARCHITECTURE = UNetArchitecture(image_size=8, channels=8, multipliers=(1, 2), bl
 BITS = json.dumps({"weights": 4, "activations": 8, "range_bins": 64, "range_batch_size": 8})
 FBR = json.dumps({"iterations": 2, "batch_size": 4})
 EVALUATION = json.dumps({"images": 5, "batch_size": 2, "shards": 2})
+FOUR = json.dumps({"images": 4, "batch_size": 4})
 
 
 def edadm(*arguments: object) -> int:
@@ -120,10 +121,38 @@ def test_images_made_with_integers_are_nearly_the_simulated_ones(stages: Path, p
     for backend in ("simulated", "integer"):
         output = stages / f"{backend}.npy"
         options = ("--weights", stages / "quantized.safetensors", "--output", output)
-        evaluation = json.dumps({"images": 4, "batch_size": 4, "backend": backend})
-        assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
+        assert edadm("generate", "--model", preset, "--evaluation", FOUR, "--backend", backend, *options) == 0
         images[backend] = np.load(output).astype(float)
     assert np.abs(images["integer"] - images["simulated"]).mean() < 0.1 * images["simulated"].std()
+
+
+def saved_images(folder: Path, **images: np.ndarray) -> list[Path]:
+    files = [folder / f"{name}.npy" for name in images]
+    for file, array in zip(files, images.values(), strict=True):
+        np.save(file, array)
+    return files
+
+
+def test_images_far_from_the_simulated_ones_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = np.random.default_rng(0).integers(40, 200, (4, 3, 32, 32), dtype=np.uint8)
+    far, near, simulated, reference = saved_images(tmp_path, far=full + 11, near=full + 6, simulated=full + 5, reference=full)
+    output = tmp_path / "metrics.json"
+    compared = ("--evaluation", FOUR, "--reference", reference, "--simulated", simulated, "--output", output)
+    assert edadm("evaluate", near, *compared) == 0
+    parity = json.loads(output.read_text())["parity"]
+    assert (parity["difference"], parity["bound"]) == (1, 5)
+    output.unlink()
+    assert edadm("evaluate", far, *compared) == 2
+    assert "differ by 6.00 grey levels from the simulated ones, which differ by 5.00 from full precision" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_integers_need_a_quantized_checkpoint_and_a_known_name(stages: Path, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("generate", "--model", preset, "--evaluation", FOUR, "--output", stages / "none.npy")
+    assert edadm(*common, "--weights", stages / "unet.safetensors", "--backend", "integer") == 2
+    assert "holds floating-point weights; integers need a quantized checkpoint" in capsys.readouterr().err
+    assert edadm(*common, "--weights", stages / "quantized.safetensors", "--backend", "int8") == 2
+    assert "there is no backend 'int8'; known are simulated, integer" in capsys.readouterr().err
 
 
 def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, preset: str) -> None:

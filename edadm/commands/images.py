@@ -31,6 +31,7 @@ def generate(
     output: OutputOption,
     autoencoder: PartOption = None,
     condition: PartOption = None,
+    backend: Annotated[str, typer.Option(help="simulated (floating point on a checkpoint's grids) or integer")] = "simulated",
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -45,10 +46,10 @@ def generate(
     from edadm.sampling.generate import generate_images, shard_range
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    where = device_named(device, threads)
+    where = device_named("cpu" if (device, backend) == ("auto", "integer") else device, threads)
     contexts = open_condition(preset, condition, settings.images, where)
     decode = open_decoder(preset, autoencoder, where)
-    network = open_unet(preset.architecture, weights, where, settings.backend)
+    network = open_unet(preset.architecture, weights, where, backend)
     if settings.compiled:
         network.compile()
     denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
@@ -83,20 +84,29 @@ def evaluate(
     evaluation: EvaluationOption,
     output: OutputOption,
     references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
+    simulated: Annotated[
+        list[Path] | None, typer.Option(exists=True, help="image files of the simulated network, for images made with integers")
+    ] = None,
     statistics: Annotated[Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")] = None,
     prompts: Annotated[Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")] = None,
     config: ConfigOption = None,
     threads: ThreadsOption = 1,
     label: LabelOption = "evaluate",
 ) -> None:
-    """Score images as the preset says: FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision."""
-    from dataclasses import replace
+    """Score images as the preset says: FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision.
+
+    Images made with integers must be nearer to the simulated ones than these are to full precision.
+    """
+    from dataclasses import asdict, replace
 
     from edadm.artifacts import writing_json
     from edadm.config.scoring import scoring
     from edadm.metrics.datasets import ShardedImages
     from edadm.metrics.evaluate import evaluate
+    from edadm.metrics.paired import image_parity
 
+    if simulated and not references:
+        raise EdadmError("--simulated needs full-precision images to compare with; give them as --reference")
     device_named("auto", threads)
     settings = preset_named("evaluations", evaluation, config)
     settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
@@ -109,9 +119,15 @@ def evaluate(
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
     images, compared = ShardedImages(samples), ShardedImages(references) if references else None
+    parity = image_parity(images, ShardedImages(simulated), compared) if simulated and compared else None
+    if parity and not parity.holds:
+        raise EdadmError(
+            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, which differ by "
+            f"{parity.bound:.2f} from full precision: this machine's integers compute something else; take `/integer` off the variant"
+        )
     with progress_bar(label, len(images), "images") as advance:
         scores = evaluate(images, compared, settings, files, advance)
-    writing_json(output, scores)
+    writing_json(output, scores | ({"parity": asdict(parity)} if parity else {}))
 
 
 @app.command()

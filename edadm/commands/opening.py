@@ -76,12 +76,15 @@ def within_limits(task: Any, device_memory: float | None, host_memory: float | N
 
 def open_unet(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
     """A float or a quantized U-Net, whichever the file holds."""
-
     from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.deploy.load import check_backend
     from edadm.deploy.lower import lower
     from edadm.models.convert import load_unet
 
+    check_backend(backend)
     if not is_quantized(weights):
+        if backend == "integer":
+            raise EdadmError(f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`")
         return load_unet(architecture, weights, device)
     if backend == "integer" and device.type != "cpu":  # on a GPU attention's grids are dropped: another model
         raise EdadmError("backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from edadm.config.layout import FULL_PRECISION, Variant
+from edadm.config.layout import FULL_PRECISION, INTEGER, Variant
 from edadm.config.schema import Conditioning, Config, Model, Run
 from edadm.config.sources import count_prompts
 
@@ -108,13 +108,25 @@ def _of_parts(name: str, model: Model) -> list[str]:
 def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     if name == FULL_PRECISION:
         return []
-    if name.count("/") != 2:
-        return [f"runs: '{name}' is no variant; write {FULL_PRECISION} or CALIBRATION/BITS/RECONSTRUCTION"]
-    names = Variant(name).presets
+    variant = Variant(name)
+    if variant.checkpoint.name.count("/") != 2:
+        return [f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the same with /{INTEGER}"]
+    names = variant.presets
     found = [sentence for kind, preset in zip(_KINDS, names, strict=True) for sentence in _missing(kind, preset, getattr(config, kind))]
     if found or run.model not in config.models:
         return found
-    return _of_calibration(run, names[0], config)
+    return _of_calibration(run, names[0], config) + (_of_integers(run, config) if variant.backend == INTEGER else [])
+
+
+def _of_integers(run: Run, config: Config) -> list[str]:
+    """Whether the images of a variant can be made with integers."""
+    found, evaluation = [], config.evaluations.get(run.evaluation)
+    if evaluation and evaluation.precision != "fp32":
+        found.append(
+            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not {evaluation.precision}; set precision: fp32, "
+            f"or take /{INTEGER} off the variants"
+        )
+    return found
 
 
 def _of_calibration(run: Run, name: str, config: Config) -> list[str]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FULL_PRECISION = "fp32"
+INTEGER = "integer"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One model at one precision: `fp32`, or the names of a calibration, a bits and a reconstruction preset."""
+    """One model at one precision: `fp32`, or the names of a calibration, a bits and a reconstruction preset; `/integer` after these
+    says that the same checkpoint computes with integers while it makes images."""
 
     name: str
 
@@ -22,8 +24,18 @@ class Variant:
     @property
     def presets(self) -> tuple[str, str, str]:
         """Names of its calibration, bits and reconstruction presets."""
-        calibration, bits, reconstruction = self.name.split("/")
+        calibration, bits, reconstruction = self.name.split("/")[:3]
         return calibration, bits, reconstruction
+
+    @property
+    def backend(self) -> str:
+        """Its arithmetic: `integer`, or `simulated`, floating point on the grids."""
+        return INTEGER if self.name.endswith(f"/{INTEGER}") else "simulated"
+
+    @property
+    def checkpoint(self) -> Variant:
+        """The variant that has its weights: itself, or the simulated one."""
+        return Variant(self.name.removesuffix(f"/{INTEGER}"))
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,16 @@ class Layout:
         return self.root / model / calibration
 
     def variant(self, model: str, variant: Variant) -> Path:
-        """The folder of a variant's weights, images, scores and speed."""
+        """The folder of a variant's images and scores, and, unless it computes with integers, of its weights."""
         return self.root / model / variant.name
 
     def weights(self, model: str, variant: Variant) -> Path:
         """The file a variant's images are generated with."""
-        return self.variant(model, variant) / "quantized.safetensors" if variant.is_quantized else self.float_weights(model)
+        return self.variant(model, variant.checkpoint) / "quantized.safetensors" if variant.is_quantized else self.float_weights(model)
+
+    def losses(self, model: str, variant: Variant) -> Path:
+        """What the reconstruction of a quantized variant says of each unit."""
+        return self.variant(model, variant.checkpoint) / "losses.csv"
 
     def samples(self, model: str, variant: Variant, shards: int) -> list[Path]:
         """All image files of a variant, in order."""

@@ -280,9 +280,6 @@ class Evaluation(Strict):
     shards: Count = 1
     batch_size: Count = Field(64, description="images per sampler run")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic of the U-Net while it generates")
-    backend: Literal["simulated", "integer"] = Field(
-        "simulated", description="arithmetic of quantized networks while they generate: floating point on their grids, or integers (CPU)"
-    )
     compiled: bool = Field(False, description="torch.compile the U-Net first: minutes once, then faster; the last bits of images differ")
     seed: int = Field(0, description="image i of every variant starts from the noise of (seed, i)")
     scores: tuple[Score, ...] = Field(("fid", "sfid", "inception_score"), description="what is computed; PSNR to full precision always is")
@@ -311,7 +308,8 @@ class Evaluation(Strict):
 
 
 class Run(Strict):
-    """One model and its variants: `fp32` or CALIBRATION/BITS/RECONSTRUCTION, all names of presets."""
+    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets, perhaps with `/integer`: the same
+    checkpoint, its images made with integers (on a CPU)."""
 
     model: str
     variants: tuple[str, ...] = Field(min_length=1)

@@ -19,13 +19,12 @@ from edadm.errors import EdadmError
 from edadm.metrics.datasets import Images, preparation, prepared
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.frechet import frechet_distance, statistics
-from edadm.metrics.psnr import psnr
+from edadm.metrics.paired import mean_psnr
 from edadm.metrics.references import Reference, load_reference
 
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
 NEIGHBOURS = 3
-BLOCK = 256
 _LAYERS = {"fid": "pooled", "sfid": "spatial", "inception_score": "logits", "kid": "pooled", "precision_recall": "pooled"}
 
 
@@ -79,21 +78,6 @@ def evaluate(
         conditions |= {"clip_model": settings.clip_model, "clip_sha256": file_sha256(files.clip_weights)}
         conditions["prompts_sha256"] = file_sha256(prompts)
     return scores | {"conditions": conditions}
-
-
-def mean_psnr(images: Images, references: Images) -> float:
-    """Mean over all images in dB.
-
-    Raises:
-        EdadmError: different numbers of images.
-    """
-    if len(images) != len(references):
-        raise EdadmError(f"{len(images)} images cannot be compared with {len(references)} full-precision ones; generate as many of both")
-    found = []
-    for start in range(0, len(images), BLOCK):
-        block = range(start, min(start + BLOCK, len(images)))
-        found.append(psnr(*(torch.stack([either[index] for index in block]) for either in (images, references))))
-    return torch.cat(found).mean().item()
 
 
 def _sample_scores(features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation) -> dict[str, float]:

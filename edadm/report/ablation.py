@@ -56,18 +56,17 @@ def ablation_of(run: RunResult) -> Ablation:
     """The table of a run's quantized variants; empty if it has none."""
     found: dict[str, dict[str, dict[str, VariantResult]]] = {}
     selections: dict[str, None] = {}
-    for result in run.variants:
-        if result.is_quantized:
-            selection, bits, reconstruction = result.variant.presets
-            selections[selection] = None
-            found.setdefault(bits, {}).setdefault(reconstruction, {})[selection] = result
+    for result in run.checkpoints:
+        selection, bits, reconstruction = result.variant.presets
+        selections[selection] = None
+        found.setdefault(bits, {}).setdefault(reconstruction, {})[selection] = result
     rows = [Row(bits, reconstruction, cells) for bits, learned in found.items() for reconstruction, cells in learned.items()]
     return Ablation(list(selections), rows)
 
 
 def is_ablation(run: RunResult) -> bool:
     """Whether a run has more than a few quantized variants."""
-    return sum(result.is_quantized for result in run.variants) > FEW
+    return len(run.checkpoints) > FEW
 
 
 def ablation_csv(runs: Sequence[RunResult]) -> str:

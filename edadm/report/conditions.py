@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edadm.config.layout import INTEGER
 from edadm.report.read import RunResult
 
 _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
@@ -26,8 +27,7 @@ def _scores(run: RunResult) -> Iterator[str]:
     held, scores = run.variants[0].conditions, run.variants[0].scores
     images, seed = held["images"], run.evaluation_settings["seed"]
     yield f"Every row scores {images:,} images, image i of each from the same noise (seed {seed})."
-    if run.evaluation_settings.get("backend") == "integer":
-        yield "Quantized networks computed with integers while they made their images (docs/integer_cpu.md)."
+    yield from _integer_images(run)
     if "extractor" in held:
         yield from _features(held, scores)
         yield (
@@ -38,6 +38,20 @@ def _scores(run: RunResult) -> Iterator[str]:
         yield (
             f"CLIP score is 100 times the mean cosine between image and prompt by {held['clip_model']} "
             f"(SHA256\u00a0{held['clip_sha256'][:8]}…; prompts {held['prompts_sha256'][:8]}…), on the images at full size."
+        )
+
+
+def _integer_images(run: RunResult) -> Iterator[str]:
+    """How near images made with integers are to the simulated ones, and how near they must be."""
+    compared = [
+        f"{result.parity['difference']:.2f} against {result.parity['bound']:.2f} ({result.label})"
+        for result in run.variants
+        if result.parity
+    ]
+    if compared:
+        yield (
+            "Images made with integers must be nearer to the simulated ones than these are to full precision; mean absolute differences in "
+            f"grey levels: {', '.join(compared)}."
         )
 
 
@@ -86,14 +100,14 @@ def _speed(run: RunResult) -> Iterator[str]:
         f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
         "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
     )
-    if parities := [speed.parity for speed in speeds if speed.parity]:
+    if any(result.variant.backend != INTEGER for result in run.checkpoints):
+        yield "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed below 1 is expected there."
+    if parities := [result.integers.parity for result in run.variants if result.integers and result.integers.parity]:
         mean, largest = (max(values) for values in zip(*parities, strict=True))
         yield (
-            "The speed of quantized checkpoints is that of integers (docs/integer_cpu.md). One prediction with them differs from the "
+            "One prediction with integers (docs/integer_cpu.md) differs from the "
             f"simulated one by up to {mean:.1%} of its standard deviation on average, and {largest:.0%} at most."
         )
         half = next((speed for speed in speeds if speed.bf16_seconds and speed.float_seconds), None)
         if half and half.bf16_seconds and half.float_seconds:
             yield f"Full precision with bf16 weights has speed {half.float_seconds / half.bf16_seconds:.2f} there."
-    elif any(result.is_quantized and result.speed for result in run.variants):
-        yield "Quantized checkpoints are simulated in floating point here, so a speed below 1 is expected."

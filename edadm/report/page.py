@@ -79,9 +79,9 @@ def _run(run: RunResult) -> dict[str, Any]:
         "ablation": _ablation(run) if ablation.is_ablation(run) else None,
         "selections": Markup(selection_figure(run.calibrations)) if len(run.calibrations) > 1 else None,
         "calibrations": [_calibration(calibration) for calibration in _with_own_curves(run.calibrations)],
-        "reconstructions": [_reconstruction(result) for result in run.variants if result.units],
+        "reconstructions": [_reconstruction(result) for result in run.checkpoints if result.units],
         "unit_columns": tables.UNIT_COLUMNS,
-        "unlearned": [result.label for result in run.variants if result.is_quantized and not result.units],
+        "unlearned": [result.label for result in run.checkpoints if not result.units],
         "sizes": tables.size_rows(run),
         "settings": list(_settings(run)),
     }

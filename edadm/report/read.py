@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edadm.config.layout import FULL_PRECISION, Layout, Variant
+from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
@@ -23,9 +23,9 @@ SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_
 class Speed:
     """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
 
-    The float numbers are None where full precision is not among the timed variants. `seconds` are those of floating-point arithmetic;
-    `integer_seconds` those of integers, `bf16_seconds` those of full precision with bf16 weights, where they were timed.
-    `parity` is the mean and the largest difference between a prediction with integers and the simulated one, in standard deviations.
+    The float numbers are None where full precision is not among the timed variants. `bf16_seconds` are those of full precision with bf16
+    weights, where they were timed. `parity` is the mean and the largest difference between a prediction with integers and the simulated
+    one, in standard deviations, where the seconds are those of integers.
     """
 
     bytes: int
@@ -37,7 +37,6 @@ class Speed:
     batch_size: int
     threads: int
     device: str
-    integer_seconds: float | None = None
     bf16_seconds: float | None = None
     parity: tuple[float, float] | None = None
 
@@ -50,11 +49,6 @@ class Speed:
     def relative(self) -> float | None:
         """Speed, where 1 is full precision."""
         return None if self.float_seconds is None else self.float_seconds / self.seconds
-
-    @property
-    def integer_relative(self) -> float | None:
-        """Speed with integers, where 1 is full precision."""
-        return None if self.float_seconds is None or self.integer_seconds is None else self.float_seconds / self.integer_seconds
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,8 @@ class CalibrationResult:
 class VariantResult:
     """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned.
 
-    `scores` has every key of `SCORES`, with None for what was not computed.
+    `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with integers beside simulated
+    ones, an `edadm.metrics.paired.Parity`. `integers` is the speed of the same checkpoint with integers, where that was timed.
     """
 
     variant: Variant
@@ -116,6 +111,8 @@ class VariantResult:
     speed: Speed | None
     units: list[UnitErrors]
     images: np.ndarray
+    parity: dict[str, float] | None = None
+    integers: Speed | None = None
 
     @property
     def is_quantized(self) -> bool:
@@ -139,6 +136,13 @@ class RunResult:
         """Full precision, if it is among the variants."""
         return next((result for result in self.variants if not result.is_quantized), None)
 
+    @property
+    def checkpoints(self) -> list[VariantResult]:
+        """Of the quantized variants one per checkpoint, the simulated one if there is one."""
+        names = {result.variant for result in self.variants}
+        quantized = [(result, result.variant.checkpoint) for result in self.variants if result.is_quantized]
+        return [result for result, checkpoint in quantized if checkpoint == result.variant or checkpoint not in names]
+
 
 def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
     """The artifacts of one run.
@@ -150,7 +154,7 @@ def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
     names = sorted(map(Variant, run["variants"]), key=lambda variant: variant.is_quantized)
     shards = run["evaluation_settings"]["shards"]
     speeds = _read_speeds(results / model / "speed.json")
-    variants = [_read_variant(layout, model, variant, shards, presets, speeds.get(variant.name)) for variant in names]
+    variants = [_read_variant(layout, model, variant, shards, presets, speeds) for variant in names]
     for other in variants[1:]:
         _check_comparable(model, variants[0], other)
     calibrations = dict.fromkeys(variant.presets[0] for variant in names if variant.is_quantized)
@@ -168,22 +172,24 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
         widths = f"{widths} ({bits})"
     selector = {"tdac": "TDAC"}.get(calibration, calibration)
     learned = presets["reconstructions"][reconstruction]["method"] != "none"
-    return f"{widths} · {selector} + {reconstruction}" if learned else f"{widths} · {selector}, rounded to nearest"
+    label = f"{widths} · {selector} + {reconstruction}" if learned else f"{widths} · {selector}, rounded to nearest"
+    return f"{label}, integers" if variant.backend == INTEGER else label
 
 
 def _read_variant(
-    layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any], speed: Speed | None
+    layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any], speeds: Mapping[str, Speed]
 ) -> VariantResult:
-    folder = layout.variant(model, variant)
-    metrics = _read_json(folder / "metrics.json", "psnr", "conditions")
+    metrics = _read_json(layout.variant(model, variant) / "metrics.json", "psnr", "conditions")
     return VariantResult(
         variant,
         variant_label(variant, presets),
         {key: metrics.get(key) for key in SCORES},
         metrics["conditions"],
-        speed,
-        _read_units(folder / "losses.csv") if variant.is_quantized else [],
+        speeds.get(variant.name),
+        _read_units(layout.losses(model, variant)) if variant.is_quantized else [],
         _first_images(layout.samples(model, variant, shards)),
+        metrics.get("parity"),
+        speeds.get(f"{variant.checkpoint.name}/{INTEGER}"),
     )
 
 
@@ -199,7 +205,7 @@ def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> N
 
 
 def _read_speeds(path: Path) -> dict[str, Speed]:
-    """By variant; empty if nothing was timed."""
+    """By variant, of quantized ones with integers, too, where that was timed; empty if nothing was."""
     if not path.exists():
         return {}
     found = _read_json(path, "variants", "batch_size", "threads", "device")
@@ -207,22 +213,16 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
     reference = measured.get(FULL_PRECISION, {})
     shared = {key: found[key] for key in ("batch_size", "threads", "device")}
     shared |= {"float_bytes": reference.get("bytes"), "float_seconds": reference.get("seconds")}
-    own = ("bytes", "seconds", "fastest", "slowest")
     shared |= {"bf16_seconds": reference.get("bf16", {}).get("seconds")}
-    return {
-        name: Speed(**{key: one[key] for key in own}, **shared, **_read_integer(one.get("integer", {}))) for name, one in measured.items()
-    }
-
-
-def _read_integer(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds with integers and their parity with simulation, where they were measured."""
-    if not found:
-        return {}
-    difference = found["parity"]
-    return {
-        "integer_seconds": found["seconds"],
-        "parity": (difference["mean"] / difference["spread"], difference["max"] / difference["spread"]),
-    }
+    speeds = {}
+    for name, one in measured.items():
+        size, own = one["bytes"], ("seconds", "fastest", "slowest")
+        speeds[name] = Speed(size, **{key: one[key] for key in own}, **shared)
+        if integer := one.get(INTEGER):
+            apart = integer["parity"]
+            parity = (apart["mean"] / apart["spread"], apart["max"] / apart["spread"])
+            speeds[f"{name}/{INTEGER}"] = Speed(size, **{key: integer[key] for key in own}, **shared, parity=parity)
+    return speeds
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:

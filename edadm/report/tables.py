@@ -84,12 +84,13 @@ def _milliseconds(*seconds: float) -> str:
 
 def metric_rows(run: RunResult) -> list[tuple[VariantResult, list[Cell]]]:
     """Each variant with its cells; a column that no variant has a number for is left out."""
-    rows = [(result, list(_cells(result, run.baseline))) for result in run.variants]
+    rows = [(result, list(_cells(result, run))) for result in run.variants]
     filled = {cell.column for _, cells in rows for cell in cells if cell.main != ABSENT}
     return [(result, [cell for cell in cells if cell.column in filled]) for result, cells in rows]
 
 
-def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Cell]:
+def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
+    baseline = run.baseline
     named = extractor_note(result.conditions)
     for key, column, digits in _SCORE_COLUMNS:
         value = result.scores[key]
@@ -98,22 +99,25 @@ def _cells(result: VariantResult, baseline: VariantResult | None) -> Iterator[Ce
         title = column if key == "clip_score" or not named else f"{column} ({named})"
         yield Cell(title, ABSENT if value is None else f"{value:.{digits}f}", difference)
     decibel = result.scores["psnr"]
-    yield Cell("PSNR", ABSENT, "") if decibel is None else Cell("PSNR", f"{decibel:.1f} dB")
+    to_simulated = f"{result.parity['psnr']:.1f} dB to simulated" if result.parity else ""
+    yield Cell("PSNR", ABSENT if decibel is None else f"{decibel:.1f} dB", to_simulated)
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
     smaller, relative = result.speed.smaller, result.speed.relative
     yield Cell("Size", megabytes(result.speed.bytes), f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "")
     median, span = _milliseconds(result.speed.seconds), _milliseconds(result.speed.fastest, result.speed.slowest)
-    if with_integers := result.speed.integer_relative:
-        yield Cell("Speed", f"{with_integers:.2f}×", f"integers; simulated {relative:.2f}×: {median}, {span}")
+    if relative is None:
+        yield Cell("Speed", median, span)
         return
-    yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}") if relative else Cell("Speed", median, span)
+    shown = any(other.speed is result.integers for other in run.variants)
+    with_integers = "" if shown or not result.integers else f", integers {result.integers.relative:.2f}×"
+    yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}{with_integers}")
 
 
 def finding(run: RunResult) -> str:
     """One sentence on which variant stays nearest to full precision and which is the smallest; empty if unknown."""
-    scored = [result for result in run.variants if result.is_quantized and result.scores["psnr"] is not None]
+    scored = [result for result in run.checkpoints if result.scores["psnr"] is not None]
     if not scored:
         return ""
     nearest = max(scored, key=_psnr)
@@ -215,6 +219,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "recall": result.scores["recall"],
         "clip_score": result.scores["clip_score"],
         "psnr_db": result.scores["psnr"],
+        "psnr_to_simulated_db": result.parity and result.parity["psnr"],
         "bytes": speed and speed.bytes,
         "float_bytes": speed and speed.float_bytes,
         "seconds_per_step": speed and speed.seconds,
@@ -222,7 +227,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "slowest_seconds_per_step": speed and speed.slowest,
         "fp32_seconds_per_step": speed and speed.float_seconds,
         "speed": speed and speed.relative,
-        "integer_speed": speed and speed.integer_relative,
+        "integer_speed": result.integers and result.integers.relative,
         "batch_size": speed and speed.batch_size,
         "threads": speed and speed.threads,
         "device": speed and speed.device,
@@ -261,7 +266,8 @@ def stage_rows(times: Sequence[StageTime]) -> list[dict[str, Any]]:
 
 def size_rows(run: RunResult) -> list[dict[str, str]]:
     """Per measured variant its label, file size, and share of the largest file in percent; formatted."""
-    sizes = {result.label: result.speed.bytes for result in run.variants if result.speed}
+    files = [*([run.baseline] if run.baseline else []), *run.checkpoints]
+    sizes = {result.label: result.speed.bytes for result in files if result.speed}
     return [{"label": label, "size": megabytes(size), "share": f"{100 * size / max(sizes.values()):.2f}"} for label, size in sizes.items()]
 
 

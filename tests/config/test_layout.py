@@ -25,3 +25,13 @@ def test_full_precision_is_a_variant_like_any_other() -> None:
 def test_the_parts_of_a_variant_are_its_presets() -> None:
     assert Variant("tdac/w4a8/fbr_w4").presets == ("tdac", "w4a8", "fbr_w4")
     assert Variant("tdac/w4a8/fbr_w4").is_quantized
+
+
+def test_integers_have_images_of_their_own_and_the_weights_of_the_simulated_variant() -> None:
+    layout, simulated, integer = Layout(Path("results")), Variant("tdac/w4a8/fbr_w4"), Variant("tdac/w4a8/fbr_w4/integer")
+    assert (simulated.backend, integer.backend, Variant("fp32").backend) == ("simulated", "integer", "simulated")
+    assert integer.checkpoint == simulated == simulated.checkpoint
+    assert integer.presets == simulated.presets
+    assert layout.weights("m", integer) == layout.weights("m", simulated)
+    assert layout.losses("m", integer) == Path("results/m/tdac/w4a8/fbr_w4/losses.csv")
+    assert layout.samples("m", integer, 1) == [Path("results/m/tdac/w4a8/fbr_w4/integer/samples/0.npy")]

@@ -11,7 +11,7 @@ from edadm.config.schema import Evaluation
 from edadm.config.scoring import Scoring
 from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
-from edadm.metrics.evaluate import evaluate, mean_psnr
+from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
 from edadm.metrics.frechet import frechet_distance, load_statistics, save_statistics, statistics
@@ -98,14 +98,6 @@ def test_precision_and_recall_know_generated_from_real(reference: Path) -> None:
     far = evaluate(grey, None, ALL, files(reference))
     assert far["precision"] < near["precision"]
     assert far["kid"] > near["kid"]
-
-
-def test_psnr_goes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, others = random_images(7), random_images(7, 2)
-    monkeypatch.setattr("edadm.metrics.evaluate.BLOCK", 3)
-    assert mean_psnr(images, others) == pytest.approx(psnr(images, others).mean().item())
-    with pytest.raises(EdadmError, match="7 images cannot be compared with 6"):
-        mean_psnr(images, others[:6])
 
 
 def test_the_stand_in_is_named_beside_the_number(reference: Path) -> None:

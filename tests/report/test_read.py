@@ -11,12 +11,20 @@ from edadm.config.layout import Variant
 from edadm.errors import EdadmError
 from edadm.report.read import SHOWN_IMAGES, UnitErrors, read_run, variant_label
 
-from .fakes import PRESETS, Fake, write, write_speed
+from .fakes import PRESETS, Fake, add_integers, write, write_speed
 
 
 def test_full_precision_comes_first(fake: Fake):
     run = fake.runs[0] | {"variants": ["tdac/w4a8/fbr_w4", "fp32", "tdac/w8a8/fbr_w8"]}
     assert [result.variant.name for result in read_run(fake.results, run).variants] == ["fp32", "tdac/w4a8/fbr_w4", "tdac/w8a8/fbr_w8"]
+
+
+def test_a_checkpoint_stands_once_for_simulation_and_integers(fake: Fake):
+    run = add_integers(fake, "tdac/w4a8/fbr_w4")
+    both = read_run(fake.results, run)
+    assert [result.variant.name for result in both.checkpoints] == ["tdac/w8a8/fbr_w8", "tdac/w4a8/fbr_w4", "uniform/w4a8/none"]
+    alone = read_run(fake.results, run | {"variants": ["fp32", "tdac/w4a8/fbr_w4/integer"]})
+    assert [(result.label, len(result.units)) for result in alone.checkpoints] == [("W4A8 · TDAC + fbr_w4, integers", 4)]
 
 
 @pytest.mark.parametrize("file", ["fp32/metrics.json", "tdac/w4a8/fbr_w4/losses.csv", "tdac/selection.json", "fp32/samples/0.npy"])

@@ -10,7 +10,7 @@ import pytest
 from edadm.report import tables
 from edadm.report.read import UnitErrors, read_run
 
-from .fakes import SCORES, VARIANTS, Fake, write, write_speed
+from .fakes import SCORES, VARIANTS, Fake, add_integers, write, write_speed
 
 
 def test_csv_parses_back_to_the_numbers(fake: Fake):
@@ -35,26 +35,41 @@ def test_unmeasured_speed_is_empty_in_csv_and_its_columns_leave_the_table(fake: 
     assert tables.size_rows(run) == []
 
 
-def test_speed_with_integers_stands_before_that_of_simulation(fake: Fake):
+def test_speed_with_integers_is_noted_where_no_row_has_it(fake: Fake):
     write_speed(fake.file(), VARIANTS, integer=0.2)
     run = read_run(fake.results, fake.runs[0])
     full, quantized = (row[1][-1] for row in tables.metric_rows(run)[:2])
     assert (full.column, full.main) == ("Speed", "1.00×")
-    assert quantized.main == "2.00×"
-    assert quantized.note.startswith(f"integers; simulated {0.4001 / SCORES[VARIANTS[1]][5]:.2f}×: ")
+    assert quantized.main == f"{0.4001 / SCORES[VARIANTS[1]][5]:.2f}×"
+    assert quantized.note.endswith(", integers 2.00×")
     rows = list(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
     assert [row["integer_speed"] for row in rows] == ["", *[str(0.4001 / 0.2)] * (len(rows) - 1)]
     text = tables.conditions(run)
     assert "by up to 0.4% of its standard deviation on average, and 10% at most" in text
     assert "bf16 weights has speed 4.00 there" in text
-    assert "so a speed below 1 is expected" not in text
 
 
-def test_images_made_with_integers_say_so(fake: Fake):
-    settings = fake.runs[0]["evaluation_settings"]
-    for backend, said in (("simulated", False), ("integer", True)):
-        run = read_run(fake.results, fake.runs[0] | {"evaluation_settings": settings | {"backend": backend}})
-        assert ("computed with integers while they made their images" in tables.conditions(run)) is said
+def test_images_made_with_integers_have_a_row_of_their_own(fake: Fake):
+    name = "tdac/w4a8/fbr_w4"
+    wanted = add_integers(fake, name)
+    write_speed(fake.file(), VARIANTS, integer=0.2)
+    run = read_run(fake.results, wanted)
+    cells = {result.variant.name: {cell.column: cell for cell in cells} for result, cells in tables.metric_rows(run)}
+    own, other = cells[f"{name}/integer"], cells[name]
+    assert (own["FID"].main, own["FID"].note) == ("27.51", "+3.20")
+    assert (own["PSNR"].main, own["PSNR"].note) == ("22.5 dB", "44.6 dB to simulated")
+    assert own["Size"] == other["Size"]
+    assert (own["Speed"].main, own["Speed"].note) == ("2.00×", "200 ms, 100–800 ms")
+    assert "integers" not in other["Speed"].note
+    assert "integers 2.00×" in cells["tdac/w8a8/fbr_w8"]["Speed"].note
+    assert "grey levels: 1.25 against 3.50 (W4A8 · TDAC + fbr_w4, integers)." in tables.conditions(run)
+    assert len(tables.size_rows(run)) == len(VARIANTS)
+    record = list(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))[-1]
+    assert (record["variant"], record["psnr_to_simulated_db"]) == (f"{name}/integer", "44.56")
+
+
+def test_without_integers_nothing_is_said_of_them(fake: Fake):
+    assert "made with integers" not in tables.conditions(read_run(fake.results, fake.runs[0]))
 
 
 def test_one_unmeasured_variant_has_empty_cells(fake: Fake):

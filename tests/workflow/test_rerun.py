@@ -41,7 +41,6 @@ def setting(**kinds: Any) -> tuple[str, ...]:
             {"reference_statistics": 1, "evaluate": 2, "report": 1},
             id="a folder of real images",
         ),
-        pytest.param(setting(evaluations={"few": {"backend": "integer"}}), {"generate": 1, "evaluate": 1, "report": 1}, id="backend"),
         pytest.param(setting(evaluations={"few": {"seed": 1}}), {"generate": 2, "evaluate": 2, "report": 1}, id="evaluation seed"),
         pytest.param(
             setting(
@@ -50,6 +49,11 @@ def setting(**kinds: Any) -> tuple[str, ...]:
             ),
             {"reconstruct": 1, **AFTER_RECONSTRUCT},
             id="another variant",
+        ),
+        pytest.param(
+            setting(runs=[{"model": "toy", "variants": ["fp32", "tdac/w4a8/fbr", "tdac/w4a8/fbr/integer"], "evaluation": "few"}]),
+            {"generate": 1, **AFTER_GENERATE},
+            id="the same with integers",
         ),
     ],
 )

@@ -42,7 +42,7 @@ wildcard_constraints:
     share="[0-9]+",
     evaluation="[^/]+",
     part="autoencoder|condition",
-    variant="fp32|[^/]+/[^/]+/[^/]+",
+    variant="fp32|[^/]+/[^/]+/[^/]+(?:/integer)?",
 
 
 def as_json(preset, *fields):
@@ -58,11 +58,6 @@ def model_with(*fields):
 def evaluation_with(*fields):
     """What a rule needs to know of the evaluation."""
     return lambda wildcards: as_json(evaluation_of(wildcards), *fields)
-
-
-def generation_with(*fields):
-    """The same for the stage that generates; only quantized networks have a backend."""
-    return lambda wildcards: as_json(evaluation_of(wildcards), *fields, *(() if wildcards.variant == "fp32" else ("backend",)))
 
 
 def preset_of(kind, wildcard):
@@ -131,6 +126,14 @@ def reference_samples(wildcards):
     return [str(file) for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)]
 
 
+def simulated_samples(wildcards):
+    """The simulated images that a variant's made with integers are compared with, if the run makes both."""
+    variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
+    if variant.checkpoint == variant or variant.checkpoint.name not in run.variants:
+        return []
+    return [str(file) for file in LAYOUT.samples(wildcards.model, variant.checkpoint, evaluation_of(wildcards).shards)]
+
+
 def scoring_files(wildcards):
     """Weights of the networks that score images, where they are not the package's."""
     files = SCORING[RUNS[wildcards.model].evaluation]
@@ -173,14 +176,19 @@ def evaluate_memory(wildcards):
     return 4000 + (settings.images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0)
 
 
+def checkpoints_of(model):
+    """The variants of a model that have weights of their own; integers share those of simulation."""
+    return list(dict.fromkeys(Variant(name).checkpoint for name in RUNS[model].variants))
+
+
 def model_weights(wildcards):
     """The weights of all variants of a model."""
-    return [str(LAYOUT.weights(wildcards.model, Variant(name))) for name in RUNS[wildcards.model].variants]
+    return [str(LAYOUT.weights(wildcards.model, variant)) for variant in checkpoints_of(wildcards.model)]
 
 
 def named_weights(wildcards, input):
     """VARIANT=FILE for all variants of a model."""
-    return [f"{name}={file}" for name, file in zip(RUNS[wildcards.model].variants, input.weights)]
+    return [f"{variant.name}={file}" for variant, file in zip(checkpoints_of(wildcards.model), input.weights)]
 
 
 def report_inputs(wildcards):
@@ -189,9 +197,10 @@ def report_inputs(wildcards):
     for run in CONFIG.runs:
         files.append(LAYOUT.root / run.model / "speed.json")
         for name in run.variants:
-            folder = LAYOUT.variant(run.model, Variant(name))
-            files.append(folder / "metrics.json")
-            files += LAYOUT.samples(run.model, Variant(name), CONFIG.evaluations[run.evaluation].shards)
-            if Variant(name).is_quantized:
-                files += [folder / "losses.csv", LAYOUT.calibration(run.model, Variant(name).presets[0]) / "selection.json"]
+            variant = Variant(name)
+            files.append(LAYOUT.variant(run.model, variant) / "metrics.json")
+            files += LAYOUT.samples(run.model, variant, CONFIG.evaluations[run.evaluation].shards)
+            if variant.is_quantized:
+                files.append(LAYOUT.losses(run.model, variant))
+                files.append(LAYOUT.calibration(run.model, variant.presets[0]) / "selection.json")
     return [str(file) for file in dict.fromkeys(files)]

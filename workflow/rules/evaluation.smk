@@ -20,11 +20,12 @@ rule generate:
     params:
         model=model_with("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels"),
         parts=part_options("autoencoder", "condition"),
-        evaluation=generation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
+        evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
+        backend=lambda wildcards: Variant(wildcards.variant).backend,
         code=stage_fingerprint("generate"),
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
-        " --shard {wildcards.shard} --output {output:q} --threads {threads}"
+        " --backend {params.backend} --shard {wildcards.shard} --output {output:q} --threads {threads}"
         " --label 'generate {wildcards.model} {wildcards.variant} shard {wildcards.shard}' 2>&1 | tee {log:q}"
 
 
@@ -81,6 +82,7 @@ rule evaluate:
     input:
         samples=variant_samples,
         references=reference_samples,
+        simulated=simulated_samples,
         statistics=reference_statistics_of,
         scoring=scoring_files,
         prompts=scored_prompts,
@@ -110,9 +112,10 @@ rule evaluate:
             "clip_weights",
         ),
         references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
+        simulated=lambda wildcards, input: [f"--simulated={file}" for file in input.simulated],
         statistics=lambda wildcards, input: [f"--statistics={file}" for file in input.statistics],
         prompts=lambda wildcards, input: [f"--prompts={file}" for file in input.prompts],
         code=stage_fingerprint("evaluate"),
     shell:
-        "python3 -m edadm evaluate {input.samples:q} {params.references:q} {params.statistics:q} {params.prompts:q}"
+        "python3 -m edadm evaluate {input.samples:q} {params.references:q} {params.simulated:q} {params.statistics:q} {params.prompts:q}"
         " --evaluation {params.evaluation:q} --output {output:q} --threads {threads} --label 'evaluate {wildcards.model} {wildcards.variant}' 2>&1 | tee {log:q}"

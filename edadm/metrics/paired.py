@@ -1,0 +1,77 @@
+"""Images against others of the same noise, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from edadm.errors import EdadmError
+from edadm.metrics.datasets import Images
+from edadm.metrics.psnr import psnr
+
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far images made with integers are from those of the simulated network.
+
+    Attributes:
+        psnr: to the simulated images, mean over all in dB.
+        difference: mean absolute difference to them, in grey levels.
+        bound: that of the simulated images to full precision, which `difference` must not exceed.
+        worst: the largest `difference / bound` of a single image.
+    """
+
+    psnr: float
+    difference: float
+    bound: float
+    worst: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether integers are nearer to simulation than simulation is to full precision."""
+        return self.difference <= self.bound
+
+
+def mean_psnr(images: Images, references: Images) -> float:
+    """Mean over all images in dB.
+
+    Raises:
+        EdadmError: different numbers of images.
+    """
+    return torch.cat([psnr(*block) for block in _blocks(images, references)]).mean().item()
+
+
+def image_parity(images: Images, simulated: Images, references: Images) -> Parity:
+    """Images made with integers beside those of the simulated and of the full-precision network.
+
+    Raises:
+        EdadmError: different numbers of images.
+    """
+    decibel, apart, bound = [], [], []
+    for own, other, full in _blocks(images, simulated, references):
+        decibel.append(psnr(own, other))
+        apart.append(_differences(own, other))
+        bound.append(_differences(other, full))
+    difference, allowed = torch.cat(apart), torch.cat(bound)
+    least = torch.finfo(torch.float32).tiny  # where both are equal images
+    worst = (difference / allowed.clamp(min=least)).max().item()
+    return Parity(torch.cat(decibel).mean().item(), difference.mean().item(), allowed.mean().item(), worst)
+
+
+def _differences(one: UInt8[Tensor, "n c h w"], other: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    return (one.float() - other.float()).abs().flatten(1).mean(1)
+
+
+def _blocks(images: Images, *others: Images) -> Iterator[list[UInt8[Tensor, "n c h w"]]]:
+    for other in others:
+        if len(images) != len(other):
+            raise EdadmError(f"{len(images)} images cannot be compared with {len(other)} of the same noise; generate as many of both")
+    for start in range(0, len(images), BLOCK):
+        block = range(start, min(start + BLOCK, len(images)))
+        yield [torch.stack([each[index] for index in block]) for each in (images, *others)]

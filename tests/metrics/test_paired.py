@@ -1,0 +1,45 @@
+"""Images beside others of the same noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from edadm.errors import EdadmError
+from edadm.metrics.paired import image_parity, mean_psnr
+from edadm.metrics.psnr import psnr
+
+
+def drawn(seed: int, count: int = 7) -> Tensor:
+    return torch.randint(60, 190, (count, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edadm.metrics.paired.BLOCK", 3)
+
+
+def test_psnr_goes_block_by_block() -> None:
+    assert mean_psnr(drawn(0), drawn(1)) == pytest.approx(psnr(drawn(0), drawn(1)).mean().item())
+    with pytest.raises(EdadmError, match="7 images cannot be compared with 6"):
+        mean_psnr(drawn(0), drawn(1, 6))
+
+
+def test_integers_may_be_as_far_from_simulation_as_simulation_from_full_precision() -> None:
+    full = drawn(0)
+    simulated = full + 8
+    near, far = simulated - 2, simulated + 9
+    near[3] -= 14  # one image beyond the bound, which is on the mean
+    parity = image_parity(near, simulated, full)
+    assert (parity.difference, parity.bound, parity.worst) == pytest.approx((4, 8, 2))
+    assert parity.psnr == pytest.approx(psnr(near, simulated).mean().item())
+    assert parity.holds
+    assert not image_parity(far, simulated, full).holds
+    assert image_parity(full + 16, simulated, full).holds
+
+
+def test_equal_images_hold_any_bound() -> None:
+    parity = image_parity(drawn(0), drawn(0), drawn(0))
+    assert (parity.difference, parity.bound, parity.worst) == (0, 0, 0)
+    assert parity.holds
