@@ -91,7 +91,8 @@ def test_numbers_of_an_activation_are_the_codes_less_128() -> None:
 def test_the_operation_knows_its_shape_without_computing() -> None:
     arguments = (integers(2, 7, 8, 16, seed=0), integers(8, 3, 3, 16, seed=1), torch.ones(8, device=DEVICE), torch.zeros(8, device=DEVICE))
     for stride, padding in ((1, 0), (2, 1), (1, 1)):
-        torch.library.opcheck(int8_convolution, (*arguments, None, stride, padding, 3, torch.float32), test_utils="test_faketensor")
+        call = (*arguments, None, stride, padding, 3, torch.float32)
+        assert torch.library.opcheck(int8_convolution, call, test_utils="test_faketensor") == {"test_faketensor": "SUCCESS"}
 
 
 def test_tiles_are_those_of_the_problem_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
