@@ -6,7 +6,6 @@ saturating int16 instructions; there, codes are divided into two parts, neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,8 +18,6 @@ _onednn: Any = torch.ops.onednn
 
 LARGEST_LOW = 127  # 2 * 127 * -128 and 2 * (255 - 127) * -128 are the least sums of pairs, and within int16
 _SAFE_WEIGHT = 64  # 2 * 255 * 64 < 2^15
-
-Convolution = Callable[..., Tensor]
 
 
 class Geometry(NamedTuple):
@@ -62,18 +59,15 @@ class PackedConvolution:
 
 
 class DividedConvolution:
-    """The same as two convolutions, of codes up to 127 and of what is above, for processors that add products in int16."""
+    """The same as two convolutions, for processors that add products in int16.
 
-    def __init__(
-        self,
-        weight: Int8[Tensor, "rows c kh kw"],
-        weight_scale: Float[Tensor, " rows"],
-        scale: float,
-        zero_point: int,
-        geometry: Geometry = Geometry(),  # noqa: B008 - a tuple of numbers
-    ):
-        self.low = PackedConvolution(weight, weight_scale, scale, zero_point, geometry)
-        self.high = PackedConvolution(weight, weight_scale, scale, 0, geometry)
+    Args:
+        low: of codes up to `LARGEST_LOW`.
+        high: of what is above, with zero point 0.
+    """
+
+    def __init__(self, low: PackedConvolution, high: PackedConvolution):
+        self.low, self.high = low, high
 
     def __call__(self, codes: UInt8[Tensor, "n c h w"], bias: Float[Tensor, " rows"] | None = None) -> Float[Tensor, "n rows p q"]:
         """See `PackedConvolution`; the two sums are rounded to fp32 before they are added."""
@@ -87,11 +81,12 @@ def exact_convolution(
     scale: float,
     zero_point: int,
     geometry: Geometry = Geometry(),  # noqa: B008 - a tuple of numbers
-) -> Convolution:
+) -> PackedConvolution | DividedConvolution:
     """A convolution whose sums this processor computes exactly; see `PackedConvolution` for the arguments."""
-    safe = int(weight.short().abs().amax()) <= _SAFE_WEIGHT
-    kind = PackedConvolution if safe or sums_are_exact() else DividedConvolution
-    return kind(weight, weight_scale, scale, zero_point, geometry)
+    whole = PackedConvolution(weight, weight_scale, scale, zero_point, geometry)
+    if int(weight.short().abs().amax()) <= _SAFE_WEIGHT or sums_are_exact():
+        return whole
+    return DividedConvolution(whole, PackedConvolution(weight, weight_scale, scale, 0, geometry))
 
 
 @cache
