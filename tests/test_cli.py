@@ -18,7 +18,7 @@ from torch import nn
 from typer.main import get_command
 
 from edadm.cli import app, main
-from edadm.commands.opening import open_unet
+from edadm.commands.opening import open_integers
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.schema import Model, Sampler, Trajectories, UNetArchitecture
 from edadm.deploy.checkpoint import read_metadata
@@ -152,7 +152,7 @@ def test_integers_need_a_quantized_checkpoint_and_a_known_name(stages: Path, pre
     assert edadm(*common, "--weights", stages / "unet.safetensors", "--backend", "integer") == 2
     assert "holds floating-point weights; integers need a quantized checkpoint" in capsys.readouterr().err
     assert edadm(*common, "--weights", stages / "quantized.safetensors", "--backend", "int8") == 2
-    assert "there is no backend 'int8'; known are simulated, integer" in capsys.readouterr().err
+    assert "'int8' is not one of 'simulated', 'integer'" in capsys.readouterr().err
 
 
 def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, preset: str) -> None:
@@ -433,4 +433,4 @@ def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(c
 def test_images_with_integers_are_refused_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edadm.deploy.checkpoint.is_quantized", lambda _: True)
     with pytest.raises(EdadmError, match="backend 'integer' generates on a CPU only; use --device cpu"):
-        open_unet(None, Path("absent.safetensors"), torch.device("cuda"), "integer")
+        open_integers(Path("absent.safetensors"), torch.device("cuda"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.opening import device_named, open_condition, open_decoder, open_unet, preset_named
+from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_unet, preset_named
 from edadm.commands.options import (
     ConfigOption,
     DeviceOption,
@@ -31,7 +31,9 @@ def generate(
     output: OutputOption,
     autoencoder: PartOption = None,
     condition: PartOption = None,
-    backend: Annotated[str, typer.Option(help="simulated (floating point on a checkpoint's grids) or integer")] = "simulated",
+    backend: Annotated[
+        Literal["simulated", "integer"], typer.Option(help="of a quantized checkpoint: floating point on its grids, or integers")
+    ] = "simulated",
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -49,7 +51,7 @@ def generate(
     where = device_named("cpu" if (device, backend) == ("auto", "integer") else device, threads)
     contexts = open_condition(preset, condition, settings.images, where)
     decode = open_decoder(preset, autoencoder, where)
-    network = open_unet(preset.architecture, weights, where, backend)
+    network = open_integers(weights, where) if backend == "integer" else open_unet(preset.architecture, weights, where)
     if settings.compiled:
         network.compile()
     denoise = Denoiser(network, contexts, preset.guidance, settings.precision)

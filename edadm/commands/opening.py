@@ -74,22 +74,24 @@ def within_limits(task: Any, device_memory: float | None, host_memory: float | N
     return dataclasses.replace(task, memory=Memory(device=device_memory, host=host_memory), scratch=scratch)
 
 
-def open_unet(architecture: Any, weights: Path, device: Any, backend: str = "simulated") -> Any:
-    """A float or a quantized U-Net, whichever the file holds."""
+def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
+    """A float or a quantized U-Net, whichever the file holds; a quantized one is simulated."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.deploy.load import check_backend
-    from edadm.deploy.lower import lower
     from edadm.models.convert import load_unet
 
-    check_backend(backend)
+    return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+
+
+def open_integers(weights: Path, device: Any) -> Any:
+    """A quantized U-Net that computes with integers."""
+    from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.deploy.lower import lower
+
     if not is_quantized(weights):
-        if backend == "integer":
-            raise EdadmError(f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`")
-        return load_unet(architecture, weights, device)
-    if backend == "integer" and device.type != "cpu":  # on a GPU attention's grids are dropped: another model
+        raise EdadmError(f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`")
+    if device.type != "cpu":  # on a GPU attention's grids are dropped: another model
         raise EdadmError("backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'")
-    network = load_quantized(weights, device)
-    return lower(network) if backend == "integer" else network
+    return lower(load_quantized(weights, device))
 
 
 def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

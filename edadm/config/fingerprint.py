@@ -78,40 +78,46 @@ def _functions(package: Path) -> dict[str, ast.FunctionDef]:
     return known
 
 
-def _called_functions(function: str, known: dict[str, ast.FunctionDef]) -> dict[str, ast.FunctionDef]:
-    """A function and those whose names occur in it, in turn."""
+def _called_functions(function: str, known: dict[str, ast.FunctionDef], without: str) -> dict[str, ast.FunctionDef]:
+    """A function and those whose names occur in it, in turn, but for one."""
     reached: dict[str, ast.FunctionDef] = {}
     waiting = [function]
     while waiting:
         name = waiting.pop()
-        if name in known and name not in reached:
+        if name in known and name not in reached and name != without:
             reached[name] = known[name]
             waiting += [node.id for node in ast.walk(known[name]) if isinstance(node, ast.Name)]
     return reached
 
 
-def stage_files(stage: str, package: Path = PACKAGE) -> set[Path]:
-    """The modules a stage imports, directly or not.
+def stage_files(stage: str, package: Path = PACKAGE, without: str = "") -> set[Path]:
+    """The modules a stage imports, directly or not; see `stage_fingerprint`.
 
     Raises:
         KeyError: there is no such subcommand.
     """
-    return _closure(_imports(list(_stage_functions(stage, package).values()), package), package)
+    return _closure(_imports(list(_stage_functions(stage, package, without).values()), package), package)
 
 
-def _stage_functions(stage: str, package: Path) -> dict[str, ast.FunctionDef]:
-    functions = _called_functions(stage.replace("-", "_"), _functions(package))
+def _stage_functions(stage: str, package: Path, without: str) -> dict[str, ast.FunctionDef]:
+    functions = _called_functions(stage.replace("-", "_"), _functions(package), without)
     if not functions:
         raise KeyError(f"there is no subcommand '{stage}'")
     return functions
 
 
-def stage_fingerprint(stage: str, package: Path = PACKAGE) -> str:
-    """A hash of the code of a subcommand, e.g. `stage_fingerprint("set-ranges")`."""
+def stage_fingerprint(stage: str, package: Path = PACKAGE, without: str = "") -> str:
+    """A hash of the code of a subcommand, e.g. `stage_fingerprint("set-ranges")`.
+
+    Args:
+        stage: the subcommand.
+        package: where the code lies.
+        without: a function of `commands` that the stage does not come to with the options it is given.
+    """
     digest = hashlib.sha256()
-    for name, function in sorted(_stage_functions(stage, package).items()):
+    for name, function in sorted(_stage_functions(stage, package, without).items()):
         digest.update(f"{name}\n{ast.dump(function)}\n".encode())
-    files = sorted(stage_files(stage, package))
+    files = sorted(stage_files(stage, package, without))
     for file in files:
         digest.update(f"{file.relative_to(package)}\n{_code(file)}\n".encode())
     for template in sorted({template for file in files for template in file.parent.glob("*.j2")}):

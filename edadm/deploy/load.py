@@ -51,20 +51,11 @@ def load(
     Raises:
         EdadmError: no such backend; absent, damaged, foreign or newer file.
     """
-    check_backend(backend)
+    if backend not in BACKENDS:
+        raise EdadmError(f"there is no backend '{backend}'; known are {', '.join(BACKENDS)}")
     file = checkpoint_in(Path(path))
     unet = load_quantized(file, device or "cpu")
     return as_diffusers_model(BACKENDS[backend](unet, dtype), read_metadata(file), backend)
-
-
-def check_backend(name: str) -> None:
-    """Refuses names that are not in `BACKENDS`.
-
-    Raises:
-        EdadmError: with those that are.
-    """
-    if name not in BACKENDS:
-        raise EdadmError(f"there is no backend '{name}'; known are {', '.join(BACKENDS)}")
 
 
 def checkpoint_in(path: Path) -> Path:

@@ -53,6 +53,14 @@ def test_an_edit_reruns_the_stages_that_import_it_and_no_others(file: str, old: 
     assert not changed & ({"select-calibration", "evaluate", "convert-checkpoint"} - stages)
 
 
+def test_code_of_integers_concerns_only_who_computes_with_them() -> None:
+    names = {file.relative_to(PACKAGE).as_posix() for file in stage_files("generate")}
+    simulated = {file.relative_to(PACKAGE).as_posix() for file in stage_files("generate", without="open_integers")}
+    assert {"deploy/cpu.py", "deploy/lower.py", "kernels/onednn.py", "kernels/int8_convolution.py"} <= names - simulated
+    assert "deploy/checkpoint.py" in simulated
+    assert stage_fingerprint("generate") != stage_fingerprint("generate", without="open_integers")
+
+
 def test_an_edit_of_one_command_reruns_that_command_only(tmp_path: Path) -> None:
     old = '"""Generate images, each from the noise of its own index."""\n'
     assert changed_stages(tmp_path, "commands/images.py", old, old + "    assert True\n") == {"generate"}
@@ -71,7 +79,7 @@ def test_the_closure_holds_indirect_imports_and_nothing_above() -> None:
 
 def test_every_stage_that_a_rule_names_has_a_fingerprint() -> None:
     rules = PACKAGE.parent / "workflow" / "rules"
-    named = {stage for file in rules.glob("*.smk") for stage in re.findall(r'stage_fingerprint\("([a-z-]+)"\)', file.read_text())}
+    named = {stage for file in rules.glob("*.smk") for stage in re.findall(r'stage_fingerprint\("([a-z-]+)"[,)]', file.read_text())}
     assert set(STAGES) <= named
     for stage in named:
         assert re.fullmatch("[0-9a-f]{16}", stage_fingerprint(stage))

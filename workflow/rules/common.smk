@@ -6,7 +6,7 @@ import sys
 from snakemake.exceptions import WorkflowError
 
 from edadm.config.fingerprint import stage_fingerprint
-from edadm.config.layout import Layout, Variant
+from edadm.config.layout import INTEGER, Layout, Variant
 from edadm.config.load import load_config
 from edadm.config.scoring import KEPT_FEATURES, scoring_of
 from edadm.config.sources import BUNDLED, locate_checkpoint, locate_prompts
@@ -124,6 +124,11 @@ def reference_samples(wildcards):
     if not Variant(wildcards.variant).is_quantized:
         return []
     return [str(file) for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)]
+
+
+def generate_code(wildcards):
+    """The code that makes a variant's images; that of integers concerns only those who compute with them."""
+    return stage_fingerprint("generate", without="" if Variant(wildcards.variant).backend == INTEGER else "open_integers")
 
 
 def simulated_samples(wildcards):

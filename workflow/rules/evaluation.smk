@@ -22,7 +22,7 @@ rule generate:
         parts=part_options("autoencoder", "condition"),
         evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
         backend=lambda wildcards: Variant(wildcards.variant).backend,
-        code=stage_fingerprint("generate"),
+        code=generate_code,
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
         " --backend {params.backend} --shard {wildcards.shard} --output {output:q} --threads {threads}"
