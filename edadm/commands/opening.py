@@ -20,14 +20,10 @@ def device_named(name: str, threads: int) -> Any:
     """The torch device, after setting the number of CPU threads."""
     import torch
 
+    from edadm.devices import device_named
+
     torch.set_num_threads(threads)
-    try:
-        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    except RuntimeError:
-        raise EdadmError(f"there is no kind of device '{name}'; use cpu, cuda, cuda:1, ... or auto") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EdadmError(f"this machine has no device '{name}'; use cpu or auto")
-    return device
+    return device_named(name)
 
 
 def first_gpu() -> Any:

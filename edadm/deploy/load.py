@@ -9,6 +9,7 @@ import torch
 
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
+from edadm.devices import device_named
 from edadm.errors import EdadmError
 from edadm.models.unet import UNet
 from edadm.models.weights import CheckpointError
@@ -49,12 +50,13 @@ def load(
         dtype: of everything that is not quantized, and of the simulated arithmetic. Grids are fp32 always.
 
     Raises:
-        EdadmError: no such backend; absent, damaged, foreign or newer file.
+        EdadmError: no such backend or device; absent, damaged, foreign or newer file.
     """
     if backend not in BACKENDS:
         raise EdadmError(f"there is no backend '{backend}'; known are {', '.join(BACKENDS)}")
+    where = device_named(device or "cpu")
     file = checkpoint_in(Path(path))
-    unet = load_quantized(file, device or "cpu")
+    unet = load_quantized(file, where)
     return as_diffusers_model(BACKENDS[backend](unet, dtype), read_metadata(file), backend)
 
 

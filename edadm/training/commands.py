@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,12 +15,6 @@ app = typer.Typer(no_args_is_help=True, help="Train the bundled DDPM and the cla
 Images = Annotated[Path, typer.Option(help="training images, a sub-folder per class")]
 Output = Annotated[Path, typer.Option(help="the .safetensors file to write")]
 Seed = Annotated[int, typer.Option(help="seed of initialisation and batches")]
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 @app.command("classifier")
@@ -36,12 +30,13 @@ def classifier(
     import torch
     from safetensors.torch import save_file
 
+    from edadm.devices import device_named
     from edadm.models.classifier import CifarClassifier
     from edadm.training.classifier import ClassifierTraining, accuracy, train_classifier
     from edadm.training.images import read_image_folder
 
     torch.manual_seed(seed)
-    where = _device(device)
+    where = device_named(device)
     (pixels, labels, _), (test_pixels, test_labels, _) = read_image_folder(images), read_image_folder(test_images)
     model = CifarClassifier().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     settings = ClassifierTraining(epochs=epochs, seed=seed)
@@ -71,6 +66,7 @@ def diffusion(
     import torch
 
     from edadm.config.load import load_config
+    from edadm.devices import device_named
     from edadm.models.unet import build_unet
     from edadm.sampling.schedule import alphas_cumprod
     from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining
@@ -80,7 +76,7 @@ def diffusion(
     settings = DiffusionTraining(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
-    where = _device(device)
+    where = device_named(device)
     pixels = read_image_folder(images)[0].to(where)
     unet = build_unet(preset.architecture)
     trainer = DiffusionTrainer(unet, pixels, alphas_cumprod(preset.schedule), settings, compiled=where.type == "cuda")
