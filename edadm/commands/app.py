@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from edadm.training.commands import app as train
 
+ORDER = (  # what comes before a run; the stages as the workflow has them; what is done with the results
+    *("plan", "download", "schema"),
+    *("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct-part", "reconstruct"),
+    *("generate", "write-prompts", "reference-statistics", "evaluate", "report"),
+    *("export", "benchmark", "train"),
+)
+
+
+class InOrder(TyperGroup):
+    """Lists subcommands in `ORDER`, whatever the order in which their modules are imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the subcommands."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Quantize diffusion models after training. Each command is one stage of the workflow; `snakemake` runs them all.",
+    help="Quantize diffusion models after training. Each stage of the workflow is a command; `snakemake` runs them all.",
 )
 app.add_typer(train, name="train")
 timing = typer.Typer(no_args_is_help=True, help="Times and bytes, as ratios within one run.")
