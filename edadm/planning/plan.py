@@ -44,6 +44,9 @@ def plan_run(
         config: with its presets.
         device: where to measure; None leaves times out.
         feature_network: gives the network that scores images, or None where its weights are not at hand.
+
+    Raises:
+        EdadmError: the device has too little memory for the batches of the plan.
     """
     model = config.models[run.model]
     networks = Networks(model)
@@ -51,7 +54,13 @@ def plan_run(
     rates: Rates | None = None
     if device is not None:
         probe = Probe(networks, device)
-        rates = probe.measure(stages)
+        try:
+            rates = probe.measure(stages)
+        except torch.OutOfMemoryError:
+            raise EdadmError(
+                f"{probe.rates.device} has too little memory for the batches of the run of {run.model}, with which it is measured; lower "
+                "its batch sizes, or use --no-probe, which says how much memory each stage needs"
+            ) from None
         probe.time_disk(Path(config.results))
         if extract := feature_network(config.evaluations[run.evaluation]):
             factor = model.autoencoder.factor if model.autoencoder else 1

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, LayerBits, Model, Reconstruction
+from edadm.errors import EdadmError
 from edadm.planning import count
 from edadm.planning.count import Stage, stages_of
 from edadm.planning.estimate import seconds
@@ -103,6 +104,15 @@ def test_a_plan_without_a_device_has_counts_alone(config: Config) -> None:
     plan = plan_run(config.runs[0], config, None)
     assert plan["probe"] is None
     assert [row["stage"] for row in plan["stages"]][:2] == ["convert-checkpoint", "collect-trajectories"]
+
+
+def test_a_device_with_too_little_memory_is_told_in_a_sentence(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(self: Probe, stages: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Probe, "measure", measure)
+    with pytest.raises(EdadmError, match=r"too little memory for the batches of the run of m, .* or use --no-probe"):
+        plan_run(config.runs[0], config, CPU)
 
 
 def test_runs_are_chosen_by_model_or_refused_in_a_sentence(config: Config) -> None:
