@@ -53,6 +53,10 @@ class PackedConvolution:
         zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.grids = (scale, zero_point, packed, weight_scale, zeros)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedConvolution:
+        """Itself: nobody changes it, and packed tensors cannot be copied."""
+        return self
+
     def __call__(self, codes: UInt8[Tensor, "n c h w"], bias: Float[Tensor, " rows"] | None = None) -> Float[Tensor, "n rows p q"]:
         """`conv((codes - zero_point) * scale, weight * weight_scale) + bias`, the sums of integers exact; padding is with value 0."""
         return _onednn.qconv2d_pointwise(codes, *self.grids, bias, *self.geometry, 1.0, 0, torch.float32, "none", [], "")

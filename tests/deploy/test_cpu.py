@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -161,6 +162,12 @@ def test_weights_that_int8_does_not_hold_are_refused() -> None:
     layer.weight_quantizer.set_grid(torch.ones(3, 1), torch.full((3, 1), 60.0))
     with pytest.raises(EdadmError, match="zero points 127 or 128; use backend 'simulated'"):
         CpuConv2d(layer)
+
+
+@torch.no_grad()
+def test_a_copy_of_an_integer_network_computes_the_same(folded: nn.Module, calibration: Calibration) -> None:
+    lowered = lower_for_cpu(folded)
+    assert torch.equal(copy.deepcopy(lowered)(*calibration).sample, lowered(*calibration).sample)
 
 
 def test_a_build_without_integer_convolutions_is_refused(architecture: UNetArchitecture, monkeypatch: pytest.MonkeyPatch) -> None:
