@@ -12,6 +12,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 
 OPSET = 21
+NIBBLE = 4
 
 
 class _Pair(nn.Module):
@@ -69,14 +71,16 @@ class _Segment(nn.Module):
 
 
 class _ExportedLayer(nn.Module):
-    """A layer as nodes; one with several segments is a sum over slices of the input channels."""
+    """A layer as nodes; one with several segments is a sum over slices of the input channels. With `int4`, weights of 4 bits fit that."""
 
-    def __init__(self, layer: QuantizedLayer):
+    def __init__(self, layer: QuantizedLayer, int4: bool):
         super().__init__()
         self.sizes = layer.channel_sizes
         grid = layer.input_quantizer
         pairs = [None if grid is None else _Pair(grid, index) for index in range(len(self.sizes))]
-        self.segments: Any = nn.ModuleList(map(_Segment, pairs, *signed_weight(layer)))
+        self.segments: Any = nn.ModuleList(
+            map(_Segment, pairs, *signed_weight(layer, NIBBLE if int4 and layer.weight_quantizer.bits <= NIBBLE else 8))
+        )
         self.bias = layer.bias
         self.geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups) if isinstance(layer, QuantizedConv2d) else None
 
@@ -104,18 +108,30 @@ class _Exported(nn.Module):
         return self.unet(sample, timestep, *condition, return_dict=False)[0]
 
 
-def export_graph(unet: UNet, attention: bool) -> nn.Module:
+def export_graph(unet: UNet, attention: bool, int4: bool = False) -> nn.Module:
     """A copy of a quantized U-Net whose quantizers and layers are ONNX nodes; it computes nothing, it is for `torch.onnx.export`."""
     replaced: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     layers = quantized_layers(unet)
     for name, quantizer in activation_quantizers(unet).items():
         if name.rpartition(".")[0] not in layers:
             replaced[id(quantizer)] = _Pair(quantizer, 0) if attention else nn.Identity()
-    replaced |= {id(layer): _ExportedLayer(layer) for layer in layers.values()}
+    replaced |= {id(layer): _ExportedLayer(layer, int4) for layer in layers.values()}
     return _Exported(copy.deepcopy(unet, replaced))
 
 
-def export_onnx(unet: UNet, path: Path, attention: bool = True) -> None:
+def _narrow(model: Any) -> None:
+    """Weights that fit into int4 become that, two to a byte; all int8 constants of the graph are weights."""
+    import ml_dtypes
+    import onnx_ir
+
+    for value in model.graph.initializers.values():
+        integers = value.const_value.numpy()
+        if integers.dtype == np.int8 and integers.min() >= -(2 ** (NIBBLE - 1)) and integers.max() < 2 ** (NIBBLE - 1):
+            value.const_value = onnx_ir.Tensor(integers.astype(ml_dtypes.int4), name=value.name)
+            value.type = onnx_ir.TensorType(onnx_ir.DataType.INT4)
+
+
+def export_onnx(unet: UNet, path: Path, attention: bool = True, int4: bool = False) -> None:
     """Writes a quantized U-Net as one ONNX file of opset 21.
 
     Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition, `context` (n, k, e) fp32;
@@ -126,6 +142,7 @@ def export_onnx(unet: UNet, path: Path, attention: bool = True) -> None:
         path: the file to write.
         attention: whether query, key, value and attention weights are put on their grids, as the quantized model has them; without,
             runtimes can fuse attention, and outputs differ.
+        int4: weights of at most 4 bits are stored as int4, two to a byte, instead of int8.
 
     Raises:
         EdadmError: onnx or onnxscript is not installed.
@@ -141,7 +158,7 @@ def export_onnx(unet: UNet, path: Path, attention: bool = True) -> None:
         names.append("context")
         free.append({0: torch.export.Dim("n"), 1: torch.export.Dim("k")})
     program: Any = torch.onnx.export(
-        export_graph(unet, attention).eval(),
+        export_graph(unet, attention, int4).eval(),
         tuple(example),
         dynamo=True,
         opset_version=OPSET,
@@ -151,5 +168,7 @@ def export_onnx(unet: UNet, path: Path, attention: bool = True) -> None:
         optimize=True,
         verbose=False,
     )
+    if int4:
+        _narrow(program.model)
     with writing(path) as partial:
         program.save(partial, external_data=False)

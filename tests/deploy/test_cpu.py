@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, UNetArchitecture
-from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock, lower_for_cpu
 from edadm.errors import EdadmError
 from edadm.models.denoiser import network_call
@@ -18,9 +17,8 @@ from edadm.models.unet import build_unet
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import quantized_layers
 from edadm.quant import ranges
-from edadm.reconstruction.observe import set_ranges
 
-from ..models.families import FAMILIES, random_network, tiny
+from ..models.families import FAMILIES, calibrated
 
 Calibration = tuple[Tensor, Tensor]
 LAYER_BOUND = 1e-5  # of a layer's largest output, to the simulated layer in fp32
@@ -143,16 +141,7 @@ def test_outputs_are_equal_to_rounding_until_a_code_turns_over(folded: nn.Module
 @torch.no_grad()
 def test_every_family_runs_with_integers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 10)
-    architecture, bits = tiny(family).architecture, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4)
-    unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
-    quantized = quantized_copy(unet, bits)
-    generator = torch.Generator().manual_seed(2)
-    rows = {"latents": torch.randn(4, architecture.in_channels, 8, 8, generator=generator), "timesteps": torch.tensor([9, 400, 700, 990])}
-    if architecture.context_channels:
-        rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
-    set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
-    for layer in quantized_layers(quantized).values():
-        layer.set_codes(layer.nearest_codes())
+    unet, quantized, rows = calibrated(family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4))
     simulated, integer = network_call(quantized, rows), network_call(lower_for_cpu(quantized), rows)
     assert mean_difference(integer, simulated) <= IMAGE_BOUND * mean_difference(simulated, network_call(unet, rows))
 

@@ -17,8 +17,12 @@ from edadm.deploy import onnx_export
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.deploy.integers import signed_weight
 from edadm.errors import EdadmError
+from edadm.models.denoiser import network_call
 from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.quant import ranges
 from edadm.reconstruction.observe import set_ranges
+
+from ..models.families import FAMILIES, calibrated
 
 Calibration = tuple[Tensor, Tensor]
 
@@ -81,6 +85,46 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
     pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert len(pairs) == sum(len(quantizer.segments) for quantizer in activation_quantizers(w8a6).values())
     assert len([node for node in model.graph.node if node.op_type == "DequantizeLinear"]) == len(pairs) + len(expected)
+
+
+@torch.no_grad()
+def test_weights_of_4_bits_may_take_4_bits(
+    float_unet: nn.Module, bits: Bits, calibration: Calibration, architecture: UNetArchitecture, tmp_path: Path
+) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    onnx = pytest.importorskip("onnx")
+    unet = folded(float_unet, bits, calibration)
+    for layer in quantized_layers(unet).values():
+        grid = layer.weight_quantizer
+        grid.set_grid(grid.scale, torch.full_like(grid.zero_point, 2 ** (grid.bits - 1) - 1))  # so that rows reach 8
+        layer.set_codes(layer.nearest_codes())
+    paths = {int4: tmp_path / f"{int4}.onnx" for int4 in (False, True)}
+    for int4, path in paths.items():
+        onnx_export.export_onnx(unet, path, int4=int4)
+    simulated, error = unet(*calibration).sample, (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean()
+    assert (outputs(paths[True], calibration) - simulated).abs().mean() <= error
+    model = onnx.load(paths[True])
+    onnx.checker.check_model(model)
+    narrow = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT4]
+    layers = [layer for layer in quantized_layers(unet).values() if layer.weight_quantizer.bits == 4]
+    assert len(narrow) == sum(len(layer.channel_sizes) for layer in layers) > 0
+    weights = sum(layer.codes.numel() for layer in layers if layer.codes is not None)
+    assert paths[False].stat().st_size - paths[True].stat().st_size == pytest.approx(weights / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_every_family_can_be_exported(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    monkeypatch.setattr(ranges, "THRESHOLDS", 10)
+    unet, quantized, rows = calibrated(family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4))
+    onnx_export.export_onnx(quantized, tmp_path / "unet.onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "unet.onnx", providers=["CPUExecutionProvider"])
+    inputs = dict(zip(("sample", "timestep", "context"), (value.numpy() for value in rows.values()), strict=False))
+    simulated, found = network_call(quantized, rows), torch.from_numpy(session.run(None, inputs)[0])
+    assert (found - simulated).abs().mean() <= (simulated - network_call(unet, rows)).abs().mean()
 
 
 def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Module]) -> None:

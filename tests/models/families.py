@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.load import load_config
-from edadm.config.schema import Autoencoder, Conditioning, Model, NoiseSchedule, Sampler, TextEncoder, Trajectories, UNetArchitecture
+from edadm.config.schema import Autoencoder, Bits, Conditioning, Model, NoiseSchedule, Sampler, TextEncoder, Trajectories, UNetArchitecture
+from edadm.deploy.checkpoint import quantized_copy
+from edadm.models.unet import build_unet
+from edadm.nn.surgery import quantized_layers
+from edadm.reconstruction.observe import set_ranges
 
 from ..conftest import reinitialise
 from .original_autoencoder import OriginalAutoencoder, OriginalTextEncoder
@@ -94,3 +98,19 @@ def original_checkpoint(model: Model) -> dict[str, Tensor]:
         encoder = random_network(OriginalTextEncoder(model.conditioning.encoder), 6)
         state |= {f"cond_stage_model.{name}": tensor for name, tensor in encoder.state_dict().items()}
     return state
+
+
+@torch.no_grad()
+def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, dict[str, Tensor]]:
+    """A tiny U-Net with random weights, the same quantized to nearest, and the rows it was calibrated with."""
+    architecture = tiny(name).architecture
+    unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
+    quantized = quantized_copy(unet, bits)
+    generator = torch.Generator().manual_seed(2)
+    rows = {"latents": torch.randn(4, architecture.in_channels, 8, 8, generator=generator), "timesteps": torch.tensor([9, 400, 700, 990])}
+    if architecture.context_channels:
+        rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
+    set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return unet, quantized.eval(), rows
