@@ -85,14 +85,21 @@ def compile_ahead(work: Sequence[tuple[Problem, tuple[int, ...], Tiles]], proces
 
 
 def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:
-    """Median time of a call on the GPU, its input not in the cache."""
+    """Median time of a call on the GPU, its input not in the cache; replayed as a graph, since launching from Python can take longer."""
     flush = torch.empty(2**26, dtype=torch.int32, device="cuda")
-    times = []
+    side, graph, times = torch.cuda.Stream(), torch.cuda.CUDAGraph(), []
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        function()
+        graph.capture_begin()  # not by `torch.cuda.graph`, which collects garbage each time
+        function()
+        graph.capture_end()
+    torch.cuda.current_stream().wait_stream(side)
     for _ in range(repeats + 3):
         flush.zero_()
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
-        function()
+        graph.replay()
         end.record()
         times.append((begin, end))
     torch.cuda.synchronize()

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
+from edadm.kernels.int8_matrix import GROUP, block_at, scaled, triton_matrix
 from edadm.kernels.tiles import Problem, Tiles, tiles
 
 MOST_ELEMENTS = 2**31 - 1
 BLOCK = 1024
-GROUP = 8  # row blocks that share their weights in the cache
 
 
 @triton.jit
@@ -30,13 +30,8 @@ def _convolved(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
-    group = tl.program_id(0) // (GROUP * column_blocks)
-    first = group * GROUP
-    members = tl.minimum(row_blocks - first, GROUP)
-    inside_group = tl.program_id(0) % (GROUP * column_blocks)
-    row = (first + inside_group % members) * ROWS + tl.arange(0, ROWS)
-    column = (inside_group // members) * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
+    row_block, column_block = block_at(tl.program_id(0), row_blocks, column_blocks, GROUP)
+    row, column, depth = row_block * ROWS + tl.arange(0, ROWS), column_block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
     image, pixel = row // (out_height * out_width), row % (out_height * out_width)
     top, left = pixel // out_width * STRIDE - PADDING, pixel % out_width * STRIDE - PADDING
     weight_row = weight_ptr + column * (SIDE * SIDE * CHANNELS)
@@ -65,9 +60,7 @@ def _convolved(
     if SPLITS > 1:
         tl.atomic_add(out_ptr + target, total, mask=stored, sem="relaxed")
     else:
-        scale = tl.load(scale_ptr + column, mask=column < columns, other=0.0)
-        offset = tl.load(offset_ptr + column, mask=column < columns, other=0.0)
-        result = total.to(tl.float32) * scale[None, :] + offset[None, :]
+        result = scaled(total, column, columns, scale_ptr, offset_ptr)
         if ADDS:
             result += tl.load(addend_ptr + target, mask=stored, other=0.0).to(tl.float32)
         tl.store(out_ptr + target, result.to(out_ptr.dtype.element_ty), mask=stored)
@@ -102,12 +95,17 @@ def triton_convolution(
     Args:
         chosen: block sizes; those of `tiles` if None.
     """
-    x, weight = x.contiguous(), weight.contiguous()  # the kernel knows no strides; `.to(memory_format=...)` changes those of a weight
+    x, weight = x.contiguous(), weight.contiguous()  # the kernels know no strides; `.to(memory_format=...)` changes those of a weight
     (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
     out_height, out_width = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
-    out = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device)
     rows = count * out_height * out_width
-    block = chosen or tiles(Problem(rows, columns, channels, side, stride))
+    problem = Problem(rows, columns, channels, side, stride)
+    block = chosen or tiles(problem)
+    if block.kind != "window" and problem.is_matrix and not padding:
+        matrices = x.reshape(rows, channels), weight.reshape(columns, channels)
+        added = None if addend is None else addend.reshape(rows, columns)
+        return triton_matrix(*matrices, scale, offset, added, dtype, block).reshape(count, out_height, out_width, columns)
+    out = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device)
     grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), block.splits)
     sums = out if block.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
     added = out if addend is None else addend.contiguous()

@@ -12,6 +12,8 @@ class Tiles(NamedTuple):
     """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them.
 
     `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the GPU.
+    `kind` is the kernel: `window` for any, in `int8_convolution`; `matrix` and `descriptor` for problems that are products of matrices, in
+    `int8_matrix`, through pointers or through tensor descriptors.
     """
 
     rows: int
@@ -20,6 +22,7 @@ class Tiles(NamedTuple):
     warps: int
     stages: int
     splits: int = 1
+    kind: str = "window"
 
 
 class Problem(NamedTuple):
@@ -30,6 +33,11 @@ class Problem(NamedTuple):
     channels: int
     side: int
     stride: int
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a product of matrices as they lie in memory; padding, of which there is none then, is not part of a problem."""
+        return self.side == 1 and self.stride == 1
 
     @property
     def key(self) -> str:
@@ -56,7 +64,7 @@ def tiles(problem: Problem) -> Tiles:
 def by_rule(problem: Problem) -> Tiles:
     """Block sizes without a measurement."""
     rows, columns = problem.rows, problem.columns
-    depth = min(128, max(32, _power(problem.channels)))
+    depth = _depth(problem)
     if columns <= 32:
         return Tiles(128, max(16, _power(columns)), depth, 4, 4)
     for candidate in (Tiles(128, 256, depth, 8, 3), Tiles(128, 128, depth, 8, 4), Tiles(128, 64, depth, 4, 4)):
@@ -67,11 +75,24 @@ def by_rule(problem: Problem) -> Tiles:
 
 
 def candidates(problem: Problem) -> list[Tiles]:
-    """Block sizes worth measuring."""
-    depth = min(128, max(32, _power(problem.channels)))
+    """Block sizes worth measuring, at most 25: a network poses some 20 to 50 problems, and a kernel takes about a second to compile."""
     if problem.columns <= 32:
+        depth = _depth(problem)
         return [Tiles(rows, max(16, _power(problem.columns)), depth, 4, 4) for rows in (64, 128)]
+    tried = _windows(problem) + (_matrices(problem) if problem.is_matrix else [])
+    widest = max(64, 2 * problem.columns)
+    return [one for one in dict.fromkeys(tried) if one.columns <= widest and (one.rows <= 64 or problem.rows > 1024)]
+
+
+def _depth(problem: Problem) -> int:
+    return min(128, max(32, _power(problem.channels)))
+
+
+def _windows(problem: Problem) -> list[Tiles]:
+    depth = _depth(problem)
     sizes = [(128, 256, 8, 3), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4), (64, 64, 4, 4), (32, 64, 4, 5)]
+    if not problem.is_matrix:  # two or three blocks at once on a processor, and the wide one upright
+        sizes += [(256, 128, 8, 3), (128, 128, 8, 3), (128, 128, 4, 3), (64, 128, 4, 3)]
     tried = [Tiles(rows, columns, depth, warps, stages) for rows, columns, warps, stages in sizes]
     if depth == 128:
         tried.append(Tiles(128, 128, 64, 8, 4))
@@ -79,6 +100,12 @@ def candidates(problem: Problem) -> list[Tiles]:
         tried += [Tiles(128, 256, 64, 8, 4), Tiles(128, 64, 64, 4, 5), Tiles(64, 128, 64, 4, 5)]
     steps = problem.side**2 * -(-problem.channels // depth)
     blocks = -(-problem.rows // 64) * -(-problem.columns // 64)
-    tried += [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
-    widest = max(64, 2 * problem.columns)
-    return [one for one in dict.fromkeys(tried) if one.columns <= widest and (one.rows <= 64 or problem.rows > 1024)]
+    return tried + [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
+
+
+def _matrices(problem: Problem) -> list[Tiles]:
+    """Their kernels know no channel count when they are compiled, so that all problems share them."""
+    sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3), (128, 128, 128, 8, 4), (64, 128, 128, 4, 4)]
+    sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5)] if problem.channels % 128 else [(64, 64, 128, 4, 4)]
+    described = [Tiles(*size, kind="descriptor") for size in sizes]
+    return described + [Tiles(*size, kind="matrix") for size in (sizes[0], sizes[2], sizes[4])]

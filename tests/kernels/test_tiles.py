@@ -37,6 +37,23 @@ def test_candidates_are_distinct_and_hold_some_for_every_problem() -> None:
             assert all(one.columns <= max(64, 2 * columns) and one.depth in (64, 128) for one in found)
 
 
+def test_products_of_matrices_have_kernels_of_their_own() -> None:
+    def kinds(*problem: int) -> set[str]:
+        return {one.kind for one in candidates(Problem(*problem))}
+
+    assert kinds(65_536, 320, 320, 1, 1) == {"window", "matrix", "descriptor"}
+    assert kinds(65_536, 320, 320, 3, 1) == kinds(65_536, 320, 320, 1, 2) == {"window"}
+    assert {one.depth for one in candidates(Problem(65_536, 320, 320, 1, 1)) if one.kind == "descriptor"} == {64, 128}
+
+
+def test_a_search_is_bounded() -> None:
+    for rows in (2, 500, 65_536):
+        for columns in (4, 320, 1280):
+            for channels in (4, 320, 1280):
+                for side in (1, 3):
+                    assert len(candidates(Problem(rows, columns, channels, side, 1))) <= 25
+
+
 def test_sums_are_divided_only_where_blocks_are_few_and_the_sum_is_long() -> None:
     def splits(*problem: int) -> set[int]:
         return {one.splits for one in candidates(Problem(*problem))}
