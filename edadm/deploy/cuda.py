@@ -6,12 +6,14 @@ import copy
 from typing import Any
 
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
 from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
-from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerLinear, IntegerSegment
+from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerFeedForward, IntegerLinear, IntegerSegment
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import quantized_layers
 
@@ -78,7 +80,19 @@ def fused_attention(unet: UNet) -> UNet:
     return unet
 
 
-def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True) -> UNet:
+def fuse_feed_forward(unet: UNet) -> UNet:
+    """With `IntegerFeedForward` for each GEGLU between two integer layers, in place; no other layer's output goes to a grid untouched."""
+    for module in list(unet.modules()):
+        for name, child in module.named_children():
+            if not isinstance(child, FeedForward) or not isinstance(child.net[0], GEGLU):
+                continue
+            layers = [layer for layer in (child.net[0].proj, child.net[2]) if isinstance(layer, IntegerLinear) and len(layer.segments) == 1]
+            if len(layers) == 2:
+                setattr(module, name, IntegerFeedForward(*layers))
+    return unet
+
+
+def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = False) -> UNet:
     """A copy of a quantized U-Net that computes its layers with integers.
 
     Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype` are the layers without (the
@@ -89,8 +103,11 @@ def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed:
         unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by the operations' plain meaning.
         dtype: of activations.
         keep_packed: see `integer_layer`.
+        fuse: GEGLU and the grid after it become the end of the linear layer before them (`fuse_feed_forward`). What lies between is fp32
+            then, not rounded to `dtype`.
     """
     memo: dict[int, Any] = {}
     for layer in quantized_layers(unet).values():
         memo[id(layer)] = integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
-    return fused_attention(copy.deepcopy(unet, memo)).to(dtype)
+    lowered = fused_attention(copy.deepcopy(unet, memo))
+    return (fuse_feed_forward(lowered) if fuse else lowered).to(dtype)

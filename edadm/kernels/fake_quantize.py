@@ -17,7 +17,7 @@ from edadm.quant.streams import Stream, threshold
 
 @triton.jit
 @no_type_check
-def _rounded(ratio, low, high):
+def rounded(ratio, low, high):
     """Half to even, clamped; adding 1.5 * 2^23 leaves no room for a fraction, and the first clamp keeps the sum exact."""
     magic: tl.constexpr = 12582912.0
     near = tl.minimum(tl.maximum(ratio, low - 1), high + 1)
@@ -45,7 +45,7 @@ def _forward(
     inside = offsets < numel
     x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     scale, low, high = _grid(scale_ptr, zero_ptr, (offsets // inner) % channels >= split, TOP, SEGMENTS)
-    y = _rounded(tl.div_rn(x, tl.zeros_like(x) + scale), low, high) * scale
+    y = rounded(tl.div_rn(x, tl.zeros_like(x) + scale), low, high) * scale
     if DROP:
         y = tl.where(drawn_below(offsets, key, tl.load(step_ptr), below), x, y)
     tl.store(y_ptr + offsets, y, mask=inside)
@@ -64,7 +64,7 @@ def _backward(
     second = (offsets // inner) % channels >= split
     scale, low, high = _grid(scale_ptr, zero_ptr, second, TOP, SEGMENTS)
     ratio = tl.div_rn(x, tl.zeros_like(x) + scale)
-    beyond = _rounded(ratio, low - 1, high + 1)
+    beyond = rounded(ratio, low - 1, high + 1)
     code = tl.minimum(tl.maximum(beyond, low), high)
     within = beyond == code
     slope = gradient * tl.where(within, code - ratio, code)

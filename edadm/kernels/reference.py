@@ -63,3 +63,30 @@ def convolution(
     """
     result = sums(x, weight, stride, padding, zero).float() * scale + offset
     return (result if addend is None else result + addend.float()).to(dtype)
+
+
+def geglu(
+    x: Int8[Tensor, "rows channels"],
+    weight: Int8[Tensor, "both channels"],
+    scale: Float[Tensor, " both"],
+    offset: Float[Tensor, " both"],
+    grid: Float[Tensor, ""],
+    low: float,
+    high: float,
+    shift: int,
+) -> Int8[Tensor, "rows half"]:
+    """int8 numbers of `value * gelu(gate)` for the next layer, value and gate being the halves of a linear layer's result; all in fp32.
+
+    Args:
+        x: numbers of the input.
+        weight: signed integers of the linear layer.
+        scale: per output channel, see `convolution`.
+        offset: likewise.
+        grid: scale of the next layer's input, see `quantized`.
+        low: see `quantized`.
+        high: see `quantized`.
+        shift: see `quantized`.
+    """
+    result = convolution(x[:, None, None], weight[:, None, None], scale, offset, None, 1, 0, 0, torch.float32)
+    value, gate = result.reshape(len(x), -1).chunk(2, -1)
+    return quantized(value * F.gelu(gate), grid, low, high, shift)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edadm.kernels import reference
 from edadm.kernels.int8_convolution import int8_convolution
+from edadm.kernels.int8_geglu import int8_geglu
 from edadm.kernels.packing import pack4, unpack4
 
 
@@ -91,7 +92,7 @@ class IntegerSegment(nn.Module):
             return self.weight
         return unpack4(self.codes, self.shape).to(torch.int8) - self.zero_points[:, None, None, None]
 
-    def numbers(self, x: Float[Tensor, "n h w c"]) -> Int8[Tensor, "n h w c"]:
+    def numbers(self, x: Float[Tensor, "*n c"]) -> Int8[Tensor, "*n c"]:
         """The input on its grid, codes less 128."""
         return reference.quantized(x, self.input_scale, *self.ends, self.zero)
 
@@ -119,11 +120,15 @@ class IntegerConv2d(nn.Module):
 
     def product(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n p q o"]:
         """The same with channels last."""
+        parts = zip(self.segments, x.split(self.sizes, -1), strict=True)
+        return self.summed([segment.numbers(part).contiguous() for segment, part in parts], x.dtype)
+
+    def summed(self, numbers: list[Tensor], dtype: torch.dtype) -> Float[Tensor, "n p q o"]:
+        """The product of numbers, (n, h, w, channels) of each segment."""
         total: Tensor | None = None
-        for segment, part in zip(self.segments, x.split(self.sizes, -1), strict=True):
-            numbers = segment.numbers(part).contiguous()
+        for segment, part in zip(self.segments, numbers, strict=True):
             arguments = segment.integers(), segment.scale, segment.offset, total
-            total = int8_convolution(numbers, *arguments, self.stride, self.padding, segment.zero, x.dtype)
+            total = int8_convolution(part, *arguments, self.stride, self.padding, segment.zero, dtype)
         assert total is not None
         return total
 
@@ -134,3 +139,22 @@ class IntegerLinear(IntegerConv2d):
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         output = self.product(x.reshape(-1, 1, 1, x.shape[-1]))
         return output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+class IntegerFeedForward(nn.Module):
+    """diffusers' `FeedForward` with GEGLU, in inference: the first layer writes the numbers that the second multiplies.
+
+    Args:
+        first: to values and gates.
+        second: back to the network's channels.
+    """
+
+    def __init__(self, first: IntegerLinear, second: IntegerLinear):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        (one,), (two,) = self.first.segments, self.second.segments
+        rows = one.numbers(x.reshape(-1, x.shape[-1])).contiguous()
+        numbers = int8_geglu(rows, one.integers().flatten(1), one.scale, one.offset, two.input_scale, *two.ends, two.zero)
+        return self.second.summed([numbers[:, None, None]], x.dtype).reshape(*x.shape[:-1], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,13 +11,20 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
+from edadm.benchmark.integer import quantized_by_magnitude
+from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import computes_with_integers, lower_for_cuda
-from edadm.nn.integer import IntegerConv2d
+from edadm.kernels import reference
+from edadm.models.random_weights import random_unet
+from edadm.nn.integer import IntegerConv2d, IntegerFeedForward
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.planning.network import network_rows
 from edadm.reconstruction.observe import set_ranges
+
+from ..models.families import tiny
 
 Calibration = tuple[Tensor, Tensor]
 LAYER_BOUND = 1e-5  # of a layer's largest output, fp32 against fp32
@@ -105,3 +113,51 @@ def test_windows_and_widths_that_the_kernel_does_not_know() -> None:
     for options in ({"groups": 2}, {"dilation": 2}, {"stride": (1, 2)}, {"padding": (0, 1)}, {"padding": "same"}):
         assert not computes_with_integers(QuantizedConv2d(nn.Conv2d(4, 4, 3, **options), 8, 8, (4,))), options
     assert computes_with_integers(QuantizedConv2d(nn.Conv2d(4, 4, 3, stride=2, padding=1), 8, 8, (4,)))
+
+
+@pytest.fixture(scope="module")
+def transformer() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A tiny U-Net with feed-forward layers, W4A8, and its inputs."""
+    model, cpu = tiny("sd14_coco"), torch.device("cpu")
+    inputs = network_rows(model, 2, cpu)
+    return quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w4a8"], inputs), inputs
+
+
+@pytest.mark.parametrize(("dtype", "farthest", "share"), [(torch.float32, 1, 0.002), (torch.bfloat16, 2, 0.1)])
+@torch.no_grad()
+def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
+    transformer: tuple[nn.Module, tuple[Tensor, ...]], dtype: torch.dtype, farthest: int, share: float
+) -> None:
+    """Unfused, in bf16, projection, gate and product are rounded to 8 bits of mantissa each: a number near 127 moves by up to 2."""
+    plain, fused = lower_for_cuda(transformer[0], dtype), lower_for_cuda(transformer[0], dtype, fuse=True)
+    found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerFeedForward)}
+    assert found
+    for name, module in found.items():
+        x = (2 * torch.randn(2, 9, module.first.sizes[0], generator=torch.Generator().manual_seed(0))).to(dtype)
+        original = plain.get_submodule(name)
+        (one,), (two,) = module.first.segments, module.second.segments
+        expected = two.numbers(original.net[0](x)).flatten(0, 1).int()
+        grid = one.scale, one.offset, two.input_scale, *two.ends, two.zero
+        difference = (reference.geglu(one.numbers(x).flatten(0, 1), one.integers().flatten(1), *grid).int() - expected).abs()
+        assert expected.float().std() > 10
+        assert difference.max() <= farthest
+        assert (difference > 0).float().mean() < share
+        assert module(x).dtype == dtype
+        step = torch.finfo(dtype).eps
+        torch.testing.assert_close(module(x), original(x), rtol=2 * step, atol=0.02 * original(x).abs().max().item())
+
+
+@torch.no_grad()
+def test_a_network_with_fused_feed_forwards_gives_nearly_the_same(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:
+    unet, inputs = transformer
+    exact = unet(*inputs, return_dict=False)[0]
+    plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse)(*inputs, return_dict=False)[0] for fuse in (False, True))
+    assert (fused - plain).square().mean() < 1e-4 * exact.square().mean()
+
+
+def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:
+    unet = copy.deepcopy(transformer[0])
+    layers = [layer for name, layer in quantized_layers(unet).items() if name.endswith("ff.net.2")]
+    layers[0].input_quantizer = None
+    fused = [module for module in lower_for_cuda(unet, fuse=True).modules() if isinstance(module, IntegerFeedForward)]
+    assert len(fused) == len(layers) - 1 > 0
