@@ -15,6 +15,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
+from edadm.kernels.int8_image import triton_image
 from edadm.kernels.int8_matrix import GROUP, block_at, scaled, triton_matrix
 from edadm.kernels.tiles import Problem, Tiles, tiles
 
@@ -101,14 +102,19 @@ def triton_convolution(
     rows = count * out_height * out_width
     problem = Problem(rows, columns, channels, side, stride)
     block = chosen or tiles(problem)
+    addend = None if addend is None else addend.contiguous()
     if block.kind != "window" and problem.is_matrix and not padding:
         matrices = x.reshape(rows, channels), weight.reshape(columns, channels)
         added = None if addend is None else addend.reshape(rows, columns)
         return triton_matrix(*matrices, scale, offset, added, dtype, block).reshape(count, out_height, out_width, columns)
+    if block.kind == "descriptor" and stride == 1 and 2 * padding + 1 == side and zero == 0:
+        found = triton_image(x, weight, scale, offset, addend, dtype, block)
+        if found is not None:
+            return found
     out = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device)
     grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), block.splits)
     sums = out if block.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
-    added = out if addend is None else addend.contiguous()
+    added = out if addend is None else addend
     _convolved[grid](
         x, weight, scale, offset, added, sums, rows, height, width, out_height, out_width, columns,
         channels, side, stride, padding, zero if padding else 0, addend is not None, block.rows, block.columns, block.depth, GROUP,

@@ -20,7 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from edadm.kernels.tiles import Tiles
 
 GROUP = 8  # row blocks that share their weights in the cache
-ALIGNMENT = 16  # bytes: where a descriptor's memory and each of its rows begin
+ALIGNMENT = 16  # bytes: where a descriptor's memory and each of its rows begin; for rows, elements of any type
 HOPPER = 9
 REGISTERS, SHARED_BYTES = 65_536, 227 * 1024  # of a processor of an H100
 
@@ -51,6 +51,23 @@ def added(addend_ptr, row, column, rows, columns):
     """A block of the addend, in fp32."""
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     return tl.load(addend_ptr + row.to(tl.int64)[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def write_halves(
+    total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """The end of a block that is written through a descriptor: its left and right halves one after the other, to need less memory."""
+    HALF: tl.constexpr = COLUMNS // 2  # noqa: N806
+    result = scaled(total, column + tl.arange(0, COLUMNS), columns, scale_ptr, offset_ptr)
+    left, right = tl.split(tl.permute(tl.reshape(result, (ROWS, 2, HALF)), (0, 2, 1)))
+    if ADDS:
+        left += added(addend_ptr, row + tl.arange(0, ROWS), column + tl.arange(0, HALF), rows, columns)
+    out.store([row, column], left.to(out.dtype))
+    if ADDS:
+        right += added(addend_ptr, row + tl.arange(0, ROWS), column + HALF + tl.arange(0, HALF), rows, columns)
+    out.store([row, column + HALF], right.to(out.dtype))
 
 
 @triton.jit
@@ -104,12 +121,7 @@ def _by_descriptors(
         for step in range(tl.cdiv(channels, DEPTH)):
             a, b = x.load([row, step * DEPTH]), weight.load([column, step * DEPTH])
             total = tl.dot(a, b.T, total, out_dtype=tl.int32)
-        result = scaled(total, column + tl.arange(0, COLUMNS), columns, scale_ptr, offset_ptr)
-        if ADDS:
-            result += added(addend_ptr, row + tl.arange(0, ROWS), column + tl.arange(0, COLUMNS), rows, columns)
-        left, right = tl.split(tl.permute(tl.reshape(result, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))  # one after the other needs less memory
-        out.store([row, column], left.to(out.dtype))
-        out.store([row, column + COLUMNS // 2], right.to(out.dtype))
+        write_halves(total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS, ROWS, COLUMNS)
 
 
 @cache
@@ -130,11 +142,16 @@ def programs(block: Tiles, blocks: int, device: torch.device) -> int:
     return min(blocks, _processors(device) * max(1, min(by_registers, by_memory)))
 
 
+def stages_beside(block: Tiles, dtype: torch.dtype) -> int:
+    """`block.stages`, or as many as fit into a processor's memory beside a result of that type, of which one half is written at a time."""
+    room = SHARED_BYTES - 1024 - block.rows * block.columns * dtype.itemsize  # a half to write, a half of the addend
+    return max(1, min(block.stages, room // ((block.rows + block.columns) * block.depth)))
+
+
 def describable(*matrices: Tensor) -> bool:
     """Whether all of these row-major matrices can be read and written in blocks: by their device, and by where their rows begin."""
     return all(
-        _reads_blocks(matrix.device) and matrix.data_ptr() % ALIGNMENT == 0 and matrix.stride(0) * matrix.element_size() % ALIGNMENT == 0
-        for matrix in matrices
+        _reads_blocks(matrix.device) and matrix.data_ptr() % ALIGNMENT == 0 and matrix.stride(0) % ALIGNMENT == 0 for matrix in matrices
     )
 
 
@@ -166,6 +183,7 @@ def triton_matrix(
     if block.kind == "descriptor" and describable(x, weight, out):
         operands = described(x, block.rows, block.depth), described(weight, block.columns, block.depth)
         halves = described(out, block.rows, block.columns // 2)
+        run["num_stages"] = stages_beside(block, dtype)
         _by_descriptors[grid](*operands, *others, halves, rows, columns, channels, addend is not None, *sizes, **run)
     else:
         whole = channels % block.depth == 0

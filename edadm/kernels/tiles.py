@@ -12,8 +12,9 @@ class Tiles(NamedTuple):
     """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them.
 
     `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the GPU.
-    `kind` is the kernel: `window` for any, in `int8_convolution`; `matrix` and `descriptor` for problems that are products of matrices, in
-    `int8_matrix`, through pointers or through tensor descriptors.
+    `kind` is the kernel: `window` for any problem, in `int8_convolution`; `matrix` and `descriptor` for products of matrices, in
+    `int8_matrix`, through pointers or through tensor descriptors; `descriptor` for larger windows, in `int8_image`. What a kernel cannot do
+    goes to `window`.
     """
 
     rows: int
@@ -79,7 +80,7 @@ def candidates(problem: Problem) -> list[Tiles]:
     if problem.columns <= 32:
         depth = _depth(problem)
         return [Tiles(rows, max(16, _power(problem.columns)), depth, 4, 4) for rows in (64, 128)]
-    tried = _windows(problem) + (_matrices(problem) if problem.is_matrix else [])
+    tried = _windows(problem) + (_described(problem) if problem.stride == 1 and problem.channels % 16 == 0 else [])
     widest = max(64, 2 * problem.columns)
     return [one for one in dict.fromkeys(tried) if one.columns <= widest and (one.rows <= 64 or problem.rows > 1024)]
 
@@ -103,9 +104,9 @@ def _windows(problem: Problem) -> list[Tiles]:
     return tried + [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
 
 
-def _matrices(problem: Problem) -> list[Tiles]:
-    """Their kernels know no channel count when they are compiled, so that all problems share them."""
+def _described(problem: Problem) -> list[Tiles]:
+    """Their kernels know no channel count when they are compiled, so that many problems share them."""
     sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3), (128, 128, 128, 8, 4), (64, 128, 128, 4, 4)]
     sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5)] if problem.channels % 128 else [(64, 64, 128, 4, 4)]
-    described = [Tiles(*size, kind="descriptor") for size in sizes]
-    return described + [Tiles(*size, kind="matrix") for size in (sizes[0], sizes[2], sizes[4])]
+    by_pointers = (sizes[0], sizes[2], sizes[4]) if problem.is_matrix else ()
+    return [Tiles(*size, kind="descriptor") for size in sizes] + [Tiles(*size, kind="matrix") for size in by_pointers]

@@ -1,0 +1,85 @@
+"""Convolutions of int8 images on a GPU, with stride 1 and an output of the input's size, through tensor descriptors.
+
+A block of the output is a box of pixels; each tap of the window needs the same box of the input, moved by a pixel, and what of it lies
+beyond the image is read as 0. So no address is computed per pixel, but the padding must hold the number 0, as it does where activations
+have a symmetric grid. `edadm.kernels.reference.convolution` says what it means.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int8
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from edadm.kernels.int8_matrix import GROUP, block_at, describable, described, programs, stages_beside, write_halves
+from edadm.kernels.tiles import Tiles
+
+LONGEST_SIDE = 256  # of a box in memory
+
+
+@triton.jit
+@no_type_check
+def _convolved(
+    x, weight, scale_ptr, offset_ptr, addend_ptr, out, rows, height, width, columns, channels,
+    SIDE: tl.constexpr, ADDS: tl.constexpr, IMAGES: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    ROWS: tl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
+    row_blocks, column_blocks, depth_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS), tl.cdiv(channels, DEPTH)
+    for index in tl.range(tl.program_id(0), row_blocks * column_blocks, tl.num_programs(0), flatten=True):
+        row_block, column_block = block_at(index, row_blocks, column_blocks, GROUP)
+        row, column = row_block * ROWS, column_block * COLUMNS
+        image, top, left = row // (height * width), row % (height * width) // width - SIDE // 2, row % width - SIDE // 2
+        total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
+        for step in range(SIDE * SIDE * depth_blocks):
+            tap, channel = step // depth_blocks, step % depth_blocks * DEPTH
+            a = tl.reshape(x.load([image, top + tap // SIDE, left + tap % SIDE, channel]), (ROWS, DEPTH))
+            b = weight.load([column, tap * channels + channel])  # the next tap's, where there are no channels more: times 0
+            total = tl.dot(a, b.T, total, out_dtype=tl.int32)
+        write_halves(total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS, ROWS, COLUMNS)
+
+
+def box(rows: int, height: int, width: int) -> tuple[int, int, int] | None:
+    """Images, height and width of boxes of that many pixels, row after row of an image; None where no boxes fill images of this size."""
+    wide = min(rows, width)
+    high = min(rows // wide, height)
+    if width % wide or height % high or rows % (wide * high) or wide > LONGEST_SIDE:
+        return None
+    return rows // (wide * high), high, wide
+
+
+def triton_image(
+    x: Int8[Tensor, "n h w c"],
+    weight: Int8[Tensor, "o k k c"],
+    scale: Float[Tensor, " o"],
+    offset: Float[Tensor, " o"],
+    addend: Float[Tensor, "n h w o"] | None,
+    dtype: torch.dtype,
+    block: Tiles,
+) -> Float[Tensor, "n h w o"] | None:
+    """A convolution with an odd window, its result, as large as the input, padded with the number 0; all contiguous.
+
+    Args:
+        block: `rows` are the pixels of a box.
+
+    Returns:
+        None where images of this size have no boxes, or the operands' memory no descriptors.
+    """
+    (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
+    pixels, rows = box(block.rows, height, width), count * height * width
+    out = torch.empty((rows, columns), dtype=dtype, device=x.device)
+    matrix = weight.reshape(columns, -1)
+    if pixels is None or not describable(x.reshape(rows, channels), matrix, out):
+        return None
+    operands = TensorDescriptor.from_tensor(x, [*pixels, block.depth]), described(matrix, block.columns, block.depth)
+    others = scale, offset, out if addend is None else addend, described(out, block.rows, block.columns // 2)
+    _convolved[(programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), x.device),)](
+        *operands, *others, rows, height, width, columns, channels, side, addend is not None, *pixels, block.columns, block.depth, GROUP,
+        num_warps=block.warps, num_stages=stages_beside(block, dtype),
+    )  # fmt: skip
+    return out.reshape(count, height, width, columns)

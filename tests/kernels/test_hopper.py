@@ -1,0 +1,51 @@
+"""Kernels compiled for an H100, which needs none: they use its matrix instructions and its copy engine, and fit its memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton.backends.nvidia")
+
+COMPILED = """
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from edadm.kernels import int8_geglu, int8_image, int8_matrix
+from edadm.kernels.int8_matrix import stages_beside
+from edadm.kernels.tiles import Problem, candidates
+
+def compiled(kernel, block, stages, constants, blocks, addend="bf16"):
+    pointers = dict.fromkeys(("scale_ptr", "offset_ptr", "grid_ptr"), "*fp32") | {"addend_ptr": f"*{addend}", "low": "fp32", "high": "fp32"}
+    types = {name: f"tensordesc<{blocks[name]}>" if name in blocks else pointers.get(name, "i32") for name in kernel.arg_names}
+    constants = constants | {"DEPTH": block.depth, "GROUP": 8}
+    types |= dict.fromkeys(constants, "constexpr")
+    constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    whole = [types[name][0] == "*" or name in ("columns", "channels") for name in kernel.arg_names]
+    attributes = {(index,): [["tt.divisibility", 16]] for index, divisible in enumerate(whole) if divisible}
+    source, target = ASTSource(kernel, types, constexprs, attributes), GPUTarget("cuda", 90, 32)
+    made = triton.compile(source, target=target, options={"num_warps": block.warps, "num_stages": stages})
+    assert "wgmma.mma_async" in made.asm["ptx"] and "cp.async.bulk.tensor" in made.asm["ptx"], (kernel, block)
+    assert made.metadata.shared <= 227 * 1024, (kernel, block, made.metadata.shared)
+
+for block in [one for one in candidates(Problem(65_536, 1280, 320, 1, 1)) if one.kind == "descriptor"]:
+    size, half, depth = {"ROWS": block.rows, "COLUMNS": block.columns}, block.columns // 2, block.depth
+    x, weight = f"i8[{block.rows}, {depth}]", f"i8[{block.columns}, {depth}]"
+    blocks = {"x": x, "weight": weight, "out": f"bf16[{block.rows}, {half}]"}
+    compiled(int8_matrix._by_descriptors, block, stages_beside(block, torch.bfloat16), {**size, "ADDS": True}, blocks)
+    images = {"IMAGES": 1, "HEIGHT": block.rows // 32, "WIDTH": 32, "COLUMNS": block.columns, "SIDE": 3, "ADDS": True}
+    blocks |= {"x": f"i8[1, {block.rows // 32}, 32, {depth}]", "out": f"fp32[{block.rows}, {half}]"}
+    compiled(int8_image._convolved, block, stages_beside(block, torch.float32), images, blocks, "fp32")
+    blocks = {"x": x, "weight": f"i8[{half}, {depth}]", "out": f"i8[{block.rows}, {half}]"}
+    compiled(int8_geglu._by_descriptors, block, block.stages, {**size, "COLUMNS": half}, blocks)
+"""
+
+
+def test_kernels_with_descriptors_compile_for_an_h100_with_all_tiles() -> None:
+    """In a process of its own, since here Triton interprets."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", COMPILED], check=True, timeout=300, env=environment)
