@@ -156,6 +156,16 @@ def test_integers_need_a_quantized_checkpoint_and_a_known_name(stages: Path, pre
     assert "'int8' is not one of 'simulated', 'integer'" in capsys.readouterr().err
 
 
+def test_a_comparison_of_networks_refuses_what_it_does_not_know_before_it_looks_for_a_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("benchmark", "integer", "--model", "cifar10_small", "--bits", "w8a8", "--output", tmp_path / "unet.json")
+    assert edadm(*common, "--mode", "reduce-overhead") == 2
+    assert "known are default, max-autotune-no-cudagraphs" in capsys.readouterr().err
+    assert edadm(*common, "--tiles", tmp_path / "none.json") == 2
+    assert "holds no tiles" in capsys.readouterr().err
+
+
 def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, preset: str) -> None:
     images = []
     for weights in ("unet", "quantized"):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
+from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import fused_attention, lower_for_cuda
+from edadm.errors import EdadmError
 from edadm.models.random_weights import random_unet
 from edadm.models.unet import UNet
 from edadm.nn.surgery import activation_quantizers, disabled, quantized_layers
@@ -22,7 +25,23 @@ from edadm.quant.affine import scale_and_zero_point
 from edadm.reconstruction.observe import cover_weights
 
 Inputs = tuple[Tensor, ...]
-FLOATS = ("fp32 eager", "tf32 compiled", "bf16 compiled")
+Rows = dict[str, dict[str, Any]]
+FLOATS = ("fp32 eager", "bf16 compiled", "tf32 compiled")
+TORCHAO = "torchao int8 linear"
+BESIDE = (*FLOATS, TORCHAO)
+MODES = ("default", "max-autotune-no-cudagraphs")
+
+
+def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
+    """Refuses what `compare_with_integers` does not know.
+
+    Raises:
+        EdadmError: with what it knows.
+    """
+    if mode not in MODES:
+        raise EdadmError(f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are {', '.join(MODES)}")
+    if unknown := [name for name in beside if name not in BESIDE]:
+        raise EdadmError(f"there is no network '{unknown[0]}' to measure beside integers; known are {', '.join(BESIDE)}")
 
 
 @torch.no_grad()
@@ -68,7 +87,16 @@ def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> UNet:
 
 def weight_bytes(network: nn.Module) -> int:
     """Of parameters and buffers."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
+    return sum(map(_bytes, (*network.parameters(), *network.buffers())))
+
+
+def _bytes(tensor: Tensor | None) -> int:
+    """Of a tensor, or of those that it is made of, as torchao's are."""
+    if tensor is None:
+        return 0
+    if hasattr(tensor, "__tensor_flatten__"):
+        return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    return tensor.numel() * tensor.element_size()
 
 
 def _milliseconds(network: nn.Module, inputs: Inputs) -> float:
@@ -109,47 +137,80 @@ class Replayed(nn.Module):
         return self.output
 
 
+def _warm_bytes(network: nn.Module, inputs: Inputs) -> int:
+    """Memory that one evaluation takes beyond weights and inputs, what compiling and warming up took not counted."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    network(*inputs, return_dict=False)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
 class Contest:
-    """Networks that take turns on the same batch.
+    """Networks that take turns on the same batch. One that fails has a row that says why, and the others go on.
 
     Args:
         inputs: the batch: samples, timesteps and perhaps a condition.
         mode: of `torch.compile`.
+        on_rows: told all rows so far whenever there is one more.
     """
 
-    def __init__(self, inputs: Inputs, mode: str = "default"):
-        self.inputs, self.mode = inputs, mode
+    def __init__(self, inputs: Inputs, mode: str = "default", on_rows: Callable[[Rows], None] = lambda rows: None):
+        self.inputs, self.mode, self.on_rows = inputs, mode, on_rows
         self.entries: dict[str, tuple[nn.Module, Inputs]] = {}
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.rows: Rows = {}
+
+    @contextmanager
+    def guarded(self, name: str, what: str = "failed") -> Iterator[None]:
+        """Turns an exception into a sentence `what` in a network's row; the network takes no further part."""
+        try:
+            yield
+        except Exception as error:  # of memory, of a compiler, of another library: whatever it is, the others are measured
+            self.entries.pop(name, None)
+            self.rows[name] = self.rows.get(name, {}) | {what: f"{type(error).__name__}: {error}".partition("\n")[0][:300]}
 
     @torch.no_grad()
-    def enter(self, name: str, network: nn.Module, dtype: torch.dtype, compiled: bool) -> None:
-        """Warms a network up, counts its bytes, and keeps it for `rounds`."""
-        inputs = _cast(self.inputs, dtype)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        size = weight_bytes(network)
-        if compiled:
-            network.compile(mode=self.mode, dynamic=False)
-            network = Replayed(network, inputs)
-        for _ in range(3):
-            _milliseconds(network, inputs)
-        peak = torch.cuda.max_memory_allocated() - before
-        self.entries[name] = network, inputs
-        self.rows[name] = {"weight_bytes": size, "working_gib": peak / 2**30}
+    def enter(self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str) -> None:
+        """Makes a network, warms it up, counts its bytes, times it for a first time, and keeps it for `rounds`.
 
-    @torch.no_grad()
-    def rounds(self, repeats: int = 15) -> dict[str, dict[str, Any]]:
+        Args:
+            name: of its row.
+            make: makes the network, of type `dtype`.
+            dtype: of its inputs.
+            compiled: by `torch.compile`, and replayed.
+            notes: for its row.
+        """
+        with self.guarded(name):
+            network, inputs = make(), _cast(self.inputs, dtype)
+            self.rows[name] = {"weight_bytes": weight_bytes(network), **notes}
+            if compiled:
+                network.compile(mode=self.mode, dynamic=False)
+            for _ in range(2):
+                network(*inputs, return_dict=False)
+            self.rows[name]["warm_evaluation_gib"] = _warm_bytes(network, inputs) / 2**30
+            self.entries[name] = (Replayed(network, inputs) if compiled else network), inputs
+        self._turns([name] if name in self.entries else [], 3)
+        self.on_rows(self.rows)
+
+    def rounds(self, repeats: int = 15) -> Rows:
         """Alternates between the networks, so that all see the same clocks; median milliseconds and images per second of each."""
-        times: dict[str, list[float]] = {name: [] for name in self.entries}
-        for _ in range(repeats):
-            for name, (network, inputs) in self.entries.items():
-                _milliseconds(network, inputs)
-                times[name].append(_milliseconds(network, inputs))
-        for name, found in times.items():
-            ms = statistics.median(found)
-            self.rows[name] |= {"ms": ms, "fastest_ms": min(found), "samples_per_second": 1000 * len(self.inputs[0]) / ms}
+        self._turns(list(self.entries), repeats)
+        self.on_rows(self.rows)
         return self.rows
+
+    @torch.no_grad()
+    def _turns(self, names: list[str], repeats: int) -> None:
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for name in names * repeats:
+            if name in self.entries:
+                with self.guarded(name):
+                    _milliseconds(*self.entries[name])
+                    times[name].append(_milliseconds(*self.entries[name]))
+        for name, found in times.items():
+            if name in self.entries:
+                ms = statistics.median(found)
+                self.rows[name] |= {"ms": ms, "fastest_ms": min(found), "samples_per_second": 1000 * len(self.inputs[0]) / ms}
 
     @torch.no_grad()
     def profile(self, name: str, most: int = 25) -> list[dict[str, Any]]:
@@ -166,8 +227,22 @@ class Contest:
         ]
 
 
+def _by_torchao(unet: UNet) -> nn.Module:
+    """In bf16, with linear layers that torchao computes in int8, their inputs' scales taken from each row as it comes."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    network = fused_attention(copy.deepcopy(unet)).to(torch.bfloat16)
+    quantize_(network, Int8DynamicActivationInt8WeightConfig())
+    return network
+
+
 def compare_with_integers(
-    unet: UNet, bits: Mapping[str, Bits], inputs: Inputs, mode: str = "default", beside: Sequence[str] = FLOATS
+    unet: UNet,
+    bits: Mapping[str, Bits],
+    inputs: Inputs,
+    mode: str = "default",
+    beside: Sequence[str] = BESIDE,
+    on_rows: Callable[[Rows], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """The integer network of each width, compiled, and the network in floating point.
 
@@ -175,26 +250,47 @@ def compare_with_integers(
         unet: fp32, on the GPU, channels last.
         bits: widths by name.
         inputs: the batch.
-        mode: of `torch.compile`, `default` or `max-autotune-no-cudagraphs`; each compiled network is replayed as one CUDA graph.
-        beside: which of `FLOATS` are measured.
+        mode: of `torch.compile`, one of `MODES`; each compiled network is replayed as one CUDA graph.
+        beside: which of `BESIDE` are measured.
+        on_rows: see `Contest`.
 
     Returns:
-        `networks`, see `Contest.rounds`; `profiles` of the compiled ones but TF32's; `device`, `batch`, `mode`.
+        `networks`, a row each: `ms`, `fastest_ms`, `samples_per_second`, `weight_bytes`, `warm_evaluation_gib`, or `failed` with a reason;
+        `profiles` of the compiled ones but TF32's; `device`, `batch`, `mode`. A network with feed-forward layers has a row with these
+        fused, too.
+
+    Raises:
+        EdadmError: see `check_choices`.
     """
-    contest, eager = Contest(inputs, mode), {}
+    check_choices(mode, beside)
+    contest = Contest(inputs, mode, on_rows)
     if FLOATS[0] in beside:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        contest.enter(FLOATS[0], unet, torch.float32, False)
-        eager = {FLOATS[0]: contest.rounds(3)[FLOATS[0]]}
+        contest.enter(FLOATS[0], lambda: unet, torch.float32, False)
         contest.entries.clear()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    for name, widths in bits.items():
-        contest.enter(
-            f"integer {name}", lower_for_cuda(quantized_by_magnitude(unet, widths, tuple(x[:2] for x in inputs))), torch.bfloat16, True
-        )
-    for name, dtype in ((FLOATS[1], torch.float32), (FLOATS[2], torch.bfloat16)):
-        if name in beside:
-            contest.enter(name, fused_attention(copy.deepcopy(unet)).to(dtype), dtype, True)
-    networks = contest.rounds() | eager
-    profiles = {name: contest.profile(name) for name in contest.entries if name != FLOATS[1]}
+    half = torch.bfloat16
+
+    if FLOATS[1] in beside:
+        contest.enter(FLOATS[1], lambda: fused_attention(copy.deepcopy(unet)).to(half), half, True)
+
+    @cache
+    def quantized(name: str) -> UNet:
+        return quantized_by_magnitude(unet, bits[name], tuple(x[:2] for x in inputs))
+
+    def lowered(name: str, fuse: bool) -> UNet:
+        return lower_for_cuda(quantized(name), half, fuse=fuse)
+
+    for name in bits:
+        contest.enter(f"integer {name}", partial(lowered, name, False), half, True)
+        if any(isinstance(module, GEGLU) for module in unet.modules()):
+            contest.enter(f"integer {name} fused", partial(lowered, name, True), half, True)
+    if TORCHAO in beside:
+        contest.enter(TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16")
+    if FLOATS[2] in beside:
+        contest.enter(FLOATS[2], lambda: fused_attention(copy.deepcopy(unet)), torch.float32, True)
+    networks, profiles = contest.rounds(), {}
+    for name in [name for name in contest.entries if name != FLOATS[2]]:
+        with contest.guarded(name, "profile_failed"):
+            profiles[name] = contest.profile(name)
     return {"device": torch.cuda.get_device_name(), "batch": len(inputs[0]), "mode": mode, "networks": networks, "profiles": profiles}

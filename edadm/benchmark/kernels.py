@@ -115,17 +115,30 @@ def _bf16(problem: Problem, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
     return lambda: F.conv2d(image, window, bias, problem.stride, _padding(problem, x))
 
 
-def measure(shapes: dict[Problem, tuple[int, ...]], search: bool, processes: int = 12) -> list[dict[str, Any]]:
-    """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio.
+def measure(
+    shapes: dict[Problem, tuple[int, ...]],
+    search: bool,
+    processes: int = 12,
+    on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+) -> list[dict[str, Any]]:
+    """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio; or why it `failed`.
 
     Args:
         shapes: from `problems_of`.
         search: times all candidates of `edadm.kernels.tiles` and takes the fastest.
         processes: that compile.
+        on_rows: told all rows so far whenever there is one more.
     """
     tried = {problem: candidates(problem) if search else [tiles(problem)] for problem in shapes}
     compile_ahead([(problem, shapes[problem], one) for problem in shapes for one in tried[problem]], processes)
-    return [_measured(problem, shapes[problem], tried[problem]) for problem in shapes]
+    rows: list[dict[str, Any]] = []
+    for problem in shapes:
+        try:
+            rows.append(_measured(problem, shapes[problem], tried[problem]))
+        except Exception as error:  # of memory, or no tile that fits: the other problems are measured
+            rows.append({"key": problem.key, **problem._asdict(), "failed": f"{type(error).__name__}: {error}".partition("\n")[0][:300]})
+        on_rows(rows)
+    return rows
 
 
 def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) -> dict[str, Any]:

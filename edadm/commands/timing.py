@@ -107,10 +107,13 @@ def benchmark_kernels(
     preset, where = preset_named("models", model, config), first_gpu()
     inputs = network_rows(preset, batch_size, where)
     problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), *inputs)
-    rows = measure(problems, search=tiles is not None)
-    if tiles is not None:
-        writing_json(tiles, {row["key"]: row["tiles"] for row in rows})
-    writing_json(output, {"model": model, "batch_size": batch_size, "rows": rows})
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if tiles is not None:
+            writing_json(tiles, {row["key"]: row["tiles"] for row in rows if "tiles" in row})
+        writing_json(output, {"model": model, "batch_size": batch_size, "rows": rows})
+
+    measure(problems, search=tiles is not None, on_rows=keep)
 
 
 @timing.command("integer")
@@ -120,20 +123,30 @@ def benchmark_integer(
     bits: Annotated[list[str], typer.Option("--bits", help="a bits preset; several are measured in one run")],
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     mode: Annotated[str, typer.Option(help="of torch.compile: default or max-autotune-no-cudagraphs")] = "default",
+    beside: Annotated[list[str] | None, typer.Option(help="a network to measure beside integers; all that are known by default")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="of `edadm benchmark kernels --tiles`, before those that come with edadm")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Time a network with random weights computed with integers, in bf16, TF32 and fp32, in one run; needs a GPU."""
+    """Time a network with random weights computed with integers, in bf16, TF32, fp32 and by torchao, in one run; needs a GPU."""
     from edadm.artifacts import writing_json
-    from edadm.benchmark.integer import compare_with_integers
+    from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
+    from edadm.kernels.tiles import adopt
     from edadm.models.random_weights import random_unet
     from edadm.planning.network import network_rows
 
+    check_choices(mode, beside or BESIDE)
+    if tiles is not None:
+        adopt(tiles)
     preset, where = preset_named("models", model, config), first_gpu()
     widths = {name: preset_named("bits", name, config) for name in bits}
-    result = compare_with_integers(random_unet(preset, where), widths, network_rows(preset, batch_size, where), mode)
+    inputs, conditions = network_rows(preset, batch_size, where), {"model": model, "batch": batch_size, "mode": mode}
+    unet = random_unet(preset, where)
+    result = compare_with_integers(
+        unet, widths, inputs, mode, beside or BESIDE, lambda rows: writing_json(output, conditions | {"networks": rows})
+    )
     for name, row in result["networks"].items():
         say(
-            f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second, {row['weight_bytes'] / 1e6:.1f} MB of weights"
+            f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second" if "ms" in row else f"{name}: {row['failed']}"
         )
     writing_json(output, {"model": model} | result)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
+
+from edadm.errors import EdadmError
 
 
 class Tiles(NamedTuple):
@@ -55,6 +58,18 @@ def measured() -> dict[str, Tiles]:
     """Tiles that were the fastest on an H100, by `Problem.key`; made by `edadm benchmark kernels --tiles`."""
     table = files("edadm.kernels").joinpath("tiles_h100.json")
     return {key: Tiles(*sizes) for key, sizes in json.loads(table.read_text()).items()} if table.is_file() else {}
+
+
+def adopt(path: Path) -> None:
+    """From now on takes the tiles of a file by `edadm benchmark kernels --tiles` before those that come with the package.
+
+    Raises:
+        EdadmError: the file does not hold tiles.
+    """
+    try:
+        measured().update({key: Tiles(*sizes) for key, sizes in json.loads(path.read_text()).items()})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise EdadmError(f"{path} holds no tiles ({error}); make it with `edadm benchmark kernels --tiles {path}`") from error
 
 
 def tiles(problem: Problem) -> Tiles:

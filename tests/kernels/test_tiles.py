@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from edadm.kernels.tiles import Problem, Tiles, by_rule, candidates, measured, tiles
+import json
+from pathlib import Path
+
+import pytest
+
+from edadm.errors import EdadmError
+from edadm.kernels import tiles as module
+from edadm.kernels.tiles import Problem, Tiles, adopt, by_rule, candidates, measured, tiles
 
 
 def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
@@ -27,6 +34,25 @@ def test_measured_tiles_come_before_the_rule() -> None:
     finally:
         del measured()[problem.key]
     assert tiles(problem) == by_rule(problem)
+
+
+def test_tiles_of_a_file_come_before_those_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"old": Tiles(64, 64, 64, 4, 4)}
+    monkeypatch.setattr(module, "measured", lambda: table)
+    problem = Problem(12_345, 48, 96, 1, 1)
+    (tmp_path / "tiles.json").write_text(json.dumps({problem.key: [32, 32, 32, 4, 2, 1, "descriptor"], "old": [16, 16, 32, 4, 2]}))
+    adopt(tmp_path / "tiles.json")
+    assert tiles(problem) == Tiles(32, 32, 32, 4, 2, kind="descriptor")
+    assert table["old"] == Tiles(16, 16, 32, 4, 2)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"a": 3}', '{"a": [1]}', None])
+def test_other_files_hold_no_tiles(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(EdadmError, match=r"holds no tiles .* make it with `edadm benchmark kernels --tiles"):
+        adopt(path)
 
 
 def test_candidates_are_distinct_and_hold_some_for_every_problem() -> None:
