@@ -292,10 +292,11 @@ def test_integer_networks_compete_with_floating_point() -> None:
     model = load_config({}).models["cifar10_small"]
     bits = {name: load_config({}).bits[name] for name in ("w8a8", "w4a8")}
     found = compare_with_integers(random_unet(model, CUDA), bits, network_rows(model, 4, CUDA))
-    assert set(found["networks"]) == {"integer w8a8", "integer w4a8", *BESIDE}
+    integers = {f"integer {name}{end}" for name in ("w8a8", "w4a8") for end in ("", " fused")}
+    assert set(found["networks"]) == {*integers, *BESIDE}
     for name, row in found["networks"].items():
         assert ("ms" in row and row["ms"] > 0 and row["warm_evaluation_gib"] > 0) or (name == TORCHAO and "failed" in row), (name, row)
-    assert set(found["profiles"]) - {TORCHAO} == {"integer w8a8", "integer w4a8", FLOATS[1]}
+    assert set(found["profiles"]) - {TORCHAO} == {*integers, FLOATS[1]}
     assert found["networks"]["integer w4a8"]["weight_bytes"] < found["networks"]["integer w8a8"]["weight_bytes"] * 0.7
     assert any("_convolved" in event["kernel"] for event in found["profiles"]["integer w8a8"])
 

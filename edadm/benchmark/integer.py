@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
@@ -242,6 +241,7 @@ def compare_with_integers(
     inputs: Inputs,
     mode: str = "default",
     beside: Sequence[str] = BESIDE,
+    fuse: Sequence[bool] = (False, True),
     on_rows: Callable[[Rows], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """The integer network of each width, compiled, and the network in floating point.
@@ -252,12 +252,12 @@ def compare_with_integers(
         inputs: the batch.
         mode: of `torch.compile`, one of `MODES`; each compiled network is replayed as one CUDA graph.
         beside: which of `BESIDE` are measured.
+        fuse: see `lower_for_cuda`; of each width, a network with each of these is measured.
         on_rows: see `Contest`.
 
     Returns:
         `networks`, a row each: `ms`, `fastest_ms`, `samples_per_second`, `weight_bytes`, `warm_evaluation_gib`, or `failed` with a reason;
-        `profiles` of the compiled ones but TF32's; `device`, `batch`, `mode`. A network with feed-forward layers has a row with these
-        fused, too.
+        `profiles` of the compiled ones but TF32's; `device`, `batch`, `mode`.
 
     Raises:
         EdadmError: see `check_choices`.
@@ -282,9 +282,8 @@ def compare_with_integers(
         return lower_for_cuda(quantized(name), half, fuse=fuse)
 
     for name in bits:
-        contest.enter(f"integer {name}", partial(lowered, name, False), half, True)
-        if any(isinstance(module, GEGLU) for module in unet.modules()):
-            contest.enter(f"integer {name} fused", partial(lowered, name, True), half, True)
+        for fused in fuse:
+            contest.enter(f"integer {name}{' fused' if fused else ''}", partial(lowered, name, fused), half, True)
     if TORCHAO in beside:
         contest.enter(TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16")
     if FLOATS[2] in beside:

@@ -124,6 +124,9 @@ def benchmark_integer(
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     mode: Annotated[str, typer.Option(help="of torch.compile: default or max-autotune-no-cudagraphs")] = "default",
     beside: Annotated[list[str] | None, typer.Option(help="a network to measure beside integers; all that are known by default")] = None,
+    fuse: Annotated[
+        bool | None, typer.Option(help="only networks with, or without, what follows products at their ends; both if unsaid")
+    ] = None,
     tiles: Annotated[Path | None, typer.Option(help="of `edadm benchmark kernels --tiles`, before those that come with edadm")] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -140,10 +143,12 @@ def benchmark_integer(
     preset, where = preset_named("models", model, config), first_gpu()
     widths = {name: preset_named("bits", name, config) for name in bits}
     inputs, conditions = network_rows(preset, batch_size, where), {"model": model, "batch": batch_size, "mode": mode}
-    unet = random_unet(preset, where)
-    result = compare_with_integers(
-        unet, widths, inputs, mode, beside or BESIDE, lambda rows: writing_json(output, conditions | {"networks": rows})
-    )
+    unet, fused = random_unet(preset, where), (False, True) if fuse is None else (fuse,)
+
+    def keep(rows: dict[str, Any]) -> None:
+        writing_json(output, conditions | {"networks": rows})
+
+    result = compare_with_integers(unet, widths, inputs, mode, beside or BESIDE, fused, keep)
     for name, row in result["networks"].items():
         say(
             f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second" if "ms" in row else f"{name}: {row['failed']}"

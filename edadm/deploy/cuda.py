@@ -9,11 +9,12 @@ import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
-from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerFeedForward, IntegerLinear, IntegerSegment
+from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerFeedForward, IntegerLinear, IntegerResnetBlock, IntegerSegment
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import quantized_layers
 
@@ -80,15 +81,21 @@ def fused_attention(unet: UNet) -> UNet:
     return unet
 
 
-def fuse_feed_forward(unet: UNet) -> UNet:
-    """With `IntegerFeedForward` for each GEGLU between two integer layers, in place; no other layer's output goes to a grid untouched."""
-    for module in list(unet.modules()):
-        for name, child in module.named_children():
-            if not isinstance(child, FeedForward) or not isinstance(child.net[0], GEGLU):
-                continue
-            layers = [layer for layer in (child.net[0].proj, child.net[2]) if isinstance(layer, IntegerLinear) and len(layer.segments) == 1]
+def fused_ends(unet: UNet) -> UNet:
+    """With what follows a product at the product's end, in place.
+
+    That is GEGLU and the grid after it, where both layers are integer; and the addition at the end of a residual block. No other layer's
+    output goes to the next grid through nothing but a pointwise function: normalisations need whole images or rows.
+    """
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
+            layers = [
+                layer for layer in (module.net[0].proj, module.net[2]) if isinstance(layer, IntegerLinear) and len(layer.segments) == 1
+            ]
             if len(layers) == 2:
-                setattr(module, name, IntegerFeedForward(*layers))
+                unet.set_submodule(name, IntegerFeedForward(*layers))
+        if isinstance(module, ResnetBlock2D) and IntegerResnetBlock.fits(module):
+            unet.set_submodule(name, IntegerResnetBlock(module))
     return unet
 
 
@@ -103,11 +110,10 @@ def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed:
         unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by the operations' plain meaning.
         dtype: of activations.
         keep_packed: see `integer_layer`.
-        fuse: GEGLU and the grid after it become the end of the linear layer before them (`fuse_feed_forward`). What lies between is fp32
-            then, not rounded to `dtype`.
+        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to `dtype`.
     """
     memo: dict[int, Any] = {}
     for layer in quantized_layers(unet).values():
         memo[id(layer)] = integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
     lowered = fused_attention(copy.deepcopy(unet, memo))
-    return (fuse_feed_forward(lowered) if fuse else lowered).to(dtype)
+    return (fused_ends(lowered) if fuse else lowered).to(dtype)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edadm.kernels import reference
 from edadm.kernels.int8_convolution import int8_convolution
@@ -118,14 +120,14 @@ class IntegerConv2d(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
         return self.product(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def product(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n p q o"]:
-        """The same with channels last."""
+    def product(self, x: Float[Tensor, "n h w c"], addend: Float[Tensor, "n p q o"] | None = None) -> Float[Tensor, "n p q o"]:
+        """The same with channels last, plus an addend in its memory's order, rounded once with it."""
         parts = zip(self.segments, x.split(self.sizes, -1), strict=True)
-        return self.summed([segment.numbers(part).contiguous() for segment, part in parts], x.dtype)
+        return self.summed([segment.numbers(part).contiguous() for segment, part in parts], x.dtype, addend)
 
-    def summed(self, numbers: list[Tensor], dtype: torch.dtype) -> Float[Tensor, "n p q o"]:
+    def summed(self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None) -> Float[Tensor, "n p q o"]:
         """The product of numbers, (n, h, w, channels) of each segment."""
-        total: Tensor | None = None
+        total = addend
         for segment, part in zip(self.segments, numbers, strict=True):
             arguments = segment.integers(), segment.scale, segment.offset, total
             total = int8_convolution(part, *arguments, self.stride, self.padding, segment.zero, dtype)
@@ -158,3 +160,32 @@ class IntegerFeedForward(nn.Module):
         rows = one.numbers(x.reshape(-1, x.shape[-1])).contiguous()
         numbers = int8_geglu(rows, one.integers().flatten(1), one.scale, one.offset, two.input_scale, *two.ends, two.zero)
         return self.second.summed([numbers[:, None, None]], x.dtype).reshape(*x.shape[:-1], -1)
+
+
+class IntegerResnetBlock(nn.Module):
+    """diffusers' `ResnetBlock2D`, whose second convolution adds what goes around both as it ends."""
+
+    def __init__(self, block: ResnetBlock2D):
+        super().__init__()
+        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
+        self.scales = block.time_embedding_norm == "scale_shift"
+
+    @staticmethod
+    def fits(block: ResnetBlock2D) -> bool:
+        """Whether the block is one of those, with a second convolution of integers: all that do not resample."""
+        plain = block.upsample is None and block.downsample is None and block.time_embedding_norm in ("default", "scale_shift")
+        usual = block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU) and block.time_emb_proj is not None
+        return plain and usual and not block.skip_time_act and isinstance(block.conv2, IntegerConv2d)
+
+    def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
+        hidden = self.conv1(F.silu(self.norm1(input_tensor)))
+        embedded = self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        if self.scales:
+            scale, shift = embedded.chunk(2, 1)
+            hidden = self.norm2(hidden) * (1 + scale) + shift
+        else:
+            hidden = self.norm2(hidden + embedded)
+        around = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        last = around.permute(0, 2, 3, 1).contiguous()
+        return self.conv2.product(F.silu(hidden).permute(0, 2, 3, 1), last).permute(0, 3, 1, 2)

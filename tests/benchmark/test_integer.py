@@ -160,15 +160,16 @@ class Noted(Contest):
             self.rows[name] = {"dtypes": parameters | {dtype}, "compiled": compiled, **notes}
 
 
-@pytest.mark.parametrize(("family", "fused"), [("sd14_coco", ["integer official_w8a8 fused"]), ("ldm8_church", [])])
-def test_networks_that_are_compared(family: str, fused: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fuse", [(False, True), (True,)])
+def test_networks_that_are_compared(fuse: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Contest", Noted)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    model = tiny(family)
+    model = tiny("sd14_coco")
     inputs = network_rows(model, 2, CPU)
-    found = compare_with_integers(random_unet(model, CPU), {"official_w8a8": bits("official_w8a8")}, inputs)["networks"]
-    assert list(found) == ["fp32 eager", "bf16 compiled", "integer official_w8a8", *fused, "torchao int8 linear", "tf32 compiled"]
+    found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)["networks"]
+    integers = ["integer w8", "integer w8 fused"][-len(fuse) :]
+    assert list(found) == ["fp32 eager", "bf16 compiled", *integers, "torchao int8 linear", "tf32 compiled"]
     assert found.pop("torchao int8 linear")["failed"].startswith("ModuleNotFoundError: import of torchao")
     for name, row in found.items():
         assert row["dtypes"] == {torch.float32 if "32" in name else torch.bfloat16}, name

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from edadm.benchmark.integer import quantized_by_magnitude
@@ -18,7 +19,7 @@ from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import computes_with_integers, lower_for_cuda
 from edadm.kernels import reference
 from edadm.models.random_weights import random_unet
-from edadm.nn.integer import IntegerConv2d, IntegerFeedForward
+from edadm.nn.integer import IntegerConv2d, IntegerFeedForward, IntegerResnetBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.planning.network import network_rows
@@ -147,12 +148,32 @@ def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
         torch.testing.assert_close(module(x), original(x), rtol=2 * step, atol=0.02 * original(x).abs().max().item())
 
 
+@pytest.mark.parametrize("family", ["sd14_coco", "ldm8_church", "ldm4_imagenet", "ldm4_bedroom"])
 @torch.no_grad()
-def test_a_network_with_fused_feed_forwards_gives_nearly_the_same(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:
-    unet, inputs = transformer
+def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
+    model, cpu = tiny(family), torch.device("cpu")
+    inputs = network_rows(model, 2, cpu)
+    unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
     exact = unet(*inputs, return_dict=False)[0]
-    plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse)(*inputs, return_dict=False)[0] for fuse in (False, True))
-    assert (fused - plain).square().mean() < 1e-4 * exact.square().mean()
+    plain, fused = lower_for_cuda(unet, torch.float32), lower_for_cuda(unet, torch.float32, fuse=True)
+    kept = [module for module in fused.modules() if isinstance(module, ResnetBlock2D)]
+    assert all(module.upsample or module.downsample for module in kept)
+    assert any(isinstance(module, IntegerResnetBlock) for module in fused.modules())
+    difference = fused(*inputs, return_dict=False)[0] - plain(*inputs, return_dict=False)[0]
+    assert difference.square().mean() < 1e-4 * exact.square().mean()
+
+
+@torch.no_grad()
+def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.Module) -> None:
+    plain, fused = lower_for_cuda(folded, torch.float32), lower_for_cuda(folded, torch.float32, fuse=True)
+    found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerResnetBlock)}
+    assert {module.conv_shortcut is None for module in found.values()} == {True, False}
+    for name, module in found.items():
+        generator = torch.Generator().manual_seed(0)
+        channels, features = module.norm1.num_channels, module.time_emb_proj.sizes[0]
+        x, temb = torch.randn(2, channels, 8, 8, generator=generator), torch.randn(2, features, generator=generator)
+        expected = plain.get_submodule(name)(x, temb)
+        torch.testing.assert_close(module(x, temb), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:

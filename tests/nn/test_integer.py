@@ -22,6 +22,8 @@ LAYERS = {
     "1x1 of two segments": (nn.Conv2d(24, 16, 1), (2, 24, 4, 4), (9, 15), (128, 3)),
     "without bias": (nn.Conv2d(2, 1, 3, padding=1, bias=False), (1, 2, 4, 4), (2,), (0,)),
     "linear": (nn.Linear(24, 11), (2, 5, 24), (24,), (200,)),
+    "values and gates": (nn.Linear(24, 32), (2, 5, 24), (24,), (128,)),
+    "back": (nn.Linear(16, 24), (2, 5, 16), (16,), (120,)),
 }
 
 
@@ -113,6 +115,7 @@ def test_half_precision_input_gives_its_own_type_and_nearly_the_same() -> None:
 
 COMPILED = """
 import torch
+from edadm.nn.integer import IntegerFeedForward
 from tests.nn.test_integer import filled, integer_layer
 
 def backend(graph, _):
@@ -125,6 +128,11 @@ for name in ("3x3", "1x1 of two segments", "linear"):
     with torch.no_grad():
         assert torch.equal(torch.compile(lowered, backend=backend, fullgraph=True)(x), lowered(x)), name
     assert sum("int8_convolution" in call for call in calls) == len(lowered.segments), calls
+
+lowered, calls = IntegerFeedForward(*(integer_layer(filled(name, 4, 8)[0]) for name in ("values and gates", "back"))), []
+with torch.no_grad():
+    assert torch.equal(torch.compile(lowered, backend=backend, fullgraph=True)(x), lowered(x))
+assert sum("int8_geglu" in call for call in calls) == 1, calls
 """
 
 
