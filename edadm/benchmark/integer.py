@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.benchmark.kernels import sentence
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import fused_attention, lower_for_cuda
@@ -167,7 +168,7 @@ class Contest:
             yield
         except Exception as error:  # of memory, of a compiler, of another library: whatever it is, the others are measured
             self.entries.pop(name, None)
-            self.rows[name] = self.rows.get(name, {}) | {what: f"{type(error).__name__}: {error}".partition("\n")[0][:300]}
+            self.rows[name] = self.rows.get(name, {}) | {what: sentence(error)}
 
     @torch.no_grad()
     def enter(self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str) -> None:

@@ -123,6 +123,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio; or why it `failed`.
 
+    All tiles that were `tried` have their milliseconds, and those that were `refused` a reason.
+
     Args:
         shapes: from `problems_of`.
         search: times all candidates of `edadm.kernels.tiles` and takes the fastest.
@@ -136,20 +138,34 @@ def measure(
         try:
             rows.append(_measured(problem, shapes[problem], tried[problem]))
         except Exception as error:  # of memory, or no tile that fits: the other problems are measured
-            rows.append({"key": problem.key, **problem._asdict(), "failed": f"{type(error).__name__}: {error}".partition("\n")[0][:300]})
+            rows.append({"key": problem.key, **problem._asdict(), "failed": sentence(error)})
         on_rows(rows)
     return rows
 
 
 def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) -> dict[str, Any]:
+    torch.cuda.empty_cache()  # each graph of the last problem kept its result
     operands = _operands(problem, shape)
     times: dict[Tiles, float] = {}
+    refused: dict[Tiles, str] = {}
     for chosen in tried:
         try:
             times[chosen] = milliseconds(lambda chosen=chosen: _call(problem, operands, chosen))  # type: ignore[misc]
-        except Exception:  # Triton has no common error for tiles that do not fit
-            continue
-    best = min(times, key=times.__getitem__)
+        except Exception as error:  # Triton has no common error for tiles that do not fit
+            refused[chosen] = sentence(error)
     bf16 = milliseconds(_bf16(problem, *operands[:2]))
-    row = {"key": problem.key, **problem._asdict(), "bf16_ms": bf16, "int8_ms": times[best], "ratio": bf16 / times[best]}
-    return row | {"tiles": list(best), "tried": {"x".join(map(str, one)): ms for one, ms in times.items()}}
+    row = {"key": problem.key, **problem._asdict(), "bf16_ms": bf16, "refused": {_name(one): why for one, why in refused.items()}}
+    if not times:
+        return row | {"failed": "no tiles were accepted"}
+    best = min(times, key=times.__getitem__)
+    found = {"int8_ms": times[best], "ratio": bf16 / times[best], "tiles": list(best)}
+    return row | found | {"tried": {_name(one): ms for one, ms in times.items()}}
+
+
+def _name(tile: Tiles) -> str:
+    return "x".join(map(str, tile))
+
+
+def sentence(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
