@@ -91,7 +91,7 @@ def by_rule(problem: Problem) -> Tiles:
 
 
 def candidates(problem: Problem) -> list[Tiles]:
-    """Block sizes worth measuring, at most 25: a network poses some 20 to 50 problems, and a kernel takes about a second to compile."""
+    """Block sizes worth measuring, at most 28: a network poses some 20 to 50 problems, and a kernel takes about a second to compile."""
     if problem.columns <= 32:
         depth = _depth(problem)
         return [Tiles(rows, max(16, _power(problem.columns)), depth, 4, 4) for rows in (64, 128)]
@@ -120,8 +120,15 @@ def _windows(problem: Problem) -> list[Tiles]:
 
 
 def _described(problem: Problem) -> list[Tiles]:
-    """Their kernels know no channel count when they are compiled, so that many problems share them."""
-    sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3), (128, 128, 128, 8, 4), (64, 128, 128, 4, 4)]
-    sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5)] if problem.channels % 128 else [(64, 64, 128, 4, 4)]
-    by_pointers = (sizes[0], sizes[2], sizes[4]) if problem.is_matrix else ()
-    return [Tiles(*size, kind="descriptor") for size in sizes] + [Tiles(*size, kind="matrix") for size in by_pointers]
+    """Their kernels know no channel count when they are compiled, so that many problems share them.
+
+    Triton waits for a product of integers before it starts the next one (only fp32 sums run ahead), so most of these are blocks of which
+    two or more run on a processor side by side; the last one waits half as often.
+    """
+    sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 256, 128, 4, 2)]
+    sizes += [(64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 128, 256, 4, 2)]
+    if problem.channels % 128:
+        sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5)]
+    fitting = [size for size in sizes if size[2] <= max(64, _power(problem.channels))]
+    by_pointers = fitting[3:6] if problem.is_matrix else []
+    return [Tiles(*size, kind="descriptor") for size in fitting] + [Tiles(*size, kind="matrix") for size in by_pointers]

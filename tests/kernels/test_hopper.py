@@ -32,7 +32,7 @@ def compiled(kernel, block, stages, constants, blocks, addend="bf16"):
     assert "wgmma.mma_async" in made.asm["ptx"] and "cp.async.bulk.tensor" in made.asm["ptx"], (kernel, block)
     assert made.metadata.shared <= 227 * 1024, (kernel, block, made.metadata.shared)
 
-for block in [one for one in candidates(Problem(65_536, 1280, 320, 1, 1)) if one.kind == "descriptor"]:
+for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one.kind == "descriptor"]:
     size, half, depth = {"ROWS": block.rows, "COLUMNS": block.columns}, block.columns // 2, block.depth
     x, weight = f"i8[{block.rows}, {depth}]", f"i8[{block.columns}, {depth}]"
     blocks = {"x": x, "weight": weight, "out": f"bf16[{block.rows}, {half}]"}
