@@ -76,7 +76,8 @@ def triton_image(
     matrix = weight.reshape(columns, -1)
     if pixels is None or not describable(x.reshape(rows, channels), matrix, out):
         return None
-    operands = TensorDescriptor.from_tensor(x, [*pixels, block.depth]), described(matrix, block.columns, block.depth)
+    strides = [height * width * channels, width * channels, channels, 1]  # a tensor may have another one where it has a single image
+    operands = TensorDescriptor(x, list(x.shape), strides, [*pixels, block.depth]), described(matrix, block.columns, block.depth)
     others = scale, offset, out if addend is None else addend, described(out, block.rows, block.columns // 2)
     _convolved[(programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), x.device),)](
         *operands, *others, rows, height, width, columns, channels, side, addend is not None, *pixels, block.columns, block.depth, GROUP,

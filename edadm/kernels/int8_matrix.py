@@ -143,8 +143,8 @@ def programs(block: Tiles, blocks: int, device: torch.device) -> int:
 
 
 def stages_beside(block: Tiles, dtype: torch.dtype) -> int:
-    """`block.stages`, or as many as fit into a processor's memory beside a result of that type, of which one half is written at a time."""
-    room = SHARED_BYTES - 1024 - block.rows * block.columns * dtype.itemsize  # a half to write, a half of the addend
+    """`block.stages`, or as many as fit into a processor's memory beside a result of that type."""
+    room = SHARED_BYTES - 1024 - block.rows * block.columns * dtype.itemsize  # or half of it to write, and half of an addend
     return max(1, min(block.stages, room // ((block.rows + block.columns) * block.depth)))
 
 
@@ -179,11 +179,10 @@ def triton_matrix(
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
     others = scale, offset, out if addend is None else addend.contiguous()
     grid = (programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), x.device),)
-    sizes, run = (block.rows, block.columns, block.depth, GROUP), {"num_warps": block.warps, "num_stages": block.stages}
+    sizes, run = (block.rows, block.columns, block.depth, GROUP), {"num_warps": block.warps, "num_stages": stages_beside(block, dtype)}
     if block.kind == "descriptor" and describable(x, weight, out):
         operands = described(x, block.rows, block.depth), described(weight, block.columns, block.depth)
         halves = described(out, block.rows, block.columns // 2)
-        run["num_stages"] = stages_beside(block, dtype)
         _by_descriptors[grid](*operands, *others, halves, rows, columns, channels, addend is not None, *sizes, **run)
     else:
         whole = channels % block.depth == 0

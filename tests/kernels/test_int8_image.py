@@ -32,6 +32,16 @@ def test_sums_are_those_of_the_meaning_bit_for_bit(shape: tuple[int, ...]) -> No
     assert torch.equal(found, reference.sums(x, weight, 1, shape[-1] // 2, 0).float())
 
 
+def test_a_single_image_may_have_any_stride_between_images() -> None:
+    x, weight = operands(1, 4, 16, 32, 16, 3)
+    one, none = torch.ones(16, device=DEVICE), torch.zeros(16, device=DEVICE)
+    other = torch.as_strided(x, x.shape, (7, *x.stride()[1:]))
+    assert other.is_contiguous()
+    found = triton_image(other, weight, one, none, None, torch.float32, SMALL)
+    assert found is not None
+    assert torch.equal(found, reference.sums(x, weight, 1, 1, 0).float())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_scale_offset_and_addend(dtype: torch.dtype) -> None:
     x, weight = operands(3, 4, 4, 48, 32, 3)
