@@ -16,7 +16,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from edadm.kernels.int8_matrix import GROUP, block_at, describable, described, programs, stages_beside, write_halves
+from edadm.kernels.int8_matrix import GROUP, block_at, describable, described, scaled
 from edadm.kernels.tiles import Tiles
 
 LONGEST_SIDE = 256  # of a box in memory
@@ -25,23 +25,28 @@ LONGEST_SIDE = 256  # of a box in memory
 @triton.jit
 @no_type_check
 def _convolved(
-    x, weight, scale_ptr, offset_ptr, addend_ptr, out, rows, height, width, columns, channels,
+    x, weight, scale_ptr, offset_ptr, addend, out, rows, height, width, columns, channels,
     SIDE: tl.constexpr, ADDS: tl.constexpr, IMAGES: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
+    """The weight is the first operand: only as the second is a box of several lines a matrix in shared memory for the compiler, as the
+    first it goes through registers. A program computes one block, so that what is written lies where operands have lain.
+    """
     ROWS: tl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
-    row_blocks, column_blocks, depth_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS), tl.cdiv(channels, DEPTH)
-    for index in tl.range(tl.program_id(0), row_blocks * column_blocks, tl.num_programs(0), flatten=True):
-        row_block, column_block = block_at(index, row_blocks, column_blocks, GROUP)
-        row, column = row_block * ROWS, column_block * COLUMNS
-        image, top, left = row // (height * width), row % (height * width) // width - SIDE // 2, row % width - SIDE // 2
-        total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
-        for step in range(SIDE * SIDE * depth_blocks):
-            tap, channel = step // depth_blocks, step % depth_blocks * DEPTH
-            a = tl.reshape(x.load([image, top + tap // SIDE, left + tap % SIDE, channel]), (ROWS, DEPTH))
-            b = weight.load([column, tap * channels + channel])  # the next tap's, where there are no channels more: times 0
-            total = tl.dot(a, b.T, total, out_dtype=tl.int32)
-        write_halves(total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS, ROWS, COLUMNS)
+    depth_blocks = tl.cdiv(channels, DEPTH)
+    row_block, column_block = block_at(tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS), GROUP)
+    row, column = row_block * ROWS, column_block * COLUMNS
+    image, top, left = row // (height * width), row % (height * width) // width - SIDE // 2, row % width - SIDE // 2
+    total = tl.zeros((COLUMNS, ROWS), dtype=tl.int32)
+    for step in range(SIDE * SIDE * depth_blocks):
+        tap, channel = step // depth_blocks, step % depth_blocks * DEPTH
+        pixels = tl.reshape(x.load([image, top + tap // SIDE, left + tap % SIDE, channel]), (ROWS, DEPTH))
+        taps = weight.load([column, tap * channels + channel])  # the next tap's, where there are no channels more: times 0
+        total = tl.dot(taps, pixels.T, total, out_dtype=tl.int32)
+    result = scaled(total.T, column + tl.arange(0, COLUMNS), columns, scale_ptr, offset_ptr)
+    if ADDS:
+        result += addend.load([row, column]).to(tl.float32)
+    out.store([row, column], result.to(out.dtype))
 
 
 def box(rows: int, height: int, width: int) -> tuple[int, int, int] | None:
@@ -73,14 +78,14 @@ def triton_image(
     (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
     pixels, rows = box(block.rows, height, width), count * height * width
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
-    matrix = weight.reshape(columns, -1)
-    if pixels is None or not describable(x.reshape(rows, channels), matrix, out):
+    added, matrix = out if addend is None else addend.reshape(rows, columns), weight.reshape(columns, -1)
+    if pixels is None or not describable(x.reshape(rows, channels), matrix, out, added):
         return None
     strides = [height * width * channels, width * channels, channels, 1]  # a tensor may have another one where it has a single image
     operands = TensorDescriptor(x, list(x.shape), strides, [*pixels, block.depth]), described(matrix, block.columns, block.depth)
-    others = scale, offset, out if addend is None else addend, described(out, block.rows, block.columns // 2)
-    _convolved[(programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), x.device),)](
-        *operands, *others, rows, height, width, columns, channels, side, addend is not None, *pixels, block.columns, block.depth, GROUP,
-        num_warps=block.warps, num_stages=stages_beside(block, dtype),
+    results = described(added, block.rows, block.columns), described(out, block.rows, block.columns)
+    _convolved[(triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns),)](
+        *operands, scale, offset, *results, rows, height, width, columns, channels, side, addend is not None, *pixels, block.columns,
+        block.depth, GROUP, num_warps=block.warps, num_stages=block.stages,
     )  # fmt: skip
     return out.reshape(count, height, width, columns)

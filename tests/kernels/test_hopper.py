@@ -33,6 +33,7 @@ def compiled(kernel, block, stages, constants, blocks, result="bf16"):
     assert "wgmma.mma_async" in made.asm["ptx"], (kernel, block)
     assert not blocks or "cp.async.bulk.tensor" in made.asm["ptx"], (kernel, block)
     assert made.metadata.shared <= 227 * 1024, (kernel, block, made.metadata.shared)
+    return made
 
 for block in [Tiles(128, 256, 128, 8, 3), Tiles(64, 256, 128, 4, 2)]:  # what descriptors do not fit comes here with their sizes
     size = {"ROWS": block.rows, "COLUMNS": block.columns, "WHOLE": False, "ADDS": True}
@@ -43,8 +44,11 @@ for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one
     blocks = {"x": x, "weight": weight, "out": f"bf16[{block.rows}, {half}]"}
     compiled(int8_matrix._by_descriptors, block, stages_beside(block, torch.bfloat16), {**size, "ADDS": True}, blocks)
     images = {"IMAGES": 1, "HEIGHT": block.rows // 32, "WIDTH": 32, "COLUMNS": block.columns, "SIDE": 3, "ADDS": True}
-    blocks |= {"x": f"i8[1, {block.rows // 32}, 32, {depth}]", "out": f"fp32[{block.rows}, {half}]"}
-    compiled(int8_image._convolved, block, stages_beside(block, torch.float32), images, blocks, "fp32")
+    blocks |= {"x": f"i8[1, {block.rows // 32}, 32, {depth}]"}
+    for result in ("bf16", "fp32"):
+        blocks |= dict.fromkeys(("addend", "out"), f"{result}[{block.rows}, {block.columns}]")
+        code = compiled(int8_image._convolved, block, block.stages, images, blocks).asm["ttgir"]
+        assert "memdesc_reshape" in code and code.count("local_load") == 1, block  # the addend goes through registers, operands do not
     blocks = {"x": x, "weight": f"i8[{half}, {depth}]", "out": f"i8[{block.rows}, {half}]"}
     compiled(int8_geglu._by_descriptors, block, block.stages, {**size, "COLUMNS": half}, blocks)
 """
