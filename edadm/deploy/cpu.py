@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
-from diffusers.models.resnet import ResnetBlock2D
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +19,7 @@ from edadm.models.unet import UNet
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
+from edadm.nn.resnet import ResnetParts
 from edadm.nn.surgery import quantized_layers
 
 
@@ -107,22 +107,16 @@ def _consume(layer: nn.Module, x: Tensor) -> Tensor:
     return layer.consume(x) if isinstance(layer, CpuLayer) else layer(x)
 
 
-class CpuResnetBlock(nn.Module):
-    """diffusers' `ResnetBlock2D` without the passes over memory that change nothing, and with the others in place.
+class CpuResnetBlock(ResnetParts):
+    """The block without the passes over memory that change nothing, and with the others in place.
 
     Bit for bit what the block with the same layers computes.
     """
 
-    def __init__(self, block: ResnetBlock2D):
-        super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
-        self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
-
     @staticmethod
-    def fits(block: ResnetBlock2D) -> bool:
-        """Whether the block is one of those, which all are that neither resample nor scale by the time embedding."""
-        plain = block.upsample is None and block.downsample is None and block.time_embedding_norm == "default"
-        return plain and block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU) and block.time_emb_proj is not None
+    def fits(block: nn.Module) -> bool:
+        """Whether it is one of those without FiLM."""
+        return ResnetParts.fits(block) and block.time_embedding_norm == "default"
 
     def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
         hidden = _consume(self.conv1, F.silu(self.norm1(input_tensor), inplace=True))
@@ -191,7 +185,7 @@ def lower_for_cpu(unet: UNet) -> UNet:
             memo[id(layer)] = (CpuConv2d if isinstance(layer, QuantizedConv2d) else CpuLinear)(layer)
     lowered = copy.deepcopy(unet, memo)
     for name, module in list(lowered.named_modules()):
-        if isinstance(module, ResnetBlock2D) and CpuResnetBlock.fits(module):
+        if CpuResnetBlock.fits(module):
             lowered.set_submodule(name, CpuResnetBlock(module))
         if isinstance(module, Attention) and not getattr(module, "operands_scaled", False):
             module.set_processor(CpuAttnProcessor(module.processor))

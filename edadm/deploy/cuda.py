@@ -9,7 +9,6 @@ import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from edadm.deploy.integers import signed_weight
@@ -94,7 +93,7 @@ def fused_ends(unet: UNet) -> UNet:
             ]
             if len(layers) == 2:
                 unet.set_submodule(name, IntegerFeedForward(*layers))
-        if isinstance(module, ResnetBlock2D) and IntegerResnetBlock.fits(module):
+        if IntegerResnetBlock.fits(module):
             unet.set_submodule(name, IntegerResnetBlock(module))
     return unet
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +15,7 @@ from edadm.kernels import reference
 from edadm.kernels.int8_convolution import int8_convolution
 from edadm.kernels.int8_geglu import int8_geglu
 from edadm.kernels.packing import pack4, unpack4
+from edadm.nn.resnet import ResnetParts
 
 
 @dataclass(frozen=True)
@@ -162,21 +162,13 @@ class IntegerFeedForward(nn.Module):
         return self.second.summed([numbers[:, None, None]], x.dtype).reshape(*x.shape[:-1], -1)
 
 
-class IntegerResnetBlock(nn.Module):
-    """diffusers' `ResnetBlock2D`, whose second convolution adds what goes around both as it ends."""
-
-    def __init__(self, block: ResnetBlock2D):
-        super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
-        self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
-        self.scales = block.time_embedding_norm == "scale_shift"
+class IntegerResnetBlock(ResnetParts):
+    """The block whose second convolution adds what goes around both as it ends."""
 
     @staticmethod
-    def fits(block: ResnetBlock2D) -> bool:
-        """Whether the block is one of those, with a second convolution of integers: all that do not resample."""
-        plain = block.upsample is None and block.downsample is None and block.time_embedding_norm in ("default", "scale_shift")
-        usual = block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU) and block.time_emb_proj is not None
-        return plain and usual and not block.skip_time_act and isinstance(block.conv2, IntegerConv2d)
+    def fits(block: nn.Module) -> bool:
+        """Whether it is one of those with a second convolution of integers."""
+        return ResnetParts.fits(block) and isinstance(block.conv2, IntegerConv2d)
 
     def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
         hidden = self.conv1(F.silu(self.norm1(input_tensor)))
