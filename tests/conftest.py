@@ -10,7 +10,8 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
 from edadm.models.unet import build_unet
 from edadm.reconstruction.observe import set_ranges

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 from edadm.config.layout import FULL_PRECISION, INTEGER, Variant
-from edadm.config.schema import Conditioning, Config, Model, Run
+from edadm.config.networks import Conditioning
+from edadm.config.schema import Config, Model, Run
 from edadm.config.sources import count_prompts
 
 _KINDS = ("calibrations", "bits", "reconstructions")

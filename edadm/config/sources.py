@@ -6,7 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from edadm.config.schema import Conditioning, Model
+from edadm.config.networks import Conditioning
+from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"

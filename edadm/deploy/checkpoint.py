@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edadm.artifacts import writing
-from edadm.config.schema import Bits, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits
 from edadm.deploy.compact import compact, expand
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4, unpack4

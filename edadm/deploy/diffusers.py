@@ -16,7 +16,8 @@ import torch
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
-from edadm.config.schema import Bits, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
 from edadm.models.unet import UNet

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from edadm.artifacts import writing
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.onnx_export import export_onnx

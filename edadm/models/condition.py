@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from edadm.config.schema import Conditioning
+from edadm.config.networks import Conditioning
 from edadm.config.sources import prompts_in
 from edadm.errors import EdadmError
 

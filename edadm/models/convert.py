@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from edadm.config.schema import Model, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Model
 from edadm.config.sources import locate
 from edadm.models.autoencoder import LatentDecoder, build_autoencoder
 from edadm.models.condition import build_condition_network

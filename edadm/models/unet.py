@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 
 UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.config.schema import Bits, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits
 from edadm.deploy.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock, lower_for_cpu
 from edadm.errors import EdadmError
 from edadm.models.denoiser import network_call

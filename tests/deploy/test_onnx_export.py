@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from edadm.cli import app
-from edadm.config.schema import Bits, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits
 from edadm.deploy import onnx_export
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.deploy.integers import signed_weight

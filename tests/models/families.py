@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.load import load_config
-from edadm.config.schema import Autoencoder, Bits, Conditioning, Model, NoiseSchedule, Sampler, TextEncoder, Trajectories, UNetArchitecture
+from edadm.config.networks import Autoencoder, Conditioning, TextEncoder, UNetArchitecture
+from edadm.config.schema import Bits, Model, NoiseSchedule, Sampler, Trajectories
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.models.unet import build_unet
 from edadm.nn.surgery import quantized_layers

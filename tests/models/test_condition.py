@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edadm.config.schema import Conditioning, TextEncoder
+from edadm.config.networks import Conditioning, TextEncoder
 from edadm.errors import EdadmError
 from edadm.models.condition import ClassCondition, ClassEmbedding, build_condition_network, make_condition, read_prompts, shuffled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 from edadm.models.converters.ddim import diffusers_module, from_diffusers, to_diffusers
 from edadm.models.unet import build_unet
 

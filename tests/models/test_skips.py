@@ -10,7 +10,7 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 from edadm.models.skips import shortcut_splits
 from edadm.models.unet import build_unet
 

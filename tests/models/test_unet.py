@@ -7,7 +7,7 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 from edadm.models.denoiser import Denoiser
 from edadm.models.unet import build_unet
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 from edadm.models.unet import build_unet
 from edadm.models.units import Unit, trace_units
 

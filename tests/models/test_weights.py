@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edadm.config.schema import Model, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Model
 from edadm.models.convert import convert_checkpoint, load_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
 

@@ -10,7 +10,8 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.config.schema import Bits, LayerBits, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits, LayerBits
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.errors import EdadmError
 from edadm.models.skips import shortcut_splits

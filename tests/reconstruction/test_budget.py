@@ -11,7 +11,8 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.config.load import load_config
-from edadm.config.schema import Model, Reconstruction, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Model, Reconstruction
 from edadm.models.unet import build_unet
 from edadm.models.units import Unit, trace_units
 from edadm.reconstruction import chain

@@ -10,7 +10,8 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.config.schema import Bits, UNetArchitecture
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import grids, quantized_copy
 from edadm.models.unet import build_unet
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from safetensors.torch import save_file
 
-from edadm.config.schema import UNetArchitecture
+from edadm.config.networks import UNetArchitecture
 from edadm.models.converters.ddim import from_diffusers
 from edadm.models.unet import build_unet
 
