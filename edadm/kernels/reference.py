@@ -31,10 +31,11 @@ def sums(
     """Exact sums of products of a convolution whose padding holds the number `zero`.
 
     In fp64, which adds integers below 2^53 exactly, since PyTorch convolves no integers; at most c * kh * kw * 2^14, far below 2^31.
+    Rounded, since a GPU may transform instead of adding, which leaves fractions.
     """
     padded = F.pad(x.double(), (0, 0, padding, padding, padding, padding), value=float(zero))
     products = F.conv2d(padded.permute(0, 3, 1, 2), weight.double().permute(0, 3, 1, 2), stride=stride)
-    return products.permute(0, 2, 3, 1).to(torch.int32).contiguous()
+    return products.permute(0, 2, 3, 1).round().to(torch.int32).contiguous()
 
 
 def convolution(
