@@ -137,6 +137,10 @@ class CpuAttnProcessor(ProjectedAttention):
         self.query, self.key = _Integers(processor.query_quantizer), _Integers(processor.key_quantizer)
         self.value, self.softmax = _Integers(processor.value_quantizer), _Integers(processor.softmax_quantizer)
 
+    def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
+        """As in every attention, but brought into the order of its axes once instead of by each projection."""
+        return super().normalised(attn, hidden_states).contiguous()
+
     def mixed(
         self,
         attn: Attention,

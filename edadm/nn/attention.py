@@ -24,6 +24,10 @@ class ProjectedAttention:
         """Both products; takes projections, which nobody else needs, and returns heads as `attn.head_to_batch_dim` lays them out."""
         raise TypeError("a subclass says how attention mixes")
 
+    def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
+        """What the projections are given, where the attention has a norm of its own."""
+        return attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+
     def __call__(  # not `forward`: diffusers passes on only what it finds in this signature
         self,
         attn: Attention,
@@ -36,7 +40,7 @@ class ProjectedAttention:
         if len(shape) == 4:
             hidden_states = hidden_states.flatten(2).transpose(1, 2)
         if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+            hidden_states = self.normalised(attn, hidden_states)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         mixed = self.mixed(attn, attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context), attention_mask)
         output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
