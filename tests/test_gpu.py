@@ -196,6 +196,8 @@ INTEGER_LAYERS = [
     (5, 9, 3, 128, 3, 1, 1, 11),
     (2, 8, 128, 3, 3, 1, 1, -128),
     (1, 8, 2560, 1280, 3, 1, 1, 0),
+    (5, 8, 128, 256, 3, 1, 1, 0),
+    (300, 1, 128, 256, 1, 1, 0, 0),
     (20, 8, 96, 128, 3, 1, 1, 0),
     (3, 64, 320, 320, 3, 1, 1, 0),
     (5, 16, 320, 640, 1, 1, 0, 0),
@@ -227,6 +229,21 @@ def test_feed_forward_numbers_are_those_of_the_meaning_with_all_tiles(size: tupl
         difference = (triton_geglu(*given, tile._replace(kind=kind, splits=1)).int() - expected).abs()
         assert difference.max() <= 1, tile
         assert (difference > 0).float().mean() < FAR, tile
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_addends_are_added_with_all_tiles(side: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-128, 128, (3, 16, 16, 128), generator=generator, dtype=torch.int8).to(CUDA)
+    weight = torch.randint(-128, 128, (256, side, side, 128), generator=generator, dtype=torch.int8).to(CUDA)
+    scale, offset = (torch.randn(256, generator=generator).to(CUDA) for _ in range(2))
+    for dtype in (torch.float32, torch.bfloat16):
+        addend = torch.randn(3, 16, 16, 256, generator=generator).to(CUDA, dtype)
+        arguments = x, weight, scale * 1e-4, offset, addend, 1, side // 2, 0, dtype
+        expected, step = reference.convolution(*arguments), torch.finfo(dtype).eps
+        for tile in candidates(Problem(3 * 16 * 16, 256, 128, side, 1)):
+            found = triton_convolution(*arguments, tile)
+            torch.testing.assert_close(found, expected, rtol=2 * step, atol=2 * step, msg=lambda text, tile=tile: f"{tile}: {text}")
 
 
 def test_the_integer_network_agrees_with_the_simulated_one(

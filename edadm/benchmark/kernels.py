@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.errors import EdadmError
 from edadm.kernels.int8_convolution import triton_convolution
-from edadm.kernels.tiles import Problem, Tiles, candidates, tiles
+from edadm.kernels.tiles import Problem, Tiles, by_rule, candidates, tiles
 from edadm.nn.integer import IntegerConv2d
 
 
@@ -143,13 +144,18 @@ def measure(
     return rows
 
 
+same = torch.equal
+
+
 def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) -> dict[str, Any]:
     torch.cuda.empty_cache()  # each graph of the last problem kept its result
     operands = _operands(problem, shape)
-    times: dict[Tiles, float] = {}
+    expected, times = _call(problem, operands, by_rule(problem)), {}
     refused: dict[Tiles, str] = {}
     for chosen in tried:
         try:
+            if not same(_call(problem, operands, chosen), expected):
+                raise EdadmError("its sums are not those of the kernel that all problems have")
             times[chosen] = milliseconds(lambda chosen=chosen: _call(problem, operands, chosen))  # type: ignore[misc]
         except Exception as error:  # Triton has no common error for tiles that do not fit
             refused[chosen] = sentence(error)

@@ -17,6 +17,7 @@ from torch import Tensor
 from edadm.kernels import reference
 from edadm.kernels.int8_image import triton_image
 from edadm.kernels.int8_matrix import GROUP, block_at, scaled, triton_matrix
+from edadm.kernels.int8_pipelined import triton_pipelined
 from edadm.kernels.tiles import Problem, Tiles, tiles
 
 MOST_ELEMENTS = 2**31 - 1
@@ -103,11 +104,16 @@ def triton_convolution(
     problem = Problem(rows, columns, channels, side, stride)
     block = chosen or tiles(problem)
     addend = None if addend is None else addend.contiguous()
-    if block.kind != "window" and problem.is_matrix and not padding:
+    keeps_size = stride == 1 and 2 * padding + 1 == side and (zero == 0 or padding == 0)
+    if block.kind == "pipelined" and keeps_size:
+        found = triton_pipelined(x, weight, scale, offset, addend, dtype, block)
+        if found is not None:
+            return found
+    if block.kind in ("matrix", "descriptor") and problem.is_matrix and not padding:
         matrices = x.reshape(rows, channels), weight.reshape(columns, channels)
         added = None if addend is None else addend.reshape(rows, columns)
         return triton_matrix(*matrices, scale, offset, added, dtype, block).reshape(count, out_height, out_width, columns)
-    if block.kind == "descriptor" and stride == 1 and 2 * padding + 1 == side and zero == 0:
+    if block.kind == "descriptor" and keeps_size:
         found = triton_image(x, weight, scale, offset, addend, dtype, block)
         if found is not None:
             return found

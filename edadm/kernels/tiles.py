@@ -15,7 +15,8 @@ class Tiles(NamedTuple):
     """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them.
 
     `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the GPU.
-    `kind` is the kernel: `window` for any problem, in `int8_convolution`; `matrix` and `descriptor` for products of matrices, in
+    `kind` is the kernel: `window` for any problem, in `int8_convolution`; `pipelined` where the result is as large as the image, in
+    `int8_pipelined`; `matrix` and `descriptor` for products of matrices, in
     `int8_matrix`, through pointers or through tensor descriptors; `descriptor` for larger windows, in `int8_image`. What a kernel cannot do
     goes to `window`.
     """
@@ -91,7 +92,7 @@ def by_rule(problem: Problem) -> Tiles:
 
 
 def candidates(problem: Problem) -> list[Tiles]:
-    """Block sizes worth measuring, at most 28: a network poses some 20 to 50 problems, and a kernel takes about a second to compile."""
+    """Block sizes worth measuring, at most 33: a network poses some 20 to 50 problems, and a kernel takes about a second to compile."""
     if problem.columns <= 32:
         depth = _depth(problem)
         return [Tiles(rows, max(16, _power(problem.columns)), depth, 4, 4) for rows in (64, 128)]
@@ -119,6 +120,9 @@ def _windows(problem: Problem) -> list[Tiles]:
     return tried + [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
 
 
+_PIPELINED = ((128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3), (128, 128, 128, 8, 3), (64, 128, 128, 4, 3))
+
+
 def _described(problem: Problem) -> list[Tiles]:
     """Their kernels know no channel count when they are compiled, so that many problems share them.
 
@@ -131,4 +135,5 @@ def _described(problem: Problem) -> list[Tiles]:
         sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5)]
     fitting = [size for size in sizes if size[2] <= max(64, _power(problem.channels))]
     by_pointers = fitting[3:6] if problem.is_matrix else []
-    return [Tiles(*size, kind="descriptor") for size in fitting] + [Tiles(*size, kind="matrix") for size in by_pointers]
+    by_kind = {"descriptor": fitting, "matrix": by_pointers, "pipelined": [size for size in fitting if size in _PIPELINED]}
+    return [Tiles(*size, kind=kind) for kind, sizes in by_kind.items() for size in sizes]

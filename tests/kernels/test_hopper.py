@@ -11,11 +11,13 @@ import pytest
 pytest.importorskip("triton.backends.nvidia")
 
 COMPILED = """
+import re
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from edadm.kernels import int8_geglu, int8_image, int8_matrix
+from triton.experimental.gluon._runtime import GluonASTSource
+from edadm.kernels import int8_geglu, int8_image, int8_matrix, int8_pipelined
 from edadm.kernels.int8_matrix import stages_beside
 from edadm.kernels.tiles import Problem, Tiles, candidates
 
@@ -45,12 +47,30 @@ for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one
     compiled(int8_matrix._by_descriptors, block, stages_beside(block, torch.bfloat16), {**size, "ADDS": True}, blocks)
     images = {"IMAGES": 1, "HEIGHT": block.rows // 32, "WIDTH": 32, "COLUMNS": block.columns, "SIDE": 3, "ADDS": True}
     blocks |= {"x": f"i8[1, {block.rows // 32}, 32, {depth}]"}
-    for result in ("bf16", "fp32"):
-        blocks |= dict.fromkeys(("addend", "out"), f"{result}[{block.rows}, {block.columns}]")
-        code = compiled(int8_image._convolved, block, block.stages, images, blocks).asm["ttgir"]
-        assert "memdesc_reshape" in code and code.count("local_load") == 1, block  # the addend goes through registers, operands do not
+    blocks |= dict.fromkeys(("addend", "out"), f"fp32[{block.rows}, {block.columns}]")
+    code = compiled(int8_image._convolved, block, block.stages, images, blocks).asm["ttgir"]
+    assert "memdesc_reshape" in code and code.count("local_load") == 1, block  # the addend goes through registers, operands do not
     blocks = {"x": x, "weight": f"i8[{half}, {depth}]", "out": f"i8[{block.rows}, {half}]"}
     compiled(int8_geglu._by_descriptors, block, block.stages, {**size, "COLUMNS": half}, blocks)
+
+def pipelined(block, result, adds):
+    kernel, layout = int8_pipelined._convolved, int8_pipelined.layout_of
+    shapes = {"x": ("i8", (1, block.rows // 32, 32, block.depth)), "weight": ("i8", (block.columns, block.depth))}
+    shapes["out"] = (result, (block.rows, block.columns))
+    kinds = {"i8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32}
+    types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("scale_ptr", "offset_ptr"), "*fp32") | {"addend_ptr": f"*{result}"}
+    types |= {name: f"tensordesc<{kind}{list(shape)},{layout(shape, kinds[kind])!r}>" for name, (kind, shape) in shapes.items()}
+    constants = {"SIDE": 3, "ADDS": adds, "IMAGES": 1, "HEIGHT": block.rows // 32, "WIDTH": 32, "COLUMNS": block.columns}
+    constants |= {"DEPTH": block.depth, "GROUP": 8, "STAGES": block.stages, "WIDE": min(128, block.columns), "num_warps": block.warps}
+    types |= dict.fromkeys(constants, "constexpr")
+    source = GluonASTSource(kernel, types, {(kernel.arg_names.index(name),): value for name, value in constants.items()})
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": block.warps})
+    assert made.metadata.shared <= 227 * 1024, (kernel, block, made.metadata.shared)
+    waits = re.findall(r"wgmma.wait_group.sync.aligned\\s+(\\d)", made.asm["ptx"])
+    assert waits == ["1", "0"], (block, waits)  # one product is always on its way until the end
+
+for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one.kind == "pipelined"]:
+    pipelined(block, "fp32", True)  # what takes most memory
 """
 
 
