@@ -14,13 +14,20 @@ def device_named(name: torch.device | str) -> torch.device:
         name: cpu, cuda, cuda:1, ...; `auto` is the first GPU, or the CPU where there is none.
 
     Raises:
-        EdadmError: this machine has no such device.
+        EdadmError: this machine has no such device, or it is there and takes no work.
     """
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         device = torch.device(wanted)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # torch says each in its own way
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        torch.zeros(1, device=device).item()  # `meta` has no numbers, a GPU that is taken says so here
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch says each in its own way
+        there = _there()
+        if str(wanted) in {*there, *(known.partition(":")[0] for known in there)}:
+            raise EdadmError(f"the device '{wanted}' cannot be used: {str(error).strip().partition(chr(10))[0]}") from error
         raise EdadmError(f"this machine has no device '{name}'; it has {', '.join(there)}") from None
     return device
+
+
+def _there() -> list[str]:
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]

@@ -15,10 +15,26 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
     assert device_named(torch.device("cpu")) == device_named("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda:77", "xpu", "nonsense", "cpu:x"])
+@pytest.mark.parametrize("name", ["cuda:77", "xpu", "hpu", "meta", "nonsense", "cpu:x"])
 def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
     with pytest.raises(EdadmError, match=f"this machine has no device '{name}'; it has cpu"):
         device_named(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0", "mps"])
+def test_a_device_that_is_there_and_takes_no_work_is_not_called_absent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(*size: int, device: torch.device) -> None:
+        raise RuntimeError("all devices are busy or unavailable\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    for where, known in ((torch.cuda, {"is_available": True, "device_count": 1}), (torch.backends.mps, {"is_available": True})):
+        for function, value in known.items():
+            monkeypatch.setattr(where, function, lambda value=value: value)
+    called = "cuda" if name == "auto" else name
+    with pytest.raises(EdadmError, match=f"^the device '{called}' cannot be used: all devices are busy or unavailable$"):
+        device_named(name)
+    with pytest.raises(EdadmError, match=r"^this machine has no device 'cuda:1'; it has cpu, cuda:0, mps$"):
+        device_named("cuda:1")
 
 
 def test_a_network_is_loaded_onto_devices_that_are_there_before_its_file_is_read() -> None:
