@@ -33,9 +33,14 @@ class Memory:
     kept: int = 0
 
     @property
+    def needed(self) -> int:
+        """What must be on the device; what is kept can go elsewhere."""
+        return self.weights + self.work
+
+    @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.work + self.kept
+        return self.needed + self.kept
 
 
 def collect_bytes(networks: Networks, batch: int, feature_rows: int) -> Memory:

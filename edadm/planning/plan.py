@@ -14,7 +14,7 @@ from edadm.errors import EdadmError
 from edadm.planning.count import stages_of
 from edadm.planning.network import Networks
 from edadm.planning.probe import Probe, Rates
-from edadm.planning.show import as_values
+from edadm.planning.show import as_values, gib
 
 Extract = Callable[[Tensor], object]
 FeatureNetwork = Callable[[Evaluation], Extract | None]
@@ -56,13 +56,14 @@ def plan_run(
         probe = Probe(networks, device)
         try:
             rates = probe.measure(stages)
+            probe.time_disk(Path(config.results))
+            if extract := feature_network(config.evaluations[run.evaluation]):
+                factor = model.autoencoder.factor if model.autoencoder else 1
+                probe.time_scoring(extract, 3, model.architecture.image_size * factor)
         except torch.OutOfMemoryError:
+            largest = max(stages, key=lambda stage: stage.memory.needed)
             raise EdadmError(
-                f"{probe.rates.device} has too little memory for the batches of the run of {run.model}, with which it is measured; lower "
-                "its batch sizes, or use --no-probe, which says how much memory each stage needs"
+                f"{probe.rates.device} has too little memory to measure the run of {run.model}, whose largest stage, {largest.name}, needs "
+                f"about {gib(largest.memory.needed)} there; lower its batch sizes, plan with --device cpu, or without times by --no-probe"
             ) from None
-        probe.time_disk(Path(config.results))
-        if extract := feature_network(config.evaluations[run.evaluation]):
-            factor = model.autoencoder.factor if model.autoencoder else 1
-            probe.time_scoring(extract, 3, model.architecture.image_size * factor)
     return as_values(run.model, networks, stages, rates)

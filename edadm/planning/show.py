@@ -89,8 +89,8 @@ def _cells(stage: dict[str, Any], model: str) -> tuple[str, ...]:
         stage["of"].removeprefix(model).removeprefix("/"),
         *counts,
         size(stage["disk_bytes"]) if stage["disk_bytes"] else "",
-        _gib(memory["weights"] + memory["work"]),
-        _gib(memory["kept"]),
+        gib(memory["weights"] + memory["work"]),
+        gib(memory["kept"]),
         "" if stage["seconds"] is None else duration(stage["seconds"]),
     )
 
@@ -99,12 +99,13 @@ def _total(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     known = [stage["seconds"] for stage in stages if stage["seconds"] is not None]
     counts = [f"{sum(stage[key] for stage in stages):,}" for key in ("unet_evaluations", "learning_steps")]
     memory = [stage["device_bytes"] for stage in stages]
-    most = _gib(max(found["weights"] + found["work"] for found in memory)), _gib(max(found["kept"] for found in memory))
+    most = gib(max(found["weights"] + found["work"] for found in memory)), gib(max(found["kept"] for found in memory))
     disk = size(sum(stage["disk_bytes"] for stage in stages))
     return ("all", "", *counts, "", disk, *most, duration(sum(known)) if known else "")
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Memory in binary units, e.g. 1.5 GiB; nothing for none."""
     return f"{count / 2**30:.1f} GiB" if count else ""
 
 

@@ -12,6 +12,7 @@ from edadm.errors import EdadmError
 from edadm.planning import count
 from edadm.planning.count import Stage, stages_of
 from edadm.planning.estimate import seconds
+from edadm.planning.memory import Memory
 from edadm.planning.network import Networks
 from edadm.planning.plan import chosen_runs, plan_run
 from edadm.planning.probe import CPU_FLOPS, FEWEST_ROWS, Probe, extremes
@@ -106,13 +107,17 @@ def test_a_plan_without_a_device_has_counts_alone(config: Config) -> None:
     assert [row["stage"] for row in plan["stages"]][:2] == ["convert-checkpoint", "collect-trajectories"]
 
 
-def test_a_device_with_too_little_memory_is_told_in_a_sentence(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(self: Probe, stages: object) -> None:
+@pytest.mark.parametrize("full", ["measure", "time_scoring"])
+def test_a_device_with_too_little_memory_is_told_in_a_sentence(full: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(Probe, "measure", measure)
-    with pytest.raises(EdadmError, match=r"too little memory for the batches of the run of m, .* or use --no-probe"):
-        plan_run(config.runs[0], config, CPU)
+    monkeypatch.setattr(Memory, "needed", property(lambda self: 2**31 if self.kept else 2**30))
+    monkeypatch.setattr(Probe, "measure", lambda self, stages: None)
+    monkeypatch.setattr(Probe, full, out_of_memory)
+    needs = r"whose largest stage, reconstruct, needs about 2\.0 GiB there; lower its batch sizes, plan with --device cpu, or .* --no-probe"
+    with pytest.raises(EdadmError, match=needs):
+        plan_run(config.runs[0], config, CPU, lambda evaluation: lambda images: images)
 
 
 def test_runs_are_chosen_by_model_or_refused_in_a_sentence(config: Config) -> None:
