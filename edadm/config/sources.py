@@ -77,7 +77,10 @@ def prompts_in(path: Path) -> list[str]:
     if path.suffix != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        return [annotation["caption"].strip() for annotation in json.loads(text)["annotations"]]
+        annotations = json.loads(text)["annotations"]
+        if not isinstance(annotations, list):
+            raise TypeError
+        return [annotation["caption"].strip() for annotation in annotations]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise EdadmError(f"{path} is no COCO captions file: it needs a list 'annotations' of objects with a 'caption'") from None
 

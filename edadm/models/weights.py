@@ -44,6 +44,13 @@ def _load_without_executing(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
+def _reason(error: Exception) -> str:
+    """Half a sentence; PyTorch's own words for a refused pickle advise to execute it, so they are not passed on."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no pickle, or one that holds more than tensors"
+    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch checkpoint by name, on the CPU; no pickle is executed.
 
@@ -60,8 +67,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = _load_without_executing(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); is it complete, and from a source you trust?") from None
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({_reason(error)}); is it complete, and from a source you trust?"
+        ) from None
     if isinstance(content, list | tuple) and content:
         content = content[0]
     for key in ("state_dict", "model"):

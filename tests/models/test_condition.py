@@ -73,6 +73,12 @@ def test_a_captions_file_of_another_shape_is_refused(content: str, tmp_path: Pat
         read_prompts(tmp_path / "captions.json", 0)
 
 
+def test_annotations_that_are_no_list_are_no_captions(tmp_path: Path) -> None:
+    (tmp_path / "captions.json").write_text('{"annotations": {}}')
+    with pytest.raises(EdadmError, match=r"is no COCO captions file"):
+        read_prompts(tmp_path / "captions.json", 0)
+
+
 def test_an_absent_prompts_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EdadmError, match=r"absent\.txt cannot be read as prompts .*; set conditioning\.prompts"):
         read_prompts(tmp_path / "absent.txt", 0)
