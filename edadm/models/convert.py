@@ -92,7 +92,8 @@ def _part_of(state: State, model: Model, part: str, path: Path) -> State:
     if part == "unet" and model.ema:
         averaged = {name: _AVERAGED + f"{prefix}{name}".removeprefix("model.").replace(".", "") for name in own}
         if missing := [key for key in averaged.values() if key not in state]:
-            raise CheckpointError(f"{path} holds no averaged weights ('{missing[0]}'); use one that does, or set ema: false")
+            which = "no averaged weights" if len(missing) == len(averaged) else "not all averaged weights"
+            raise CheckpointError(f"{path} holds {which} ('{missing[0]}' is absent); use one that does, or set ema: false")
         own = {name: state[key] for name, key in averaged.items()}
     return own
 

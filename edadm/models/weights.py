@@ -100,6 +100,8 @@ def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path)
             raise CheckpointError(f"{path} lacks the tensor '{name}' {tuple(tensor.shape)}; does `architecture` fit this checkpoint?")
         if state[name].shape != tensor.shape:
             found = tuple(state[name].shape)
-            raise CheckpointError(f"{path}: '{name}' has shape {found}, the preset's network {tuple(tensor.shape)}; mend `architecture`")
+            raise CheckpointError(
+                f"{path}: '{name}' has shape {found}, the preset's network {tuple(tensor.shape)}; mend `architecture`, or name another file"
+            )
     if unknown := sorted(set(state) - set(expected)):
-        raise CheckpointError(f"{path} holds '{unknown[0]}', which the preset's network lacks; mend `architecture`")
+        raise CheckpointError(f"{path} holds '{unknown[0]}', which the preset's network lacks; mend `architecture`, or name another file")

@@ -45,7 +45,9 @@ def test_averaged_weights_are_taken_where_the_published_run_takes_them(bedroom: 
 
 def test_a_checkpoint_without_averaged_weights_says_what_to_set(bedroom: State, tmp_path: Path) -> None:
     without = {name: tensor for name, tensor in bedroom.items() if not name.startswith("model_ema.")}
-    sentence = r"holds no averaged weights \('model_ema\.diffusion_modeltime_embed0weight'\); use one that does, or set ema: false"
+    sentence = (
+        r"holds no averaged weights \('model_ema\.diffusion_modeltime_embed0weight' is absent\); use one that does, or set ema: false"
+    )
     with pytest.raises(CheckpointError, match=sentence):
         convert_checkpoint(saved({"state_dict": without}, tmp_path))
 
