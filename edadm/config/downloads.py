@@ -36,6 +36,7 @@ class Download:
 
 _LDM = "https://ommer-lab.com/files/latent-diffusion"
 _ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches"
+_INCEPTION = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # both projects publish the same file
 
 DOWNLOADS = {
     "ddim_cifar10": Download(
@@ -77,15 +78,15 @@ DOWNLOADS = {
         "torch-fidelity's InceptionV3",
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
         "checkpoints/weights-inception-2015-12-05-6726825d.pth",
-        "torch-fidelity, feature_extractor_inceptionv3.py; the checksum's beginning is in the file name",
-        "sha256:6726825d",
+        "torch-fidelity, feature_extractor_inceptionv3.py; the checksum as several public projects pin it",
+        f"sha256:{_INCEPTION}",
     ),
     "pytorch_fid_inception": Download(
         "pytorch-fid's InceptionV3",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_checkpoints/pt_inception-2015-12-05-6726825d.pth",
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         "checkpoints/pt_inception-2015-12-05-6726825d.pth",
         "pytorch-fid, inception.py; the checksum's beginning is in the file name, the rest from a public copy's LFS pointer",
-        "sha256:6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        f"sha256:{_INCEPTION}",
     ),
     "clip_vit_l_14": Download(
         "OpenAI's CLIP ViT-L/14 in open_clip's layout",
