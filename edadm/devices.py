@@ -8,7 +8,7 @@ from edadm.errors import EdadmError
 
 
 def device_named(name: torch.device | str) -> torch.device:
-    """A device by name.
+    """A device by name; a GPU with a number becomes the current one, since Triton's kernels and captured graphs run on that.
 
     Args:
         name: cpu, cuda, cuda:1, ...; `auto` is the first GPU, or the CPU where there is none.
@@ -25,6 +25,8 @@ def device_named(name: torch.device | str) -> torch.device:
         if str(wanted) in {*there, *(known.partition(":")[0] for known in there)}:
             raise EdadmError(f"the device '{wanted}' cannot be used: {str(error).strip().partition(chr(10))[0]}") from error
         raise EdadmError(f"this machine has no device '{name}'; it has {', '.join(there)}") from None
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

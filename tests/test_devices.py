@@ -37,6 +37,15 @@ def test_a_device_that_is_there_and_takes_no_work_is_not_called_absent(name: str
         device_named("cuda:1")
 
 
+@pytest.mark.parametrize(("name", "current"), [("cuda:1", [torch.device("cuda:1")]), ("cuda", []), ("cpu", [])])
+def test_kernels_of_a_gpu_with_a_number_are_launched_there(name: str, current: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: torch.ones(1))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert device_named(name) == torch.device(name)
+    assert chosen == current
+
+
 def test_a_network_is_loaded_onto_devices_that_are_there_before_its_file_is_read() -> None:
     with pytest.raises(EdadmError, match="this machine has no device 'cuda:77'"):
         edadm.load("absent.safetensors", device="cuda:77")

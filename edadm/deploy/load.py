@@ -45,7 +45,7 @@ def load(
     Args:
         path: of `edadm reconstruct` or `save_pretrained`; a folder of the latter, or of a pipeline with its `unet`, stands for the file
             in it.
-        device: where to put it; the CPU if None.
+        device: where to put it; the CPU if None. A GPU with a number becomes the current device of the process.
         backend: `simulated`, floating-point arithmetic on the integer grids, or `integer`, kernels that compute with the codes.
         dtype: of everything that is not quantized, and of the simulated arithmetic. Grids are fp32 always.
 
