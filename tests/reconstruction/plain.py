@@ -72,9 +72,12 @@ class _Layer(nn.Module):
         self.bias = None if old.bias is None else old.bias.double()
         self.grid, self.old = grid, old
 
+    def h(self) -> Tensor:
+        """The learned fraction."""
+        return (torch.sigmoid(self.alpha) * 1.2 - 0.1).clamp(0, 1)
+
     def forward(self, x: Tensor) -> Tensor:
-        h = (torch.sigmoid(self.alpha) * 1.2 - 0.1).clamp(0, 1)
-        weight = ((self.floor + h + self.zero_point).clamp(0, self.top) - self.zero_point) * self.scale
+        weight = ((self.floor + self.h() + self.zero_point).clamp(0, self.top) - self.zero_point) * self.scale
         x = x if self.grid is None else self.grid(x)
         if weight.dim() == 2:
             return F.linear(x, weight, self.bias)
@@ -112,6 +115,11 @@ def learn_plainly(unit: nn.Module, data: UnitData, settings: Reconstruction, str
             if data.channels_last:
                 ours, theirs = ours.movedim(-1, 1), theirs.movedim(-1, 1)
             loss = loss + settings.layer_weight * error(ours, theirs)
+        progress = (step / settings.iterations - 0.2) / 0.8
+        if settings.rounding_weight > 0 and progress > 0:
+            exponent = 2 + 9 * (1 + math.cos(math.pi * progress))
+            undecided = sum((1 - (2 * layer.h() - 1).abs() ** exponent).sum() for layer in layers.values())
+            loss = loss + settings.rounding_weight * undecided
         gradients = torch.autograd.grad(loss, [p for p, _ in parameters])
         losses.append(loss.item())
         factor = 0.5 * (1 + math.cos(math.pi * step / settings.iterations))

@@ -15,6 +15,7 @@ from edadm.reconstruction.descent import Descent, learning
 from .plain import learn_plainly
 from .toys import KINDS, float_block, fresh_stream, quantized_block, unit_data
 
+SPLITS = {"shortcut": {"conv_shortcut": 10}}  # as where a skip is concatenated
 SETTINGS = Reconstruction(iterations=12, batch_size=6, weight_lr=0.05, scale_lr=1e-4, layer_weight=0.8)
 
 
@@ -29,14 +30,16 @@ def as_double(data: UnitData) -> UnitData:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
-def test_losses_step_sizes_and_roundings_are_those_of_plain_code(kind: str, precision: torch.dtype) -> None:
-    block = float_block(kind)
+@pytest.mark.parametrize("changes", [{}, {"rounding_weight": 0.01}], ids=["as published", "with the regulariser"])
+def test_losses_step_sizes_and_roundings_are_those_of_plain_code(kind: str, precision: torch.dtype, changes: dict[str, float]) -> None:
+    block, settings = float_block(kind), SETTINGS.model_copy(update=changes)
     data = unit_data(kind, block, 16, 1)
-    expected = learn_plainly(quantized_block(block, data), data, SETTINGS, fresh_stream("same"))
-    unit, data = quantized_block(block, data).to(precision), as_double(data) if precision == torch.float64 else data
-    with learning(unit, SETTINGS, stream := fresh_stream("same")) as (alphas, sizes):
-        descent = Descent(unit, data, SETTINGS, alphas, sizes, stream)
-        for _ in range(SETTINGS.iterations):
+    unit = quantized_block(block, data, splits=SPLITS.get(kind))
+    expected = learn_plainly(copy.deepcopy(unit), data, settings, fresh_stream("same"))
+    unit, data = unit.to(precision), as_double(data) if precision == torch.float64 else data
+    with learning(unit, settings, stream := fresh_stream("same")) as (alphas, sizes):
+        descent = Descent(unit, data, settings, alphas, sizes, stream)
+        for _ in range(settings.iterations):
             descent.iterate()
     exact = precision == torch.float64
     losses = torch.tensor(expected.losses)

@@ -64,9 +64,9 @@ def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
     others: tuple[Tensor, ...] = (embedding,) if kind in ("plain", "shortcut") else ()
     with listening(block, inner_layers(kind, block)) as outputs:
         target = block(x, *others)
-    noisy = x + 0.02 * torch.randn(x.shape, generator=generator)
+    noisy = [tensor + 0.02 * torch.randn(tensor.shape, generator=generator) for tensor in (x, *others)]
     return UnitData(
-        Arguments(dict(enumerate((noisy, *others)))),
+        Arguments(dict(enumerate(noisy))),
         Arguments(dict(enumerate((x, *others)))),
         target,
         dict(outputs),
@@ -74,11 +74,11 @@ def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
     )
 
 
-def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3) -> nn.Module:
-    """A quantized copy with grids set from the data and float weights."""
+def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3, splits: dict[str, int] | None = None) -> nn.Module:
+    """A quantized copy with grids set from the data and float weights; `splits` divides the input channels of layers."""
     bits = Bits(weights=weight_bits, activations=8, layers={}, range_bins=512)
     quantized = copy.deepcopy(block)
-    quantize_unet(quantized, bits, {})
+    quantize_unet(quantized, bits, splits or {})
     for layer in quantized_layers(quantized).values():
         set_weight_grid(layer)
     with observing(quantized, bits), torch.no_grad():
