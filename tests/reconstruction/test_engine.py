@@ -11,7 +11,7 @@ from torch import nn
 from edadm.config.schema import Reconstruction
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.reconstruction.data import UnitData, listening
-from edadm.reconstruction.descent import learning
+from edadm.reconstruction.descent import Descent, learning
 from edadm.reconstruction.engine import UnitReport, learn_unit, unit_errors
 from edadm.reconstruction.losses import squared_error
 
@@ -120,6 +120,30 @@ def test_the_report_begins_with_rounding_to_nearest() -> None:
     for layer in quantized_layers(unit).values():
         layer.set_codes(layer.nearest_codes())
     assert report.before == unit_error(unit, data, 8)
+
+
+def test_the_report_says_what_fractions_gave_how_far_step_sizes_went_and_how_many_weights_turned() -> None:
+    block = float_block("shortcut")
+    data = unit_data("shortcut", block, 8, 1)
+    settings = SHORT.model_copy(update={"scale_lr": 1e-3})
+    report = learn_unit(quantized_block(block, data), data, settings, fresh_stream(0))
+    unit = quantized_block(block, data)
+    searched = [quantizer.scale.clone() for quantizer in activation_quantizers(unit).values()]
+    nearest = [layer.nearest_codes().flatten() for layer in quantized_layers(unit).values()]
+    with learning(unit, settings, stream := fresh_stream(0)) as (alphas, sizes):
+        descent = Descent(unit, data, settings, alphas, sizes, stream)
+        for _ in range(settings.iterations):
+            descent.iterate()
+    assert report.soft == pytest.approx(unit_error(unit, data, 8), rel=1e-5)
+    assert abs(report.soft - report.after) > 1e-3 * report.after, "fractions and integers give other errors"
+    ratios = [(q.scale / before).log() for q, before in zip(activation_quantizers(unit).values(), searched, strict=True)]
+    assert any((ratio < 0).any() for ratio in ratios), "a signed mean would be another"
+    assert any((ratio > 0).any() for ratio in ratios)
+    assert report.scale_drift == pytest.approx(torch.cat(ratios).abs().mean().item(), rel=1e-4)
+    for layer in quantized_layers(unit).values():
+        layer.harden()
+    codes = torch.cat([layer.codes.flatten() for layer in quantized_layers(unit).values() if layer.codes is not None])
+    assert report.flipped == pytest.approx((codes != torch.cat(nearest)).double().mean().item())
 
 
 def test_a_learning_rate_larger_than_the_step_sizes_leaves_them_positive() -> None:
