@@ -161,6 +161,19 @@ def test_the_error_of_uneven_batches_is_the_error_of_all_rows() -> None:
     assert unit_error(unit, data, 3) == pytest.approx(unit_error(unit, data, 7), rel=1e-4)
 
 
+def test_held_out_rows_are_the_last_ones_and_those_alone() -> None:
+    block = float_block("shortcut")
+    data = unit_data("shortcut", block, 8, 1)
+    unit = quantized_block(block, data)
+    data.held_out = 3
+    learned, held_out = unit_errors(unit, data, 2)
+    with torch.no_grad():
+        output = data.quantized.call(unit)
+    assert learned == pytest.approx(squared_error(output[:5], data.target[:5]).item(), rel=1e-4)
+    assert held_out == pytest.approx(squared_error(output[5:], data.target[5:]).item(), rel=1e-4)
+    assert held_out != pytest.approx(squared_error(output, data.target).item(), rel=1e-3)
+
+
 def test_listening_ends_with_its_context() -> None:
     block = float_block("plain")
     data = unit_data("plain", block, 2, 1)
