@@ -74,6 +74,14 @@ def test_the_second_releases_values_are_presets_too(name: str) -> None:
         assert later == seed.model_copy(update={"layer_weight": R2[name][1]})
 
 
+def test_the_two_lines_that_the_first_releases_readme_changed_later_are_presets_too() -> None:
+    config = load_config()
+    for name, gamma in (("cifar10_w8", 0.8), ("bedroom_w8", 0.001)):
+        seed = config.reconstructions[f"seed_{name}"]
+        assert config.reconstructions[f"readme_2024_03_{name}"] == seed.model_copy(update={"layer_weight": gamma})
+    assert config.calibrations["seed_cifar10_w4"] == config.calibrations["seed_cifar10_w8"].model_copy(update={"lambda_": 1.2})
+
+
 def test_a_missing_checkpoint_says_where_to_get_it_and_which_key_to_set() -> None:
     model = load_config().models["ldm8_church"]
     with pytest.raises(
