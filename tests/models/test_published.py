@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.models.autoencoder import build_autoencoder
 from edadm.models.skips import shortcut_splits
@@ -67,13 +68,35 @@ def test_units_of_each_kind_are_as_many_as_published(network: Network) -> None:
     assert len(layers) == len(set(layers)) == sum(isinstance(module, nn.Conv2d | nn.Linear) for module in unet.modules())
 
 
-def test_units_start_with_time_and_input_and_pass_the_middle_between_encoder_and_decoder(network: Network) -> None:
-    _, _, units = network
-    names = [unit.name for unit in units]
-    assert names[:3] == ["time_embedding.linear_1", "time_embedding.linear_2", "conv_in"]
-    assert names[-1] == "conv_out"
-    sides = [name.partition("_blocks")[0].partition("_block")[0] for name in names[3:-1]]
-    assert sides == sorted(sides, key=("down", "mid", "up").index)
+def units_of(architecture: UNetArchitecture) -> list[str]:
+    """All units in the order of method, 4.1, from the configuration alone."""
+    levels, per_level = len(architecture.multipliers), architecture.blocks_per_level
+    has_attention = [architecture.image_size // 2**level in architecture.attention_resolutions for level in range(levels)]
+    parts = ["", ".proj_in", ".transformer_blocks.0", ".proj_out"]
+    parts = parts[1:] if architecture.family == "transformer" else parts[:1]
+    resampling = "" if architecture.resample == "res_block" else ".conv"
+
+    def blocks(side: str, count: int, attention: bool) -> list[str]:
+        names = []
+        for block in range(count):
+            names.append(f"{side}.resnets.{block}")
+            names += [f"{side}.attentions.{block}{part}" for part in parts] if attention else []
+        return names
+
+    names = ["time_embedding.linear_1", "time_embedding.linear_2", "conv_in"]
+    for level in range(levels):
+        names += blocks(f"down_blocks.{level}", per_level, has_attention[level])
+        names += [f"down_blocks.{level}.downsamplers.0{resampling}"] * (level < levels - 1)
+    names += [*blocks("mid_block", 1, True), "mid_block.resnets.1"]
+    for level in range(levels):
+        names += blocks(f"up_blocks.{level}", per_level + 1, has_attention[levels - 1 - level])
+        names += [f"up_blocks.{level}.upsamplers.0{resampling}"] * (level < levels - 1)
+    return [*names, "conv_out"]
+
+
+def test_units_come_in_the_published_order(network: Network) -> None:
+    name, _, units = network
+    assert [unit.name for unit in units] == units_of(published(name).architecture)
 
 
 def test_a_shortcut_is_split_wherever_the_network_concatenates(network: Network) -> None:
