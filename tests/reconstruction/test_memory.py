@@ -22,7 +22,7 @@ from edadm.reconstruction import chain
 from edadm.reconstruction.budget import demand
 from edadm.reconstruction.capture import PausingNetwork
 from edadm.reconstruction.chain import Task, UnitShelf
-from edadm.reconstruction.memory import Memory, placed
+from edadm.reconstruction.memory import Memory, WaitingMemory, placed
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
 from edadm.reconstruction.shelf import FolderShelf
@@ -199,6 +199,24 @@ def test_tables_drive_out_what_waits_and_newcomers_what_has_waited_longer(tmp_pa
         memory.bring_back(held, tensor.untyped_storage())
     assert [tensor.unique().tolist() for tensor in tensors] == [[0], [1], [2], [3]]
     assert memory.tiers.used == dict.fromkeys(TIERS, 0)
+
+
+def test_passes_that_pause_again_give_way_to_later_ones(tmp_path: Path) -> None:
+    memory = Memory(CPU, Limits(device=100, host=100, scratch=tmp_path))
+    passes = [WaitingMemory(memory) for _ in range(3)]
+    kept = []
+
+    def waiting(index: int) -> Tensor:
+        with passes[index]:
+            kept.append(torch.full((60,), index, dtype=torch.uint8))
+        passes[index].settle()
+        return kept[-1]
+
+    first, second = waiting(0), waiting(1)
+    assert [tensor.untyped_storage().nbytes() for tensor in (first, second)] == [60, 0], "both have just arrived"
+    passes[0].settle()
+    third = waiting(2)
+    assert [tensor.untyped_storage().nbytes() for tensor in (first, second, third)] == [0, 0, 60]
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:

@@ -95,6 +95,32 @@ def test_kinds_of_units_without_layer_errors_learn_from_their_own_alone(
         assert bool(targets) != any(part in name for part in spared), name
 
 
+@pytest.mark.parametrize("method", ["fbr", "fbr_float_inputs"])
+def test_errors_of_attentions_inner_layers_alone_are_summed_over_the_last_axis(
+    method: str,
+    float_unet: UNet2DModel,
+    gridded: Gridded,
+    calibration: Calibration,
+    settings: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The original's are 1x1 convolutions, with channels in axis 1; its transformers' errors are summed over tokens (method, 4.3)."""
+    unet, seen = gridded(), {}
+    names = {id(unet.get_submodule(unit.name)): unit.name for unit in trace_units(float_unet)}
+
+    def listening_learn(module: nn.Module, data: UnitData, *others: object) -> UnitReport:
+        seen[names[id(module)]] = data.channels_last
+        return learn_unit(module, data, *others)
+
+    monkeypatch.setattr(chain, "learn_unit", listening_learn)
+    learned(float_unet, unet, calibration, with_method(settings, method, iterations=1), Shelf())
+    assert {unit.name for unit in trace_units(float_unet) if unit.kind == "attention"} == {
+        name for name, is_last in seen.items() if is_last
+    }
+    assert any(seen.values())
+    assert not all(seen.values())
+
+
 @pytest.fixture(scope="module")
 def shared(settings: Reconstruction) -> Reconstruction:
     """Independent units, for three jobs."""
