@@ -46,7 +46,7 @@ def test_samples_equal_those_of_diffusers_with_the_same_noise(eta: float, steps:
     assert timesteps == scheduler.timesteps.tolist()
     ours = noises()
     result = sample_ddim(denoise, lambda: next(ours), timesteps, alphas_cumprod(schedule), eta)
-    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_listener_hears_every_state_the_network_is_given() -> None:
@@ -88,4 +88,4 @@ def test_a_perfect_denoiser_gives_back_the_clean_image() -> None:
 
     source = noises()
     result = sample_ddim(perfect, lambda: next(source), sampler_timesteps(Sampler(steps=10), NoiseSchedule()), alphas)
-    torch.testing.assert_close(result, clean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result, clean, rtol=1e-4, atol=1e-4)

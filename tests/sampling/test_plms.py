@@ -29,7 +29,7 @@ def test_samples_equal_those_of_diffusers(steps: int) -> None:
     assert [timesteps[0], timesteps[1], *timesteps[1:]] == scheduler.timesteps.tolist()
     source = noises()
     result = sample_plms(denoise, lambda: next(source), timesteps, alphas_cumprod(SCHEDULE), final_alpha(sampler, SCHEDULE))
-    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_first_step_evaluates_twice_and_is_told_once() -> None:
