@@ -77,18 +77,31 @@ def resolved(
         unet: the quantized network, its weights still shared with the float one.
         settings: decide how much one batch or step takes.
         scratch: folder for files.
+
+    Raises:
+        EdadmError: a GPU is to keep more than it has free, and there is so much to keep.
     """
     weights = sum(layer.weight.numel() for layer in quantized_layers(unet).values())
     work, on_gpu = FOLDED_BYTES * weights + needed.of_work(settings), device.type == "cuda"
     host = _spared(free_host_bytes(), 0 if on_gpu else work) if wanted.host is None else int(wanted.host * GIB)
+    free = _free_gpu_bytes(device) if on_gpu else 0
     if wanted.device is not None:
         near = int(wanted.device * GIB)
+        if on_gpu and min(near, needed.of_peak()) > free:
+            raise EdadmError(
+                f"memory.device asks for {wanted.device:g} GiB on {device}, which has {free / GIB:.3g} GiB free; lower it, or leave it out "
+                "for as much as there is room for"
+            )
         shared = 0 if on_gpu or wanted.host is not None else near
         return Limits(near, max(0, host - shared), scratch)
     if not on_gpu:
         return Limits(host, 0, scratch)
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return Limits(_spared(free, work), host, scratch)
+
+
+def _free_gpu_bytes(device: torch.device) -> int:
+    """What a GPU has left, and what this process holds there without using it."""
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _spared(free: int, work: int) -> int:

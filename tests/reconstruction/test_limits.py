@@ -112,6 +112,31 @@ def test_without_wishes_the_limit_on_a_cpu_is_free_memory_less_a_margin_and_the_
     assert resolved(MemorySettings(), CPU, needed, unet, settings, tmp_path) == Limits(0, 0, tmp_path)
 
 
+def test_a_gpu_keeps_what_it_has_free_and_is_not_asked_for_more(
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed, unet, gpu = demand(float_unet, trace_units(float_unet), calibration, settings), gridded(), torch.device("cuda:0")
+    work = 5 * sum(layer.weight.numel() for layer in quantized_layers(unet).values()) + needed.of_work(settings)
+    monkeypatch.setattr(limits, "free_host_bytes", lambda: GIB)
+
+    def has_free(size: int) -> None:
+        """All but 5 bytes of it by the driver's word, 12 held by this process, 7 of them in use."""
+        for name, value in (("mem_get_info", (size - 5, GIB)), ("memory_reserved", 12), ("memory_allocated", 7)):
+            monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+
+    has_free(GIB // 2)
+    assert resolved(MemorySettings(), gpu, needed, unet, settings, None) == Limits(int(0.9 * (GIB // 2)) - work, int(0.9 * GIB), None)
+    assert resolved(MemorySettings(device=0.25), gpu, needed, unet, settings, None) == Limits(GIB // 4, int(0.9 * GIB), None)
+    assert resolved(MemorySettings(device=80), gpu, needed, unet, settings, None).device == 80 * GIB, "there is not so much to keep"
+    has_free(needed.of_peak() - 1)
+    with pytest.raises(EdadmError, match=r"memory\.device asks for 80 GiB on cuda:0, which has 0\.\d+ GiB free; lower it, or leave it out"):
+        resolved(MemorySettings(device=80), gpu, needed, unet, settings, None)
+
+
 def a_system(root: Path, groups: str, files: dict[str, str]) -> Path:
     """Files that tell of 8 GiB that the system can spare, and of control groups."""
     for name, text in {"proc/meminfo": "MemTotal: 9\nMemAvailable: 8388608 kB\n", "proc/self/cgroup": groups, **files}.items():
