@@ -39,5 +39,13 @@ def test_the_bell_stands_around_the_middle_with_the_width_of_the_method() -> Non
     assert np.mean(widths) == pytest.approx(100 / 6.5, rel=0.05)
 
 
+def test_every_step_has_as_wide_a_part_of_the_bell() -> None:
+    """Of two steps each has one half: the last is no place for the largest draw alone."""
+    assert np.mean([counts(1024, seed, 2) for seed in range(20)], axis=0) == pytest.approx([512, 512], rel=0.15)
+    thirds = np.mean([counts(1024, seed, 3) for seed in range(20)], axis=0)
+    assert thirds[0] == pytest.approx(thirds[2], rel=0.3)
+    assert thirds[1] > 3 * thirds[0]
+
+
 def test_the_seed_decides() -> None:
     assert counts(64, 1, 20).tolist() == counts(64, 1, 20).tolist() != counts(64, 2, 20).tolist()

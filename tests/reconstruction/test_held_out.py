@@ -13,6 +13,8 @@ from torch import nn
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.nn.surgery import quantized_layers
+from edadm.reconstruction import chain
+from edadm.reconstruction.data import UnitData
 from edadm.reconstruction.shelf import FolderShelf
 from edadm.sampling.noise import keyed_generator
 
@@ -76,6 +78,24 @@ def test_corrected_biases_survive_kills_and_checkpoints_and_leave_the_float_netw
         found = loaded.get_submodule(name)
         assert torch.equal(found.bias, layer.bias), name
         assert torch.equal(found.codes, layer.codes), name
+
+
+def test_errors_after_a_correction_are_those_of_corrected_biases(
+    float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, correcting: Reconstruction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrected: list[bool] = []
+
+    def errors(unit: nn.Module, data: UnitData, batch_size: int) -> tuple[float, float | None]:
+        layers, original = quantized_layers(unit), float_unet.get_submodule(names[id(unit)])
+        corrected.append(all(not torch.equal(layer.bias, original.get_submodule(name).bias) for name, layer in layers.items()))
+        return 7.0, 8.0
+
+    unet = gridded()
+    names = {id(module): name for name, module in unet.named_modules()}
+    monkeypatch.setattr(chain, "unit_errors", errors)
+    reports = learned(float_unet, unet, calibration, correcting, Shelf(), held_out=2)
+    assert {(report.after, report.held_out_after) for _, report in reports} == {(7.0, 8.0)}
+    assert corrected == [True] * len(reports)
 
 
 def test_without_correction_biases_are_the_float_networks(
