@@ -24,7 +24,7 @@ class Parity:
         psnr: to the simulated images, mean over all in dB.
         difference: mean absolute difference to them, in grey levels.
         bound: that of the simulated images to full precision, which `difference` must not exceed.
-        worst: the largest `difference / bound` of a single image.
+        worst: the largest `difference / bound` of a single image; a bound below one grey level in one value counts as that.
     """
 
     psnr: float
@@ -59,8 +59,7 @@ def image_parity(images: Images, simulated: Images, references: Images) -> Parit
         apart.append(_differences(own, other))
         bound.append(_differences(other, full))
     difference, allowed = torch.cat(apart), torch.cat(bound)
-    least = torch.finfo(torch.float32).tiny  # where both are equal images
-    worst = (difference / allowed.clamp(min=least)).max().item()
+    worst = (difference / allowed.clamp(min=1 / references[0].numel())).max().item()
     return Parity(torch.cat(decibel).mean().item(), difference.mean().item(), allowed.mean().item(), worst)
 
 

@@ -39,6 +39,15 @@ def test_integers_may_be_as_far_from_simulation_as_simulation_from_full_precisio
     assert image_parity(full + 16, simulated, full).holds
 
 
+def test_one_image_that_is_full_precisions_gives_a_number_all_the_same() -> None:
+    full = drawn(0)
+    simulated = full + 8
+    simulated[0] = full[0]
+    parity = image_parity(simulated + 2, simulated, full)
+    assert parity.worst == pytest.approx(2 * full[0].numel())  # 2 levels in each value, where one level in one would be allowed
+    assert parity.holds
+
+
 def test_equal_images_hold_any_bound() -> None:
     parity = image_parity(drawn(0), drawn(0), drawn(0))
     assert (parity.difference, parity.bound, parity.worst) == (0, 0, 0)
