@@ -26,7 +26,7 @@ def _recorded(network: nn.Module) -> Any:
 
     def record(module: IntegerConv2d, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         x = arguments[0]
-        shape = tuple(x.permute(0, 2, 3, 1).shape) if x.dim() == 4 else (1, 1, x.numel() // x.shape[-1], x.shape[-1])
+        shape = tuple(x.permute(0, 2, 3, 1).shape) if x.dim() == 4 else (x.numel() // x.shape[-1], 1, 1, x.shape[-1])
         rows = output.numel() // module.segments[0].shape[0]
         for segment in module.segments:
             columns, side, _, channels = segment.shape
@@ -144,7 +144,7 @@ def measure(
     return rows
 
 
-same = torch.equal
+_agree = torch.equal
 
 
 def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) 
     refused: dict[Tiles, str] = {}
     for chosen in tried:
         try:
-            if not same(_call(problem, operands, chosen), expected):
+            if not _agree(_call(problem, operands, chosen), expected):
                 raise EdadmError("its sums are not those of the kernel that all problems have")
             times[chosen] = milliseconds(lambda chosen=chosen: _call(problem, operands, chosen))  # type: ignore[misc]
         except Exception as error:  # Triton has no common error for tiles that do not fit

@@ -87,7 +87,8 @@ def triton_geglu(
     """The kernel's result; see `edadm.kernels.reference.geglu` for its arguments.
 
     Args:
-        chosen: block sizes; those of the linear layer if None, value and gate having half of the columns each.
+        chosen: block sizes; those of the linear layer if None, value and gate having half of the columns each. What reads blocks there
+            reads them here.
     """
     x, weight = x.contiguous(), weight.contiguous()
     (rows, channels), columns = x.shape, len(weight) // 2
@@ -97,7 +98,7 @@ def triton_geglu(
     count = (programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, half), x.device),)
     shared = scale, offset, grid
     sizes, run = (block.rows, half, block.depth, GROUP), {"num_warps": block.warps, "num_stages": block.stages}
-    if block.kind == "descriptor" and describable(x, weight, out):
+    if block.kind in ("descriptor", "pipelined") and describable(x, weight, out):
         operands = described(x, block.rows, block.depth), described(weight, half, block.depth)
         _by_descriptors[count](
             *operands, *shared, described(out, block.rows, half), rows, columns, channels, low, high, shift, *sizes, **run

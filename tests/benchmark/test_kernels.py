@@ -36,7 +36,7 @@ def clockless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "compile_ahead", lambda work, processes: None)
     monkeypatch.setattr(module, "_operands", operands)
     monkeypatch.setattr(module, "_call", call)
-    monkeypatch.setattr(module, "same", lambda found, expected: found != WRONG)
+    monkeypatch.setattr(module, "_agree", lambda found, expected: found != WRONG)
     monkeypatch.setattr(module, "_bf16", lambda problem, x, weight: lambda: "bf16")
     monkeypatch.setattr(module, "milliseconds", lambda function: MILLISECONDS[function()])
 
