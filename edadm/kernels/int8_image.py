@@ -7,7 +7,7 @@ have a symmetric grid. `edadm.kernels.reference.convolution` says what it means.
 
 from __future__ import annotations
 
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import torch
 import triton
@@ -58,6 +58,35 @@ def box(rows: int, height: int, width: int) -> tuple[int, int, int] | None:
     return rows // (wide * high), high, wide
 
 
+class Blocks(NamedTuple):
+    """A convolution that can be read and written in blocks.
+
+    Attributes:
+        pixels: of a box: images, height and width.
+        strides: of the image; a tensor may have another first one where it has a single image.
+        matrix: the weight, a row per output channel.
+        out: room for the result, a row per pixel.
+        blocks: how many the result has.
+    """
+
+    pixels: tuple[int, int, int]
+    strides: list[int]
+    matrix: Int8[Tensor, "o kkc"]
+    out: Float[Tensor, "nhw o"]
+    blocks: int
+
+
+def blocks_of(x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o k k c"], dtype: torch.dtype, block: Tiles) -> Blocks | None:
+    """How a convolution with a result as large as the image is cut; None where such images have no boxes, or memory no descriptors."""
+    (count, height, width, channels), columns = x.shape, len(weight)
+    pixels, rows, matrix = box(block.rows, height, width), count * height * width, weight.reshape(columns, -1)
+    out = torch.empty((rows, columns), dtype=dtype, device=x.device)
+    if pixels is None or not describable(x.reshape(rows, channels), matrix, out):
+        return None
+    strides = [height * width * channels, width * channels, channels, 1]
+    return Blocks(pixels, strides, matrix, out, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns))
+
+
 def triton_image(
     x: Int8[Tensor, "n h w c"],
     weight: Int8[Tensor, "o k k c"],
@@ -75,17 +104,16 @@ def triton_image(
     Returns:
         None where images of this size have no boxes, or the operands' memory no descriptors.
     """
-    (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
-    pixels, rows = box(block.rows, height, width), count * height * width
-    out = torch.empty((rows, columns), dtype=dtype, device=x.device)
-    added, matrix = out if addend is None else addend.reshape(rows, columns), weight.reshape(columns, -1)
-    if pixels is None or not describable(x.reshape(rows, channels), matrix, out, added):
+    cut = blocks_of(x, weight, dtype, block)
+    if cut is None:
         return None
-    strides = [height * width * channels, width * channels, channels, 1]  # a tensor may have another one where it has a single image
-    operands = TensorDescriptor(x, list(x.shape), strides, [*pixels, block.depth]), described(matrix, block.columns, block.depth)
-    results = described(added, block.rows, block.columns), described(out, block.rows, block.columns)
-    _convolved[(triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns),)](
-        *operands, scale, offset, *results, rows, height, width, columns, channels, side, addend is not None, *pixels, block.columns,
-        block.depth, GROUP, num_warps=block.warps, num_stages=block.stages,
+    added = cut.out if addend is None else addend.reshape(cut.out.shape)
+    if not describable(added):
+        return None
+    image = TensorDescriptor(x, list(x.shape), cut.strides, [*cut.pixels, block.depth])
+    others = described(cut.matrix, block.columns, block.depth), scale, offset, described(added, block.rows, block.columns)
+    _convolved[(cut.blocks,)](
+        image, *others, described(cut.out, block.rows, block.columns), len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
+        weight.shape[1], addend is not None, *cut.pixels, block.columns, block.depth, GROUP, num_warps=block.warps, num_stages=block.stages,
     )  # fmt: skip
-    return out.reshape(count, height, width, columns)
+    return cut.out.reshape(*x.shape[:3], len(weight))

@@ -11,7 +11,6 @@ from functools import cache
 from typing import no_type_check
 
 import torch
-import triton
 from jaxtyping import Float, Int8
 from torch import Tensor
 from triton.experimental import gluon
@@ -19,8 +18,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from edadm.kernels.int8_image import box
-from edadm.kernels.int8_matrix import GROUP, describable
+from edadm.kernels.int8_image import blocks_of
+from edadm.kernels.int8_matrix import GROUP
 from edadm.kernels.tiles import Tiles
 
 WIDEST = 128  # columns of one instruction
@@ -113,25 +112,19 @@ def triton_pipelined(
     Returns:
         None where images of this size have no boxes, the operands' memory no descriptors, or the device no such instructions.
     """
-    (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
-    pixels, rows = box(block.rows, height, width), count * height * width
-    out = torch.empty((rows, columns), dtype=dtype, device=x.device)
-    matrix = weight.reshape(columns, -1)
-    if not x.is_cuda or pixels is None or not describable(x.reshape(rows, channels), matrix, out):
+    cut = blocks_of(x, weight, dtype, block) if x.is_cuda else None
+    if cut is None:
         return None
 
     def described(tensor: Tensor, strides: list[int], shape: list[int]) -> TensorDescriptor:
         return TensorDescriptor(tensor, list(tensor.shape), strides, shape, layout_of(tuple(shape), tensor.dtype))
 
-    strides = [height * width * channels, width * channels, channels, 1]  # a tensor may have another one where it has a single image
-    operands = (
-        described(x, strides, [*pixels, block.depth]),
-        described(matrix, [matrix.shape[1], 1], [block.columns, block.depth]),
-    )
-    result = described(out, [columns, 1], [block.rows, block.columns])
-    _convolved[(triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns),)](
-        *operands, scale, offset, out if addend is None else addend, result, rows, height, width, columns, channels,
-        side, addend is not None, *pixels, block.columns, block.depth, GROUP, block.stages, min(WIDEST, block.columns),
+    image = described(x, cut.strides, [*cut.pixels, block.depth])
+    taps = described(cut.matrix, [cut.matrix.shape[1], 1], [block.columns, block.depth])
+    result = described(cut.out, [len(weight), 1], [block.rows, block.columns])
+    _convolved[(cut.blocks,)](
+        image, taps, scale, offset, cut.out if addend is None else addend, result, len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
+        weight.shape[1], addend is not None, *cut.pixels, block.columns, block.depth, GROUP, block.stages, min(WIDEST, block.columns),
         num_warps=block.warps,
     )  # fmt: skip
-    return out.reshape(count, height, width, columns)
+    return cut.out.reshape(*x.shape[:3], len(weight))

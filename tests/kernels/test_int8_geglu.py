@@ -25,7 +25,7 @@ def arguments(rows: int, columns: int, channels: int) -> tuple[Tensor, Tensor, T
     return x, weight, scale, numbers(2 * columns, seed=3), torch.tensor(0.015, device=DEVICE), -50.0, 205.0, -78
 
 
-@pytest.mark.parametrize("kind", ["window", "matrix", "descriptor"])
+@pytest.mark.parametrize("kind", ["window", "matrix", "descriptor", "pipelined"])
 @pytest.mark.parametrize("shape", [(64, 32, 64), (75, 48, 80), (7, 19, 37)])
 def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(shape: tuple[int, int, int], kind: str) -> None:
     given = arguments(*shape)
