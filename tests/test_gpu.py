@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 import zarr
@@ -240,10 +241,10 @@ def test_addends_are_added_with_all_tiles(side: int) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         addend = torch.randn(3, 16, 16, 256, generator=generator).to(CUDA, dtype)
         arguments = x, weight, scale * 1e-4, offset, addend, 1, side // 2, 0, dtype
-        expected, step = reference.convolution(*arguments), torch.finfo(dtype).eps
+        expected, step = reference.convolution(*arguments), torch.finfo(dtype).eps * addend.abs().max().item()
         for tile in candidates(Problem(3 * 16 * 16, 256, 128, side, 1)):
             found = triton_convolution(*arguments, tile)
-            torch.testing.assert_close(found, expected, rtol=2 * step, atol=2 * step, msg=lambda text, tile=tile: f"{tile}: {text}")
+            torch.testing.assert_close(found, expected, rtol=2 * step, atol=step, msg=lambda text, tile=tile: f"{tile}: {text}")
 
 
 def test_the_integer_network_agrees_with_the_simulated_one(
@@ -305,7 +306,8 @@ def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, c
     assert on_disk(needed, found) == 0
 
 
-def test_integer_networks_compete_with_floating_point() -> None:
+def test_integer_networks_compete_with_floating_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the compiler does not see through type checks
     model = load_config({}).models["cifar10_small"]
     bits = {name: load_config({}).bits[name] for name in ("w8a8", "w4a8")}
     found = compare_with_integers(random_unet(model, CUDA), bits, network_rows(model, 4, CUDA))

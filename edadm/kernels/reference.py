@@ -91,3 +91,37 @@ def geglu(
     result = convolution(x[:, None, None], weight[:, None, None], scale, offset, None, 1, 0, 0, torch.float32)
     value, gate = result.reshape(len(x), -1).chunk(2, -1)
     return quantized(value * F.gelu(gate), grid, low, high, shift)
+
+
+def normalised(
+    x: Float[Tensor, "n h w c"],
+    added: Float[Tensor, "n c"] | None,
+    weight: Float[Tensor, "m c"],
+    bias: Float[Tensor, "m c"],
+    groups: int,
+    eps: float,
+    silu: bool,
+    grid: Float[Tensor, ""],
+    low: float,
+    high: float,
+    shift: int,
+) -> Int8[Tensor, "n h w c"]:
+    """int8 numbers of a group normalisation for the next layer, in fp32 from its input to the numbers.
+
+    Args:
+        x: of any floating-point type.
+        added: to all pixels of an image before it is normalised: the time embedding.
+        weight: per channel, for all images or for each.
+        bias: likewise.
+        groups: of channels, which have a mean and a variance together.
+        eps: added to the variance.
+        silu: whether SiLU follows.
+        grid: scale of the next layer's input, see `quantized`.
+        low: see `quantized`.
+        high: see `quantized`.
+        shift: see `quantized`.
+    """
+    y = x.float() if added is None else x.float() + added.float()[:, None, None]
+    y = F.group_norm(y.permute(0, 3, 1, 2), groups, eps=eps).permute(0, 2, 3, 1)
+    y = y * weight.float()[:, None, None] + bias.float()[:, None, None]
+    return quantized(F.silu(y) if silu else y, grid, low, high, shift)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from edadm.kernels import reference
 from edadm.kernels.int8_convolution import int8_convolution
 from edadm.kernels.int8_geglu import int8_geglu
+from edadm.kernels.int8_normalisation import int8_normalised
 from edadm.kernels.packing import pack4, unpack4
 from edadm.nn.resnet import ResnetParts
 
@@ -162,22 +163,49 @@ class IntegerFeedForward(nn.Module):
         return self.second.summed([numbers[:, None, None]], x.dtype).reshape(*x.shape[:-1], -1)
 
 
+def normalised_convolution(
+    norm: nn.GroupNorm,
+    convolution: IntegerConv2d,
+    x: Float[Tensor, "n h w c"],
+    added: Float[Tensor, "n c"] | None = None,
+    scale_and_shift: tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]] | None = None,
+    addend: Float[Tensor, "n h w o"] | None = None,
+) -> Float[Tensor, "n h w o"]:
+    """A group normalisation, SiLU and a convolution of one segment, in inference; channels are last.
+
+    Args:
+        norm: with weight and bias.
+        convolution: of its result.
+        x: what is normalised.
+        added: to all pixels before that.
+        scale_and_shift: of the normalised image, the scale less 1 (FiLM).
+        addend: to the result.
+    """
+    (segment,) = convolution.segments
+    weight, bias = norm.weight[None].float(), norm.bias[None].float()
+    if scale_and_shift is not None:
+        scale, shift = scale_and_shift
+        weight, bias = weight * (1 + scale.float()), bias * (1 + scale.float()) + shift.float()
+    grid = segment.input_scale, *segment.ends, segment.zero
+    numbers = int8_normalised(x, added, weight, bias, norm.num_groups, norm.eps, True, *grid)
+    return convolution.summed([numbers], x.dtype, addend)
+
+
 class IntegerResnetBlock(ResnetParts):
-    """The block whose second convolution adds what goes around both as it ends."""
+    """The block between whose layers only int8 numbers pass; its second convolution adds what goes around both as it ends."""
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
-        """Whether it is one of those with a second convolution of integers."""
-        return ResnetParts.fits(block) and isinstance(block.conv2, IntegerConv2d)
+        """Whether it is one of those with two convolutions of integers, each of one segment."""
+        if not ResnetParts.fits(block):
+            return False
+        return all(isinstance(layer, IntegerConv2d) and len(layer.segments) == 1 for layer in (block.conv1, block.conv2))
 
     def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
-        hidden = self.conv1(F.silu(self.norm1(input_tensor)))
-        embedded = self.time_emb_proj(F.silu(temb))[:, :, None, None]
-        if self.scales:
-            scale, shift = embedded.chunk(2, 1)
-            hidden = self.norm2(hidden) * (1 + scale) + shift
-        else:
-            hidden = self.norm2(hidden + embedded)
+        embedded = self.time_emb_proj(F.silu(temb))
+        scale_and_shift = embedded.chunk(2, 1) if self.scales else None
         around = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-        last = around.permute(0, 2, 3, 1).contiguous()
-        return self.conv2.product(F.silu(hidden).permute(0, 2, 3, 1), last).permute(0, 3, 1, 2)
+        around = around.permute(0, 2, 3, 1).contiguous()
+        hidden = normalised_convolution(self.norm1, self.conv1, input_tensor.permute(0, 2, 3, 1).contiguous())
+        added = None if self.scales else embedded
+        return normalised_convolution(self.norm2, self.conv2, hidden, added, scale_and_shift, around).permute(0, 3, 1, 2)

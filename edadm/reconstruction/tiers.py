@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import tempfile
@@ -90,8 +91,10 @@ class Tiers:
         block = self.count(size, tier)
         if tier == "disk":
             block.content = self._file(size)
+        elif tier == "host":
+            block.content = _pages(size)
         else:
-            block.content = torch.empty(size, dtype=torch.uint8, device=self.device if tier == "device" else "cpu")
+            block.content = torch.empty(size, dtype=torch.uint8, device=self.device)
         return block
 
     def free(self, block: Block) -> None:
@@ -117,6 +120,13 @@ class Tiers:
         finally:
             os.close(handle)
             os.unlink(name)
+
+
+def _pages(size: int) -> Tensor:
+    """Host memory of its own pages. The allocator keeps freed memory for later, by which a process grows far beyond its limit."""
+    if size == 0 or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.empty(size, dtype=torch.uint8)
+    return torch.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
 
 
 def _reserve(handle: int, size: int) -> None:

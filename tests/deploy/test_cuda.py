@@ -173,7 +173,8 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
         channels, features = module.norm1.num_channels, module.time_emb_proj.sizes[0]
         x, temb = torch.randn(2, channels, 8, 8, generator=generator), torch.randn(2, features, generator=generator)
         expected = plain.get_submodule(name)(x, temb)
-        torch.testing.assert_close(module(x, temb), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+        difference = module(x, temb) - expected  # where a value lies between two numbers, it may become the other one
+        assert difference.square().mean() < 1e-5 * expected.square().mean()
 
 
 def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:

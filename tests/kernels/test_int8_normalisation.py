@@ -1,0 +1,84 @@
+"""Group normalisation to int8 numbers against its plain meaning; interpreted on the CPU where there is no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edadm.kernels import int8_normalisation as module
+from edadm.kernels import reference
+from edadm.kernels.int8_normalisation import int8_normalised, triton_normalised
+
+from .test_int8_convolution import DEVICE, numbers
+
+FAR = 0.002  # share of numbers that may be their neighbours, where a value lies between two numbers
+# images, height, width, channels, groups, rows of weight and bias
+SHAPES = [(2, 8, 8, 128, 32, 1), (3, 5, 7, 60, 5, 3), (1, 4, 4, 320, 2, 1), (2, 16, 16, 96, 32, 2), (140, 2, 2, 64, 32, 1)]
+
+
+def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple:
+    images, height, width, channels, groups, rows = shape
+    x = (numbers(images, height, width, channels, seed=0) * 3).to(DEVICE, dtype)
+    added = numbers(images, channels, seed=1).to(DEVICE, dtype)
+    weight, bias = 1 + 0.3 * numbers(rows, channels, seed=2), 0.5 * numbers(rows, channels, seed=3)
+    grid = torch.tensor(0.012, device=DEVICE)
+    return x, added, weight.to(DEVICE, dtype), bias.to(DEVICE, dtype), groups, 1e-5, True, grid, -23.0, 232.0, -105
+
+
+def compare(given: tuple) -> Tensor:
+    expected = reference.normalised(*given).int()
+    difference = (triton_normalised(*given).int() - expected).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < FAR
+    return expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    assert len(compare(arguments(shape, dtype)).unique()) > 100
+
+
+def test_with_nothing_added_and_no_activation() -> None:
+    x, _, *rest = arguments(SHAPES[1])
+    expected = compare((x, None, *rest[:4], False, *rest[5:]))
+    assert (expected == -128).any()  # what SiLU never reaches
+
+
+def test_a_mean_far_from_zero_costs_no_digits() -> None:
+    x, added, weight, bias, groups, eps, _, grid, low, high, shift = arguments(SHAPES[0])
+    x = x + 1000.0
+    exact = F.group_norm((x.double() + added.double()[:, None, None]).permute(0, 3, 1, 2), groups, weight[0].double(), bias[0].double(), eps)
+    expected = reference.quantized(F.silu(exact).permute(0, 2, 3, 1), grid, low, high, shift).int()
+    difference = (triton_normalised(x, added, weight, bias, groups, eps, True, grid, low, high, shift).int() - expected).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 5 * FAR
+
+
+@pytest.mark.parametrize("block", [16, 32, 128])
+def test_any_number_of_groups_in_a_program_gives_the_same(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = arguments(SHAPES[0])
+    monkeypatch.setattr(module, "WIDEST", block)
+    monkeypatch.setattr(module, "PROGRAMS", 1)
+    compare(given)
+
+
+def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
+    x, added, weight, bias, groups, eps, _, grid, low, high, shift = arguments(SHAPES[0])
+    layer = torch.nn.GroupNorm(groups, x.shape[3], eps).to(DEVICE)
+    with torch.no_grad():
+        layer.weight.copy_(weight[0])
+        layer.bias.copy_(bias[0])
+        last = F.silu(layer((x + added[:, None, None]).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    expected = reference.quantized(last, grid, low, high, shift).int()
+    difference = (reference.normalised(x, added, weight, bias, groups, eps, True, grid, low, high, shift).int() - expected).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < FAR
+
+
+def test_the_operation_is_registered_as_it_behaves() -> None:
+    given = arguments(SHAPES[1])
+    torch.library.opcheck(int8_normalised, given)
+    assert torch.equal(int8_normalised(*given).cpu(), triton_normalised(*given).cpu()) or DEVICE == "cpu"
