@@ -13,7 +13,16 @@ from torch import nn
 
 from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
-from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerFeedForward, IntegerLinear, IntegerResnetBlock, IntegerSegment
+from edadm.nn.integer import (
+    InputGrid,
+    IntegerConv2d,
+    IntegerFeedForward,
+    IntegerLinear,
+    IntegerResnetBlock,
+    IntegerSegment,
+    IntegerSelfAttention,
+    IntegerUpBlock,
+)
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import quantized_layers
 
@@ -83,8 +92,8 @@ def fused_attention(unet: UNet) -> UNet:
 def fused_ends(unet: UNet) -> UNet:
     """With what follows a product at the product's end, in place.
 
-    That is GEGLU and the grid after it, where both layers are integer; and the addition at the end of a residual block. No other layer's
-    output goes to the next grid through nothing but a pointwise function: normalisations need whole images or rows.
+    That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the grids after it, and the
+    addition at the end, of residual blocks and of attention between pixels; and skips, which are read where they are.
     """
     for name, module in list(unet.named_modules()):
         if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
@@ -95,6 +104,11 @@ def fused_ends(unet: UNet) -> UNet:
                 unet.set_submodule(name, IntegerFeedForward(*layers))
         if IntegerResnetBlock.fits(module):
             unet.set_submodule(name, IntegerResnetBlock(module))
+        if IntegerSelfAttention.fits(module):
+            unet.set_submodule(name, IntegerSelfAttention(module))
+    for name, module in list(unet.named_modules()):
+        if IntegerUpBlock.fits(module):
+            unet.set_submodule(name, IntegerUpBlock(module))
     return unet
 
 

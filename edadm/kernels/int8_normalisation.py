@@ -1,4 +1,5 @@
-"""Group normalisation on a GPU, from floating point to int8 numbers: what is added before it, SiLU after it, and the next layer's grid.
+"""Group normalisation on a GPU, from floating point to int8 numbers: what is added before it, SiLU after it, and the grids of the layers
+that follow.
 
 A program has some groups of one image. It reads them twice, the second time from the cache, and writes half as many bytes as it read once.
 `edadm.kernels.reference.normalised` says what it means.
@@ -24,36 +25,52 @@ ELEMENTS, WARPS = 8192, 8  # read at once
 
 @triton.jit
 @no_type_check
-def _read(x_ptr, added, pixel, channel, pixels, channels, known):
-    x = tl.load(x_ptr + pixel[:, None] * channels + channel[None, :], mask=(pixel < pixels)[:, None] & known[None, :], other=0.0)
-    return x.to(tl.float32) + added[None, :]
+def _read(x_ptr, skip_ptr, added, pixel, channel, pixels, channels, before, known, SKIPS: tl.constexpr):
+    """Pixels of an image; its channels from `before` on are those of another one."""
+    at, inside = pixel[:, None], (pixel < pixels)[:, None] & known[None, :]
+    if SKIPS:
+        own = (channel < before)[None, :]
+        x = tl.load(x_ptr + at * before + channel[None, :], mask=inside & own, other=0.0).to(tl.float32)
+        other = tl.load(skip_ptr + at * (channels - before) + (channel - before)[None, :], mask=inside & ~own, other=0.0)
+        x = tl.where(own, x, other.to(tl.float32))
+    else:
+        x = tl.load(x_ptr + at * channels + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    return x + added[None, :]
+
+
+@triton.jit
+@no_type_check
+def _grid(grid_ptr):
+    return tl.load(grid_ptr), tl.load(grid_ptr + 1), tl.load(grid_ptr + 2), tl.load(grid_ptr + 3)
 
 
 @triton.jit
 @no_type_check
 def _normalised(
-    x_ptr, added_ptr, weight_ptr, bias_ptr, grid_ptr, out_ptr, pixels, channels, affine_stride, eps, low, high, shift,
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, out_ptr, pixels, channels, before, affine_stride, eps, numel,
     SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
-    ADDS: tl.constexpr, SILU: tl.constexpr,
+    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, SIZE * GROUPS)
     image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     local = tl.arange(0, CHANNELS)
     channel = block * (SIZE * GROUPS) + local
     known = (local < SIZE * GROUPS) & (channel < channels)
-    start = image.to(tl.int64) * pixels * channels
-    x_ptr, out_ptr = x_ptr + start, out_ptr + start
+    first_pixel = image.to(tl.int64) * pixels
+    x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
+    out_ptr += first_pixel * channels
     if ADDS:
         added = tl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(tl.float32)
     else:
         added = tl.zeros((CHANNELS,), tl.float32)
 
     # sums of differences to the first pixel: a mean far from 0 costs the variance no digits
-    pivot = tl.load(x_ptr + channel, mask=known, other=0.0).to(tl.float32) + added
+    pivot = tl.sum(_read(x_ptr, skip_ptr, added, tl.arange(0, 1), channel, pixels, channels, before, known, SKIPS), 0)
     first, second = tl.zeros((PIXELS, CHANNELS), tl.float32), tl.zeros((PIXELS, CHANNELS), tl.float32)
     for begin in range(0, pixels, PIXELS):
         pixel = begin + tl.arange(0, PIXELS)
-        difference = tl.where((pixel < pixels)[:, None], _read(x_ptr, added, pixel, channel, pixels, channels, known) - pivot[None, :], 0.0)
+        x = _read(x_ptr, skip_ptr, added, pixel, channel, pixels, channels, before, known, SKIPS)
+        difference = tl.where((pixel < pixels)[:, None], x - pivot[None, :], 0.0)
         first += difference
         second += difference * difference
     moved = tl.sum(first, 0) / pixels
@@ -69,83 +86,77 @@ def _normalised(
     affine = image * affine_stride + channel
     slope = tl.load(weight_ptr + affine, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(variance + eps)
     bias = tl.load(bias_ptr + affine, mask=known, other=0.0).to(tl.float32)
-    step = tl.load(grid_ptr)
     for begin in range(0, pixels, PIXELS):
         pixel = begin + tl.arange(0, PIXELS)
-        y = (_read(x_ptr, added, pixel, channel, pixels, channels, known) - centre[None, :]) * slope[None, :] + bias[None, :]
+        x = _read(x_ptr, skip_ptr, added, pixel, channel, pixels, channels, before, known, SKIPS)
+        y = (x - centre[None, :]) * slope[None, :] + bias[None, :]
         if SILU:
             y = y / (1.0 + tl.exp(-y))
-        numbers = rounded(tl.div_rn(y, tl.zeros_like(y) + step), low, high) + shift
-        stored = (pixel < pixels)[:, None] & known[None, :]
-        tl.store(out_ptr + pixel[:, None] * channels + channel[None, :], numbers.to(tl.int8), mask=stored)
+        target, stored = pixel[:, None] * channels + channel[None, :], (pixel < pixels)[:, None] & known[None, :]
+        for index in tl.static_range(GRIDS):
+            scale, low, high, shift = _grid(grids_ptr + 4 * index)
+            numbers = rounded(tl.div_rn(y, tl.zeros_like(y) + scale), low, high) + shift
+            tl.store(out_ptr + index * numel + target, numbers.to(tl.int8), mask=stored)
 
 
 def triton_normalised(
-    x: Float[Tensor, "n h w c"],
+    x: Float[Tensor, "n h w b"],
+    skip: Float[Tensor, "n h w s"] | None,
     added: Float[Tensor, "n c"] | None,
     weight: Float[Tensor, "m c"],
     bias: Float[Tensor, "m c"],
     groups: int,
     eps: float,
     silu: bool,
-    grid: Float[Tensor, ""],
-    low: float,
-    high: float,
-    shift: int,
-) -> Int8[Tensor, "n h w c"]:
+    grids: Float[Tensor, "g 4"],
+) -> Int8[Tensor, "g n h w c"]:
     """The kernel's result; see `edadm.kernels.reference.normalised` for its arguments."""
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
-    (count, height, width, channels), size = x.shape, x.shape[3] // groups
+    (count, height, width, before), channels = x.shape, weight.shape[1]
+    size = channels // groups
     block = max(WIDEST, triton.next_power_of_2(size))
     while block > max(NARROWEST, 2 * size - 1) and count * triton.cdiv(groups, block // size) < PROGRAMS:
         block //= 2
     together, pixels = block // size, height * width
-    out = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+    out = torch.empty((len(grids), count, height, width, channels), dtype=torch.int8, device=x.device)
     _normalised[(count * triton.cdiv(groups, together),)](
-        x, x if added is None else added.contiguous(), weight, bias, grid, out, pixels, channels, 0 if len(weight) == 1 else channels, eps,
-        low, high, shift, size, together, triton.next_power_of_2(together), block, min(ELEMENTS // block, triton.next_power_of_2(pixels)),
-        added is not None, silu, num_warps=WARPS,
+        x, x if skip is None else skip.contiguous(), x if added is None else added.contiguous(), weight, bias, grids, out, pixels, channels,
+        before, 0 if len(weight) == 1 else channels, eps, out[0].numel(), size, together, triton.next_power_of_2(together), block,
+        min(ELEMENTS // block, triton.next_power_of_2(pixels)), skip is not None, added is not None, silu, len(grids), num_warps=WARPS,
     )  # fmt: skip
     return out
 
 
-_SCHEMA = (
-    "(Tensor x, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, bool silu, Tensor grid, float low, float high, "
-    "SymInt shift) -> Tensor"
-)
+_SCHEMA = "(Tensor x, Tensor? skip, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, bool silu, Tensor grids) -> Tensor"
 
 
 @torch.library.custom_op("edadm::int8_normalised", mutates_args=(), schema=_SCHEMA)
 def int8_normalised(
     x: Tensor,
+    skip: Tensor | None,
     added: Tensor | None,
     weight: Tensor,
     bias: Tensor,
     groups: int,
     eps: float,
     silu: bool,
-    grid: Tensor,
-    low: float,
-    high: float,
-    shift: int,
+    grids: Tensor,
 ) -> Tensor:
     """`edadm.kernels.reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_normalised if x.is_cuda else reference.normalised)(x, added, weight, bias, groups, eps, silu, grid, low, high, shift)
+    return (triton_normalised if x.is_cuda else reference.normalised)(x, skip, added, weight, bias, groups, eps, silu, grids)
 
 
 @int8_normalised.register_fake
 def _(
     x: Tensor,
+    skip: Tensor | None,
     added: Tensor | None,
     weight: Tensor,
     bias: Tensor,
     groups: int,
     eps: float,
     silu: bool,
-    grid: Tensor,
-    low: float,
-    high: float,
-    shift: int,
+    grids: Tensor,
 ) -> Tensor:
     """Shape and type of the result, for the compiler."""
-    return x.new_empty(x.shape, dtype=torch.int8)
+    return x.new_empty((len(grids), *x.shape[:3], weight.shape[1]), dtype=torch.int8)

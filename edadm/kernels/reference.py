@@ -94,34 +94,32 @@ def geglu(
 
 
 def normalised(
-    x: Float[Tensor, "n h w c"],
+    x: Float[Tensor, "n h w b"],
+    skip: Float[Tensor, "n h w s"] | None,
     added: Float[Tensor, "n c"] | None,
     weight: Float[Tensor, "m c"],
     bias: Float[Tensor, "m c"],
     groups: int,
     eps: float,
     silu: bool,
-    grid: Float[Tensor, ""],
-    low: float,
-    high: float,
-    shift: int,
-) -> Int8[Tensor, "n h w c"]:
-    """int8 numbers of a group normalisation for the next layer, in fp32 from its input to the numbers.
+    grids: Float[Tensor, "g 4"],
+) -> Int8[Tensor, "g n h w c"]:
+    """int8 numbers of a group normalisation for each layer that follows, in fp32 from its input to the numbers.
 
     Args:
         x: of any floating-point type.
+        skip: further channels behind those of `x`, if any.
         added: to all pixels of an image before it is normalised: the time embedding.
         weight: per channel, for all images or for each.
         bias: likewise.
         groups: of channels, which have a mean and a variance together.
         eps: added to the variance.
         silu: whether SiLU follows.
-        grid: scale of the next layer's input, see `quantized`.
-        low: see `quantized`.
-        high: see `quantized`.
-        shift: see `quantized`.
+        grids: scale, low, high and shift of the input of each layer, see `quantized`.
     """
-    y = x.float() if added is None else x.float() + added.float()[:, None, None]
+    y = (x if skip is None else torch.cat([x, skip], -1)).float()
+    y = y if added is None else y + added.float()[:, None, None]
     y = F.group_norm(y.permute(0, 3, 1, 2), groups, eps=eps).permute(0, 2, 3, 1)
     y = y * weight.float()[:, None, None] + bias.float()[:, None, None]
-    return quantized(F.silu(y) if silu else y, grid, low, high, shift)
+    y = F.silu(y) if silu else y
+    return torch.stack([torch.round(y / scale).clamp(low, high).add(shift).to(torch.int8) for scale, low, high, shift in grids])

@@ -19,7 +19,7 @@ from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import computes_with_integers, lower_for_cuda
 from edadm.kernels import reference
 from edadm.models.random_weights import random_unet
-from edadm.nn.integer import IntegerConv2d, IntegerFeedForward, IntegerResnetBlock
+from edadm.nn.integer import IntegerConv2d, IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.planning.network import network_rows
@@ -148,7 +148,15 @@ def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
         torch.testing.assert_close(module(x), original(x), rtol=2 * step, atol=0.02 * original(x).abs().max().item())
 
 
-@pytest.mark.parametrize("family", ["sd14_coco", "ldm8_church", "ldm4_imagenet", "ldm4_bedroom"])
+FUSED = {
+    "sd14_coco": {IntegerResnetBlock, IntegerUpBlock, IntegerFeedForward},
+    "ldm8_church": {IntegerResnetBlock, IntegerUpBlock, IntegerSelfAttention},
+    "ldm4_imagenet": {IntegerResnetBlock, IntegerUpBlock, IntegerFeedForward},
+    "ldm4_bedroom": {IntegerResnetBlock, IntegerUpBlock, IntegerSelfAttention},
+}
+
+
+@pytest.mark.parametrize("family", FUSED)
 @torch.no_grad()
 def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
     model, cpu = tiny(family), torch.device("cpu")
@@ -158,7 +166,8 @@ def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
     plain, fused = lower_for_cuda(unet, torch.float32), lower_for_cuda(unet, torch.float32, fuse=True)
     kept = [module for module in fused.modules() if isinstance(module, ResnetBlock2D)]
     assert all(module.upsample or module.downsample for module in kept)
-    assert any(isinstance(module, IntegerResnetBlock) for module in fused.modules())
+    assert {type(module) for module in fused.modules()} & set().union(*FUSED.values()) == FUSED[family]
+    assert not any(isinstance(module, Attention) and module.group_norm is not None for module in fused.modules())
     difference = fused(*inputs, return_dict=False)[0] - plain(*inputs, return_dict=False)[0]
     assert difference.square().mean() < 1e-4 * exact.square().mean()
 
@@ -175,6 +184,19 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
         expected = plain.get_submodule(name)(x, temb)
         difference = module(x, temb) - expected  # where a value lies between two numbers, it may become the other one
         assert difference.square().mean() < 1e-5 * expected.square().mean()
+
+
+@torch.no_grad()
+def test_attention_with_its_normalisation_and_its_addition_in_its_products(folded: nn.Module) -> None:
+    plain, fused = lower_for_cuda(folded, torch.float32), lower_for_cuda(folded, torch.float32, fuse=True)
+    found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerSelfAttention)}
+    assert found
+    for name, module in found.items():
+        x = torch.randn(2, module.norm.num_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        expected = plain.get_submodule(name)(x)
+        difference = module(x, temb=None) - expected
+        assert difference.square().mean() < 1e-5 * expected.square().mean()
+        assert module.bfloat16().grids.dtype == torch.float32
 
 
 def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:

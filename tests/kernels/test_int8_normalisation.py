@@ -23,8 +23,8 @@ def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tup
     x = (numbers(images, height, width, channels, seed=0) * 3).to(DEVICE, dtype)
     added = numbers(images, channels, seed=1).to(DEVICE, dtype)
     weight, bias = 1 + 0.3 * numbers(rows, channels, seed=2), 0.5 * numbers(rows, channels, seed=3)
-    grid = torch.tensor(0.012, device=DEVICE)
-    return x, added, weight.to(DEVICE, dtype), bias.to(DEVICE, dtype), groups, 1e-5, True, grid, -23.0, 232.0, -105
+    grids = torch.tensor([[0.012, -23.0, 232.0, -105.0]], device=DEVICE)
+    return x, None, added, weight.to(DEVICE, dtype), bias.to(DEVICE, dtype), groups, 1e-5, True, grids
 
 
 def compare(given: tuple) -> Tensor:
@@ -42,19 +42,39 @@ def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbour
 
 
 def test_with_nothing_added_and_no_activation() -> None:
-    x, _, *rest = arguments(SHAPES[1])
-    expected = compare((x, None, *rest[:4], False, *rest[5:]))
+    x, skip, _, *rest = arguments(SHAPES[1])
+    expected = compare((x, skip, None, *rest[:4], False, *rest[5:]))
     assert (expected == -128).any()  # what SiLU never reaches
 
 
 def test_a_mean_far_from_zero_costs_no_digits() -> None:
-    x, added, weight, bias, groups, eps, _, grid, low, high, shift = arguments(SHAPES[0])
+    x, _, added, weight, bias, groups, eps, _, grids = arguments(SHAPES[0])
     x = x + 1000.0
-    exact = F.group_norm((x.double() + added.double()[:, None, None]).permute(0, 3, 1, 2), groups, weight[0].double(), bias[0].double(), eps)
-    expected = reference.quantized(F.silu(exact).permute(0, 2, 3, 1), grid, low, high, shift).int()
-    difference = (triton_normalised(x, added, weight, bias, groups, eps, True, grid, low, high, shift).int() - expected).abs()
+    exact = F.group_norm(
+        (x.double() + added.double()[:, None, None]).permute(0, 3, 1, 2), groups, weight[0].double(), bias[0].double(), eps
+    )
+    expected = reference.quantized(F.silu(exact).permute(0, 2, 3, 1), grids[0, 0], -23.0, 232.0, -105).int()
+    difference = (triton_normalised(x, None, added, weight, bias, groups, eps, True, grids).int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 5 * FAR
+
+
+def test_numbers_on_several_grids() -> None:
+    *given, grids = arguments(SHAPES[1])
+    several = torch.cat([grids, torch.tensor([[0.2, -7.0, 8.0, -121.0], [0.01, 0.0, 255.0, -128.0]], device=DEVICE)])
+    found = triton_normalised(*given, several)
+    assert [len(one.unique()) > 9 for one in found] == [True, True, True]
+    for index, one in enumerate(found):
+        assert torch.equal(one, triton_normalised(*given, several[index : index + 1])[0])
+    compare((*given, several))
+
+
+@pytest.mark.parametrize("before", [1, 64, 94])
+def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
+    x, _, *rest = arguments(SHAPES[3], torch.bfloat16)
+    parts = x[..., :before].contiguous(), x[..., before:].contiguous()
+    assert torch.equal(compare((*parts, *rest)), reference.normalised(x, None, *rest).int())
+    assert torch.equal(triton_normalised(*parts, *rest), triton_normalised(x, None, *rest))
 
 
 @pytest.mark.parametrize("block", [16, 32, 128])
@@ -66,14 +86,14 @@ def test_any_number_of_groups_in_a_program_gives_the_same(block: int, monkeypatc
 
 
 def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
-    x, added, weight, bias, groups, eps, _, grid, low, high, shift = arguments(SHAPES[0])
+    x, _, added, weight, bias, groups, eps, _, grids = arguments(SHAPES[0])
     layer = torch.nn.GroupNorm(groups, x.shape[3], eps).to(DEVICE)
     with torch.no_grad():
         layer.weight.copy_(weight[0])
         layer.bias.copy_(bias[0])
         last = F.silu(layer((x + added[:, None, None]).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-    expected = reference.quantized(last, grid, low, high, shift).int()
-    difference = (reference.normalised(x, added, weight, bias, groups, eps, True, grid, low, high, shift).int() - expected).abs()
+    expected = reference.quantized(last, grids[0, 0], -23.0, 232.0, -105).int()
+    difference = (reference.normalised(x, None, added, weight, bias, groups, eps, True, grids).int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < FAR
 
