@@ -13,16 +13,8 @@ from torch import nn
 
 from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
-from edadm.nn.integer import (
-    InputGrid,
-    IntegerConv2d,
-    IntegerFeedForward,
-    IntegerLinear,
-    IntegerResnetBlock,
-    IntegerSegment,
-    IntegerSelfAttention,
-    IntegerUpBlock,
-)
+from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerLinear, IntegerSegment
+from edadm.nn.integer_blocks import IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import quantized_layers
 

@@ -79,9 +79,13 @@ def tiles(problem: Problem) -> Tiles:
 
 
 def by_rule(problem: Problem) -> Tiles:
-    """Block sizes without a measurement."""
+    """Block sizes without a measurement: what most searches on an H100 ended with (docs/integer.md)."""
     rows, columns = problem.rows, problem.columns
     depth = _depth(problem)
+    if problem.stride == 1 and problem.channels % 16 == 0 and problem.channels >= 128 and columns % 128 == 0:
+        for candidate in (Tiles(128, 256, 128, 8, 3, kind="pipelined"), Tiles(128, 128, 128, 4, 3, kind="pipelined")):
+            if columns % candidate.columns == 0 and -(-rows // 128) * (columns // candidate.columns) >= 132:
+                return candidate
     if columns <= 32:
         return Tiles(128, max(16, _power(columns)), depth, 4, 4)
     for candidate in (Tiles(128, 256, depth, 8, 3), Tiles(128, 128, depth, 8, 4), Tiles(128, 64, depth, 4, 4)):

@@ -19,7 +19,8 @@ from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import computes_with_integers, lower_for_cuda
 from edadm.kernels import reference
 from edadm.models.random_weights import random_unet
-from edadm.nn.integer import IntegerConv2d, IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, IntegerUpBlock
+from edadm.nn.integer import IntegerConv2d
+from edadm.nn.integer_blocks import IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.planning.network import network_rows

@@ -19,8 +19,10 @@ def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
 
 
 def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
-    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(128, 256, 128, 8, 3)
-    assert by_rule(Problem(512_000, 128, 128, 3, 1))[:2] == (128, 128)
+    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(128, 256, 128, 8, 3, kind="pipelined")
+    assert by_rule(Problem(512_000, 128, 128, 3, 1)) == Tiles(128, 128, 128, 4, 3, kind="pipelined")
+    assert by_rule(Problem(512_000, 256, 256, 3, 2)) == Tiles(128, 256, 128, 8, 3)
+    assert by_rule(Problem(512_000, 128, 3, 3, 1)).kind == "window"
     assert by_rule(Problem(65_536, 320, 320, 3, 1))[:2] == (128, 64)
     assert by_rule(Problem(128, 1280, 1280, 3, 1))[:2] == (64, 64)
     assert by_rule(Problem(16_384, 4, 320, 3, 1)).columns == 16

@@ -115,7 +115,7 @@ def test_half_precision_input_gives_its_own_type_and_nearly_the_same() -> None:
 
 COMPILED = """
 import torch
-from edadm.nn.integer import IntegerFeedForward
+from edadm.nn.integer_blocks import IntegerFeedForward
 from tests.nn.test_integer import filled, integer_layer
 
 def backend(graph, _):
