@@ -20,7 +20,7 @@ from edadm.kernels.fake_quantize import rounded
 
 WIDEST, NARROWEST = 64, 16  # channels of a program, where a group has no more
 PROGRAMS = 132  # as many as a Hopper GPU has processors
-ELEMENTS, WARPS = 8192, 8  # read at once
+ELEMENTS, WARPS = 2048, 8  # read at once
 
 
 @triton.jit

@@ -26,7 +26,7 @@ from edadm.reconstruction.memory import Memory, WaitingMemory, placed
 from edadm.reconstruction.methods import METHODS
 from edadm.reconstruction.observe import set_ranges
 from edadm.reconstruction.shelf import FolderShelf
-from edadm.reconstruction.tiers import GIB, TIERS, UNLIMITED, Limits
+from edadm.reconstruction.tiers import GIB, TIERS, UNLIMITED, Limits, Tiers
 
 from ..models.families import random_network, tiny
 from .runs import Calibration, Shelf, a_task, same, state
@@ -226,3 +226,21 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(EdadmError, match="no folder was given"):
         Memory(CPU, Limits(device=0, host=0)).keep(torch.ones(1).untyped_storage())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
+def test_host_memory_that_is_freed_leaves_the_process() -> None:
+    def resident() -> int:
+        return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+
+    size, tiers = 21 * 2**20, Tiers(CPU, Limits())
+    tiers.free(tiers.allocate(size, "host"))  # from now on the allocator would keep blocks of this size for later
+    before, blocks, between = resident(), [], []
+    for _ in range(20):
+        blocks.append(tiers.allocate(size, "host"))
+        blocks[-1].content.fill_(1)
+        between.append(torch.ones(1000))
+    assert resident() - before > 19 * size
+    for block in blocks:
+        tiers.free(block)
+    assert resident() - before < 2 * size
