@@ -16,40 +16,43 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
-from edadm.kernels.fake_quantize import rounded
 
-WIDEST, NARROWEST = 64, 16  # channels of a program, where a group has no more
-PROGRAMS = 132  # as many as a Hopper GPU has processors
-ELEMENTS, WARPS = 2048, 8  # read at once
+WIDTHS = (64, 32, 128, 16)  # channels of a program, the first of those that cost as much
+PROCESSORS = 132  # of a Hopper GPU
+ELEMENTS, WARPS, STAGES = 4096, 8, 4  # read at once; some reads are on their way while one is computed with
+MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
 
 
 @triton.jit
 @no_type_check
-def _read(x_ptr, skip_ptr, added, pixel, channel, pixels, channels, before, known, SKIPS: tl.constexpr):
+def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN: tl.constexpr, SKIPS: tl.constexpr):
     """Pixels of an image; its channels from `before` on are those of another one."""
-    at, inside = pixel[:, None], (pixel < pixels)[:, None] & known[None, :]
+    at, place = pixel[:, None], channel[None, :]
     if SKIPS:
-        own = (channel < before)[None, :]
-        x = tl.load(x_ptr + at * before + channel[None, :], mask=inside & own, other=0.0).to(tl.float32)
-        other = tl.load(skip_ptr + at * (channels - before) + (channel - before)[None, :], mask=inside & ~own, other=0.0)
-        x = tl.where(own, x, other.to(tl.float32))
+        own, other = x_ptr + at * before + place, skip_ptr + at * (channels - before) + (place - before)
+        source = tl.where(place < before, own, other)
     else:
-        x = tl.load(x_ptr + at * channels + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-    return x + added[None, :]
+        source = x_ptr + at * channels + place
+    if EVEN:
+        return tl.load(source, mask=known[None, :], other=0.0).to(tl.float32)
+    return tl.load(source, mask=(pixel < pixels)[:, None] & known[None, :], other=0.0).to(tl.float32)
 
 
 @triton.jit
 @no_type_check
-def _grid(grid_ptr):
-    return tl.load(grid_ptr), tl.load(grid_ptr + 1), tl.load(grid_ptr + 2), tl.load(grid_ptr + 3)
+def _numbers(y, grid_ptr):
+    """Half to even; a grid's scale, its ends, and what makes its integers int8."""
+    scale, low, high, shift = tl.load(grid_ptr), tl.load(grid_ptr + 1), tl.load(grid_ptr + 2), tl.load(grid_ptr + 3)
+    near = tl.minimum(tl.maximum(y * (1.0 / scale), low), high) + MAGIC
+    return (near.to(tl.int32, bitcast=True) + shift.to(tl.int32)).to(tl.int8)
 
 
 @triton.jit
 @no_type_check
 def _normalised(
     x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, out_ptr, pixels, channels, before, affine_stride, eps, numel,
-    SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
-    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr,
+    SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr,
+    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, SIZE * GROUPS)
     image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
@@ -59,22 +62,22 @@ def _normalised(
     first_pixel = image.to(tl.int64) * pixels
     x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
     out_ptr += first_pixel * channels
-    if ADDS:
-        added = tl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(tl.float32)
-    else:
-        added = tl.zeros((CHANNELS,), tl.float32)
 
     # sums of differences to the first pixel: a mean far from 0 costs the variance no digits
-    pivot = tl.sum(_read(x_ptr, skip_ptr, added, tl.arange(0, 1), channel, pixels, channels, before, known, SKIPS), 0)
+    pivot = tl.sum(_read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0)
     first, second = tl.zeros((PIXELS, CHANNELS), tl.float32), tl.zeros((PIXELS, CHANNELS), tl.float32)
-    for begin in range(0, pixels, PIXELS):
+    for begin in tl.range(0, pixels, PIXELS, num_stages=STAGES):
         pixel = begin + tl.arange(0, PIXELS)
-        x = _read(x_ptr, skip_ptr, added, pixel, channel, pixels, channels, before, known, SKIPS)
-        difference = tl.where((pixel < pixels)[:, None], x - pivot[None, :], 0.0)
+        difference = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS) - pivot[None, :]
+        if not EVEN:
+            difference = tl.where((pixel < pixels)[:, None], difference, 0.0)
         first += difference
         second += difference * difference
     moved = tl.sum(first, 0) / pixels
     mean, squares = pivot + moved, tl.sum(second, 0) - moved * moved * pixels
+    if ADDS:
+        added = tl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(tl.float32)
+        mean += added
     # of channels, now of their groups
     belongs = ((local // SIZE)[None, :] == tl.arange(0, GROUP_BLOCK)[:, None]) & known[None, :]
     centre = tl.sum(tl.where(belongs, mean[None, :], 0.0), 1) / SIZE
@@ -86,17 +89,38 @@ def _normalised(
     affine = image * affine_stride + channel
     slope = tl.load(weight_ptr + affine, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(variance + eps)
     bias = tl.load(bias_ptr + affine, mask=known, other=0.0).to(tl.float32)
-    for begin in range(0, pixels, PIXELS):
+    if ADDS:
+        centre -= added
+    for begin in tl.range(0, pixels, PIXELS, num_stages=STAGES):
         pixel = begin + tl.arange(0, PIXELS)
-        x = _read(x_ptr, skip_ptr, added, pixel, channel, pixels, channels, before, known, SKIPS)
+        x = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)
         y = (x - centre[None, :]) * slope[None, :] + bias[None, :]
         if SILU:
             y = y / (1.0 + tl.exp(-y))
-        target, stored = pixel[:, None] * channels + channel[None, :], (pixel < pixels)[:, None] & known[None, :]
+        target, stored = out_ptr + pixel[:, None] * channels + channel[None, :], known[None, :]
+        if not EVEN:
+            stored = stored & (pixel < pixels)[:, None]
         for index in tl.static_range(GRIDS):
-            scale, low, high, shift = _grid(grids_ptr + 4 * index)
-            numbers = rounded(tl.div_rn(y, tl.zeros_like(y) + scale), low, high) + shift
-            tl.store(out_ptr + index * numel + target, numbers.to(tl.int8), mask=stored)
+            tl.store(target + index * numel, _numbers(y, grids_ptr + 4 * index), mask=stored)
+
+
+def divided(images: int, groups: int, size: int) -> tuple[int, int]:
+    """Groups of a program, and channels that it has room for: where rows of them begin at 16 bytes, and few processors wait for others.
+
+    Args:
+        images: in the batch.
+        groups: of an image.
+        size: channels of a group.
+    """
+    fitting = [(together, width) for width in WIDTHS for together in range(1, min(groups, width // size) + 1)]
+    fitting = fitting or [(1, triton.next_power_of_2(size))]
+    aligned = [(together, width) for together, width in fitting if together * size % 8 == 0] or fitting
+
+    def cost(choice: tuple[int, int]) -> int:
+        together, width = choice
+        return max(PROCESSORS, images * triton.cdiv(groups, together)) * width
+
+    return min(aligned, key=cost)
 
 
 def triton_normalised(
@@ -113,16 +137,14 @@ def triton_normalised(
     """The kernel's result; see `edadm.kernels.reference.normalised` for its arguments."""
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     (count, height, width, before), channels = x.shape, weight.shape[1]
-    size = channels // groups
-    block = max(WIDEST, triton.next_power_of_2(size))
-    while block > max(NARROWEST, 2 * size - 1) and count * triton.cdiv(groups, block // size) < PROGRAMS:
-        block //= 2
-    together, pixels = block // size, height * width
+    size, pixels = channels // groups, height * width
+    together, block = divided(count, groups, size)
+    at_once = min(ELEMENTS // block, triton.next_power_of_2(pixels))
     out = torch.empty((len(grids), count, height, width, channels), dtype=torch.int8, device=x.device)
     _normalised[(count * triton.cdiv(groups, together),)](
         x, x if skip is None else skip.contiguous(), x if added is None else added.contiguous(), weight, bias, grids, out, pixels, channels,
-        before, 0 if len(weight) == 1 else channels, eps, out[0].numel(), size, together, triton.next_power_of_2(together), block,
-        min(ELEMENTS // block, triton.next_power_of_2(pixels)), skip is not None, added is not None, silu, len(grids), num_warps=WARPS,
+        before, 0 if len(weight) == 1 else channels, eps, out[0].numel(), size, together, triton.next_power_of_2(together), block, at_once,
+        pixels % at_once == 0, skip is not None, added is not None, silu, len(grids), STAGES, num_warps=WARPS,
     )  # fmt: skip
     return out
 

@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
-from edadm.kernels import int8_geglu, int8_image, int8_matrix, int8_pipelined
+from edadm.kernels import int8_geglu, int8_image, int8_matrix, int8_normalisation, int8_pipelined
 from edadm.kernels.int8_matrix import stages_beside
 from edadm.kernels.tiles import Problem, Tiles, candidates
 
@@ -71,6 +71,25 @@ def pipelined(block, result, adds):
 
 for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one.kind == "pipelined"]:
     pipelined(block, "fp32", True)  # what takes most memory
+
+def normalised(size, skips, grids):
+    together, width = int8_normalisation.divided(500, 32, size)
+    kernel, at_once = int8_normalisation._normalised, int8_normalisation.ELEMENTS // width
+    types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("x_ptr", "skip_ptr", "added_ptr"), "*bf16") | {"out_ptr": "*i8"}
+    types |= dict.fromkeys(("weight_ptr", "bias_ptr", "grids_ptr"), "*fp32") | {"eps": "fp32"}
+    constants = {"SIZE": size, "GROUPS": together, "GROUP_BLOCK": triton.next_power_of_2(together), "CHANNELS": width, "PIXELS": at_once}
+    constants |= {"EVEN": True, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "STAGES": int8_normalisation.STAGES}
+    types |= dict.fromkeys(constants, "constexpr")
+    whole = [types[name][0] == "*" or name in ("channels", "before") for name in kernel.arg_names]
+    attributes = {(index,): [["tt.divisibility", 16]] for index, divisible in enumerate(whole) if divisible}
+    source = ASTSource(kernel, types, {(kernel.arg_names.index(name),): value for name, value in constants.items()}, attributes)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": int8_normalisation.WARPS})
+    copied = re.findall(r"cp.async.c[ag].shared.global \\[[^]]*\\], \\[[^]]*\\], (\\w+)", made.asm["ptx"])
+    assert "0x10" in copied, (size, width, copied)  # whole 16 bytes, while those before are computed with
+    assert made.metadata.shared <= 113 * 1024, made.metadata.shared  # two programs on a processor
+
+for size, skips, grids in ((4, False, 1), (12, True, 1), (10, False, 1), (8, False, 3)):
+    normalised(size, skips, grids)
 """
 
 

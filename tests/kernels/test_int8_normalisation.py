@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from edadm.kernels import int8_normalisation as module
 from edadm.kernels import reference
-from edadm.kernels.int8_normalisation import int8_normalised, triton_normalised
+from edadm.kernels.int8_normalisation import divided, int8_normalised, triton_normalised
 
 from .test_int8_convolution import DEVICE, numbers
 
@@ -77,12 +77,21 @@ def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
     assert torch.equal(triton_normalised(*parts, *rest), triton_normalised(x, None, *rest))
 
 
-@pytest.mark.parametrize("block", [16, 32, 128])
-def test_any_number_of_groups_in_a_program_gives_the_same(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("width", [16, 32, 128])
+def test_any_number_of_groups_in_a_program_gives_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given = arguments(SHAPES[0])
-    monkeypatch.setattr(module, "WIDEST", block)
-    monkeypatch.setattr(module, "PROGRAMS", 1)
+    monkeypatch.setattr(module, "WIDTHS", (width,))
+    assert divided(2, 32, 4)[1] == width
     compare(given)
+
+
+def test_programs_begin_at_16_bytes_and_are_many() -> None:
+    assert divided(500, 32, 4) == (16, 64)
+    assert divided(500, 32, 12) == (4, 64)  # not 5, which are 60 channels
+    assert divided(16, 32, 10) == (4, 64)
+    assert divided(1, 32, 4)[1] == 16  # more and smaller ones for one image
+    assert divided(8, 2, 160) == (1, 256)
+    assert divided(8, 3, 5)[0] in (1, 2, 3)  # no number of these groups is aligned
 
 
 def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:

@@ -231,7 +231,9 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
 def test_host_memory_that_is_freed_leaves_the_process() -> None:
     def resident() -> int:
-        return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+        return (
+            int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+        )
 
     size, tiers = 21 * 2**20, Tiers(CPU, Limits())
     tiers.free(tiers.allocate(size, "host"))  # from now on the allocator would keep blocks of this size for later
