@@ -40,19 +40,27 @@ def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN
 
 @triton.jit
 @no_type_check
-def _numbers(y, grid_ptr):
-    """Half to even; a grid's scale, its ends, and what makes its integers int8."""
-    scale, low, high, shift = tl.load(grid_ptr), tl.load(grid_ptr + 1), tl.load(grid_ptr + 2), tl.load(grid_ptr + 3)
-    near = tl.minimum(tl.maximum(y * (1.0 / scale), low), high) + MAGIC
-    return (near.to(tl.int32, bitcast=True) + shift.to(tl.int32)).to(tl.int8)
+def _grid(grid_ptr):
+    """Of each pointer: the inverse of a grid's scale, its ends, and what makes its integers int8."""
+    return 1.0 / tl.load(grid_ptr), tl.load(grid_ptr + 1), tl.load(grid_ptr + 2), tl.load(grid_ptr + 3).to(tl.int32)
+
+
+@triton.jit
+@no_type_check
+def _numbers(y, inverse, low, high, shift):
+    """Half to even."""
+    near = tl.minimum(tl.maximum(y * inverse, low), high) + MAGIC
+    return (near.to(tl.int32, bitcast=True) + shift).to(tl.int8)
 
 
 @triton.jit
 @no_type_check
 def _normalised(
-    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, out_ptr, pixels, channels, before, affine_stride, eps, numel,
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, around_ptr, out_ptr, x_out_ptr, skip_out_ptr,
+    pixels, channels, before, affine_stride, eps, numel,
     SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr,
-    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr, STAGES: tl.constexpr,
+    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr, AROUND: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, SIZE * GROUPS)
     image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
@@ -61,6 +69,7 @@ def _normalised(
     known = (local < SIZE * GROUPS) & (channel < channels)
     first_pixel = image.to(tl.int64) * pixels
     x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
+    x_out_ptr, skip_out_ptr = x_out_ptr + first_pixel * before, skip_out_ptr + first_pixel * (channels - before)
     out_ptr += first_pixel * channels
 
     # sums of differences to the first pixel: a mean far from 0 costs the variance no digits
@@ -91,6 +100,8 @@ def _normalised(
     bias = tl.load(bias_ptr + affine, mask=known, other=0.0).to(tl.float32)
     if ADDS:
         centre -= added
+    if AROUND:
+        inverse, low, high, shift = _grid(around_ptr + (tl.where(channel < before, 0, 4) if SKIPS else local * 0))
     for begin in tl.range(0, pixels, PIXELS, num_stages=STAGES):
         pixel = begin + tl.arange(0, PIXELS)
         x = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)
@@ -101,7 +112,16 @@ def _normalised(
         if not EVEN:
             stored = stored & (pixel < pixels)[:, None]
         for index in tl.static_range(GRIDS):
-            tl.store(target + index * numel, _numbers(y, grids_ptr + 4 * index), mask=stored)
+            one, least, most, moved_by = _grid(grids_ptr + 4 * index)
+            tl.store(target + index * numel, _numbers(y, one, least, most, moved_by), mask=stored)
+        if AROUND:
+            itself = _numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :])
+            if SKIPS:
+                at, place = pixel[:, None], channel[None, :]
+                own, other = x_out_ptr + at * before + place, skip_out_ptr + at * (channels - before) + (place - before)
+                tl.store(tl.where(place < before, own, other), itself, mask=stored)
+            else:
+                tl.store(x_out_ptr + pixel[:, None] * channels + channel[None, :], itself, mask=stored)
 
 
 def divided(images: int, groups: int, size: int) -> tuple[int, int]:
@@ -133,7 +153,8 @@ def triton_normalised(
     eps: float,
     silu: bool,
     grids: Float[Tensor, "g 4"],
-) -> Int8[Tensor, "g n h w c"]:
+    around: Float[Tensor, "parts 4"] | None = None,
+) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
     """The kernel's result; see `edadm.kernels.reference.normalised` for its arguments."""
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     (count, height, width, before), channels = x.shape, weight.shape[1]
@@ -141,15 +162,21 @@ def triton_normalised(
     together, block = divided(count, groups, size)
     at_once = min(ELEMENTS // block, triton.next_power_of_2(pixels))
     out = torch.empty((len(grids), count, height, width, channels), dtype=torch.int8, device=x.device)
+    parts = (torch.Size([0]) if around is None or part is None else part.shape for part in (x, skip))
+    itself, other = (torch.empty(shape, dtype=torch.int8, device=x.device) for shape in parts)
     _normalised[(count * triton.cdiv(groups, together),)](
-        x, x if skip is None else skip.contiguous(), x if added is None else added.contiguous(), weight, bias, grids, out, pixels, channels,
-        before, 0 if len(weight) == 1 else channels, eps, out[0].numel(), size, together, triton.next_power_of_2(together), block, at_once,
-        pixels % at_once == 0, skip is not None, added is not None, silu, len(grids), STAGES, num_warps=WARPS,
+        x, x if skip is None else skip.contiguous(), x if added is None else added.contiguous(), weight, bias, grids,
+        grids if around is None else around, out, itself, other, pixels, channels, before, 0 if len(weight) == 1 else channels, eps,
+        out[0].numel(), size, together, triton.next_power_of_2(together), block, at_once, pixels % at_once == 0, skip is not None,
+        added is not None, silu, len(grids), around is not None, STAGES, num_warps=WARPS,
     )  # fmt: skip
-    return out
+    return out, itself, other
 
 
-_SCHEMA = "(Tensor x, Tensor? skip, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, bool silu, Tensor grids) -> Tensor"
+_SCHEMA = (
+    "(Tensor x, Tensor? skip, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, bool silu, Tensor grids, "
+    "Tensor? around) -> (Tensor, Tensor, Tensor)"
+)
 
 
 @torch.library.custom_op("edadm::int8_normalised", mutates_args=(), schema=_SCHEMA)
@@ -163,9 +190,10 @@ def int8_normalised(
     eps: float,
     silu: bool,
     grids: Tensor,
-) -> Tensor:
+    around: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """`edadm.kernels.reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_normalised if x.is_cuda else reference.normalised)(x, skip, added, weight, bias, groups, eps, silu, grids)
+    return (triton_normalised if x.is_cuda else reference.normalised)(x, skip, added, weight, bias, groups, eps, silu, grids, around)
 
 
 @int8_normalised.register_fake
@@ -179,6 +207,9 @@ def _(
     eps: float,
     silu: bool,
     grids: Tensor,
-) -> Tensor:
-    """Shape and type of the result, for the compiler."""
-    return x.new_empty((len(grids), *x.shape[:3], weight.shape[1]), dtype=torch.int8)
+    around: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes and types of the results, for the compiler."""
+    numbers = x.new_empty((len(grids), *x.shape[:3], weight.shape[1]), dtype=torch.int8)
+    itself, other = (x.new_empty((0,) if around is None or part is None else part.shape, dtype=torch.int8) for part in (x, skip))
+    return numbers, itself, other

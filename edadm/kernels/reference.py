@@ -103,7 +103,8 @@ def normalised(
     eps: float,
     silu: bool,
     grids: Float[Tensor, "g 4"],
-) -> Int8[Tensor, "g n h w c"]:
+    around: Float[Tensor, "parts 4"] | None = None,
+) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
     """int8 numbers of a group normalisation for each layer that follows, in fp32 from its input to the numbers.
 
     Args:
@@ -116,10 +117,22 @@ def normalised(
         eps: added to the variance.
         silu: whether SiLU follows.
         grids: scale, low, high and shift of the input of each layer, see `quantized`.
+        around: likewise of `x` and, if there is one, of `skip`, for a shortcut that reads them as they are.
+
+    Returns:
+        Numbers of the normalisation on each grid; numbers of `x` itself and of `skip`, (0,) where there are none.
     """
     y = (x if skip is None else torch.cat([x, skip], -1)).float()
     y = y if added is None else y + added.float()[:, None, None]
     y = F.group_norm(y.permute(0, 3, 1, 2), groups, eps=eps).permute(0, 2, 3, 1)
     y = y * weight.float()[:, None, None] + bias.float()[:, None, None]
     y = F.silu(y) if silu else y
-    return torch.stack([torch.round(y / scale).clamp(low, high).add(shift).to(torch.int8) for scale, low, high, shift in grids])
+    itself, other = (x.new_empty(0, dtype=torch.int8) for _ in range(2))  # results of an operation share no memory
+    if around is not None:
+        itself, other = _on_grid(x.float(), around[0]), other if skip is None else _on_grid(skip.float(), around[1])
+    return torch.stack([_on_grid(y, grid) for grid in grids]), itself, other
+
+
+def _on_grid(x: Float[Tensor, "*s"], grid: Float[Tensor, "4"]) -> Int8[Tensor, "*s"]:
+    scale, low, high, shift = grid
+    return torch.round(x / scale).clamp(low, high).add(shift).to(torch.int8)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import AttnUpBlock2D, CrossAttnUpBlock2D, UpBlock2D
 from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from edadm.kernels.int8_geglu import int8_geglu
 from edadm.kernels.int8_normalisation import int8_normalised
-from edadm.nn.integer import IntegerConv2d, IntegerLinear
+from edadm.nn.integer import IntegerConv2d, IntegerLinear, IntegerSegment
 from edadm.nn.resnet import ResnetParts
 
 
@@ -38,37 +39,41 @@ class IntegerFeedForward(nn.Module):
         return self.second.summed([numbers[:, None, None]], x.dtype).reshape(*x.shape[:-1], -1)
 
 
-def normalised_convolution(
-    norm: nn.GroupNorm,
-    convolution: IntegerConv2d,
-    x: Float[Tensor, "n h w b"],
-    skip: Float[Tensor, "n h w s"] | None = None,
-    added: Float[Tensor, "n c"] | None = None,
-    scale_and_shift: tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]] | None = None,
-    addend: Float[Tensor, "n h w o"] | None = None,
-) -> Float[Tensor, "n h w o"]:
-    """A group normalisation, SiLU and a convolution of one segment, in inference; channels are last.
+class Grids(nn.Module):
+    """Grids of inputs of layers, (layers, 4) fp32 whatever the network is cast to: scale, low, high and shift of each.
 
     Args:
-        norm: with weight and bias.
-        convolution: of its result.
-        x: what is normalised.
-        skip: further channels of it.
-        added: to all pixels before that.
-        scale_and_shift: of the normalised image, the scale less 1 (FiLM).
-        addend: to the result.
+        segments: of the layers.
     """
-    (segment,) = convolution.segments
-    weight, bias = norm.weight[None].float(), norm.bias[None].float()
-    if scale_and_shift is not None:
-        scale, shift = scale_and_shift
-        weight, bias = weight * (1 + scale.float()), bias * (1 + scale.float()) + shift.float()
-    numbers = int8_normalised(x, skip, added, weight, bias, norm.num_groups, norm.eps, True, segment.grid[None])
-    return convolution.summed([numbers[0]], x.dtype, addend)
+
+    values: Tensor
+
+    def __init__(self, segments: Iterable[IntegerSegment]):
+        super().__init__()
+        self.register_buffer("values", torch.stack([segment.grid for segment in segments]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Grids:
+        exact = self.values
+        super()._apply(fn, recurse)
+        self.values = exact.to(self.values.device)
+        return self
+
+
+def _affine(norm: nn.GroupNorm) -> tuple[Float[Tensor, "1 c"], Float[Tensor, "1 c"]]:
+    return norm.weight[None].float(), norm.bias[None].float()
 
 
 class IntegerResnetBlock(ResnetParts):
-    """The block between whose layers only int8 numbers pass; its second convolution adds what goes around both as it ends."""
+    """The block between whose layers only int8 numbers pass; its second convolution adds what goes around both as it ends.
+
+    Args:
+        block: one that `fits`.
+    """
+
+    def __init__(self, block: ResnetBlock2D):
+        super().__init__(block)
+        shortcut = self.conv_shortcut
+        self.around = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
@@ -88,18 +93,36 @@ class IntegerResnetBlock(ResnetParts):
             skip: further channels of the input, which stay where they are.
         """
         parts = [part.permute(0, 2, 3, 1).contiguous() for part in (input_tensor, skip) if part is not None]
-        embedded = self.time_emb_proj(F.silu(temb))
-        scale_and_shift, added = (embedded.chunk(2, 1), None) if self.scales else (None, embedded)
-        hidden = normalised_convolution(self.norm1, self.conv1, parts[0], parts[1] if len(parts) > 1 else None)
-        return normalised_convolution(self.norm2, self.conv2, hidden, None, added, scale_and_shift, self._around(parts)).permute(0, 3, 1, 2)
+        dtype, embedded, shortcut = input_tensor.dtype, self.time_emb_proj(F.silu(temb)), self.conv_shortcut
+        together = self.around is not None and shortcut.sizes == tuple(part.shape[-1] for part in parts)
+        hidden, *around = self._numbers(self.norm1, self.conv1, parts, None, _affine(self.norm1), self.around if together else None)
+        hidden = self.conv1.summed([hidden], dtype)
+        (weight, bias), added = _affine(self.norm2), embedded
+        if self.scales:
+            scale, shift = embedded.float().chunk(2, 1)
+            weight, bias, added = weight * (1 + scale), bias * (1 + scale) + shift, None
+        hidden, *_ = self._numbers(self.norm2, self.conv2, [hidden], added, (weight, bias), None)
+        if together:
+            last = shortcut.summed(around[: len(parts)], dtype)
+        else:
+            last = torch.cat(parts, -1)
+            last = last if shortcut is None else shortcut(last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+        return self.conv2.summed([hidden], dtype, last).permute(0, 3, 1, 2)
 
-    def _around(self, parts: list[Tensor]) -> Float[Tensor, "n h w o"]:
-        """What goes around both convolutions."""
-        shortcut = self.conv_shortcut
-        if isinstance(shortcut, IntegerConv2d) and shortcut.sizes == tuple(part.shape[-1] for part in parts):
-            return shortcut.of_parts(parts)
-        whole = torch.cat(parts, -1)
-        return whole if shortcut is None else shortcut(whole.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+    @staticmethod
+    def _numbers(
+        norm: nn.GroupNorm,
+        convolution: IntegerConv2d,
+        parts: list[Tensor],
+        added: Tensor | None,
+        affine: tuple[Tensor, Tensor],
+        around: Grids | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A convolution's input, normalised, and perhaps what goes around it."""
+        x, skip = (*parts, None)[:2]
+        grid, others = convolution.segments[0].grid[None], None if around is None else around.values
+        numbers, itself, other = int8_normalised(x, skip, added, *affine, norm.num_groups, norm.eps, True, grid, others)
+        return numbers[0], itself, other
 
 
 class IntegerSelfAttention(nn.Module):
@@ -110,21 +133,12 @@ class IntegerSelfAttention(nn.Module):
         attention: one that `fits`.
     """
 
-    grids: Tensor
-
     def __init__(self, attention: Attention):
         super().__init__()
         self.norm, self.heads, (self.out, _) = attention.group_norm, attention.heads, attention.to_out
         products: list[Any] = [attention.to_q, attention.to_k, attention.to_v]
         self.products = nn.ModuleList(products)
-        self.register_buffer("grids", torch.stack([product.segments[0].grid for product in products]))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerSelfAttention:
-        """Grids stay fp32."""
-        exact = self.grids
-        super()._apply(fn, recurse)
-        self.grids = exact.to(self.grids.device)
-        return self
+        self.grids = Grids(product.segments[0] for product in products)
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -139,8 +153,8 @@ class IntegerSelfAttention(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "n c h w"], **unused: Any) -> Float[Tensor, "n c h w"]:
         """`unused`: what diffusers passes to all attentions, such as the time embedding."""
         x = hidden_states.permute(0, 2, 3, 1).contiguous()
-        weight, bias = self.norm.weight[None].float(), self.norm.bias[None].float()
-        numbers = int8_normalised(x, None, None, weight, bias, self.norm.num_groups, self.norm.eps, False, self.grids)
+        shape = self.norm.num_groups, self.norm.eps, False
+        numbers, *_ = int8_normalised(x, None, None, *_affine(self.norm), *shape, self.grids.values, None)
         images, rows = len(x), x.reshape(-1, 1, 1, x.shape[-1])
         heads = []
         products: Any = self.products

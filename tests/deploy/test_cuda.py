@@ -197,7 +197,7 @@ def test_attention_with_its_normalisation_and_its_addition_in_its_products(folde
         expected = plain.get_submodule(name)(x)
         difference = module(x, temb=None) - expected
         assert difference.square().mean() < 1e-5 * expected.square().mean()
-        assert module.bfloat16().grids.dtype == torch.float32
+        assert module.bfloat16().grids.values.dtype == torch.float32
 
 
 def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:

@@ -75,10 +75,12 @@ for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one
 def normalised(size, skips, grids):
     together, width = int8_normalisation.divided(500, 32, size)
     kernel, at_once = int8_normalisation._normalised, int8_normalisation.ELEMENTS // width
-    types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("x_ptr", "skip_ptr", "added_ptr"), "*bf16") | {"out_ptr": "*i8"}
-    types |= dict.fromkeys(("weight_ptr", "bias_ptr", "grids_ptr"), "*fp32") | {"eps": "fp32"}
+    types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("x_ptr", "skip_ptr", "added_ptr"), "*bf16")
+    types |= dict.fromkeys(("out_ptr", "x_out_ptr", "skip_out_ptr"), "*i8")
+    types |= dict.fromkeys(("weight_ptr", "bias_ptr", "grids_ptr", "around_ptr"), "*fp32") | {"eps": "fp32"}
     constants = {"SIZE": size, "GROUPS": together, "GROUP_BLOCK": triton.next_power_of_2(together), "CHANNELS": width, "PIXELS": at_once}
-    constants |= {"EVEN": True, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "STAGES": int8_normalisation.STAGES}
+    constants |= {"EVEN": True, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "AROUND": size == 12}
+    constants["STAGES"] = int8_normalisation.STAGES
     types |= dict.fromkeys(constants, "constexpr")
     whole = [types[name][0] == "*" or name in ("channels", "before") for name in kernel.arg_names]
     attributes = {(index,): [["tt.divisibility", 16]] for index, divisible in enumerate(whole) if divisible}

@@ -28,8 +28,8 @@ def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tup
 
 
 def compare(given: tuple) -> Tensor:
-    expected = reference.normalised(*given).int()
-    difference = (triton_normalised(*given).int() - expected).abs()
+    expected = reference.normalised(*given)[0].int()
+    difference = (triton_normalised(*given)[0].int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < FAR
     return expected
@@ -54,7 +54,7 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
         (x.double() + added.double()[:, None, None]).permute(0, 3, 1, 2), groups, weight[0].double(), bias[0].double(), eps
     )
     expected = reference.quantized(F.silu(exact).permute(0, 2, 3, 1), grids[0, 0], -23.0, 232.0, -105).int()
-    difference = (triton_normalised(x, None, added, weight, bias, groups, eps, True, grids).int() - expected).abs()
+    difference = (triton_normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 5 * FAR
 
@@ -62,10 +62,10 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
 def test_numbers_on_several_grids() -> None:
     *given, grids = arguments(SHAPES[1])
     several = torch.cat([grids, torch.tensor([[0.2, -7.0, 8.0, -121.0], [0.01, 0.0, 255.0, -128.0]], device=DEVICE)])
-    found = triton_normalised(*given, several)
+    found, *_ = triton_normalised(*given, several)
     assert [len(one.unique()) > 9 for one in found] == [True, True, True]
     for index, one in enumerate(found):
-        assert torch.equal(one, triton_normalised(*given, several[index : index + 1])[0])
+        assert torch.equal(one, triton_normalised(*given, several[index : index + 1])[0][0])
     compare((*given, several))
 
 
@@ -73,8 +73,23 @@ def test_numbers_on_several_grids() -> None:
 def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
     x, _, *rest = arguments(SHAPES[3], torch.bfloat16)
     parts = x[..., :before].contiguous(), x[..., before:].contiguous()
-    assert torch.equal(compare((*parts, *rest)), reference.normalised(x, None, *rest).int())
-    assert torch.equal(triton_normalised(*parts, *rest), triton_normalised(x, None, *rest))
+    assert torch.equal(compare((*parts, *rest)), reference.normalised(x, None, *rest)[0].int())
+    assert torch.equal(triton_normalised(*parts, *rest)[0], triton_normalised(x, None, *rest)[0])
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:4])
+@pytest.mark.parametrize("before", [None, 8, 33])
+def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...]) -> None:
+    x, _, *rest = arguments(shape)
+    parts = (x, None) if before is None else (x[..., :before].contiguous(), x[..., before:].contiguous())
+    around = torch.tensor([[0.03, -100.0, 155.0, -28.0], [0.07, -50.0, 205.0, -78.0]][: 1 if before is None else 2], device=DEVICE)
+    found, expected = triton_normalised(*parts, *rest, around), reference.normalised(*parts, *rest, around)
+    assert torch.equal(found[0], triton_normalised(x, None, *rest)[0])
+    assert [tuple(one.shape) for one in found[1:]] == [(0,) if part is None else part.shape for part in parts]
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        assert torch.equal((one.int() - other.int()).abs().clamp(max=1), (one != other).int())
+        assert (one != other).float().sum() <= FAR * one.numel()
+    assert len(found[1].unique()) > 50
 
 
 @pytest.mark.parametrize("width", [16, 32, 128])
@@ -102,12 +117,16 @@ def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
         layer.bias.copy_(bias[0])
         last = F.silu(layer((x + added[:, None, None]).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
     expected = reference.quantized(last, grids[0, 0], -23.0, 232.0, -105).int()
-    difference = (reference.normalised(x, None, added, weight, bias, groups, eps, True, grids).int() - expected).abs()
+    difference = (reference.normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < FAR
 
 
-def test_the_operation_is_registered_as_it_behaves() -> None:
+@pytest.mark.parametrize("goes_around", [False, True])
+def test_the_operation_is_registered_as_it_behaves(goes_around: bool) -> None:
     given = arguments(SHAPES[1])
-    torch.library.opcheck(int8_normalised, given)
-    assert torch.equal(int8_normalised(*given).cpu(), triton_normalised(*given).cpu()) or DEVICE == "cpu"
+    around = given[-1].clone() if goes_around else None
+    torch.library.opcheck(int8_normalised, (*given, around))
+    for one, other in zip(int8_normalised(*given, around), triton_normalised(*given, around), strict=True):
+        assert one.shape == other.shape
+        assert (one != other).float().sum() <= FAR * one.numel()
