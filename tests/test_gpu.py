@@ -261,9 +261,9 @@ def test_the_integer_network_agrees_with_the_simulated_one(
         expected, exact = simulated(x, timesteps).sample, cuda_unet(x, timesteps).sample
         quantization = (expected - exact).square().mean().sqrt()
         for dtype, bound in ((torch.float32, 1.0), (torch.bfloat16, 2.0)):  # as in tests/deploy/test_cuda.py
-            lowered = lower_for_cuda(simulated, dtype)
-            eager = lowered(x.to(dtype), timesteps).sample.float()
-            assert (eager - expected).square().mean().sqrt() < bound * quantization
+            for fuse in (False, True):
+                eager = lower_for_cuda(simulated, dtype, fuse=fuse)(x.to(dtype), timesteps).sample.float()
+                assert (eager - expected).square().mean().sqrt() < bound * quantization
 
 
 @pytest.mark.parametrize("method", ["fbr", "layer"])
