@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.errors import EdadmError
 from edadm.kernels.int8_geglu import int8_geglu
 from edadm.kernels.int8_normalisation import int8_normalised
 from edadm.nn.integer import IntegerConv2d, IntegerLinear, IntegerSegment
@@ -168,10 +169,11 @@ class IntegerSelfAttention(nn.Module):
 class IntegerUpBlock(nn.Module):
     """A block of the network's second half whose residual blocks read a skip where it is, instead of a copy behind their input.
 
-    FreeU is not for it.
-
     Args:
         block: one that `fits`, of diffusers.
+
+    Raises:
+        EdadmError: when it is called, if diffusers' FreeU was switched on, which changes skips.
     """
 
     def __init__(self, block: UpBlock2D | AttnUpBlock2D | CrossAttnUpBlock2D):
@@ -198,6 +200,8 @@ class IntegerUpBlock(nn.Module):
         **others: Any,
     ) -> Float[Tensor, "n o p q"]:
         """As diffusers calls it; the last skip comes first. `others` go to attention over a context."""
+        if getattr(self, "s1", None) is not None:
+            raise EdadmError("FreeU changes skips, which this network reads where they are; lower it with fuse=False, or disable FreeU")
         for index, resnet in enumerate(self.resnets):
             hidden_states = resnet(hidden_states, temb, res_hidden_states_tuple[-1 - index])
             if self.has_cross_attention:

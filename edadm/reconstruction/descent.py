@@ -237,5 +237,7 @@ def stepping(descent: Descent, graphs: bool = True) -> Iterator[Callable[[], Non
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.copy_(value)
     descent.restart()
-    yield after_bringing(graph.replay)
-    graph.reset()
+    try:
+        yield after_bringing(graph.replay)
+    finally:
+        graph.reset()

@@ -17,6 +17,7 @@ from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.cuda import computes_with_integers, lower_for_cuda
+from edadm.errors import EdadmError
 from edadm.kernels import reference
 from edadm.models.random_weights import random_unet
 from edadm.nn.integer import IntegerConv2d
@@ -185,6 +186,19 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
         expected = plain.get_submodule(name)(x, temb)
         difference = module(x, temb) - expected  # where a value lies between two numbers, it may become the other one
         assert difference.square().mean() < 1e-5 * expected.square().mean()
+
+
+@torch.no_grad()
+def test_fused_networks_refuse_what_changes_skips() -> None:
+    model, cpu = tiny("sd14_coco"), torch.device("cpu")
+    inputs = network_rows(model, 2, cpu)
+    unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
+    fused = lower_for_cuda(unet, torch.float32, fuse=True)
+    fused.enable_freeu(0.9, 0.2, 1.2, 1.4)
+    with pytest.raises(EdadmError, match="FreeU"):
+        fused(*inputs, return_dict=False)
+    fused.disable_freeu()
+    assert fused(*inputs, return_dict=False)[0].isfinite().all()
 
 
 @torch.no_grad()
