@@ -67,6 +67,7 @@ class Tiers:
     limits: Limits
     used: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(TIERS, 0))
     most: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(TIERS, 0))
+    _spare: list[Tensor] = field(default_factory=list)  # host pages that nobody uses, as far as the limit has room for them
 
     def room(self, tier: Tier) -> int:
         """Bytes that can still be kept."""
@@ -92,15 +93,34 @@ class Tiers:
         if tier == "disk":
             block.content = self._file(size)
         elif tier == "host":
-            block.content = _pages(size)
+            fitting = next((pages for pages in self._spare if len(pages) == size), None)
+            if fitting is None:
+                self._shed()
+            else:
+                self._spare = [pages for pages in self._spare if pages is not fitting]
+            block.content = _pages(size) if fitting is None else fitting
         else:
             block.content = torch.empty(size, dtype=torch.uint8, device=self.device)
         return block
 
-    def free(self, block: Block) -> None:
-        """Ends a block; whoever still holds its content holds memory that is not counted."""
+    def free(self, block: Block, unshared: bool = False) -> None:
+        """Ends a block; whoever still holds its content holds memory that is not counted.
+
+        Args:
+            block: not used any more.
+            unshared: nobody holds its content, so that the next block may have its pages: new ones cost more than what is copied there.
+        """
         self.used[block.tier] -= block.size
+        if unshared and block.tier == "host" and block.content is not None:
+            self._spare.append(block.content)
+            self._shed()
         block.size, block.content = 0, None
+
+    def _shed(self) -> None:
+        """Gives spare pages back to the system until used and spare ones are within the limit, those that lay longest first."""
+        spare = sum(len(pages) for pages in self._spare)
+        while self._spare and self.used["host"] + spare > self.limits.host:
+            spare -= len(self._spare.pop(0))
 
     def _file(self, size: int) -> Tensor:
         """Bytes of a file that has no name any more: the system takes them back with the last reference, or with the process."""
@@ -186,7 +206,7 @@ class Held:
 
     def release(self) -> None:
         """Gives up the bytes that are kept."""
-        self._tiers.free(self.block)
+        self._tiers.free(self.block, unshared=True)
 
     def _copy(self, content: Tensor, tier: Tier) -> Block:
         block = self._tiers.allocate(len(content), tier)

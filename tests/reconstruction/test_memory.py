@@ -228,6 +228,25 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
         Memory(CPU, Limits(device=0, host=0)).keep(torch.ones(1).untyped_storage())
 
 
+def test_pages_of_ended_blocks_are_used_again_within_the_limit() -> None:
+    tiers = Tiers(CPU, Limits(host=100))
+    first, second = tiers.allocate(40, "host"), tiers.allocate(40, "host")
+    tiers.free(first, unshared=True)
+    assert len(tiers._spare) == 1
+    other = tiers.allocate(50, "host")  # with it, 90 of 100 are used: no room for spare ones
+    assert tiers._spare == []
+    tiers.free(other)
+    assert tiers._spare == []  # its content may be in somebody's hands
+    assert second.content is not None
+    pages = second.content.data_ptr()
+    tiers.free(second, unshared=True)
+    third = tiers.allocate(40, "host")
+    assert third.content is not None
+    assert third.content.data_ptr() == pages
+    assert tiers._spare == []
+    assert tiers.used["host"] == 40
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
 def test_host_memory_that_is_freed_leaves_the_process() -> None:
     def resident() -> int:
