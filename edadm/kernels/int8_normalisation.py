@@ -16,9 +16,9 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
+from edadm.kernels.tiles import PROCESSORS
 
 WIDTHS = (64, 32, 128, 16)  # channels of a program, the first of those that cost as much
-PROCESSORS = 132  # of a Hopper GPU
 ELEMENTS, WARPS, STAGES = 4096, 8, 4  # read at once; some reads are on their way while one is computed with
 MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,21 @@ def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
 
 
 def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
-    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(128, 256, 128, 8, 3, kind="pipelined")
-    assert by_rule(Problem(512_000, 128, 128, 3, 1)) == Tiles(128, 128, 128, 4, 3, kind="pipelined")
-    assert by_rule(Problem(512_000, 256, 256, 3, 2)) == Tiles(128, 256, 128, 8, 3)
-    assert by_rule(Problem(512_000, 128, 3, 3, 1)).kind == "window"
-    assert by_rule(Problem(65_536, 320, 320, 3, 1))[:2] == (128, 64)
-    assert by_rule(Problem(128, 1280, 1280, 3, 1))[:2] == (64, 64)
+    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(128, 128, 128, 4, 3, kind="pipelined")
+    assert by_rule(Problem(512_000, 256, 256, 1, 1)) == Tiles(128, 128, 128, 4, 3, kind="descriptor")
+    assert by_rule(Problem(128_000, 256, 256, 3, 2)) == Tiles(128, 128, 128, 4, 3)
+    assert by_rule(Problem(512_000, 128, 3, 3, 1)) == Tiles(128, 128, 32, 4, 3)
+    assert by_rule(Problem(1024, 1280, 1280, 3, 1)) == Tiles(64, 64, 128, 4, 4, kind="descriptor")
+    assert by_rule(Problem(512, 256, 512, 1, 1)) == Tiles(32, 64, 128, 4, 5)
     assert by_rule(Problem(16_384, 4, 320, 3, 1)).columns == 16
+
+
+def test_the_rule_is_near_what_was_measured() -> None:
+    """Where both are large blocks of the fast kernels; the rest is within the 15 % that such tiles differ by."""
+    table = measured()
+    problems = [Problem(*(int(part) for part in re.split("[xks]", key))) for key in table]
+    same = [tiles(problem).kind == by_rule(problem).kind for problem in problems]
+    assert sum(same) >= 0.7 * len(problems)
 
 
 def test_measured_tiles_come_before_the_rule() -> None:
@@ -69,8 +78,8 @@ def test_kernels_are_tried_where_they_apply() -> None:
     def kinds(*problem: int) -> set[str]:
         return {one.kind for one in candidates(Problem(*problem))}
 
-    assert kinds(65_536, 320, 320, 1, 1) == {"window", "matrix", "descriptor", "pipelined"}
-    assert kinds(65_536, 320, 320, 3, 1) == {"window", "descriptor", "pipelined"}
+    assert kinds(65_536, 320, 320, 1, 1) == kinds(65_536, 320, 320, 3, 1) == {"descriptor", "pipelined"}
+    assert kinds(4_096, 320, 320, 1, 1) == kinds(4_096, 320, 320, 3, 1) == {"window", "descriptor", "pipelined"}
     assert kinds(65_536, 320, 320, 3, 2) == kinds(65_536, 320, 4, 3, 1) == {"window"}
     assert {one.depth for one in candidates(Problem(65_536, 320, 320, 1, 1)) if one.kind == "descriptor"} == {64, 128, 256}
     assert {one.depth for one in candidates(Problem(65_536, 320, 64, 1, 1)) if one.kind == "descriptor"} == {64}
@@ -81,7 +90,7 @@ def test_a_search_is_bounded() -> None:
         for columns in (4, 320, 1280):
             for channels in (4, 320, 1280):
                 for side in (1, 3):
-                    assert len(candidates(Problem(rows, columns, channels, side, 1))) <= 33
+                    assert len(candidates(Problem(rows, columns, channels, side, 1))) <= 30
 
 
 def test_sums_are_divided_only_where_blocks_are_few_and_the_sum_is_long() -> None:
