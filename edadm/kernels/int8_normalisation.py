@@ -2,7 +2,8 @@
 that follow.
 
 A program has some groups of one image. It reads them twice, the second time from the cache, and writes half as many bytes as it read once.
-`edadm.kernels.reference.normalised` says what it means.
+`edadm.kernels.reference.normalised` says what it means; a value is multiplied by a grid's inverse here instead of divided, so that one
+between two numbers may become the other one.
 """
 
 from __future__ import annotations
@@ -25,17 +26,30 @@ MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fract
 
 @triton.jit
 @no_type_check
-def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN: tl.constexpr, SKIPS: tl.constexpr):
-    """Pixels of an image; its channels from `before` on are those of another one."""
+def _places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS: tl.constexpr):
+    """Of pixels of an image, whose channels from `before` on are those of another one."""
     at, place = pixel[:, None], channel[None, :]
     if SKIPS:
         own, other = x_ptr + at * before + place, skip_ptr + at * (channels - before) + (place - before)
-        source = tl.where(place < before, own, other)
-    else:
-        source = x_ptr + at * channels + place
+        return tl.where(place < before, own, other)
+    return x_ptr + at * channels + place
+
+
+@triton.jit
+@no_type_check
+def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN: tl.constexpr, SKIPS: tl.constexpr):
+    source = _places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS)
     if EVEN:
         return tl.load(source, mask=known[None, :], other=0.0).to(tl.float32)
     return tl.load(source, mask=(pixel < pixels)[:, None] & known[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def _of_groups(values, belongs):
+    """For each channel, the sum over its group."""
+    sums = tl.sum(tl.where(belongs, values[None, :], 0.0), 1)
+    return tl.sum(tl.where(belongs, sums[:, None], 0.0), 0)
 
 
 @triton.jit
@@ -89,11 +103,9 @@ def _normalised(
         mean += added
     # of channels, now of their groups
     belongs = ((local // SIZE)[None, :] == tl.arange(0, GROUP_BLOCK)[:, None]) & known[None, :]
-    centre = tl.sum(tl.where(belongs, mean[None, :], 0.0), 1) / SIZE
-    centre = tl.sum(tl.where(belongs, centre[:, None], 0.0), 0)
+    centre = _of_groups(mean, belongs) / SIZE
     away = mean - centre
-    variance = tl.sum(tl.where(belongs, (squares + away * away * pixels)[None, :], 0.0), 1) / (SIZE * pixels)
-    variance = tl.sum(tl.where(belongs, variance[:, None], 0.0), 0)
+    variance = _of_groups(squares + away * away * pixels, belongs) / (SIZE * pixels)
 
     affine = image * affine_stride + channel
     slope = tl.load(weight_ptr + affine, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(variance + eps)
@@ -116,12 +128,7 @@ def _normalised(
             tl.store(target + index * numel, _numbers(y, one, least, most, moved_by), mask=stored)
         if AROUND:
             itself = _numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :])
-            if SKIPS:
-                at, place = pixel[:, None], channel[None, :]
-                own, other = x_out_ptr + at * before + place, skip_out_ptr + at * (channels - before) + (place - before)
-                tl.store(tl.where(place < before, own, other), itself, mask=stored)
-            else:
-                tl.store(x_out_ptr + pixel[:, None] * channels + channel[None, :], itself, mask=stored)
+            tl.store(_places(x_out_ptr, skip_out_ptr, pixel, channel, channels, before, SKIPS), itself, mask=stored)
 
 
 def divided(images: int, groups: int, size: int) -> tuple[int, int]:

@@ -134,5 +134,4 @@ def normalised(
 
 
 def _on_grid(x: Float[Tensor, "*s"], grid: Float[Tensor, "4"]) -> Int8[Tensor, "*s"]:
-    scale, low, high, shift = grid
-    return torch.round(x / scale).clamp(low, high).add(shift).to(torch.int8)
+    return quantized(x, grid[0], grid[1].item(), grid[2].item(), int(grid[3]))
