@@ -241,10 +241,11 @@ def test_addends_are_added_with_all_tiles(side: int) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         addend = torch.randn(3, 16, 16, 256, generator=generator).to(CUDA, dtype)
         arguments = x, weight, scale * 1e-4, offset, addend, 1, side // 2, 0, dtype
-        expected, step = reference.convolution(*arguments), torch.finfo(dtype).eps * addend.abs().max().item()
+        expected, step = reference.convolution(*arguments), torch.finfo(dtype).eps
+        sums = 2 * torch.finfo(torch.float32).eps * addend.abs().max().item()  # where an addend takes most of a product away
         for tile in candidates(Problem(3 * 16 * 16, 256, 128, side, 1)):
             found = triton_convolution(*arguments, tile)
-            torch.testing.assert_close(found, expected, rtol=2 * step, atol=step, msg=lambda text, tile=tile: f"{tile}: {text}")
+            torch.testing.assert_close(found, expected, rtol=2 * step, atol=sums, msg=lambda text, tile=tile: f"{tile}: {text}")
 
 
 def test_the_integer_network_agrees_with_the_simulated_one(

@@ -87,7 +87,7 @@ def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...])
     assert torch.equal(found[0], triton_normalised(x, None, *rest)[0])
     assert [tuple(one.shape) for one in found[1:]] == [(0,) if part is None else part.shape for part in parts]
     for one, other in zip(found[1:], expected[1:], strict=True):
-        assert torch.equal((one.int() - other.int()).abs().clamp(max=1), (one != other).int())
+        assert (one.int() - other.int()).abs().sum() == (one != other).sum()  # neighbours, where they differ
         assert (one != other).float().sum() <= FAR * one.numel()
     assert len(found[1].unique()) > 50
 

@@ -29,11 +29,10 @@ def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
     assert by_rule(Problem(16_384, 4, 320, 3, 1)).columns == 16
 
 
-def test_the_rule_is_near_what_was_measured() -> None:
-    """Where both are large blocks of the fast kernels; the rest is within the 15 % that such tiles differ by."""
-    table = measured()
-    problems = [Problem(*(int(part) for part in re.split("[xks]", key))) for key in table]
+def test_the_rule_names_the_kernel_that_most_searches_found() -> None:
+    problems = [Problem(*(int(part) for part in re.split("[xks]", key))) for key in measured()]
     same = [tiles(problem).kind == by_rule(problem).kind for problem in problems]
+    assert len(problems) > 60
     assert sum(same) >= 0.7 * len(problems)
 
 
