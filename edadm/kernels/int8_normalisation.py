@@ -1,14 +1,15 @@
 """Group normalisation on a GPU, from floating point to int8 numbers: what is added before it, SiLU after it, and the grids of the layers
 that follow.
 
-A program has some groups of one image. It reads them twice, the second time from the cache, and writes half as many bytes as it read once.
+Where some groups of an image fit a processor's memory, a program reads them once (`int8_held`). Otherwise programs share an image: the
+first kernel sums parts of it, the second one adds these sums up and reads the image again.
 `edadm.kernels.reference.normalised` says what it means; a value is multiplied by a grid's inverse here instead of divided, so that one
 between two numbers may become the other one.
 """
 
 from __future__ import annotations
 
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import torch
 import triton
@@ -17,28 +18,18 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
+from edadm.kernels.int8_held import hold
+from edadm.kernels.normalising import affine, divided, grid, numbers, places
 from edadm.kernels.tiles import PROCESSORS
 
-WIDTHS = (64, 32, 128, 16)  # channels of a program, the first of those that cost as much
-ELEMENTS, WARPS, STAGES = 4096, 8, 4  # read at once; some reads are on their way while one is computed with
-MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
-
-
-@triton.jit
-@no_type_check
-def _places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS: tl.constexpr):
-    """Of pixels of an image, whose channels from `before` on are those of another one."""
-    at, place = pixel[:, None], channel[None, :]
-    if SKIPS:
-        own, other = x_ptr + at * before + place, skip_ptr + at * (channels - before) + (place - before)
-        return tl.where(place < before, own, other)
-    return x_ptr + at * channels + place
+ELEMENTS, WARPS, STAGES = 4096, 4, 4  # read at once; some reads are on their way while one is computed with
+PROGRAMS = 8 * PROCESSORS  # an image is parted until there are as many
 
 
 @triton.jit
 @no_type_check
 def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN: tl.constexpr, SKIPS: tl.constexpr):
-    source = _places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS)
+    source = places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS)
     if EVEN:
         return tl.load(source, mask=known[None, :], other=0.0).to(tl.float32)
     return tl.load(source, mask=(pixel < pixels)[:, None] & known[None, :], other=0.0).to(tl.float32)
@@ -46,108 +37,110 @@ def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN
 
 @triton.jit
 @no_type_check
-def _of_groups(values, belongs):
-    """For each channel, the sum over its group."""
-    sums = tl.sum(tl.where(belongs, values[None, :], 0.0), 1)
-    return tl.sum(tl.where(belongs, sums[:, None], 0.0), 0)
+def _where(channels, SIZE: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr):
+    """A program's image, its channels, and which of them there are."""
+    blocks = tl.cdiv(channels, SIZE * GROUPS)
+    image, local = tl.program_id(0) // blocks, tl.arange(0, CHANNELS)
+    channel = tl.program_id(0) % blocks * (SIZE * GROUPS) + local
+    return image, local, channel, (local < SIZE * GROUPS) & (channel < channels)
 
 
 @triton.jit
 @no_type_check
-def _grid(grid_ptr):
-    """Of each pointer: the inverse of a grid's scale, its ends, and what makes its integers int8."""
-    return 1.0 / tl.load(grid_ptr), tl.load(grid_ptr + 1), tl.load(grid_ptr + 2), tl.load(grid_ptr + 3).to(tl.int32)
-
-
-@triton.jit
-@no_type_check
-def _numbers(y, inverse, low, high, shift):
-    """Half to even."""
-    near = tl.minimum(tl.maximum(y * inverse, low), high) + MAGIC
-    return (near.to(tl.int32, bitcast=True) + shift).to(tl.int8)
-
-
-@triton.jit
-@no_type_check
-def _normalised(
-    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, around_ptr, out_ptr, x_out_ptr, skip_out_ptr,
-    pixels, channels, before, affine_stride, eps, numel,
-    SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr,
-    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr, AROUND: tl.constexpr,
+def _summed(
+    x_ptr, skip_ptr, sums_ptr, pixels, channels, before, steps,
+    SIZE: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr, SKIPS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(channels, SIZE * GROUPS)
-    image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    local = tl.arange(0, CHANNELS)
-    channel = block * (SIZE * GROUPS) + local
-    known = (local < SIZE * GROUPS) & (channel < channels)
-    first_pixel = image.to(tl.int64) * pixels
-    x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
-    x_out_ptr, skip_out_ptr = x_out_ptr + first_pixel * before, skip_out_ptr + first_pixel * (channels - before)
-    out_ptr += first_pixel * channels
-
-    # sums of differences to the first pixel: a mean far from 0 costs the variance no digits
+    """Of each channel, over a part of the image: sums of differences to the image's first pixel, and of their squares. A mean far from 0
+    costs the variance no digits so.
+    """
+    image, _, channel, known = _where(channels, SIZE, GROUPS, CHANNELS)
+    x_ptr += image.to(tl.int64) * pixels * before
+    skip_ptr += image.to(tl.int64) * pixels * (channels - before)
     pivot = tl.sum(_read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0)
     first, second = tl.zeros((PIXELS, CHANNELS), tl.float32), tl.zeros((PIXELS, CHANNELS), tl.float32)
-    for begin in tl.range(0, pixels, PIXELS, num_stages=STAGES):
-        pixel = begin + tl.arange(0, PIXELS)
+    begin = tl.program_id(1) * steps * PIXELS
+    for step in tl.range(0, steps, num_stages=STAGES):
+        pixel = begin + step * PIXELS + tl.arange(0, PIXELS)
         difference = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS) - pivot[None, :]
         if not EVEN:
             difference = tl.where((pixel < pixels)[:, None], difference, 0.0)
         first += difference
         second += difference * difference
-    moved = tl.sum(first, 0) / pixels
-    mean, squares = pivot + moved, tl.sum(second, 0) - moved * moved * pixels
-    if ADDS:
-        added = tl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(tl.float32)
-        mean += added
-    # of channels, now of their groups
-    belongs = ((local // SIZE)[None, :] == tl.arange(0, GROUP_BLOCK)[:, None]) & known[None, :]
-    centre = _of_groups(mean, belongs) / SIZE
-    away = mean - centre
-    variance = _of_groups(squares + away * away * pixels, belongs) / (SIZE * pixels)
+    target = sums_ptr + (image * tl.num_programs(1) + tl.program_id(1)) * 2 * channels + channel
+    tl.store(target, tl.sum(first, 0), mask=known)
+    tl.store(target + channels, tl.sum(second, 0), mask=known)
 
-    affine = image * affine_stride + channel
-    slope = tl.load(weight_ptr + affine, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(variance + eps)
-    bias = tl.load(bias_ptr + affine, mask=known, other=0.0).to(tl.float32)
+
+@triton.jit
+@no_type_check
+def _written(
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, around_ptr, sums_ptr, out_ptr, x_out_ptr, skip_out_ptr,
+    pixels, channels, before, affine_stride, eps, numel, parts, steps,
+    SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr,
+    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr, AROUND: tl.constexpr, PARTS: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """Numbers of a part of the image, from the sums of all of its parts."""
+    image, local, channel, known = _where(channels, SIZE, GROUPS, CHANNELS)
+    first_pixel = image.to(tl.int64) * pixels
+    x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
+    x_out_ptr, skip_out_ptr = x_out_ptr + first_pixel * before, skip_out_ptr + first_pixel * (channels - before)
+    out_ptr += first_pixel * channels
+
+    part = tl.arange(0, PARTS)
+    source = sums_ptr + (image * parts + part)[:, None] * 2 * channels + channel[None, :]
+    summed = (part < parts)[:, None] & known[None, :]
+    moved = tl.sum(tl.load(source, mask=summed, other=0.0), 0) / pixels
+    squares = tl.sum(tl.load(source + channels, mask=summed, other=0.0), 0) - moved * moved * pixels
+    mean = moved + tl.sum(_read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0)
+    added = tl.zeros_like(mean)
     if ADDS:
-        centre -= added
+        added += tl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(tl.float32)
+    at, group = image * affine_stride + channel, tl.arange(0, GROUP_BLOCK)
+    centre, slope, bias = affine(mean, squares, added, weight_ptr + at, bias_ptr + at, local, group, known, pixels, eps, SIZE)
+
     if AROUND:
-        inverse, low, high, shift = _grid(around_ptr + (tl.where(channel < before, 0, 4) if SKIPS else local * 0))
-    for begin in tl.range(0, pixels, PIXELS, num_stages=STAGES):
-        pixel = begin + tl.arange(0, PIXELS)
-        x = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)
-        y = (x - centre[None, :]) * slope[None, :] + bias[None, :]
-        if SILU:
-            y = y / (1.0 + tl.exp(-y))
-        target, stored = out_ptr + pixel[:, None] * channels + channel[None, :], known[None, :]
-        if not EVEN:
-            stored = stored & (pixel < pixels)[:, None]
-        for index in tl.static_range(GRIDS):
-            one, least, most, moved_by = _grid(grids_ptr + 4 * index)
-            tl.store(target + index * numel, _numbers(y, one, least, most, moved_by), mask=stored)
-        if AROUND:
-            itself = _numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :])
-            tl.store(_places(x_out_ptr, skip_out_ptr, pixel, channel, channels, before, SKIPS), itself, mask=stored)
+        inverse, low, high, shift = grid(around_ptr + (tl.where(channel < before, 0, 4) if SKIPS else local * 0))
+    begin = tl.program_id(1) * steps * PIXELS
+    for index in tl.static_range(GRIDS):  # outside, since what is loaded in a loop is read ahead, grids too
+        one, least, most, moved_by = grid(grids_ptr + 4 * index)
+        for step in tl.range(0, steps, num_stages=STAGES):
+            pixel = begin + step * PIXELS + tl.arange(0, PIXELS)
+            x = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)
+            y = (x - centre[None, :]) * slope[None, :] + bias[None, :]
+            if SILU:
+                y = y / (1.0 + tl.exp(-y))
+            target, stored = out_ptr + pixel[:, None] * channels + channel[None, :], known[None, :]
+            if not EVEN:
+                stored = stored & (pixel < pixels)[:, None]
+            tl.store(target + index * numel, numbers(y, one, least, most, moved_by), mask=stored)
+            if AROUND and index == 0:
+                itself = numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :])
+                tl.store(places(x_out_ptr, skip_out_ptr, pixel, channel, channels, before, SKIPS), itself, mask=stored)
 
 
-def divided(images: int, groups: int, size: int) -> tuple[int, int]:
-    """Groups of a program, and channels that it has room for: where rows of them begin at 16 bytes, and few processors wait for others.
+class Parts(NamedTuple):
+    """How images are parted: `pixels` are read at once, `steps` times by each program."""
+
+    pixels: int
+    steps: int
+    programs: int
+
+
+def parted(programs: int, pixels: int, width: int) -> Parts:
+    """Parts of an image, so that there are programs for all processors.
 
     Args:
-        images: in the batch.
-        groups: of an image.
-        size: channels of a group.
+        programs: if images were whole.
+        pixels: of an image.
+        width: channels that a program has room for.
     """
-    fitting = [(together, width) for width in WIDTHS for together in range(1, min(groups, width // size) + 1)]
-    fitting = fitting or [(1, triton.next_power_of_2(size))]
-    aligned = [(together, width) for together, width in fitting if together * size % 8 == 0] or fitting
-
-    def cost(choice: tuple[int, int]) -> int:
-        together, width = choice
-        return max(PROCESSORS, images * triton.cdiv(groups, together)) * width
-
-    return min(aligned, key=cost)
+    at_once = min(ELEMENTS // width, triton.next_power_of_2(pixels))
+    all_steps = triton.cdiv(pixels, at_once)
+    steps = triton.cdiv(all_steps, min(all_steps, triton.cdiv(PROGRAMS, programs)))
+    return Parts(at_once, steps, triton.cdiv(all_steps, steps))
 
 
 def triton_normalised(
@@ -161,21 +154,36 @@ def triton_normalised(
     silu: bool,
     grids: Float[Tensor, "g 4"],
     around: Float[Tensor, "parts 4"] | None = None,
+    holds: bool = True,
 ) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
-    """The kernel's result; see `edadm.kernels.reference.normalised` for its arguments."""
+    """The kernels' result; see `edadm.kernels.reference.normalised` for its arguments.
+
+    Args:
+        holds: whether what fits a processor's memory is read once.
+    """
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     (count, height, width, before), channels = x.shape, weight.shape[1]
     size, pixels = channels // groups, height * width
-    together, block = divided(count, groups, size)
-    at_once = min(ELEMENTS // block, triton.next_power_of_2(pixels))
     out = torch.empty((len(grids), count, height, width, channels), dtype=torch.int8, device=x.device)
-    parts = (torch.Size([0]) if around is None or part is None else part.shape for part in (x, skip))
-    itself, other = (torch.empty(shape, dtype=torch.int8, device=x.device) for shape in parts)
-    _normalised[(count * triton.cdiv(groups, together),)](
-        x, x if skip is None else skip.contiguous(), x if added is None else added.contiguous(), weight, bias, grids,
-        grids if around is None else around, out, itself, other, pixels, channels, before, 0 if len(weight) == 1 else channels, eps,
-        out[0].numel(), size, together, triton.next_power_of_2(together), block, at_once, pixels % at_once == 0, skip is not None,
-        added is not None, silu, len(grids), around is not None, STAGES, num_warps=WARPS,
+    shapes = (torch.Size([0]) if around is None or part is None else part.shape for part in (x, skip))
+    itself, other = (torch.empty(shape, dtype=torch.int8, device=x.device) for shape in shapes)
+    sources = x, x if skip is None else skip.contiguous()
+    vectors = x if added is None else added.contiguous(), weight, bias, grids, grids if around is None else around
+    layout = channels, before, 0 if len(weight) == 1 else channels, eps, out[0].numel()
+    what = {"SKIPS": skip is not None, "ADDS": added is not None, "SILU": silu, "GRIDS": len(grids), "AROUND": around is not None}
+    if holds and hold(sources, vectors, (out, itself, other), layout, pixels, groups, what):
+        return out, itself, other
+
+    together, block = divided(count, groups, size)
+    programs = count * triton.cdiv(groups, together)
+    parts = parted(programs, pixels, block)
+    sums = torch.empty((count, parts.programs, 2, channels), device=x.device)
+    sizes = {"SIZE": size, "GROUPS": together, "CHANNELS": block, "PIXELS": parts.pixels, "STAGES": STAGES}
+    sizes["EVEN"] = parts.programs * parts.steps * parts.pixels == pixels
+    _summed[programs, parts.programs](*sources, sums, pixels, channels, before, parts.steps, SKIPS=what["SKIPS"], **sizes, num_warps=WARPS)
+    _written[programs, parts.programs](
+        *sources, *vectors, sums, out, itself, other, pixels, *layout, parts.programs, parts.steps,
+        GROUP_BLOCK=triton.next_power_of_2(together), PARTS=triton.next_power_of_2(parts.programs), **sizes, **what, num_warps=WARPS,
     )  # fmt: skip
     return out, itself, other
 

@@ -17,8 +17,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
-from edadm.kernels import int8_geglu, int8_image, int8_matrix, int8_normalisation, int8_pipelined
+from edadm.kernels import int8_geglu, int8_held, int8_image, int8_matrix, int8_normalisation, int8_pipelined
 from edadm.kernels.int8_matrix import stages_beside
+from edadm.kernels.normalising import divided
 from edadm.kernels.tiles import Problem, Tiles, candidates
 
 def compiled(kernel, block, stages, constants, blocks, result="bf16"):
@@ -72,26 +73,34 @@ def pipelined(block, result, adds):
 for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one.kind == "pipelined"]:
     pipelined(block, "fp32", True)  # what takes most memory
 
-def normalised(size, skips, grids):
-    together, width = int8_normalisation.divided(500, 32, size)
-    kernel, at_once = int8_normalisation._normalised, int8_normalisation.ELEMENTS // width
+def normalised(kernel, warps, constants):
     types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("x_ptr", "skip_ptr", "added_ptr"), "*bf16")
     types |= dict.fromkeys(("out_ptr", "x_out_ptr", "skip_out_ptr"), "*i8")
-    types |= dict.fromkeys(("weight_ptr", "bias_ptr", "grids_ptr", "around_ptr"), "*fp32") | {"eps": "fp32"}
-    constants = {"SIZE": size, "GROUPS": together, "GROUP_BLOCK": triton.next_power_of_2(together), "CHANNELS": width, "PIXELS": at_once}
-    constants |= {"EVEN": True, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "AROUND": size == 12}
-    constants["STAGES"] = int8_normalisation.STAGES
+    types |= dict.fromkeys(("weight_ptr", "bias_ptr", "grids_ptr", "around_ptr", "sums_ptr"), "*fp32") | {"eps": "fp32"}
     types |= dict.fromkeys(constants, "constexpr")
+    types = {name: types[name] for name in kernel.arg_names}
     whole = [types[name][0] == "*" or name in ("channels", "before") for name in kernel.arg_names]
     attributes = {(index,): [["tt.divisibility", 16]] for index, divisible in enumerate(whole) if divisible}
-    source = ASTSource(kernel, types, {(kernel.arg_names.index(name),): value for name, value in constants.items()}, attributes)
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": int8_normalisation.WARPS})
-    copied = re.findall(r"cp.async.c[ag].shared.global \\[[^]]*\\], \\[[^]]*\\], (\\w+)", made.asm["ptx"])
-    assert "0x10" in copied, (size, width, copied)  # whole 16 bytes, while those before are computed with
-    assert made.metadata.shared <= 113 * 1024, made.metadata.shared  # two programs on a processor
+    constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items() if name in types}
+    source = (GluonASTSource if "VECTOR" in constants else ASTSource)(kernel, types, constexprs, attributes)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    copied = set(re.findall(r"cp.async.c[ag].shared.global \\[[^]]*\\], \\[[^]]*\\], (\\w+)", made.asm["ptx"]))
+    assert copied == {"0x10"}, (constants, copied)  # whole 16 bytes, while those before are computed with
+    assert made.metadata.shared <= 75 * 1024, made.metadata.shared  # three programs on a processor
 
-for size, skips, grids in ((4, False, 1), (12, True, 1), (10, False, 1), (8, False, 3)):
-    normalised(size, skips, grids)
+for size, pixels, skips, grids in ((4, 1024, False, 1), (12, 1024, True, 1), (8, 256, False, 3), (16, 16, True, 1), (10, 4096, False, 1)):
+    together, width = divided(500, 32, size)
+    what = {"SIZE": size, "SKIPS": skips, "ADDS": True, "SILU": True, "ACTIVATES": True, "GRIDS": grids, "AROUND": size == 12}
+    parts = int8_normalisation.parted(500, pixels, width)
+    by_parts = {"GROUPS": together, "CHANNELS": width, "PIXELS": parts.pixels, "STAGES": int8_normalisation.STAGES, "EVEN": True}
+    by_parts |= {"GROUP_BLOCK": triton.next_power_of_2(together), "PARTS": triton.next_power_of_2(parts.programs)}
+    for kernel in (int8_normalisation._summed, int8_normalisation._written):
+        normalised(kernel, int8_normalisation.WARPS, what | by_parts)
+    if block := int8_held.block_of(500, pixels, 32, size):
+        held = {"GROUPS": block.groups, "GROUP_BLOCK": triton.next_power_of_2(block.groups), "CHANNELS": block.width}
+        held |= {"PIXELS": block.pixels, "CHUNKS": block.chunks, "VECTOR": int8_held.VECTOR, "num_warps": block.warps}
+        normalised(int8_held._held, block.warps, what | held)
+    assert bool(block) == (pixels < 4096), block
 """
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edadm.kernels import int8_normalisation as module
-from edadm.kernels import reference
-from edadm.kernels.int8_normalisation import divided, int8_normalised, triton_normalised
+from edadm.kernels import int8_held, normalising, reference
+from edadm.kernels.int8_normalisation import PROGRAMS, int8_normalised, parted, triton_normalised
+from edadm.kernels.normalising import divided
 
 from .test_int8_convolution import DEVICE, numbers
 
@@ -95,7 +95,7 @@ def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...])
 @pytest.mark.parametrize("width", [16, 32, 128])
 def test_any_number_of_groups_in_a_program_gives_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given = arguments(SHAPES[0])
-    monkeypatch.setattr(module, "WIDTHS", (width,))
+    monkeypatch.setattr(normalising, "WIDTHS", (width,))
     assert divided(2, 32, 4)[1] == width
     compare(given)
 
@@ -107,6 +107,26 @@ def test_programs_begin_at_16_bytes_and_are_many() -> None:
     assert divided(1, 32, 4)[1] == 16  # more and smaller ones for one image
     assert divided(8, 2, 160) == (1, 256)
     assert divided(8, 3, 5)[0] in (1, 2, 3)  # no number of these groups is aligned
+    assert divided(500, 32, 12, 32) == (2, 32)
+
+
+def test_images_are_parted_until_there_are_programs_for_all_processors() -> None:
+    whole = parted(PROGRAMS, 1024, 64)
+    assert (whole.pixels, whole.steps, whole.programs) == (64, 16, 1)
+    assert parted(PROGRAMS // 4, 4096, 64).programs == 4
+    assert parted(1, 1000, 64) == (64, 1, 16)  # no more than can be read at once
+    odd = parted(PROGRAMS // 3, 1000, 64)
+    assert odd.programs * odd.steps * odd.pixels >= 1000 > (odd.programs - 1) * odd.steps * odd.pixels
+
+
+def test_what_fits_a_processor_is_held_there() -> None:
+    assert int8_held.block_of(500, 1024, 32, 4) == (8, 32, 128, 8, 8)
+    assert int8_held.block_of(500, 1024, 32, 12) == (2, 32, 128, 8, 8)  # 24 of 32 channels
+    assert int8_held.block_of(500, 256, 32, 8) == (8, 64, 64, 4, 8)
+    assert int8_held.block_of(500, 16, 32, 8) == (8, 64, 8, 2, 1)
+    assert int8_held.block_of(16, 4096, 32, 10) is None  # too large
+    assert int8_held.block_of(16, 1024, 32, 30) is None  # a row of 60 bytes
+    assert int8_held.block_of(16, 81, 32, 8) is None  # an odd number of pixels makes no boxes
 
 
 def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:

@@ -1,0 +1,83 @@
+"""What kernels of a normalisation to int8 numbers have in common, for Triton; Gluon's wraps the same functions."""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+from edadm.kernels.tiles import PROCESSORS
+
+WIDTHS = (64, 32, 128, 16)  # channels of a program, the first of those that cost as much
+MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
+
+
+@triton.jit
+@no_type_check
+def places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS: tl.constexpr):
+    """Of pixels of an image, whose channels from `before` on are those of another one."""
+    at, place = pixel[:, None], channel[None, :]
+    if SKIPS:
+        own, other = x_ptr + at * before + place, skip_ptr + at * (channels - before) + (place - before)
+        return tl.where(place < before, own, other)
+    return x_ptr + at * channels + place
+
+
+@triton.jit
+@no_type_check
+def _of_groups(values, belongs):
+    """For each channel, the sum over its group."""
+    sums = tl.sum(tl.where(belongs, values[None, :], 0.0), 1)
+    return tl.sum(tl.where(belongs, sums[:, None], 0.0), 0)
+
+
+@triton.jit
+@no_type_check
+def affine(mean, squares, added, weight_ptr, bias_ptr, local, group, known, pixels, eps, SIZE: tl.constexpr):
+    """From what each channel has, (pixels' mean, sum of squared differences to it), what its values are normalised with: `(x - centre) *
+    slope + bias`, x being without `added`.
+    """
+    mean += added
+    belongs = ((local // SIZE)[None, :] == group[:, None]) & known[None, :]
+    centre = _of_groups(mean, belongs) / SIZE
+    away = mean - centre
+    variance = _of_groups(squares + away * away * pixels, belongs) / (SIZE * pixels)
+    slope = tl.load(weight_ptr, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(variance + eps)
+    return centre - added, slope, tl.load(bias_ptr, mask=known, other=0.0).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def grid(grid_ptr):
+    """Of each pointer: the inverse of a grid's scale, its ends as they are compared, and what makes its integers int8."""
+    low, high = tl.load(grid_ptr + 1), tl.load(grid_ptr + 2)
+    return 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, tl.load(grid_ptr + 3).to(tl.int32)
+
+
+@triton.jit
+@no_type_check
+def numbers(y, inverse, low, high, shift):
+    """Half to even."""
+    near = tl.minimum(tl.maximum(y * inverse + MAGIC, low), high)
+    return (near.to(tl.int32, bitcast=True) + shift).to(tl.int8)
+
+
+def divided(images: int, groups: int, size: int, widest: int | None = None) -> tuple[int, int]:
+    """Groups of a program, and channels that it has room for: where rows of them begin at 16 bytes, and few processors wait for others.
+
+    Args:
+        images: in the batch.
+        groups: of an image.
+        size: channels of a group.
+        widest: most channels, unless a single group has more.
+    """
+    fitting = [(together, width) for width in WIDTHS if width <= (widest or width) for together in range(1, min(groups, width // size) + 1)]
+    fitting = fitting or [(1, triton.next_power_of_2(size))]
+    aligned = [(together, width) for together, width in fitting if together * size % 8 == 0] or fitting
+
+    def cost(choice: tuple[int, int]) -> int:
+        together, width = choice
+        return max(PROCESSORS, images * triton.cdiv(groups, together)) * width
+
+    return min(aligned, key=cost)
