@@ -22,12 +22,8 @@ from edadm.kernels.normalising import divided
 MEMORY = 1 << 16  # bytes of a program: three on a processor of an H100
 CHUNKS = 16  # at most, that are waited for one by one
 VECTOR = 8  # channels of 16 bytes
-SILU = gl.constexpr(  # y / (1 + 2^(-y log2 e)); numbers that are too small to be normal become 0
-    "{.reg .f32 e; mul.f32 e, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 e, e; add.f32 e, e, 0f3F800000; "
-    "rcp.approx.ftz.f32 e, e; mul.f32 $0, $1, e;}"
-)
-
-places, affine, grid, numbers = (gluon.jit(getattr(normalising, name).fn) for name in ("places", "affine", "grid", "numbers"))
+NARROWEST = 32  # channels, whose numbers fill what memory writes at once; less takes longer than reading twice
+places, affine, grid, numbers, silu = (gluon.jit(getattr(normalising, name).fn) for name in ("places", "affine", "grid", "numbers", "silu"))
 
 
 @gluon.jit
@@ -36,7 +32,7 @@ def _held(
     x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, around_ptr, out_ptr, x_out_ptr, skip_out_ptr,
     channels, before, affine_stride, eps, numel,
     SIZE: gl.constexpr, GROUPS: gl.constexpr, GROUP_BLOCK: gl.constexpr, CHANNELS: gl.constexpr, PIXELS: gl.constexpr, CHUNKS: gl.constexpr,
-    SKIPS: gl.constexpr, ADDS: gl.constexpr, ACTIVATES: gl.constexpr, GRIDS: gl.constexpr, AROUND: gl.constexpr, VECTOR: gl.constexpr,
+    SKIPS: gl.constexpr, ADDS: gl.constexpr, SILU: gl.constexpr, GRIDS: gl.constexpr, AROUND: gl.constexpr, VECTOR: gl.constexpr,
     num_warps: gl.constexpr,
 ):  # fmt: skip
     across: gl.constexpr = CHANNELS // VECTOR
@@ -79,8 +75,8 @@ def _held(
         inverse, low, high, shift = grid(grids_ptr + 4 * index)
         for chunk in range(CHUNKS):
             y = (held.index(chunk).load(layout).to(gl.float32) - centre[None, :]) * slope[None, :] + bias[None, :]
-            if ACTIVATES:
-                y = gl.inline_asm_elementwise(SILU, "=f,f", [y], gl.float32, True, 1)
+            if SILU:
+                y = silu(y)
             target = out_ptr + (chunk * PIXELS + row)[:, None] * channels + channel[None, :]
             gl.store(target + index * numel, numbers(y, inverse, low, high, shift), mask=known[None, :])
     if AROUND:
@@ -112,9 +108,9 @@ def block_of(images: int, pixels: int, groups: int, size: int) -> Block | None:
     """
     together, width = divided(images, groups, size, MEMORY // (2 * pixels))
     elements = pixels * width
-    if 2 * elements > MEMORY or together * size % VECTOR or width > 32 * VECTOR:
+    if 2 * elements > MEMORY or together * size % VECTOR or together * size < NARROWEST:
         return None
-    warps = min(8, max(1, elements // 2048))
+    warps = min(8, max(1, elements // 4096))
     at_once = min(pixels & -pixels, max(1, 64 * VECTOR * warps // width))
     fits = at_once * width >= 32 * VECTOR * warps and pixels // at_once <= CHUNKS
     return Block(together, width, at_once, pixels // at_once, warps) if fits else None

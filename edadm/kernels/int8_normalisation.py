@@ -19,11 +19,11 @@ from torch import Tensor
 
 from edadm.kernels import reference
 from edadm.kernels.int8_held import hold
-from edadm.kernels.normalising import affine, divided, grid, numbers, places
+from edadm.kernels.normalising import affine, divided, grid, numbers, places, silu
 from edadm.kernels.tiles import PROCESSORS
 
 ELEMENTS, WARPS, STAGES = 4096, 4, 4  # read at once; some reads are on their way while one is computed with
-PROGRAMS = 8 * PROCESSORS  # an image is parted until there are as many
+PROGRAMS = 4 * PROCESSORS  # an image is parted until there are as many
 
 
 @triton.jit
@@ -111,7 +111,7 @@ def _written(
             x = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)
             y = (x - centre[None, :]) * slope[None, :] + bias[None, :]
             if SILU:
-                y = y / (1.0 + tl.exp(-y))
+                y = silu(y)
             target, stored = out_ptr + pixel[:, None] * channels + channel[None, :], known[None, :]
             if not EVEN:
                 stored = stored & (pixel < pixels)[:, None]
