@@ -103,7 +103,7 @@ def test_any_number_of_groups_in_a_program_gives_the_same(width: int, monkeypatc
 def test_programs_begin_at_16_bytes_and_are_many() -> None:
     assert divided(500, 32, 4) == (16, 64)
     assert divided(500, 32, 12) == (16, 256)  # not 5, which are 60 channels, nor 4, whose numbers begin at 16 bytes
-    assert divided(16, 32, 10) == (4, 64)
+    assert divided(16, 32, 10) == (12, 128)  # 3 times 16 programs are enough, since images are parted
     assert divided(1, 32, 4)[1] == 16  # more and smaller ones for one image
     assert divided(8, 2, 160) == (1, 256)
     assert divided(8, 3, 5)[0] in (1, 2, 3)  # no number of these groups is aligned
