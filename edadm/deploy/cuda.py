@@ -13,8 +13,9 @@ from torch import nn
 
 from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
-from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerLinear, IntegerSegment
-from edadm.nn.integer_blocks import IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, IntegerUpBlock
+from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerGatheredConv2d, IntegerLinear, IntegerSegment
+from edadm.nn.integer_attention import IntegerFeedForward, IntegerSelfAttention, IntegerTransformer, IntegerTransformerBlock
+from edadm.nn.integer_blocks import IntegerResnetBlock, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import quantized_layers
 
@@ -40,7 +41,7 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
 
     Args:
         layer: with codes, and an input on a grid.
-        keep_packed: 4-bit weights stay packed in memory and are unpacked at every call.
+        keep_packed: 4-bit weights stay packed in memory and are unpacked at every call, but for those of few channels.
     """
     grid, codes = layer.input_quantizer, layer.codes
     assert grid is not None and codes is not None
@@ -49,9 +50,12 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
     zero_points = layer.weight_quantizer.zero_point.unbind(1)
     segments = []
     for index, part in enumerate(codes.split(sizes, 1)):
-        inputs = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits)
+        inputs, weight = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits), _last(weights[index])
+        if isinstance(layer, QuantizedConv2d) and len(sizes) == 1 and IntegerGatheredConv2d.fits(weight):
+            segment = IntegerSegment(IntegerGatheredConv2d.gathered_weight(weight), scales[index], inputs)
+            return IntegerGatheredConv2d(segment, sizes[0], layer.bias, weight.shape[1], layer.stride[0], int(layer.padding[0]))
         packed = (_last(part), zero_points[index]) if keep_packed and layer.weight_quantizer.bits <= 4 else None
-        segments.append(IntegerSegment(_last(weights[index]), scales[index], inputs, packed))
+        segments.append(IntegerSegment(weight, scales[index], inputs, packed))
     if isinstance(layer, QuantizedConv2d):
         return IntegerConv2d(segments, sizes, layer.bias, layer.stride[0], int(layer.padding[0]))
     return IntegerLinear(segments, sizes, layer.bias)
@@ -85,7 +89,8 @@ def fused_ends(unet: UNet) -> UNet:
     """With what follows a product at the product's end, in place.
 
     That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the grids after it, and the
-    addition at the end, of residual blocks and of attention between pixels; and skips, which are read where they are.
+    addition at the end, of residual blocks and of attention between pixels; layer normalisation and the grids after it, and all additions,
+    of transformers; and skips, which are read where they are.
     """
     for name, module in list(unet.named_modules()):
         if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
@@ -98,9 +103,11 @@ def fused_ends(unet: UNet) -> UNet:
             unet.set_submodule(name, IntegerResnetBlock(module))
         if IntegerSelfAttention.fits(module):
             unet.set_submodule(name, IntegerSelfAttention(module))
-    for name, module in list(unet.named_modules()):
-        if IntegerUpBlock.fits(module):
-            unet.set_submodule(name, IntegerUpBlock(module))
+    larger: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)
+    for made in larger:  # of the others, so they come later
+        for name, module in list(unet.named_modules()):
+            if made.fits(module):
+                unet.set_submodule(name, made(module))
     return unet
 
 

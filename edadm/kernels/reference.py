@@ -133,5 +133,21 @@ def normalised(
     return torch.stack([_on_grid(y, grid) for grid in grids]), itself, other
 
 
+def layer_normalised(
+    x: Float[Tensor, "rows c"], weight: Float[Tensor, "1 c"], bias: Float[Tensor, "1 c"], eps: float, grids: Float[Tensor, "g 4"]
+) -> Int8[Tensor, "g rows c"]:
+    """int8 numbers of a layer normalisation for each layer that follows, in fp32 from its input to the numbers.
+
+    Args:
+        x: of any floating-point type.
+        weight: per channel.
+        bias: likewise.
+        eps: added to a row's variance.
+        grids: see `normalised`.
+    """
+    y = F.layer_norm(x.float(), x.shape[1:], weight[0], bias[0], eps)
+    return torch.stack([_on_grid(y, grid) for grid in grids])
+
+
 def _on_grid(x: Float[Tensor, "*s"], grid: Float[Tensor, "4"]) -> Int8[Tensor, "*s"]:
     return quantized(x, grid[0], grid[1].item(), grid[2].item(), int(grid[3]))

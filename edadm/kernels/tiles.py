@@ -134,6 +134,7 @@ def _windows(problem: Problem) -> list[Tiles]:
 
 
 _PIPELINED = ((128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3), (128, 128, 128, 8, 3), (64, 128, 128, 4, 3))
+_PIPELINED += ((256, 128, 64, 8, 5), (128, 128, 64, 4, 4))
 
 
 def _described(problem: Problem) -> list[Tiles]:
@@ -145,7 +146,7 @@ def _described(problem: Problem) -> list[Tiles]:
     sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 256, 128, 4, 2)]
     sizes += [(64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 128, 256, 4, 2)]
     if problem.channels % 128:
-        sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5)]
+        sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5), (256, 128, 64, 8, 5), (128, 128, 64, 4, 4)]
     fitting = [size for size in sizes if size[2] <= max(64, _power(problem.channels))]
     by_kind = {"descriptor": fitting, "pipelined": [size for size in fitting if size in _PIPELINED]}
     return [Tiles(*size, kind=kind) for kind, sizes in by_kind.items() for size in sizes]

@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edadm.kernels import reference
 from edadm.kernels.int8_convolution import int8_convolution
 from edadm.kernels.packing import pack4, unpack4
+from edadm.nn.exact import Exact
+
+STEP = 32  # numbers that an instruction takes of each row
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class InputGrid:
     bits: int
 
 
-class IntegerSegment(nn.Module):
+class IntegerSegment(Exact):
     """The product of a segment of input channels.
 
     Buffers: `weight` (int8, OHWI), or its codes packed two per byte and their zero points; `input_scale`, and `grid`, its
@@ -79,13 +83,10 @@ class IntegerSegment(nn.Module):
             self.register_buffer("zero_points", zero_points.to(torch.int8))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerSegment:
-        """Moves with the network, and stays fp32 when that is cast, and OHWI when that is laid out with its channels last."""
-        exact = {name: tensor for name, tensor in self._buffers.items() if tensor is not None and tensor.is_floating_point()}
+        """Stays OHWI when the network is laid out with its channels last."""
         super()._apply(fn, recurse)
         if not self.packed:
             self.weight = self.weight.contiguous()
-        for name, tensor in exact.items():
-            setattr(self, name, tensor.to(getattr(self, name).device))
         return self
 
     def integers(self) -> Int8[Tensor, "o k k c"]:
@@ -145,3 +146,40 @@ class IntegerLinear(IntegerConv2d):
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         output = self.product(x.reshape(-1, 1, 1, x.shape[-1]))
         return output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+class IntegerGatheredConv2d(IntegerConv2d):
+    """A convolution of few channels, such as an image's: the numbers of a window lie side by side, in one product instead of one per tap.
+
+    Args:
+        segment: its weight is (o, 1, 1, channels' numbers of all taps, then zeros), see `gathered_weight`.
+        channels: of the input.
+        bias: per output channel.
+        side: of the window.
+        stride: of both directions.
+        padding: on all sides.
+    """
+
+    def __init__(self, segment: IntegerSegment, channels: int, bias: Tensor | None, side: int, stride: int, padding: int):
+        super().__init__([segment], (channels,), bias, stride, padding)
+        self.side = side
+
+    @staticmethod
+    def fits(weight: Int8[Tensor, "o k k c"]) -> bool:
+        """Whether a window's numbers are so few that products of single taps are mostly of nothing."""
+        return weight.shape[1] > 1 and weight[0].numel() <= 2 * STEP
+
+    @staticmethod
+    def gathered_weight(weight: Int8[Tensor, "o k k c"]) -> Int8[Tensor, "o 1 1 p"]:
+        """The same numbers in one row per output channel, padded to whole steps."""
+        rows = weight.flatten(1)
+        return F.pad(rows, (0, -rows.shape[1] % STEP))[:, None, None]
+
+    def summed(self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None) -> Float[Tensor, "n p q o"]:
+        (x,), (segment,) = numbers, self.segments
+        around = F.pad(x, (0, 0, *(self.padding,) * 4), value=segment.zero)
+        height, width = ((size - self.side) // self.stride + 1 for size in around.shape[1:3])
+        taps = [around[:, i :: self.stride, j :: self.stride][:, :height, :width] for i in range(self.side) for j in range(self.side)]
+        rest = segment.shape[3] - len(taps) * x.shape[3]
+        gathered = torch.cat([*taps, x.new_zeros(*taps[0].shape[:3], rest)], -1)
+        return int8_convolution(gathered, segment.integers(), segment.scale, segment.offset, addend, 1, 0, segment.zero, dtype)

@@ -1,12 +1,11 @@
-"""Blocks of integer layers, in inference: what lies between two products is computed as one of them ends, or as its numbers are written."""
+"""Residual blocks of integer layers, in inference: what lies between two products is computed as one of them ends, or as its numbers are
+written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import AttnUpBlock2D, CrossAttnUpBlock2D, UpBlock2D
 from diffusers.models.upsampling import Upsample2D
@@ -15,53 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.errors import EdadmError
-from edadm.kernels.int8_geglu import int8_geglu
 from edadm.kernels.int8_normalisation import int8_normalised
-from edadm.nn.integer import IntegerConv2d, IntegerLinear, IntegerSegment
+from edadm.nn.exact import Affine, Grids
+from edadm.nn.integer import IntegerConv2d
 from edadm.nn.resnet import ResnetParts
-
-
-class IntegerFeedForward(nn.Module):
-    """diffusers' `FeedForward` with GEGLU, in inference: the first layer writes the numbers that the second multiplies.
-
-    Args:
-        first: to values and gates.
-        second: back to the network's channels.
-    """
-
-    def __init__(self, first: IntegerLinear, second: IntegerLinear):
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        (one,), (two,) = self.first.segments, self.second.segments
-        rows = one.numbers(x.reshape(-1, x.shape[-1])).contiguous()
-        numbers = int8_geglu(rows, one.integers().flatten(1), one.scale, one.offset, two.input_scale, *two.ends, two.zero)
-        return self.second.summed([numbers[:, None, None]], x.dtype).reshape(*x.shape[:-1], -1)
-
-
-class Grids(nn.Module):
-    """Grids of inputs of layers, (layers, 4) fp32 whatever the network is cast to: scale, low, high and shift of each.
-
-    Args:
-        segments: of the layers.
-    """
-
-    values: Tensor
-
-    def __init__(self, segments: Iterable[IntegerSegment]):
-        super().__init__()
-        self.register_buffer("values", torch.stack([segment.grid for segment in segments]))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Grids:
-        exact = self.values
-        super()._apply(fn, recurse)
-        self.values = exact.to(self.values.device)
-        return self
-
-
-def _affine(norm: nn.GroupNorm) -> tuple[Float[Tensor, "1 c"], Float[Tensor, "1 c"]]:
-    return norm.weight[None].float(), norm.bias[None].float()
 
 
 class IntegerResnetBlock(ResnetParts):
@@ -73,7 +29,8 @@ class IntegerResnetBlock(ResnetParts):
 
     def __init__(self, block: ResnetBlock2D):
         super().__init__(block)
-        shortcut = self.conv_shortcut
+        self.affine1, self.affine2, shortcut = Affine(self.norm1), Affine(self.norm2), self.conv_shortcut
+        del self.norm1, self.norm2
         self.around = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
 
     @staticmethod
@@ -96,13 +53,13 @@ class IntegerResnetBlock(ResnetParts):
         parts = [part.permute(0, 2, 3, 1).contiguous() for part in (input_tensor, skip) if part is not None]
         dtype, embedded, shortcut = input_tensor.dtype, self.time_emb_proj(F.silu(temb)), self.conv_shortcut
         together = self.around is not None and shortcut.sizes == tuple(part.shape[-1] for part in parts)
-        hidden, *around = self._numbers(self.norm1, self.conv1, parts, None, _affine(self.norm1), self.around if together else None)
+        hidden, *around = self._numbers(self.affine1, self.conv1, parts, None, self.affine1.values, self.around if together else None)
         hidden = self.conv1.summed([hidden], dtype)
-        (weight, bias), added = _affine(self.norm2), embedded
+        (weight, bias), added = self.affine2.values, embedded
         if self.scales:
             scale, shift = embedded.float().chunk(2, 1)
             weight, bias, added = weight * (1 + scale), bias * (1 + scale) + shift, None
-        hidden, *_ = self._numbers(self.norm2, self.conv2, [hidden], added, (weight, bias), None)
+        hidden, *_ = self._numbers(self.affine2, self.conv2, [hidden], added, (weight, bias), None)
         if together:
             last = shortcut.summed(around[: len(parts)], dtype)
         else:
@@ -112,58 +69,18 @@ class IntegerResnetBlock(ResnetParts):
 
     @staticmethod
     def _numbers(
-        norm: nn.GroupNorm,
+        norm: Affine,
         convolution: IntegerConv2d,
         parts: list[Tensor],
         added: Tensor | None,
-        affine: tuple[Tensor, Tensor],
+        values: tuple[Tensor, Tensor],
         around: Grids | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A convolution's input, normalised, and perhaps what goes around it."""
         x, skip = (*parts, None)[:2]
         grid, others = convolution.segments[0].grid[None], None if around is None else around.values
-        numbers, itself, other = int8_normalised(x, skip, added, *affine, norm.num_groups, norm.eps, True, grid, others)
+        numbers, itself, other = int8_normalised(x, skip, added, *values, norm.groups, norm.eps, True, grid, others)
         return numbers[0], itself, other
-
-
-class IntegerSelfAttention(nn.Module):
-    """diffusers' attention between the pixels of an image, in inference: its normalisation writes the numbers that queries, keys and values
-    are products of, and its last product adds what goes around all.
-
-    Args:
-        attention: one that `fits`.
-    """
-
-    def __init__(self, attention: Attention):
-        super().__init__()
-        self.norm, self.heads, (self.out, _) = attention.group_norm, attention.heads, attention.to_out
-        products: list[Any] = [attention.to_q, attention.to_k, attention.to_v]
-        self.products = nn.ModuleList(products)
-        self.grids = Grids(product.segments[0] for product in products)
-
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether it is one with a group normalisation, over nothing but the image, all of whose layers are integer ones of one segment."""
-        if not isinstance(module, Attention) or module.group_norm is None or not module.residual_connection:
-            return False
-        layers = [module.to_q, module.to_k, module.to_v, module.to_out[0]]
-        unusual = module.is_cross_attention or module.spatial_norm or module.norm_q or module.norm_k or module.added_kv_proj_dim
-        integer = all(isinstance(layer, IntegerLinear) and len(layer.segments) == 1 for layer in layers)
-        return integer and not unusual and module.rescale_output_factor == 1
-
-    def forward(self, hidden_states: Float[Tensor, "n c h w"], **unused: Any) -> Float[Tensor, "n c h w"]:
-        """`unused`: what diffusers passes to all attentions, such as the time embedding."""
-        x = hidden_states.permute(0, 2, 3, 1).contiguous()
-        shape = self.norm.num_groups, self.norm.eps, False
-        numbers, *_ = int8_normalised(x, None, None, *_affine(self.norm), *shape, self.grids.values, None)
-        images, rows = len(x), x.reshape(-1, 1, 1, x.shape[-1])
-        heads = []
-        products: Any = self.products
-        for product, part in zip(products, numbers, strict=True):
-            made = product.summed([part.reshape(rows.shape)], x.dtype)
-            heads.append(made.reshape(images, -1, self.heads, made.shape[-1] // self.heads).transpose(1, 2))
-        found = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(len(rows), 1, 1, -1)
-        return self.out.product(found, rows).reshape(x.shape).permute(0, 3, 1, 2)
 
 
 class IntegerUpBlock(nn.Module):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from edadm.errors import EdadmError
 from edadm.kernels import reference
 from edadm.models.random_weights import random_unet
 from edadm.nn.integer import IntegerConv2d
-from edadm.nn.integer_blocks import IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, IntegerUpBlock
+from edadm.nn.integer_attention import IntegerFeedForward, IntegerSelfAttention, IntegerTransformer, IntegerTransformerBlock
+from edadm.nn.integer_blocks import IntegerResnetBlock, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.planning.network import network_rows
@@ -150,10 +152,11 @@ def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
         torch.testing.assert_close(module(x), original(x), rtol=2 * step, atol=0.02 * original(x).abs().max().item())
 
 
+TRANSFORMERS = {IntegerFeedForward, IntegerTransformerBlock, IntegerTransformer}
 FUSED = {
-    "sd14_coco": {IntegerResnetBlock, IntegerUpBlock, IntegerFeedForward},
+    "sd14_coco": {IntegerResnetBlock, IntegerUpBlock} | TRANSFORMERS,
     "ldm8_church": {IntegerResnetBlock, IntegerUpBlock, IntegerSelfAttention},
-    "ldm4_imagenet": {IntegerResnetBlock, IntegerUpBlock, IntegerFeedForward},
+    "ldm4_imagenet": {IntegerResnetBlock, IntegerUpBlock} | TRANSFORMERS,
     "ldm4_bedroom": {IntegerResnetBlock, IntegerUpBlock, IntegerSelfAttention},
 }
 
@@ -169,7 +172,7 @@ def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
     kept = [module for module in fused.modules() if isinstance(module, ResnetBlock2D)]
     assert all(module.upsample or module.downsample for module in kept)
     assert {type(module) for module in fused.modules()} & set().union(*FUSED.values()) == FUSED[family]
-    assert not any(isinstance(module, Attention) and module.group_norm is not None for module in fused.modules())
+    assert not any(isinstance(module, Attention) for module in fused.modules())
     difference = fused(*inputs, return_dict=False)[0] - plain(*inputs, return_dict=False)[0]
     assert difference.square().mean() < 1e-4 * exact.square().mean()
 
@@ -181,7 +184,7 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
     assert {module.conv_shortcut is None for module in found.values()} == {True, False}
     for name, module in found.items():
         generator = torch.Generator().manual_seed(0)
-        channels, features = module.norm1.num_channels, module.time_emb_proj.sizes[0]
+        channels, features = module.affine1.weight.shape[1], module.time_emb_proj.sizes[0]
         x, temb = torch.randn(2, channels, 8, 8, generator=generator), torch.randn(2, features, generator=generator)
         expected = plain.get_submodule(name)(x, temb)
         difference = module(x, temb) - expected  # where a value lies between two numbers, it may become the other one
@@ -207,11 +210,43 @@ def test_attention_with_its_normalisation_and_its_addition_in_its_products(folde
     found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerSelfAttention)}
     assert found
     for name, module in found.items():
-        x = torch.randn(2, module.norm.num_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(2, module.affine.weight.shape[1], 8, 8, generator=torch.Generator().manual_seed(0))
         expected = plain.get_submodule(name)(x)
         difference = module(x, temb=None) - expected
         assert difference.square().mean() < 1e-5 * expected.square().mean()
-        assert module.bfloat16().grids.values.dtype == torch.float32
+        assert [kept.dtype for kept in module.bfloat16().buffers() if kept.is_floating_point() and kept.dtype != torch.float32] == []
+
+
+@torch.no_grad()
+def test_fused_transformers_mask_their_context_and_refuse_arguments_of_other_processors(
+    transformer: tuple[nn.Module, tuple[Tensor, ...]],
+) -> None:
+    unet, inputs = transformer
+    plain, fused = lower_for_cuda(unet, torch.float32), lower_for_cuda(unet, torch.float32, fuse=True)
+    keep = torch.ones(inputs[2].shape[:2])
+    keep[0, 1:] = 0
+    unmasked, masked = (plain(*inputs, encoder_attention_mask=mask, return_dict=False)[0] for mask in (None, keep))
+    difference = fused(*inputs, encoder_attention_mask=keep, return_dict=False)[0] - masked
+    assert difference.square().mean() < 1e-4 * masked.square().mean()
+    assert (masked - unmasked)[0].square().mean() > 10 * difference.square().mean()
+    with pytest.raises(EdadmError, match="cross_attention_kwargs"):
+        fused(*inputs, cross_attention_kwargs={"ip_adapter_masks": None}, return_dict=False)
+
+
+@torch.no_grad()
+def test_a_transformer_block_between_normalisations_and_additions(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:
+    plain, fused = (lower_for_cuda(transformer[0], torch.float32, fuse=fuse) for fuse in (False, True))
+    blocks = [name for name, module in plain.named_modules() if isinstance(module, BasicTransformerBlock)]
+    found = [module for module in fused.modules() if isinstance(module, IntegerTransformerBlock)]
+    assert len(found) == len(blocks) > 0
+    for name, module in zip(blocks, found, strict=True):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2, 16, module.last.weight.shape[1], generator=generator)
+        context = torch.randn(2, 5, module.attentions[1].products[1].sizes[0], generator=generator)
+        for given in (context, None) if context.shape[2] == x.shape[2] else (context,):
+            expected = plain.get_submodule(name)(x, encoder_hidden_states=given)
+            difference = module(x, encoder_hidden_states=given) - expected
+            assert difference.square().mean() < 1e-5 * expected.square().mean(), name
 
 
 def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from edadm.deploy.cuda import integer_layer
 from edadm.kernels.int8_convolution import int8_convolution
 from edadm.nn import integer
+from edadm.nn.integer import IntegerGatheredConv2d
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 
 # a float layer, the shape of its input, sizes of its segments, zero points of the input at 8 bits
@@ -53,6 +54,7 @@ def test_an_integer_layer_is_the_simulated_one_in_exact_arithmetic(name: str, bi
     layer, x = filled(name, *bits)
     output = integer_layer(layer)(x)
     exact = layer.double()(x.double())
+    assert isinstance(integer_layer(layer), IntegerGatheredConv2d) == (name in ("stride 2", "without bias"))  # of few channels
     assert output.shape == exact.shape
     torch.testing.assert_close(output.double(), exact, rtol=1e-6, atol=1e-6 * exact.abs().max().item())
 
@@ -115,7 +117,7 @@ def test_half_precision_input_gives_its_own_type_and_nearly_the_same() -> None:
 
 COMPILED = """
 import torch
-from edadm.nn.integer_blocks import IntegerFeedForward
+from edadm.nn.integer_attention import IntegerFeedForward
 from tests.nn.test_integer import filled, integer_layer
 
 def backend(graph, _):
