@@ -15,7 +15,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
-from edadm.kernels.fake_quantize import rounded
+from edadm.kernels.elementwise import MAGIC, gelu, numbers
 from edadm.kernels.int8_matrix import GROUP, block_at, describable, described, loaded, programs, scaled
 from edadm.kernels.tiles import Problem, Tiles, tiles
 
@@ -25,11 +25,10 @@ NARROWEST = 16  # columns of a product
 @triton.jit
 @no_type_check
 def _gated(value, gate, column, columns, scale_ptr, offset_ptr, grid_ptr, low, high, shift):
-    """Numbers of value * gelu(gate), from the sums of both; gelu by the error function, as diffusers' GEGLU has it."""
+    """Numbers of value * gelu(gate), from the sums of both."""
     value = scaled(value, column, columns, scale_ptr, offset_ptr)
     gate = scaled(gate, column, columns, scale_ptr + columns, offset_ptr + columns)
-    result = value * (0.5 * gate * (1.0 + tl.math.erf(gate * 0.7071067811865476)))
-    return (rounded(tl.div_rn(result, tl.zeros_like(result) + tl.load(grid_ptr)), low, high) + shift).to(tl.int8)
+    return numbers(value * gelu(gate), 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, shift)
 
 
 @triton.jit

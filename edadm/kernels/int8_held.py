@@ -16,14 +16,15 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
-from edadm.kernels import normalising
+from edadm.kernels import elementwise, normalising
 from edadm.kernels.normalising import divided
 
 MEMORY = 1 << 16  # bytes of a program: three on a processor of an H100
 CHUNKS = 16  # at most, that are waited for one by one
 VECTOR = 8  # channels of 16 bytes
 NARROWEST = 32  # channels, whose numbers fill what memory writes at once; less takes longer than reading twice
-places, affine, grid, numbers, silu = (gluon.jit(getattr(normalising, name).fn) for name in ("places", "affine", "grid", "numbers", "silu"))
+places, affine = gluon.jit(normalising.places.fn), gluon.jit(normalising.affine.fn)
+grid, numbers, silu = (gluon.jit(getattr(elementwise, name).fn) for name in ("grid", "numbers", "silu"))
 
 
 @gluon.jit

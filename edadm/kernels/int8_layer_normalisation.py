@@ -15,7 +15,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
-from edadm.kernels.normalising import grid, numbers
+from edadm.kernels.elementwise import grid, numbers
 
 ELEMENTS, WARPS = 2048, 4  # of a program
 
@@ -33,7 +33,7 @@ def _rows_normalised(
     x = tl.load(x_ptr + place, mask=there, other=0.0).to(tl.float32)
     away = tl.where(known[None, :], x - (tl.sum(x, 1) / channels)[:, None], 0.0)
     deviation = tl.sqrt_rn(tl.sum(away * away, 1) / channels + eps)
-    weight, bias = (tl.load(pointer + channel, mask=known, other=0.0) for pointer in (weight_ptr, bias_ptr))
+    weight, bias = tl.load(weight_ptr + channel, mask=known, other=0.0), tl.load(bias_ptr + channel, mask=known, other=0.0)
     y = away * (1.0 / deviation)[:, None] * weight[None, :] + bias[None, :]
     for index in tl.static_range(GRIDS):
         inverse, low, high, shift = grid(grids_ptr + 4 * index)

@@ -18,8 +18,9 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from edadm.kernels import reference
+from edadm.kernels.elementwise import grid, numbers, silu
 from edadm.kernels.int8_held import hold
-from edadm.kernels.normalising import affine, divided, grid, numbers, places, silu
+from edadm.kernels.normalising import affine, divided, places
 from edadm.kernels.tiles import PROCESSORS
 
 ELEMENTS, WARPS, STAGES = 4096, 4, 4  # read at once; some reads are on their way while one is computed with

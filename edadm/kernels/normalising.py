@@ -7,18 +7,10 @@ from typing import no_type_check
 
 import triton
 import triton.language as tl
-from triton import knobs
 
 from edadm.kernels.tiles import PROCESSORS
 
 WIDTHS = (64, 32, 128, 256, 16)  # channels of a program, the first of those that cost as much
-MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
-
-INTERPRETED = tl.constexpr(knobs.runtime.interpret)
-SILU = tl.constexpr(  # y / (1 + 2^(-y log2 e)) without care for numbers too small to be normal, in five instructions instead of a dozen
-    "{.reg .f32 e; mul.f32 e, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 e, e; add.f32 e, e, 0f3F800000; "
-    "rcp.approx.ftz.f32 e, e; mul.f32 $0, $1, e;}"
-)
 
 
 @triton.jit
@@ -53,32 +45,6 @@ def affine(mean, squares, added, weight_ptr, bias_ptr, local, group, known, pixe
     variance = _of_groups(squares + away * away * pixels, belongs) / (SIZE * pixels)
     slope = tl.load(weight_ptr, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(variance + eps)
     return centre - added, slope, tl.load(bias_ptr, mask=known, other=0.0).to(tl.float32)
-
-
-@triton.jit
-@no_type_check
-def grid(grid_ptr):
-    """Of each pointer: the inverse of a grid's scale, its ends as they are compared, and what makes its integers int8."""
-    low, high = tl.load(grid_ptr + 1), tl.load(grid_ptr + 2)
-    return 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, tl.load(grid_ptr + 3).to(tl.int32)
-
-
-@triton.jit
-@no_type_check
-def numbers(y, inverse, low, high, shift):
-    """Half to even."""
-    near = tl.minimum(tl.maximum(y * inverse + MAGIC, low), high)
-    return (near.to(tl.int32, bitcast=True) + shift).to(tl.int8)
-
-
-@triton.jit
-@no_type_check
-def silu(y):
-    """`y * sigmoid(y)`, to a few units in the last place of fp32."""
-    if INTERPRETED:
-        return y / (1.0 + tl.exp(-y))
-    else:
-        return tl.inline_asm_elementwise(SILU, "=f,f", [y], tl.float32, True, 1)
 
 
 def divided(images: int, groups: int, size: int, widest: int | None = None) -> tuple[int, int]:

@@ -133,8 +133,10 @@ def _windows(problem: Problem) -> list[Tiles]:
     return tried + [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
 
 
-_PIPELINED = ((128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3), (128, 128, 128, 8, 3), (64, 128, 128, 4, 3))
-_PIPELINED += ((256, 128, 64, 8, 5), (128, 128, 64, 4, 4))
+_PIPELINED = (
+    (128, 256, 128, 8, 4), (256, 128, 128, 8, 4), (128, 128, 128, 4, 3), (128, 128, 128, 8, 3), (64, 128, 128, 4, 3),
+    (256, 128, 64, 8, 5), (128, 128, 64, 4, 4),
+)  # fmt: skip
 
 
 def _described(problem: Problem) -> list[Tiles]:
@@ -145,8 +147,9 @@ def _described(problem: Problem) -> list[Tiles]:
     """
     sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 256, 128, 4, 2)]
     sizes += [(64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 128, 256, 4, 2)]
-    if problem.channels % 128:
-        sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5), (256, 128, 64, 8, 5), (128, 128, 64, 4, 4)]
+    if problem.channels % 128:  # half a step would be in vain
+        sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5), (128, 128, 64, 4, 4)]
     fitting = [size for size in sizes if size[2] <= max(64, _power(problem.channels))]
-    by_kind = {"descriptor": fitting, "pipelined": [size for size in fitting if size in _PIPELINED]}
+    piped = [size for size in _PIPELINED if size[2] == 128 or problem.channels % 128]
+    by_kind = {"descriptor": fitting, "pipelined": piped if problem.channels > 64 else []}
     return [Tiles(*size, kind=kind) for kind, sizes in by_kind.items() for size in sizes]

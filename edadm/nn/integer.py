@@ -178,8 +178,6 @@ class IntegerGatheredConv2d(IntegerConv2d):
     def summed(self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None) -> Float[Tensor, "n p q o"]:
         (x,), (segment,) = numbers, self.segments
         around = F.pad(x, (0, 0, *(self.padding,) * 4), value=segment.zero)
-        height, width = ((size - self.side) // self.stride + 1 for size in around.shape[1:3])
-        taps = [around[:, i :: self.stride, j :: self.stride][:, :height, :width] for i in range(self.side) for j in range(self.side)]
-        rest = segment.shape[3] - len(taps) * x.shape[3]
-        gathered = torch.cat([*taps, x.new_zeros(*taps[0].shape[:3], rest)], -1)
+        windows = around.unfold(1, self.side, self.stride).unfold(2, self.side, self.stride).permute(0, 1, 2, 4, 5, 3).flatten(3)
+        gathered = F.pad(windows, (0, segment.shape[3] - windows.shape[3]))
         return int8_convolution(gathered, segment.integers(), segment.scale, segment.offset, addend, 1, 0, segment.zero, dtype)

@@ -17,7 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
-from edadm.kernels import int8_geglu, int8_held, int8_image, int8_matrix, int8_normalisation, int8_pipelined
+from edadm.kernels import int8_geglu, int8_held, int8_image, int8_layer_normalisation
+from edadm.kernels import int8_matrix, int8_normalisation, int8_pipelined
 from edadm.kernels.int8_matrix import stages_beside
 from edadm.kernels.normalising import divided
 from edadm.kernels.tiles import Problem, Tiles, candidates
@@ -101,6 +102,16 @@ for size, pixels, skips, grids in ((4, 1024, False, 1), (12, 1024, True, 1), (8,
         held |= {"PIXELS": block.pixels, "CHUNKS": block.chunks, "VECTOR": int8_held.VECTOR, "num_warps": block.warps}
         normalised(int8_held._held, block.warps, what | held)
     assert bool(block) == (size not in (10, 12)), block
+
+kernel = int8_layer_normalisation._rows_normalised
+types = {name: "*bf16" if name == "x_ptr" else "*fp32" if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
+constants = {"ROWS": 4, "CHANNELS": 512, "GRIDS": 3}
+types |= {"out_ptr": "*i8", "eps": "fp32"} | dict.fromkeys(constants, "constexpr")
+constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+whole = [index for index, name in enumerate(kernel.arg_names) if name.endswith("_ptr") or name == "channels"]
+attributes = {(index,): [["tt.divisibility", 16]] for index in whole}
+made = triton.compile(ASTSource(kernel, types, constexprs, attributes), target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+assert "ld.global.v4" in made.asm["ptx"]
 """
 
 
