@@ -90,6 +90,8 @@ def by_rule(problem: Problem) -> Tiles:
     fast = _is_described(problem) and depth == 128
     if columns <= 64:
         return Tiles(128, 64, depth, 4, 4)
+    if fast and not problem.is_matrix and columns > 128 and -(-rows // 256) * -(-columns // 128) >= 2 * PROCESSORS:
+        return Tiles(256, 128, 64, 8, 5, kind="pipelined") if problem.channels % 128 else Tiles(256, 128, 128, 8, 4, kind="pipelined")
     if -(-rows // 128) * -(-columns // 128) >= PROCESSORS:
         return Tiles(128, 128, depth, 4, 3, kind=("descriptor" if problem.is_matrix else "pipelined") if fast else "window")
     return Tiles(64, 64, depth, 4, 4, kind="descriptor" if fast else "window")
@@ -135,7 +137,7 @@ def _windows(problem: Problem) -> list[Tiles]:
 
 _PIPELINED = (
     (128, 256, 128, 8, 4), (256, 128, 128, 8, 4), (128, 128, 128, 4, 3), (128, 128, 128, 8, 3), (64, 128, 128, 4, 3),
-    (256, 128, 64, 8, 5), (128, 128, 64, 4, 4),
+    (64, 128, 128, 4, 4), (256, 128, 64, 8, 5), (128, 128, 64, 4, 4),
 )  # fmt: skip
 
 

@@ -20,7 +20,9 @@ def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
 
 
 def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
-    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(128, 128, 128, 4, 3, kind="pipelined")
+    assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(256, 128, 128, 8, 4, kind="pipelined")
+    assert by_rule(Problem(65_536, 320, 960, 3, 1)) == Tiles(256, 128, 64, 8, 5, kind="pipelined")  # 7.5 times 128 channels
+    assert by_rule(Problem(512_000, 128, 256, 3, 1)) == Tiles(128, 128, 128, 4, 3, kind="pipelined")
     assert by_rule(Problem(512_000, 256, 256, 1, 1)) == Tiles(128, 128, 128, 4, 3, kind="descriptor")
     assert by_rule(Problem(128_000, 256, 256, 3, 2)) == Tiles(128, 128, 128, 4, 3)
     assert by_rule(Problem(512_000, 128, 3, 3, 1)) == Tiles(128, 128, 32, 4, 3)
