@@ -17,11 +17,11 @@ from torch import Tensor
 from edadm.kernels import reference
 from edadm.kernels.int8_image import triton_image
 from edadm.kernels.int8_matrix import GROUP, block_at, scaled, triton_matrix
+from edadm.kernels.int8_parts import finish
 from edadm.kernels.int8_pipelined import triton_pipelined
 from edadm.kernels.tiles import Problem, Tiles, tiles
 
 MOST_ELEMENTS = 2**31 - 1
-BLOCK = 1024
 
 
 @triton.jit
@@ -66,18 +66,6 @@ def _convolved(
         if ADDS:
             result += tl.load(addend_ptr + target, mask=stored, other=0.0).to(tl.float32)
         tl.store(out_ptr + target, result.to(out_ptr.dtype.element_ty), mask=stored)
-
-
-@triton.jit
-@no_type_check
-def _scaled(sums_ptr, scale_ptr, offset_ptr, addend_ptr, out_ptr, numel, columns, ADDS: tl.constexpr, BLOCK: tl.constexpr):
-    """The end of `_convolved` where its sums come in parts."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside, column = at < numel, at % columns
-    result = tl.load(sums_ptr + at, mask=inside, other=0).to(tl.float32) * tl.load(scale_ptr + column) + tl.load(offset_ptr + column)
-    if ADDS:
-        result += tl.load(addend_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out_ptr + at, result.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def triton_convolution(
@@ -127,7 +115,7 @@ def triton_convolution(
         block.splits, num_warps=block.warps, num_stages=block.stages,
     )  # fmt: skip
     if block.splits > 1:
-        _scaled[(triton.cdiv(out.numel(), BLOCK),)](sums, scale, offset, added, out, out.numel(), columns, addend is not None, BLOCK)
+        finish(sums, scale, offset, addend, out)
     return out
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from edadm.kernels import reference
 from edadm.kernels.elementwise import grid, numbers
 
-ELEMENTS, WARPS = 2048, 4  # of a program
+ELEMENTS, WARPS = 4096, 4  # of a program
 
 
 @triton.jit

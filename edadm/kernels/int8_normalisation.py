@@ -23,7 +23,7 @@ from edadm.kernels.int8_held import hold
 from edadm.kernels.normalising import affine, divided, places
 from edadm.kernels.tiles import PROCESSORS
 
-ELEMENTS, WARPS, STAGES = 4096, 4, 4  # read at once; some reads are on their way while one is computed with
+ELEMENTS, WARPS, STAGES = 2048, 2, 4  # read at once; some reads are on their way while one is computed with
 PROGRAMS = 4 * PROCESSORS  # an image is parted until there are as many
 
 

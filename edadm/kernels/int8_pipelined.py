@@ -20,6 +20,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from edadm.kernels.int8_image import blocks_of
 from edadm.kernels.int8_matrix import GROUP
+from edadm.kernels.int8_parts import finish
 from edadm.kernels.tiles import Tiles
 
 WIDEST = 128  # columns of one instruction
@@ -28,12 +29,12 @@ WIDEST = 128  # columns of one instruction
 @gluon.jit
 @no_type_check
 def _fetch(
-    step, steps, x, weight, xs, weights, arrived, image, top, left, column, channels,
+    step, steps, begin, x, weight, xs, weights, arrived, image, top, left, column, channels,
     SIDE: gl.constexpr, DEPTH: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
-    """Orders the operands of a step, if there is one."""
-    depth_blocks = gl.cdiv(channels, DEPTH)
-    tap, channel, slot, wanted = step // depth_blocks, step % depth_blocks * DEPTH, step % STAGES, step < steps
+    """Orders the operands of a step, if there is one, of those that begin at `begin`."""
+    depth_blocks, slot, wanted = gl.cdiv(channels, DEPTH), step % STAGES, step < steps
+    tap, channel = (begin + step) // depth_blocks, (begin + step) % depth_blocks * DEPTH
     mbarrier.expect(arrived.index(slot), x.block_type.nbytes + weight.block_type.nbytes, pred=wanted)
     pixel = [image, top + tap // SIDE, left + tap % SIDE, channel]
     tma.async_copy_global_to_shared(x, pixel, arrived.index(slot), xs.index(slot), pred=wanted)
@@ -44,9 +45,10 @@ def _fetch(
 @gluon.jit
 @no_type_check
 def _convolved(
-    x, weight, scale_ptr, offset_ptr, addend_ptr, out, rows, height, width, columns, channels,
+    x, weight, scale_ptr, offset_ptr, addend_ptr, out, sums_ptr, rows, height, width, columns, channels,
     SIDE: gl.constexpr, ADDS: gl.constexpr, IMAGES: gl.constexpr, HEIGHT: gl.constexpr, WIDTH: gl.constexpr,
-    COLUMNS: gl.constexpr, DEPTH: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr, WIDE: gl.constexpr, num_warps: gl.constexpr,
+    COLUMNS: gl.constexpr, DEPTH: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr, WIDE: gl.constexpr, SPLITS: gl.constexpr,
+    num_warps: gl.constexpr,
 ):  # fmt: skip
     ROWS: gl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     layout: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, WIDE, 32])
@@ -61,9 +63,11 @@ def _convolved(
     arrived = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(arrived.index(stage), count=1)
-    steps = SIDE * SIDE * gl.cdiv(channels, DEPTH)
+    all_steps = SIDE * SIDE * gl.cdiv(channels, DEPTH)
+    begin = gl.program_id(1) * gl.cdiv(all_steps, SPLITS)
+    steps = gl.minimum(gl.cdiv(all_steps, SPLITS), all_steps - begin)
     for step in gl.static_range(STAGES - 1):
-        _fetch(step, steps, x, weight, xs, weights, arrived, image, top, left, column, channels, SIDE, DEPTH, STAGES)
+        _fetch(step, steps, begin, x, weight, xs, weights, arrived, image, top, left, column, channels, SIDE, DEPTH, STAGES)
     total = gl.zeros([ROWS, COLUMNS], gl.int32, layout)
     for step in range(steps):
         slot = step % STAGES
@@ -71,22 +75,26 @@ def _convolved(
         pixels, taps = xs.index(slot).reshape([ROWS, DEPTH]), weights.index(slot).permute([1, 0])
         total = warpgroup_mma(pixels, taps, total, is_async=True)
         total = warpgroup_mma_wait(num_outstanding=1, deps=[total])  # of all but this product, so that the slot before is free
-        _fetch(step + STAGES - 1, steps, x, weight, xs, weights, arrived, image, top, left, column, channels, SIDE, DEPTH, STAGES)
+        _fetch(step + STAGES - 1, steps, begin, x, weight, xs, weights, arrived, image, top, left, column, channels, SIDE, DEPTH, STAGES)
     total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
     for stage in gl.static_range(STAGES):
         mbarrier.invalidate(arrived.index(stage))
 
     at, line = column + gl.arange(0, COLUMNS, gl.SliceLayout(0, layout)), row + gl.arange(0, ROWS, gl.SliceLayout(1, layout))
-    scale, offset = gl.load(scale_ptr + at, mask=at < columns, other=0.0), gl.load(offset_ptr + at, mask=at < columns, other=0.0)
-    result = total.to(gl.float32) * scale[None, :] + offset[None, :]
-    if ADDS:
-        inner = (line < rows)[:, None] & (at < columns)[None, :]
-        result += gl.load(addend_ptr + line.to(gl.int64)[:, None] * columns + at[None, :], mask=inner, other=0.0).to(gl.float32)
-    written = gl.allocate_shared_memory(out.dtype, [ROWS, COLUMNS], out.layout)
-    written.store(result.to(out.dtype))
-    fence_async_shared()
-    tma.async_copy_shared_to_global(out, [row, column], written)
-    tma.store_wait(0)
+    inner = (line < rows)[:, None] & (at < columns)[None, :]
+    place = line.to(gl.int64)[:, None] * columns + at[None, :]
+    if SPLITS > 1:
+        gl.atomic_add(sums_ptr + place, total, mask=inner, sem="relaxed")
+    else:
+        scale, offset = gl.load(scale_ptr + at, mask=at < columns, other=0.0), gl.load(offset_ptr + at, mask=at < columns, other=0.0)
+        result = total.to(gl.float32) * scale[None, :] + offset[None, :]
+        if ADDS:
+            result += gl.load(addend_ptr + place, mask=inner, other=0.0).to(gl.float32)
+        written = gl.allocate_shared_memory(out.dtype, [ROWS, COLUMNS], out.layout)
+        written.store(result.to(out.dtype))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(out, [row, column], written)
+        tma.store_wait(0)
 
 
 _TYPES = {torch.int8: gl.int8, torch.float32: gl.float32, torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
@@ -122,9 +130,13 @@ def triton_pipelined(
     image = described(x, cut.strides, [*cut.pixels, block.depth])
     taps = described(cut.matrix, [cut.matrix.shape[1], 1], [block.columns, block.depth])
     result = described(cut.out, [len(weight), 1], [block.rows, block.columns])
-    _convolved[(cut.blocks,)](
-        image, taps, scale, offset, cut.out if addend is None else addend, result, len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
+    added = cut.out if addend is None else addend
+    sums = cut.out if block.splits == 1 else torch.zeros(cut.out.shape, dtype=torch.int32, device=x.device)
+    _convolved[cut.blocks, block.splits](
+        image, taps, scale, offset, added, result, sums, len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
         weight.shape[1], addend is not None, *cut.pixels, block.columns, block.depth, GROUP, block.stages, min(WIDEST, block.columns),
-        num_warps=block.warps,
+        block.splits, num_warps=block.warps,
     )  # fmt: skip
+    if block.splits > 1:
+        finish(sums, scale, offset, addend, cut.out)
     return cut.out.reshape(*x.shape[:3], len(weight))

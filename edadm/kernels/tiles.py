@@ -154,4 +154,7 @@ def _described(problem: Problem) -> list[Tiles]:
     fitting = [size for size in sizes if size[2] <= max(64, _power(problem.channels))]
     piped = [size for size in _PIPELINED if size[2] == 128 or problem.channels % 128]
     by_kind = {"descriptor": fitting, "pipelined": piped if problem.channels > 64 else []}
-    return [Tiles(*size, kind=kind) for kind, sizes in by_kind.items() for size in sizes]
+    tried = [Tiles(*size, kind=kind) for kind, sizes in by_kind.items() for size in sizes]
+    blocks, steps = -(-problem.rows // 64) * -(-problem.columns // 128), problem.side**2 * -(-problem.channels // 128)
+    splits = [splits for splits in (2, 3, 4, 6) if blocks * splits <= 2 * PROCESSORS and steps >= 8 * splits]
+    return tried + [Tiles(64, 128, 128, 4, 4, one, "pipelined") for one in splits]

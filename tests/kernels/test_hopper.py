@@ -55,24 +55,28 @@ for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one
     blocks = {"x": x, "weight": f"i8[{half}, {depth}]", "out": f"i8[{block.rows}, {half}]"}
     compiled(int8_geglu._by_descriptors, block, block.stages, {**size, "COLUMNS": half}, blocks)
 
-def pipelined(block, result, adds):
+def pipelined(block, result, adds, splits=1):
     kernel, layout = int8_pipelined._convolved, int8_pipelined.layout_of
     shapes = {"x": ("i8", (1, block.rows // 32, 32, block.depth)), "weight": ("i8", (block.columns, block.depth))}
     shapes["out"] = (result, (block.rows, block.columns))
     kinds = {"i8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32}
-    types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("scale_ptr", "offset_ptr"), "*fp32") | {"addend_ptr": f"*{result}"}
+    types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("scale_ptr", "offset_ptr"), "*fp32")
+    types |= {"addend_ptr": f"*{result}", "sums_ptr": "*i32"}
     types |= {name: f"tensordesc<{kind}{list(shape)},{layout(shape, kinds[kind])!r}>" for name, (kind, shape) in shapes.items()}
     constants = {"SIDE": 3, "ADDS": adds, "IMAGES": 1, "HEIGHT": block.rows // 32, "WIDTH": 32, "COLUMNS": block.columns}
-    constants |= {"DEPTH": block.depth, "GROUP": 8, "STAGES": block.stages, "WIDE": min(128, block.columns), "num_warps": block.warps}
+    constants |= {"DEPTH": block.depth, "GROUP": 8, "STAGES": block.stages, "WIDE": min(128, block.columns)}
+    constants |= {"SPLITS": splits, "num_warps": block.warps}
     types |= dict.fromkeys(constants, "constexpr")
     source = GluonASTSource(kernel, types, {(kernel.arg_names.index(name),): value for name, value in constants.items()})
     made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": block.warps})
     assert made.metadata.shared <= 227 * 1024, (kernel, block, made.metadata.shared)
+    assert ("atom.global" in made.asm["ptx"] or "red.global" in made.asm["ptx"]) == (splits > 1)
     waits = re.findall(r"wgmma.wait_group.sync.aligned\\s+(\\d)", made.asm["ptx"])
     assert waits == ["1", "0"], (block, waits)  # one product is always on its way until the end
 
 for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one.kind == "pipelined"]:
     pipelined(block, "fp32", True)  # what takes most memory
+pipelined(Tiles(64, 128, 128, 4, 4), "bf16", False, 3)
 
 def normalised(kernel, warps, constants):
     types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("x_ptr", "skip_ptr", "added_ptr"), "*bf16")

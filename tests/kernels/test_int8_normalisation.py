@@ -112,9 +112,9 @@ def test_programs_begin_at_16_bytes_and_are_many() -> None:
 
 def test_images_are_parted_until_there_are_programs_for_all_processors() -> None:
     whole = parted(PROGRAMS, 1024, 64)
-    assert (whole.pixels, whole.steps, whole.programs) == (64, 16, 1)
+    assert (whole.pixels, whole.steps, whole.programs) == (32, 32, 1)
     assert parted(PROGRAMS // 4, 4096, 64).programs == 4
-    assert parted(1, 1000, 64) == (64, 1, 16)  # no more than can be read at once
+    assert parted(1, 1000, 64) == (32, 1, 32)  # no more than can be read at once
     odd = parted(PROGRAMS // 3, 1000, 64)
     assert odd.programs * odd.steps * odd.pixels >= 1000 > (odd.programs - 1) * odd.steps * odd.pixels
 
