@@ -111,7 +111,7 @@ def fused_ends(unet: UNet) -> UNet:
     return unet
 
 
-def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = False) -> UNet:
+def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True) -> UNet:
     """A copy of a quantized U-Net that computes its layers with integers.
 
     Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype` are the layers without (the
@@ -122,7 +122,8 @@ def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed:
         unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by the operations' plain meaning.
         dtype: of activations.
         keep_packed: see `integer_layer`.
-        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to `dtype`.
+        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to `dtype`. FreeU and
+            `cross_attention_kwargs` need a network without.
     """
     memo: dict[int, Any] = {}
     for layer in quantized_layers(unet).values():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from edadm.errors import EdadmError
 
 PROCESSORS = 132  # of an H100 or H200
+LONG = 7680  # numbers of a sum, from which on it pays to add it up in parts
 
 
 class Tiles(NamedTuple):
@@ -45,6 +46,10 @@ class Problem(NamedTuple):
     def is_matrix(self) -> bool:
         """Whether it is a product of matrices as they lie in memory; padding, of which there is none then, is not part of a problem."""
         return self.side == 1 and self.stride == 1
+
+    def blocks(self, rows: int, columns: int) -> int:
+        """Of such a size in the output."""
+        return -(-self.rows // rows) * -(-self.columns // columns)
 
     @property
     def key(self) -> str:
@@ -85,16 +90,30 @@ def by_rule(problem: Problem) -> Tiles:
     rows, columns, depth = problem.rows, problem.columns, _depth(problem)
     if columns <= 32:
         return Tiles(128, max(16, _power(columns)), depth, 4, 4)
+    fast = _is_described(problem) and depth == 128
+    if fast and problem.side > 1 and columns > 64:
+        return _of_window(problem)
     if rows <= 512:
         return Tiles(32, 64, depth, 4, 5)
-    fast = _is_described(problem) and depth == 128
     if columns <= 64:
         return Tiles(128, 64, depth, 4, 4)
-    if fast and not problem.is_matrix and columns > 128 and -(-rows // 256) * -(-columns // 128) >= 2 * PROCESSORS:
-        return Tiles(256, 128, 64, 8, 5, kind="pipelined") if problem.channels % 128 else Tiles(256, 128, 128, 8, 4, kind="pipelined")
-    if -(-rows // 128) * -(-columns // 128) >= PROCESSORS:
-        return Tiles(128, 128, depth, 4, 3, kind=("descriptor" if problem.is_matrix else "pipelined") if fast else "window")
+    if problem.blocks(128, 128) >= PROCESSORS:
+        return Tiles(128, 128, depth, 4, 3, kind="descriptor" if fast else "window")
     return Tiles(64, 64, depth, 4, 4, kind="descriptor" if fast else "window")
+
+
+def _of_window(problem: Problem) -> Tiles:
+    """By rule, where operands can be fetched in blocks: those are as large as leaves work for all processors; else sums come in parts."""
+    few = problem.blocks(64, 128)
+    if problem.columns > 128 and problem.blocks(256, 128) >= 2 * PROCESSORS:
+        return Tiles(256, 128, 64, 8, 5, kind="pipelined") if problem.channels % 128 else Tiles(256, 128, 128, 8, 4, kind="pipelined")
+    if problem.blocks(128, 128) >= 0.75 * PROCESSORS:
+        return Tiles(128, 128, 128, 4, 3, kind="pipelined")
+    if 2 * few <= PROCESSORS and problem.side**2 * problem.channels >= LONG:
+        return Tiles(64, 128, 128, 4, 6, min(6, PROCESSORS // few), kind="pipelined")
+    if problem.rows > 512 and problem.columns > 256:
+        return Tiles(64, 128, 128, 4, 4, kind="pipelined")
+    return Tiles(64, 64, 256, 4, 4, kind="descriptor") if problem.channels >= 256 else Tiles(64, 64, 128, 4, 4, kind="descriptor")
 
 
 def candidates(problem: Problem) -> list[Tiles]:
@@ -131,7 +150,7 @@ def _windows(problem: Problem) -> list[Tiles]:
     if problem.channels % 128 == 64:  # half a step would be in vain
         tried += [Tiles(128, 256, 64, 8, 4), Tiles(128, 64, 64, 4, 5), Tiles(64, 128, 64, 4, 5)]
     steps = problem.side**2 * -(-problem.channels // depth)
-    blocks = -(-problem.rows // 64) * -(-problem.columns // 64)
+    blocks = problem.blocks(64, 64)
     return tried + [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
 
 
@@ -148,13 +167,13 @@ def _described(problem: Problem) -> list[Tiles]:
     two or more run on a processor side by side; the last one waits half as often.
     """
     sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 256, 128, 4, 2)]
-    sizes += [(64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 128, 256, 4, 2)]
+    sizes += [(64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 64, 256, 4, 4), (64, 128, 256, 4, 2)]
     if problem.channels % 128:  # half a step would be in vain
         sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5), (128, 128, 64, 4, 4)]
     fitting = [size for size in sizes if size[2] <= max(64, _power(problem.channels))]
     piped = [size for size in _PIPELINED if size[2] == 128 or problem.channels % 128]
     by_kind = {"descriptor": fitting, "pipelined": piped if problem.channels > 64 else []}
     tried = [Tiles(*size, kind=kind) for kind, sizes in by_kind.items() for size in sizes]
-    blocks, steps = -(-problem.rows // 64) * -(-problem.columns // 128), problem.side**2 * -(-problem.channels // 128)
+    blocks, steps = problem.blocks(64, 128), problem.side**2 * -(-problem.channels // 128)
     splits = [splits for splits in (2, 3, 4, 6) if blocks * splits <= 2 * PROCESSORS and steps >= 8 * splits]
-    return tried + [Tiles(64, 128, 128, 4, 4, one, "pipelined") for one in splits]
+    return tried + [Tiles(64, 128, 128, 4, 6, one, "pipelined") for one in splits]

@@ -55,7 +55,7 @@ def folded(gridded: Callable[[], nn.Module]) -> nn.Module:
 
 @torch.no_grad()
 def test_every_integer_layer_agrees_with_its_simulation(folded: nn.Module, calibration: Calibration) -> None:
-    lowered, seen = dict(lower_for_cuda(folded, torch.float32).named_modules()), []
+    lowered, seen = dict(lower_for_cuda(folded, torch.float32, fuse=False).named_modules()), []
 
     def compare(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append(name)
@@ -70,14 +70,15 @@ def test_every_integer_layer_agrees_with_its_simulation(folded: nn.Module, calib
     assert [name for name, layer in lowered.items() if isinstance(layer, QuantizedLayer)] == []
 
 
+@pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, IMAGE_BOUND), (torch.bfloat16, HALF_BOUND)])
 @torch.no_grad()
 def test_the_network_agrees_with_its_simulation(
-    folded: nn.Module, float_unet: UNet2DModel, calibration: Calibration, dtype: torch.dtype, bound: float
+    folded: nn.Module, float_unet: UNet2DModel, calibration: Calibration, dtype: torch.dtype, bound: float, fuse: bool
 ) -> None:
     x, timesteps = calibration
     simulated, exact = folded(x, timesteps).sample, float_unet(x, timesteps).sample
-    lowered = lower_for_cuda(folded, dtype)
+    lowered = lower_for_cuda(folded, dtype, fuse=fuse)
     difference = lowered(x.to(dtype), timesteps).sample.float() - simulated
     per_image = difference.square().mean((1, 2, 3)).sqrt() / (simulated - exact).square().mean((1, 2, 3)).sqrt()
     assert per_image.max() < bound
@@ -100,7 +101,7 @@ def test_eight_bit_weights_with_either_zero_point(float_unet: UNet2DModel, calib
 
 
 def test_layers_that_do_not_compute_with_integers_and_attention(folded: nn.Module) -> None:
-    lowered = lower_for_cuda(folded)
+    lowered = lower_for_cuda(folded, fuse=False)
     for name, layer in quantized_layers(folded).items():
         made = lowered.get_submodule(name)
         if layer.input_quantizer is None:
@@ -134,7 +135,7 @@ def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
     transformer: tuple[nn.Module, tuple[Tensor, ...]], dtype: torch.dtype, farthest: int, share: float
 ) -> None:
     """Unfused, in bf16, projection, gate and product are rounded to 8 bits of mantissa each: a number near 127 moves by up to 2."""
-    plain, fused = lower_for_cuda(transformer[0], dtype), lower_for_cuda(transformer[0], dtype, fuse=True)
+    plain, fused = (lower_for_cuda(transformer[0], dtype, fuse=fuse) for fuse in (False, True))
     found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerFeedForward)}
     assert found
     for name, module in found.items():
@@ -168,7 +169,7 @@ def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
     inputs = network_rows(model, 2, cpu)
     unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
     exact = unet(*inputs, return_dict=False)[0]
-    plain, fused = lower_for_cuda(unet, torch.float32), lower_for_cuda(unet, torch.float32, fuse=True)
+    plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
     kept = [module for module in fused.modules() if isinstance(module, ResnetBlock2D)]
     assert all(module.upsample or module.downsample for module in kept)
     assert {type(module) for module in fused.modules()} & set().union(*FUSED.values()) == FUSED[family]
@@ -179,7 +180,7 @@ def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
 
 @torch.no_grad()
 def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.Module) -> None:
-    plain, fused = lower_for_cuda(folded, torch.float32), lower_for_cuda(folded, torch.float32, fuse=True)
+    plain, fused = (lower_for_cuda(folded, torch.float32, fuse=fuse) for fuse in (False, True))
     found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerResnetBlock)}
     assert {module.conv_shortcut is None for module in found.values()} == {True, False}
     for name, module in found.items():
@@ -196,7 +197,7 @@ def test_fused_networks_refuse_what_changes_skips() -> None:
     model, cpu = tiny("sd14_coco"), torch.device("cpu")
     inputs = network_rows(model, 2, cpu)
     unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
-    fused = lower_for_cuda(unet, torch.float32, fuse=True)
+    fused = lower_for_cuda(unet, torch.float32)
     fused.enable_freeu(0.9, 0.2, 1.2, 1.4)
     with pytest.raises(EdadmError, match="FreeU"):
         fused(*inputs, return_dict=False)
@@ -206,7 +207,7 @@ def test_fused_networks_refuse_what_changes_skips() -> None:
 
 @torch.no_grad()
 def test_attention_with_its_normalisation_and_its_addition_in_its_products(folded: nn.Module) -> None:
-    plain, fused = lower_for_cuda(folded, torch.float32), lower_for_cuda(folded, torch.float32, fuse=True)
+    plain, fused = (lower_for_cuda(folded, torch.float32, fuse=fuse) for fuse in (False, True))
     found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerSelfAttention)}
     assert found
     for name, module in found.items():
@@ -222,7 +223,7 @@ def test_fused_transformers_mask_their_context_and_refuse_arguments_of_other_pro
     transformer: tuple[nn.Module, tuple[Tensor, ...]],
 ) -> None:
     unet, inputs = transformer
-    plain, fused = lower_for_cuda(unet, torch.float32), lower_for_cuda(unet, torch.float32, fuse=True)
+    plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
     keep = torch.ones(inputs[2].shape[:2])
     keep[0, 1:] = 0
     unmasked, masked = (plain(*inputs, encoder_attention_mask=mask, return_dict=False)[0] for mask in (None, keep))
@@ -253,5 +254,5 @@ def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tupl
     unet = copy.deepcopy(transformer[0])
     layers = [layer for name, layer in quantized_layers(unet).items() if name.endswith("ff.net.2")]
     layers[0].input_quantizer = None
-    fused = [module for module in lower_for_cuda(unet, fuse=True).modules() if isinstance(module, IntegerFeedForward)]
+    fused = [module for module in lower_for_cuda(unet).modules() if isinstance(module, IntegerFeedForward)]
     assert len(fused) == len(layers) - 1 > 0

@@ -26,7 +26,9 @@ def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
     assert by_rule(Problem(512_000, 256, 256, 1, 1)) == Tiles(128, 128, 128, 4, 3, kind="descriptor")
     assert by_rule(Problem(128_000, 256, 256, 3, 2)) == Tiles(128, 128, 128, 4, 3)
     assert by_rule(Problem(512_000, 128, 3, 3, 1)) == Tiles(128, 128, 32, 4, 3)
-    assert by_rule(Problem(1024, 1280, 1280, 3, 1)) == Tiles(64, 64, 128, 4, 4, kind="descriptor")
+    assert by_rule(Problem(1024, 1280, 1280, 3, 1)) == Tiles(64, 128, 128, 4, 4, kind="pipelined")
+    assert by_rule(Problem(128, 1280, 1280, 3, 1)) == Tiles(64, 128, 128, 4, 6, 6, kind="pipelined")  # 20 blocks, six parts of a long sum
+    assert by_rule(Problem(512, 256, 256, 3, 1)) == Tiles(64, 64, 256, 4, 4, kind="descriptor")
     assert by_rule(Problem(512, 256, 512, 1, 1)) == Tiles(32, 64, 128, 4, 5)
     assert by_rule(Problem(16_384, 4, 320, 3, 1)).columns == 16
 
@@ -98,7 +100,7 @@ def test_sums_are_divided_only_where_blocks_are_few_and_the_sum_is_long() -> Non
     def splits(*problem: int) -> set[int]:
         return {one.splits for one in candidates(Problem(*problem))}
 
-    assert splits(128, 1280, 1280, 3, 1) == {1, 2, 4}  # 40 blocks, 90 steps
+    assert splits(128, 1280, 1280, 3, 1) == {1, 2, 3, 4, 6}  # 20 or 40 blocks, 90 steps
     assert splits(32, 256, 256, 3, 1) == {1, 2, 4}  # 4 blocks, 18 steps
     assert splits(2, 1280, 320, 1, 1) == {1}  # 3 steps
     assert splits(65_536, 320, 320, 3, 1) == {1}
