@@ -80,9 +80,9 @@ def _magnitudes(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> UNet:
-    """The integer network of a model with random weights; takes fp32."""
+    """The integer network of a model with random weights, its layers one by one; takes fp32."""
     quantized = quantized_by_magnitude(random_unet(model, device), bits, network_rows(model, 2, device))
-    return lower_for_cuda(quantized, torch.float32)
+    return lower_for_cuda(quantized, torch.float32, fuse=False)
 
 
 def weight_bytes(network: nn.Module) -> int:

@@ -168,7 +168,7 @@ class IntegerTransformerBlock(nn.Module):
     ) -> Float[Tensor, "n q c"]:
         """As diffusers calls it; `unused` is for other normalisations."""
         if cross_attention_kwargs:
-            raise EdadmError("this network takes no cross_attention_kwargs; lower it with fuse=False")
+            raise EdadmError("this network takes no cross_attention_kwargs; leave them out, or load with backend 'simulated'")
         x = hidden_states.contiguous()
         contexts = (None, attention_mask), (encoder_hidden_states, encoder_attention_mask)
         affine: Any

@@ -118,7 +118,7 @@ class IntegerUpBlock(nn.Module):
     ) -> Float[Tensor, "n o p q"]:
         """As diffusers calls it; the last skip comes first. `others` go to attention over a context."""
         if getattr(self, "s1", None) is not None:
-            raise EdadmError("FreeU changes skips, which this network reads where they are; lower it with fuse=False, or disable FreeU")
+            raise EdadmError("FreeU changes skips, which this network reads where they are; disable it, or load with backend 'simulated'")
         for index, resnet in enumerate(self.resnets):
             hidden_states = resnet(hidden_states, temb, res_hidden_states_tuple[-1 - index])
             if self.has_cross_attention:
