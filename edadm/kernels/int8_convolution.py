@@ -16,10 +16,10 @@ from torch import Tensor
 
 from edadm.kernels import reference
 from edadm.kernels.int8_image import triton_image
-from edadm.kernels.int8_matrix import GROUP, block_at, scaled, triton_matrix
+from edadm.kernels.int8_matrix import GROUP, block_at, scaled, shared_bytes, triton_matrix
 from edadm.kernels.int8_parts import finish
 from edadm.kernels.int8_pipelined import triton_pipelined
-from edadm.kernels.tiles import Problem, Tiles, tiles
+from edadm.kernels.tiles import Problem, Tiles, tiles, within
 
 MOST_ELEMENTS = 2**31 - 1
 
@@ -105,7 +105,7 @@ def triton_convolution(
         found = triton_image(x, weight, scale, offset, addend, dtype, block)
         if found is not None:
             return found
-    out = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device)
+    out, block = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device), within(block, shared_bytes(x.device))
     grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), block.splits)
     sums = out if block.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
     added = out if addend is None else addend

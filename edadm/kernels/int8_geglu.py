@@ -16,8 +16,8 @@ from torch import Tensor
 
 from edadm.kernels import reference
 from edadm.kernels.elementwise import MAGIC, gelu, numbers
-from edadm.kernels.int8_matrix import GROUP, block_at, describable, described, loaded, programs, scaled
-from edadm.kernels.tiles import Tiles
+from edadm.kernels.int8_matrix import GROUP, block_at, describable, described, loaded, programs, scaled, shared_bytes
+from edadm.kernels.tiles import Tiles, within
 
 NARROWEST = 16  # columns of a product
 MANY = 2048  # rows, from which on large blocks are enough for all processors
@@ -92,7 +92,7 @@ def triton_geglu(
     """
     x, weight = x.contiguous(), weight.contiguous()
     (rows, channels), columns = x.shape, len(weight) // 2
-    block = chosen or Tiles(128 if rows >= MANY else 64, 128, 128, 4, 3, kind="descriptor")
+    block = within(chosen or Tiles(128 if rows >= MANY else 64, 128, 128, 4, 3, kind="descriptor"), shared_bytes(x.device))
     half = max(NARROWEST, block.columns // 2)
     out = torch.empty((rows, columns), dtype=torch.int8, device=x.device)
     count = (programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, half), x.device),)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from edadm.kernels.tiles import Tiles
+from edadm.kernels.tiles import Tiles, within
 
 GROUP = 8  # row blocks that share their weights in the cache
 ALIGNMENT = 16  # bytes: where a descriptor's memory and each of its rows begin; for rows, elements of any type
@@ -135,6 +135,13 @@ def _reads_blocks(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= HOPPER
 
 
+@cache
+def shared_bytes(device: torch.device) -> int:
+    """Memory that a program may have."""
+    known = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return getattr(known, "shared_memory_per_block_optin", SHARED_BYTES)  # torch does not say so in its types, nor on all platforms
+
+
 def programs(block: Tiles, blocks: int, device: torch.device) -> int:
     """How many programs share the blocks of the output: as many as the GPU holds at once, by registers and by memory."""
     by_registers = REGISTERS // (2 * block.rows * block.columns)  # as many again for everything else
@@ -177,7 +184,7 @@ def triton_matrix(
     x, weight = x.contiguous(), weight.contiguous()
     (rows, channels), columns = x.shape, len(weight)
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
-    others = scale, offset, out if addend is None else addend.contiguous()
+    others, block = (scale, offset, out if addend is None else addend.contiguous()), within(block, shared_bytes(x.device))
     grid = (programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), x.device),)
     sizes, run = (block.rows, block.columns, block.depth, GROUP), {"num_warps": block.warps, "num_stages": stages_beside(block, dtype)}
     if block.kind == "descriptor" and describable(x, weight, out):

@@ -116,6 +116,17 @@ def _of_window(problem: Problem) -> Tiles:
     return Tiles(64, 64, 256, 4, 4, kind="descriptor") if problem.channels >= 256 else Tiles(64, 64, 128, 4, 4, kind="descriptor")
 
 
+def within(block: Tiles, memory: int) -> Tiles:
+    """The same with fewer stages, or smaller blocks where operands of two do not fit: tiles were measured where there is much memory.
+
+    Args:
+        memory: bytes that a program may have.
+    """
+    while (stages := memory // ((block.rows + block.columns) * block.depth)) < 2:
+        block = block._replace(rows=max(16, block.rows // 2), columns=max(16, block.columns // 2), warps=4)
+    return block._replace(stages=min(block.stages, stages))
+
+
 def candidates(problem: Problem) -> list[Tiles]:
     """Block sizes worth measuring, at most 30: a network poses some 20 to 50 problems, and a kernel takes about a second to compile.
 

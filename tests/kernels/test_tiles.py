@@ -10,7 +10,7 @@ import pytest
 
 from edadm.errors import EdadmError
 from edadm.kernels import tiles as module
-from edadm.kernels.tiles import Problem, Tiles, adopt, by_rule, candidates, measured, tiles
+from edadm.kernels.tiles import Problem, Tiles, adopt, by_rule, candidates, measured, tiles, within
 
 
 def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
@@ -104,3 +104,16 @@ def test_sums_are_divided_only_where_blocks_are_few_and_the_sum_is_long() -> Non
     assert splits(32, 256, 256, 3, 1) == {1, 2, 4}  # 4 blocks, 18 steps
     assert splits(2, 1280, 320, 1, 1) == {1}  # 3 steps
     assert splits(65_536, 320, 320, 3, 1) == {1}
+
+
+def test_tiles_fit_a_processor_with_less_memory() -> None:
+    large = Tiles(128, 256, 128, 8, 4, kind="pipelined")
+    assert within(large, 227 * 1024) == large
+    assert within(large, 163 * 1024) == large._replace(stages=3)
+    assert within(large, 99 * 1024) == large._replace(stages=2)
+    assert within(large, 64 * 1024) == large._replace(rows=64, columns=128, warps=4, stages=2)
+    for one in measured().values():
+        assert within(one, 227 * 1024) == one  # what was measured is what runs
+        small = within(one, 48 * 1024)
+        assert 2 <= small.stages <= one.stages
+        assert small.stages * (small.rows + small.columns) * small.depth <= 48 * 1024
