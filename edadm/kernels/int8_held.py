@@ -79,7 +79,8 @@ def _held(
             if SILU:
                 y = silu(y)
             target = out_ptr + (chunk * PIXELS + row)[:, None] * channels + channel[None, :]
-            gl.store(target + index * numel, numbers(y, inverse, low, high, shift), mask=known[None, :])
+            gl.store(target, numbers(y, inverse, low, high, shift), mask=known[None, :])
+        out_ptr += numel
     if AROUND:
         inverse, low, high, shift = grid(around_ptr + (gl.where(channel < before, 0, 4) if SKIPS else local * 0))
         for chunk in range(CHUNKS):
@@ -109,7 +110,7 @@ def block_of(images: int, pixels: int, groups: int, size: int) -> Block | None:
     """
     together, width = divided(images, groups, size, MEMORY // (2 * pixels))
     elements = pixels * width
-    if 2 * elements > MEMORY or together * size % VECTOR or together * size < NARROWEST:
+    if 2 * elements > MEMORY or together * size % VECTOR or together * size < NARROWEST or width > 32 * VECTOR:
         return None
     warps = min(8, max(1, elements // 4096))
     at_once = min(pixels & -pixels, max(1, 64 * VECTOR * warps // width))

@@ -37,7 +37,8 @@ def _rows_normalised(
     y = away * (1.0 / deviation)[:, None] * weight[None, :] + bias[None, :]
     for index in tl.static_range(GRIDS):
         inverse, low, high, shift = grid(grids_ptr + 4 * index)
-        tl.store(out_ptr + index * numel + place, numbers(y, inverse, low, high, shift), mask=there)
+        tl.store(out_ptr + place, numbers(y, inverse, low, high, shift), mask=there)
+        out_ptr += numel
 
 
 def triton_layer_normalised(

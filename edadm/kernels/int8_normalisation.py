@@ -116,10 +116,11 @@ def _written(
             target, stored = out_ptr + pixel[:, None] * channels + channel[None, :], known[None, :]
             if not EVEN:
                 stored = stored & (pixel < pixels)[:, None]
-            tl.store(target + index * numel, numbers(y, one, least, most, moved_by), mask=stored)
+            tl.store(target, numbers(y, one, least, most, moved_by), mask=stored)
             if AROUND and index == 0:
                 itself = numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :])
                 tl.store(places(x_out_ptr, skip_out_ptr, pixel, channel, channels, before, SKIPS), itself, mask=stored)
+        out_ptr += numel
 
 
 class Parts(NamedTuple):
