@@ -86,9 +86,10 @@ def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...],
     around = torch.tensor([[0.03, -100.0, 155.0, -28.0], [0.07, -50.0, 205.0, -78.0]][: 1 if before is None else 2], device=DEVICE)
     found, expected = triton_normalised(*parts, *rest, around), reference.normalised(*parts, *rest, around)
     assert [tuple(one.shape) for one in found[1:]] == [(0,) if part is None else part.shape for part in parts]
+    far = FAR if dtype == torch.float32 else 5 * FAR  # values of 8 bits lie between two numbers more often
     for one, other in zip(found, expected, strict=True):
         assert (one.int() - other.int()).abs().sum() == (one != other).sum()  # neighbours, where they differ
-        assert (one != other).float().sum() <= FAR * one.numel()
+        assert (one != other).float().sum() <= far * one.numel()
     assert len(found[1].unique()) > 50
 
 
