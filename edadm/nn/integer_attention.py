@@ -35,7 +35,6 @@ class IntegerFeedForward(nn.Module):
     def __init__(self, first: IntegerLinear, second: IntegerLinear):
         super().__init__()
         self.first, self.second = first, second
-        self.grids = Grids(first.segments)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         rows = self.first.segments[0].numbers(x.reshape(-1, x.shape[-1])).contiguous()
@@ -177,7 +176,7 @@ class IntegerTransformerBlock(nn.Module):
             own = attention.grids.values if context is None else attention.grids.values[:1]
             numbers = list(self._numbers(affine, x, own).reshape(len(own), *x.shape).unbind())
             x = attention(numbers if context is None else numbers + attention.of_context(context), x, mask)
-        (rows,) = self._numbers(self.last, x, self.ff.grids.values).unbind()
+        (rows,) = self._numbers(self.last, x, self.ff.first.segments[0].grid[None]).unbind()
         return self.ff.of_numbers(rows, x, x)
 
     @staticmethod
@@ -200,7 +199,6 @@ class IntegerTransformer(nn.Module):
             model.transformer_blocks,
             model.proj_out,
         )
-        self.grids = Grids(model.proj_in.segments)
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -214,8 +212,9 @@ class IntegerTransformer(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "n c h w"], return_dict: bool = True, **others: Any) -> Any:
         """As diffusers calls it; `others` go to the blocks."""
         x, norm = hidden_states.permute(0, 2, 3, 1).contiguous(), self.affine
-        numbers, *_ = int8_normalised(x, None, None, *norm.values, norm.groups, norm.eps, False, self.grids.values, None)
-        hidden = self.first.summed([numbers[0]], x.dtype)
+        first: Any = self.first
+        numbers, *_ = int8_normalised(x, None, None, *norm.values, norm.groups, norm.eps, False, first.segments[0].grid[None], None)
+        hidden = first.summed([numbers[0]], x.dtype)
         rows = hidden.flatten(1, 2)
         for block in self.transformer_blocks:
             rows = block(rows, **others)
