@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from edadm.config.check import problems
+from edadm.config.described.folder import describe_folder, has_description
 from edadm.config.layout import Variant
 from edadm.config.schema import Config
 from edadm.errors import EdadmError
@@ -45,7 +46,7 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     merged = OmegaConf.merge(merged, user or {})
     settings = OmegaConf.to_container(merged, resolve=True)
     assert isinstance(settings, dict)
-    return validate(_with_bases(settings))
+    return validate(_with_descriptions(_with_bases(settings)))
 
 
 def validate(settings: Mapping[str, Any]) -> Config:
@@ -70,6 +71,24 @@ def _with_bases(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(presets, dict):
             resolved[kind] = {name: _inherit(kind, name, presets, ()) for name in presets}
     return resolved
+
+
+def _with_descriptions(settings: dict[str, Any]) -> dict[str, Any]:
+    """Models without an architecture, whose checkpoint is a diffusers folder, get what the folder says of itself below their own."""
+    models = settings.get("models")
+    if not isinstance(models, dict):
+        return settings
+    return settings | {"models": {name: _described(model) for name, model in models.items()}}
+
+
+def _described(model: Any) -> Any:
+    if not isinstance(model, dict) or model.get("architecture") or not isinstance(model.get("checkpoint"), str):
+        return model
+    path = Path(model["checkpoint"]).expanduser()
+    if not has_description(path):
+        return model
+    below = describe_folder(path).settings
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(model)))
 
 
 def _inherit(kind: str, name: str, presets: dict[str, Any], seen: tuple[str, ...]) -> Any:
@@ -130,7 +149,7 @@ def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
             given = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{kind}: this is not valid JSON: {error}") from None
-        return getattr(validate({kind: {"given": given}}), kind)["given"]
+        return getattr(validate(_with_descriptions({kind: {"given": given}})), kind)["given"]
     presets = getattr(load_config(config), kind)
     if text not in presets:
         raise ConfigError(f"there is no preset '{text}' among {kind}{_nearest(text, presets)}")

@@ -15,6 +15,7 @@ from edadm.config.sources import locate
 from edadm.models.autoencoder import LatentDecoder, build_autoencoder
 from edadm.models.condition import build_condition_network
 from edadm.models.converters import clip, ddim, ldm_autoencoder, ldm_unet
+from edadm.models.described.agreement import described_scale, refuse_disagreement
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
 
@@ -38,9 +39,11 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
     path = locate(model.checkpoint)
+    checkpoint = path
     if path.is_dir():
         path = next((path / name for name in _FOLDERS[part] if (path / name).is_dir()), path)
     state = read_state(path)
+    refuse_disagreement(model, part, checkpoint, state)
     with torch.device("meta"):
         expected = _network(model, part).state_dict()
     own = {name: tensor for name, tensor in state.items() if name != SCALE}
@@ -48,7 +51,7 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     check_fit(own, expected, path)
     converted = {name: own[name].float().contiguous() for name in sorted(expected)}
     if part == "autoencoder":
-        converted[SCALE] = _scale(model, state, path)
+        converted[SCALE] = _scale(model, state, path, checkpoint)
     return converted
 
 
@@ -98,11 +101,13 @@ def _part_of(state: State, model: Model, part: str, path: Path) -> State:
     return own
 
 
-def _scale(model: Model, state: State, path: Path) -> Tensor:
+def _scale(model: Model, state: State, path: Path, checkpoint: Path) -> Tensor:
     """By what the network's latents are larger than the autoencoder's."""
     assert model.autoencoder is not None
     if model.autoencoder.scale is not None:
         return torch.tensor(model.autoencoder.scale)
+    if (said := described_scale(checkpoint)) is not None:
+        return torch.tensor(said)
     if SCALE not in state:
         raise CheckpointError(f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with")
     return state[SCALE].float().reshape(())

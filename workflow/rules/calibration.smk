@@ -17,7 +17,7 @@ rule collect_trajectories:
         mem_mb=4000,
         runtime=720,
     params:
-        model=model_with("architecture", "conditioning", "schedule", "sampler", "trajectories"),
+        model=model_with("architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"),
         parts=part_options("condition"),
         progress=lambda wildcards: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
         code=stage_fingerprint("collect-trajectories"),

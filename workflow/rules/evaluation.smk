@@ -18,7 +18,7 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=model_with("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels"),
+        model=model_with("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"),
         parts=part_options("autoencoder", "condition"),
         evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
         backend=lambda wildcards: Variant(wildcards.variant).backend,

@@ -14,7 +14,7 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        model=model_with("layout", "ema", "architecture"),
+        model=model_with("layout", "ema", "architecture", "prediction", "schedule"),
         code=stage_fingerprint("convert-checkpoint"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --output {output:q} 2>&1 | tee {log:q}"
