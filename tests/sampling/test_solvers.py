@@ -151,5 +151,5 @@ def test_every_accepted_list_is_the_schedulers_own_with_falling_finite_noise(met
 
 def test_lists_that_are_not_accepted_are_not_run() -> None:
     sampler = Sampler(method="dpm_solver++", spacing="uniform_from_one", steps=999)
-    with pytest.raises(EdadmError, match="sampler: 999 steps of dpm_solver.. with uniform_from_one spacing cannot lead from noise"):
+    with pytest.raises(EdadmError, match=r"sampler: 999 steps of dpm_solver\+\+ with uniform_from_one spacing cannot lead from noise"):
         run_sampler(denoise, sampler, LATENT, ImageNoise(0, [0], SHAPE))
