@@ -60,18 +60,17 @@ def _absent(kind: str, name: str, base: Any, settings: dict[str, Any]) -> str:
 
 
 def _line(name: str, bases: dict[str, str]) -> list[str]:
-    """The bases of a preset, the nearest first; of one in a circle until it closes."""
+    """A preset and its bases, the nearest first; of one in a circle until it closes."""
     line = [name]
     while (base := bases.get(line[-1])) and base not in line:
         line.append(base)
-    return line[1:]
+    return line
 
 
 def _in_circles(bases: dict[str, str]) -> tuple[set[str], list[str]]:
-    """Presets that never come to an end, and one name per circle."""
-    lost = {name for name in bases if _line(name, bases)[-1:] and bases.get(_line(name, bases)[-1])}
-    lost |= {name for name, base in bases.items() if name == base}
-    circles = {min(_line(name, bases) + [name]) for name in lost if name in _line(bases[name], bases) + [bases[name]]}
+    """Presets whose bases never come to an end, and one name per circle."""
+    lost = {name for name in bases if _line(name, bases)[-1] in bases}
+    circles = {min(_line(name, bases)) for name in lost if name in _line(bases[name], bases)}
     return lost, sorted(circles)
 
 
