@@ -17,7 +17,8 @@ def with_bases(settings: dict[str, Any]) -> tuple[dict[str, Any], Bases, list[st
 
     A preset without a usable base is left out.
     """
-    whole, bases, found = dict(settings), {}, []
+    whole, found = dict(settings), []
+    bases: Bases = {}
     for kind in KINDS:
         presets = settings.get(kind)
         if not isinstance(presets, dict):
