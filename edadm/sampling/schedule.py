@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.rules.steps import step_problem, visited
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.config.steps import step_problem, visited
 from edadm.errors import EdadmError
 
 
@@ -25,7 +25,7 @@ def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
 
 
 def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
-    """The timesteps of a sampler run, noisiest first; `edadm.config.steps.visited` says which.
+    """The timesteps of a sampler run, noisiest first; `edadm.config.rules.steps.visited` says which.
 
     Raises:
         EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a network, may.

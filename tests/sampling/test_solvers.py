@@ -7,8 +7,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from pydantic import ValidationError
 
+from edadm.config.rules.steps import step_problem
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.config.steps import step_problem
 from edadm.errors import EdadmError
 from edadm.sampling.generate import run_sampler, to_uint8
 from edadm.sampling.noise import ImageNoise
