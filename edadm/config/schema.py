@@ -35,9 +35,8 @@ class Sampler(Strict):
     def _settings_belong_to_the_method(self) -> Sampler:
         if self.method != "ddim" and self.eta > 0:
             raise ValueError(f"the sampler '{self.method}' is deterministic; set eta: 0, or method: ddim")
-        allowed = ("quadratic", "uniform", "uniform_from_one")
-        if self.method in SOLVERS:
-            allowed = ("trailing", "linspace", "uniform", "uniform_from_one")
+        own = ("trailing", "linspace") if self.method in SOLVERS else ("quadratic",)
+        allowed = (*own, "uniform", "uniform_from_one")
         if self.spacing not in allowed:
             known = ", ".join(allowed[:-1])
             raise ValueError(f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or {allowed[-1]}")
