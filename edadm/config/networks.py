@@ -7,13 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys and later changes."""
+    """Refuses unknown keys, later changes, and values of another type: "5" and true are no numbers, .inf and .nan none to work with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_kept_as_tuples(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
 Activation = Literal["silu", "swish", "gelu", "mish", "relu"]
@@ -84,6 +91,9 @@ class DiffusersUNet(Strict):
         for name in ("down_block_types", "up_block_types"):
             if len(getattr(self, name)) != levels:
                 raise ValueError(f"{name} names {len(getattr(self, name))} blocks for {levels} levels; name one for each")
+        groups = self.norm_num_groups
+        if odd := [width for width in self.block_out_channels if width % groups]:
+            raise ValueError(f"norm_num_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor of all")
         across = [block for block in (*self.down_block_types, *self.up_block_types) if block.startswith("CrossAttn")]
         if across and self.class_name == "UNet2DModel":
             raise ValueError(f"a UNet2DModel has no '{across[0]}'; use class_name: UNet2DConditionModel")
@@ -148,6 +158,9 @@ class UNetArchitecture(Strict):
         if across != (self.context_channels is not None):
             fix = "set context_channels to its cross_attention_dim" if across else "remove context_channels"
             raise ValueError(f"a {self.diffusers.class_name} has {'a' if across else 'no'} context; {fix}")
+        halved = 2 ** (len(self.diffusers.block_out_channels) - 1)
+        if self.image_size % halved:
+            raise ValueError(f"image_size {self.image_size} cannot be halved once per level; take a multiple of {halved}")
 
     @model_serializer(mode="wrap")
     def _without_what_others_have(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ SCHEDULERS = {"dpm_solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultist
 def make_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
     """The diffusers scheduler of a sampler preset, its timesteps set."""
     known = {"linear": "linear", "sqrt_linear": "scaled_linear"}
+    spacing = sampler.spacing if sampler.spacing in ("trailing", "linspace") else "leading"
     scheduler = SCHEDULERS[sampler.method](
         num_train_timesteps=schedule.timesteps,
         beta_start=schedule.start,
@@ -27,7 +28,7 @@ def make_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
         beta_schedule=known.get(schedule.kind, "linear"),
         trained_betas=None if schedule.kind in known else betas_of(schedule),
         solver_order=2,
-        timestep_spacing="leading",
+        timestep_spacing=spacing,
         steps_offset=1 if sampler.spacing == "uniform_from_one" else 0,
     )
     scheduler.set_timesteps(sampler.steps)

@@ -91,8 +91,8 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
 
 def _belongs(name: str, kind: str) -> bool:
     """Whether the class has a setting; the other class's are checked like unknown ones."""
-    sizes: Any = {"block_out_channels": (1,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-    return name in DiffusersUNet(class_name=kind, **sizes).own
+    sizes: Any = {"class_name": kind, "block_out_channels": (32,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    return name in DiffusersUNet(**sizes).own
 
 
 def _check_channels(config: Settings, where: Path) -> None:

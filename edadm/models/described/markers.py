@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from edadm.config.betas import betas_of, same_betas, schedule_in_words
 from edadm.config.schema import Model
 from edadm.models.weights import CheckpointError
+from edadm.models.weights.reading import open_container
 
 # Tensors without meaning of their own, by which programs know what a merged file was trained for.
 _ELUCIDATED = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
@@ -18,13 +18,7 @@ _ELUCIDATED = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_mi
 
 def metadata_of(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file; empty for any other."""
-    if not path.is_file():
-        return {}
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        return {}
+    return open_container(path).metadata if path.is_file() else {}
 
 
 def stated_prediction(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[str, str] | None:
