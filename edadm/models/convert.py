@@ -22,7 +22,6 @@ State = dict[str, Tensor]
 SCALE = "scale_factor"
 _FOLDERS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
 _PREFIXES = {"unet": "model.diffusion_model.", "autoencoder": "first_stage_model.", "condition": "cond_stage_model."}
-_AVERAGED = "model_ema."
 
 
 def convert_checkpoint(model: Model, part: str = "unet") -> State:
@@ -40,7 +39,7 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     path = locate(model.checkpoint)
     if path.is_dir():
         path = next((path / name for name in _FOLDERS[part] if (path / name).is_dir()), path)
-    state = read_state(path)
+    state = read_state(path, model.ema if part == "unet" else "auto")
     with torch.device("meta"):
         expected = _network(model, part).state_dict()
     own = {name: tensor for name, tensor in state.items() if name != SCALE}
@@ -79,22 +78,13 @@ def _translated(state: State, model: Model, part: str, path: Path) -> State:
 
 
 def _part_of(state: State, model: Model, part: str, path: Path) -> State:
-    """The tensors of a part without its prefix; averaged ones for the U-Net, if the preset asks for them.
-
-    Averaged weights are named by their parameters without dots (`LitEma`): `model.a.b` -> `model_ema.ab`.
-    """
+    """The tensors of a part without its prefix."""
     prefix = _PREFIXES[part]
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     if not own and part == "unet":
         return state  # a U-Net by itself
     if not own:
         raise CheckpointError(f"{path} holds no {part} (no tensor '{prefix}...'); point to the whole original checkpoint")
-    if part == "unet" and model.ema:
-        averaged = {name: _AVERAGED + f"{prefix}{name}".removeprefix("model.").replace(".", "") for name in own}
-        if missing := [key for key in averaged.values() if key not in state]:
-            which = "no averaged weights" if len(missing) == len(averaged) else "not all averaged weights"
-            raise CheckpointError(f"{path} holds {which} ('{missing[0]}' is absent); use one that does, or set ema: false")
-        own = {name: state[key] for name, key in averaged.items()}
     return own
 
 

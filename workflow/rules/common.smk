@@ -3,29 +3,32 @@ import json
 import os
 import sys
 
-from snakemake.exceptions import WorkflowError
-
 from edadm.config.fingerprint import content_digest, remember, stage_fingerprint
 from edadm.config.layout import INTEGER, Layout, Variant
-from edadm.config.load import load_config
+from edadm.config.inputs.settings import read_settings
+from edadm.config.load import load_runs
 from edadm.config.schema import Reconstruction
-from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES, scoring_of
-from edadm.config.sources import BUNDLED, locate, locate_checkpoint, locate_prompts
+from edadm.console import say
+from edadm.config.rules.places import find_inputs
+from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from pathlib import Path
 
 try:
-    CONFIG = load_config(config)
-    CHECKPOINTS = {run.model: locate_checkpoint(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
-    PROMPTS = {run.model: locate_prompts(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
-    SCORING = {run.evaluation: scoring_of(run.evaluation, CONFIG) for run in CONFIG.runs}
+    for file in workflow.configfiles:
+        read_settings(Path(file))  # Snakemake takes keys that stand twice
+    CONFIG = load_runs(config)
+    INPUTS = find_inputs(CONFIG)
 except EdadmError as error:
-    raise WorkflowError(str(error)) from None
+    say(str(error))
+    sys.exit(2)
 
 NOTES = Path(".snakemake/edadm")  # digests of code and of large files, each computed once
 remember(NOTES / "fingerprints.json")
 
-RESULTS = CONFIG.results
+CHECKPOINTS, PROMPTS, SCORING = INPUTS.checkpoints, INPUTS.prompts, INPUTS.scoring
+RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
 

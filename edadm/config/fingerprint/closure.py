@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parents[2]
 SETTINGS = "config/schema.py"
 WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
     *("__init__.py", "errors.py", "console.py", "devices.py", "artifacts.py", "artifacts/"),
-    *("config/fingerprint/", "config/load.py", "config/check.py", "config/check/", "config/downloads.py", "config/fetch.py"),
+    *("config/fingerprint/", "config/load.py", "config/check.py", "config/rules/", "config/inputs/settings.py"),
+    *("config/downloads.py", "config/fetch.py"),
 )
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
 
