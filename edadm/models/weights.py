@@ -55,13 +55,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch checkpoint by name, on the CPU; no pickle is executed.
 
     A list (the layout of ermongroup/ddim's training checkpoints) stands for its first entry, and a `state_dict` or
-    `model` entry (Lightning's, CompVis') for its content. A folder as diffusers writes it stands for the weights in it.
+    `model` entry (Lightning's, CompVis') for its content.
 
     Raises:
         CheckpointError: damaged, or holding anything but tensors.
     """
-    if path.is_dir():
-        path = _weights_in(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -78,15 +76,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no plain dictionary of tensors; export the U-Net's state dict and point to that")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _weights_in(folder: Path) -> Path:
-    """The weights file of a folder in the diffusers or transformers layout."""
-    names = [f"{stem}{suffix}" for stem in ("diffusion_pytorch_model", "model", "pytorch_model") for suffix in (".safetensors", ".bin")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} holds no weights; it should have {names[0]} (or another of {', '.join(names[1:])})")
 
 
 def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:

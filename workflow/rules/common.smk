@@ -9,13 +9,13 @@ from edadm.config.fingerprint import stage_fingerprint
 from edadm.config.layout import INTEGER, Layout, Variant
 from edadm.config.load import load_config
 from edadm.config.scoring import KEPT_FEATURES, scoring_of
-from edadm.config.sources import BUNDLED, locate_checkpoint, locate_prompts
+from edadm.config.sources import BUNDLED, locate_parts, locate_prompts
 from edadm.errors import EdadmError
 from pathlib import Path
 
 try:
     CONFIG = load_config(config)
-    CHECKPOINTS = {run.model: locate_checkpoint(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
+    CHECKPOINTS = {run.model: locate_parts(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
     PROMPTS = {run.model: locate_prompts(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
     SCORING = {run.evaluation: scoring_of(run.evaluation, CONFIG) for run in CONFIG.runs}
 except EdadmError as error:
@@ -53,6 +53,12 @@ def as_json(preset, *fields):
 def model_with(*fields):
     """What a rule needs to know of the model; settings it does not see do not rerun it."""
     return lambda wildcards: as_json(CONFIG.models[wildcards.model], "checkpoint", *fields)
+
+
+def sources_of(model, part):
+    """What a part is made from: its own file or folder, and the model's where the scale of its latents stands there."""
+    files = CHECKPOINTS[model]
+    return list(dict.fromkeys([str(files[part]), str(files["unet"])]))
 
 
 def evaluation_with(*fields):
