@@ -53,7 +53,7 @@ class Model(Strict):
     checkpoint: str = Field(description="a file, a diffusers folder, or `bundled:NAME` for weights inside the package")
     source: str = Field("", description="where to get the checkpoint, for whoever lacks it")
     layout: Literal["ddim", "compvis"] = Field("ddim", description="key layout of the checkpoint, if it is not diffusers'")
-    ema: bool = Field(False, description="take the averaged weights of a CompVis checkpoint (`model_ema`)")
+    ema: Literal["auto"] | bool = Field("auto", description="averaged weights: where the file holds any, always, or never")
     architecture: UNetArchitecture = UNetArchitecture()
     autoencoder: Autoencoder | None = None
     conditioning: Conditioning | None = None

@@ -18,7 +18,7 @@ from edadm.models.converters import clip, ddim, ldm_autoencoder, ldm_unet
 from edadm.models.converters.names import are_diffusers, to_current
 from edadm.models.converters.numbers import as_fp32
 from edadm.models.converters.parts import own_tensors
-from edadm.models.folders import Wanted, find_weights, read_weights
+from edadm.models.folders import Averaged, find_weights, read_weights
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
 
@@ -39,14 +39,13 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     """
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
-    found = find_weights(locate(source_of(model, part)), part, model.ema)
-    state = read_weights(found.path)
+    found = find_weights(locate(source_of(model, part)), part, _wanted(model, part))
+    state = read_weights(found.path, _wanted(model, part) if found.averaged is None else "auto")
     with torch.device("meta"):
         expected = _network(model, part).state_dict()
     if part == "unet":
         _check_layout(state, model, found.path)
-    wanted: Wanted = model.ema if found.averaged is None else "auto"
-    own = own_tensors(state, _kind(model, part), found.path, wanted)
+    own = own_tensors(state, _kind(model, part), found.path)
     own = _translated(as_fp32(own, found.path), model, part, found.path)
     check_fit(own, expected, found.path)
     converted = {name: own[name] for name in sorted(expected)}
@@ -65,6 +64,11 @@ def _check_layout(state: State, model: Model, path: Path) -> None:
                 f"{path} is not in the '{model.layout}' layout but in '{layout}'; set layout: {layout} and the "
                 "`architecture` that `edadm describe` prints for it, or name another file"
             )
+
+
+def _wanted(model: Model, part: str) -> Averaged:
+    """Which weights of a part to take; the setting speaks of the network's."""
+    return model.ema if part == "unet" else "auto"
 
 
 def _kind(model: Model, part: str) -> str:

@@ -7,15 +7,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
 from edadm.console import say
-from edadm.models.converters.names import joined, plain_name
 from edadm.models.weights import CheckpointError, read_state
-
-Wanted = bool | Literal["auto"]
+from edadm.models.weights.containers import Averaged
 
 COMPONENTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
 AVERAGED_FOLDER = "unet_ema"
@@ -43,7 +40,7 @@ class Weights:
     averaged: bool | None = None
 
 
-def find_weights(path: Path, part: str, wanted: Wanted = "auto") -> Weights:
+def find_weights(path: Path, part: str, wanted: Averaged = "auto") -> Weights:
     """The weights of a part, in a file or in a folder as diffusers and transformers write it.
 
     Among variants the averaged ones come first as `wanted` says, then full precision, then safetensors.
@@ -71,20 +68,20 @@ def find_weights(path: Path, part: str, wanted: Wanted = "auto") -> Weights:
     return _chosen(found, folder, wanted)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, wanted: Averaged = "auto") -> dict[str, Tensor]:
     """The tensors of a file, or of all the files that an index names.
 
+    Args:
+        path: from `find_weights`.
+        wanted: whether averaged weights are asked for, of a file that may hold both.
+
     Raises:
-        CheckpointError: damaged or incomplete.
+        CheckpointError: damaged or incomplete, or without the averaged weights asked for.
     """
-    state = _read_shards(path) if path.suffix == ".json" else read_state(path)
-    try:
-        return joined((plain_name(name), tensor) for name, tensor in state.items())
-    except KeyError as error:
-        raise CheckpointError(f"{path} cannot be taken: {error.args[0]}") from None
+    return _read_shards(path) if path.suffix == ".json" else read_state(path, wanted)
 
 
-def _component(path: Path, part: str, wanted: Wanted) -> tuple[Path, bool | None]:
+def _component(path: Path, part: str, wanted: Averaged) -> tuple[Path, bool | None]:
     """The folder of the part, and whether its name or its neighbour's says that its weights are averaged."""
     names = [name for name in COMPONENTS[part] if (path / name).is_dir()]
     if part != "unet":
@@ -138,7 +135,7 @@ def _with_meaning(entry: tuple[Path, re.Match[str]], averaged: bool | None) -> W
     return Weights(path, True if _AVERAGED.search(_variant(match)) else None)
 
 
-def _chosen(found: list[Weights], folder: Path, wanted: Wanted) -> Weights:
+def _chosen(found: list[Weights], folder: Path, wanted: Averaged) -> Weights:
     """The first that is as wanted."""
     names = ", ".join(weights.path.name for weights in found)
     if wanted is True:
@@ -173,8 +170,8 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
         path = index.parent / file
-        shard = {plain_name(name): tensor for name, tensor in read_state(path).items()}
-        own = {plain_name(name) for name, place in places.items() if place == file}
+        shard = read_state(path)
+        own = {name for name, place in places.items() if place == file}
         if lost := sorted(own - set(shard)):
             raise CheckpointError(f"{path} lacks the tensor '{lost[0]}', which {index.name} places there; fetch it again")
         if foreign := sorted(set(shard) - own):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
-from edadm.config.load import load_config
 from edadm.config.schema import Model
 from edadm.models.autoencoder import build_autoencoder
 from edadm.models.condition import build_condition_network
@@ -21,7 +19,6 @@ from edadm.models.convert import SCALE, convert_checkpoint
 from edadm.models.unet import build_unet
 from edadm.models.weights import CheckpointError
 
-from . import families
 from .families import original_autoencoder, original_checkpoint, random_network, tiny
 
 State = dict[str, Tensor]
@@ -29,17 +26,8 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 TEXT = "cond_stage_model.transformer.text_model."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    """Presets are read from the package once."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(families, "load_config", functools.cache(load_config))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def model(presets: None) -> Model:
+def model() -> Model:
     return tiny("sd14_coco")
 
 

@@ -1,4 +1,4 @@
-"""Names of tensors: what wrappers put into them, and what diffusers once called them."""
+"""Names of tensors that diffusers has today, and those it once had."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-_WRAPPERS = re.compile(r"(?:(?<=\.)|^)module\.|_orig_mod\.?")  # of DataParallel and torch.compile
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _ATTENTION = re.compile(
     r"(?P<attention>.*\battentions\.\d+)\.(?P<role>query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(?P<kind>weight|bias)"
 )
 _DIFFUSERS = re.compile(r"(?:(?:encoder|decoder)\.)?(?:down_blocks|mid_block|up_blocks)\.")
-
-
-def plain_name(name: str) -> str:
-    """A tensor's name without what DataParallel and torch.compile put into it, at any place."""
-    return _WRAPPERS.sub("", name)
 
 
 def joined(pairs: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
-from edadm.console import say
 from edadm.models.weights import CheckpointError
 
 State = dict[str, Tensor]
-Wanted = bool | Literal["auto"]
 
 # A tensor that every network of the kind has and no other kind of network has, in each layout.
 _ANCHORS = {
@@ -35,9 +32,7 @@ _FIXES = {
     "text": "point to the whole original checkpoint, or set conditioning.checkpoint to the file or folder of the text encoder",
     "classes": "point to the whole original checkpoint",
 }
-_AVERAGED = "model_ema."
 _CONTROL = "control_model."
-_SAYS_AVERAGED = re.compile(r"(?:^|[._])ema[._]")
 _TEXT_PREFIX = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?$")
 _OTHER_ENCODERS = (
     ("conditioner.", "Stable Diffusion XL, which takes two text encoders"),
@@ -49,78 +44,38 @@ _OTHER_ENCODERS = (
 )
 
 
-def own_tensors(state: State, kind: str, path: Path, averaged: Wanted = "auto") -> State:
+def own_tensors(state: State, kind: str, path: Path) -> State:
     """The tensors of one part by the names they have inside it.
 
     Args:
         state: all tensors of a checkpoint.
         kind: `unet`, `autoencoder`, `text` or `classes`.
         path: for sentences.
-        averaged: whether to take averaged weights; `auto` takes them where the checkpoint holds them.
 
     Raises:
-        CheckpointError: the checkpoint has no such part, more than one, or not all averaged weights.
+        CheckpointError: the checkpoint has no such part, or more than one.
     """
     if kind == "text":
         _refuse_other_encoders(state, path)
-    prefix = _prefix(state, kind, path, averaged)
-    useless = re.compile(_USELESS[kind])
+    prefix, useless = _prefix(state, kind, path), re.compile(_USELESS[kind])
     inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    own = {name: tensor for name, tensor in inside.items() if not useless.fullmatch(name) and "." in name}
-    if kind in ("unet", "autoencoder") and averaged is not False:
-        return _averaged(own, state, inside, prefix, kind, path, averaged)
-    return own
+    return {name: tensor for name, tensor in inside.items() if "." in name and not useless.fullmatch(name)}
 
 
-def _prefix(state: State, kind: str, path: Path, averaged: Wanted) -> str:
+def _prefix(state: State, kind: str, path: Path) -> str:
     """What stands before the part's names."""
     anchors = _ANCHORS[kind]
-    found = {name.removesuffix(anchor) for name in state for anchor in anchors if name == anchor or name.endswith(f".{anchor}")}
+    found = {name.removesuffix(anchor) for name in state for anchor in anchors if f".{name}".endswith(f".{anchor}")}
     found -= {prefix for prefix in found if prefix.endswith(_CONTROL)}
     if kind in _PREFIXES:
         found &= set(_PREFIXES[kind])
     if kind == "text":
         found = {_TEXT_PREFIX.sub("", prefix) for prefix in found}
-    if kind == "unet" and len(found) > 1:
-        found = _of_averages(found, path, averaged)
     if len(found) > 1:
         raise CheckpointError(f"{path} holds more than one {_NAMES[kind]} ({', '.join(sorted(found))}); export one and point to that")
     if not found:
         raise CheckpointError(f"{path} holds no {_NAMES[kind]} (no tensor '{anchors[0]}', whatever stands before it); {_FIXES[kind]}")
     return found.pop()
-
-
-def _of_averages(found: set[str], path: Path, averaged: Wanted) -> set[str]:
-    """Those prefixes that tell of averaged weights, or the others, if there are both."""
-    means = {prefix for prefix in found if _SAYS_AVERAGED.search(prefix)}
-    if not means or means == found:
-        return found
-    if averaged is False:
-        return found - means
-    say(f"{path}: took the averaged weights ('{min(means)}...')")
-    return means
-
-
-def _averaged(own: State, state: State, inside: State, prefix: str, kind: str, path: Path, wanted: Wanted) -> State:
-    """The averaged tensors, where the checkpoint holds them as CompVis' `LitEma` does, else the tensors themselves.
-
-    Averaged weights are named by their parameters without dots: `model.a.b` -> `model_ema.ab`.
-    """
-    if _SAYS_AVERAGED.search(prefix):
-        return own
-    names = {name: _AVERAGED + (prefix.removeprefix("model.") + name).replace(".", "") for name in own}
-    source = state
-    if kind == "autoencoder" and not any(key in state for key in names.values()):
-        names = {name: _AVERAGED + name.replace(".", "") for name in own}
-        source = inside
-    missing = [key for key in names.values() if key not in source]
-    if len(missing) == len(names) and (wanted == "auto" or kind == "autoencoder"):
-        return own
-    if missing:
-        which = "no averaged weights" if len(missing) == len(names) else "not all averaged weights"
-        raise CheckpointError(f"{path} holds {which} ('{missing[0]}' is absent); use one that does, or set ema: false")
-    say(f"{path}: took the averaged weights of the {_NAMES[kind]} ('{_AVERAGED}...')")
-    return {name: source[key] for name, key in names.items()}
 
 
 def _refuse_other_encoders(state: State, path: Path) -> None:
