@@ -1,6 +1,6 @@
 rule convert_checkpoint:
     input:
-        lambda wildcards: str(CHECKPOINTS[wildcards.model]["unet"]),
+        lambda wildcards: str(SOURCES[wildcards.model]["unet"]),
     output:
         f"{RESULTS}/{{model}}/fp32/unet.safetensors",
     log:
