@@ -27,7 +27,7 @@ except EdadmError as error:
 NOTES = Path(".snakemake/edadm")  # digests of code and of large files, each computed once
 remember(NOTES / "fingerprints.json")
 
-CHECKPOINTS, PROMPTS, SCORING = INPUTS.checkpoints, INPUTS.prompts, INPUTS.scoring
+SOURCES, PROMPTS, SCORING = INPUTS.sources, INPUTS.prompts, INPUTS.scoring
 RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
@@ -77,16 +77,23 @@ def model_settings(*fields):
 
     def settings(wildcards):
         dump = json.loads(as_json(CONFIG.models[wildcards.model], *fields))
-        if dump.get("conditioning"):
-            dump["conditioning"].pop("prompts", None)
+        for name in ("autoencoder", "conditioning"):
+            without_paths(dump.get(name))
         return json.dumps(dump)
 
     return settings
 
 
+def without_paths(preset):
+    """Takes from a preset, if there is one, where its files are."""
+    for name in ("checkpoint", "source", "extractor_weights", "reference", "fallback_reference", "prompts", "clip_weights"):
+        (preset or {}).pop(name, None)
+
+
 def checkpoint_content(wildcards):
-    """What the model's checkpoint holds, wherever it lies."""
-    return digest(CHECKPOINTS[wildcards.model])
+    """What a part is made from holds, wherever it lies: its own file or folder, and the model's, where the scale of latents may stand."""
+    files = SOURCES[wildcards.model]
+    return [digest(path) for path in dict.fromkeys([files[wildcards.get("part", "unet")], files["unet"]])]
 
 
 def prompts_content(wildcards):
@@ -298,9 +305,8 @@ def reported(paths):
     dump |= {kind: {name: dump[kind][name] for name in sorted(names)} for kind, names in used.items()}
     if not paths:
         for preset in (preset for kind in ("models", "evaluations") for preset in dump[kind].values()):
-            for name in ("checkpoint", "source", "extractor_weights", "reference", "fallback_reference", "prompts", "clip_weights"):
-                preset.pop(name, None)
-            (preset.get("conditioning") or {}).pop("prompts", None)
+            for settings in (preset, preset.get("autoencoder"), preset.get("conditioning")):
+                without_paths(settings)
     return json.dumps(dump)
 
 
