@@ -12,7 +12,11 @@ from edadm.config.described.unet import unet_architecture
 CONFIG = "config.json"
 SCHEDULER = "scheduler_config.json"
 PARTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
-_UNETS = ("UNet2DModel", "UNet2DConditionModel")
+_KINDS = {
+    "unet": {"UNet2DModel", "UNet2DConditionModel"},
+    "autoencoder": {"AutoencoderKL", "VQModel"},
+    "condition": {"clip_text_model", "clip"},
+}
 
 
 def has_description(path: Path) -> bool:
@@ -23,7 +27,7 @@ def has_description(path: Path) -> bool:
 def config_of(path: Path, part: str) -> Path | None:
     """The `config.json` that speaks of a part of a checkpoint: in a pipeline's folder for it, in the folder itself, or beside a file.
 
-    Beside a file lies what it will: there, only a U-Net's counts.
+    Beside a file lies what it will: there, only one of the part's own kind counts.
     """
     if path.is_dir():
         for name in PARTS[part]:
@@ -34,9 +38,11 @@ def config_of(path: Path, part: str) -> Path | None:
     file = folder / CONFIG
     if not file.is_file():
         return None
-    if path.is_dir():
-        return file
-    return file if part == "unet" and read_json(file).get("_class_name") in _UNETS else None
+    return file if path.is_dir() or _KINDS[part] & set(map(str, _kinds(read_json(file)))) else None
+
+
+def _kinds(config: Settings) -> tuple[object, ...]:
+    return config.get("_class_name"), config.get("model_type")
 
 
 def scheduler_of(path: Path) -> Path | None:

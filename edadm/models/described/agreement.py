@@ -25,39 +25,41 @@ _WITHOUT_EFFECT = ("sample_size", "dropout", "upcast_attention")
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
 
-def refuse_disagreement(model: Model, part: str, path: Path, state: dict[str, Tensor]) -> None:
+def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, state: dict[str, Tensor]) -> None:
     """Refuses weights that say they are another network's, or of another training, than the preset.
 
     Args:
         model: the preset.
         part: of it, that is being read.
         path: the checkpoint, as the preset names it.
+        weights: the file in it.
         state: its tensors.
 
     Raises:
         CheckpointError: names the setting, both values and what to do.
         DescriptionError: of a network that is not built here at all.
     """
-    file = config_of(path, part)
+    folder = weights.parent if path.is_dir() else weights
+    file = config_of(folder, part)
     if part == "unet":
         if file is not None:
             _check_unet(model.architecture, read_json(file), file, path)
-        if (file := scheduler_of(path)) is not None:
+        if (file := scheduler_of(folder)) is not None:
             _check_training(model, *schedule_settings(read_json(file), file), file, path)
-        refuse_markers(model, path, state)
+        refuse_markers(model, weights, state)
     elif file is not None and part == "autoencoder":
         assert model.autoencoder is not None
         said = Autoencoder.model_validate(autoencoder_settings(read_json(file), file))
-        skipped = ("scale",) if model.autoencoder.scale is None else ()
+        skipped = ("checkpoint", "scale") if model.autoencoder.scale is None else ("checkpoint",)
         _check_fields("autoencoder", said, model.autoencoder, file, path, skipped)
     elif file is not None and model.conditioning is not None and model.conditioning.kind == "text":
         encoder = TextEncoder.model_validate(encoder_settings(read_json(file), file))
         _check_fields("conditioning.encoder", encoder, model.conditioning.encoder, file, path)
 
 
-def described_scale(path: Path) -> float | None:
-    """By what a network's latents are larger than the autoencoder's, where a diffusers folder says so."""
-    file = config_of(path, "autoencoder")
+def described_scale(weights: Path) -> float | None:
+    """By what a network's latents are larger than the autoencoder's, where an autoencoder's configuration beside its weights says so."""
+    file = config_of(weights, "autoencoder")
     return None if file is None else float(autoencoder_settings(read_json(file), file)["scale"])
 
 

@@ -13,12 +13,13 @@ from edadm.models.weights import CheckpointError
 from edadm.models.weights.reading import open_container
 
 # Tensors without meaning of their own, by which programs know what a merged file was trained for.
+_NO_SIGNAL = "which samplers here cannot start from; use another checkpoint"
 _ELUCIDATED = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty for any other."""
-    return open_container(path).metadata if path.is_file() else {}
+    """The metadata of a safetensors file; empty for any other, and for an index of several."""
+    return open_container(path).metadata if path.is_file() and path.suffix != ".json" else {}
 
 
 def stated_prediction(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[str, str] | None:
@@ -50,9 +51,7 @@ def refuse_markers(model: Model, path: Path, state: dict[str, Tensor]) -> None:
         )
     zero = "ztsnr" in state or metadata.get("ss_zero_terminal_snr", "").lower() == "true"
     if zero:
-        raise CheckpointError(
-            f"{path} says that its last timestep has no signal (ztsnr), which samplers here cannot start from; use another checkpoint"
-        )
+        raise CheckpointError(f"{path} says that its last timestep has no signal (ztsnr), {_NO_SIGNAL}")
     kind = metadata.get("modelspec.architecture", "")
     if "/" in kind:
         raise CheckpointError(f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole network")
@@ -63,19 +62,22 @@ def refuse_markers(model: Model, path: Path, state: dict[str, Tensor]) -> None:
 
 
 def stated_betas(state: dict[str, Tensor]) -> tuple[list[float], float] | None:
-    """The betas of a CompVis training, and how exact they are, relative; None where the file holds none, or none but zeros."""
+    """The betas of a CompVis training, and how exact they are, relative; None where the file holds none.
+
+    Numbers that are no betas (zeros, ones), as writers leave them that never filled the buffer, say nothing.
+    """
     for name in ("betas", "alphas_cumprod"):
         found = state.get(name)
-        if found is None or found.dim() != 1 or len(found) < 2 or not found.is_floating_point() or not found.any():
+        if found is None or found.dim() != 1 or len(found) < 2 or not found.is_floating_point():
             continue
-        tolerance = max(1e-3, 4 * torch.finfo(found.dtype).eps)
-        kept = found.double()
+        precise = found.dtype in (torch.float32, torch.float64)
+        kept, tolerance = found.double(), 1e-3 if precise else 2e-2
         if name == "alphas_cumprod":
-            before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
-            kept, tolerance = 1 - kept / before, max(1e-2, tolerance)  # differences of near numbers
-            if found.dtype != torch.float32:
-                return None
-        return kept.tolist(), tolerance
+            if not precise:  # differences of near numbers
+                continue
+            kept, tolerance = 1 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]]), 1e-2
+        if bool(((kept[:-1] > 0) & (kept[:-1] < 1)).all()) and 0 < kept[-1] <= 1:
+            return kept.tolist(), tolerance
     return None
 
 
@@ -84,6 +86,8 @@ def _check_betas(model: Model, path: Path, state: dict[str, Tensor]) -> None:
     if stated is None:
         return
     betas, tolerance = stated
+    if betas[-1] == 1:
+        raise CheckpointError(f"{path} holds betas that end without a signal, {_NO_SIGNAL}")
     if not same_betas(betas, betas_of(model.schedule), tolerance):
         ends = f"{betas[0]:.3g} to {betas[-1]:.3g} in {len(betas)} timesteps"
         raise CheckpointError(
