@@ -16,7 +16,7 @@ from edadm.config.inputs.settings import ConfigError, merged, plain, read_settin
 from edadm.config.layout import Variant
 from edadm.config.rules.bases import Bases, with_bases, without_inherited
 from edadm.config.rules.names import mistakes_in_names
-from edadm.config.rules.wording import nearest, sentence
+from edadm.config.rules.wording import nearest, sentences
 from edadm.config.schema import Config
 
 __all__ = ["ConfigError", "described_runs", "find_preset", "load_config", "load_runs", "validate"]
@@ -73,7 +73,7 @@ def _validated(settings: dict[str, Any], bases: Bases, found: list[str]) -> Conf
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        found += [sentence(problem) for problem in error.errors() if all(isinstance(part, str | int) for part in problem["loc"])]
+        found += sentences(error.errors(), settings)
     else:
         found += problems(config) if not found else []
     if found:
