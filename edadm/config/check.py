@@ -12,6 +12,7 @@ from edadm.config.networks import Conditioning
 from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_images
 from edadm.config.rules.layers import idle_patterns, unit_layers
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
+from edadm.config.rules.steps import step_problem
 from edadm.config.schema import Config, Model, Run
 from edadm.errors import EdadmError
 
@@ -64,11 +65,8 @@ def _of_model(run: Run, config: Config) -> list[str]:
     found = _of_parts(run.model, config.models[run.model])
     recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
     sampler, timesteps = config.models[run.model].sampler, config.models[run.model].schedule.timesteps
-    most = {"uniform": timesteps, "uniform_from_one": timesteps - 1}.get(sampler.spacing, sampler.steps)
-    if sampler.steps > most:
-        found.append(
-            f"models.{run.model}.sampler: {sampler.spacing} spacing of {timesteps} timesteps has at most {most} steps; lower steps"
-        )
+    if problem := step_problem(sampler, timesteps):
+        found.append(f"models.{run.model}.sampler: {problem}")
     first_shard = recorded.count // recorded.shards
     if recorded.feature_rows > first_shard:
         found.append(

@@ -73,6 +73,11 @@ def test_the_example_could_start() -> None:
             {"models__m__sampler": {"steps": 1001, "spacing": "uniform"}},
             "models.m.sampler: uniform spacing of 1000 timesteps has at most 1000 steps; lower steps",
         ),
+        (
+            {"models__m__sampler": {"method": "unipc", "steps": 25, "spacing": "uniform_from_one"}},
+            "models.m.sampler: 25 steps of unipc with uniform_from_one spacing cannot lead from noise to an image over 1000 timesteps; "
+            "set steps: 24 or 26, or spacing: trailing",
+        ),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], sentence: str) -> None:
