@@ -15,7 +15,7 @@ from edadm.config.check import problems
 from edadm.config.inputs.settings import ConfigError, merged, plain, read_settings, resolved
 from edadm.config.layout import Variant
 from edadm.config.rules.bases import Bases, with_bases, without_inherited
-from edadm.config.rules.names import mistakes_in_names
+from edadm.config.rules.names import mistakes_in_keys, mistakes_in_names
 from edadm.config.rules.wording import nearest, sentences
 from edadm.config.schema import Config
 
@@ -45,7 +45,7 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     if unresolved:
         raise ConfigError("\n".join(unresolved))
     whole, bases, found = with_bases(settings)
-    return _validated(whole, bases, found + mistakes_in_names(settings))
+    return _validated(whole, bases, found + mistakes_in_keys(own) + mistakes_in_names(settings))
 
 
 def load_runs(user: Path | Mapping[str, Any]) -> Config:
@@ -66,7 +66,7 @@ def validate(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one line per problem.
     """
-    return _validated(dict(settings), {}, mistakes_in_names(dict(settings)))
+    return _validated(dict(settings), {}, mistakes_in_keys(dict(settings)) + mistakes_in_names(dict(settings)))
 
 
 def _validated(settings: dict[str, Any], bases: Bases, found: list[str]) -> Config:

@@ -23,7 +23,8 @@ def with_bases(settings: dict[str, Any]) -> tuple[dict[str, Any], Bases, list[st
         presets = settings.get(kind)
         if not isinstance(presets, dict):
             continue
-        own = {str(name): preset["base"] for name, preset in presets.items() if isinstance(preset, dict) and "base" in preset}
+        texts = {name: preset for name, preset in presets.items() if isinstance(name, str) and isinstance(preset, dict)}
+        own = {name: preset["base"] for name, preset in texts.items() if "base" in preset}
         good = {name: base for name, base in own.items() if isinstance(base, str) and base in presets}
         found += [_absent(kind, name, base, settings) for name, base in own.items() if name not in good]
         lost, circles = _in_circles(good)
