@@ -34,18 +34,15 @@ _DTYPES = {
 def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
     """The tensors of a safetensors or torch checkpoint by name, on the CPU; no pickle is executed.
 
-    What training programs put around and beside a network's state is taken off (`docs/checkpoints.md`). A folder as diffusers
-    writes it stands for the weights in it.
+    What training programs put around and beside a network's state is taken off (`docs/checkpoints.md`).
 
     Args:
-        path: of a file or folder.
+        path: of a file.
         ema: True for averaged weights, False for those as trained, "auto" for averaged ones where there are any.
 
     Raises:
         CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.
     """
-    if path.is_dir():
-        path = _weights_in(path)
     state, line = chosen(weights_in(open_container(path).content, path), ema, path)
     try:
         tensors = {name: stored.load() for name, stored in state.items()}
@@ -106,12 +103,3 @@ def _open_safetensors(path: Path) -> Container:
         for name, entry in header.items()
     }
     return Container("a safetensors file", content, {str(key): str(value) for key, value in metadata.items()})
-
-
-def _weights_in(folder: Path) -> Path:
-    """The weights file of a folder in the diffusers or transformers layout."""
-    names = [f"{stem}{suffix}" for stem in ("diffusion_pytorch_model", "model", "pytorch_model") for suffix in (".safetensors", ".bin")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} holds no weights; it should have {names[0]} (or another of {', '.join(names[1:])})")
