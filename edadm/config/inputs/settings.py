@@ -56,8 +56,8 @@ def _reason(error: Exception, source: str) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     where = f"line {mark.line + 1}: " if mark else ""
     text = str(problem or error).strip().splitlines()[0]
-    lines = source.split("\n")[mark.line :] if mark else []
-    if lines and "\t" in lines[0][: mark.column + 1]:
+    before = "".join(source.split("\n")[mark.line : mark.line + 1])[: mark.column + 1] if mark else ""
+    if "\t" in before:
         return f"{where}a tab stands where spaces belong; indent with spaces"
     if text.startswith("found duplicate key"):
         key = text.removeprefix("found duplicate key").strip()

@@ -70,8 +70,8 @@ def _close(place: tuple[Any, ...], grouped: Iterable[tuple[Any, ...]]) -> tuple[
 
 
 def _of_several(place: tuple[Any, ...], group: list[Any]) -> str:
-    choices = [p["ctx"]["expected"] if p["type"] == "literal_error" else _WANTED.get(p["type"]) for p in group]
-    if None in choices:
+    choices = [p["ctx"]["expected"] if p["type"] == "literal_error" else _WANTED.get(p["type"], "") for p in group]
+    if "" in choices:
         return _sentence(place, next(p for p in group if p["type"] not in _WANTED))
     return f"{'.'.join(map(str, place))}: wants {' or '.join(dict.fromkeys(choices))}, not {_shown(group[0]['input'])}"
 
