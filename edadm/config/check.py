@@ -38,15 +38,22 @@ def problems(config: Config) -> list[str]:
     return found
 
 
+def _of_sizes(name: str, model: Model) -> list[str]:
+    """Whether the networks of a model can be built."""
+    where, told = f"models.{name}", model.conditioning
+    found = [f"{where}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
+    if model.autoencoder:
+        found += [f"{where}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
+    if told and told.kind == "text":
+        found += [f"{where}.conditioning.encoder: {text}" for text in mistakes_in_encoder(told.encoder)]
+    return found
+
+
 def _of_presets(config: Config) -> list[str]:
     """Contradictions inside single presets, whether a run uses them or not."""
     found = []
     for name, model in config.models.items():
-        found += [f"models.{name}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
-        if model.autoencoder:
-            found += [f"models.{name}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
-        if model.conditioning and model.conditioning.kind == "text":
-            found += [f"models.{name}.conditioning.encoder: {text}" for text in mistakes_in_encoder(model.conditioning.encoder)]
+        found += _of_sizes(name, model)
     for name, evaluation in config.evaluations.items():
         found += [f"evaluations.{name}: {text}" for text in mistakes_in_evaluation(evaluation)]
     return found
@@ -62,9 +69,10 @@ def _missing(kind: str, name: str, known: Iterable[str]) -> list[str]:
 
 
 def _of_model(run: Run, config: Config) -> list[str]:
-    found = _of_parts(run.model, config.models[run.model])
-    recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
-    sampler, timesteps = config.models[run.model].sampler, config.models[run.model].schedule.timesteps
+    model = config.models[run.model]
+    found = _of_parts(run.model, model)
+    recorded, evaluation = model.trajectories, config.evaluations[run.evaluation]
+    sampler, timesteps = model.sampler, model.schedule.timesteps
     if problem := step_problem(sampler, timesteps):
         found.append(f"models.{run.model}.sampler: {problem}")
     first_shard = recorded.count // recorded.shards
@@ -76,7 +84,8 @@ def _of_model(run: Run, config: Config) -> list[str]:
     if evaluation.shards > evaluation.images:
         found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
     found += _of_condition(run, config)
-    found += [f"models.{run.model}: {text}" for text in mistakes_in_images(config.models[run.model], evaluation)]
+    if not (_of_parts(run.model, model) or _of_sizes(run.model, model)):
+        found += [f"models.{run.model}: {text}" for text in mistakes_in_images(model, evaluation)]
     if evaluation.images < 2:
         found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
     return found
