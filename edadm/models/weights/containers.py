@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edadm.models.weights.errors import CheckpointError, clean_line, quoted
-from edadm.models.weights.pickles import Name, Thing
-from edadm.models.weights.stored import Stored
+from edadm.models.weights.packed.pickles import Name, Thing
+from edadm.models.weights.packed.stored import Stored
 
 Averaged = Literal["auto"] | bool
 State = dict[str, Stored]

@@ -16,8 +16,9 @@ from torch import Tensor
 from edadm.console import say
 from edadm.models.weights.containers import Averaged, chosen, weights_in
 from edadm.models.weights.errors import CheckpointError, unreadable
-from edadm.models.weights.stored import Container, Stored
-from edadm.models.weights.torch_files import open_legacy, open_zip
+from edadm.models.weights.identify import foreign_file, refuse_useless
+from edadm.models.weights.packed.stored import Container, Stored
+from edadm.models.weights.packed.torch_files import open_legacy, open_zip
 
 DAMAGE = (
     *(SafetensorError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
@@ -46,7 +47,9 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
     """
     if path.is_dir():
         path = _weights_in(path)
-    state, line = chosen(weights_in(open_container(path).content, path), ema, path)
+    container = open_container(path)
+    refuse_useless(container, path)
+    state, line = chosen(weights_in(container.content, path), ema, path)
     try:
         tensors = {name: stored.load() for name, stored in state.items()}
     except DAMAGE as error:
@@ -64,16 +67,16 @@ def open_container(path: Path) -> Container:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(512)
-        if not start:
-            raise unreadable(path, "it is empty")
-        if start[:2] == b"PK":
+            start = file.read(9)
+        if start[:4] == b"PK\x03\x04":
             return open_zip(path)
-        if start[8:9] == b"{":
+        if start[8:] == b"{":
             return _open_safetensors(path)
-        if start[257:262] == b"ustar":
-            raise CheckpointError(f"{path} is a tar archive or a PyTorch file older than 0.2; unpack it, or write it again as safetensors")
-        return open_legacy(path)
+        if start[:1] == b"\x80":
+            return open_legacy(path)
+        if error := foreign_file(path):
+            raise error
+        return open_legacy(path)  # pickles of protocol 0 begin with any letter
     except CheckpointError:
         raise
     except DAMAGE as error:
