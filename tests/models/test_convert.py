@@ -71,7 +71,7 @@ def test_a_checkpoint_of_another_family_is_refused(other: str, bedroom: State, t
 
 def test_a_ddim_checkpoint_is_no_compvis_checkpoint(tmp_path: Path) -> None:
     model = saved({"temb.dense.0.weight": torch.zeros(2, 2)}, tmp_path)
-    with pytest.raises(CheckpointError, match=r"is not in the 'compvis' layout: 'temb\.dense\.0' is not a module"):
+    with pytest.raises(CheckpointError, match=r"is not in the 'compvis' layout but in 'ddim'; set layout: ddim"):
         convert_checkpoint(model)
 
 

@@ -35,18 +35,15 @@ _DTYPES = {
 def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
     """The tensors of a safetensors or torch checkpoint by name, on the CPU; no pickle is executed.
 
-    What training programs put around and beside a network's state is taken off (`docs/checkpoints.md`). A folder as diffusers
-    writes it stands for the weights in it.
+    What training programs put around and beside a network's state is taken off (`docs/checkpoints.md`).
 
     Args:
-        path: of a file or folder.
+        path: of a file.
         ema: True for averaged weights, False for those as trained, "auto" for averaged ones where there are any.
 
     Raises:
         CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.
     """
-    if path.is_dir():
-        path = _weights_in(path)
     container = open_container(path)
     refuse_useless(container, path)
     state, line = chosen(weights_in(container.content, path), ema, path)
@@ -109,12 +106,3 @@ def _open_safetensors(path: Path) -> Container:
         for name, entry in header.items()
     }
     return Container("a safetensors file", content, {str(key): str(value) for key, value in metadata.items()})
-
-
-def _weights_in(folder: Path) -> Path:
-    """The weights file of a folder in the diffusers or transformers layout."""
-    names = [f"{stem}{suffix}" for stem in ("diffusion_pytorch_model", "model", "pytorch_model") for suffix in (".safetensors", ".bin")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} holds no weights; it should have {names[0]} (or another of {', '.join(names[1:])})")
