@@ -49,7 +49,7 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
     own = _translated(as_fp32(own, found.path), model, part, found.path)
-    check_fit(own, expected, found.path)
+    check_fit(own, expected, found.path, state)
     converted = {name: own[name] for name in sorted(expected)}
     if part == "autoencoder":
         converted[SCALE] = _scale(model, state, found.path)

@@ -12,13 +12,19 @@ from edadm.models.weights.identify import said_of
 _MEND = "mend `architecture`, or name another file"
 
 
-def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, original: dict[str, Tensor] | None = None) -> None:
     """Compares names and shapes with those of the network.
+
+    Args:
+        state: tensors by the network's names.
+        expected: the network's own.
+        path: of the file, for sentences.
+        original: all tensors of the file as they are named in it, by which it can be said what it is.
 
     Raises:
         CheckpointError: names the first tensor that differs and both shapes, and says what the file is if that is known.
     """
-    told = said_of(state, "unet") if "time_embedding.linear_1.weight" in expected else ""
+    told = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
     for name, tensor in expected.items():
         if name not in state:
             lacking = f"lacks the tensor '{name}' {tuple(tensor.shape)}"

@@ -97,18 +97,18 @@ def identify(container: Container, path: Path) -> Identity:
 
 
 def refuse_useless(container: Container, path: Path) -> None:
-    """Refuses a file that is no part of a model that edadm quantizes, before anything else is said of it.
+    """Refuses a file that is known to be no part of a model.
 
     Raises:
         CheckpointError: says what it is, and what its owner can do.
     """
     kind = identify(container, path).kind
-    if kind and not kind.part and kind.advice and kind.name != "classifier":
+    if kind and not kind.part:
         raise CheckpointError(f"{path} is {kind.what}; {kind.advice}")
 
 
 def refuse_other(state: Mapping[str, Tensor], part: str, path: Path) -> None:
-    """Refuses tensors that are another part of a model than the one wanted, or a U-Net that no sampler here can run.
+    """Refuses tensors of something else than a model's part, of another part, or of a U-Net that no sampler here can run.
 
     Args:
         state: tensors by name.
@@ -119,7 +119,7 @@ def refuse_other(state: Mapping[str, Tensor], part: str, path: Path) -> None:
         CheckpointError: says what they are, and what their owner can do.
     """
     kind = kind_of(_shapes(state))
-    if kind and kind.advice and (part, kind.part) in _EXCLUDE:
+    if kind and (not kind.part or (part, kind.part) in _EXCLUDE):
         raise CheckpointError(f"{path} is {kind.what}; {kind.advice}")
 
 

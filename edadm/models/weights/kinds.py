@@ -92,7 +92,7 @@ _FOREIGN = (
         Kind("t2i_adapter", "a T2I-Adapter, not a U-Net", _BASE),
     ),
     _Sign(
-        r"string_to_param|string_to_token|^emb_params$|^<.*>$|^clip_[gl]$",
+        r"string_to_param|string_to_token|^emb_params$|^<.*>$|^\*$|^clip_[gl]$",
         Kind("textual_inversion", "a textual inversion (the embedding of one word), not a U-Net", _BASE),
     ),
     _Sign(r"(?:^|\.)(?:double_blocks|single_blocks|single_transformer_blocks)\.\d", _transformer("flux", "FLUX or a relative")),

@@ -45,8 +45,12 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
         CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.
     """
     container = open_container(path)
-    refuse_useless(container, path)
-    state, line = chosen(weights_in(container.content, path), ema, path)
+    try:
+        weights = weights_in(container.content, path)
+    except CheckpointError:
+        refuse_useless(container, path)  # says what it is, if that is known
+        raise
+    state, line = chosen(weights, ema, path)
     try:
         tensors = {name: stored.load() for name, stored in state.items()}
     except DAMAGE as error:
@@ -84,6 +88,8 @@ def _reason(error: BaseException) -> str:
     """Half a sentence."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deeply, or names impossible sizes"
+    if isinstance(error, zipfile.BadZipFile) and "not a zip" in str(error):
+        return "it is cut short: the end of its archive is missing"
     text = " ".join((str(error) or type(error).__name__).split()).split(". ")[0]
     return text.encode("ascii", "backslashreplace").decode()[:200]
 
@@ -100,6 +106,9 @@ def _open_safetensors(path: Path) -> Container:
             raise ValueError("it is cut short, or no safetensors file")
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", None) or {}
+    whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if whole > path.stat().st_size:
+        raise ValueError(f"it is cut short: {path.stat().st_size:,} of {whole:,} bytes are there")
     opened = safe_open(path, "pt")
     content = {
         name: Stored(_DTYPES.get(entry["dtype"], str(entry["dtype"]).lower()), tuple(entry["shape"]), partial(opened.get_tensor, name))
