@@ -127,12 +127,15 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 def _of_parts(name: str, model: Model) -> list[str]:
     """Whether architecture, layout, autoencoder and conditioning of a model belong together; stages see only some of them."""
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
-    if (family == "ddim") != (layout == "ddim"):
+    if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
         wanted = "ddim" if family == "ddim" else "compvis"
         found.append(f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set layout: {wanted}")
-    if (family == "transformer") != (model.conditioning is not None):
+    if model.architecture.has_context != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
-        found.append(f"{where}: the family 'transformer' takes a condition, the others take none; {fix}")
+        takes = "the family 'transformer' takes a condition, the others take none"
+        if model.architecture.diffusers is not None:
+            takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
+        found.append(f"{where}: {takes}; {fix}")
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal")
