@@ -105,6 +105,8 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
         if kind == "autoencoder":
             return ldm_autoencoder.to_diffusers(own)
         return ddim.to_diffusers(own) if model.layout == "ddim" else ldm_unet.to_diffusers(own, model.architecture)
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
     except KeyError as error:
         layout = "transformers" if kind == "text" else model.layout
         raise CheckpointError(f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}") from None
@@ -163,6 +165,7 @@ def load_condition_network(model: Model, weights: Path, device: torch.device | s
 
 def _filled(network: Any, state: State, path: Path) -> Any:
     """The network with the weights of a file, in inference mode and frozen."""
+    state = as_fp32(state, path)
     check_fit(state, network.state_dict(), path)
     network.load_state_dict(state, assign=True)
     if isinstance(network, CLIPTextModel):  # the one buffer that no file holds
