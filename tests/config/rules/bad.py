@@ -241,8 +241,8 @@ VALUES = (
     ("models.references: {checkpoint: x}", "models: the name 'references' is taken by files"),
     ("evaluations.times: {}", "evaluations: the name 'times' is taken by files"),
     ("bits.W4A8: {}", "bits: 'w4a8' and 'W4A8' differ in case only, which some file systems do not tell apart; rename one"),
-    ("calibrations.5: {}", "calibrations: the name 5 is read as a int; put it in quotes"),
-    ("calibrations.no: {}", "calibrations: the name false is read as a bool; put it in quotes"),
+    ("calibrations.5: {}", "calibrations: the name 5 is read as a number; put it in quotes"),
+    ("calibrations.no: {}", "calibrations: the name false is read as true or false; put it in quotes"),
     # Bases.
     ("calibrations.d: {base: d}", "calibrations.d: its bases form a circle; break it by removing one `base`"),
     ("calibrations: {d: {base: f}, f: {base: g}, g: {base: d}}", "calibrations.d: its bases form a circle; break it by removing one"),
