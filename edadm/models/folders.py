@@ -25,6 +25,15 @@ _RAW = re.compile(r"no[nt]?[_-]?ema")
 _AVERAGED = re.compile(r"(?:^|[._-])ema(?:$|[._-])")
 _OTHER_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _LISTED = 8
+_USUAL = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "autoencoder": "diffusion_pytorch_model.safetensors",
+    "condition": "model.safetensors",
+}
+_FIXES = {
+    "autoencoder": "set autoencoder.checkpoint to the file or folder of a VAE",
+    "condition": "set conditioning.checkpoint to the file or folder of a text encoder",
+}
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,13 @@ def find_weights(path: Path, part: str, wanted: Averaged = "auto") -> Weights:
         CheckpointError: the folder holds no weights of the part, or not the averaged ones.
     """
     if not path.is_dir():
+        _refuse_one_of_several(path)
         return Weights(path)
     wanted = wanted if part == "unet" else "auto"
     folder, averaged = _component(path, part, wanted)
     found = [_with_meaning(weights, averaged) for weights in _sets(folder)]
     if not found:
-        raise CheckpointError(f"{folder} holds no weights; {_what_is_there(folder)}")
+        raise CheckpointError(f"{folder} holds no weights; {_what_is_there(folder, part)}")
     raw_is_named = any(weights.averaged is False for weights in found)
     averaged_is_named = any(weights.averaged for weights in found)
     if averaged is None and (raw_is_named or averaged_is_named):  # the plain name means the other one
@@ -79,6 +89,11 @@ def read_weights(path: Path, wanted: Averaged = "auto") -> dict[str, Tensor]:
         CheckpointError: damaged or incomplete, or without the averaged weights asked for.
     """
     return _read_shards(path) if path.suffix == ".json" else read_state(path, wanted)
+
+
+def _refuse_one_of_several(path: Path) -> None:
+    if _SHARD.search(path.name) and any(path.parent.glob("*.index*.json")):
+        raise CheckpointError(f"{path} is one of several files that belong together; point to their index or folder, {path.parent}")
 
 
 def _component(path: Path, part: str, wanted: Averaged) -> tuple[Path, bool | None]:
@@ -196,13 +211,16 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-def _what_is_there(folder: Path) -> str:
+def _what_is_there(folder: Path, part: str) -> str:
     """The rest of a sentence: what the folder should have, what it has, and what to point to."""
     names = sorted(os.listdir(folder))
     shown = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     there = f"there is {shown}" if names else "it is empty"
     wanted = "it should have diffusion_pytorch_model.safetensors (or model.safetensors, .bin, a variant, or shards and their index)"
     fix = "point `checkpoint` to a pipeline's or a part's folder, or to a file"
+    if any(name in names for others in COMPONENTS.values() for name in others):
+        wanted = f"a pipeline's folder should have a folder {' or '.join(COMPONENTS[part])} with {_USUAL[part]} in it"
+        fix = f"{_FIXES.get(part, 'fetch it')}, or name a whole original checkpoint"
     snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
     if snapshots:
         fix = f"this is a cache of the Hub, point `checkpoint` to {snapshots[-1]}"

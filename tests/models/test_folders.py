@@ -185,6 +185,15 @@ def test_a_folder_without_weights_says_what_is_there(files: tuple[str, ...], sen
         find_weights(tmp_path, "unet")
 
 
+def test_one_file_of_several_is_no_checkpoint(raw: UNet2DModel, tmp_path: Path) -> None:
+    raw.save_pretrained(tmp_path, max_shard_size="20KB")
+    first = sorted(tmp_path.glob("*-00001-*"))[0]
+    with pytest.raises(CheckpointError, match=r"is one of several files that belong together; point to their index or folder"):
+        find_weights(first, "unet")
+    (index,) = tmp_path.glob("*.index.json")
+    assert same(index, raw)
+
+
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "diffusion_pytorch_model.safetensors").symlink_to(tmp_path / "blobs" / "absent")
     with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model\.safetensors is a link to nothing"):

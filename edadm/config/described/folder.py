@@ -68,7 +68,6 @@ def describe_folder(path: Path) -> Description:
     _describe_autoencoder(path, settings, left_open)
     _describe_condition(path, settings, left_open)
     _describe_sampling(path, settings, left_open)
-    settings["trajectories"] = {"count": 1024, "batch_size": 64, "feature_rows": 64, "shards": 1}
     return Description(settings, left_open)
 
 
