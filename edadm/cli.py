@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edadm.commands import calibration, describing, files, images, quantization, timing
+from edadm.commands import calibration, describing, files, images, quantization, showing, timing
 from edadm.commands.app import app
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -17,6 +17,7 @@ __all__ = [
     "images",
     "main",
     "quantization",
+    "showing",
     "timing",
 ]  # importing them is what registers subcommands
 
