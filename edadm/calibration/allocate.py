@@ -18,18 +18,19 @@ def apportion(shares: Float[np.ndarray, " steps"], total: int) -> Int[np.ndarray
     """Non-negative integers near `shares * total` that sum to `total` (method, 2.4).
 
     Shares are rounded half to even. Missing samples go to the steps that already have most, in passes if there are more
-    of them than steps (ties: the earlier step, where the official sort is unstable); surplus ones are taken one by one
+    of them than steps (ties: the earlier step, where the official sort is unstable), and never to a step without a
+    share; surplus ones are taken one by one
     from the cleanest steps that have any, again in passes (the official code tests `>= 0` for Church, which can give -1:
     quirk Q9).
 
     Args:
-        shares: non-negative, summing to 1.
+        shares: non-negative, not all zero, summing to 1.
         total: number of samples.
     """
     counts = np.round(shares * total).astype(np.int64)
     while (missing := total - int(counts.sum())) > 0:
-        most = np.argsort(-counts, kind="stable")[:missing]
-        counts[most] += 1
+        most = np.argsort(-counts, kind="stable")
+        counts[most[shares[most] > 0][:missing]] += 1
     while (surplus := int(counts.sum()) - total) > 0:
         cleanest = [step for step in range(len(counts) - 1, -1, -1) if counts[step] > 0][:surplus]
         counts[cleanest] -= 1

@@ -57,12 +57,12 @@ def plan(
     """Say what the runs of a configuration will cost, before anything runs: disk, memory, network evaluations, time per stage."""
     import json
 
-    from edadm.config.load import load_config
+    from edadm.config.load import load_runs
     from edadm.metrics.rate import feature_network
     from edadm.planning.plan import chosen_runs, plan_run
     from edadm.planning.show import as_table
 
-    settings = load_config(config)
+    settings = load_runs(config)
     where = device_named(device, threads) if probe else None
     plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
     typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
@@ -77,10 +77,10 @@ def report(
     """Write the self-contained HTML page."""
     import json
 
-    from edadm.config.load import described_runs, load_config
+    from edadm.config.load import described_runs, load_runs
     from edadm.report.page import write_page
 
-    settings = load_config(json.loads(config) if config.lstrip().startswith("{") else Path(config))
+    settings = load_runs(json.loads(config) if config.lstrip().startswith("{") else Path(config))
     write_page(results, described_runs(settings), output)
 
 

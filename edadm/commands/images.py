@@ -145,14 +145,17 @@ def reference_statistics(
     label: LabelOption = "reference-statistics",
 ) -> None:
     """Statistics of real images, against which generated ones are scored."""
+    from edadm.config.inputs.statistics import preparation
     from edadm.config.schema import Evaluation
-    from edadm.metrics.datasets import FolderImages, preparation
+    from edadm.metrics.datasets import FolderImages
     from edadm.metrics.references import write_reference
 
     device_named("auto", threads)
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
         raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
     real = FolderImages(images, resolution)
+    for remark in real.remarks():
+        say(remark)
     facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
     with progress_bar(label, len(real), "images") as advance:
         write_reference(output, real, extractor, weights, facts, keep_features, threads - 1, advance=advance)

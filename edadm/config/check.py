@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from edadm.config.inputs.prompts import prompts_in
 from edadm.config.layout import FULL_PRECISION, INTEGER, Variant
 from edadm.config.networks import Conditioning
+from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_images
+from edadm.config.rules.layers import idle_patterns, unit_layers
+from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
+from edadm.config.rules.steps import step_problem
 from edadm.config.schema import Config, Model, Run
-from edadm.config.sources import count_prompts
+from edadm.errors import EdadmError
 
 _KINDS = ("calibrations", "bits", "reconstructions")
 
@@ -21,11 +27,28 @@ def problems(config: Config) -> list[str]:
         for name in sorted(set(models))
         if models.count(name) > 1
     ]
+    found += _of_presets(config)
     for run in config.runs:
         absent = _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
         found += absent or _of_model(run, config)
-        for name in run.variants:
+        twice = [name for name in dict.fromkeys(run.variants) if run.variants.count(name) > 1]
+        found += [f"runs: '{name}' stands twice among the variants of '{run.model}'; remove one" for name in twice]
+        for name in dict.fromkeys(run.variants):
             found += _of_variant(run, name, config)
+    return found
+
+
+def _of_presets(config: Config) -> list[str]:
+    """Contradictions inside single presets, whether a run uses them or not."""
+    found = []
+    for name, model in config.models.items():
+        found += [f"models.{name}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
+        if model.autoencoder:
+            found += [f"models.{name}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
+        if model.conditioning and model.conditioning.kind == "text":
+            found += [f"models.{name}.conditioning.encoder: {text}" for text in mistakes_in_encoder(model.conditioning.encoder)]
+    for name, evaluation in config.evaluations.items():
+        found += [f"evaluations.{name}: {text}" for text in mistakes_in_evaluation(evaluation)]
     return found
 
 
@@ -42,11 +65,8 @@ def _of_model(run: Run, config: Config) -> list[str]:
     found = _of_parts(run.model, config.models[run.model])
     recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
     sampler, timesteps = config.models[run.model].sampler, config.models[run.model].schedule.timesteps
-    most = {"uniform": timesteps, "uniform_from_one": timesteps - 1}.get(sampler.spacing, sampler.steps)
-    if sampler.steps > most:
-        found.append(
-            f"models.{run.model}.sampler: {sampler.spacing} spacing of {timesteps} timesteps has at most {most} steps; lower steps"
-        )
+    if problem := step_problem(sampler, timesteps):
+        found.append(f"models.{run.model}.sampler: {problem}")
     first_shard = recorded.count // recorded.shards
     if recorded.feature_rows > first_shard:
         found.append(
@@ -56,6 +76,7 @@ def _of_model(run: Run, config: Config) -> list[str]:
     if evaluation.shards > evaluation.images:
         found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
     found += _of_condition(run, config)
+    found += [f"models.{run.model}: {text}" for text in mistakes_in_images(config.models[run.model], evaluation)]
     if evaluation.images < 2:
         found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
     return found
@@ -67,7 +88,10 @@ def _of_condition(run: Run, config: Config) -> list[str]:
     if model.conditioning is None:
         return []
     where = f"models.{run.model}.conditioning"
-    have, kind, fix = _conditions(model.conditioning)
+    try:
+        have, kind, fix = _conditions(model.conditioning)
+    except EdadmError as error:
+        return [f"{where}.prompts: {error}"]
     if have is None:
         return []
     wanted = (
@@ -86,7 +110,9 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
     if conditioning.kind == "classes":
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
-    return count_prompts(conditioning), "prompts", "add prompts to its file"
+    file = Path(conditioning.prompts or "").expanduser()
+    have = len(prompts_in(file).texts) if file.is_file() else None
+    return have, "prompts", "add prompts to its file"
 
 
 def _of_parts(name: str, model: Model) -> list[str]:
@@ -103,7 +129,27 @@ def _of_parts(name: str, model: Model) -> list[str]:
         found.append(f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal")
     if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
         found.append(f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file with one per line")
+    found += [f"{where}.conditioning: {text}" for text in _of_conditioning(model)]
+    if model.schedule.start > model.schedule.end:
+        found.append(f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, so swap them")
     return found
+
+
+def _of_conditioning(model: Model) -> Iterator[str]:
+    """Settings of the other kind of condition, which would be without effect, and sizes that do not meet."""
+    told, context = model.conditioning, model.architecture.context_channels
+    if told is None:
+        return
+    if told.kind == "classes" and told.prompts is not None:
+        yield "classes take no prompts; remove them, or set kind: text"
+    if told.kind == "text" and told.only is not None:
+        yield "prompts have no classes to draw from; remove `only`, or set kind: classes"
+    if told.only is not None and len(set(told.only)) != len(told.only):
+        yield "only names a class twice; remove one"
+    if told.only == ():
+        yield "only names no class; write some, or remove it to draw from all"
+    if told.kind == "text" and context not in (None, told.encoder.channels):
+        yield f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them equal"
 
 
 def _of_variant(run: Run, name: str, config: Config) -> list[str]:
@@ -116,7 +162,29 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     found = [sentence for kind, preset in zip(_KINDS, names, strict=True) for sentence in _missing(kind, preset, getattr(config, kind))]
     if found or run.model not in config.models:
         return found
-    return _of_calibration(run, names[0], config) + (_of_integers(run, config) if variant.backend == INTEGER else [])
+    found = _of_calibration(run, names[0], config) + _of_patterns(run, names[1], names[2], config)
+    return found + (_of_integers(run, config) if variant.backend == INTEGER else [])
+
+
+def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> list[str]:
+    """Patterns that match no layer or unit of the model, which would show in no result, and more jobs than units."""
+    units = unit_layers(config.models[run.model].architecture)
+    if units is None:
+        return []
+    layers = [layer for names in units.values() for layer in names]
+    settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
+    known = layers if settings.method == "layer" else list(units)
+    found = [
+        f"bits.{bits}.layers: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
+        for pattern, hint in idle_patterns(config.bits[bits].layers, layers)
+    ]
+    found += [
+        f"{where}.unit_iterations: the pattern '{pattern}' matches no unit of '{run.model}'; {hint}"
+        for pattern, hint in idle_patterns(settings.unit_iterations, known)
+    ]
+    if settings.jobs > len(known):
+        found.append(f"{where}: {settings.jobs} jobs share the {len(known)} units of '{run.model}'; lower jobs")
+    return found
 
 
 def _of_integers(run: Run, config: Config) -> list[str]:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from omegaconf import OmegaConf
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from edadm.config.check import problems
+from edadm.config.inputs.settings import ConfigError, merged, plain, read_settings, resolved
 from edadm.config.layout import Variant
+from edadm.config.rules.bases import Bases, with_bases, without_inherited
+from edadm.config.rules.names import mistakes_in_names
+from edadm.config.rules.wording import nearest, sentence
 from edadm.config.schema import Config
-from edadm.errors import EdadmError
 
+__all__ = ["ConfigError", "described_runs", "find_preset", "load_config", "load_runs", "validate"]
 _PRESETS = Path(__file__).parent / "presets"
 
 
-class ConfigError(EdadmError):
-    """A setting that cannot be used, with a sentence that names the fix."""
+@cache
+def _package_presets() -> dict[str, Any]:
+    """The presets of the package, read once; nobody changes them."""
+    found: dict[str, Any] = {}
+    for file in sorted(_PRESETS.glob("*.yaml")):
+        found = merged(found, read_settings(file))
+    return found
 
 
 def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
@@ -32,20 +40,24 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     Raises:
         ConfigError: unreadable YAML, an unknown key (the nearest known one is named), a value out of range.
     """
-    merged = OmegaConf.create({})
-    for file in sorted(_PRESETS.glob("*.yaml")):
-        merged = OmegaConf.merge(merged, OmegaConf.load(file))
-    if isinstance(user, Path):
-        try:
-            user = OmegaConf.load(user)
-        except FileNotFoundError:
-            raise ConfigError(f"there is no configuration file {user}; give one with --config") from None
-        except Exception as error:
-            raise ConfigError(f"{user} is not valid YAML: {error}") from None
-    merged = OmegaConf.merge(merged, user or {})
-    settings = OmegaConf.to_container(merged, resolve=True)
-    assert isinstance(settings, dict)
-    return validate(_with_bases(settings))
+    own = read_settings(user) if isinstance(user, Path) else plain(user or {})
+    settings, unresolved = resolved(merged(_package_presets(), own), own)
+    if unresolved:
+        raise ConfigError("\n".join(unresolved))
+    whole, bases, found = with_bases(settings)
+    return _validated(whole, bases, found + mistakes_in_names(settings))
+
+
+def load_runs(user: Path | Mapping[str, Any]) -> Config:
+    """A configuration that says what to run.
+
+    Raises:
+        ConfigError: as `load_config`, or it names no run.
+    """
+    config = load_config(user)
+    if not config.runs:
+        raise ConfigError("runs: there is nothing to run; name a model and its variants, as config.yaml does")
+    return config
 
 
 def validate(settings: Mapping[str, Any]) -> Config:
@@ -54,64 +66,19 @@ def validate(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one line per problem.
     """
+    return _validated(dict(settings), {}, mistakes_in_names(dict(settings)))
+
+
+def _validated(settings: dict[str, Any], bases: Bases, found: list[str]) -> Config:
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from None
-    if found := problems(config):
-        raise ConfigError("\n".join(found))
+        found += [sentence(problem) for problem in error.errors() if all(isinstance(part, str | int) for part in problem["loc"])]
+    else:
+        found += problems(config) if not found else []
+    if found:
+        raise ConfigError("\n".join(without_inherited(found, bases)))
     return config
-
-
-def _with_bases(settings: dict[str, Any]) -> dict[str, Any]:
-    resolved = dict(settings)
-    for kind in ("models", "calibrations", "bits", "reconstructions", "evaluations"):
-        presets = settings.get(kind) or {}
-        if isinstance(presets, dict):
-            resolved[kind] = {name: _inherit(kind, name, presets, ()) for name in presets}
-    return resolved
-
-
-def _inherit(kind: str, name: str, presets: dict[str, Any], seen: tuple[str, ...]) -> Any:
-    preset = presets[name]
-    if not isinstance(preset, dict) or "base" not in preset:
-        return preset
-    base = preset["base"]
-    if base in (*seen, name):
-        raise ConfigError(f"{kind}.{name}: its bases form a circle; break it by removing one `base`")
-    if base not in presets:
-        raise ConfigError(f"{kind}.{name}: there is no preset '{base}' to build on{_nearest(base, presets)}")
-    own = {key: value for key, value in preset.items() if key != "base"}
-    below = _inherit(kind, base, presets, (*seen, name))
-    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(own)))
-
-
-def _sentence(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: there is no such setting{_nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
-    if problem["type"] == "missing":
-        return f"{where}: this setting is required"
-    return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(sorted(known))}"
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    """Keys of the schema at a place, e.g. of `Calibration` at ("calibrations", "tdac")."""
-    kind: Any = Config
-    for part in location:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            fields = {field.alias or name: field for name, field in kind.model_fields.items()}
-            kind = fields[str(part)].annotation
-        else:
-            kind = get_args(kind)[-1] if not isinstance(part, int) else get_args(kind)[0]
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return []
-    return [field.alias or name for name, field in kind.model_fields.items()]
 
 
 def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
@@ -133,7 +100,7 @@ def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
         return getattr(validate({kind: {"given": given}}), kind)["given"]
     presets = getattr(load_config(config), kind)
     if text not in presets:
-        raise ConfigError(f"there is no preset '{text}' among {kind}{_nearest(text, presets)}")
+        raise ConfigError(f"there is no preset '{text}' among {kind}{nearest(text, presets)}")
     return presets[text]
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys and later changes."""
+    """Refuses unknown keys, later changes, and values of another type: "5" and true are no numbers, .inf and .nan none to work with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_kept_as_tuples(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
 class UNetArchitecture(Strict):
@@ -64,6 +71,9 @@ class Autoencoder(Strict):
     blocks_per_level: Count = 2
     codes: Count = Field(8192, description="entries of the codebook (vq)")
     norm_groups: Count = 32
+    checkpoint: str | None = Field(
+        None, min_length=1, description="a file or folder of a VAE, instead of the one in the model's checkpoint"
+    )
     scale: Annotated[float, Field(gt=0)] | None = Field(
         1.0, description="the network sees latents times this number; null reads it from the checkpoint's `scale_factor`"
     )
@@ -94,6 +104,7 @@ class Conditioning(Strict):
     only: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="the classes to draw from; all by default (classes)")
     prompts: str | None = Field(None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text)")
     encoder: TextEncoder = TextEncoder()
+    checkpoint: str | None = Field(None, min_length=1, description="a file or folder of the embedding or encoder, if the model's has none")
     seed: int = Field(1234, description="of the order of labels and captions")
 
     @model_validator(mode="after")

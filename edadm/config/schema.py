@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from edadm.config.networks import Autoencoder, Conditioning, Count, Strict, UNetArchitecture
 
+SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -25,15 +26,20 @@ class Sampler(Strict):
 
     method: Literal["ddim", "plms", "dpm_solver++", "unipc"] = Field("ddim", description="the last two of second order, by diffusers")
     steps: Count = 100
-    spacing: Literal["uniform", "quadratic", "uniform_from_one"] = Field("quadratic", description="uniform_from_one is CompVis'")
+    spacing: Literal["uniform", "quadratic", "uniform_from_one", "trailing", "linspace"] = Field(
+        "quadratic", description="uniform_from_one is CompVis'; trailing and linspace are diffusers', for its two solvers"
+    )
     eta: float = Field(0.0, ge=0, description="0 is deterministic, 1 is ancestral (ddim)")
 
     @model_validator(mode="after")
     def _settings_belong_to_the_method(self) -> Sampler:
         if self.method != "ddim" and self.eta > 0:
             raise ValueError(f"the sampler '{self.method}' is deterministic; set eta: 0, or method: ddim")
-        if self.method in ("dpm_solver++", "unipc") and self.spacing == "quadratic":
-            raise ValueError(f"the sampler '{self.method}' has no quadratic spacing; set spacing: uniform or uniform_from_one")
+        own = ("trailing", "linspace") if self.method in SOLVERS else ("quadratic",)
+        allowed = (*own, "uniform", "uniform_from_one")
+        if self.spacing not in allowed:
+            known = ", ".join(allowed[:-1])
+            raise ValueError(f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or {allowed[-1]}")
         return self
 
 
@@ -53,7 +59,7 @@ class Model(Strict):
     checkpoint: str = Field(description="a file, a diffusers folder, or `bundled:NAME` for weights inside the package")
     source: str = Field("", description="where to get the checkpoint, for whoever lacks it")
     layout: Literal["ddim", "compvis"] = Field("ddim", description="key layout of the checkpoint, if it is not diffusers'")
-    ema: bool = Field(False, description="take the averaged weights of a CompVis checkpoint (`model_ema`)")
+    ema: Literal["auto"] | bool = Field("auto", description="averaged weights: where the file holds any, always, or never")
     architecture: UNetArchitecture = UNetArchitecture()
     autoencoder: Autoencoder | None = None
     conditioning: Conditioning | None = None

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edadm.config.downloads import DOWNLOADS
+from edadm.config.inputs.folders import has_images, list_images
+from edadm.config.inputs.prompts import prompts_per_image
+from edadm.config.inputs.statistics import preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Config, Evaluation, Extractor
 from edadm.config.sources import locate
 from edadm.errors import EdadmError
@@ -63,14 +66,20 @@ def scoring(evaluation: Evaluation, prompts_follow: bool = False) -> Scoring:
             absent = str(error)
             extractor, instead_of, source, side = BUNDLED_EXTRACTOR, extractor, evaluation.fallback_reference, BUNDLED_SIDE
     reference = _reference(source, side) if AGAINST_REAL_IMAGES & set(evaluation.scores) else None
+    if reference is not None and not reference.is_dir():
+        refuse_unfit(reference, statistics_head(reference), extractor, preparation(side), evaluation.scores)
     return Scoring(extractor, weights, reference, side, clip, instead_of, absent)
 
 
 def scoring_of(name: str, config: Config) -> Scoring:
     """`scoring` of a preset; a sentence about what is absent begins with its name."""
     models = [config.models[run.model] for run in config.runs if run.evaluation == name]
+    settings = config.evaluations[name]
     try:
-        return scoring(config.evaluations[name], all(model.conditioning and model.conditioning.kind == "text" for model in models))
+        found = scoring(settings, all(model.conditioning and model.conditioning.kind == "text" for model in models))
+        if found.clip_weights and settings.prompts:
+            prompts_per_image(Path(settings.prompts).expanduser(), settings.images)
+        return found
     except EdadmError as error:
         raise EdadmError(f"evaluations.{name}: {error}") from None
 
@@ -97,10 +106,14 @@ def _file(path: str | None, setting: str, needs: str, name: str) -> Path:
 
 
 def _reference(source: str, resolution: int | None) -> Path:
+    if not source.strip():
+        raise EdadmError("no real images are named; set `reference` to statistics, or to a folder of images")
     folder = Path(source).expanduser()
     if folder.is_dir():
         if resolution is None:
             raise EdadmError(f"{source} is a folder of images of any size; set `resolution` to the side they are to be compared at")
+        if not has_images(folder):
+            list_images(folder)
         return folder
     try:
         return locate(source, ".h5")

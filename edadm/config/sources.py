@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
-from edadm.config.networks import Conditioning
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 
 
@@ -37,14 +36,49 @@ def locate_checkpoint(name: str, model: Model) -> Path:
     """The checkpoint of the model preset `name`.
 
     Raises:
-        EdadmError: there is none; says which key to set, and where to get it if the preset knows.
+        EdadmError: there is none; says which key to set, and where to get it if the preset knows. Or it is a folder without weights.
     """
+    where = f"models.{name}.checkpoint"
+    if not model.checkpoint.strip():
+        raise EdadmError(f"{where}: no file is named; set this key to one")
     try:
-        return locate(model.checkpoint)
-    except EdadmError:
+        path = locate(model.checkpoint)
+    except EdadmError as error:
         if not model.source:
-            raise
-    raise EdadmError(f"models.{name}.checkpoint: there is no file {model.checkpoint}; get it from {model.source} and set this key to it")
+            raise EdadmError(f"{where}: {error}") from None
+        raise EdadmError(f"{where}: there is no file {model.checkpoint}; get it from {model.source} and set this key to it") from None
+    if path.is_dir() and not _holds_weights(path):
+        raise EdadmError(f"{where}: the folder {path} holds no weights ({', '.join(WEIGHTS)}); name the file or folder that does")
+    return path
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a folder, or one just below it, has a file of weights."""
+    return any(file.suffix.lower() in WEIGHTS for pattern in ("*", "*/*") for file in folder.glob(pattern))
+
+
+def source_of(model: Model, part: str) -> str:
+    """Where a part's weights are: a checkpoint of its own, or the model's."""
+    own = {"autoencoder": model.autoencoder, "condition": model.conditioning}.get(part)
+    return own.checkpoint if own and own.checkpoint else model.checkpoint
+
+
+def locate_parts(name: str, model: Model) -> dict[str, Path]:
+    """The file or folder behind every part of the model preset `name`.
+
+    Raises:
+        EdadmError: there is none; says which key to set.
+    """
+    whole = locate_checkpoint(name, model)
+    found = {}
+    for part in model.parts:
+        source = source_of(model, part)
+        key = {"autoencoder": "autoencoder", "condition": "conditioning"}.get(part)
+        try:
+            found[part] = whole if source == model.checkpoint else locate(source)
+        except EdadmError:
+            raise EdadmError(f"models.{name}.{key}.checkpoint: there is no file {source}; put it there, or mend this key") from None
+    return found
 
 
 def locate_prompts(name: str, model: Model) -> Path | None:
@@ -62,32 +96,3 @@ def locate_prompts(name: str, model: Model) -> Path | None:
             "annotations), or write a text file with a prompt per line, and set this key to it"
         )
     return path
-
-
-def prompts_in(path: Path) -> list[str]:
-    """The captions of a COCO annotation file, or the lines of a text file that are not empty, in the file's order.
-
-    Raises:
-        EdadmError: absent, or neither of the two.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdadmError(f"{path} cannot be read as prompts ({error}); set conditioning.prompts to a captions or text file") from None
-    if path.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        annotations = json.loads(text)["annotations"]
-        if not isinstance(annotations, list):
-            raise TypeError
-        return [annotation["caption"].strip() for annotation in annotations]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise EdadmError(f"{path} is no COCO captions file: it needs a list 'annotations' of objects with a 'caption'") from None
-
-
-def count_prompts(conditioning: Conditioning) -> int | None:
-    """How many prompts there are; None where their file cannot be read, which stages say."""
-    try:
-        return len(prompts_in(Path(conditioning.prompts or "").expanduser()))
-    except EdadmError:
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,6 @@ from torch import Tensor
 from edadm.errors import EdadmError
 from edadm.metrics.datasets import Images
 from edadm.models.weights import CheckpointError, read_state
-
-
-def read_prompts(file: Path, images: int) -> list[str]:
-    """The prompts of the first `images` images: a JSON list of strings, or a text file with one per line.
-
-    Raises:
-        EdadmError: neither of these, or fewer prompts than images.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-        prompts = json.loads(text) if file.suffix == ".json" else text.splitlines()
-    except OSError as error:
-        raise EdadmError(f"{file} holds no prompts ({error.strerror}); set `prompts` to those the images were made from") from None
-    except ValueError as error:
-        raise EdadmError(f"{file} is neither UTF-8 text with a prompt per line nor JSON ({error})") from None
-    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise EdadmError(f"{file} does not hold a list of prompts; write a JSON list of strings, or a text file with one per line")
-    if len(prompts) < images:
-        raise EdadmError(f"{file} holds {len(prompts)} prompts for {images} images; give one per image")
-    return prompts[:images]
 
 
 def load_clip(name: str, weights: Path, device: torch.device | str) -> tuple[Any, Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -15,9 +16,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from edadm.config.inputs.folders import list_images
 from edadm.errors import EdadmError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from edadm.metrics.pictures import UNREADABLE, look, reason, rgb
 
 
 @runtime_checkable
@@ -41,12 +42,8 @@ def centre_square(image: Image.Image, side: int) -> Image.Image:
     return square if shorter == side else square.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def preparation(resolution: int | None) -> str:
-    """What `resolution` does to an image, in words for the conditions of a number."""
-    return "none" if resolution is None else f"centre crop to a square, bicubic to {resolution} px"
-
-
 def _pixels(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    """An image as numbers; grey ones three times the same."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
@@ -85,31 +82,36 @@ def _open(file: Path) -> np.ndarray:
 class FolderImages:
     """Images below a folder, in the order of their paths, each prepared by `centre_square`.
 
+    As torch-fidelity and pytorch-fid read them: palettes, grey and CMYK become RGB by Pillow, rotations in EXIF are left
+    alone, an alpha channel that is opaque everywhere is dropped. Other than there, 16-bit grey is scaled to 8 bits instead of
+    clipped to white, and what has no one meaning is refused: see
+    `edadm.metrics.pictures`.
+
     Args:
-        folder: searched with its sub-folders for .png, .jpg, .jpeg, .webp and .bmp files.
+        folder: searched with its sub-folders; see `edadm.config.inputs.folders.list_images` for what counts.
         resolution: side in pixels; None leaves the images as they are.
 
     Raises:
-        EdadmError: there are none.
+        EdadmError: there are none, or some cannot be scored; every file's head is looked at, and whether it ends where it should.
     """
 
     def __init__(self, folder: Path, resolution: int | None):
-        self.folder = folder
-        self.files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        self.resolution = resolution
-        if not self.files:
-            raise EdadmError(f"{folder} holds no images; put the reference images there as {', '.join(SUFFIXES)}")
+        listing = list_images(folder)
+        self.folder, self.files, self.resolution = folder, listing.files, resolution
+        self._left_out, self._rotated = listing.remark(), 0
+        self._look_at_all()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        file = self.files[index]
         try:
-            with Image.open(self.files[index]) as image:
-                pixels = image.convert("RGB")
-                return _pixels(pixels if self.resolution is None else centre_square(pixels, self.resolution))
-        except OSError as error:
-            raise EdadmError(f"{self.files[index]} cannot be read as an image ({error}); replace or remove it") from None
+            with Image.open(file) as image:
+                pixels = rgb(image)
+        except UNREADABLE as error:
+            raise EdadmError(f"{file} cannot be read as an image ({error}); replace or remove it") from None
+        return _pixels(pixels if self.resolution is None else centre_square(pixels, self.resolution))
 
     def digest(self) -> str:
         """A hash of the names and sizes of all files, which tells most changes of a set without reading a million images."""
@@ -117,6 +119,30 @@ class FolderImages:
         for file in self.files:
             digest.update(f"{file.relative_to(self.folder)}\0{file.stat().st_size}\n".encode())
         return digest.hexdigest()
+
+    def remarks(self) -> list[str]:
+        """Sentences on what a person may have expected otherwise."""
+        found = [] if self._left_out is None else [f"{self.folder}: {len(self.files)} images; left out: {self._left_out}"]
+        if self._rotated:
+            found.append(f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they are stored")
+        return found
+
+    def _look_at_all(self) -> None:
+        mistakes, sizes = [], Counter[tuple[int, int]]()
+        for file in self.files:
+            try:
+                size, rotated = look(file)
+            except UNREADABLE as error:
+                mistakes.append(f"{file} cannot be scored: {reason(error)}; replace or remove it")
+            else:
+                sizes[size] += 1
+                self._rotated += rotated
+        if mistakes:
+            more = f" (and {len(mistakes) - 1} more of {len(self.files)} files)" if mistakes[1:] else ""
+            raise EdadmError(mistakes[0] + more)
+        if self.resolution is None and len(sizes) > 1:
+            shown = ", ".join(f"{count} of {width} x {height}" for (width, height), count in sizes.most_common(3))
+            raise EdadmError(f"{self.folder} holds images of several sizes ({shown}); set `resolution` to bring all to one")
 
 
 class PreparedImages:

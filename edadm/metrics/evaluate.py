@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from edadm.config.inputs.prompts import prompts_per_image
+from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
 from edadm.config.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
 from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import Images, preparation, prepared
+from edadm.metrics.datasets import Images, prepared
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.frechet import frechet_distance, statistics
 from edadm.metrics.paired import mean_psnr
@@ -25,7 +28,6 @@ from edadm.metrics.references import Reference, load_reference
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
 NEIGHBOURS = 3
-_LAYERS = {"fid": "pooled", "sfid": "spatial", "inception_score": "logits", "kid": "pooled", "precision_recall": "pooled"}
 
 
 def evaluate(
@@ -37,19 +39,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to `references`, the full-precision images of the same noise.
 
+    `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits, where there are several.
+
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
         files: what `edadm.config.sources.scoring` found; its `reference` must be statistics, not a folder.
         advance: told the number of images after each batch.
 
     Raises:
-        EdadmError: the reference does not fit the extractor, or lacks what a score needs.
+        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and images are not as many, before
+            anything is computed; or a score is no finite number.
     """
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
-        reference = load_reference(files.reference)
-        _check_reference(files.reference, files, reference, settings)
-    layers = tuple(dict.fromkeys(_LAYERS[score] for score in settings.scores if score in _LAYERS))
+        reference = _fitting_reference(files.reference, files, settings)
+    prompts = _prompts(settings, len(images))
+    layers = tuple(dict.fromkeys(LAYERS[score] for score in settings.scores if score in LAYERS))
     features: dict[str, Tensor] = {}
     if layers:
         seen = prepared(images, files.resolution)
@@ -58,34 +63,62 @@ def evaluate(
     scores: dict[str, Any] = {}
     for score in ("fid", "sfid"):
         if score in settings.scores and reference is not None:
-            layer = _LAYERS[score]
+            layer = LAYERS[score]
             scores[score] = frechet_distance(statistics(features[layer]), reference.layers[layer])
     if "inception_score" in settings.scores:
-        scores["inception_score"] = isc_features_to_metric(features["logits"], splits=splits)[KEY_METRIC_ISC_MEAN]
+        found = isc_features_to_metric(features["logits"], splits=splits)
+        scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
+        scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
     if reference is not None and reference.features is not None:
         scores |= _sample_scores(features, reference.features, settings)
     scores["psnr"] = None if references is None else mean_psnr(images, references)
     conditions = _conditions(len(images), files, reference, settings, splits)
-    if "clip_score" in settings.scores:
-        from edadm.metrics.clip_score import clip_scores, read_prompts  # open_clip takes a while to import
-
-        assert settings.prompts is not None
-        assert files.clip_weights is not None
-        prompts = Path(settings.prompts).expanduser()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        found = clip_scores(images, read_prompts(prompts, len(images)), settings.clip_model, files.clip_weights, device)
-        scores["clip_score"] = found.mean().item()
-        conditions |= {"clip_model": settings.clip_model, "clip_sha256": file_sha256(files.clip_weights)}
-        conditions["prompts_sha256"] = file_sha256(prompts)
+    if prompts is not None:
+        scores["clip_score"] = _clip_score(images, prompts, settings, files)
+        conditions |= _clip_conditions(settings, files)
+    _refuse_what_is_not_finite(scores)
     return scores | {"conditions": conditions}
+
+
+def _prompts(settings: Evaluation, images: int) -> list[str] | None:
+    if "clip_score" not in settings.scores:
+        return None
+    assert settings.prompts is not None
+    return prompts_per_image(Path(settings.prompts).expanduser(), images)
+
+
+def _clip_score(images: Images, prompts: list[str], settings: Evaluation, files: Scoring) -> float:
+    from edadm.metrics.clip_score import clip_scores  # open_clip takes a while to import
+
+    assert files.clip_weights is not None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return clip_scores(images, prompts, settings.clip_model, files.clip_weights, device).mean().item()
+
+
+def _clip_conditions(settings: Evaluation, files: Scoring) -> dict[str, Any]:
+    assert settings.prompts is not None
+    assert files.clip_weights is not None
+    digest = file_sha256(Path(settings.prompts).expanduser())
+    return {"clip_model": settings.clip_model, "clip_sha256": file_sha256(files.clip_weights), "prompts_sha256": digest}
+
+
+def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
+    """A score that is no number belongs in no file: it would be no valid JSON, and compare with nothing."""
+    bad = [score for score, value in scores.items() if value is not None and not math.isfinite(value)]
+    if bad:
+        raise EdadmError(
+            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at the images, "
+            f"or take {bad[0]} out of `scores`"
+        )
 
 
 def _sample_scores(features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation) -> dict[str, float]:
     """Scores that need single real images' features: KID (arXiv 1801.01401), precision and recall (arXiv 1904.06991)."""
-    found = {}
+    found: dict[str, float] = {}
     if "kid" in settings.scores:
         size = min(KID_SUBSET, len(features["pooled"]), len(real))
-        found["kid"] = kid_features_to_metric(features["pooled"], real, kid_subset_size=size, verbose=False)[KEY_METRIC_KID_MEAN]
+        kid = kid_features_to_metric(features["pooled"], real, kid_subset_size=size, verbose=False)
+        found |= {"kid": kid[KEY_METRIC_KID_MEAN], "kid_spread": kid[KEY_METRIC_KID_STD]}
     if "precision_recall" in settings.scores:
         options = {"prc_neighborhood": NEIGHBOURS, "save_cpu_ram": True, "verbose": False}
         both = prc_features_to_metric(features["pooled"], real, **options)
@@ -93,34 +126,19 @@ def _sample_scores(features: dict[str, Tensor], real: Float[Tensor, "m d"], sett
     return found
 
 
-def _check_reference(path: Path, files: Scoring, reference: Reference, settings: Evaluation) -> None:
-    """Refuses statistics of another extractor or other weights, and scores for which the file holds nothing."""
-    facts = reference.facts
-    if facts["extractor"] not in (files.extractor, None):
-        raise EdadmError(f"{path} holds features of '{facts['extractor']}', the images are scored by '{files.extractor}'; use one for both")
-    if facts["extractor"] is None and files.extractor == BUNDLED_EXTRACTOR:
-        raise EdadmError(f"{path} holds features of Inception, the images are scored by the bundled classifier; use one for both")
-    if files.weights is not None and facts.get("weights_sha256") not in (None, file_sha256(files.weights)):
+def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Reference:
+    """Statistics of the right extractor, weights, preparation and size, with what every score needs; their head is looked at first."""
+    head = statistics_head(path)
+    refuse_unfit(path, head, files.extractor, preparation(files.resolution), settings.scores)
+    if files.weights is not None and head.facts.get("weights_sha256") not in (None, file_sha256(files.weights)):
         raise EdadmError(f"{path} was made with other weights than {files.weights}; make it again with `edadm reference-statistics`")
-    if facts.get("preparation", preparation(files.resolution)) != preparation(files.resolution):
-        raise EdadmError(
-            f"{path} was made with the preparation '{facts['preparation']}', the images get '{preparation(files.resolution)}'; "
-            "use the same `resolution` for both"
-        )
-    missing = [score for score in ("fid", "sfid") if score in settings.scores and _LAYERS[score] not in reference.layers]
-    if missing:
-        raise EdadmError(f"{path} holds nothing to compute {missing[0]} from; take it out of `scores`, or give a folder of images")
-    if reference.features is None and (needy := {"kid", "precision_recall"} & set(settings.scores)):
-        raise EdadmError(
-            f"{min(needy)} needs features of single real images, and {path} has none; give a folder as `reference`, "
-            "or make it with `edadm reference-statistics --keep-features 10000`"
-        )
+    return load_reference(path)
 
 
 def _conditions(images: int, files: Scoring, reference: Reference | None, settings: Evaluation, splits: int) -> dict[str, Any]:
     """What the numbers hold under; keys that do not apply are absent."""
     conditions: dict[str, Any] = {"images": images}
-    if set(settings.scores) & set(_LAYERS):
+    if set(settings.scores) & set(LAYERS):
         weights = files.weights or locate(f"bundled:{BUNDLED_EXTRACTOR}")
         conditions |= {"extractor": files.extractor, "extractor_sha256": file_sha256(weights), "preparation": preparation(files.resolution)}
     if files.instead_of:

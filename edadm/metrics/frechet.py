@@ -15,11 +15,11 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from edadm.artifacts import writing
+from edadm.config.inputs.statistics import FEATURES
 from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 
 Statistics = dict[str, np.ndarray]
-FEATURES = "features"
 
 
 def statistics(features: Float[Tensor, "n d"]) -> Statistics:
@@ -55,7 +55,7 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
         with h5py.File(path) as file:
             layers = {layer: {name: group[name][:] for name in ("mu", "sigma")} for layer, group in file.items() if layer != FEATURES}
             facts = json.loads(file.attrs["facts"])
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise EdadmError(f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`") from None
     return layers, facts | {"sha256": file_sha256(path)}
 

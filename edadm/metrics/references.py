@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.inputs.statistics import OF_OTHERS, statistics_head
 from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 from edadm.metrics.datasets import Images
 from edadm.metrics.extract import Advance, build_extractor, feature_batches
 from edadm.metrics.frechet import Statistics, load_features, load_statistics, save_statistics
+
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,47 @@ def load_reference(path: Path) -> Reference:
     """
     if path.suffix != ".npz":
         layers, facts = load_statistics(path)
-        return Reference(layers, load_features(path), facts)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            pairs = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
-            layers = {
-                layer: {"mu": archive[mu].astype(np.float64), "sigma": archive[sigma].astype(np.float64)}
-                for layer, (mu, sigma) in pairs.items()
-                if mu in archive.files and sigma in archive.files
-            }
-    except (OSError, ValueError) as error:
-        raise EdadmError(f"{path} cannot be read as an .npz archive ({error}); fetch it again") from None
-    if "pooled" not in layers:
-        raise EdadmError(f"{path} has no arrays `mu` and `sigma`; give statistics as of pytorch-fid, or a folder of images")
-    facts = {"extractor": None, "images": None, "set": path.stem, "sha256": file_sha256(path)}
-    return Reference(layers, None, facts)
+        return _sound(path, Reference(layers, load_features(path), facts))
+    facts = statistics_head(path).facts | {"sha256": file_sha256(path)}
+    with np.load(path, allow_pickle=False) as archive:
+        named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}
+        layers = {layer: {"mu": archive[mu], "sigma": archive[sigma]} for layer, (mu, sigma) in named.items()}
+    return _sound(path, Reference(layers, None, facts))
+
+
+def _sound(path: Path, found: Reference) -> Reference:
+    """The reference in fp64, if its numbers can be means, covariances and features.
+
+    Raises:
+        EdadmError: they cannot; says which.
+    """
+    layers = {}
+    for layer, arrays in found.layers.items():
+        for name, array in arrays.items():
+            if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+                raise EdadmError(f"{path}: {name} of {layer} holds {_kind(array)}; make or fetch these statistics again")
+        mu, sigma = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not _is_covariance(sigma):
+            raise EdadmError(f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these statistics again")
+        layers[layer] = {"mu": mu, "sigma": sigma}
+    kept = found.features
+    if kept is not None and (kept.ndim != 2 or kept.shape[1:] != layers["pooled"]["mu"].shape or not kept.isfinite().all()):
+        raise EdadmError(f"{path}: its kept features are damaged; make these statistics again")
+    return Reference(layers, kept, found.facts)
+
+
+def _kind(array: np.ndarray) -> str:
+    return "numbers that are not finite" if np.issubdtype(array.dtype, np.floating) else f"{array.dtype}, not floating-point numbers"
+
+
+def _is_covariance(sigma: np.ndarray) -> bool:
+    """Symmetric, and no covariance above what its variances allow; to rounding of fp32."""
+    variances = np.diagonal(sigma)
+    scale = variances.max(initial=0.0) * TOLERANCE
+    if (variances < -scale).any() or np.abs(sigma - sigma.T).max(initial=0.0) > scale:
+        return False
+    deviations = np.sqrt(variances.clip(min=0))
+    return bool((np.abs(sigma) <= np.outer(deviations, deviations) * (1 + TOLERANCE) + scale).all())
 
 
 class RunningStatistics:

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from edadm.config.inputs.prompts import prompts_in
 from edadm.config.networks import Conditioning
-from edadm.config.sources import prompts_in
 from edadm.errors import EdadmError
 
 VOCABULARY = 49408
@@ -111,13 +111,15 @@ def token_ids(prompts: Sequence[str], length: int) -> Int[Tensor, "n length"]:
 
 
 def read_prompts(path: Path, seed: int) -> list[str]:
-    """All captions of a COCO annotation file in an order keyed by the seed, or the lines of a text file in theirs.
+    """All captions of a COCO annotation file in an order keyed by the seed; the prompts of other files in theirs.
 
     Raises:
-        EdadmError: absent, or neither of the two.
+        EdadmError: absent, or none of the forms of `edadm.config.inputs.prompts`.
     """
-    prompts = prompts_in(path)
-    return [prompts[index] for index in shuffled(len(prompts), seed, "prompt")] if path.suffix == ".json" else prompts
+    found = prompts_in(path)
+    if not found.annotations:
+        return found.texts
+    return [found.texts[index] for index in shuffled(len(found.texts), seed, "prompt")]
 
 
 def build_condition_network(settings: Conditioning, context_channels: int) -> ClassEmbedding | CLIPTextModel:

@@ -43,9 +43,9 @@ def run_sampler(
     on_step: OnStep = lambda step, timestep, latents: None,
 ) -> Float[Tensor, "n c h w"]:
     """One run of the preset's sampler over a batch, to the final latents."""
+    timesteps, alphas, last = sampler_timesteps(sampler, schedule), alphas_cumprod(schedule), final_alpha(sampler, schedule)
     if sampler.method in SCHEDULERS:
         return sample_with_scheduler(denoise, noise.draw, make_scheduler(sampler, schedule), on_step)
-    timesteps, alphas, last = sampler_timesteps(sampler, schedule), alphas_cumprod(schedule), final_alpha(sampler, schedule)
     if sampler.method == "plms":
         return sample_plms(denoise, noise.draw, timesteps, alphas, last, on_step)
     return sample_ddim(denoise, noise.draw, timesteps, alphas, sampler.eta, on_step, last)

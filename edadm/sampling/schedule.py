@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.rules.steps import step_problem, visited
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.sampling.solvers import SCHEDULERS, make_scheduler
+from edadm.errors import EdadmError
 
 
 def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
@@ -25,23 +25,15 @@ def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
 
 
 def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
-    """The timesteps of a sampler run, noisiest first.
+    """The timesteps of a sampler run, noisiest first; `edadm.config.rules.steps.visited` says which.
 
-    `quadratic`: squares of equally spaced points on [0, sqrt(0.8 T)], truncated (ermongroup/ddim, `skip_type quad`).
-    `uniform`: every (T // steps)-th timestep from 0 (ermongroup/ddim, `skip_type uniform`).
-    `uniform_from_one`: the same plus one (CompVis, LDM and Stable Diffusion).
-    DPM-Solver++ and UniPC visit those of their diffusers schedulers, spaced evenly, from one on with `uniform_from_one`.
+    Raises:
+        EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a network, may.
     """
-    if sampler.method in SCHEDULERS:
-        visited: list[int] = make_scheduler(sampler, schedule).timesteps.tolist()
-        return visited
-    total, steps = schedule.timesteps, sampler.steps
-    if sampler.spacing == "quadratic":
-        ascending = [int(s) for s in np.linspace(0, np.sqrt(total * 0.8), steps) ** 2]
-    else:
-        first = 1 if sampler.spacing == "uniform_from_one" else 0
-        ascending = [first + i for i in range(0, total, total // steps)][:steps]
-    return ascending[::-1]
+    problem = step_problem(sampler, schedule.timesteps)
+    if problem and sampler.steps > 1:
+        raise EdadmError(f"sampler: {problem}")
+    return visited(sampler, schedule.timesteps)
 
 
 def final_alpha(sampler: Sampler, schedule: NoiseSchedule) -> float:

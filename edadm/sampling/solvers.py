@@ -18,13 +18,14 @@ SCHEDULERS = {"dpm_solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultist
 
 def make_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
     """The diffusers scheduler of a sampler preset, its timesteps set."""
+    spacing = sampler.spacing if sampler.spacing in ("trailing", "linspace") else "leading"
     scheduler = SCHEDULERS[sampler.method](
         num_train_timesteps=schedule.timesteps,
         beta_start=schedule.start,
         beta_end=schedule.end,
         beta_schedule={"linear": "linear", "sqrt_linear": "scaled_linear"}[schedule.kind],
         solver_order=2,
-        timestep_spacing="leading",
+        timestep_spacing=spacing,
         steps_offset=1 if sampler.spacing == "uniform_from_one" else 0,
     )
     scheduler.set_timesteps(sampler.steps)

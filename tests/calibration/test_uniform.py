@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edadm.calibration.uniform import uniform
@@ -12,6 +12,7 @@ from edadm.config.schema import Calibration
 from .points import statistics
 
 
+@example(steps=8, size=2, every=2)  # four shares of half a sample, all rounded to none
 @given(st.integers(1, 40), st.integers(1, 200), st.integers(1, 40))
 def test_every_kth_step_gets_equally_many_where_they_divide_and_no_other_any(steps: int, size: int, every: int) -> None:
     counts = uniform(statistics(0, steps), Calibration(selector="uniform", size=size, every=every)).counts

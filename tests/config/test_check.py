@@ -73,6 +73,11 @@ def test_the_example_could_start() -> None:
             {"models__m__sampler": {"steps": 1001, "spacing": "uniform"}},
             "models.m.sampler: uniform spacing of 1000 timesteps has at most 1000 steps; lower steps",
         ),
+        (
+            {"models__m__sampler": {"method": "unipc", "steps": 25, "spacing": "uniform_from_one"}},
+            "models.m.sampler: 25 steps of unipc with uniform_from_one spacing cannot lead from noise to an image over 1000 timesteps; "
+            "set steps: 24 or 26, or spacing: trailing",
+        ),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], sentence: str) -> None:
@@ -137,14 +142,25 @@ def test_labels_last_for_all_images_and_trajectories(only: list[int] | None, lab
 )
 def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(content)
-    conditioning = {"kind": "text", "prompts": str(tmp_path / file)}
+    conditioning = {"kind": "text", "prompts": str(tmp_path / file), "encoder": {"channels": 8, "heads": 1}}
     assert load_config(conditional(conditioning, 3, 3))
     with pytest.raises(ConfigError, match="4 images exceed the 3 prompts of models"):
         load_config(conditional(conditioning, 4, 3))
 
 
-@pytest.mark.parametrize(("file", "content"), [("captions.json", ""), ("captions.json", "[]"), ("absent.txt", None)])
-def test_prompts_that_cannot_be_counted_are_left_to_the_stages(file: str, content: str | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / file).write_text(content)
-    assert load_config(conditional({"kind": "text", "prompts": str(tmp_path / file)}, 100))
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("captions.json", "", r"models\.m\.conditioning\.prompts: .*captions\.json: is not valid JSON"),
+        ("captions.json", "[]", "evaluations.e: 4 images exceed the 0 prompts of models.m.conditioning"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused(file: str, content: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(conditional({"kind": "text", "prompts": str(tmp_path / file), "encoder": {"channels": 8, "heads": 1}}, 4))
+
+
+def test_prompts_that_are_not_there_yet_are_left_to_those_who_run(tmp_path: Path) -> None:
+    absent = {"kind": "text", "prompts": str(tmp_path / "absent.txt"), "encoder": {"channels": 8, "heads": 1}}
+    assert load_config(conditional(absent, 100))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edadm.config.load import load_config
@@ -21,8 +22,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with weights, real images and prompts."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "real").mkdir()
-    for name in ("inception.pth", "clip.safetensors", "prompts.txt", "stats.npz"):
+    for name in ("inception.pth", "clip.safetensors", "prompts.txt", "real/0.png"):
         (tmp_path / name).write_text("x")
+    sizes = {"mu": 2048, "mu_s": 2023}
+    np.savez_compressed(
+        tmp_path / "stats.npz",
+        **{name: np.zeros(size, np.float32) for name, size in sizes.items()},
+        **{name.replace("mu", "sigma"): np.zeros((size, size), np.float32) for name, size in sizes.items()},
+    )
     return tmp_path
 
 

@@ -15,7 +15,7 @@ from edadm.config.schema import Evaluation
 from edadm.config.scoring import Scoring
 from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
-from edadm.metrics.clip_score import clip_scores, load_clip, read_prompts
+from edadm.metrics.clip_score import clip_scores, load_clip
 from edadm.metrics.evaluate import evaluate
 
 from .images import random_images
@@ -53,11 +53,11 @@ def test_the_score_is_a_hundred_times_the_cosine(weights: Path) -> None:
 
 
 def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:2]))
     prompts = str(tmp_path / "prompts.txt")
     settings = Evaluation(scores=("clip_score",), prompts=prompts, clip_model="edadm-tiny", clip_weights=str(weights))
     scores = evaluate(random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, weights))
-    assert scores["clip_score"] == pytest.approx(clip_scores(random_images(2), PROMPTS, "edadm-tiny", weights).mean().item())
+    assert scores["clip_score"] == pytest.approx(clip_scores(random_images(2), PROMPTS[:2], "edadm-tiny", weights).mean().item())
     assert scores["conditions"] == {
         "images": 2,
         "clip_model": "edadm-tiny",
@@ -66,33 +66,16 @@ def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) ->
     }
 
 
+def test_one_prompt_too_many_is_refused_before_anything_is_computed(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    settings = Evaluation(scores=("clip_score",), prompts=str(tmp_path / "prompts.txt"), clip_weights=str(weights))
+    with pytest.raises(EdadmError, match=r"prompts\.txt holds 3 prompts for 2 images; give exactly one per image, in their order"):
+        evaluate(random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, tmp_path / "absent.pth"))
+
+
 def test_other_models_and_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(EdadmError, match="open_clip has no model 'ViT-Z'"):
         load_clip("ViT-Z", weights, "cpu")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(EdadmError, match=r"other\.safetensors does not fit edadm-tiny \(Missing key"):
         load_clip("edadm-tiny", tmp_path / "other.safetensors", "cpu")
-
-
-@pytest.mark.parametrize(("name", "text"), [("p.txt", "\n".join(PROMPTS) + "\n"), ("p.json", json.dumps(PROMPTS))])
-def test_prompts_are_lines_or_a_json_list(name: str, text: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(text)
-    assert read_prompts(tmp_path / name, 2) == PROMPTS[:2]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("p.txt", b"one", "holds 1 prompts for 2 images; give one per image"),
-        ("p.json", b'{"annotations": []}', "does not hold a list of prompts"),
-        ("p.json", b'["a", 1]', "does not hold a list of prompts"),
-        ("p.json", b"[", "is neither UTF-8 text with a prompt per line nor JSON"),
-        ("p.txt", b"\xff\xfe", "is neither UTF-8 text"),
-        ("p.txt", None, "holds no prompts"),
-    ],
-)
-def test_other_files_of_prompts_are_refused(name: str, content: bytes | None, sentence: str, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(EdadmError, match=sentence):
-        read_prompts(tmp_path / name, 2)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from edadm.config.inputs.statistics import preparation
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import FolderImages, ShardedImages, centre_square, preparation, prepared
+from edadm.metrics.datasets import FolderImages, ShardedImages, centre_square, prepared
 
 from .images import random_images
 
@@ -76,10 +77,14 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
 def test_grey_and_broken_files(tmp_path: Path) -> None:
     Image.new("L", (8, 6), 77).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"broken")
+    with pytest.raises(EdadmError, match=r"b\.png cannot be scored: it is no image; replace or remove it$"):
+        FolderImages(tmp_path, 4)
+    (tmp_path / "b.png").unlink()
     found = FolderImages(tmp_path, 4)
     assert torch.equal(found[0], torch.full((3, 4, 4), 77, dtype=torch.uint8))
-    with pytest.raises(EdadmError, match=r"b\.png cannot be read as an image"):
-        found[1]
+    (tmp_path / "a.png").write_bytes(b"changed meanwhile")
+    with pytest.raises(EdadmError, match=r"a\.png cannot be read as an image"):
+        found[0]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

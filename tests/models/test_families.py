@@ -97,4 +97,4 @@ def test_prompts_are_padded_with_the_end_of_text() -> None:
 def test_the_scale_factor_travels_with_the_autoencoder(converted: Converted) -> None:
     model, _ = converted
     scale = convert_checkpoint(model, "autoencoder")[SCALE].item()
-    assert scale == pytest.approx({"kl": 0.25 if model.ema else 0.18215, "vq": 1.0}[model.autoencoder.kind])
+    assert scale == pytest.approx({"kl": model.autoencoder.scale or 0.25, "vq": 1.0}[model.autoencoder.kind])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.ckpt cannot be read as a checkpoint") as caught:
         read_state(path)
     assert not marker.exists()
-    assert "weights_only" not in str(caught.value), "PyTorch's own message advises to execute the pickle"
+    assert re.search(r"\(it asks to call \w+\.system, as no file of weights does; nothing was executed\)", str(caught.value))
     torch.load(path, weights_only=False)
     assert marker.exists(), "the pickle must be one that would have done harm"
 
@@ -112,6 +113,6 @@ def test_missing_and_surplus_tensors_are_named() -> None:
 
 
 def test_a_foreign_layout_is_refused_by_name(model: Model, tmp_path: Path) -> None:
-    save_file({"input_blocks.0.0.weight": torch.zeros(1)}, tmp_path / "ldm.safetensors")
-    with pytest.raises(CheckpointError, match=r"is not in the 'ddim' layout: 'input_blocks\.0\.0' is not a module"):
+    save_file({"time_embed.0.weight": torch.zeros(1)}, tmp_path / "ldm.safetensors")
+    with pytest.raises(CheckpointError, match=r"is not in the 'ddim' layout but in 'compvis'"):
         convert_checkpoint(model.model_copy(update={"checkpoint": str(tmp_path / "ldm.safetensors")}))

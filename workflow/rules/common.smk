@@ -3,25 +3,28 @@ import json
 import os
 import sys
 
-from snakemake.exceptions import WorkflowError
-
 from edadm.config.fingerprint import stage_fingerprint
 from edadm.config.layout import INTEGER, Layout, Variant
-from edadm.config.load import load_config
-from edadm.config.scoring import KEPT_FEATURES, scoring_of
-from edadm.config.sources import BUNDLED, locate_checkpoint, locate_prompts
+from edadm.config.inputs.settings import read_settings
+from edadm.config.load import load_runs
+from edadm.console import say
+from edadm.config.rules.places import find_inputs
+from edadm.config.scoring import KEPT_FEATURES
+from edadm.config.sources import BUNDLED
 from edadm.errors import EdadmError
 from pathlib import Path
 
 try:
-    CONFIG = load_config(config)
-    CHECKPOINTS = {run.model: locate_checkpoint(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
-    PROMPTS = {run.model: locate_prompts(run.model, CONFIG.models[run.model]) for run in CONFIG.runs}
-    SCORING = {run.evaluation: scoring_of(run.evaluation, CONFIG) for run in CONFIG.runs}
+    for file in workflow.configfiles:
+        read_settings(Path(file))  # Snakemake takes keys that stand twice
+    CONFIG = load_runs(config)
+    INPUTS = find_inputs(CONFIG)
 except EdadmError as error:
-    raise WorkflowError(str(error)) from None
+    say(str(error))
+    sys.exit(2)
 
-RESULTS = CONFIG.results
+SOURCES, PROMPTS, SCORING = INPUTS.sources, INPUTS.prompts, INPUTS.scoring
+RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
 
@@ -53,6 +56,11 @@ def as_json(preset, *fields):
 def model_with(*fields):
     """What a rule needs to know of the model; settings it does not see do not rerun it."""
     return lambda wildcards: as_json(CONFIG.models[wildcards.model], "checkpoint", *fields)
+
+
+def sources_of(model, part):
+    """What a part is made from: its own file or folder, and the model's, where the scale of its latents may stand."""
+    return list(dict.fromkeys([str(SOURCES[model][part]), str(SOURCES[model]["unet"])]))
 
 
 def evaluation_with(*fields):

@@ -1,6 +1,6 @@
 rule convert_checkpoint:
     input:
-        lambda wildcards: str(CHECKPOINTS[wildcards.model]),
+        lambda wildcards: str(SOURCES[wildcards.model]["unet"]),
     output:
         f"{RESULTS}/{{model}}/fp32/unet.safetensors",
     log:
@@ -22,7 +22,7 @@ rule convert_checkpoint:
 
 rule convert_part:
     input:
-        lambda wildcards: str(CHECKPOINTS[wildcards.model]),
+        lambda wildcards: sources_of(wildcards.model, wildcards.part),
     output:
         f"{RESULTS}/{{model}}/fp32/{{part}}.safetensors",
     log:

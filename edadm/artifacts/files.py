@@ -1,0 +1,74 @@
+"""Safetensors and JSON artifacts, written and read with what they say of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edadm.artifacts.digest import canonical, sha256_of, tensors_digest
+from edadm.artifacts.errors import DamagedError
+from edadm.artifacts.metadata import KEY, Facts, intact, stamped
+from edadm.artifacts.whole import writing
+
+
+def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts, others: Mapping[str, str] | None = None) -> None:
+    """Writes torch tensors with their facts.
+
+    Args:
+        partial: from `writing` or `Work.publishing`.
+        others: further entries of the file's metadata.
+    """
+    from safetensors.torch import save_file
+
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    complete = stamped(known, tensors_digest(ready))
+    save_file(ready, partial, {**(others or {}), KEY: canonical(complete)})
+
+
+def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any = "cpu", kind: str | None = None) -> dict[str, Any]:
+    """The tensors of a safetensors artifact by name, after its digest was compared with what it says.
+
+    Args:
+        path: of the artifact.
+        stage: the command that makes it, for whoever must make it again.
+        needed: names that it must hold.
+        device: where to put the tensors.
+        kind: what it must be, if it says what it is.
+
+    Raises:
+        DamagedError: damaged, absent, of another kind, or without one of the needed tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        intact(path, kind)
+        tensors: dict[str, Any] = load_file(path, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"{path} cannot be read ({error}); remove it, and make it again with `edadm {stage}`") from None
+    except DamagedError as error:
+        reason = str(error).rpartition(";")[0]
+        raise DamagedError(f"{reason}; remove it, and make it again with `edadm {stage}`") from None
+    if missing := [name for name in needed if name not in tensors]:
+        raise DamagedError(f"{path} has no tensor '{missing[0]}', so it is not from `edadm {stage}`; name the file that is")
+    return tensors
+
+
+def writing_json(path: Path, content: Any, known: Facts | None = None) -> None:
+    """Writes JSON, indented, keys in the order given.
+
+    Args:
+        known: facts of an object, which it gets as its last key.
+    """
+    with writing(path) as partial:
+        partial.write_text(as_json(content, known))
+
+
+def as_json(content: Any, known: Facts | None = None) -> str:
+    """The text of a JSON artifact, of an object with its facts."""
+    if known is not None:
+        plain = json.loads(json.dumps(content))
+        content = {**content, KEY: stamped(known, sha256_of(plain))}
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,172 @@
+"""What an artifact says of itself: its kind, the version of its format, what it was made from, and digests of that and of its content.
+
+In safetensors files these facts are the metadata entry `edadm`, in JSON objects and zarr groups the key or attribute `edadm`, beside
+any other file `NAME` they are `NAME.made.json`. `docs/artifacts.md` lists the kinds. Nothing in them tells when, where or by whom an
+artifact was made, so equal inputs give equal bytes. Artifacts of edadm 0.1.0 say nothing, and are read as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edadm.artifacts.digest import canonical, file_digest, read_header, safetensors_digest, sha256_of
+from edadm.artifacts.errors import DamagedError, StaleError
+from edadm.artifacts.whole import writing
+from edadm.version import __version__
+
+KEY = "edadm"
+VERSIONS = {  # of each kind of file; a reader refuses newer ones than it knows
+    **dict.fromkeys(("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1),
+    **dict.fromkeys(("trajectories", "statistics", "metrics", "speed"), 1),
+}
+Facts = dict[str, Any]
+
+
+def facts(kind: str, made_from: Mapping[str, Any], device: str = "cpu") -> Facts:
+    """The facts of an artifact whose content is not yet known.
+
+    Args:
+        kind: one of `VERSIONS`.
+        made_from: settings by the names of presets (`model`, `bits`, ...), and under `inputs` digests of files by their roles.
+        device: the kind of device that computed it.
+    """
+    return {"kind": kind, "format": VERSIONS[kind], "edadm": __version__, "device": device, "made_from": json.loads(canonical(made_from))}
+
+
+def stamped(known: Facts, content: str) -> Facts:
+    """Facts with the digest of the artifact's content, and a digest of themselves."""
+    complete = known | {"content": content}
+    return complete | {"sha256": sha256_of(complete)}
+
+
+def describe(path: Path) -> Facts | None:
+    """What a file or folder says of itself, unchecked; None if it says nothing, or cannot be read.
+
+    A quantized checkpoint has facts in a form of its own, `docs/checkpoint_format.md`; they gain `kind` and `made_from` here.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = _stated(path)
+        if isinstance(found, dict) and "format_version" in found:
+            provenance = found.get("provenance", {})
+            return found | {"kind": "quantized", "made_from": provenance.get("made_from", {}), "device": provenance.get("device")}
+        return found if isinstance(found, dict) and isinstance(found.get("kind"), str) else None
+    return None
+
+
+def _stated(path: Path) -> Any:
+    if path.is_dir():
+        return json.loads((path / "zarr.json").read_text())["attributes"][KEY]
+    if beside(path).is_file():
+        return json.loads(beside(path).read_text())
+    if path.suffix == ".json":
+        return json.loads(path.read_text())[KEY]
+    return json.loads(read_header(path).metadata[KEY])
+
+
+def beside(path: Path) -> Path:
+    """Where the facts of a file lie that has no room for them."""
+    return path.with_name(f"{path.name}.made.json")
+
+
+def remember(path: Path, known: Facts) -> None:
+    """Writes the facts of a file that has no room for them, as it lies there."""
+    with writing(beside(path)) as partial:
+        partial.write_text(json.dumps(stamped(known, file_digest(path)), indent=1) + "\n")
+
+
+def forget(path: Path) -> None:
+    """Removes facts that lie beside a file, before another one takes its place: a killed writer leaves none rather than wrong ones."""
+    beside(path).unlink(missing_ok=True)
+
+
+def content_digest(path: Path) -> str:
+    """The digest of a file's content; what it says of itself does not count.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors_digest(path)
+        if path.suffix == ".json" and isinstance(content := json.loads(path.read_text()), dict):
+            return sha256_of({key: value for key, value in content.items() if key != KEY})
+        return file_digest(path)
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+
+
+def intact(path: Path, kind: str | None = None) -> str:
+    """The digest of a file's content, after it was compared with what the file says of itself.
+
+    Args:
+        kind: what the file should be, if only one kind will do.
+
+    Raises:
+        DamagedError: it cannot be read, has another digest than it says, or is of another kind.
+        StaleError: of a newer format.
+    """
+    found, content = describe(path), content_digest(path)
+    if found is not None and found["kind"] != "quantized":
+        check_facts(path, found, content)
+    if found is not None and kind not in (None, found["kind"]):
+        raise DamagedError(f"{path} holds {found['kind']}, not {kind}; name the file that does")
+    return content
+
+
+def check_facts(path: Path, found: Facts, content: str | None = None) -> None:
+    """Compares facts with their own digest and with the digest of a content.
+
+    Raises:
+        DamagedError: one differs.
+        StaleError: of a newer format.
+    """
+    again = "remove it and make it again"
+    if found.get("sha256") != sha256_of({key: value for key, value in found.items() if key != "sha256"}):
+        raise DamagedError(f"{path} is damaged (what it says of itself has another digest than it says); {again}")
+    if content is not None and found.get("content") != content:
+        raise DamagedError(f"{path} is damaged (its content has another digest than it says); {again}")
+    known = VERSIONS.get(found["kind"], 0)
+    if not isinstance(found.get("format"), int) or found["format"] > known:
+        raise StaleError(f"{path} has format {found.get('format')} of {found['kind']}, this edadm reads up to {known}; upgrade edadm")
+
+
+def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts | None = None) -> None:
+    """Refuses an artifact that was made from other settings or files than a reader wants; what it does not say is not compared.
+
+    Args:
+        wanted: as in `facts`; settings that the reader does not know are left out.
+        stage: the command that makes the artifact.
+        found: its facts, if they were read already.
+
+    Raises:
+        StaleError: names the first setting that differs, and both values.
+    """
+    said = found or describe(path) or {}
+    wanted = json.loads(canonical(wanted))
+    if (other := first_difference(said.get("made_from", {}), wanted)) is None:
+        return
+    name, its, ours = other
+    again = f"name the file that fits, or remove it and make it again with `edadm {stage}`"
+    if name.startswith("inputs."):
+        role = name.removeprefix("inputs.").replace("_", " ")
+        raise StaleError(f"{path} was made from another {role} (digest {_short(its)}, here {_short(ours)}); {again}")
+    raise StaleError(f"{path} was made with {name}: {_short(its)}, here it is {_short(ours)}; {again}")
+
+
+def first_difference(said: Any, wanted: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first leaf, by name, at which two trees of settings differ, of those that both have."""
+    if isinstance(said, dict) and isinstance(wanted, dict):
+        for key in sorted(said.keys() & wanted.keys()):
+            if found := first_difference(said[key], wanted[key], f"{name}.{key}".lstrip(".")):
+                return found
+        return None
+    return None if said == wanted else (name, said, wanted)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else canonical(value)
+    return text if len(text) < 40 else f"{text[:12]}..."

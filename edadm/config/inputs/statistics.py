@@ -1,0 +1,112 @@
+"""What statistics of real images hold and whether they fit an evaluation, told from a file's head; imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edadm.errors import EdadmError
+
+FEATURES = "features"
+OF_OTHERS = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # names in an .npz
+LAYERS = {"fid": "pooled", "sfid": "spatial", "inception_score": "logits", "kid": "pooled", "precision_recall": "pooled"}
+SIZES = {  # features of an image
+    "cifar10_classifier": {"pooled": 128, "spatial": 128},
+    "inception": {"pooled": 2048, "spatial": 2023},
+    "pytorch_fid": {"pooled": 2048, "spatial": 2023},
+}
+_NEED_FEATURES = ("kid", "precision_recall")
+
+
+def preparation(resolution: int | None) -> str:
+    """What `resolution` does to an image, in words for the conditions of a number."""
+    return "none" if resolution is None else f"centre crop to a square, bicubic to {resolution} px"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A file of statistics without its numbers.
+
+    Attributes:
+        shapes: of the mean and the covariance of each layer.
+        features: shape of the pooled features of single images; None if it has none.
+        facts: what it says about itself; of others' files no more than that no extractor is named.
+    """
+
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    features: tuple[int, ...] | None
+    facts: dict[str, Any]
+
+
+def statistics_head(path: Path) -> Head:
+    """The head of an `.h5` of `edadm reference-statistics`, or of an `.npz` with `mu` and `sigma`.
+
+    Raises:
+        EdadmError: neither of these.
+    """
+    return _head_of_others(path) if path.suffix == ".npz" else _own_head(path)
+
+
+def _own_head(path: Path) -> Head:
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            groups = {name: group for name, group in file.items() if name != FEATURES}
+            shapes = {name: (group["mu"].shape, group["sigma"].shape) for name, group in groups.items()}
+            features = file[FEATURES].shape if FEATURES in file else None
+            facts = json.loads(file.attrs["facts"])
+            known = {"extractor", "images", "set"} <= set(facts)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise EdadmError(f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`") from None
+    if not known or not shapes:
+        raise EdadmError(f"{path} holds no reference statistics; make them with `edadm reference-statistics`")
+    return Head(shapes, features, facts)
+
+
+def _head_of_others(path: Path) -> Head:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}
+            shapes = {layer: (archive[mu].shape, archive[sigma].shape) for layer, (mu, sigma) in named.items()}
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise EdadmError(f"{path} cannot be read as an .npz archive ({error}); fetch it again") from None
+    if "pooled" not in shapes:
+        raise EdadmError(f"{path} has no arrays `mu` and `sigma`; give statistics as of pytorch-fid, or a folder of images")
+    return Head(shapes, None, {"extractor": None, "images": None, "set": path.stem})
+
+
+def refuse_unfit(path: Path, head: Head, extractor: str, preparation: str, scores: Iterable[str]) -> None:
+    """Statistics of another extractor, of another preparation or size, or that lack what a score needs.
+
+    Raises:
+        EdadmError: says which, and the way out.
+    """
+    made_by, wanted = head.facts["extractor"], list(scores)
+    if made_by not in (extractor, None):
+        raise EdadmError(f"{path} holds features of '{made_by}', the images are scored by '{extractor}'; use one for both")
+    if made_by is None and extractor == "cifar10_classifier":
+        raise EdadmError(f"{path} holds features of Inception, the images are scored by the bundled classifier; use one for both")
+    if head.facts.get("preparation", preparation) != preparation:
+        raise EdadmError(
+            f"{path} was made with the preparation '{head.facts['preparation']}', the images get '{preparation}'; "
+            "use the same `resolution` for both"
+        )
+    missing = [score for score in ("fid", "sfid") if score in wanted and LAYERS[score] not in head.shapes]
+    if missing:
+        raise EdadmError(f"{path} holds nothing to compute {missing[0]} from; take it out of `scores`, or give a folder of images")
+    needy = [score for score in _NEED_FEATURES if score in wanted]
+    if head.features is None and needy:
+        raise EdadmError(
+            f"{needy[0]} needs features of single real images, and {path} has none; give a folder as `reference`, "
+            "or make it with `edadm reference-statistics --keep-features 10000`"
+        )
+    for layer, (mu, sigma) in head.shapes.items():
+        size = SIZES.get(extractor, {}).get(layer)
+        if size and (mu, sigma) != ((size,), (size, size)):
+            raise EdadmError(f"{path} holds {layer} statistics {mu} and {sigma}, those of '{extractor}' are ({size},) and ({size}, {size})")

@@ -1,0 +1,81 @@
+"""Names of a U-Net's layers and units, told from its sizes, so that a pattern that matches none is found before torch is imported."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from edadm.config.networks import UNetArchitecture
+from edadm.config.rules.sizes import KNOWN
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_TRANSFORMER = (*(f"attn1.{name}" for name in _ATTENTION), "ff.net.0.proj", "ff.net.2", *(f"attn2.{name}" for name in _ATTENTION))
+_RESNET = ("conv1", "time_emb_proj", "conv2")
+
+Units = dict[str, tuple[str, ...]]
+
+
+def unit_layers(sizes: UNetArchitecture) -> Units | None:
+    """Full names of the layers of every unit that is reconstructed at once; None for families that are described elsewhere."""
+    return dict(_units(sizes)) if sizes.family in KNOWN else None
+
+
+def idle_patterns(patterns: Iterable[str], names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Patterns that match none of the names, each with what may have been meant."""
+    names = list(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            close = difflib.get_close_matches(pattern, names, n=1)
+            yield pattern, f"did you mean '{close[0]}'?" if close else f"names are such as '{names[0]}' and '{names[-1]}'"
+
+
+def _units(sizes: UNetArchitecture) -> Iterator[tuple[str, tuple[str, ...]]]:
+    blocks, levels = sizes.blocks_per_level, len(sizes.multipliers)
+    attends = [sizes.image_size >> level in sizes.attention_resolutions for level in range(levels)]
+    widths = [sizes.channels * multiplier for multiplier in sizes.multipliers]
+    yield from map(_layer, ("time_embedding.linear_1", "time_embedding.linear_2", "conv_in"))
+    for level in range(levels):
+        place, before = f"down_blocks.{level}", widths[max(0, level - 1)]
+        yield from _level(
+            sizes, place, [(before if block == 0 else widths[level]) != widths[level] for block in range(blocks)], attends[level]
+        )
+        if level < levels - 1:
+            yield from _resampling(sizes, f"{place}.downsamplers.0")
+    yield from _level(sizes, "mid_block", [False, False], True, attentions=1)
+    for index, level in enumerate(reversed(range(levels))):
+        yield from _level(sizes, f"up_blocks.{index}", [True] * (blocks + 1), attends[level])
+        if level:
+            yield from _resampling(sizes, f"up_blocks.{index}.upsamplers.0")
+    yield _layer("conv_out")
+
+
+def _layer(name: str) -> tuple[str, tuple[str, ...]]:
+    return name, (name,)
+
+
+def _resnet(place: str, shortcut: bool) -> tuple[str, tuple[str, ...]]:
+    return place, tuple(f"{place}.{name}" for name in (*_RESNET, *(("conv_shortcut",) if shortcut else ())))
+
+
+def _level(
+    sizes: UNetArchitecture, place: str, shortcuts: list[bool], attends: bool, attentions: int | None = None
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for block, shortcut in enumerate(shortcuts):
+        yield _resnet(f"{place}.resnets.{block}", shortcut)
+        if attends and block < (attentions or len(shortcuts)):
+            yield from _attention(sizes, f"{place}.attentions.{block}")
+
+
+def _attention(sizes: UNetArchitecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if sizes.family != "transformer":
+        yield place, tuple(f"{place}.{name}" for name in _ATTENTION)
+        return
+    inner = f"{place}.transformer_blocks.0"
+    yield _layer(f"{place}.proj_in")
+    yield inner, tuple(f"{inner}.{name}" for name in _TRANSFORMER)
+    yield _layer(f"{place}.proj_out")
+
+
+def _resampling(sizes: UNetArchitecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield _resnet(place, False) if sizes.resample == "res_block" else _layer(f"{place}.conv")

@@ -1,0 +1,105 @@
+"""Files of weights, told apart by their content, whatever they are called."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tarfile
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from edadm.console import say
+from edadm.models.weights.containers import Averaged, chosen, weights_in
+from edadm.models.weights.errors import CheckpointError, unreadable
+from edadm.models.weights.stored import Container, Stored
+from edadm.models.weights.torch_files import open_legacy, open_zip
+
+DAMAGE = (
+    *(SafetensorError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, EOFError, RuntimeError, MemoryError),
+)  # what readers raise where bytes are not what they should be
+_DTYPES = {
+    **{f"F{bits}": f"float{bits}" for bits in (64, 32, 16)},
+    **{f"I{bits}": f"int{bits}" for bits in (64, 32, 16, 8)},
+    **{f"U{bits}": f"uint{bits}" for bits in (64, 32, 16, 8)},
+    **{"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+}
+
+
+def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch checkpoint by name, on the CPU; no pickle is executed.
+
+    What training programs put around and beside a network's state is taken off (`docs/checkpoints.md`).
+
+    Args:
+        path: of a file.
+        ema: True for averaged weights, False for those as trained, "auto" for averaged ones where there are any.
+
+    Raises:
+        CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.
+    """
+    state, line = chosen(weights_in(open_container(path).content, path), ema, path)
+    try:
+        tensors = {name: stored.load() for name, stored in state.items()}
+    except DAMAGE as error:
+        raise unreadable(path, _reason(error)) from None
+    if line:
+        say(line)
+    return tensors
+
+
+def open_container(path: Path) -> Container:
+    """What a file holds, with tensors that are not read yet.
+
+    Raises:
+        CheckpointError: no file of weights, or a damaged one.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+        if not start:
+            raise unreadable(path, "it is empty")
+        if start[:2] == b"PK":
+            return open_zip(path)
+        if start[8:9] == b"{":
+            return _open_safetensors(path)
+        if start[257:262] == b"ustar":
+            raise CheckpointError(f"{path} is a tar archive or a PyTorch file older than 0.2; unpack it, or write it again as safetensors")
+        return open_legacy(path)
+    except CheckpointError:
+        raise
+    except DAMAGE as error:
+        raise unreadable(path, _reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Half a sentence."""
+    if isinstance(error, RecursionError | MemoryError):
+        return "it is nested too deeply, or names impossible sizes"
+    text = " ".join((str(error) or type(error).__name__).split()).split(". ")[0]
+    return text.encode("ascii", "backslashreplace").decode()[:200]
+
+
+def _open_safetensors(path: Path) -> Container:
+    """A safetensors file: its header says what is in it.
+
+    Raises:
+        SafetensorError, ValueError, KeyError, TypeError: damaged.
+    """
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise ValueError("it is cut short, or no safetensors file")
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", None) or {}
+    opened = safe_open(path, "pt")
+    content = {
+        name: Stored(_DTYPES.get(entry["dtype"], str(entry["dtype"]).lower()), tuple(entry["shape"]), partial(opened.get_tensor, name))
+        for name, entry in header.items()
+    }
+    return Container("a safetensors file", content, {str(key): str(value) for key, value in metadata.items()})
