@@ -147,7 +147,7 @@ def exact_parts(weight: Int8[Tensor, "rows c kh kw"], zero_point: int) -> list[i
 
 
 def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def packed_is_exact(weight: Int8[Tensor, "rows c kh kw"]) -> bool:
