@@ -1,6 +1,4 @@
 rule convert_checkpoint:
-    input:
-        lambda wildcards: str(SOURCES[wildcards.model]["unet"]),
     output:
         f"{RESULTS}/{{model}}/fp32/unet.safetensors",
     log:
@@ -15,14 +13,14 @@ rule convert_checkpoint:
         runtime=30,
     params:
         model=model_with("layout", "ema", "architecture"),
+        settings=model_settings("layout", "ema", "architecture"),
+        checkpoint=checkpoint_content,
         code=stage_fingerprint("convert-checkpoint"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule convert_part:
-    input:
-        lambda wildcards: sources_of(wildcards.model, wildcards.part),
     output:
         f"{RESULTS}/{{model}}/fp32/{{part}}.safetensors",
     log:
@@ -35,6 +33,8 @@ rule convert_part:
         runtime=30,
     params:
         model=model_with("layout", "architecture", "autoencoder", "conditioning"),
+        settings=model_settings("layout", "architecture", "autoencoder", "conditioning"),
+        checkpoint=checkpoint_content,
         code=stage_fingerprint("convert-checkpoint"),
     shell:
-        "python3 -m edadm convert-checkpoint --model {params.model:q} --part {wildcards.part} --output {output:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm convert-checkpoint --model {params.model:q} --part {wildcards.part:q} --output {output:q} 2>&1 | tee {log:q}"
