@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from edadm.commands import calibration, files, images, quantization, timing
+from edadm.commands import calibration, files, images, quantization, timing, workflow
 from edadm.commands.app import app
 from edadm.console import say
 from edadm.errors import EdadmError
 
-__all__ = ["app", "calibration", "files", "images", "main", "quantization", "timing"]  # importing them is what registers subcommands
+# Importing them is what registers subcommands.
+__all__ = ["app", "calibration", "files", "images", "main", "quantization", "timing", "workflow"]
 
 
 def main() -> None:
