@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.opening import description_of, device_named, open_condition, preset_named
+from edadm.commands.opening import description_of, device_named, open_condition, open_prediction, preset_named
 from edadm.commands.options import (
     CalibrationOption,
     ConfigOption,
@@ -61,6 +61,7 @@ def collect_trajectories(
     from edadm.config.sources import locate_prompts
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import Denoiser
+    from edadm.models.unet import feature_module
     from edadm.sampling.collect import collect, open_store
 
     if output.exists():
@@ -69,13 +70,13 @@ def collect_trajectories(
     where = device_named(device, threads)
     contexts = open_condition(preset, condition, preset.trajectories.count, where)
     network = load_unet(preset.architecture, unet, where)
-    denoise = Denoiser(network, contexts, preset.guidance)
+    denoise = Denoiser(network, contexts, preset.guidance, prediction=open_prediction(preset))
     with holding(progress) as folder:
         given = [file for file in (condition, locate_prompts("given", preset)) if file]
         same_work(folder, description_of("collect-trajectories", preset, unet, *given))
         store = open_store(folder / "store.zarr", preset, shard, contexts)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
-            collect(denoise, network.mid_block.attentions[0], preset, store, where, lambda: advance(1), contexts)
+            collect(denoise, feature_module(network), preset, store, where, lambda: advance(1), contexts)
         output.parent.mkdir(parents=True, exist_ok=True)
         (folder / "store.zarr").rename(output)
     finished(progress)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_unet, preset_named
+from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_prediction, open_unet, preset_named
 from edadm.commands.options import (
     ConfigOption,
     DeviceOption,
@@ -54,7 +54,7 @@ def generate(
     network = open_integers(weights, where) if backend == "integer" else open_unet(preset.architecture, weights, where)
     if settings.compiled:
         network.compile()
-    denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
+    denoise = Denoiser(network, contexts, preset.guidance, settings.precision, open_prediction(preset))
     indices = shard_range(settings.images, settings.shards, shard)
     run = (preset.sampler, preset.schedule, indices, preset.latent_shape, settings.seed, settings.batch_size, where)
     with progress_bar(label, len(indices), "images") as advance:

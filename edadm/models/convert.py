@@ -18,6 +18,7 @@ from edadm.models.converters import clip, ddim, ldm_autoencoder, ldm_unet
 from edadm.models.converters.names import are_diffusers, to_current
 from edadm.models.converters.numbers import as_fp32
 from edadm.models.converters.parts import own_tensors
+from edadm.models.described.agreement import described_scale, refuse_disagreement
 from edadm.models.folders import Averaged, find_weights, read_weights
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
@@ -39,8 +40,10 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     """
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
-    found = find_weights(locate(source_of(model, part)), part, _wanted(model, part))
+    checkpoint = locate(source_of(model, part))
+    found = find_weights(checkpoint, part, _wanted(model, part))
     state = read_weights(found.path, _wanted(model, part) if found.averaged is None else "auto")
+    refuse_disagreement(model, part, checkpoint, found.path, state)
     with torch.device("meta"):
         expected = _network(model, part).state_dict()
     if part == "unet":
@@ -110,6 +113,8 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
     assert model.autoencoder is not None
     if model.autoencoder.scale is not None:
         return torch.tensor(model.autoencoder.scale)
+    if (said := described_scale(path)) is not None:
+        return torch.tensor(said)
     if SCALE not in state and model.autoencoder.checkpoint:
         path = find_weights(locate(model.checkpoint), "unet").path
         state = read_weights(path)
