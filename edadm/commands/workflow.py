@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from edadm.commands.app import app
+from edadm.commands.options import ConfigOption
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -18,7 +20,16 @@ OWN = Path("config.yaml")
 _UNPARSED = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 
 
-@app.command("run", context_settings=_UNPARSED)
+class PassingOn(TyperCommand):
+    """A command that passes `--` on with the rest of what it does not know; the parser would drop the first one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the options."""
+        at = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*args[:at], *args[at : at + 1], *args[at:]])
+
+
+@app.command("run", cls=PassingOn, context_settings=_UNPARSED)
 def run_workflow(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG] [SNAKEMAKE OPTIONS]", help="a configuration file, then what Snakemake is told")
@@ -62,3 +73,38 @@ def _profile(name: str) -> Path:
         return own
     known = ", ".join(sorted(entry.name for entry in folder.parent.iterdir()))
     raise EdadmError(f"there is no profile '{name}'; use {known}, or the folder of one")
+
+
+@app.command()
+def adopt(
+    results: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="the results folder")],
+    config: ConfigOption = None,
+) -> None:
+    """Take over results of edadm 0.1.0 that mean the same today, so that Snakemake does not make them again; says what it will, and why.
+
+    Start it where Snakemake was started, with the configuration that made them.
+    """
+    from edadm.adoption.checks import refusal
+    from edadm.adoption.records import RECORDS, planned_jobs, snakemake
+    from edadm.config.load import load_config
+
+    options = snakemake_options(config, "default")
+    settings = load_config(config or (OWN if OWN.is_file() else PROJECT / OWN))
+    if Path(settings.results).resolve() != results.resolve():
+        raise EdadmError(f"the configuration's results are in {settings.results}, not in {results}; give its file with --config")
+    if not (RECORDS / "metadata").is_dir():
+        raise EdadmError("there is no .snakemake here with records of what was made; start this in the folder where snakemake was started")
+    planned = planned_jobs(snakemake(*options, "--dry-run", "--printshellcmds", "--nocolor"))
+    taken: list[str] = []
+    left = {output for job in planned for output in job.outputs}
+    for job in planned:
+        if reason := refusal(job, left):
+            say(f"made again: {job.outputs[0]}: {reason}")
+        else:
+            left -= set(job.outputs)
+            taken += job.outputs
+    if taken:
+        snakemake(*options, "--touch", "--cores", "1", "--", *taken)
+    for output in taken:
+        say(f"taken over: {output}")
+    say(f"{len(taken)} files are taken over; `snakemake -n` says what is left")
