@@ -84,12 +84,12 @@ def _of_trajectories(output: Path, model: Model, shard: int) -> str | None:
     arrays = dict(group.arrays())
     if arrays["timesteps"][:].tolist() != visited(model.sampler, model.schedule.timesteps):
         return "it was recorded at other timesteps"
-    if len(arrays["latents"]) != len(shard_range(model.trajectories.count, model.trajectories.shards, shard)):
+    if arrays["latents"].shape[0] != len(shard_range(model.trajectories.count, model.trajectories.shards, shard)):
         return "it holds another number of runs"
     for name, array in arrays.items():
         if name in ("latents", "context") and array.nchunks_initialized != array.nchunks:
             return f"it is damaged (chunks of {name} are absent)"
-        if array.dtype.kind == "f" and not all(np.isfinite(array[row]).all() for row in range(len(array))):
+        if array.dtype.kind == "f" and not all(np.isfinite(array[row]).all() for row in range(array.shape[0])):
             return f"it is damaged ({name} holds numbers that are not finite)"
     return None if arrays["finished"][:].all() else "it is not complete"
 
