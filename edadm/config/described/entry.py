@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ def read_json(file: Path) -> Settings:
 def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionError:
     """The error of a setting that this package has no network for."""
     return DescriptionError(f"{where} says {key}: {json.dumps(value, default=str)}, and {reason}")
+
+
+def groups_of(widths: Iterable[int], left_open: list[str], where: str) -> Settings:
+    """The setting `norm_groups` for channels that the original codes' 32 groups do not divide; none where they do."""
+    widths = list(widths)
+    if not any(width % 32 for width in widths):
+        return {}
+    groups = max(count for count in range(1, 33) if not any(width % count for width in widths))
+    left_open.append(f"{where}.norm_groups: the original code's 32 does not divide all channels; {groups} is a guess")
+    return {"norm_groups": groups}
 
 
 def checked(where: Path, settings: Mapping[str, Any], neutral: Mapping[str, Any], reasons: Mapping[str, str]) -> None:

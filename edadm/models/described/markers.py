@@ -37,6 +37,26 @@ def stated_prediction(state: dict[str, Tensor], metadata: dict[str, str]) -> tup
     return None
 
 
+def refuse_untold(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Refuses a file that says it is of a training which no sampler here follows, or no whole network.
+
+    Raises:
+        CheckpointError: names the mark.
+    """
+    if foreign := next((name for name in _ELUCIDATED if name in state), None):
+        raise CheckpointError(
+            f"{path} holds '{foreign}': its network was trained on continuous noise levels (EDM), which no sampler here "
+            "follows; use another checkpoint"
+        )
+    if "ztsnr" in state or metadata.get("ss_zero_terminal_snr", "").lower() == "true":
+        raise CheckpointError(f"{path} says that its last timestep has no signal (ztsnr), {_NO_SIGNAL}")
+    if (betas := stated_betas(state)) and betas[0][-1] == 1:
+        raise CheckpointError(f"{path} holds betas that end without a signal, {_NO_SIGNAL}")
+    kind = metadata.get("modelspec.architecture", "")
+    if "/" in kind:
+        raise CheckpointError(f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole network")
+
+
 def refuse_markers(model: Model, path: Path, state: dict[str, Tensor]) -> None:
     """Refuses a file whose own marks contradict the preset.
 
@@ -44,17 +64,7 @@ def refuse_markers(model: Model, path: Path, state: dict[str, Tensor]) -> None:
         CheckpointError: names the mark, both values and what to do.
     """
     metadata = metadata_of(path)
-    if foreign := next((name for name in _ELUCIDATED if name in state), None):
-        raise CheckpointError(
-            f"{path} holds '{foreign}': its network was trained on continuous noise levels (EDM), which no sampler "
-            "here follows; use another checkpoint"
-        )
-    zero = "ztsnr" in state or metadata.get("ss_zero_terminal_snr", "").lower() == "true"
-    if zero:
-        raise CheckpointError(f"{path} says that its last timestep has no signal (ztsnr), {_NO_SIGNAL}")
-    kind = metadata.get("modelspec.architecture", "")
-    if "/" in kind:
-        raise CheckpointError(f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole network")
+    refuse_untold(state, metadata, path)
     stated = stated_prediction(state, metadata)
     if stated is not None and stated[0] != model.prediction:
         raise CheckpointError(f"{path} {stated[1]}, the preset prediction: {model.prediction}; set prediction: {stated[0]}")
@@ -86,8 +96,6 @@ def _check_betas(model: Model, path: Path, state: dict[str, Tensor]) -> None:
     if stated is None:
         return
     betas, tolerance = stated
-    if betas[-1] == 1:
-        raise CheckpointError(f"{path} holds betas that end without a signal, {_NO_SIGNAL}")
     if not same_betas(betas, betas_of(model.schedule), tolerance):
         ends = f"{betas[0]:.3g} to {betas[-1]:.3g} in {len(betas)} timesteps"
         raise CheckpointError(
