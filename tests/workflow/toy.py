@@ -194,7 +194,7 @@ class Toy:
 
     def artifacts(self) -> dict[str, bytes]:
         """Every file below the results folder with its content, but for those that hold times."""
-        files = (path for path in self.results.rglob("*") if path.is_file() and path.name not in MEASURED)
+        files = (path for path in self.results.rglob("*") if path.is_file() and path.name not in (*MEASURED, ".run.lock"))
         named = {str(path.relative_to(self.results)): path for path in files}
         return {name: path.read_bytes() for name, path in sorted(named.items()) if not name.startswith("times/")}
 

@@ -17,6 +17,22 @@ from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from pathlib import Path
 
+
+def typed(value):
+    """What `--config KEY={...}` says, with the types of YAML; Snakemake leaves all inside the braces text."""
+    if isinstance(value, dict):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [typed(inner) for inner in value]
+    try:
+        number = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    return number if isinstance(number, int | float | None) else value
+
+
+update_config(config, typed(dict(workflow.config_settings.config)))
+
 try:
     for file in workflow.configfiles:
         read_settings(Path(file))  # Snakemake takes keys that stand twice
