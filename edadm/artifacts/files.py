@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from edadm.artifacts.digest import canonical, sha256_of, tensors_digest
 from edadm.artifacts.errors import DamagedError
 from edadm.artifacts.metadata import KEY, Facts, intact, stamped
 from edadm.artifacts.whole import writing
+from edadm.errors import EdadmError
 
 
 def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts) -> None:
@@ -63,8 +65,25 @@ def writing_json(path: Path, content: Any, known: Facts | None = None) -> None:
 
 
 def as_json(content: Any, known: Facts | None = None) -> str:
-    """The text of a JSON artifact, of an object with its facts."""
-    if known is not None:
-        plain = json.loads(json.dumps(content))
-        content = {**content, KEY: stamped(known, sha256_of(plain))}
-    return json.dumps(content, indent=1) + "\n"
+    """The text of a JSON artifact, of an object with its facts.
+
+    Raises:
+        EdadmError: a number in it is not finite, which JSON has no word for.
+    """
+    try:
+        if known is not None:
+            plain = json.loads(json.dumps(content, allow_nan=False))
+            content = {**content, KEY: stamped(known, sha256_of(plain))}
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        where = next(_not_finite(content, ""), "a number")
+        raise EdadmError(f"{where} is not finite, which JSON cannot hold; look at what it was computed from") from None
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Places of numbers that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where or 'a number'} ({value})"
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _not_finite(inner, f"{where}.{key}" if where else str(key))

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.made import code_of, digests, facts_of, of_weights, settings_of, source_of
-from edadm.commands.opening import device_named, open_condition, preset_named
+from edadm.commands.made import OF_TRAJECTORIES, code_of, digests, facts_of, of_weights, settings_of, source_of
+from edadm.commands.opening import device_named, open_condition, open_prediction, preset_named
 from edadm.commands.options import (
     CalibrationOption,
     ConfigOption,
@@ -67,10 +67,11 @@ def collect_trajectories(
     from edadm.config.sources import locate_prompts
     from edadm.models.convert import load_unet
     from edadm.models.denoiser import Denoiser
+    from edadm.models.unet import feature_module
     from edadm.sampling.collect import collect, open_store
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
-    settings = settings_of(preset, "architecture", "conditioning", "schedule", "sampler", "trajectories")
+    settings = settings_of(preset, *OF_TRAJECTORIES)
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", preset))
     known = facts_of("trajectories", {"model": settings, "shard": shard, "inputs": inputs}, where)
     with making([output], known, code_of("collect-trajectories"), progress) as work:
@@ -79,10 +80,10 @@ def collect_trajectories(
         refuse_to_replace(output, known)
         contexts = open_condition(preset, condition, preset.trajectories.count, where)
         network = load_unet(preset.architecture, unet, where)
-        denoise = Denoiser(network, contexts, preset.guidance)
+        denoise = Denoiser(network, contexts, preset.guidance, prediction=open_prediction(preset))
         store = open_store(work.folder / "store.zarr", preset, shard, contexts)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
-            features = network.mid_block.attentions[0]
+            features = feature_module(network)
             collect(denoise, features, preset, store, where, lambda: advance(1), contexts)
         store.seal(known)
         work.publish_folder(store.path)

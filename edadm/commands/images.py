@@ -9,7 +9,7 @@ import typer
 
 from edadm.commands.app import app
 from edadm.commands.made import OF_IMAGES, OF_NOISE, code_of, digests, facts_of, of_scores, settings_of
-from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_unet, preset_named
+from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_prediction, open_unet, preset_named
 from edadm.commands.options import (
     ConfigOption,
     DeviceOption,
@@ -68,7 +68,7 @@ def generate(
         network = open_integers(weights, where) if integers else open_unet(preset.architecture, weights, where)
         if settings.compiled:
             network.compile()
-        denoise = Denoiser(network, contexts, preset.guidance, settings.precision)
+        denoise = Denoiser(network, contexts, preset.guidance, settings.precision, open_prediction(preset))
         indices = shard_range(settings.images, settings.shards, shard)
         sampling = (preset.sampler, preset.schedule, indices, preset.latent_shape)
         run = (*sampling, settings.seed, settings.batch_size, where)

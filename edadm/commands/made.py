@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-OF_IMAGES = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels")  # settings of a model
+OF_TRAJECTORIES = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # of a model
+OF_IMAGES = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
 OF_NOISE = ("images", "shards", "batch_size", "seed", "precision", "compiled")  # and of an evaluation, of its images
 _OF_SCORES = ("scores", "extractor", "resolution", "clip_model")
 _STAGES = dict.fromkeys(("samples", "references", "simulated"), "generate")  # which make inputs, by role

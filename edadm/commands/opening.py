@@ -79,6 +79,14 @@ def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
     return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
 
 
+def open_prediction(model: Any) -> Any:
+    """What the preset's network predicts, and how the noise follows from it."""
+    from edadm.models.denoiser import Prediction
+    from edadm.sampling.schedule import alphas_cumprod
+
+    return Prediction(model.prediction, alphas_cumprod(model.schedule))
+
+
 def open_integers(weights: Path, device: Any) -> Any:
     """A quantized U-Net that computes with integers."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized

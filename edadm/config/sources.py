@@ -57,6 +57,30 @@ def _holds_weights(folder: Path) -> bool:
     return any(file.suffix.lower() in WEIGHTS for pattern in ("*", "*/*") for file in folder.glob(pattern))
 
 
+def source_of(model: Model, part: str) -> str:
+    """Where a part's weights are: a checkpoint of its own, or the model's."""
+    own = {"autoencoder": model.autoencoder, "condition": model.conditioning}.get(part)
+    return own.checkpoint if own and own.checkpoint else model.checkpoint
+
+
+def locate_parts(name: str, model: Model) -> dict[str, Path]:
+    """The file or folder behind every part of the model preset `name`.
+
+    Raises:
+        EdadmError: there is none; says which key to set.
+    """
+    whole = locate_checkpoint(name, model)
+    found = {}
+    for part in model.parts:
+        source = source_of(model, part)
+        key = {"autoencoder": "autoencoder", "condition": "conditioning"}.get(part)
+        try:
+            found[part] = whole if source == model.checkpoint else locate(source)
+        except EdadmError:
+            raise EdadmError(f"models.{name}.{key}.checkpoint: there is no file {source}; put it there, or mend this key") from None
+    return found
+
+
 def locate_prompts(name: str, model: Model) -> Path | None:
     """The prompts of the model preset `name`, if it takes any.
 

@@ -11,17 +11,22 @@ from transformers import CLIPTextModel
 
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model
-from edadm.config.sources import locate
+from edadm.config.sources import locate, source_of
 from edadm.models.autoencoder import LatentDecoder, build_autoencoder
 from edadm.models.condition import build_condition_network
 from edadm.models.converters import clip, ddim, ldm_autoencoder, ldm_unet
+from edadm.models.converters.names import are_diffusers, to_current
+from edadm.models.converters.numbers import as_fp32
+from edadm.models.converters.parts import own_tensors
+from edadm.models.described.agreement import described_scale, refuse_disagreement
+from edadm.models.folders import Averaged, find_weights, read_weights
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
+from edadm.models.weights.identify import refuse_other, said_of
 
 State = dict[str, Tensor]
 SCALE = "scale_factor"
-_FOLDERS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
-_PREFIXES = {"unet": "model.diffusion_model.", "autoencoder": "first_stage_model.", "condition": "cond_stage_model."}
+_TIME = {"ddim": "temb.dense.0.weight", "compvis": "time_embed.0.weight"}
 
 
 def convert_checkpoint(model: Model, part: str = "unet") -> State:
@@ -32,23 +37,48 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
         part: `unet`; `autoencoder`, with a further tensor `scale_factor`; or `condition`, the class embedding or text encoder.
 
     Raises:
-        CheckpointError: absent, damaged, or of another network than the preset's.
+        CheckpointError: absent, damaged, of another network than the preset's, or with numbers that no network can have.
     """
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
-    path = locate(model.checkpoint)
-    if path.is_dir():
-        path = next((path / name for name in _FOLDERS[part] if (path / name).is_dir()), path)
-    state = read_state(path, model.ema if part == "unet" else "auto")
+    checkpoint = locate(source_of(model, part))
+    found = find_weights(checkpoint, part, _wanted(model, part))
+    state = read_weights(found.path, _wanted(model, part) if found.averaged is None else "auto")
+    refuse_other(state, part, found.path)
+    refuse_disagreement(model, part, checkpoint, found.path, state)
     with torch.device("meta"):
         expected = _network(model, part).state_dict()
-    own = {name: tensor for name, tensor in state.items() if name != SCALE}
-    own = own if set(own) == set(expected) else _translated(state, model, part, path)
-    check_fit(own, expected, path)
-    converted = {name: own[name].float().contiguous() for name in sorted(expected)}
+    if part == "unet":
+        _check_layout(state, model, found.path)
+    own = own_tensors(state, _kind(model, part), found.path)
+    own = _translated(as_fp32(own, found.path), model, part, found.path)
+    check_fit(own, expected, found.path, state)
+    converted = {name: own[name] for name in sorted(expected)}
     if part == "autoencoder":
-        converted[SCALE] = _scale(model, state, path)
+        converted[SCALE] = _scale(model, state, found.path)
     return converted
+
+
+def _check_layout(state: State, model: Model, path: Path) -> None:
+    """Refuses a U-Net whose names are of another original code than the preset says."""
+    if any(name.endswith(_TIME[model.layout]) for name in state):
+        return
+    for layout, anchor in _TIME.items():
+        if any(name.endswith(anchor) for name in state):
+            raise CheckpointError(
+                f"{path} is not in the '{model.layout}' layout but in '{layout}'; set layout: {layout} and the "
+                "`architecture` that `edadm describe` prints for it, or name another file"
+            )
+
+
+def _wanted(model: Model, part: str) -> Averaged:
+    """Which weights of a part to take; the setting speaks of the network's."""
+    return model.ema if part == "unet" else "auto"
+
+
+def _kind(model: Model, part: str) -> str:
+    """A part by what it is."""
+    return model.conditioning.kind if part == "condition" and model.conditioning else part
 
 
 def _network(model: Model, part: str) -> nn.Module:
@@ -62,30 +92,24 @@ def _network(model: Model, part: str) -> nn.Module:
     return build_condition_network(model.conditioning, model.architecture.context_channels)
 
 
-def _translated(state: State, model: Model, part: str, path: Path) -> State:
-    """The part's tensors from an original checkpoint."""
+def _translated(own: State, model: Model, part: str, path: Path) -> State:
+    """A part's tensors by the names of our modules."""
+    kind = _kind(model, part)
     try:
-        if model.layout == "ddim":
-            return ddim.to_diffusers(state)
-        own = _part_of(state, model, part, path)
-        if part == "unet":
-            return ldm_unet.to_diffusers(own, model.architecture)
-        if part == "autoencoder":
-            return ldm_autoencoder.to_diffusers({name: tensor for name, tensor in own.items() if not name.startswith("loss.")})
-        return clip.to_transformers(own) if model.conditioning and model.conditioning.kind == "text" else own
+        if kind == "text":
+            return clip.to_transformers(own)
+        if kind == "classes":
+            return own
+        if are_diffusers(own):
+            return to_current(own)
+        if kind == "autoencoder":
+            return ldm_autoencoder.to_diffusers(own)
+        return ddim.to_diffusers(own) if model.layout == "ddim" else ldm_unet.to_diffusers(own, model.architecture)
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
     except KeyError as error:
-        raise CheckpointError(f"{path} is not in the '{model.layout}' layout: {error.args[0]}") from None
-
-
-def _part_of(state: State, model: Model, part: str, path: Path) -> State:
-    """The tensors of a part without its prefix."""
-    prefix = _PREFIXES[part]
-    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    if not own and part == "unet":
-        return state  # a U-Net by itself
-    if not own:
-        raise CheckpointError(f"{path} holds no {part} (no tensor '{prefix}...'); point to the whole original checkpoint")
-    return own
+        layout = "transformers" if kind == "text" else model.layout
+        raise CheckpointError(f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}") from None
 
 
 def _scale(model: Model, state: State, path: Path) -> Tensor:
@@ -93,9 +117,17 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
     assert model.autoencoder is not None
     if model.autoencoder.scale is not None:
         return torch.tensor(model.autoencoder.scale)
+    if (said := described_scale(path)) is not None:
+        return torch.tensor(said)
+    if SCALE not in state and model.autoencoder.checkpoint:
+        path = find_weights(locate(model.checkpoint), "unet").path
+        state = read_weights(path)
     if SCALE not in state:
         raise CheckpointError(f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with")
-    return state[SCALE].float().reshape(())
+    scale = as_fp32({SCALE: state[SCALE]}, path)[SCALE]
+    if scale.numel() != 1 or not scale > 0:
+        raise CheckpointError(f"{path}: '{SCALE}' is no positive number; set autoencoder.scale to the one the model was trained with")
+    return scale.reshape(())
 
 
 def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
@@ -133,6 +165,7 @@ def load_condition_network(model: Model, weights: Path, device: torch.device | s
 
 def _filled(network: Any, state: State, path: Path) -> Any:
     """The network with the weights of a file, in inference mode and frozen."""
+    state = as_fp32(state, path)
     check_fit(state, network.state_dict(), path)
     network.load_state_dict(state, assign=True)
     if isinstance(network, CLIPTextModel):  # the one buffer that no file holds

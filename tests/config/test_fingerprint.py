@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from edadm.config.fingerprint import PACKAGE, stage_files, stage_fingerprint
+from edadm.config.fingerprint import PACKAGE, content_digest, remember, stage_files, stage_fingerprint
+from edadm.config.fingerprint.closure import WITHOUT_RESULT
+from edadm.config.fingerprint.meaning import meaning_of, serialised
 
 STAGES = ("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate", "evaluate")
 
@@ -88,3 +93,128 @@ def test_every_stage_that_a_rule_names_has_a_fingerprint() -> None:
 def test_an_unknown_stage_is_an_error() -> None:
     with pytest.raises(KeyError, match="there is no subcommand 'quantise'"):
         stage_fingerprint("quantise")
+
+
+def meaning(code: str) -> str:
+    """What counts of some code."""
+    return serialised(meaning_of(ast.parse(textwrap.dedent(code))))
+
+
+BEFORE = """
+    from pydantic import Field
+    class Preset(Strict):
+        \"\"\"What.\"\"\"
+        steps: int = Field(3, ge=1, description="steps")
+        @model_validator(mode="after")
+        def _checked(self):
+            return self
+        @property
+        def twice(self):
+            return 2 * self.steps
+    def _hint(name):
+        return f"did you mean {name}?"
+    def work(x: int, path) -> int:
+        where = f"in {path}" if path else "nowhere"
+        if x < 0:
+            raise EdadmError(f"{x} is below zero {where}; {_hint(path)}")
+        say(f"at work on {x}")
+        assert x != 5, "five"
+        return table["key"] * x
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("What.", "Which.", id="docstring"),
+        pytest.param('description="steps"', 'description="number of steps"', id="description"),
+        pytest.param("ge=1", "ge=2", id="range of a setting"),
+        pytest.param("return self\n", "raise ValueError('no')\n", id="validator"),
+        pytest.param("did you mean {name}?", "perhaps {name}, or {len(name)}", id="sentence of a function"),
+        pytest.param('f"in {path}" if path else "nowhere"', 'f"at {path}" if path else ""', id="sentence in a variable"),
+        pytest.param("is below zero {where}", "is negative", id="message of an error"),
+        pytest.param("at work on {x}", "working", id="line of a log"),
+        pytest.param('"five"', '"5"', id="message of an assertion"),
+        pytest.param("x: int, path) -> int", "x: float, path: str)", id="types"),
+        pytest.param("return table", "# a remark\n        return table", id="remark"),
+    ],
+)
+def test_other_words_change_nothing(old: str, new: str) -> None:
+    assert old in BEFORE
+    assert meaning(BEFORE.replace(old, new)) == meaning(BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("2 * self.steps", "3 * self.steps", id="what a preset computes"),
+        pytest.param('table["key"] * x', 'table["other"] * x', id="text that is data"),
+        pytest.param('table["key"] * x', 'table["key"] + x', id="formula"),
+        pytest.param("x < 0", "x < 1", id="condition"),
+        pytest.param("EdadmError(", "DamagedError(", id="kind of an error"),
+        pytest.param('return table["key"]', 'return where, table["key"]', id="a sentence that is a result"),
+    ],
+)
+def test_another_meaning_changes_the_code(old: str, new: str) -> None:
+    assert old in BEFORE
+    assert meaning(BEFORE.replace(old, new)) != meaning(BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("config/schema.py", "images per sampler run", "images per run of the sampler"),
+        ("config/schema.py", "kind: Literal[", "kind: str | Literal["),
+        ("config/rules/wording.py", "there is no such setting", "this setting does not exist"),
+        ("config/scoring.py", "needs weights, and", "wants weights, and"),
+        ("models/convert.py", "the preset's model has no", "this model is without"),
+        ("errors.py", "class EdadmError", "class Unused(Exception): pass\nclass EdadmError"),
+    ],
+)
+def test_a_reworded_sentence_reruns_nothing(file: str, old: str, new: str, tmp_path: Path) -> None:
+    assert changed_stages(tmp_path, file, old, new) == set()
+
+
+def test_a_table_of_tiles_counts_where_integers_are_computed(tmp_path: Path) -> None:
+    assert changed_stages(tmp_path, "kernels/tiles_h100.json", "{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], ') == {"generate"}
+
+
+def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
+    counted = {file.relative_to(PACKAGE).as_posix() for stage in STAGES for file in stage_files(stage)}
+    assert not [file for file in counted for entry in WITHOUT_RESULT if file == entry or (entry[-1] == "/" and file.startswith(entry))]
+    assert "config/schema.py" in counted
+
+
+def test_fingerprints_are_kept_until_a_byte_of_the_package_changes(tmp_path: Path) -> None:
+    copy, note = tmp_path / "edadm", tmp_path / "notes" / "fingerprints.json"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    remember(note, copy)
+    first = stage_fingerprint("set-ranges", copy)
+    assert first == stage_fingerprint("set-ranges")
+    kept = json.loads(note.read_text())
+    assert kept["stages"] == {"set-ranges ": first}
+    note.write_text(json.dumps(kept | {"stages": {"set-ranges ": "from the note"}}))
+    remember(note, copy)
+    assert stage_fingerprint("set-ranges", copy) == "from the note"
+    (copy / "quant/ranges.py").write_text((copy / "quant/ranges.py").read_text() + "\n# a remark\n")
+    remember(note, copy)
+    assert stage_fingerprint("set-ranges", copy) == first
+    note.write_text("no JSON")
+    remember(note, copy)
+    assert stage_fingerprint("set-ranges", copy) == first
+
+
+def test_a_moved_file_or_folder_has_the_same_content(tmp_path: Path) -> None:
+    known = tmp_path / "notes.json"
+    for name in ("first", "second"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet/weights").write_bytes(b"abc")
+        (tmp_path / name / ".hidden").write_text(name)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert content_digest(first, known) == content_digest(second, known) == content_digest(first, known) == content_digest(first)
+    sha256_of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert content_digest(first / "unet/weights", known) == sha256_of_abc
+    (second / "unet/weights").write_bytes(b"abcd")
+    assert content_digest(second, known) != content_digest(first, known)
+    (first / "unet/weights").rename(first / "unet/other")
+    assert content_digest(first, known) == content_digest(first) != sha256_of_abc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ PUBLISHED = ("ddim_cifar10", *FAMILIES)
 _SHARED: dict[str, Any] = {"image_size": 8, "channels": 16, "blocks_per_level": 1, "norm_groups": 4}
 
 
+@cache
 def published(name: str) -> Model:
     """The preset at full size."""
     return load_config().models[name]

@@ -16,8 +16,9 @@ rule benchmark:
         runtime=60,
     params:
         model=model_with("architecture", "conditioning"),
+        settings=model_settings("architecture", "conditioning"),
         weights=named_weights,
         code=stage_fingerprint("benchmark-unet"),
     shell:
         "python3 -m edadm benchmark unet {params.weights:q} --model {params.model:q} --output {output:q}"
-        " --threads {threads} 2>&1 | tee {log:q}"
+        " --threads {threads:q} 2>&1 | tee {log:q}"

@@ -2,7 +2,6 @@ rule collect_trajectories:
     input:
         unet=f"{RESULTS}/{{model}}/fp32/unet.safetensors",
         condition=model_part("condition"),
-        prompts=model_prompts,
     output:
         directory(f"{RESULTS}/{{model}}/trajectories/{{shard}}.zarr"),
     log:
@@ -17,14 +16,17 @@ rule collect_trajectories:
         mem_mb=4000,
         runtime=720,
     params:
-        model=model_with("architecture", "conditioning", "schedule", "sampler", "trajectories"),
+        model=model_with("architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"),
+        settings=model_settings("architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"),
+        prompts=prompts_content,
         parts=part_options("condition"),
-        progress=lambda wildcards: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
+        progress=lambda wildcards, output: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
+        label=label_of("collect-trajectories", "model", "shard"),
         code=stage_fingerprint("collect-trajectories"),
     shell:
-        "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} {params.parts:q} --shard {wildcards.shard}"
-        " --output {output:q} --progress {params.progress:q} --threads {threads}"
-        " --label 'collect-trajectories {wildcards.model} shard {wildcards.shard}' 2>&1 | tee {log:q}"
+        "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} {params.parts:q}"
+        " --shard {wildcards.shard:q} --output {output:q} --progress {params.progress:q} --threads {threads:q}"
+        " --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule select_calibration:

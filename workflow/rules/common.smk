@@ -3,14 +3,15 @@ import json
 import os
 import sys
 
-from edadm.config.fingerprint import stage_fingerprint
+from edadm.config.fingerprint import content_digest, remember, stage_fingerprint
 from edadm.config.layout import INTEGER, Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
+from edadm.config.schema import Reconstruction
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.scoring import KEPT_FEATURES
-from edadm.config.sources import BUNDLED
+from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from pathlib import Path
 
@@ -23,7 +24,10 @@ except EdadmError as error:
     say(str(error))
     sys.exit(2)
 
-CHECKPOINTS, PROMPTS, SCORING = INPUTS.checkpoints, INPUTS.prompts, INPUTS.scoring
+NOTES = Path(".snakemake/edadm")  # digests of code and of large files, each computed once
+remember(NOTES / "fingerprints.json")
+
+SOURCES, PROMPTS, SCORING = INPUTS.sources, INPUTS.prompts, INPUTS.scoring
 RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
@@ -43,29 +47,89 @@ wildcard_constraints:
     reconstruction="[^/]+",
     shard="[0-9]+",
     share="[0-9]+",
+    jobs="[0-9]+",
     evaluation="[^/]+",
     part="autoencoder|condition",
     variant="fp32|[^/]+/[^/]+/[^/]+(?:/integer)?",
 
 
 def as_json(preset, *fields):
-    """A preset for a command line, or some of its fields; a changed setting changes the parameters, and so reruns a rule."""
+    """A preset for a command line, or some of its fields."""
     return json.dumps(preset.model_dump(mode="json", by_alias=True, include=set(fields) or None))
 
 
+def digest(path):
+    """What a file or folder holds; None without one."""
+    return path and content_digest(Path(path), NOTES / "contents.json")
+
+
+# Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule
+# has two: what a command is told, paths among it, which is not compared; and what changes its result, files by what they hold.
+
+
 def model_with(*fields):
-    """What a rule needs to know of the model; settings it does not see do not rerun it."""
-    return lambda wildcards: as_json(CONFIG.models[wildcards.model], "checkpoint", *fields)
+    """What a command is told of the model."""
+    return lambda wildcards, input: as_json(CONFIG.models[wildcards.model], "checkpoint", *fields)
+
+
+def model_settings(*fields):
+    """What of the model a result depends on; settings a rule does not name do not rerun it."""
+
+    def settings(wildcards):
+        dump = json.loads(as_json(CONFIG.models[wildcards.model], *fields))
+        for name in ("autoencoder", "conditioning"):
+            without_paths(dump.get(name))
+        return json.dumps(dump)
+
+    return settings
+
+
+def without_paths(preset):
+    """Takes from a preset, if there is one, where its files are."""
+    for name in ("checkpoint", "source", "extractor_weights", "reference", "fallback_reference", "prompts", "clip_weights"):
+        (preset or {}).pop(name, None)
+
+
+def checkpoint_content(wildcards):
+    """What a part is made from holds, wherever it lies: its own file or folder, and the model's, where the scale of latents may stand."""
+    files = SOURCES[wildcards.model]
+    return [digest(path) for path in dict.fromkeys([files[wildcards.get("part", "unet")], files["unet"]])]
+
+
+def prompts_content(wildcards):
+    """What the file of the model's prompts holds, if it takes any."""
+    return digest(PROMPTS[wildcards.model])
 
 
 def evaluation_with(*fields):
-    """What a rule needs to know of the evaluation."""
+    """What a command is told of the evaluation."""
+    return lambda wildcards, input: as_json(evaluation_of(wildcards), *fields)
+
+
+def evaluation_settings(*fields):
+    """What of the evaluation a result depends on."""
     return lambda wildcards: as_json(evaluation_of(wildcards), *fields)
 
 
 def preset_of(kind, wildcard):
     """The settings named by a wildcard, as JSON, for `params`."""
     return lambda wildcards: as_json(getattr(CONFIG, kind)[wildcards[wildcard]])
+
+
+def reconstruction_with(wildcards, input):
+    """What a command is told of the reconstruction: a share says itself of how many it is."""
+    jobs = int(wildcards.get("jobs", 0)) or max(1, len(input.units))
+    return as_json(CONFIG.reconstructions[wildcards.reconstruction].model_copy(update={"jobs": jobs}))
+
+
+def reconstruction_settings(wildcards):
+    """What of the reconstruction a result depends on: not on how many jobs share the units."""
+    return as_json(CONFIG.reconstructions[wildcards.reconstruction], *(set(Reconstruction.model_fields) - {"jobs"}))
+
+
+def label_of(stage, *wildcard_names):
+    """What progress lines call a job."""
+    return lambda wildcards, output: " ".join([stage, *(wildcards[name] for name in wildcard_names)])
 
 
 def reconstruct_progress(wildcards):
@@ -79,10 +143,26 @@ def reconstruct_memory(wildcards):
 
 
 def finished_units(wildcards):
-    """Units that other jobs learned: none, unless the preset divides them among several."""
-    jobs = CONFIG.reconstructions[wildcards.reconstruction].jobs
-    folder = LAYOUT.root / wildcards.model / wildcards.calibration / wildcards.bits / wildcards.reconstruction / "units"
-    return [str(folder / str(share)) for share in range(jobs)] if jobs > 1 else []
+    """Units that other jobs learned: none, unless the preset divides them among several.
+
+    A finished checkpoint keeps those it was put together from, so that another number of jobs reruns nothing.
+    """
+    folder = LAYOUT.root / wildcards.model / wildcards.calibration / wildcards.bits / wildcards.reconstruction
+    jobs = shares_of(folder) if (folder / "quantized.safetensors").exists() else None
+    jobs = CONFIG.reconstructions[wildcards.reconstruction].jobs if jobs is None else jobs
+    return [str(folder / "units" / f"{share}_of_{jobs}") for share in range(jobs)] if jobs > 1 else []
+
+
+def shares_of(folder):
+    """Among how many jobs the units of a finished checkpoint were divided, as far as is known; None where its settings are others now."""
+    try:
+        with open(folder / "quantized.safetensors", "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        made = json.loads(header["__metadata__"]["edadm"])["provenance"]["reconstruction"]
+    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+        return None
+    now = CONFIG.reconstructions[folder.name].model_dump(mode="json")
+    return made.get("jobs") if made | {"jobs": None} == now | {"jobs": None} else None
 
 
 def evaluation_of(wildcards):
@@ -99,11 +179,6 @@ def trajectory_shards(wildcards):
 def model_part(part):
     """The file with a part of the model other than its U-Net, if it has that part."""
     return lambda wildcards: [str(LAYOUT.part(wildcards.model, part))] if part in CONFIG.models[wildcards.model].parts else []
-
-
-def model_prompts(wildcards):
-    """The prompts a model is given, if it takes any."""
-    return [str(PROMPTS[wildcards.model])] if PROMPTS[wildcards.model] else []
 
 
 def part_options(*parts):
@@ -142,40 +217,62 @@ def simulated_samples(wildcards):
     return [str(file) for file in LAYOUT.samples(wildcards.model, variant.checkpoint, evaluation_of(wildcards).shards)]
 
 
-def scoring_files(wildcards):
-    """Weights of the networks that score images, where they are not the package's."""
-    files = SCORING[RUNS[wildcards.model].evaluation]
-    return [str(file) for file in (files.weights, files.clip_weights) if file]
+def scoring_content(wildcards):
+    """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
+    settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
+    weights = files.weights or (locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) - {"clip_score"} else None)
+    reference = None if files.reference is None or files.reference.is_dir() else files.reference
+    prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
+    held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
+    return json.dumps([files.extractor, files.instead_of, files.resolution, *held])
 
 
 def scored_prompts(wildcards):
-    """The prompts that images are compared with: a user's file, or those the model is given, written once for all variants."""
-    if SCORING[RUNS[wildcards.model].evaluation].clip_weights is None:
+    """The prompts that images are compared with where they are those the model is given, written once for all variants."""
+    if SCORING[RUNS[wildcards.model].evaluation].clip_weights is None or evaluation_of(wildcards).prompts:
         return []
-    prompts = evaluation_of(wildcards).prompts
-    return [str(Path(prompts).expanduser() if prompts else LAYOUT.prompts(wildcards.model))]
+    return [str(LAYOUT.prompts(wildcards.model))]
+
+
+def evaluate_options(wildcards, input):
+    """Files that images are compared with, each as the option of `evaluate` for it."""
+    settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
+    own = [Path(settings.prompts).expanduser()] if settings.prompts and files.clip_weights else []
+    given = None if files.reference is None or files.reference.is_dir() or files.reference.parent == BUNDLED else files.reference
+    named = {
+        "reference": input.references,
+        "simulated": input.simulated,
+        "statistics": [*input.statistics, *([given] if given else [])],
+        "prompts": [*input.prompts, *own],
+    }
+    return [f"--{option}={file}" for option, files in named.items() for file in files]
 
 
 def reference_statistics_of(wildcards):
-    """Statistics of real images: a user's file, or one to be made once from a folder for all variants; none if not needed.
-
-    Those of the package are none of these: where it is installed must not matter.
-    """
+    """Statistics of real images to be made once from a folder for all variants, if they are compared with a folder."""
     name = RUNS[wildcards.model].evaluation
     reference = SCORING[name].reference
-    if reference is None or reference.parent == BUNDLED:
-        return []
-    return [f"{RESULTS}/references/{name}.h5" if reference.is_dir() else str(reference)]
+    return [f"{RESULTS}/references/{name}.h5"] if reference is not None and reference.is_dir() else []
 
 
-def reference_options(wildcards):
+def reference_settings(wildcards):
+    """How real images become features, and what the weights for that hold."""
+    files = SCORING[wildcards.evaluation]
+    weights = files.weights or locate(f"bundled:{BUNDLED_EXTRACTOR}")
+    return json.dumps([files.extractor, files.resolution, kept_features(wildcards), digest(weights)])
+
+
+def kept_features(wildcards):
+    """Real images whose features are kept, for scores that compare with them one by one."""
+    return KEPT_FEATURES if {"kid", "precision_recall"} & set(CONFIG.evaluations[wildcards.evaluation].scores) else 0
+
+
+def reference_options(wildcards, input):
     """Options of `reference-statistics` that say how real images become features."""
     files = SCORING[wildcards.evaluation]
     weights = [f"--weights={files.weights}"] if files.weights else []
-    keep = (
-        [f"--keep-features={KEPT_FEATURES}"] if {"kid", "precision_recall"} & set(CONFIG.evaluations[wildcards.evaluation].scores) else []
-    )
-    return [f"--extractor={files.extractor}", f"--resolution={files.resolution}", *weights, *keep]
+    side = [] if files.resolution is None else [f"--resolution={files.resolution}"]
+    return [f"--extractor={files.extractor}", f"--keep-features={kept_features(wildcards)}", *side, *weights]
 
 
 def evaluate_memory(wildcards):
@@ -197,6 +294,20 @@ def model_weights(wildcards):
 def named_weights(wildcards, input):
     """VARIANT=FILE for all variants of a model."""
     return [f"{variant.name}={file}" for variant, file in zip(checkpoints_of(wildcards.model), input.weights)]
+
+
+def reported(paths):
+    """The configuration as the report needs it: presets that runs use, with or without the places of files."""
+    variants = [Variant(name).presets for run in CONFIG.runs for name in run.variants if Variant(name).is_quantized]
+    used = {"models": set(RUNS), "evaluations": {run.evaluation for run in CONFIG.runs}}
+    used |= {kind: {names[at] for names in variants} for at, kind in enumerate(("calibrations", "bits", "reconstructions"))}
+    dump = json.loads(CONFIG.model_dump_json(by_alias=True, exclude={"memory"}))
+    dump |= {kind: {name: dump[kind][name] for name in sorted(names)} for kind, names in used.items()}
+    if not paths:
+        for preset in (preset for kind in ("models", "evaluations") for preset in dump[kind].values()):
+            for settings in (preset, preset.get("autoencoder"), preset.get("conditioning")):
+                without_paths(settings)
+    return json.dumps(dump)
 
 
 def report_inputs(wildcards):

@@ -3,7 +3,6 @@ rule generate:
         weights=variant_weights,
         autoencoder=model_part("autoencoder"),
         condition=model_part("condition"),
-        prompts=model_prompts,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy",
     log:
@@ -18,20 +17,21 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=model_with("architecture", "autoencoder", "conditioning", "schedule", "sampler", "pixels"),
+        model=model_with("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"),
+        settings=model_settings("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"),
+        prompts=prompts_content,
         parts=part_options("autoencoder", "condition"),
-        evaluation=evaluation_with("images", "shards", "batch_size", "seed", "precision", "compiled"),
+        evaluation=evaluation_settings("images", "shards", "batch_size", "seed", "precision", "compiled"),
+        label=label_of("generate", "model", "variant", "shard"),
         backend=lambda wildcards: Variant(wildcards.variant).backend,
         code=generate_code,
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
-        " --backend {params.backend} --shard {wildcards.shard} --output {output:q} --threads {threads}"
-        " --label 'generate {wildcards.model} {wildcards.variant} shard {wildcards.shard}' 2>&1 | tee {log:q}"
+        " --backend {params.backend:q} --shard {wildcards.shard:q} --output {output:q} --threads {threads:q}"
+        " --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule write_prompts:
-    input:
-        model_prompts,
     output:
         f"{RESULTS}/{{model}}/prompts.json",
     log:
@@ -47,7 +47,9 @@ rule write_prompts:
         runtime=30,
     params:
         model=model_with("conditioning"),
-        evaluation=evaluation_with("images"),
+        settings=model_settings("conditioning"),
+        prompts=prompts_content,
+        evaluation=evaluation_settings("images"),
         code=stage_fingerprint("write-prompts"),
     shell:
         "python3 -m edadm write-prompts --model {params.model:q} --evaluation {params.evaluation:q} --output {output:q} 2>&1 | tee {log:q}"
@@ -70,12 +72,14 @@ rule reference_statistics:
         mem_mb=8000,
         runtime=1440,
     params:
+        settings=reference_settings,
         options=reference_options,
         name=lambda wildcards, input: Path(input[0]).name,
+        label=label_of("reference-statistics", "evaluation"),
         code=stage_fingerprint("reference-statistics"),
     shell:
         "python3 -m edadm reference-statistics --images {input:q} --name {params.name:q} {params.options:q}"
-        " --output {output:q} --threads {threads} --label 'reference-statistics {wildcards.evaluation}' 2>&1 | tee {log:q}"
+        " --output {output:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule evaluate:
@@ -84,7 +88,6 @@ rule evaluate:
         references=reference_samples,
         simulated=simulated_samples,
         statistics=reference_statistics_of,
-        scoring=scoring_files,
         prompts=scored_prompts,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/metrics.json",
@@ -111,11 +114,11 @@ rule evaluate:
             "clip_model",
             "clip_weights",
         ),
-        references=lambda wildcards, input: [f"--reference={file}" for file in input.references],
-        simulated=lambda wildcards, input: [f"--simulated={file}" for file in input.simulated],
-        statistics=lambda wildcards, input: [f"--statistics={file}" for file in input.statistics],
-        prompts=lambda wildcards, input: [f"--prompts={file}" for file in input.prompts],
+        settings=evaluation_settings("scores", "clip_model"),
+        scoring=scoring_content,
+        options=evaluate_options,
+        label=label_of("evaluate", "model", "variant"),
         code=stage_fingerprint("evaluate"),
     shell:
-        "python3 -m edadm evaluate {input.samples:q} {params.references:q} {params.simulated:q} {params.statistics:q} {params.prompts:q}"
-        " --evaluation {params.evaluation:q} --output {output:q} --threads {threads} --label 'evaluate {wildcards.model} {wildcards.variant}' 2>&1 | tee {log:q}"
+        "python3 -m edadm evaluate {input.samples:q} {params.options:q} --evaluation {params.evaluation:q}"
+        " --output {output:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"

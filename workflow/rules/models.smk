@@ -1,6 +1,4 @@
 rule convert_checkpoint:
-    input:
-        lambda wildcards: str(CHECKPOINTS[wildcards.model]),
     output:
         f"{RESULTS}/{{model}}/fp32/unet.safetensors",
     log:
@@ -14,15 +12,15 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        model=model_with("layout", "ema", "architecture"),
+        model=model_with("layout", "ema", "architecture", "prediction", "schedule"),
+        settings=model_settings("layout", "ema", "architecture", "prediction", "schedule"),
+        checkpoint=checkpoint_content,
         code=stage_fingerprint("convert-checkpoint"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule convert_part:
-    input:
-        lambda wildcards: str(CHECKPOINTS[wildcards.model]),
     output:
         f"{RESULTS}/{{model}}/fp32/{{part}}.safetensors",
     log:
@@ -35,6 +33,8 @@ rule convert_part:
         runtime=30,
     params:
         model=model_with("layout", "architecture", "autoencoder", "conditioning"),
+        settings=model_settings("layout", "architecture", "autoencoder", "conditioning"),
+        checkpoint=checkpoint_content,
         code=stage_fingerprint("convert-checkpoint"),
     shell:
-        "python3 -m edadm convert-checkpoint --model {params.model:q} --part {wildcards.part} --output {output:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm convert-checkpoint --model {params.model:q} --part {wildcards.part:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -17,12 +17,14 @@ rule set_ranges:
         runtime=240,
     params:
         model=model_with("architecture"),
+        settings=model_settings("architecture"),
         bits=preset_of("bits", "bits"),
+        label=label_of("set-ranges", "model", "bits"),
         code=stage_fingerprint("set-ranges"),
     shell:
         "python3 -m edadm set-ranges --model {params.model:q} --bits {params.bits:q} --unet {input.unet:q}"
-        " --calibration-set {input.chosen:q} --output {output:q} --threads {threads}"
-        " --label 'set-ranges {wildcards.model} {wildcards.bits}' 2>&1 | tee {log:q}"
+        " --calibration-set {input.chosen:q} --output {output:q} --threads {threads:q}"
+        " --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule reconstruct_part:
@@ -31,11 +33,11 @@ rule reconstruct_part:
         chosen=f"{RESULTS}/{{model}}/{{calibration}}/calibration.safetensors",
         ranges=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/ranges.safetensors",
     output:
-        directory(f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/units/{{share}}"),
+        directory(f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/units/{{share}}_of_{{jobs}}"),
     log:
-        "logs/reconstruct-part/{model}/{calibration}/{bits}/{reconstruction}/{share}.log",
+        "logs/reconstruct-part/{model}/{calibration}/{bits}/{reconstruction}/{share}_of_{jobs}.log",
     benchmark:
-        f"{RESULTS}/times/reconstruct-part/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/{{share}}.tsv"
+        f"{RESULTS}/times/reconstruct-part/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/{{share}}_of_{{jobs}}.tsv"
     conda:
         "../../envs/edadm.yaml"
     threads: 1
@@ -45,15 +47,18 @@ rule reconstruct_part:
         runtime=1440,
     params:
         model=model_with("architecture"),
+        settings=model_settings("architecture"),
         bits=preset_of("bits", "bits"),
-        reconstruction=preset_of("reconstructions", "reconstruction"),
-        progress=lambda wildcards: f"{reconstruct_progress(wildcards)}.{wildcards.share}",
+        reconstruction=reconstruction_with,
+        learning=reconstruction_settings,
+        progress=lambda wildcards, output: f"{reconstruct_progress(wildcards)}.{wildcards.share}_of_{wildcards.jobs}",
+        label=label_of("reconstruct-part", "model", "bits", "reconstruction", "share"),
         code=stage_fingerprint("reconstruct-part"),
     shell:
         "python3 -m edadm reconstruct-part --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
-        " --ranges {input.ranges:q} --output {output:q} --progress {params.progress:q} --part {wildcards.share} --threads {threads}"
-        " --label 'reconstruct-part {wildcards.model} {wildcards.bits}/{wildcards.reconstruction} {wildcards.share}' 2>&1 | tee {log:q}"
+        " --ranges {input.ranges:q} --output {output:q} --progress {params.progress:q} --part {wildcards.share:q} --threads {threads:q}"
+        " --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule reconstruct:
@@ -78,14 +83,17 @@ rule reconstruct:
         runtime=1440,
     params:
         model=model_with("architecture"),
+        settings=model_settings("architecture"),
         bits=preset_of("bits", "bits"),
-        reconstruction=preset_of("reconstructions", "reconstruction"),
-        progress=reconstruct_progress,
+        reconstruction=reconstruction_with,
+        learning=reconstruction_settings,
+        progress=lambda wildcards, output: reconstruct_progress(wildcards),
         units=lambda wildcards, input: [f"--part={folder}" for folder in input.units],
+        label=label_of("reconstruct", "model", "bits", "reconstruction"),
         code=stage_fingerprint("reconstruct"),
     shell:
         "python3 -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output.quantized:q} --losses {output.losses:q}"
-        " --progress {params.progress:q} {params.units:q} --threads {threads}"
-        " --label 'reconstruct {wildcards.model} {wildcards.bits}/{wildcards.reconstruction}' 2>&1 | tee {log:q}"
+        " --progress {params.progress:q} {params.units:q} --threads {threads:q}"
+        " --label {params.label:q} 2>&1 | tee {log:q}"

@@ -32,7 +32,8 @@ rule report:
         runtime=30,
     params:
         results=lambda wildcards, output: str(Path(output.page).parents[1]),
-        config=CONFIG.model_dump_json(by_alias=True, exclude={"memory"}),
+        config=lambda wildcards, output: reported(paths=True),
+        settings=reported(paths=False),
         code=stage_fingerprint("report"),
     shell:
         "python3 -m edadm report --results {params.results:q} --config {params.config:q} --output {output.page:q} 2>&1 | tee {log:q}"

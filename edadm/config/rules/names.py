@@ -15,10 +15,8 @@ _FILES = (".json", ".safetensors", ".zarr", ".h5", ".npy", ".csv", ".html", ".md
 
 
 def mistakes_in_names(settings: dict[str, Any]) -> list[str]:
-    """One sentence per name of a preset, or other key, that cannot be used."""
-    found = [sentence for key, value in settings.items() for sentence in _keys(value, str(key))]
-    if odd := [key for key in settings if not isinstance(key, str)]:
-        found.append(f"{odd[0]!r}: a setting's name is text; remove this line or put its name in quotes")
+    """One sentence per name of a preset that cannot be used."""
+    found: list[str] = []
     for kind in KINDS:
         presets = settings.get(kind)
         names = [name for name in presets if isinstance(name, str)] if isinstance(presets, dict) else []
@@ -27,8 +25,14 @@ def mistakes_in_names(settings: dict[str, Any]) -> list[str]:
     return found
 
 
+def mistakes_in_keys(settings: dict[str, Any]) -> list[str]:
+    """One sentence per key that YAML read as a number or a truth value, at any depth."""
+    found = [sentence for key, value in settings.items() for sentence in _keys(value, str(key))]
+    odd = [key for key in settings if not isinstance(key, str)]
+    return found + [f"{key!r}: a setting's name is text; remove this line or put its name in quotes" for key in odd]
+
+
 def _keys(value: Any, where: str) -> list[str]:
-    """Keys that YAML read as numbers or truth values, at any depth."""
     if isinstance(value, list):
         return [sentence for index, inner in enumerate(value) for sentence in _keys(inner, f"{where}.{index}")]
     if not isinstance(value, dict):

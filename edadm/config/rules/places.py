@@ -11,7 +11,7 @@ from typing import TypeVar
 from edadm.config.inputs.settings import ConfigError
 from edadm.config.schema import Config
 from edadm.config.scoring import Scoring, scoring_of
-from edadm.config.sources import locate_checkpoint, locate_prompts
+from edadm.config.sources import locate_parts, locate_prompts
 from edadm.errors import EdadmError
 
 _PACKAGE = Path(__file__).parents[2]
@@ -21,9 +21,9 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files that runs need, by model or evaluation."""
+    """The files that runs need, by model or evaluation; the sources of weights also by part."""
 
-    checkpoints: dict[str, Path]
+    sources: dict[str, dict[str, Path]]
     prompts: dict[str, Path | None]
     scoring: dict[str, Scoring]
 
@@ -46,13 +46,13 @@ def find_inputs(config: Config) -> Inputs:
                 mistakes.append(str(error))
         return found
 
-    checkpoints = all_of(dict.fromkeys(models), lambda name: locate_checkpoint(name, models[name]))
+    sources = all_of(dict.fromkeys(models), lambda name: locate_parts(name, models[name]))
     prompts = all_of(dict.fromkeys(models), lambda name: locate_prompts(name, models[name]))
     evaluations = dict.fromkeys(run.evaluation for run in config.runs)
     scoring = all_of(evaluations, lambda name: scoring_of(name, config))
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return Inputs(checkpoints, prompts, scoring)
+    return Inputs(sources, prompts, scoring)
 
 
 def mistakes_in_results(results: str) -> Iterator[str]:
@@ -72,7 +72,7 @@ def mistakes_in_results(results: str) -> Iterator[str]:
     elif folder.is_relative_to(_PACKAGE):
         yield f"results: {results!r} lies inside the installed package; name a folder outside it"
     else:
-        yield from _not_writable(results, folder)
+        yield from _not_writable(results, Path(results).absolute())
 
 
 def _not_writable(results: str, folder: Path) -> Iterator[str]:

@@ -1,21 +1,23 @@
-"""The text encoder keys of Stable Diffusion checkpoints, to transformers."""
+"""The text encoder keys of Stable Diffusion checkpoints and of transformers' folders, to today's transformers."""
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 
-_PREFIX = "transformer.text_model."
+from edadm.models.converters.names import joined
+
+_BEFORE = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?(?=(?:embeddings|encoder|final_layer_norm)\.)")
 
 
 def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of `cond_stage_model` -> state dict of a `CLIPTextModel` (transformers 5: without `text_model.`).
+    """Tensors of a CLIP text encoder, with or without `transformer.` and `text_model.` -> state dict of a `CLIPTextModel`.
 
     Raises:
         KeyError: a key does not belong to the layout.
     """
     for key in state:
-        if not key.startswith(_PREFIX):
+        if not _BEFORE.match(key):
             raise KeyError(f"'{key}' is not a tensor of a CLIP text encoder")
-    named = {key.removeprefix(_PREFIX): tensor for key, tensor in state.items()}
-    named.pop("embeddings.position_ids", None)  # counts 0, 1, 2, ...
-    return named
+    return joined((_BEFORE.sub("", key, count=1), tensor) for key, tensor in state.items())

@@ -60,7 +60,7 @@ def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
         module, _, parameter = key.rpartition(".")
         name = diffusers_module(module, levels)
         is_matrix = ".attentions." in name and "group_norm" not in name and parameter == "weight"
-        converted[f"{name}.{parameter}"] = tensor[:, :, 0, 0] if is_matrix else tensor
+        converted[f"{name}.{parameter}"] = tensor.flatten(1) if is_matrix and tensor.dim() > 2 else tensor
     return converted
 
 

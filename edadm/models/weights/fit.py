@@ -6,22 +6,31 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edadm.models.weights.errors import CheckpointError
+from edadm.models.weights.errors import CheckpointError, quoted
+from edadm.models.weights.identify import said_of
+
+_MEND = "mend `architecture`, or name another file"
 
 
-def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, original: dict[str, Tensor] | None = None) -> None:
     """Compares names and shapes with those of the network.
 
+    Args:
+        state: tensors by the network's names.
+        expected: the network's own.
+        path: of the file, for sentences.
+        original: all tensors of the file as they are named in it, by which it can be said what it is.
+
     Raises:
-        CheckpointError: names the first tensor that differs and both shapes.
+        CheckpointError: names the first tensor that differs and both shapes, and says what the file is if that is known.
     """
+    told = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
     for name, tensor in expected.items():
         if name not in state:
-            raise CheckpointError(f"{path} lacks the tensor '{name}' {tuple(tensor.shape)}; does `architecture` fit this checkpoint?")
+            lacking = f"lacks the tensor '{name}' {tuple(tensor.shape)}"
+            raise CheckpointError(f"{path} {lacking}; does `architecture` fit this checkpoint?{told.replace('; it is', ' It is')}")
         if state[name].shape != tensor.shape:
-            found = tuple(state[name].shape)
-            raise CheckpointError(
-                f"{path}: '{name}' has shape {found}, the preset's network {tuple(tensor.shape)}; mend `architecture`, or name another file"
-            )
+            shapes = f"'{name}' has shape {tuple(state[name].shape)}, the preset's network {tuple(tensor.shape)}"
+            raise CheckpointError(f"{path}: {shapes}; {_MEND}{told}")
     if unknown := sorted(set(state) - set(expected)):
-        raise CheckpointError(f"{path} holds '{unknown[0]}', which the preset's network lacks; mend `architecture`, or name another file")
+        raise CheckpointError(f"{path} holds {quoted(unknown[0])}, which the preset's network lacks; {_MEND}{told}")

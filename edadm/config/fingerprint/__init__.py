@@ -1,0 +1,6 @@
+"""Which code a stage consists of, as one hash: Snakemake sees it in `params` and reruns the stage when it changes."""
+
+from edadm.config.fingerprint.closure import PACKAGE, remember, stage_files, stage_fingerprint
+from edadm.config.fingerprint.content import content_digest
+
+__all__ = ["PACKAGE", "content_digest", "remember", "stage_files", "stage_fingerprint"]

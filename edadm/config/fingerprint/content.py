@@ -1,0 +1,58 @@
+"""Files by what they hold, so that a renamed or moved one is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from edadm.config.sources import file_sha256
+
+
+def content_digest(path: Path, known: Path | None = None) -> str:
+    """A hash of a file's content, or of the names and contents of all files in a folder but hidden ones.
+
+    Args:
+        path: of a file or a folder.
+        known: a file for digests of files that keep size and time; a checkpoint of gigabytes is then read once.
+    """
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _is_seen(file, path)) if path.is_dir() else [path]
+    notes = _read(known)
+    stamps = {file: _stamp(file) for file in files}
+    digests = {file: notes.get(stamp) or file_sha256(file) for file, stamp in stamps.items()}
+    fresh = {stamp: digests[file] for file, stamp in stamps.items() if stamp not in notes}
+    if known is not None and fresh:
+        write_note(known, notes | fresh)
+    if not path.is_dir():
+        return digests[path]
+    names = "\n".join(f"{file.relative_to(path).as_posix()} {digests[file]}" for file in files)
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def write_note(path: Path, content: object) -> None:
+    """Writes JSON that may be lost, whole or not at all; nothing where nothing can be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content))
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def _read(known: Path | None) -> dict[str, str]:
+    try:
+        notes = json.loads(known.read_text()) if known else {}
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _is_seen(file: Path, folder: Path) -> bool:
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _stamp(file: Path) -> str:
+    found = file.stat()
+    return f"{file.resolve()} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
