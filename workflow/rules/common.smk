@@ -22,7 +22,7 @@ try:
     INPUTS = find_inputs(CONFIG)
 except EdadmError as error:
     say(str(error))
-    sys.exit(2)
+    sys.exit(1)
 
 NOTES = Path(".snakemake/edadm")  # digests of code and of large files, each computed once
 remember(NOTES / "fingerprints.json")

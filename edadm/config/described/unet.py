@@ -35,7 +35,9 @@ _NEUTRAL: Settings = {
     "addition_embed_type_num_heads": 64,
 }
 _MIDDLE = {"UNet2DModel": "UNetMidBlock2D", "UNet2DConditionModel": "UNetMidBlock2DCrossAttn"}
-_IRRELEVANT = ("sample_size", "in_channels", "out_channels", "cross_attention_dim", "dropout", "num_train_timesteps")
+# What diffusers' `EMAModel` adds to the configuration of the averaged network that it saves.
+AVERAGING = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+_IRRELEVANT = ("sample_size", "in_channels", "out_channels", "cross_attention_dim", "dropout", "num_train_timesteps", *AVERAGING)
 _CLASSES = "its time embedding adds a class or a size, which no stage here gives to a network"
 _REASONS = {
     "class_embed_type": _CLASSES,
