@@ -21,7 +21,7 @@ SETTINGS = "config/schema.py"
 WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
     *("__init__.py", "errors.py", "console.py", "devices.py", "artifacts.py", "artifacts/"),
     *("config/fingerprint/", "config/load.py", "config/check.py", "config/rules/", "config/inputs/settings.py"),
-    *("config/downloads.py", "config/fetch.py"),
+    *("config/downloads.py", "config/fetch.py", "config/described/", "models/described/"),
 )
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
 
