@@ -32,5 +32,10 @@ def device_named(name: torch.device | str) -> torch.device:
     return device
 
 
+def kind_of_device(device: torch.device) -> str:
+    """What artifacts say of where they were computed: `cpu`, or the kind of GPU; not which one."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def _there() -> list[str]:
     return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

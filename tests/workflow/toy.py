@@ -193,8 +193,9 @@ class Toy:
         return job_stats(said)
 
     def artifacts(self) -> dict[str, bytes]:
-        """Every file below the results folder with its content, but for those that hold times."""
-        files = (path for path in self.results.rglob("*") if path.is_file() and path.name not in (*MEASURED, ".run.lock"))
+        """Every file below the results folder with its content, but for locks and those that hold times."""
+        named = (path for path in self.results.rglob("*") if path.is_file() and path.suffix != ".lock")
+        files = (path for path in named if path.name not in MEASURED)
         named = {str(path.relative_to(self.results)): path for path in files}
         return {name: path.read_bytes() for name, path in sorted(named.items()) if not name.startswith("times/")}
 
