@@ -110,7 +110,7 @@ VALUES = (
     ("models.m.schedule: {timesteps: 0}", "models.m.schedule.timesteps: input should be greater than or equal to 1"),
     (UNET2D % (32, "layers_per_block: '2'"), "architecture.diffusers.layers_per_block: wants a whole number or a list, not '2'"),
     (UNET2D % (32, "layers_per_block: [2, 0]"), "diffusers.layers_per_block.1: input should be greater than or equal to 1 (got 0)"),
-    (UNET2D % (32, "norm_num_groups: 24"), "models.m.architecture.diffusers: norm_num_groups 24 does not divide the 32 channels of a level"),
+    (UNET2D % (32, "norm_num_groups: 24"), "m.architecture.diffusers: norm_num_groups 24 does not divide the 32 channels of a level"),
     (UNET2D % (33, "norm_num_groups: 32"), "models.m.architecture: image_size 33 cannot be halved once per level; take a multiple of 2"),
     # Trajectories and calibration.
     ("models.m.trajectories.shards: 9", "models.m.trajectories: feature_rows 4 exceeds the 0 runs of the first shard"),
