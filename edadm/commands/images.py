@@ -192,7 +192,6 @@ def reference_statistics(
     device_named("auto", threads)
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
         raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
-    say(f"looking through the images of {images}")
     real = FolderImages(images, resolution)
     for remark in real.remarks():
         say(remark)
