@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import sys
 
-from edadm.commands import calibration, files, images, quantization, timing
+from edadm.commands import calibration, describing, files, images, quantization, showing, timing, workflow
 from edadm.commands.app import app
 from edadm.console import say
 from edadm.errors import EdadmError
 
-__all__ = ["app", "calibration", "files", "images", "main", "quantization", "timing"]  # importing them is what registers subcommands
+__all__ = [
+    "app",
+    "calibration",
+    "describing",
+    "files",
+    "images",
+    "main",
+    "quantization",
+    "showing",
+    "timing",
+    "workflow",
+]  # importing them is what registers subcommands
 
 
 def main() -> None:

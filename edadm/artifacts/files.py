@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,20 @@ from edadm.artifacts.digest import canonical, sha256_of, tensors_digest
 from edadm.artifacts.errors import DamagedError
 from edadm.artifacts.metadata import KEY, Facts, intact, stamped
 from edadm.artifacts.whole import writing
+from edadm.errors import EdadmError
 
 
-def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts, others: Mapping[str, str] | None = None) -> None:
+def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts) -> None:
     """Writes torch tensors with their facts.
 
     Args:
         partial: from `writing` or `Work.publishing`.
-        others: further entries of the file's metadata.
     """
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     complete = stamped(known, tensors_digest(ready))
-    save_file(ready, partial, {**(others or {}), KEY: canonical(complete)})
+    save_file(ready, partial, {KEY: canonical(complete)})
 
 
 def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any = "cpu", kind: str | None = None) -> dict[str, Any]:
@@ -44,13 +45,10 @@ def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any
     from safetensors.torch import load_file
 
     try:
-        intact(path, kind)
+        intact(path, kind, stage)
         tensors: dict[str, Any] = load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); remove it, and make it again with `edadm {stage}`") from None
-    except DamagedError as error:
-        reason = str(error).rpartition(";")[0]
-        raise DamagedError(f"{reason}; remove it, and make it again with `edadm {stage}`") from None
     if missing := [name for name in needed if name not in tensors]:
         raise DamagedError(f"{path} has no tensor '{missing[0]}', so it is not from `edadm {stage}`; name the file that is")
     return tensors
@@ -67,8 +65,25 @@ def writing_json(path: Path, content: Any, known: Facts | None = None) -> None:
 
 
 def as_json(content: Any, known: Facts | None = None) -> str:
-    """The text of a JSON artifact, of an object with its facts."""
-    if known is not None:
-        plain = json.loads(json.dumps(content))
-        content = {**content, KEY: stamped(known, sha256_of(plain))}
-    return json.dumps(content, indent=1) + "\n"
+    """The text of a JSON artifact, of an object with its facts.
+
+    Raises:
+        EdadmError: a number in it is not finite, which JSON has no word for.
+    """
+    try:
+        if known is not None:
+            plain = json.loads(json.dumps(content, allow_nan=False))
+            content = {**content, KEY: stamped(known, sha256_of(plain))}
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        where = next(_not_finite(content, ""), "a number")
+        raise EdadmError(f"{where} is not finite, which JSON cannot hold; look at what it was computed from") from None
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Places of numbers that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where or 'a number'} ({value})"
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _not_finite(inner, f"{where}.{key}" if where else str(key))

@@ -23,8 +23,9 @@ from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_
 from edadm.errors import EdadmError
 from edadm.models.autoencoder import LatentDecoder
 from edadm.models.condition import ClassEmbedding, Condition, make_condition
-from edadm.models.denoiser import Denoiser, Precision, network_inputs
+from edadm.models.denoiser import Denoiser, Precision, Prediction, network_inputs
 from edadm.models.random_weights import random_autoencoder, random_unet, randomised
+from edadm.models.unet import feature_module
 from edadm.models.units import Unit
 from edadm.nn.surgery import quantized_layers
 from edadm.planning.clock import Clock
@@ -35,6 +36,7 @@ from edadm.reconstruction.shelf import FolderShelf
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 from edadm.sampling.noise import keyed_generator
+from edadm.sampling.schedule import alphas_cumprod
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 Images = UInt8[Tensor, "n 3 h w"]
@@ -114,14 +116,17 @@ class FamilyPass:
             embedding = ClassEmbedding(model.conditioning.classes, model.context_shape[1])
         return make_condition(randomised(embedding, self.device), model.conditioning, images)
 
+    def _prediction(self) -> Prediction:
+        return Prediction(self.run.model.prediction, alphas_cumprod(self.run.model.schedule))
+
     def collect(self) -> None:
         """`collect-trajectories`."""
         model = self.run.model
         network, condition = random_unet(model, self.device), self.condition(model.trajectories.count)
         with self.measured.stage("collect-trajectories"):
             store = open_store(self.folder / "store.zarr", model, 0, condition)
-            denoise = Denoiser(network, condition, model.guidance)
-            collect(denoise, network.mid_block.attentions[0], model, store, self.device, contexts=condition)
+            denoise = Denoiser(network, condition, model.guidance, prediction=self._prediction())
+            collect(denoise, feature_module(network), model, store, self.device, contexts=condition)
 
     def select(self) -> None:
         """`select-calibration`."""
@@ -179,7 +184,7 @@ class FamilyPass:
             network, first = self._network(kind), None
             for precision in PRECISIONS:
                 name = f"generate {kind} {precision}"
-                denoise = Denoiser(network, condition, model.guidance, precision)
+                denoise = Denoiser(network, condition, model.guidance, precision, self._prediction())
                 try:
                     with self.measured.stage(name):
                         images = generate_images(denoise, *run, decode=decode, pixels=model.pixels)

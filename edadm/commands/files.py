@@ -61,11 +61,13 @@ def plan(
     import json
 
     from edadm.config.load import load_runs
+
+    settings = load_runs(config)  # before torch is imported, so that a mistake is told at once
+
     from edadm.metrics.rate import feature_network
     from edadm.planning.plan import chosen_runs, plan_run
     from edadm.planning.show import as_table
 
-    settings = load_runs(config)
     where = device_named(device, threads) if probe else None
     plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
     typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
@@ -81,9 +83,11 @@ def report(
     import json
 
     from edadm.config.load import described_runs, load_runs
-    from edadm.report.page import write_page
 
     settings = load_runs(json.loads(config) if config.lstrip().startswith("{") else Path(config))
+
+    from edadm.report.page import write_page
+
     write_page(results, described_runs(settings), output)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_i
 from edadm.config.rules.layers import idle_patterns, unit_layers
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
 from edadm.config.rules.steps import step_problem
+from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
 from edadm.errors import EdadmError
 
@@ -38,15 +38,22 @@ def problems(config: Config) -> list[str]:
     return found
 
 
+def _of_sizes(name: str, model: Model) -> list[str]:
+    """Whether the networks of a model can be built."""
+    where, told = f"models.{name}", model.conditioning
+    found = [f"{where}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
+    if model.autoencoder:
+        found += [f"{where}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
+    if told and told.kind == "text":
+        found += [f"{where}.conditioning.encoder: {text}" for text in mistakes_in_encoder(told.encoder)]
+    return found
+
+
 def _of_presets(config: Config) -> list[str]:
     """Contradictions inside single presets, whether a run uses them or not."""
     found = []
     for name, model in config.models.items():
-        found += [f"models.{name}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
-        if model.autoencoder:
-            found += [f"models.{name}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
-        if model.conditioning and model.conditioning.kind == "text":
-            found += [f"models.{name}.conditioning.encoder: {text}" for text in mistakes_in_encoder(model.conditioning.encoder)]
+        found += _of_sizes(name, model)
     for name, evaluation in config.evaluations.items():
         found += [f"evaluations.{name}: {text}" for text in mistakes_in_evaluation(evaluation)]
     return found
@@ -56,15 +63,16 @@ def _missing(kind: str, name: str, known: Iterable[str]) -> list[str]:
     known = list(known)
     if name in known:
         return []
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(sorted(known))}; add yours under `{kind}`"
-    return [f"runs: there is no preset '{name}' among {kind}; {hint}"]
+    hint = nearest(name, known)
+    add = "" if hint.endswith("?") else f"; add yours under `{kind}`"
+    return [f"runs: there is no preset '{name}' among {kind}{hint}{add}"]
 
 
 def _of_model(run: Run, config: Config) -> list[str]:
-    found = _of_parts(run.model, config.models[run.model])
-    recorded, evaluation = config.models[run.model].trajectories, config.evaluations[run.evaluation]
-    sampler, timesteps = config.models[run.model].sampler, config.models[run.model].schedule.timesteps
+    model = config.models[run.model]
+    found = _of_parts(run.model, model)
+    recorded, evaluation = model.trajectories, config.evaluations[run.evaluation]
+    sampler, timesteps = model.sampler, model.schedule.timesteps
     if problem := step_problem(sampler, timesteps):
         found.append(f"models.{run.model}.sampler: {problem}")
     first_shard = recorded.count // recorded.shards
@@ -76,7 +84,8 @@ def _of_model(run: Run, config: Config) -> list[str]:
     if evaluation.shards > evaluation.images:
         found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
     found += _of_condition(run, config)
-    found += [f"models.{run.model}: {text}" for text in mistakes_in_images(config.models[run.model], evaluation)]
+    if not (_of_parts(run.model, model) or _of_sizes(run.model, model)):
+        found += [f"models.{run.model}: {text}" for text in mistakes_in_images(model, evaluation)]
     if evaluation.images < 2:
         found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
     return found
@@ -118,12 +127,15 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 def _of_parts(name: str, model: Model) -> list[str]:
     """Whether architecture, layout, autoencoder and conditioning of a model belong together; stages see only some of them."""
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
-    if (family == "ddim") != (layout == "ddim"):
+    if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
         wanted = "ddim" if family == "ddim" else "compvis"
         found.append(f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set layout: {wanted}")
-    if (family == "transformer") != (model.conditioning is not None):
+    if model.architecture.has_context != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
-        found.append(f"{where}: the family 'transformer' takes a condition, the others take none; {fix}")
+        takes = "the family 'transformer' takes a condition, the others take none"
+        if model.architecture.diffusers is not None:
+            takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
+        found.append(f"{where}: {takes}; {fix}")
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal")

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from edadm.config.check import problems
+from edadm.config.described.presets import with_descriptions
 from edadm.config.inputs.settings import ConfigError, merged, plain, read_settings, resolved
 from edadm.config.layout import Variant
 from edadm.config.rules.bases import Bases, with_bases, without_inherited
-from edadm.config.rules.names import mistakes_in_names
-from edadm.config.rules.wording import nearest, sentence
+from edadm.config.rules.names import mistakes_in_keys, mistakes_in_names
+from edadm.config.rules.wording import nearest, sentences
 from edadm.config.schema import Config
 
 __all__ = ["ConfigError", "described_runs", "find_preset", "load_config", "load_runs", "validate"]
@@ -45,7 +46,7 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     if unresolved:
         raise ConfigError("\n".join(unresolved))
     whole, bases, found = with_bases(settings)
-    return _validated(whole, bases, found + mistakes_in_names(settings))
+    return _validated(with_descriptions(whole), bases, found + mistakes_in_keys(own) + mistakes_in_names(settings))
 
 
 def load_runs(user: Path | Mapping[str, Any]) -> Config:
@@ -56,7 +57,7 @@ def load_runs(user: Path | Mapping[str, Any]) -> Config:
     """
     config = load_config(user)
     if not config.runs:
-        raise ConfigError("runs: there is nothing to run; name a model and its variants, as config.yaml does")
+        raise ConfigError("the configuration has no runs; add some under `runs`, or name a file that has with --config")
     return config
 
 
@@ -66,14 +67,14 @@ def validate(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one line per problem.
     """
-    return _validated(dict(settings), {}, mistakes_in_names(dict(settings)))
+    return _validated(dict(settings), {}, mistakes_in_keys(dict(settings)) + mistakes_in_names(dict(settings)))
 
 
 def _validated(settings: dict[str, Any], bases: Bases, found: list[str]) -> Config:
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        found += [sentence(problem) for problem in error.errors() if all(isinstance(part, str | int) for part in problem["loc"])]
+        found += sentences(error.errors(), settings)
     else:
         found += problems(config) if not found else []
     if found:
@@ -97,7 +98,7 @@ def find_preset(kind: str, text: str, config: Path | None = None) -> Any:
             given = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{kind}: this is not valid JSON: {error}") from None
-        return getattr(validate({kind: {"given": given}}), kind)["given"]
+        return getattr(validate(with_descriptions({kind: {"given": given}})), kind)["given"]
     presets = getattr(load_config(config), kind)
     if text not in presets:
         raise ConfigError(f"there is no preset '{text}' among {kind}{nearest(text, presets)}")

@@ -15,10 +15,22 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class NoiseSchedule(Strict):
     """Betas of the forward process."""
 
-    kind: Literal["linear", "sqrt_linear"] = "linear"
+    kind: Literal["linear", "sqrt_linear", "cosine", "trained"] = Field(
+        "linear", description="what is evenly spaced: betas, or their roots (CompVis); cosine is diffusers' squaredcos_cap_v2"
+    )
     start: float = Field(1e-4, gt=0, lt=1)
     end: float = Field(2e-2, gt=0, lt=1)
     timesteps: Count = 1000
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(None, description="one for each timestep (trained)")
+
+    @model_validator(mode="after")
+    def _betas_are_given_once(self) -> NoiseSchedule:
+        if (self.kind == "trained") != (self.betas is not None):
+            fix = "list them under betas" if self.betas is None else "set kind: trained, or remove betas"
+            raise ValueError(f"betas are listed with kind 'trained' and only there; {fix}")
+        if self.betas is not None and len(self.betas) != self.timesteps:
+            raise ValueError(f"there are {len(self.betas)} betas for {self.timesteps} timesteps; set timesteps: {len(self.betas)}")
+        return self
 
 
 class Sampler(Strict):
@@ -63,6 +75,9 @@ class Model(Strict):
     architecture: UNetArchitecture = UNetArchitecture()
     autoencoder: Autoencoder | None = None
     conditioning: Conditioning | None = None
+    prediction: Literal["eps", "v", "sample"] = Field(
+        "eps", description="what the network predicts: the noise, the velocity (arXiv 2202.00512), or the image"
+    )
     schedule: NoiseSchedule = NoiseSchedule()
     sampler: Sampler = Sampler()
     trajectories: Trajectories = Trajectories()

@@ -39,7 +39,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to `references`, the full-precision images of the same noise.
 
-    `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits, where there are several.
+    `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits, where these differ.
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
@@ -118,7 +118,9 @@ def _sample_scores(features: dict[str, Tensor], real: Float[Tensor, "m d"], sett
     if "kid" in settings.scores:
         size = min(KID_SUBSET, len(features["pooled"]), len(real))
         kid = kid_features_to_metric(features["pooled"], real, kid_subset_size=size, verbose=False)
-        found |= {"kid": kid[KEY_METRIC_KID_MEAN], "kid_spread": kid[KEY_METRIC_KID_STD]}
+        found["kid"] = kid[KEY_METRIC_KID_MEAN]
+        if size < max(len(features["pooled"]), len(real)):  # else every subset is the whole
+            found["kid_spread"] = kid[KEY_METRIC_KID_STD]
     if "precision_recall" in settings.scores:
         options = {"prc_neighborhood": NEIGHBOURS, "save_cpu_ram": True, "verbose": False}
         both = prc_features_to_metric(features["pooled"], real, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from edadm.errors import EdadmError
 
 VOCABULARY = 49408
 END_OF_TEXT = VOCABULARY - 1
+Padding = Literal["end_of_text", "zero"]
 
 
 @runtime_checkable
@@ -81,14 +82,15 @@ class TextCondition:
         encoder: with weights.
         prompts: one for each image.
         tokens: length to which prompts are padded or cut.
+        padding: what they are padded with.
     """
 
-    def __init__(self, encoder: CLIPTextModel, prompts: Sequence[str], tokens: int):
-        self._encoder, self.prompts, self._tokens = encoder, prompts, tokens
+    def __init__(self, encoder: CLIPTextModel, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"):
+        self._encoder, self.prompts, self._tokens, self._padding = encoder, prompts, tokens, padding
 
     def _rows(self, prompts: Sequence[str]) -> Float[Tensor, "n tokens channels"]:
         device = next(self._encoder.parameters()).device
-        return self._encoder(token_ids(prompts, self._tokens).to(device)).last_hidden_state
+        return self._encoder(token_ids(prompts, self._tokens, self._padding).to(device)).last_hidden_state
 
     @torch.no_grad()
     def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
@@ -101,11 +103,13 @@ class TextCondition:
         return self._rows([""])
 
 
-def token_ids(prompts: Sequence[str], length: int) -> Int[Tensor, "n length"]:
-    """CLIP's byte-pair codes, padded with the end of text as Stable Diffusion v1 was trained (open_clip pads with zeros)."""
+def token_ids(prompts: Sequence[str], length: int, padding: Padding = "end_of_text") -> Int[Tensor, "n length"]:
+    """CLIP's byte-pair codes, padded with the end of text as Stable Diffusion v1 was trained, or with zeros as v2 and open_clip were."""
     from open_clip.tokenizer import SimpleTokenizer
 
     ids = SimpleTokenizer()(list(prompts), context_length=length)
+    if padding == "zero":
+        return ids
     ended = (ids == END_OF_TEXT).cumsum(dim=1).bool()
     return ids.masked_fill(ended, END_OF_TEXT)
 
@@ -135,7 +139,7 @@ def build_condition_network(settings: Conditioning, context_channels: int) -> Cl
             num_hidden_layers=sizes.layers,
             num_attention_heads=sizes.heads,
             max_position_embeddings=sizes.tokens,
-            hidden_act="quick_gelu",
+            hidden_act=sizes.activation,
             bos_token_id=END_OF_TEXT - 1,
             eos_token_id=END_OF_TEXT,
         )
@@ -153,7 +157,8 @@ def make_condition(network: ClassEmbedding | CLIPTextModel, settings: Conditioni
         if len(condition.labels) < images:
             raise EdadmError(f"{images} images exceed the {len(condition.labels)} labels; raise conditioning.images_per_class")
         return condition
-    return TextCondition(network, prompts_of(settings, images), settings.encoder.tokens)
+    encoder = settings.encoder
+    return TextCondition(network, prompts_of(settings, images), encoder.tokens, encoder.padding)
 
 
 def prompts_of(settings: Conditioning, images: int) -> list[str]:

@@ -18,9 +18,11 @@ from edadm.models.converters import clip, ddim, ldm_autoencoder, ldm_unet
 from edadm.models.converters.names import are_diffusers, to_current
 from edadm.models.converters.numbers import as_fp32
 from edadm.models.converters.parts import own_tensors
+from edadm.models.described.agreement import described_scale, refuse_disagreement
 from edadm.models.folders import Averaged, find_weights, read_weights
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
+from edadm.models.weights.identify import refuse_other, said_of
 
 State = dict[str, Tensor]
 SCALE = "scale_factor"
@@ -39,15 +41,19 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     """
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
-    found = find_weights(locate(source_of(model, part)), part, _wanted(model, part))
+    checkpoint = locate(source_of(model, part))
+    found = find_weights(checkpoint, part, _wanted(model, part))
     state = read_weights(found.path, _wanted(model, part) if found.averaged is None else "auto")
+    refuse_other(state, part, found.path)
+    refuse_disagreement(model, part, checkpoint, found.path, state)
     with torch.device("meta"):
         expected = _network(model, part).state_dict()
     if part == "unet":
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
     own = _translated(as_fp32(own, found.path), model, part, found.path)
-    check_fit(own, expected, found.path)
+    in_diffusers = model.architecture.family == "diffusers"
+    check_fit(own, expected, found.path, state, in_diffusers)
     converted = {name: own[name] for name in sorted(expected)}
     if part == "autoencoder":
         converted[SCALE] = _scale(model, state, found.path)
@@ -99,10 +105,14 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
             return to_current(own)
         if kind == "autoencoder":
             return ldm_autoencoder.to_diffusers(own)
+        if model.architecture.family == "diffusers":
+            raise ValueError("its names are an original code's; choose the family ddim, ldm or transformer, as `edadm describe` prints it")
         return ddim.to_diffusers(own) if model.layout == "ddim" else ldm_unet.to_diffusers(own, model.architecture)
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
     except KeyError as error:
         layout = "transformers" if kind == "text" else model.layout
-        raise CheckpointError(f"{path} is not in the '{layout}' layout: {error.args[0]}") from None
+        raise CheckpointError(f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}") from None
 
 
 def _scale(model: Model, state: State, path: Path) -> Tensor:
@@ -110,6 +120,8 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
     assert model.autoencoder is not None
     if model.autoencoder.scale is not None:
         return torch.tensor(model.autoencoder.scale)
+    if (said := described_scale(path)) is not None:
+        return torch.tensor(said)
     if SCALE not in state and model.autoencoder.checkpoint:
         path = find_weights(locate(model.checkpoint), "unet").path
         state = read_weights(path)
@@ -156,6 +168,7 @@ def load_condition_network(model: Model, weights: Path, device: torch.device | s
 
 def _filled(network: Any, state: State, path: Path) -> Any:
     """The network with the weights of a file, in inference mode and frozen."""
+    state = as_fp32(state, path)
     check_fit(state, network.state_dict(), path)
     network.load_state_dict(state, assign=True)
     if isinstance(network, CLIPTextModel):  # the one buffer that no file holds

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edadm.config.described.entry import read_json
+from edadm.config.described.unet import AVERAGING
 from edadm.console import say
 from edadm.models.weights import CheckpointError, read_state
 from edadm.models.weights.containers import Averaged
@@ -25,6 +27,15 @@ _RAW = re.compile(r"no[nt]?[_-]?ema")
 _AVERAGED = re.compile(r"(?:^|[._-])ema(?:$|[._-])")
 _OTHER_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _LISTED = 8
+_USUAL = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "autoencoder": "diffusion_pytorch_model.safetensors",
+    "condition": "model.safetensors",
+}
+_FIXES = {
+    "autoencoder": "set autoencoder.checkpoint to the file or folder of a VAE",
+    "condition": "set conditioning.checkpoint to the file or folder of a text encoder",
+}
 
 
 @dataclass(frozen=True)
@@ -54,12 +65,13 @@ def find_weights(path: Path, part: str, wanted: Averaged = "auto") -> Weights:
         CheckpointError: the folder holds no weights of the part, or not the averaged ones.
     """
     if not path.is_dir():
+        _refuse_one_of_several(path)
         return Weights(path)
     wanted = wanted if part == "unet" else "auto"
     folder, averaged = _component(path, part, wanted)
     found = [_with_meaning(weights, averaged) for weights in _sets(folder)]
     if not found:
-        raise CheckpointError(f"{folder} holds no weights; {_what_is_there(folder)}")
+        raise CheckpointError(f"{folder} holds no weights; {_what_is_there(folder, part)}")
     raw_is_named = any(weights.averaged is False for weights in found)
     averaged_is_named = any(weights.averaged for weights in found)
     if averaged is None and (raw_is_named or averaged_is_named):  # the plain name means the other one
@@ -81,6 +93,11 @@ def read_weights(path: Path, wanted: Averaged = "auto") -> dict[str, Tensor]:
     return _read_shards(path) if path.suffix == ".json" else read_state(path, wanted)
 
 
+def _refuse_one_of_several(path: Path) -> None:
+    if _SHARD.search(path.name) and any(path.parent.glob("*.index*.json")):
+        raise CheckpointError(f"{path} is one of several files that belong together; point to their index or folder, {path.parent}")
+
+
 def _component(path: Path, part: str, wanted: Averaged) -> tuple[Path, bool | None]:
     """The folder of the part, and whether its name or its neighbour's says that its weights are averaged."""
     names = [name for name in COMPONENTS[part] if (path / name).is_dir()]
@@ -93,14 +110,20 @@ def _component(path: Path, part: str, wanted: Averaged) -> tuple[Path, bool | No
             say(f"{path}: took the averaged weights in {AVERAGED_FOLDER}")
         return path / AVERAGED_FOLDER, True
     if names:
-        return path / names[0], None
+        return path / names[0], _is_average(path / names[0])
     beside = path.resolve().parent / AVERAGED_FOLDER
     if path.resolve().name == AVERAGED_FOLDER or not beside.is_dir():
-        return path, True if path.resolve().name == AVERAGED_FOLDER else None
+        return path, True if path.resolve().name == AVERAGED_FOLDER else _is_average(path)
     if wanted != "auto":
         return path, False
     say(f"{path}: took these weights as told; the averaged ones are beside them, in {beside}")
     return path, None
+
+
+def _is_average(folder: Path) -> bool | None:
+    """True where the configuration beside the weights is one that diffusers' `EMAModel` has written."""
+    file = folder / "config.json"
+    return True if file.is_file() and set(AVERAGING[:4]) <= set(read_json(file)) else None
 
 
 def _sets(folder: Path) -> list[tuple[Path, re.Match[str]]]:
@@ -196,13 +219,16 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-def _what_is_there(folder: Path) -> str:
+def _what_is_there(folder: Path, part: str) -> str:
     """The rest of a sentence: what the folder should have, what it has, and what to point to."""
     names = sorted(os.listdir(folder))
     shown = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     there = f"there is {shown}" if names else "it is empty"
     wanted = "it should have diffusion_pytorch_model.safetensors (or model.safetensors, .bin, a variant, or shards and their index)"
     fix = "point `checkpoint` to a pipeline's or a part's folder, or to a file"
+    if any(name in names for others in COMPONENTS.values() for name in others):
+        wanted = f"a pipeline's folder should have a folder {' or '.join(COMPONENTS[part])} with {_USUAL[part]} in it"
+        fix = f"{_FIXES.get(part, 'fetch it')}, or name a whole original checkpoint"
     snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
     if snapshots:
         fix = f"this is a cache of the Hub, point `checkpoint` to {snapshots[-1]}"

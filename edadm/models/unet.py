@@ -6,8 +6,10 @@ from typing import Any, TypeAlias
 
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from torch import nn
 
 from edadm.config.networks import UNetArchitecture
+from edadm.errors import EdadmError
 
 UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
 
@@ -16,12 +18,21 @@ def build_unet(architecture: UNetArchitecture) -> UNet:
     """A randomly initialised U-Net with the arithmetic of the original code; outputs agree to rounding (tests/models).
 
     Attentions multiply explicitly, as in the quantized network, not in a fused kernel.
+
+    Raises:
+        EdadmError: diffusers knows no such network.
     """
     unet = _BUILDERS[architecture.family](architecture)
     for module in unet.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())
     return unet
+
+
+def feature_module(unet: UNet) -> nn.Module:
+    """Whose input TDAC compares: the middle's attention, or what follows in a network without one there; the input is the same."""
+    middle: nn.Module = unet.mid_block.attentions[0] or unet.mid_block.resnets[1]
+    return middle
 
 
 def _sizes(architecture: UNetArchitecture) -> dict[str, Any]:
@@ -89,16 +100,37 @@ def _ldm(architecture: UNetArchitecture) -> UNet2DModel:
 
 
 def _transformer(architecture: UNetArchitecture) -> UNet2DConditionModel:
-    """CompVis' U-Net with SpatialTransformers of depth 1 over a context."""
+    """CompVis' U-Net with SpatialTransformers of depth 1 over a context.
+
+    A diffusers configuration takes the number of heads, under the name of their channels.
+    """
     attends = _attends(architecture)
+    heads: int | list[int] | None = architecture.heads
+    if architecture.head_channels:
+        heads = [channels // architecture.head_channels for channels in architecture.level_channels]
     return UNet2DConditionModel(
         **_sizes(architecture),
         down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         cross_attention_dim=architecture.context_channels,
-        attention_head_dim=architecture.heads,  # diffusers' name for the number of heads
+        attention_head_dim=heads,
         norm_eps=1e-5,
     )
 
 
-_BUILDERS = {"ddim": _ddim, "ldm": _ldm, "transformer": _transformer}
+def _diffusers(architecture: UNetArchitecture) -> UNet:
+    """What a `config.json` says; diffusers itself says what it cannot build."""
+    assert architecture.diffusers is not None
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in architecture.diffusers.own.items()}
+    channels = architecture.in_channels
+    settings |= {"sample_size": architecture.image_size, "in_channels": channels, "out_channels": channels}
+    try:
+        if architecture.diffusers.class_name == "UNet2DModel":
+            return UNet2DModel(**settings)
+        return UNet2DConditionModel(**settings, cross_attention_dim=architecture.context_channels)
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise EdadmError(f"diffusers builds no {architecture.diffusers.class_name} of these settings: {reason}") from None
+
+
+_BUILDERS = {"ddim": _ddim, "ldm": _ldm, "transformer": _transformer, "diffusers": _diffusers}

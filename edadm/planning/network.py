@@ -13,7 +13,7 @@ from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.models.autoencoder import LatentDecoder, build_autoencoder
 from edadm.models.condition import build_condition_network
-from edadm.models.unet import UNet, build_unet
+from edadm.models.unet import UNet, build_unet, feature_module
 from edadm.models.units import Exclude, Unit, trace_units
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.surgery import quantized_layers
@@ -106,7 +106,7 @@ class Networks:
     def feature_elements(self) -> int:
         """Elements of one row of a step's feature: the input of the middle attention (method, 2.2)."""
         found: list[int] = []
-        handle = self.unet.mid_block.attentions[0].register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
+        handle = feature_module(self.unet).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
         try:
             with torch.no_grad():
                 self.unet(*self.inputs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edadm.config.layout import INTEGER
-from edadm.report.read import RunResult
+from edadm.report.read import SPREADS, RunResult
 
 _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
 
@@ -73,6 +73,8 @@ def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> It
         yield f"Images were taken as they are; preparation of the real ones: {held['reference_preparation']}."
     if "reference_features" in held:
         yield f"KID, precision and recall compare with {held['reference_features']:,} of them."
+    if any(scores.get(spread) is not None for spread in SPREADS.values()):
+        yield "After ± stands the standard deviation of IS over its splits, and of KID over its subsets."
     if held.get("instead_of"):
         yield f"The weights of “{held['instead_of']}” were absent; the bundled classifier stood in for it."
     if held["extractor"] not in _NETWORKS:

@@ -16,7 +16,8 @@ from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
-SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_score", "psnr")
+SPREADS = {"inception_score": "inception_score_spread", "kid": "kid_spread"}  # standard deviations over splits and subsets
+SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_score", "psnr", *SPREADS.values())
 
 
 @dataclass(frozen=True)

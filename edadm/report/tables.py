@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edadm.report.conditions import conditions, extractor_note
-from edadm.report.read import RunResult, UnitErrors, VariantResult
+from edadm.report.read import SPREADS, RunResult, UnitErrors, VariantResult
 from edadm.report.times import StageTime
 
 ABSENT = "–"
@@ -97,7 +97,9 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
         reference = baseline.scores[key] if baseline and result.is_quantized else None
         difference = "" if value is None or reference is None else signed(value - reference, digits)
         title = column if key == "clip_score" or not named else f"{column} ({named})"
-        yield Cell(title, ABSENT if value is None else f"{value:.{digits}f}", difference)
+        spread = result.scores.get(SPREADS.get(key, ""))
+        apart = "" if spread is None else f" ± {spread:.{digits}f}"
+        yield Cell(title, ABSENT if value is None else f"{value:.{digits}f}{apart}", difference)
     decibel = result.scores["psnr"]
     to_simulated = f"{result.parity['psnr']:.1f} dB to simulated" if result.parity else ""
     yield Cell("PSNR", ABSENT if decibel is None else f"{decibel:.1f} dB", to_simulated)
@@ -214,7 +216,9 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "fid": result.scores["fid"],
         "sfid": result.scores["sfid"],
         "inception_score": result.scores["inception_score"],
+        "inception_score_spread": result.scores.get("inception_score_spread"),
         "kid": result.scores["kid"],
+        "kid_spread": result.scores.get("kid_spread"),
         "precision": result.scores["precision"],
         "recall": result.scores["recall"],
         "clip_score": result.scores["clip_score"],

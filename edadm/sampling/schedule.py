@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.betas import betas_of
 from edadm.config.rules.steps import step_problem, visited
 from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.errors import EdadmError
@@ -14,13 +15,15 @@ from edadm.errors import EdadmError
 def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
     """Products of (1 - beta) up to each timestep, in (0, 1), fp64 (DDPM, arXiv 2006.11239, eq. 4).
 
-    `linear` spaces beta linearly (ermongroup/ddim), `sqrt_linear` its square root (CompVis).
+    `linear` spaces beta linearly (ermongroup/ddim), `sqrt_linear` its square root (CompVis); others are `betas_of`'s.
     """
     start, end = schedule.start, schedule.end
     if schedule.kind == "linear":
         betas = torch.linspace(start, end, schedule.timesteps, dtype=torch.float64)
-    else:
+    elif schedule.kind == "sqrt_linear":
         betas = torch.linspace(start**0.5, end**0.5, schedule.timesteps, dtype=torch.float64) ** 2
+    else:
+        betas = torch.tensor(betas_of(schedule), dtype=torch.float64)
     return torch.cumprod(1 - betas, dim=0)
 
 

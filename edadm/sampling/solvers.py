@@ -10,6 +10,7 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.betas import betas_of
 from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.sampling.ddim import Denoise, OnStep, ignore
 
@@ -18,12 +19,14 @@ SCHEDULERS = {"dpm_solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultist
 
 def make_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
     """The diffusers scheduler of a sampler preset, its timesteps set."""
+    known = {"linear": "linear", "sqrt_linear": "scaled_linear"}
     spacing = sampler.spacing if sampler.spacing in ("trailing", "linspace") else "leading"
     scheduler = SCHEDULERS[sampler.method](
         num_train_timesteps=schedule.timesteps,
         beta_start=schedule.start,
         beta_end=schedule.end,
-        beta_schedule={"linear": "linear", "sqrt_linear": "scaled_linear"}[schedule.kind],
+        beta_schedule=known.get(schedule.kind, "linear"),
+        trained_betas=None if schedule.kind in known else betas_of(schedule),
         solver_order=2,
         timestep_spacing=spacing,
         steps_offset=1 if sampler.spacing == "uniform_from_one" else 0,

@@ -67,12 +67,15 @@ def diffusion(
 
     from edadm.config.load import load_config
     from edadm.devices import device_named
+    from edadm.errors import EdadmError
     from edadm.models.unet import build_unet
     from edadm.sampling.schedule import alphas_cumprod
     from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining
     from edadm.training.images import read_image_folder
 
     preset = load_config().models[model]
+    if preset.prediction != "eps":
+        raise EdadmError(f"this trains networks that predict eps; the model '{model}' predicts {preset.prediction}")
     settings = DiffusionTraining(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")

@@ -105,7 +105,7 @@ def test_missing_prompts_say_which_key_to_set(tmp_path: Path) -> None:
         ({"layout": "ddim"}, "checkpoints of the family 'transformer' have the layout 'compvis', not 'ddim'; set layout: compvis"),
         ({"conditioning": None}, "the family 'transformer' takes a condition, the others take none; add conditioning"),
         ({"architecture": {"in_channels": 4}}, "the autoencoder's latents have 3 channels, the U-Net's 4; make them equal"),
-        ({"architecture": {"head_channels": 32}}, "the family 'transformer' has no setting 'head_channels'"),
+        ({"architecture": {"head_channels": 32}}, "the family 'transformer' needs either heads or head_channels"),
         ({"architecture": {"heads": None}}, "the family 'transformer' needs heads and context_channels"),
         ({"conditioning": {"kind": "text"}}, "text needs prompts; set prompts to a captions file"),
     ],

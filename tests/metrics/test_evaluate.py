@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from edadm.config.schema import Evaluation
 from edadm.config.scoring import Scoring
@@ -14,7 +17,7 @@ from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
-from edadm.metrics.frechet import frechet_distance, load_statistics, save_statistics, statistics
+from edadm.metrics.frechet import frechet_distance, load_features, load_statistics, save_statistics, statistics
 from edadm.metrics.psnr import psnr
 
 from .images import random_images
@@ -56,6 +59,9 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     assert conditions["preparation"] == "none"
     assert conditions["reference_features"] == 150
     assert abs(scores["kid"]) < 0.5
+    kid = kid_features_to_metric(layers["pooled"], load_features(reference), kid_subset_size=40, verbose=False)
+    assert scores["kid_spread"] == pytest.approx(kid["kernel_inception_distance_std"], rel=1e-3)
+    assert "inception_score_spread" not in scores
     assert 0 <= scores["precision"] <= 1
     assert 0 <= scores["recall"] <= 1
 
@@ -128,3 +134,25 @@ def test_a_reference_without_spatial_features_has_no_sfid(reference: Path, tmp_p
     save_statistics(tmp_path / "pooled.h5", {"pooled": layers["pooled"]}, facts)
     with pytest.raises(EdadmError, match=r"pooled.h5 holds nothing to compute sfid from; take it out of `scores`"):
         evaluate(random_images(4), None, Evaluation(), files(tmp_path / "pooled.h5"))
+
+
+def test_ten_splits_have_a_spread(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edadm.metrics.evaluate.SMALLEST_SPLIT", 4)
+    scores = evaluate(random_images(40), None, Evaluation(scores=("inception_score",)), files(None))
+    assert scores["conditions"]["inception_score_splits"] == 10
+    assert 0 < scores["inception_score_spread"] < scores["inception_score"]
+
+
+def test_features_that_are_no_numbers_give_no_score(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = {"logits": torch.full((4, 10), torch.nan)}
+    monkeypatch.setattr("edadm.metrics.evaluate.extract_features", lambda *_, **__: nothing)
+    with pytest.raises(EdadmError, match=r"^inception_score is nan: features of these images are not finite"):
+        evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
+
+
+@pytest.mark.parametrize("extractor", ["inception", "pytorch_fid"])
+def test_statistics_of_another_size_are_refused_before_any_features(extractor: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64))
+    needed = files(tmp_path / "other.npz", extractor=extractor, weights=locate("bundled:cifar10_classifier"))
+    with pytest.raises(EdadmError, match=rf"holds pooled statistics \(64,\) and \(64, 64\), those of '{extractor}' are \(2048,\)"):
+        evaluate(random_images(4), None, Evaluation(scores=("fid",), extractor=extractor), needed)

@@ -130,6 +130,6 @@ def test_no_pickle_is_executed(extractor: str, tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "executed",))
 
     torch.save({"conv.weight": Hostile()}, tmp_path / "hostile.pth")
-    with pytest.raises(EdadmError, match=r"hostile\.pth cannot be read as a checkpoint"):
+    with pytest.raises(EdadmError, match=r"hostile\.pth (cannot be read as a checkpoint|holds 'conv)"):
         build_extractor(extractor, tmp_path / "hostile.pth", ("pooled",))
     assert not (tmp_path / "executed").exists()

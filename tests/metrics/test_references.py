@@ -11,7 +11,7 @@ import torch
 from edadm.errors import EdadmError
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
-from edadm.metrics.frechet import statistics
+from edadm.metrics.frechet import save_statistics, statistics
 from edadm.metrics.references import RunningStatistics, load_reference, write_reference
 
 from .images import random_images
@@ -78,3 +78,56 @@ def test_other_archives_are_refused_and_no_pickle_is_executed(arrays: dict, sent
     (tmp_path / "x.npz").write_bytes(b"PK broken")
     with pytest.raises(EdadmError, match=r"cannot be read as an \.npz archive"):
         load_reference(tmp_path / "x.npz")
+
+
+def covariance(size: int) -> np.ndarray:
+    """A covariance of some features."""
+    features = np.random.default_rng(0).normal(size=(50, size))
+    return np.cov(features, rowvar=False)
+
+
+def changed(sigma: np.ndarray, row: int, column: int, value: float) -> np.ndarray:
+    """The matrix with one other entry."""
+    other = sigma.copy()
+    other[row, column] = value
+    return other
+
+
+@pytest.mark.parametrize(
+    ("mu", "sigma", "sentence"),
+    [
+        (np.array([0.0, np.nan, 0.0]), covariance(3), "mu of pooled holds numbers that are not finite"),
+        (np.zeros(3), changed(covariance(3), 0, 1, np.inf), "sigma of pooled holds numbers that are not finite"),
+        (np.zeros(3, np.int64), covariance(3), "mu of pooled holds int64, not floating-point numbers"),
+        (np.zeros(3, np.complex128), covariance(3), "mu of pooled holds complex128"),
+        (np.zeros(4), covariance(3), r"sigma of pooled is no covariance of features \(4,\)"),
+        (np.zeros((3, 1)), covariance(3), "sigma of pooled is no covariance"),
+        (np.zeros(3), changed(covariance(3), 0, 1, 0.5), "sigma of pooled is no covariance"),
+        (np.zeros(3), changed(covariance(3), 1, 1, -1.0), "sigma of pooled is no covariance"),
+        (np.zeros(3), 5 - 4 * np.eye(3), "sigma of pooled is no covariance"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_numbers_that_are_no_statistics_are_refused(mu: np.ndarray, sigma: np.ndarray, sentence: str, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"x{suffix}"
+    if suffix == ".npz":
+        np.savez(file, mu=mu, sigma=sigma)
+    else:
+        save_statistics(file, {"pooled": {"mu": mu, "sigma": sigma}}, {"extractor": NAME, "images": 3, "set": "x"})
+    with pytest.raises(EdadmError, match=sentence):
+        load_reference(file)
+
+
+def test_fp32_statistics_of_few_images_are_a_covariance(tmp_path: Path) -> None:
+    """Rank 4 of 100, rounded to fp32: eigenvalues and entries are off by rounding, as in published files."""
+    features = np.random.default_rng(0).normal(size=(5, 100)) * np.logspace(-4, 2, 100)
+    np.savez(tmp_path / "x.npz", mu=features.mean(0).astype(np.float32), sigma=np.cov(features, rowvar=False).astype(np.float32))
+    assert load_reference(tmp_path / "x.npz").layers["pooled"]["sigma"].dtype == np.float64
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x89HDF\r\n\x1a\n" + bytes(200)])
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_files_of_another_kind_are_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(content)
+    with pytest.raises(EdadmError, match=rf"x\{suffix} (cannot be read as an \.npz archive|holds no reference statistics)"):
+        load_reference(tmp_path / f"x{suffix}")

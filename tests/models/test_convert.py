@@ -65,8 +65,20 @@ def test_a_checkpoint_of_another_width_is_refused_with_the_tensor_and_both_shape
 
 @pytest.mark.parametrize("other", ["ldm8_church", "ldm4_imagenet", "sd14_coco"])
 def test_a_checkpoint_of_another_family_is_refused(other: str, bedroom: State, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"model\.ckpt(: '.+' has shape \(.+\), the preset's network| lacks the tensor '| holds ')"):
+    sentence = r"model\.ckpt(: '.+' has shape \(.+\), the preset's network| lacks the tensor '| holds '| does not fit `architecture`)"
+    with pytest.raises(CheckpointError, match=sentence):
         convert_checkpoint(saved({"state_dict": bedroom}, tmp_path, other))
+
+
+def test_blocks_that_are_counted_otherwise_are_refused(bedroom: State, tmp_path: Path) -> None:
+    model = saved({"state_dict": bedroom}, tmp_path)
+    for changes, sentence in (
+        ({"multipliers": (1, 2, 2)}, "it has 4 input blocks, and 3 multipliers with blocks_per_level 1 make 6"),
+        ({"multipliers": (1,), "blocks_per_level": 3}, r"its levels have 1 blocks; set architecture\.blocks_per_level to that"),
+    ):
+        other = model.model_copy(update={"architecture": model.architecture.model_copy(update=changes)})
+        with pytest.raises(CheckpointError, match=f"does not fit `architecture`: {sentence}"):
+            convert_checkpoint(other)
 
 
 def test_a_ddim_checkpoint_is_no_compvis_checkpoint(tmp_path: Path) -> None:
@@ -154,7 +166,9 @@ def test_a_diffusers_folder_is_taken_part_by_part(tmp_path: Path) -> None:
         converted = convert_checkpoint(model, part)
         assert all(torch.equal(converted[name], tensor) for name, tensor in network.state_dict().items())
     shutil.rmtree(tmp_path / "vae")
-    with pytest.raises(CheckpointError, match=r"holds no weights; it should have diffusion_pytorch_model\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no weights; a pipeline's folder should have a folder vae or vqvae .*but there is unet"
+    ):
         convert_checkpoint(model, "autoencoder")
 
 

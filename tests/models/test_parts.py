@@ -54,7 +54,7 @@ def old_names(state: State, convolved: bool, mixed: bool = False) -> State:
     changed = {}
     for name, tensor in state.items():
         for new, old in OLD.items():
-            if f".{new}." in name and ".attentions." in name and not (mixed and new == "to_k"):
+            if f".{new}." in name and "transformer_blocks" not in name and not (mixed and new == "to_k"):
                 name = name.replace(f".{new}.", f".{old}.")
                 tensor = tensor[:, :, None, None] if convolved and name.endswith("weight") else tensor
         changed[name] = tensor

@@ -165,6 +165,16 @@ def test_kid_precision_and_recall_have_digits_enough(fake: Fake):
     assert "KID, precision and recall compare with 10,000 of them." in tables.conditions(run)
 
 
+def test_spreads_stand_beside_their_scores(fake: Fake):
+    scores = {"kid": 0.00123, "kid_spread": 0.00045, "inception_score": 9.5, "inception_score_spread": 0.125}
+    run = rescored(fake, scores, INCEPTION | {"extractor": "inception", "reference_features": 10_000, "inception_score_splits": 10})
+    cells = {cell.column: cell.main for cell in tables.metric_rows(run)[0][1]}
+    assert (cells["KID (torch-fidelity)"], cells["IS (torch-fidelity)"]) == ("0.00123 ± 0.00045", "9.50 ± 0.12")
+    assert "After ± stands the standard deviation of IS over its splits, and of KID over its subsets." in tables.conditions(run)
+    record = next(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
+    assert (record["kid_spread"], record["inception_score_spread"]) == ("0.00045", "0.125")
+
+
 def test_finding_names_the_nearest_and_the_better_of_equally_small_files(fake: Fake):
     text = tables.finding(read_run(fake.results, fake.runs[0]))
     assert text.startswith("W8A8 · TDAC + fbr_w8 stays nearest to full precision (34.8 dB, FID +0.18)")

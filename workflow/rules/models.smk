@@ -12,8 +12,8 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        model=model_with("layout", "ema", "architecture"),
-        settings=model_settings("layout", "ema", "architecture"),
+        model=model_with("layout", "ema", "architecture", "prediction", "schedule"),
+        settings=model_settings("layout", "ema", "architecture", "prediction", "schedule"),
         checkpoint=checkpoint_content,
         code=stage_fingerprint("convert-checkpoint"),
     shell:

@@ -30,7 +30,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{path} is not valid YAML: it contains itself; write out what `*` stands for") from None
     except Exception as error:
-        raise ConfigError(f"{path} is not valid YAML: {_reason(error)}") from None
+        raise ConfigError(f"{path} is not valid YAML: {_reason(error, text)}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds a list; write settings as KEY: VALUE, for instance `runs:`")
     if not found:
@@ -51,12 +51,13 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); mend its permissions or name another file") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, source: str) -> str:
     """What a YAML parser says, in one line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     where = f"line {mark.line + 1}: " if mark else ""
     text = str(problem or error).strip().splitlines()[0]
-    if "'\\t'" in text:
+    before = "".join(source.split("\n")[mark.line : mark.line + 1])[: mark.column + 1] if mark else ""
+    if "\t" in before:
         return f"{where}a tab stands where spaces belong; indent with spaces"
     if text.startswith("found duplicate key"):
         key = text.removeprefix("found duplicate key").strip()

@@ -23,7 +23,8 @@ def with_bases(settings: dict[str, Any]) -> tuple[dict[str, Any], Bases, list[st
         presets = settings.get(kind)
         if not isinstance(presets, dict):
             continue
-        own = {name: preset["base"] for name, preset in presets.items() if isinstance(preset, dict) and "base" in preset}
+        texts = {name: preset for name, preset in presets.items() if isinstance(name, str) and isinstance(preset, dict)}
+        own = {name: preset["base"] for name, preset in texts.items() if "base" in preset}
         good = {name: base for name, base in own.items() if isinstance(base, str) and base in presets}
         found += [_absent(kind, name, base, settings) for name, base in own.items() if name not in good]
         lost, circles = _in_circles(good)
@@ -31,7 +32,7 @@ def with_bases(settings: dict[str, Any]) -> tuple[dict[str, Any], Bases, list[st
         known = {name: base for name, base in good.items() if name not in lost}
         left = lost | (own.keys() - good.keys())
         left |= {name for name in known if any(base in left for base in _line(name, known))}
-        whole[kind] = {name: _inherited(name, presets, known) for name in presets if name not in left}
+        whole[kind] = {name: _inherited(name, presets, known) if name in known else presets[name] for name in presets if name not in left}
         bases |= {(kind, name): base for name, base in known.items()}
     return whole, bases, found
 
@@ -75,7 +76,7 @@ def _in_circles(bases: dict[str, str]) -> tuple[set[str], list[str]]:
     return lost, sorted(circles)
 
 
-def _inherited(name: str, presets: dict[str, Any], bases: dict[str, str]) -> Any:
+def _inherited(name: str, presets: dict[Any, Any], bases: dict[str, str]) -> Any:
     preset = presets[name]
     if name not in bases:
         return preset

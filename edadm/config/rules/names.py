@@ -8,6 +8,7 @@ from typing import Any
 
 KINDS = ("models", "calibrations", "bits", "reconstructions", "evaluations")
 LONGEST = 100
+_READ_AS = {int: "a number", float: "a number", bool: "true or false", type(None): "nothing"}
 _ALLOWED = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")
 # What lies in a results folder beside presets' folders (edadm/config/layout.py), or is a word of `variants`.
 RESERVED = frozenset({"fp32", "integer", "simulated", "report", "references", "times", "trajectories", "logs", "samples", "units", "base"})
@@ -15,10 +16,8 @@ _FILES = (".json", ".safetensors", ".zarr", ".h5", ".npy", ".csv", ".html", ".md
 
 
 def mistakes_in_names(settings: dict[str, Any]) -> list[str]:
-    """One sentence per name of a preset, or other key, that cannot be used."""
-    found = [sentence for key, value in settings.items() for sentence in _keys(value, str(key))]
-    if odd := [key for key in settings if not isinstance(key, str)]:
-        found.append(f"{odd[0]!r}: a setting's name is text; remove this line or put its name in quotes")
+    """One sentence per name of a preset that cannot be used."""
+    found: list[str] = []
     for kind in KINDS:
         presets = settings.get(kind)
         names = [name for name in presets if isinstance(name, str)] if isinstance(presets, dict) else []
@@ -27,14 +26,20 @@ def mistakes_in_names(settings: dict[str, Any]) -> list[str]:
     return found
 
 
+def mistakes_in_keys(settings: dict[str, Any]) -> list[str]:
+    """One sentence per key that YAML read as a number or a truth value, at any depth."""
+    found = [sentence for key, value in settings.items() for sentence in _keys(value, str(key))]
+    odd = [key for key in settings if not isinstance(key, str)]
+    return found + [f"{key!r}: a setting's name is text; remove this line or put its name in quotes" for key in odd]
+
+
 def _keys(value: Any, where: str) -> list[str]:
-    """Keys that YAML read as numbers or truth values, at any depth."""
     if isinstance(value, list):
         return [sentence for index, inner in enumerate(value) for sentence in _keys(inner, f"{where}.{index}")]
     if not isinstance(value, dict):
         return []
     found = [
-        f"{where}: the name {str(key).lower()} is read as a {type(key).__name__}; put it in quotes"
+        f"{where}: the name {str(key).lower()} is read as {_READ_AS.get(type(key), 'something else')}; put it in quotes"
         for key in value
         if not isinstance(key, str)
     ]

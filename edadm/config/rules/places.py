@@ -72,7 +72,7 @@ def mistakes_in_results(results: str) -> Iterator[str]:
     elif folder.is_relative_to(_PACKAGE):
         yield f"results: {results!r} lies inside the installed package; name a folder outside it"
     else:
-        yield from _not_writable(results, folder)
+        yield from _not_writable(results, Path(results).absolute())
 
 
 def _not_writable(results: str, folder: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, get_args
 
@@ -23,13 +24,63 @@ _WANTED = {
 _NUMBERS = ("int_type", "float_type")
 _SETTINGS = ("dict_type", "model_type")
 _SHOWN = 60
+_MOST_NAMES = 24
+_TYPE = re.compile(r"(literal|tuple|list|dict|constrained-\w+|function-\w+)\b|(bool|int|float|str|none)$")
 
 
-def sentence(problem: Any) -> str:
-    """A problem of a pydantic `ValidationError` in one sentence."""
-    where, kind, given = ".".join(map(str, problem["loc"])), problem["type"], problem["input"]
+def sentences(problems: Iterable[Any], settings: Any) -> list[str]:
+    """The problems of a pydantic `ValidationError` about `settings`, one sentence for each mistake.
+
+    A mistyped key is not told again as a missing one, nor a bad entry as a list that is too short; what fits none of several types
+    is told once. Keys that are no text are told by `edadm.config.rules.names`.
+    """
+    told = [problem for problem in problems if problem["type"] != "invalid_key" and "[key]" not in problem["loc"]]
+    grouped: dict[tuple[Any, ...], list[Any]] = {}
+    for problem in told:
+        grouped.setdefault(_place(problem, settings), []).append(problem)
+    mistyped = {_close(place, grouped) for place, group in grouped.items() if group[0]["type"] == "extra_forbidden"}
+    found = []
+    for place, group in grouped.items():
+        kinds = {problem["type"] for problem in group}
+        inside = any(other != place and other[: len(place)] == place for other in grouped)
+        if (kinds == {"missing"} and place in mistyped) or (kinds == {"too_short"} and inside) or (len(group) > 1 and inside):
+            continue
+        found.append(_of_several(place, group) if len(group) > 1 else _sentence(place, group[0]))
+    return found
+
+
+def _place(problem: Any, settings: Any) -> tuple[Any, ...]:
+    """Where a problem lies, without pydantic's names of the types that a setting may have, such as `bool` and `tuple[int, ...]`."""
+    place: list[Any] = []
+    for part in problem["loc"]:
+        try:
+            settings = settings[part]
+        except (KeyError, IndexError, TypeError):
+            if problem["type"] != "missing" and isinstance(part, str) and _TYPE.match(part):
+                continue
+            settings = None
+        place.append(part)
+    return tuple(place)
+
+
+def _close(place: tuple[Any, ...], grouped: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
+    """The setting beside `place` that is missing and was probably meant."""
+    beside = [other for other in grouped if other != place and other[:-1] == place[:-1]]
+    close = difflib.get_close_matches(str(place[-1]), [str(other[-1]) for other in beside], n=1, cutoff=0.5)
+    return (*place[:-1], close[0]) if close else None
+
+
+def _of_several(place: tuple[Any, ...], group: list[Any]) -> str:
+    choices = [p["ctx"]["expected"] if p["type"] == "literal_error" else _WANTED.get(p["type"], "") for p in group]
+    if "" in choices:
+        return _sentence(place, next(p for p in group if p["type"] not in _WANTED))
+    return f"{'.'.join(map(str, place))}: wants {' or '.join(dict.fromkeys(choices))}, not {_shown(group[0]['input'])}"
+
+
+def _sentence(place: tuple[Any, ...], problem: Any) -> str:
+    where, kind, given = ".".join(map(str, place)), problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return f"{where}: there is no such setting{nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
+        return f"{where}: there is no such setting{nearest(str(place[-1]), _known_keys(place[:-1]))}"
     if kind == "missing":
         return f"{where}: this setting is required"
     if kind == "value_error":
@@ -37,8 +88,8 @@ def sentence(problem: Any) -> str:
     if kind in _WANTED:
         return f"{where}: wants {_WANTED[kind]}, not {_shown(given)}{_way_out(kind, given)}"
     if kind == "literal_error":
-        close = difflib.get_close_matches(str(given), [str(word) for word in _words(problem["ctx"]["expected"])], n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
+        close = _closest(str(given), _words(problem["ctx"]["expected"]), 0.6)
+        hint = f"; did you mean '{close}'?" if close else ""
         return f"{where}: input should be {problem['ctx']['expected']} (got {_shown(given)}){hint}"
     if kind == "too_short":
         return f"{where}: this list is empty; write at least one entry, or remove the line"
@@ -47,8 +98,23 @@ def sentence(problem: Any) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about a word that is unknown: the nearest known one, or all of them."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(sorted(known))}"
+    known = list(known)
+    close = _closest(word, known, 0.5)
+    return f"; did you mean '{close}'?" if close else f"; known are {listed(known)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in order; of many the first ones and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _closest(word: str, known: Iterable[str], cutoff: float) -> str | None:
+    """The known word that is nearest, whatever the case of letters."""
+    spelled = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(word.lower(), list(spelled), n=1, cutoff=cutoff)
+    return spelled[close[0]] if close else None
 
 
 def _shown(value: Any) -> str:
@@ -63,8 +129,9 @@ def _shown(value: Any) -> str:
 def _way_out(kind: str, given: Any) -> str:
     if given is None:
         return "; write it, or remove the line for the default" + (" ({} is all defaults)" if kind in _SETTINGS else "")
-    if kind in _NUMBERS and isinstance(given, str) and _number(given) is not None:
-        return f"; write {_number(given)} without quotes"
+    number = _number(given) if kind in _NUMBERS and isinstance(given, str) else None
+    if number is not None:
+        return f"; write {int(number) if number == number // 1 else number} without quotes"
     if kind == "int_type" and isinstance(given, float) and given == given // 1:
         return f"; write {int(given)}"
     if kind == "string_type" and not isinstance(given, dict | tuple | list):

@@ -64,6 +64,21 @@ def _part(part: str, architecture: UNetArchitecture) -> str:
     return part if architecture.family == "transformer" else _ATTENTION_PARTS.get(part, part)
 
 
+def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> None:
+    """Refuses blocks that are counted otherwise: their numbers say to which level they belong."""
+    blocks = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.", key))}
+    halving = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.0\.op\.", key))}
+    levels, per_level = len(architecture.multipliers), architecture.blocks_per_level
+    expected = levels * (per_level + 1)
+    if blocks and len(blocks) != expected:
+        raise ValueError(
+            f"it has {len(blocks)} input blocks, and {levels} multipliers with blocks_per_level {per_level} make {expected}; "
+            "mend the two, which `edadm describe` prints for this file"
+        )
+    if halving and min(halving) != per_level + 1:
+        raise ValueError(f"its levels have {min(halving) - 1} blocks; set architecture.blocks_per_level to that")
+
+
 def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> dict[str, Tensor]:
     """Original state dict -> diffusers state dict.
 
@@ -72,7 +87,9 @@ def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> di
 
     Raises:
         KeyError: a key does not belong to the layout.
+        ValueError: its blocks are not those of the architecture.
     """
+    _check_depth(state, architecture)
     converted = {}
     for key, tensor in state.items():
         module, _, parameter = key.rpartition(".")

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from edadm.models.weights import CheckpointError
+from edadm.models.weights.identify import said_of
 
 State = dict[str, Tensor]
 
@@ -74,7 +75,9 @@ def _prefix(state: State, kind: str, path: Path) -> str:
     if len(found) > 1:
         raise CheckpointError(f"{path} holds more than one {_NAMES[kind]} ({', '.join(sorted(found))}); export one and point to that")
     if not found:
-        raise CheckpointError(f"{path} holds no {_NAMES[kind]} (no tensor '{anchors[0]}', whatever stands before it); {_FIXES[kind]}")
+        told = said_of(state, kind if kind in ("unet", "autoencoder") else "condition")
+        lacking = f"no tensor '{anchors[0]}', whatever stands before it"
+        raise CheckpointError(f"{path} holds no {_NAMES[kind]} ({lacking}); {_FIXES[kind]}{told}")
     return found.pop()
 
 

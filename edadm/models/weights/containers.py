@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edadm.models.weights.errors import CheckpointError, clean_line, quoted
-from edadm.models.weights.pickles import Name, Thing
-from edadm.models.weights.stored import Stored
+from edadm.models.weights.packed.pickles import Name, Thing
+from edadm.models.weights.packed.stored import Stored
 
 Averaged = Literal["auto"] | bool
 State = dict[str, Stored]
@@ -27,6 +27,7 @@ _AVERAGED_NAME = re.compile(r"(^|[_.])ema([_.]|$)|averag|shadow", re.IGNORECASE)
 _WRAPPERS = {"model", "net", "network", "unet", "ema_model", "denoise_fn", "denoiser", "generator", "diffusion_model"}
 _TRANSPARENT = {"module", "_orig_mod"}  # of DataParallel and DistributedDataParallel, of torch.compile
 _DEEPEST = 4
+_WITHOUT_DOTS = "'model_ema'"  # of whole models, whose other parts have no averages
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _with_averages(weights: Weights, path: Path) -> tuple[State, str]:
     line = f"{path}: averaged weights are taken ({weights.averaged_place}); set ema: false for those as trained"
     if not set(weights.averaged) & set(weights.raw):
         return weights.averaged, f"{line}, whose names differ"
-    if lacking:
+    if lacking and weights.averaged_place != _WITHOUT_DOTS:
         line = f"{line}; {len(lacking)} of {len(weights.raw)} tensors have no average (first {quoted(lacking[0])}) and stay"
     return weights.raw | weights.averaged, line
 
@@ -195,7 +196,8 @@ def _sentence_on(name: str, value: Any, path: Path) -> str:
     what = str(value) if isinstance(value, Thing | Name) else f"a {type(value).__name__}"
     how = _DENSE.get(what.rpartition(".")[2])
     line = clean_line(f"tensor.{how}" if how else "tensor.detach()")
-    return f"{path} holds {quoted(name)} as {quoted(what)}, not as a plain tensor, and nothing is executed to make it one; write {line}"
+    told = f"it holds {quoted(name)} as {quoted(what)}, not as a plain tensor, and nothing is executed to make it one"
+    return f"{path} cannot be read as a checkpoint: {told}; write {line}"
 
 
 def _averages(entries: Mapping[Any, Any], path: Path) -> tuple[State, str, str]:
@@ -289,7 +291,7 @@ def _averages_among(state: State) -> tuple[State, State, str]:
         raw = {name: tensor for name, tensor in state.items() if name not in without_dots}
         keys = {name: f"model_ema.{name.removeprefix('model.').replace('.', '')}" for name in raw}
         averaged = {name: state[key] for name, key in keys.items() if key in without_dots}
-        return raw, averaged, "'model_ema'"
+        return raw, averaged, _WITHOUT_DOTS
     for group in sorted({name.partition(".")[0] for name in state if _AVERAGED_NAME.search(name.partition(".")[0])}):
         rest = {name.removeprefix(f"{group}."): tensor for name, tensor in state.items() if name.startswith(f"{group}.")}
         partner = re.sub(r"_?ema_?|_?averaged?_?", "", group)

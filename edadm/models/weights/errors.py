@@ -16,7 +16,7 @@ class CheckpointError(EdadmError):
 def quoted(name: object) -> str:
     """A name out of a foreign file in quotes: printable, on one line, cut where it is endless."""
     text = name if isinstance(name, str) else str(name) if isinstance(name, int | float) else f"<{type(name).__name__}>"
-    shown = repr(text)
+    shown = ascii(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}...'"
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from edadm.console import say
 from edadm.models.weights.containers import Averaged, chosen, weights_in
 from edadm.models.weights.errors import CheckpointError, unreadable
-from edadm.models.weights.stored import Container, Stored
-from edadm.models.weights.torch_files import open_legacy, open_zip
+from edadm.models.weights.identify import foreign_file, refuse_useless
+from edadm.models.weights.packed.stored import Container, Stored
+from edadm.models.weights.packed.torch_files import open_legacy, open_zip
 
 DAMAGE = (
     *(SafetensorError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
@@ -43,7 +44,13 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
     Raises:
         CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.
     """
-    state, line = chosen(weights_in(open_container(path).content, path), ema, path)
+    container = open_container(path)
+    try:
+        weights = weights_in(container.content, path)
+    except CheckpointError:
+        refuse_useless(container, path)  # says what it is, if that is known
+        raise
+    state, line = chosen(weights, ema, path)
     try:
         tensors = {name: stored.load() for name, stored in state.items()}
     except DAMAGE as error:
@@ -61,16 +68,16 @@ def open_container(path: Path) -> Container:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(512)
-        if not start:
-            raise unreadable(path, "it is empty")
-        if start[:2] == b"PK":
+            start = file.read(9)
+        if start[:4] == b"PK\x03\x04":
             return open_zip(path)
-        if start[8:9] == b"{":
+        if start[8:] == b"{":
             return _open_safetensors(path)
-        if start[257:262] == b"ustar":
-            raise CheckpointError(f"{path} is a tar archive or a PyTorch file older than 0.2; unpack it, or write it again as safetensors")
-        return open_legacy(path)
+        if start[:1] == b"\x80":
+            return open_legacy(path)
+        if error := foreign_file(path):
+            raise error
+        return open_legacy(path)  # pickles of protocol 0 begin with any letter
     except CheckpointError:
         raise
     except DAMAGE as error:
@@ -81,6 +88,8 @@ def _reason(error: BaseException) -> str:
     """Half a sentence."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deeply, or names impossible sizes"
+    if isinstance(error, zipfile.BadZipFile) and "not a zip" in str(error):
+        return "it is cut short: the end of its archive is missing"
     text = " ".join((str(error) or type(error).__name__).split()).split(". ")[0]
     return text.encode("ascii", "backslashreplace").decode()[:200]
 
@@ -97,6 +106,9 @@ def _open_safetensors(path: Path) -> Container:
             raise ValueError("it is cut short, or no safetensors file")
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", None) or {}
+    whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if whole > path.stat().st_size:
+        raise ValueError(f"it is cut short: {path.stat().st_size:,} of {whole:,} bytes are there")
     opened = safe_open(path, "pt")
     content = {
         name: Stored(_DTYPES.get(entry["dtype"], str(entry["dtype"]).lower()), tuple(entry["shape"]), partial(opened.get_tensor, name))

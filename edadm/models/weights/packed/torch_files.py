@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.pickles import read_pickle
-from edadm.models.weights.stored import Container
-from edadm.models.weights.tensors import Storage, part_of, rebuilt, storage_named
+from edadm.models.weights.packed.pickles import read_pickle
+from edadm.models.weights.packed.stored import Container
+from edadm.models.weights.packed.tensors import Storage, part_of, rebuilt, storage_named
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file before PyTorch 1.6
 _LOCAL_HEADER = struct.Struct("<4s22xHH")

@@ -51,6 +51,7 @@ _DICTIONARIES = {
     *(Name(module, "dict") for module in ("builtins", "__builtin__")),
 }
 _MARK = object()
+_SEQUENCES = {Name(module, name) for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "list")}
 _OPERATING = {
     *("os", "posix", "nt", "subprocess", "pty", "shutil", "socket", "runpy", "importlib", "ctypes", "webbrowser", "pip", "code"),
     *("commands", "popen2", "_posixsubprocess", "imp", "pdb", "timeit", "asyncio"),
@@ -71,12 +72,14 @@ def _refuse_hostile(maker: Name) -> None:
 
 
 def make(maker: Any, arguments: Any) -> Any:
-    """What a call stands for: a dictionary of the standard library, or a thing that notes what was asked for."""
+    """What a call stands for: a collection of the standard library, or a thing that notes what was asked for."""
     if isinstance(maker, Name):
         _refuse_hostile(maker)
-    if not isinstance(maker, Name) or maker not in _DICTIONARIES:
+    if not isinstance(maker, Name) or maker not in _DICTIONARIES | _SEQUENCES:
         return Thing(maker, arguments)
     given = arguments[0] if isinstance(arguments, tuple) and arguments else ()
+    if maker in _SEQUENCES:
+        return list(given) if isinstance(given, list | tuple) else []
     if isinstance(given, dict):
         return dict(given)
     pairs = given if isinstance(given, list | tuple) else ()

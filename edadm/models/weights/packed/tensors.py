@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edadm.models.weights.pickles import Name, make
-from edadm.models.weights.stored import Stored
+from edadm.models.weights.packed.pickles import Name, make
+from edadm.models.weights.packed.stored import Stored
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -28,6 +28,9 @@ _DTYPES = {
     "BoolStorage": torch.bool,
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
     "UntypedStorage": torch.uint8,
     "_UntypedStorage": torch.uint8,
 }

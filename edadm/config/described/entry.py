@@ -1,0 +1,91 @@
+"""An entry under `models:`, and what a file leaves open of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edadm.errors import EdadmError
+
+Settings = dict[str, Any]
+
+
+class DescriptionError(EdadmError):
+    """A description of a network that this package cannot build, with a sentence that names the setting."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Settings of one model, and a sentence for each that its file does not decide."""
+
+    settings: Settings
+    left_open: list[str] = field(default_factory=list)
+
+    def as_yaml(self, name: str) -> str:
+        """The entry, ready to paste into a configuration file; what is left open stands above it as comments."""
+        dumped = yaml.safe_dump({name: self.settings}, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+        comments = [f"# {sentence}\n" for sentence in self.left_open]
+        return "models:\n" + "".join(f"  {line}" for line in comments + dumped.splitlines(keepends=True))
+
+
+def entry_name(path: Path) -> str:
+    """A name for the entry of a checkpoint, from its file's or folder's."""
+    stem = path.name if path.is_dir() else path.stem
+    stem = path.parent.name if stem in ("model", "unet", "diffusion_pytorch_model", "last") and path.parent.name else stem
+    return re.sub(r"[^A-Za-z0-9_+-]+", "_", stem).strip("_") or "mine"
+
+
+def read_json(file: Path) -> Settings:
+    """A configuration file of diffusers or transformers.
+
+    Raises:
+        DescriptionError: unreadable, or no JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DescriptionError(f"{file} cannot be read as JSON ({reason}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise DescriptionError(f"{file} holds no JSON object; fetch it again")
+    return content
+
+
+def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionError:
+    """The error of a setting that this package has no network for."""
+    return DescriptionError(f"{where} says {key}: {json.dumps(value, default=str)}, and {reason}")
+
+
+def groups_of(widths: Iterable[int], left_open: list[str], where: str) -> Settings:
+    """The setting `norm_groups` for channels that the original codes' 32 groups do not divide; none where they do."""
+    widths = list(widths)
+    if not any(width % 32 for width in widths):
+        return {}
+    groups = max(count for count in range(1, 33) if not any(width % count for width in widths))
+    left_open.append(f"{where}.norm_groups: the original code's 32 does not divide all channels; {groups} is a guess")
+    return {"norm_groups": groups}
+
+
+def checked(where: Path, settings: Mapping[str, Any], neutral: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """Refuses settings that are neither at a value which changes nothing, nor None nor False.
+
+    Args:
+        where: the file, for the sentence.
+        settings: those that nothing else reads.
+        neutral: the values of known ones that change nothing; a tuple holds several.
+        reasons: half sentences for some.
+    """
+    for key, value in settings.items():
+        if key.startswith("_") or value is None or value is False:
+            continue
+        known = neutral.get(key, ())
+        if value in (known if isinstance(known, tuple) else (known,)):
+            continue
+        unknown = "this package does not know what that does"
+        raise refuse(where, key, value, reasons.get(key, unknown) + "; use another checkpoint")

@@ -1,0 +1,120 @@
+"""A diffusers pipeline, or the folder of one network, as an entry under `models:`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edadm.config.described.entry import Description, DescriptionError, Settings, read_json
+from edadm.config.described.parts import autoencoder_settings, encoder_settings
+from edadm.config.described.scheduler import sampler_settings, schedule_settings
+from edadm.config.described.unet import unet_architecture
+
+CONFIG = "config.json"
+SCHEDULER = "scheduler_config.json"
+PARTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
+_KINDS = {
+    "unet": {"UNet2DModel", "UNet2DConditionModel"},
+    "autoencoder": {"AutoencoderKL", "VQModel"},
+    "condition": {"clip_text_model", "clip"},
+}
+
+
+def has_description(path: Path) -> bool:
+    """Whether a checkpoint is a diffusers folder that says what its U-Net is."""
+    return path.is_dir() and config_of(path, "unet") is not None
+
+
+def config_of(path: Path, part: str) -> Path | None:
+    """The `config.json` that speaks of a part of a checkpoint: in a pipeline's folder for it, in the folder itself, or beside a file.
+
+    Beside a file lies what it will: there, only one of the part's own kind counts.
+    """
+    if path.is_dir():
+        for name in PARTS[part]:
+            if (path / name).is_dir():
+                file = path / name / CONFIG
+                return file if file.is_file() else None
+    folder = path if path.is_dir() else path.parent
+    file = folder / CONFIG
+    if not file.is_file():
+        return None
+    return file if path.is_dir() or _KINDS[part] & set(map(str, _kinds(read_json(file)))) else None
+
+
+def _kinds(config: Settings) -> tuple[object, ...]:
+    return config.get("_class_name"), config.get("model_type")
+
+
+def scheduler_of(path: Path) -> Path | None:
+    """The `scheduler_config.json` of a pipeline, of the pipeline around a network's folder, or beside the weights."""
+    folder = path if path.is_dir() else path.parent
+    candidates = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
+    if folder.name.startswith("unet"):
+        candidates.append(folder.parent / "scheduler" / SCHEDULER)
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def describe_folder(path: Path) -> Description:
+    """What a diffusers folder says of itself.
+
+    Raises:
+        DescriptionError: it holds no U-Net that is built here; names the setting.
+    """
+    file = config_of(path, "unet")
+    if file is None:
+        other = next((name for name in ("transformer", "prior", "controlnet") if (path / name).is_dir()), None)
+        found = f"a '{other}' and no U-Net" if other else f"no {CONFIG} of a U-Net"
+        raise DescriptionError(f"{path} holds {found}; give the folder of a pipeline with a U-Net, or the U-Net's own")
+    architecture, left_open = unet_architecture(read_json(file), file)
+    settings: Settings = {"checkpoint": str(path), "architecture": architecture}
+    _describe_autoencoder(path, settings, left_open)
+    _describe_condition(path, settings, left_open)
+    _describe_sampling(path, settings, left_open)
+    return Description(settings, left_open)
+
+
+def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) -> None:
+    channels = settings["architecture"]["in_channels"]
+    file = config_of(path, "autoencoder")
+    if file is not None and any((path / name).is_dir() for name in PARTS["autoencoder"]):
+        config = read_json(file)
+        settings["autoencoder"] = autoencoder_settings(config, file)
+        if "scaling_factor" not in config:
+            scale = settings["autoencoder"]["scale"]
+            left_open.append(f"scaling_factor is not set in {file.parent.name}/{file.name}: {scale} is diffusers' default")
+    elif channels not in (1, 3):
+        left_open.append(f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to decode them")
+
+
+def _describe_condition(path: Path, settings: Settings, left_open: list[str]) -> None:
+    width = settings["architecture"].get("context_channels")
+    if width is None:
+        return
+    settings["conditioning"] = {"kind": "text", "guidance": 7.5, "prompts": "prompts.txt"}
+    left_open.append("conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line")
+    left_open.append("conditioning.guidance stands in no file; 7.5 is usual for Stable Diffusion")
+    file = config_of(path, "condition")
+    if file is None or not (path / "text_encoder").is_dir():
+        left_open.append("there is no text_encoder folder: conditioning is a guess; give the whole pipeline")
+        return
+    encoder = encoder_settings(read_json(file), file)
+    if encoder["channels"] != width:
+        raise DescriptionError(
+            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is {width}; give a pipeline whose "
+            "parts belong together"
+        )
+    settings["conditioning"]["encoder"] = encoder
+
+
+def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> None:
+    file = scheduler_of(path)
+    if file is None:
+        left_open.append(f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had others")
+        latent = "context_channels" in settings["architecture"]
+        ends = {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012} if latent else {"kind": "linear", "start": 1e-4, "end": 0.02}
+        settings |= {"prediction": "eps", "schedule": ends, "sampler": {"method": "ddim", "steps": 50, "spacing": "uniform"}}
+        return
+    config = read_json(file)
+    settings["schedule"], settings["prediction"] = schedule_settings(config, file)
+    settings["sampler"], sentences = sampler_settings(config)
+    left_open += sentences

@@ -1,0 +1,93 @@
+"""The `scheduler_config.json` of a diffusers pipeline: betas, what the network predicts, and what samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edadm.config.described.entry import Settings, refuse
+from edadm.config.schema import NoiseSchedule
+
+_KINDS = {"linear": "linear", "scaled_linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
+_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
+_LATER = (0.00085, 0.012)  # the default betas of those that came with Stable Diffusion
+_BETAS = {
+    "DDPMScheduler": (1e-4, 0.02),
+    "DDPMParallelScheduler": (1e-4, 0.02),
+    "DDIMScheduler": (1e-4, 0.02),
+    "DDIMParallelScheduler": (1e-4, 0.02),
+    "DDIMInverseScheduler": (1e-4, 0.02),
+    "PNDMScheduler": (1e-4, 0.02),
+    "LMSDiscreteScheduler": (1e-4, 0.02),
+    "EulerDiscreteScheduler": (1e-4, 0.02),
+    "EulerAncestralDiscreteScheduler": (1e-4, 0.02),
+    "DPMSolverMultistepScheduler": (1e-4, 0.02),
+    "DPMSolverSinglestepScheduler": (1e-4, 0.02),
+    "DPMSolverSDEScheduler": _LATER,
+    "DEISMultistepScheduler": (1e-4, 0.02),
+    "UniPCMultistepScheduler": (1e-4, 0.02),
+    "HeunDiscreteScheduler": _LATER,
+    "KDPM2DiscreteScheduler": _LATER,
+    "KDPM2AncestralDiscreteScheduler": _LATER,
+}
+
+
+def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
+    """The noise schedule's settings, and what the network predicts, as `Model.prediction` names it.
+
+    Raises:
+        DescriptionError: one that no sampler here follows; names the key.
+    """
+    kind = str(config.get("_class_name", "DDPMScheduler"))
+    if kind not in _BETAS:
+        raise refuse(where, "_class_name", kind, "networks of other than discrete betas are not sampled here; use another checkpoint")
+    if config.get("rescale_betas_zero_snr"):
+        reason = "a step from a signal of zero has no meaning for samplers that take it from the noise; use another checkpoint"
+        raise refuse(where, "rescale_betas_zero_snr", True, reason)
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise refuse(where, "timestep_type", config["timestep_type"], "only discrete timesteps are sampled here; use another checkpoint")
+    predicted = config.get("prediction_type", "epsilon")
+    if predicted not in _PREDICTIONS:
+        known = ", ".join(_PREDICTIONS)
+        raise refuse(where, "prediction_type", predicted, f"only {known} are sampled here; use another checkpoint")
+    return _betas(config, where, _BETAS[kind]), _PREDICTIONS[predicted]
+
+
+def _betas(config: Settings, where: Path, ends: tuple[float, float]) -> Settings:
+    count = config.get("num_train_timesteps", 1000)
+    trained = config.get("trained_betas")
+    if trained is not None:
+        settings: Settings = {"kind": "trained", "timesteps": len(trained), "betas": list(trained)}
+    else:
+        name = config.get("beta_schedule", "linear")
+        if name not in _KINDS:
+            reason = f"only {', '.join(_KINDS)} are sampled here; list its betas under trained_betas"
+            raise refuse(where, "beta_schedule", name, reason)
+        settings = {"kind": _KINDS[name], "timesteps": count}
+        if name != "squaredcos_cap_v2":
+            settings |= {"start": config.get("beta_start", ends[0]), "end": config.get("beta_end", ends[1])}
+    try:
+        NoiseSchedule.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = "trained_betas" if trained is not None else f"beta_{problem['loc'][0] if problem['loc'] else 'schedule'}"
+        raise refuse(where, key, config.get(key), f"that is no schedule ({problem['msg']}); mend it") from None
+    return settings
+
+
+def sampler_settings(config: Settings) -> tuple[Settings, list[str]]:
+    """A sampler near the pipeline's own, and sentences on what is left open.
+
+    The number of steps stands in no file, and the method is a choice; the published runs' are taken.
+    """
+    offset = config.get("steps_offset", 0) == 1
+    spacing = "uniform_from_one" if offset else "uniform"
+    pseudo = config.get("_class_name") == "PNDMScheduler" and bool(config.get("skip_prk_steps"))
+    settings = {"method": "plms" if pseudo else "ddim", "steps": 50, "spacing": spacing}
+    named = str(config.get("_class_name", "no scheduler"))
+    left_open = [f"the sampler is a choice (the folder names {named}); its number of steps stands in no file"]
+    if config.get("clip_sample") or config.get("thresholding"):
+        key = "clip_sample" if config.get("clip_sample") else "thresholding"
+        left_open.append(f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; samplers here do not")
+    return settings, left_open

@@ -1,0 +1,1 @@
+"""How files of weights are packed, and what is in them, without an unpickler and before a tensor is read."""
