@@ -19,14 +19,46 @@ from edadm.models.weights.packed.stored import Stored
 Averaged = Literal["auto"] | bool
 State = dict[str, Stored]
 _RAW = (
-    *("current_model_state", "state_dict", "model_state_dict", "model", "net_model", "params", "net", "unet", "module", "weights"),
+    *(
+        "current_model_state",
+        "state_dict",
+        "model_state_dict",
+        "model",
+        "net_model",
+        "params",
+        "net",
+        "unet",
+        "module",
+        "weights",
+    ),
     *("network", "diffusion", "generator", "g", "netG", "denoiser"),
 )
-_INSIDE_AVERAGES = ("shadow", "state_dict", "model_state_dict", "ema_state_dict", "ema_model", "model", "module", "params", "weights")
+_INSIDE_AVERAGES = (
+    "shadow",
+    "state_dict",
+    "model_state_dict",
+    "ema_state_dict",
+    "ema_model",
+    "model",
+    "module",
+    "params",
+    "weights",
+)
 _AVERAGED_NAME = re.compile(r"(^|[_.])ema([_.]|$)|averag|shadow", re.IGNORECASE)
-_WRAPPERS = {"model", "net", "network", "unet", "ema_model", "denoise_fn", "denoiser", "generator", "diffusion_model"}
+_WRAPPERS = {
+    "model",
+    "net",
+    "network",
+    "unet",
+    "ema_model",
+    "denoise_fn",
+    "denoiser",
+    "generator",
+    "diffusion_model",
+}
 _TRANSPARENT = {"module", "_orig_mod"}  # of DataParallel and DistributedDataParallel, of torch.compile
 _DEEPEST = 4
+_MOST_MODULES = 100_000  # a module may stand at several places, so that few can make endlessly many
 _WITHOUT_DOTS = "'model_ema'"  # of whole models, whose other parts have no averages
 
 
@@ -88,7 +120,10 @@ def chosen(weights: Weights, averaged: Averaged, path: Path) -> tuple[State, str
 def _with_averages(weights: Weights, path: Path) -> tuple[State, str]:
     """The averages, and of what is not averaged (buffers, frozen parts) the only version there is."""
     if not weights.raw:
-        return weights.averaged, f"{path}: it holds averaged weights alone ({weights.averaged_place}), and they are taken"
+        return (
+            weights.averaged,
+            f"{path}: it holds averaged weights alone ({weights.averaged_place}), and they are taken",
+        )
     lacking = [name for name in weights.raw if name not in weights.averaged]
     modules = {name.rpartition(".")[0] for name in weights.averaged}
     for name in lacking:
@@ -188,7 +223,11 @@ def _tensors(entries: Mapping[Any, Any], path: Path) -> State:
     return _own(entries)
 
 
-_DENSE = {"_rebuild_sparse_tensor": "to_dense()", "_rebuild_qtensor": "dequantize()", "_rebuild_nested_tensor": "to_padded_tensor(0)"}
+_DENSE = {
+    "_rebuild_sparse_tensor": "to_dense()",
+    "_rebuild_qtensor": "dequantize()",
+    "_rebuild_nested_tensor": "to_padded_tensor(0)",
+}
 
 
 def _sentence_on(name: str, value: Any, path: Path) -> str:
@@ -234,7 +273,9 @@ def module_state(thing: Thing) -> State:
     """The state dict of a pickled `nn.Module`, from the dictionaries that it is filled with."""
     state: State = {}
     waiting = [("", thing, 0)]
-    while waiting:
+    for _ in range(_MOST_MODULES):
+        if not waiting:
+            break
         prefix, module, depth = waiting.pop()
         entries = _entries(module)
         parts = {kind: _entries(entries.get(kind)) for kind in ("_parameters", "_buffers", "_modules")}
@@ -243,7 +284,7 @@ def module_state(thing: Thing) -> State:
         for name, tensor in (parts["_parameters"] | parts["_buffers"]).items():
             if isinstance(tensor, Stored) and name not in skipped:
                 state[f"{prefix}{name}"] = tensor
-        if depth < 64 and len(state) < 1_000_000:
+        if depth < 64:
             below = [(f"{prefix}{name}.", inner, depth + 1) for name, inner in parts["_modules"].items() if isinstance(inner, Thing)]
             waiting += below[::-1]
     return state

@@ -12,7 +12,12 @@ from edadm.models.weights.identify import said_of
 _MEND = "mend `architecture`, or name another file"
 
 
-def check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, original: dict[str, Tensor] | None = None) -> None:
+def check_fit(
+    state: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    path: Path,
+    original: dict[str, Tensor] | None = None,
+) -> None:
     """Compares names and shapes with those of the network.
 
     Args:

@@ -19,8 +19,16 @@ from edadm.models.weights.packed.pickles import Thing
 from edadm.models.weights.packed.stored import Container, Stored
 
 _MANY = 200_000
-_OPTIMIZER = Kind("optimizer", "the state of a training (its optimizer), without the network's weights", "name the file with the weights")
-_HYPERNETWORK = Kind("hypernetwork", "tensors that are named by numbers (a hypernetwork), not a U-Net", "name the checkpoint of the U-Net")
+_OPTIMIZER = Kind(
+    "optimizer",
+    "the state of a training (its optimizer), without the network's weights",
+    "name the file with the weights",
+)
+_HYPERNETWORK = Kind(
+    "hypernetwork",
+    "tensors that are named by numbers (a hypernetwork), not a U-Net",
+    "name the checkpoint of the U-Net",
+)
 
 _OURS = Kind("edadm", "a quantized checkpoint of edadm", "name the floating-point checkpoint that it was made from")
 _EXCLUDE = {(part, kind) for part in ("unet", "autoencoder", "condition") for kind in ("autoencoder", "condition") if part != kind}

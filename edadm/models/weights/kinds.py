@@ -57,8 +57,14 @@ def _quantized(what: str) -> Kind:
 
 
 _FOREIGN = (
-    _Sign(r"\.comfy_quant$|(?:^|\.)scaled_fp8$|\.scale_weight$|\.scale_input$", _quantized("ComfyUI (comfy_quant, scaled fp8)")),
-    _Sign(r"\.(?:wscales|wtscale|smooth_factor|smooth_factor_orig|proj_down|wcscales)$", _quantized("SVDQuant (nunchaku)")),
+    _Sign(
+        r"\.comfy_quant$|(?:^|\.)scaled_fp8$|\.scale_weight$|\.scale_input$",
+        _quantized("ComfyUI (comfy_quant, scaled fp8)"),
+    ),
+    _Sign(
+        r"\.(?:wscales|wtscale|smooth_factor|smooth_factor_orig|proj_down|wcscales)$",
+        _quantized("SVDQuant (nunchaku)"),
+    ),
     _Sign(r"\.(?:absmax|quant_map|SCB|weight_format)$|\.quant_state\.", _quantized("bitsandbytes")),
     _Sign(r"\.(?:qzeros|g_idx|qweight)$", _quantized("GPTQ or AWQ")),
     _Sign(
@@ -76,7 +82,9 @@ _FOREIGN = (
     _Sign(
         r"(?:^|\.)(?:motion_modules|temporal_transformer)\.",
         Kind(
-            "motion", "a motion module or a video U-Net (AnimateDiff)", ONLY_UNETS + " of single images; name the image model's checkpoint"
+            "motion",
+            "a motion module or a video U-Net (AnimateDiff)",
+            ONLY_UNETS + " of single images; name the image model's checkpoint",
         ),
     ),
     _Sign(
@@ -85,7 +93,8 @@ _FOREIGN = (
         without=r"^model\.diffusion_model\.",
     ),
     _Sign(
-        r"^image_proj\.|^ip_adapter\.|\.to_[kv]_ip\.", Kind("ip_adapter", "an IP-Adapter (image prompts for a U-Net), not a U-Net", _BASE)
+        r"^image_proj\.|^ip_adapter\.|\.to_[kv]_ip\.",
+        Kind("ip_adapter", "an IP-Adapter (image prompts for a U-Net), not a U-Net", _BASE),
     ),
     _Sign(
         r"^(?:adapter\.)?body\.\d+\.(?:block[12]|in_conv|resnets)\b|^adapter\.(?:body|conv_in)\.",
@@ -95,7 +104,10 @@ _FOREIGN = (
         r"string_to_param|string_to_token|^emb_params$|^<.*>$|^\*$|^clip_[gl]$",
         Kind("textual_inversion", "a textual inversion (the embedding of one word), not a U-Net", _BASE),
     ),
-    _Sign(r"(?:^|\.)(?:double_blocks|single_blocks|single_transformer_blocks)\.\d", _transformer("flux", "FLUX or a relative")),
+    _Sign(
+        r"(?:^|\.)(?:double_blocks|single_blocks|single_transformer_blocks)\.\d",
+        _transformer("flux", "FLUX or a relative"),
+    ),
     _Sign(
         r"(?:^|\.)joint_blocks\.\d|(?:^|\.)transformer_blocks\.\d+\.(?:attn\.add_[kqv]_proj|norm1_context)\.",
         _transformer("sd3", "Stable Diffusion 3"),
@@ -105,7 +117,11 @@ _FOREIGN = (
         r"(?:^|\.)blocks\.\d+\.adaLN_modulation\.|(?:^|\.)transformer_blocks\.\d+\.norm1\.emb\.",
         _transformer("dit", "DiT, or a relative of it"),
     ),
-    _Sign(r"(?:^|\.)(?:in_blocks|mid_block|out_blocks)(?:\.\d+)?\.attn\.qkv\.", _transformer("uvit", "U-ViT"), without=_U_NET),
+    _Sign(
+        r"(?:^|\.)(?:in_blocks|mid_block|out_blocks)(?:\.\d+)?\.attn\.qkv\.",
+        _transformer("uvit", "U-ViT"),
+        without=_U_NET,
+    ),
     _Sign(
         r"(?:^|\.)blocks\.\d+\.(?:cross_attn|self_attn)\.|(?:^|\.)(?:x_embedder|patch_embed(?:ding)?|pos_embed)\.proj\.",
         _transformer("transformer", "a transformer over patches of an image"),
@@ -113,18 +129,32 @@ _FOREIGN = (
     ),
     _Sign(
         r"(?:^|\.)down_blocks\.\d+\.\d+\.(?:channelwise|mapper)\b|^clf\.1\.|(?:^|\.)effnet_mapper\.",
-        Kind("cascade", "a stage of Stable Cascade (Würstchen)", ONLY_UNETS + " of diffusers' and CompVis' kinds"),
+        Kind(
+            "cascade",
+            "a stage of Stable Cascade (Würstchen)",
+            ONLY_UNETS + " of diffusers' and CompVis' kinds",
+        ),
     ),
     _Sign(
         r"(?:^|\.)Mixed_[567][a-e]\.",
-        Kind("inception", "Inception-v3 (the network of FID), not a U-Net", "name it as evaluations.*.extractor_weights"),
+        Kind(
+            "inception",
+            "Inception-v3 (the network of FID), not a U-Net",
+            "name it as evaluations.*.extractor_weights",
+        ),
     ),
     _Sign(
         r"^lin\d\.model\.1\.weight$|^features\.\d+\.(?:0\.)?weight$",
         Kind("perceptual", "a network for comparing images (VGG, LPIPS)", _BASE),
     ),
-    _Sign(r"RRDB_trunk|body\.\d+\.rdb\d\.|^conv_first\.", Kind("upscaler", "an upscaler (ESRGAN), not a U-Net", _BASE)),
-    _Sign(r"^(?:special_care_embeds|concept_embeds)", Kind("safety_checker", "a safety checker, not a U-Net", _BASE)),
+    _Sign(
+        r"RRDB_trunk|body\.\d+\.rdb\d\.|^conv_first\.",
+        Kind("upscaler", "an upscaler (ESRGAN), not a U-Net", _BASE),
+    ),
+    _Sign(
+        r"^(?:special_care_embeds|concept_embeds)",
+        Kind("safety_checker", "a safety checker, not a U-Net", _BASE),
+    ),
     _Sign(
         r"(?:^|\.)(?:all_modules\.\d+\.)",
         Kind(
@@ -136,7 +166,11 @@ _FOREIGN = (
     ),
     _Sign(
         r"(?:^|\.)(?:enc|dec)\.\d+x\d+_(?:conv|block|up|down|in)",
-        Kind("edm", "a U-Net of EDM (Karras)", "edadm has no such network; it takes those of ermongroup/ddim, CompVis and diffusers"),
+        Kind(
+            "edm",
+            "a U-Net of EDM (Karras)",
+            "edadm has no such network; it takes those of ermongroup/ddim, CompVis and diffusers",
+        ),
     ),
     _Sign(
         r"(?:^|\.)(?:downs|ups)\.\d+\.\d+\.(?:block1|blocks|res_conv|fn|proj)?\.?",
@@ -177,7 +211,10 @@ _PARTS = (
             "condition",
         ),
     ),
-    _Sign(r"^(?:conv1|layer1\.0\.conv1|fc)\.weight$|^classifier\.\d*\.?weight$|^head\.(?:weight|fc)", _CLASSIFIER),
+    _Sign(
+        r"^(?:conv1|layer1\.0\.conv1|fc)\.weight$|^classifier\.\d*\.?weight$|^head\.(?:weight|fc)",
+        _CLASSIFIER,
+    ),
 )
 _FIRST = re.compile(r"^(?:model\.diffusion_model\.|unet\.)?(?:input_blocks\.0\.0|conv_in)\.weight$")
 _LAST = re.compile(r"^(?:model\.diffusion_model\.|unet\.)?(?:out\.2|conv_out)\.weight$")
@@ -215,7 +252,11 @@ def _u_net(shapes: Shapes, has: Callable[[str], object]) -> Kind:
         return Kind(name, told, "take the text-to-image model that it was made from", "other", layout)
     if has(r"^cond_stage_model\.model\.") or (_context(shapes) == 1024 and not has(r"add_embedding")):
         return Kind(
-            "sd2", "Stable Diffusion 2", "edadm builds the text encoder of Stable Diffusion 1 alone; take a model of that", part, layout
+            "sd2",
+            "Stable Diffusion 2",
+            "edadm builds the text encoder of Stable Diffusion 1 alone; take a model of that",
+            part,
+            layout,
         )
     if layout == "ddim":
         return Kind("ddim", "a U-Net in the layout of ermongroup/ddim", "", part, layout)
@@ -237,17 +278,28 @@ _BY_CHANNELS = {
 
 def _special(shapes: Shapes, has: Callable[[str], object]) -> Kind | None:
     """U-Nets with more inputs than an image, a timestep and one context."""
-    added = next((shapes[name] for name in shapes if re.search(r"add_embedding\.linear_1\.weight$|label_emb\.0\.0\.weight$", name)), None)
+    added = next(
+        (shapes[name] for name in shapes if re.search(r"add_embedding\.linear_1\.weight$|label_emb\.0\.0\.weight$", name)),
+        None,
+    )
     instead = "take Stable Diffusion 1, or a model of CompVis' latent-diffusion"
     if has(r"^conditioner\.embedders\.1\.") or (added and added[-1] == 2816):
         return Kind("sdxl", "Stable Diffusion XL (base)", instead, "other")
     if has(r"^conditioner\.embedders\.0\.model\.") or (added and added[-1] == 2560):
         return Kind("sdxl_refiner", "Stable Diffusion XL's refiner", instead, "other")
     if added or has(r"(?:^|\.)(?:encoder_hid_proj|add_embedding|class_embedding)\."):
-        return Kind("conditioned_unet", "a U-Net with further embeddings (Kandinsky, DeepFloyd IF or classes)", instead, "unet")
+        return Kind(
+            "conditioned_unet",
+            "a U-Net with further embeddings (Kandinsky, DeepFloyd IF or classes)",
+            instead,
+            "unet",
+        )
     if has(r"(?:^|\.)label_emb\.weight$"):
         return Kind(
-            "adm", "a class-conditional U-Net of OpenAI's guided-diffusion", "take CompVis' LDM for ImageNet (`ldm4_imagenet`)", "unet"
+            "adm",
+            "a class-conditional U-Net of OpenAI's guided-diffusion",
+            "take CompVis' LDM for ImageNet (`ldm4_imagenet`)",
+            "unet",
         )
     if has(r"\.temporal_|(?:^|\.)temp_convs?\.|\.time_stack\.|\.time_mixer\."):
         return Kind("video", "a U-Net for videos", ONLY_UNETS + " of single images", "unet")

@@ -156,7 +156,13 @@ def _averages(identity: Identity) -> str:
 
 def _stated(metadata: Mapping[str, str]) -> list[str]:
     """What a safetensors file says of itself, as far as people write it for others."""
-    wanted = ("modelspec.architecture", "modelspec.title", "modelspec.prediction_type", "ss_base_model_version", "format")
+    wanted = (
+        "modelspec.architecture",
+        "modelspec.title",
+        "modelspec.prediction_type",
+        "ss_base_model_version",
+        "format",
+    )
     return [f"{key} {quoted(metadata[key])}" for key in wanted if key in metadata]
 
 
@@ -177,5 +183,5 @@ def _use(identity: Identity, path: Path) -> str:
 def _in_short(value: Any) -> str:
     """A setting on one line."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    shown = text if text.isprintable() and text.isascii() else text.encode("ascii", "backslashreplace").decode()
+    shown = text.encode("unicode_escape").decode()
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

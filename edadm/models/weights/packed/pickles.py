@@ -53,7 +53,21 @@ _DICTIONARIES = {
 _MARK = object()
 _SEQUENCES = {Name(module, name) for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "list")}
 _OPERATING = {
-    *("os", "posix", "nt", "subprocess", "pty", "shutil", "socket", "runpy", "importlib", "ctypes", "webbrowser", "pip", "code"),
+    *(
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "pty",
+        "shutil",
+        "socket",
+        "runpy",
+        "importlib",
+        "ctypes",
+        "webbrowser",
+        "pip",
+        "code",
+    ),
     *("commands", "popen2", "_posixsubprocess", "imp", "pdb", "timeit", "asyncio"),
 }
 _BUILTINS = {"eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint"}

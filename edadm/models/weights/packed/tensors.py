@@ -38,7 +38,11 @@ _TENSOR = {Name("torch._utils", f"_rebuild_tensor{version}") for version in ("",
 _PARAMETER = {Name("torch._utils", f"_rebuild_parameter{kind}") for kind in ("", "_with_state")}
 _PARAMETER |= {Name("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")}
 _OF_TYPE = Name("torch._tensor", "_rebuild_from_type_v2")
-_PLAIN_TYPES = {Name("torch", "Tensor"), Name("torch._tensor", "Tensor"), Name("torch.nn.parameter", "Parameter")}
+_PLAIN_TYPES = {
+    Name("torch", "Tensor"),
+    Name("torch._tensor", "Tensor"),
+    Name("torch.nn.parameter", "Parameter"),
+}
 _PLAIN_TYPES |= {Name("torch.nn.parameter", "Buffer")}
 
 
@@ -99,7 +103,12 @@ def rebuilt(maker: Any, arguments: Any, fetch: Callable[[Storage], Tensor]) -> A
 
 
 def _view(
-    fetch: Callable[[Storage], Tensor], storage: Storage, dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...], offset: int
+    fetch: Callable[[Storage], Tensor],
+    storage: Storage,
+    dtype: torch.dtype,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    offset: int,
 ) -> Tensor:
     """A tensor out of its storage."""
     if not math.prod(size):
