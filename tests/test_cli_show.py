@@ -16,7 +16,7 @@ from edadm.artifacts import facts, save_tensors, writing_json
 from edadm.cli import app, main
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
-from edadm.models.weights.told import lines_on
+from edadm.models.told import lines_on
 
 from .models.families import calibrated, original_checkpoint, tiny
 
@@ -61,7 +61,7 @@ def test_a_quantized_checkpoint_is_told_with_bits_layers_and_method(tmp_path: Pa
     text = shown(capsys, tmp_path / "q.safetensors")
     assert "what it is: a quantized U-Net of edadm (format 2" in text
     assert "network: family ldm, image_size 8, in_channels 3, channels 16, multipliers [1,2]" in text
-    assert "bits: weights 4, activations 8, attention weights 8" in text
+    assert "bits: weights 4, activations 8, softmax 8" in text
     assert "layers: 51 quantized; weights of 4 bits in 49, 8 bits in 2" in text
     assert "layers of other bits: conv_out, time_embedding.linear_1" in text
     assert '"method":"fbr"' in text

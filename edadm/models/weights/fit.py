@@ -27,15 +27,18 @@ def check_fit(
         original: all tensors of the file as they are named in it, by which it can be said what it is.
 
     Raises:
-        CheckpointError: names the first tensor that differs and both shapes, and says what the file is if that is known.
+        CheckpointError: names the first tensor that differs and both shapes, and what the file is if known.
     """
     told = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
     for name, tensor in expected.items():
         if name not in state:
             lacking = f"lacks the tensor '{name}' {tuple(tensor.shape)}"
-            raise CheckpointError(f"{path} {lacking}; does `architecture` fit this checkpoint?{told.replace('; it is', ' It is')}")
+            told = told.replace("; it is", " It is")
+            raise CheckpointError(f"{path} {lacking}; does `architecture` fit this checkpoint?{told}")
         if state[name].shape != tensor.shape:
-            shapes = f"'{name}' has shape {tuple(state[name].shape)}, the preset's network {tuple(tensor.shape)}"
-            raise CheckpointError(f"{path}: {shapes}; {_MEND}{told}")
+            found = f"'{name}' has shape {tuple(state[name].shape)}"
+            wanted = f"the preset's network {tuple(tensor.shape)}"
+            raise CheckpointError(f"{path}: {found}, {wanted}; {_MEND}{told}")
     if unknown := sorted(set(state) - set(expected)):
-        raise CheckpointError(f"{path} holds {quoted(unknown[0])}, which the preset's network lacks; {_MEND}{told}")
+        surplus = f"holds {quoted(unknown[0])}, which the preset's network lacks"
+        raise CheckpointError(f"{path} {surplus}; {_MEND}{told}")

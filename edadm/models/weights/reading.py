@@ -55,7 +55,7 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
 
     Args:
         path: of a file.
-        ema: True for averaged weights, False for those as trained, "auto" for averaged ones where there are any.
+        ema: True for averaged weights, False for those as trained, "auto" for averages where there are any.
 
     Raises:
         CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.

@@ -1,4 +1,4 @@
-"""What files are that hold no weights, or not in a form that is read here: by their first bytes and their names."""
+"""What files are that hold no weights, or not in a form that is read here, by their first bytes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def _is_onnx(start: bytes) -> bool:
 def _is_msgpack(start: bytes) -> bool:
     """A map whose first key is a short text."""
     key = {0xDE: 3, 0xDF: 5}.get(start[0], 1)
-    return (start[0] in range(0x81, 0x90) or start[0] in (0xDE, 0xDF)) and len(start) > key and 0xA0 <= start[key] < 0xC0
+    is_map = start[0] in (*range(0x81, 0x90), 0xDE, 0xDF)
+    return is_map and len(start) > key and 0xA0 <= start[key] < 0xC0
 
 
 def _is_tensorflow(path: Path, size: int) -> bool:
