@@ -1,7 +1,21 @@
 # EDA-DM as a pipeline: what to run stands in config.yaml, how to run it in workflow/profiles.
+import sys
+from pathlib import Path
+
 from snakemake.utils import min_version
 
+from edadm.config.inputs.settings import read_settings
+from edadm.console import say
+from edadm.errors import EdadmError
+
 min_version("9.0")
+
+try:
+    if Path("config.yaml").exists():
+        read_settings(Path("config.yaml"))  # before Snakemake does, whose words for a broken file are a traceback
+except EdadmError as error:
+    say(str(error))
+    sys.exit(1)
 
 
 configfile: "config.yaml"

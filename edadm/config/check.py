@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_i
 from edadm.config.rules.layers import idle_patterns, unit_layers
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
 from edadm.config.rules.steps import step_problem
+from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
 from edadm.errors import EdadmError
 
@@ -63,9 +63,9 @@ def _missing(kind: str, name: str, known: Iterable[str]) -> list[str]:
     known = list(known)
     if name in known:
         return []
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(sorted(known))}; add yours under `{kind}`"
-    return [f"runs: there is no preset '{name}' among {kind}; {hint}"]
+    hint = nearest(name, known)
+    add = "" if hint.endswith("?") else f"; add yours under `{kind}`"
+    return [f"runs: there is no preset '{name}' among {kind}{hint}{add}"]
 
 
 def _of_model(run: Run, config: Config) -> list[str]:

@@ -57,7 +57,7 @@ def load_runs(user: Path | Mapping[str, Any]) -> Config:
     """
     config = load_config(user)
     if not config.runs:
-        raise ConfigError("runs: there is nothing to run; name a model and its variants, as config.yaml does")
+        raise ConfigError("the configuration has no runs; add some under `runs`, or name a file that has with --config")
     return config
 
 

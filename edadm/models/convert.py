@@ -22,7 +22,7 @@ from edadm.models.described.agreement import described_scale, refuse_disagreemen
 from edadm.models.folders import Averaged, find_weights, read_weights
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
-from edadm.models.weights.identify import refuse_other, said_of
+from edadm.models.weights.known.identify import refuse_other, said_of
 
 State = dict[str, Tensor]
 SCALE = "scale_factor"
@@ -52,7 +52,8 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
     own = _translated(as_fp32(own, found.path), model, part, found.path)
-    check_fit(own, expected, found.path, state)
+    in_diffusers = model.architecture.family == "diffusers"
+    check_fit(own, expected, found.path, state, in_diffusers)
     converted = {name: own[name] for name in sorted(expected)}
     if part == "autoencoder":
         converted[SCALE] = _scale(model, state, found.path)
@@ -104,6 +105,8 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
             return to_current(own)
         if kind == "autoencoder":
             return ldm_autoencoder.to_diffusers(own)
+        if model.architecture.family == "diffusers":
+            raise ValueError("its names are an original code's; choose the family ddim, ldm or transformer, as `edadm describe` prints it")
         return ddim.to_diffusers(own) if model.layout == "ddim" else ldm_unet.to_diffusers(own, model.architecture)
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edadm.config.described.entry import read_json
+from edadm.config.described.unet import AVERAGING
 from edadm.console import say
 from edadm.models.weights import CheckpointError, read_state
 from edadm.models.weights.containers import Averaged
@@ -108,14 +110,20 @@ def _component(path: Path, part: str, wanted: Averaged) -> tuple[Path, bool | No
             say(f"{path}: took the averaged weights in {AVERAGED_FOLDER}")
         return path / AVERAGED_FOLDER, True
     if names:
-        return path / names[0], None
+        return path / names[0], _is_average(path / names[0])
     beside = path.resolve().parent / AVERAGED_FOLDER
     if path.resolve().name == AVERAGED_FOLDER or not beside.is_dir():
-        return path, True if path.resolve().name == AVERAGED_FOLDER else None
+        return path, True if path.resolve().name == AVERAGED_FOLDER else _is_average(path)
     if wanted != "auto":
         return path, False
     say(f"{path}: took these weights as told; the averaged ones are beside them, in {beside}")
     return path, None
+
+
+def _is_average(folder: Path) -> bool | None:
+    """True where the configuration beside the weights is one that diffusers' `EMAModel` has written."""
+    file = folder / "config.json"
+    return True if file.is_file() and set(AVERAGING[:4]) <= set(read_json(file)) else None
 
 
 def _sets(folder: Path) -> list[tuple[Path, re.Match[str]]]:

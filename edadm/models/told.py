@@ -10,7 +10,7 @@ from typing import Any
 
 from edadm.artifacts import describe
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.identify import Identity, identify
+from edadm.models.weights.known.identify import Identity, identify
 from edadm.models.weights.packed.first_bytes import what_bytes_are
 from edadm.models.weights.reading import open_container
 

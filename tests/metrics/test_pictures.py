@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,17 @@ def seen(folder: Path, resolution: int | None = 32) -> np.ndarray:
 def rgba(alpha: int) -> Image.Image:
     """Colours with one opacity."""
     return Image.fromarray(np.dstack([COLOURS, np.full((32, 32), alpha, np.uint8)]))
+
+
+def rgb16(path: Path) -> None:
+    """A PNG of 16 bits for each of red, green and blue, which Pillow reads and does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(np.uint16) * 257)
+    head = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 def palette(**options: object) -> Callable[[Path], None]:
@@ -52,6 +65,7 @@ def rotated(path: Path) -> None:
         ("a.png", lambda path: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path), np.dstack([RAMP] * 3)),
         ("a.tiff", lambda path: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path), np.dstack([RAMP] * 3)),
         ("a.png", lambda path: Image.fromarray(RAMP > 100).save(path), np.dstack([np.where(RAMP > 100, 255, 0)] * 3)),
+        ("a.png", rgb16, COLOURS),
         ("a.png", palette(), np.full((32, 32, 3), (10, 20, 30))),
         ("a.png", palette(transparency=1), np.full((32, 32, 3), (10, 20, 30))),
         ("a.png", lambda path: rgba(255).save(path), COLOURS),

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Model
+from edadm.models.convert import convert_checkpoint
 from edadm.models.folders import find_weights, read_weights
 from edadm.models.unet import build_unet
 from edadm.models.weights import CheckpointError
@@ -109,6 +112,19 @@ def test_averaged_weights_beside_raw_ones_are_taken_as_wanted(
             find_weights(path, "unet", wanted)
 
 
+def test_averages_that_diffusers_has_saved_say_so_wherever_they_lie(
+    raw: UNet2DModel, averaged: UNet2DModel, model: Model, tmp_path: Path
+) -> None:
+    average = EMAModel(averaged.parameters(), model_cls=UNet2DModel, model_config=raw.config)
+    average.save_pretrained(tmp_path / "mine")
+    assert same(tmp_path / "mine", averaged, wanted=True)
+    with pytest.raises(CheckpointError, match="holds averaged weights alone"):
+        find_weights(tmp_path / "mine", "unet", False)
+    sizes = UNetArchitecture(**SIZES)
+    preset = model.model_copy(update={"architecture": sizes, "checkpoint": str(tmp_path / "mine"), "ema": True})
+    assert torch.equal(convert_checkpoint(preset)["conv_in.bias"], averaged.state_dict()["conv_in.bias"])
+
+
 def test_averaged_weights_that_no_name_tells_of_are_not_there(raw: UNet2DModel, tmp_path: Path) -> None:
     raw.save_pretrained(tmp_path / "unet")
     with pytest.raises(CheckpointError, match=r"does not say that it holds averaged weights .*or set ema: auto"):
@@ -180,7 +196,7 @@ def test_shards_that_are_not_whole_are_refused(
 def test_a_folder_without_weights_says_what_is_there(files: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
+        (tmp_path / file).write_text("{}")
     with pytest.raises(CheckpointError, match=rf"holds no weights; .*{sentence}"):
         find_weights(tmp_path, "unet")
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from edadm.models.convert import convert_checkpoint
 from edadm.models.weights import CheckpointError, check_fit, read_state
-from edadm.models.weights.identify import identify
-from edadm.models.weights.kinds import kind_of
+from edadm.models.weights.known.identify import identify
+from edadm.models.weights.known.kinds import kind_of
 from edadm.models.weights.reading import open_container
 
 from .families import original_checkpoint, tiny

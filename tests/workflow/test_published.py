@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -67,7 +68,9 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
     assert status == 1
     assert "models.sd14_coco.checkpoint: there is no file checkpoints/sd-v1-4.ckpt; get it from" in said
     assert "Traceback" not in said
-    put(project, "checkpoints/sd-v1-4.ckpt", "checkpoints/captions_val2014.json")
+    put(project, "checkpoints/sd-v1-4.ckpt")
+    captions = {"annotations": [{"caption": str(number)} for number in range(10_000)]}
+    (project / "checkpoints" / "captions_val2014.json").write_text(json.dumps(captions))
     status, said = dry_run(project, "sd14_coco")
     assert status == 1
     assert "evaluations.coco_published: clip_score needs weights, and there is no file checkpoints/clip_vit_l_14.safetensors" in said

@@ -35,7 +35,9 @@ _NEUTRAL: Settings = {
     "addition_embed_type_num_heads": 64,
 }
 _MIDDLE = {"UNet2DModel": "UNetMidBlock2D", "UNet2DConditionModel": "UNetMidBlock2DCrossAttn"}
-_IRRELEVANT = ("sample_size", "in_channels", "out_channels", "cross_attention_dim", "dropout", "num_train_timesteps")
+# What diffusers' `EMAModel` adds to the configuration of the averaged network that it saves.
+AVERAGING = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+_IRRELEVANT = ("sample_size", "in_channels", "out_channels", "cross_attention_dim", "dropout", "num_train_timesteps", *AVERAGING)
 _CLASSES = "its time embedding adds a class or a size, which no stage here gives to a network"
 _REASONS = {
     "class_embed_type": _CLASSES,
@@ -81,7 +83,9 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
     settings: Settings = {"family": "diffusers", "image_size": size, "in_channels": config["in_channels"]}
     if across:
         settings["context_channels"] = _context(config, where)
-    settings["diffusers"] = {"class_name": kind} | {name: config[name] for name in DiffusersUNet.model_fields if name in own}
+    fields = DiffusersUNet.model_fields
+    settings["diffusers"] = {"class_name": kind}
+    settings["diffusers"] |= {name: config[name] for name in fields if name in own and config[name] != fields[name].default}
     try:
         UNetArchitecture.model_validate(settings)
     except ValidationError as error:
@@ -129,6 +133,8 @@ def _context(config: Settings, where: Path) -> Any:
 def _sentence(error: ValidationError, config: Settings, where: Path) -> DescriptionError:
     problem = error.errors()[0]
     place = [str(part) for part in problem["loc"] if part != "diffusers"]
-    key = place[0] if place else "_class_name"
+    if not place:
+        return DescriptionError(f"{where} describes no network that can be built: {problem['msg'].removeprefix('Value error, ')}")
+    key = place[0]
     reason = f"that is not built here ({problem['msg'][0].lower()}{problem['msg'][1:]}); use another checkpoint"
     return refuse(where, key, config.get(key), reason)

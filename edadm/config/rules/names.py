@@ -8,6 +8,7 @@ from typing import Any
 
 KINDS = ("models", "calibrations", "bits", "reconstructions", "evaluations")
 LONGEST = 100
+_READ_AS = {int: "a number", float: "a number", bool: "true or false", type(None): "nothing"}
 _ALLOWED = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")
 # What lies in a results folder beside presets' folders (edadm/config/layout.py), or is a word of `variants`.
 RESERVED = frozenset({"fp32", "integer", "simulated", "report", "references", "times", "trajectories", "logs", "samples", "units", "base"})
@@ -38,7 +39,7 @@ def _keys(value: Any, where: str) -> list[str]:
     if not isinstance(value, dict):
         return []
     found = [
-        f"{where}: the name {str(key).lower()} is read as a {type(key).__name__}; put it in quotes"
+        f"{where}: the name {str(key).lower()} is read as {_READ_AS.get(type(key), 'something else')}; put it in quotes"
         for key in value
         if not isinstance(key, str)
     ]

@@ -24,6 +24,7 @@ _WANTED = {
 _NUMBERS = ("int_type", "float_type")
 _SETTINGS = ("dict_type", "model_type")
 _SHOWN = 60
+_MOST_NAMES = 24
 _TYPE = re.compile(r"(literal|tuple|list|dict|constrained-\w+|function-\w+)\b|(bool|int|float|str|none)$")
 
 
@@ -42,7 +43,7 @@ def sentences(problems: Iterable[Any], settings: Any) -> list[str]:
     for place, group in grouped.items():
         kinds = {problem["type"] for problem in group}
         inside = any(other != place and other[: len(place)] == place for other in grouped)
-        if (kinds == {"missing"} and place in mistyped) or (kinds == {"too_short"} and inside) or (len(group) > 1 and inside):
+        if (kinds == {"missing"} and place in mistyped) or (inside and kinds <= {"too_short", *_WANTED}):
             continue
         found.append(_of_several(place, group) if len(group) > 1 else _sentence(place, group[0]))
     return found
@@ -99,7 +100,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about a word that is unknown: the nearest known one, or all of them."""
     known = list(known)
     close = _closest(word, known, 0.5)
-    return f"; did you mean '{close}'?" if close else f"; known are {', '.join(sorted(known))}"
+    return f"; did you mean '{close}'?" if close else f"; known are {listed(known)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in order; of many the first ones and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _closest(word: str, known: Iterable[str], cutoff: float) -> str | None:

@@ -7,17 +7,13 @@ from pathlib import Path
 from torch import Tensor
 
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.identify import said_of
+from edadm.models.weights.known.identify import said_of
+from edadm.models.weights.settings import Difference, deciding
 
-_MEND = "mend `architecture`, or name another file"
+State = dict[str, Tensor]
 
 
-def check_fit(
-    state: dict[str, Tensor],
-    expected: dict[str, Tensor],
-    path: Path,
-    original: dict[str, Tensor] | None = None,
-) -> None:
+def check_fit(state: State, expected: State, path: Path, original: State | None = None, in_diffusers: bool = False) -> None:
     """Compares names and shapes with those of the network.
 
     Args:
@@ -25,20 +21,33 @@ def check_fit(
         expected: the network's own.
         path: of the file, for sentences.
         original: all tensors of the file as they are named in it, by which it can be said what it is.
+        in_diffusers: whether the preset describes its U-Net by diffusers' own settings.
 
     Raises:
-        CheckpointError: names the first tensor that differs and both shapes, and what the file is if known.
+        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it, and what the file
+            is if that is known.
     """
-    told = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
+    difference = _first_difference(state, expected)
+    if difference is None:
+        return
+    name, found, wanted = quoted(difference.name), difference.found, difference.wanted
+    if found is None:
+        told = f"{path} lacks the tensor {name} {wanted}"
+    elif wanted is None:
+        told = f"{path} holds {name}, which the preset's network lacks"
+    else:
+        told = f"{path}: {name} has shape {found}, the preset's network {wanted}"
+    setting = deciding(difference, expected, state, in_diffusers)
+    fix = f"`{setting}` decides that, and" if setting else "mend `architecture`:"
+    kind = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
+    raise CheckpointError(f"{told}; {fix} `edadm describe` prints what a file needs{kind}")
+
+
+def _first_difference(state: State, expected: State) -> Difference | None:
+    """In the network's order, and then in that of surplus names."""
     for name, tensor in expected.items():
-        if name not in state:
-            lacking = f"lacks the tensor '{name}' {tuple(tensor.shape)}"
-            told = told.replace("; it is", " It is")
-            raise CheckpointError(f"{path} {lacking}; does `architecture` fit this checkpoint?{told}")
-        if state[name].shape != tensor.shape:
-            found = f"'{name}' has shape {tuple(state[name].shape)}"
-            wanted = f"the preset's network {tuple(tensor.shape)}"
-            raise CheckpointError(f"{path}: {found}, {wanted}; {_MEND}{told}")
-    if unknown := sorted(set(state) - set(expected)):
-        surplus = f"holds {quoted(unknown[0])}, which the preset's network lacks"
-        raise CheckpointError(f"{path} {surplus}; {_MEND}{told}")
+        found, wanted = tuple(state[name].shape) if name in state else None, tuple(tensor.shape)
+        if found != wanted:
+            return Difference(name, found, wanted)
+    surplus = sorted(set(state) - set(expected))
+    return Difference(surplus[0], tuple(state[surplus[0]].shape), None) if surplus else None

@@ -16,7 +16,7 @@ from torch import Tensor
 from edadm.console import say
 from edadm.models.weights.containers import Averaged, chosen, weights_in
 from edadm.models.weights.errors import CheckpointError, unreadable
-from edadm.models.weights.identify import foreign_file, refuse_useless
+from edadm.models.weights.known.identify import foreign_file, refuse_useless
 from edadm.models.weights.packed.stored import Container, Stored
 from edadm.models.weights.packed.torch_files import open_legacy, open_zip
 

@@ -17,6 +17,11 @@ runs:
   - {model: m, variants: [fp32, c/w4a8/none], evaluation: e}
 """
 
+UNET2D = (
+    "models.m.architecture: {family: diffusers, image_size: %s, diffusers: {class_name: UNet2DModel, block_out_channels: [32, 64], "
+    "down_block_types: [DownBlock2D, DownBlock2D], up_block_types: [UpBlock2D, UpBlock2D], %s}}"
+)
+
 # What a file says beside MODEL, as KEY.KEY: VALUE in YAML's flow style; what the line is.
 VALUES = (
     # Types: what YAML makes of a slip.
@@ -101,8 +106,12 @@ VALUES = (
     ("models.m.schedule: {start: 0.02, end: 0.0001}", "models.m.schedule: start 0.02 exceeds end 0.0001; noise grows, so swap them"),
     ("models.m.schedule: {start: 0}", "models.m.schedule.start: input should be greater than 0"),
     ("models.m.schedule: {end: 1}", "models.m.schedule.end: input should be less than 1"),
-    ("models.m.schedule: {kind: cosine}", "models.m.schedule.kind: input should be "),
+    ("models.m.schedule: {kind: cosin}", "models.m.schedule.kind: input should be "),
     ("models.m.schedule: {timesteps: 0}", "models.m.schedule.timesteps: input should be greater than or equal to 1"),
+    (UNET2D % (32, "layers_per_block: '2'"), "architecture.diffusers.layers_per_block: wants a whole number or a list, not '2'"),
+    (UNET2D % (32, "layers_per_block: [2, 0]"), "diffusers.layers_per_block.1: input should be greater than or equal to 1 (got 0)"),
+    (UNET2D % (32, "norm_num_groups: 24"), "m.architecture.diffusers: norm_num_groups 24 does not divide the 32 channels of a level"),
+    (UNET2D % (33, "norm_num_groups: 32"), "models.m.architecture: image_size 33 cannot be halved once per level; take a multiple of 2"),
     # Trajectories and calibration.
     ("models.m.trajectories.shards: 9", "models.m.trajectories: feature_rows 4 exceeds the 0 runs of the first shard"),
     ("models.m.trajectories.feature_rows: 5", "models.m.trajectories: feature_rows 5 exceeds the 4 runs of the first shard"),
@@ -173,7 +182,7 @@ VALUES = (
     ("evaluations.e.reference: [a]", "evaluations.e.reference: wants text, not ['a']"),
     ("evaluations.e.compiled: 'no'", "evaluations.e.compiled: wants true or false, not 'no'"),
     # Runs.
-    ("runs: []", "runs: there is nothing to run; name a model and its variants"),
+    ("runs: []", "the configuration has no runs; add some under `runs`, or name a file that has with --config"),
     ("runs: ", "runs: wants a list, not nothing"),
     ("runs: {model: m, variants: [fp32]}", "runs: wants a list, not {'model': 'm', 'variants': ['fp32']}; begin each entry with a dash"),
     ("runs: [m]", "runs.0: wants settings, not 'm'"),
@@ -241,8 +250,8 @@ VALUES = (
     ("models.references: {checkpoint: x}", "models: the name 'references' is taken by files"),
     ("evaluations.times: {}", "evaluations: the name 'times' is taken by files"),
     ("bits.W4A8: {}", "bits: 'w4a8' and 'W4A8' differ in case only, which some file systems do not tell apart; rename one"),
-    ("calibrations.5: {}", "calibrations: the name 5 is read as a int; put it in quotes"),
-    ("calibrations.no: {}", "calibrations: the name false is read as a bool; put it in quotes"),
+    ("calibrations.5: {}", "calibrations: the name 5 is read as a number; put it in quotes"),
+    ("calibrations.no: {}", "calibrations: the name false is read as true or false; put it in quotes"),
     # Bases.
     ("calibrations.d: {base: d}", "calibrations.d: its bases form a circle; break it by removing one `base`"),
     ("calibrations: {d: {base: f}, f: {base: g}, g: {base: d}}", "calibrations.d: its bases form a circle; break it by removing one"),

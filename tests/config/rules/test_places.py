@@ -98,5 +98,5 @@ def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
 def test_the_main_job_has_all_it_needs(place: Path) -> None:
     config = load_config({"runs": [{"model": "cifar10_small", "variants": ["fp32"]}]})
     found = find_inputs(config)
-    assert found.checkpoints["cifar10_small"].name == "cifar10_small.safetensors"
+    assert {part: path.name for part, path in found.sources["cifar10_small"].items()} == {"unet": "cifar10_small.safetensors"}
     assert (found.prompts, found.scoring["quick"].extractor) == ({"cifar10_small": None}, "cifar10_classifier")

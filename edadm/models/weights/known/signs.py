@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ONLY_UNETS = "edadm quantizes U-Nets alone"
-_MERGE = (
-    "merge it into its U-Net (diffusers: `load_lora_weights`, `fuse_lora`, `unload_lora_weights`, `save_pretrained`), and name that folder"
-)
+_FUSE = "`load_lora_weights`, `fuse_lora`, `unload_lora_weights`, `save_pretrained`"
+_MERGE = f"merge it into its U-Net (diffusers: {_FUSE}), and name that folder"
 _FLOAT = "take the model's own floating-point weights"
 _BASE = "name the checkpoint of the U-Net that it belongs to"
 
@@ -20,8 +19,8 @@ class Kind:
         name: in one word, for readers in other programs.
         what: in words, with an article.
         advice: what its owner can do, where edadm cannot use it; empty where it can.
-        part: of a model, that it can be: `unet`, `autoencoder`, `condition`, `all` of them, or none; `other` is
-            a U-Net that no sampler here can run, beside which other parts may lie.
+        part: of a model, that it can be: `unet`, `autoencoder`, `condition`, `all` of them, or none;
+            `other` is a U-Net that no sampler here can run, beside which other parts may lie.
         layout: of its names, as a preset's `layout` has it, or `diffusers`.
     """
 

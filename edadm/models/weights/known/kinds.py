@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from edadm.models.weights.signs import ANY_U_NET, FOREIGN, ONLY_UNETS, PARTS, Kind
+from edadm.models.weights.known.signs import ANY_U_NET, FOREIGN, ONLY_UNETS, PARTS, Kind
 
 Shapes = Mapping[str, tuple[int, ...]]
 _FIRST = re.compile(r"^(?:model\.diffusion_model\.|unet\.)?(?:input_blocks\.0\.0|conv_in)\.weight$")
 _LAST = re.compile(r"^(?:model\.diffusion_model\.|unet\.)?(?:out\.2|conv_out)\.weight$")
+_ADDED = re.compile(r"(?:add_embedding\.linear_1|label_emb\.0\.0)\.weight$")
 _CONTEXT = re.compile(r"\.attn2\.to_k\.weight$")
 
 
@@ -72,10 +73,7 @@ _BY_CHANNELS = {
 
 def _special(shapes: Shapes, has: Callable[[str], object]) -> Kind | None:
     """U-Nets with more inputs than an image, a timestep and one context."""
-    added = next(
-        (shapes[name] for name in shapes if re.search(r"add_embedding\.linear_1\.weight$|label_emb\.0\.0\.weight$", name)),
-        None,
-    )
+    added = next((shapes[name] for name in shapes if _ADDED.search(name)), None)
     instead = "take Stable Diffusion 1, or a model of CompVis' latent-diffusion"
     if has(r"^conditioner\.embedders\.1\.") or (added and added[-1] == 2816):
         return Kind("sdxl", "Stable Diffusion XL (base)", instead, "other")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edadm.models.weights.containers import Weights, weights_in
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.kinds import Kind, Shapes, kind_of
+from edadm.models.weights.known.kinds import Kind, Shapes, kind_of
 from edadm.models.weights.packed.first_bytes import what_bytes_are
 from edadm.models.weights.packed.pickles import Thing
 from edadm.models.weights.packed.stored import Container, Stored
