@@ -48,7 +48,9 @@ def _kinds(config: Settings) -> tuple[object, ...]:
 def scheduler_of(path: Path) -> Path | None:
     """The `scheduler_config.json` of a pipeline, of the pipeline around a network's folder, or beside the weights."""
     folder = path if path.is_dir() else path.parent
-    candidates = (folder / "scheduler" / SCHEDULER, folder / SCHEDULER, folder.parent / "scheduler" / SCHEDULER)
+    candidates = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
+    if folder.name.startswith("unet"):
+        candidates.append(folder.parent / "scheduler" / SCHEDULER)
     return next((file for file in candidates if file.is_file()), None)
 
 
@@ -75,7 +77,11 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
     channels = settings["architecture"]["in_channels"]
     file = config_of(path, "autoencoder")
     if file is not None and any((path / name).is_dir() for name in PARTS["autoencoder"]):
-        settings["autoencoder"] = autoencoder_settings(read_json(file), file)
+        config = read_json(file)
+        settings["autoencoder"] = autoencoder_settings(config, file)
+        if "scaling_factor" not in config:
+            scale = settings["autoencoder"]["scale"]
+            left_open.append(f"scaling_factor is not set in {file.parent.name}/{file.name}: {scale} is diffusers' default")
     elif channels not in (1, 3):
         left_open.append(f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to decode them")
 

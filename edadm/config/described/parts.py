@@ -79,30 +79,9 @@ def _check_blocks(config: Settings, where: Path, levels: int) -> None:
             raise refuse(where, key, blocks, f"only {levels} times {block} is built here; use another checkpoint")
 
 
-_ENCODER: Settings = {
-    "architectures": (["CLIPTextModel"], ["CLIPTextModelWithProjection"], ["CLIPModel"]),
-    "attention_dropout": 0.0,
-    "dropout": 0.0,
-    "layer_norm_eps": 1e-5,
-    "vocab_size": 49408,
-    "model_type": ("clip_text_model", "clip"),
-}
-_ENCODER_READ = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "hidden_act")
-# Of transformers' configurations in general, without effect on last hidden states.
-_ENCODER_IRRELEVANT = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "torch_dtype",
-    "dtype",
-    "transformers_version",
-    "initializer_factor",
-    "initializer_range",
-    "projection_dim",
-    "attn_implementation",
-    "return_dict",
-    "is_encoder_decoder",
-)
+# Of transformers' many keys, those that change the last hidden states; which others there are depends on its version.
+_ENCODER: Settings = {"layer_norm_eps": 1e-5, "vocab_size": 49408, "quantization_config": None}
+_QUANTIZED = "its weights are quantized already; take the checkpoint that they were made from"
 
 
 def encoder_settings(config: Settings, where: Path) -> Settings:
@@ -113,10 +92,10 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
     """
     if "hidden_size" not in config and isinstance(config.get("text_config"), dict):
         config = config["text_config"]
-    known = (*_ENCODER_READ, *_ENCODER_IRRELEVANT)
-    if (kind := config.get("model_type", "clip_text_model")) not in _ENCODER["model_type"]:
+    if (kind := config.get("model_type", "clip_text_model")) not in ("clip_text_model", "clip"):
         raise refuse(where, "model_type", kind, "only CLIP's text encoder is built here; use another checkpoint")
-    checked(where, {key: value for key, value in config.items() if key not in known}, _ENCODER, {})
+    read = {key: value for key, value in config.items() if key in _ENCODER}
+    checked(where, read, _ENCODER, {"quantization_config": _QUANTIZED, "layer_norm_eps": "only 1e-05 is built here"})
     activation = config.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu"):
         raise refuse(where, "hidden_act", activation, "only quick_gelu and gelu are built here; use another checkpoint")

@@ -25,4 +25,9 @@ def _described(model: Any) -> Any:
     if not isinstance(model, dict) or model.get("architecture") or not isinstance(model.get("checkpoint"), str):
         return model
     path = Path(model["checkpoint"]).expanduser()
-    return merged(describe_folder(path).settings, model) if has_description(path) else model
+    if not has_description(path):
+        return model
+    below = describe_folder(path).settings
+    if "conditioning" in below:
+        below["conditioning"].pop("prompts", None)  # a placeholder where it is printed; here the user is asked for them
+    return merged(below, model)

@@ -83,7 +83,9 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
     settings: Settings = {"family": "diffusers", "image_size": size, "in_channels": config["in_channels"]}
     if across:
         settings["context_channels"] = _context(config, where)
-    settings["diffusers"] = {"class_name": kind} | {name: config[name] for name in DiffusersUNet.model_fields if name in own}
+    fields = DiffusersUNet.model_fields
+    settings["diffusers"] = {"class_name": kind}
+    settings["diffusers"] |= {name: config[name] for name in fields if name in own and config[name] != fields[name].default}
     try:
         UNetArchitecture.model_validate(settings)
     except ValidationError as error:
@@ -131,6 +133,8 @@ def _context(config: Settings, where: Path) -> Any:
 def _sentence(error: ValidationError, config: Settings, where: Path) -> DescriptionError:
     problem = error.errors()[0]
     place = [str(part) for part in problem["loc"] if part != "diffusers"]
-    key = place[0] if place else "_class_name"
+    if not place:
+        return DescriptionError(f"{where} describes no network that can be built: {problem['msg'].removeprefix('Value error, ')}")
+    key = place[0]
     reason = f"that is not built here ({problem['msg'][0].lower()}{problem['msg'][1:]}); use another checkpoint"
     return refuse(where, key, config.get(key), reason)

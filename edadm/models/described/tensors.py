@@ -11,8 +11,9 @@ from edadm.config.schema import Model
 from edadm.models.described.autoencoder import autoencoder_of, condition_of
 from edadm.models.described.training import training_of
 from edadm.models.weights.containers import chosen, weights_in
+from edadm.models.weights.kinds import kind_of
+from edadm.models.weights.packed.stored import Stored
 from edadm.models.weights.reading import open_container
-from edadm.models.weights.stored import Stored
 
 Shapes = dict[str, tuple[int, ...]]
 _ANCHORS = {"compvis": "time_embed.0.weight", "ddim": "temb.dense.0.weight", "diffusers": "time_embedding.linear_1.weight"}
@@ -66,7 +67,10 @@ def _unet_of(shapes: Shapes, path: Path) -> tuple[str, Shapes]:
             )
         (prefix,) = found
         return layout, {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-    raise DescriptionError(f"{path} holds no U-Net (no tensor '{_ANCHORS['compvis']}'); `edadm show` says what it is")
+    kind = kind_of(shapes)
+    if kind is not None:
+        raise DescriptionError(f"{path} holds {kind.what} and no U-Net; {kind.advice or 'name the file of the U-Net'}")
+    raise DescriptionError(f"{path} holds no U-Net (no tensor '{_ANCHORS['compvis']}'); name the file of one")
 
 
 def _indices(shapes: Shapes, pattern: str) -> list[int]:

@@ -8,7 +8,7 @@ from edadm.config.betas import betas_of, same_betas
 from edadm.config.described.entry import DescriptionError, Settings
 from edadm.config.schema import NoiseSchedule
 from edadm.models.described.markers import refuse_untold, stated_betas, stated_prediction
-from edadm.models.weights.stored import Stored
+from edadm.models.weights.packed.stored import Stored
 
 _USUAL = {
     "ddim": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},

@@ -17,7 +17,6 @@ from edadm.config.load import load_config
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, NoiseSchedule
 from edadm.errors import EdadmError
-from edadm.models.condition import ClassEmbedding
 from edadm.models.convert import convert_checkpoint, load_unet
 from edadm.models.converters import ddim
 from edadm.models.described.tensors import describe_tensors
@@ -207,7 +206,8 @@ def test_other_networks_tensors_are_refused_in_words(tmp_path: Path) -> None:
         "an inpainting network": state | {first: torch.zeros(16, 9, 3, 3)},
         "adds a class or a size": state | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(64, 32)},
         "names its tensors as diffusers does": build_unet(model.architecture).state_dict(),
-        "holds no U-Net": ClassEmbedding(3, 4).state_dict(),
+        "holds no U-Net": {"one.weight": torch.zeros(2)},
+        "LoRA.* and no U-Net": {"lora_unet_mid_block_0.lora_down.weight": torch.zeros(4, 16)},
     }
     for said, tensors in cases.items():
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "x.safetensors")
