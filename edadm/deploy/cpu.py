@@ -20,6 +20,7 @@ from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.resnet import ResnetParts
+from edadm.nn.sound import pass_on_what_is_not_finite
 from edadm.nn.surgery import quantized_layers
 
 
@@ -130,7 +131,7 @@ class CpuAttnProcessor(ProjectedAttention):
     """`QuantizedAttnProcessor` with integers in both products, as floating-point numbers: sums of theirs below 2^24 are exact.
 
     Scales are applied to the products, so that the matrix of attention weights is passed over less often. For attentions that
-    are neither masked nor scale query and key before they are quantized.
+    do not scale query and key before they are quantized.
     """
 
     def __init__(self, processor: QuantizedAttnProcessor):
@@ -151,6 +152,8 @@ class CpuAttnProcessor(ProjectedAttention):
     ) -> Float[Tensor, "m q d"]:
         query, key = attn.head_to_batch_dim(self.query(query)), attn.head_to_batch_dim(self.key(key))
         scores = torch.bmm(query, key.transpose(-1, -2)).mul_(self.query.scale * self.key.scale * attn.scale)
+        if mask is not None:
+            scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
         return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(self.softmax.scale * self.value.scale)
 
@@ -192,5 +195,6 @@ def lower_for_cpu(unet: UNet) -> UNet:
         if CpuResnetBlock.fits(module):
             lowered.set_submodule(name, CpuResnetBlock(module))
         if isinstance(module, Attention) and not getattr(module, "operands_scaled", False):
-            module.set_processor(CpuAttnProcessor(module.processor))
+            Attention.set_processor(module, CpuAttnProcessor(module.processor))  # its own method would refuse
+    pass_on_what_is_not_finite(lowered)
     return lowered

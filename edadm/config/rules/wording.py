@@ -43,7 +43,7 @@ def sentences(problems: Iterable[Any], settings: Any) -> list[str]:
     for place, group in grouped.items():
         kinds = {problem["type"] for problem in group}
         inside = any(other != place and other[: len(place)] == place for other in grouped)
-        if (kinds == {"missing"} and place in mistyped) or (inside and kinds <= {"too_short", *_WANTED}):
+        if (kinds == {"missing"} and place in mistyped) or (kinds == {"too_short"} and inside) or (len(group) > 1 and inside):
             continue
         found.append(_of_several(place, group) if len(group) > 1 else _sentence(place, group[0]))
     return found

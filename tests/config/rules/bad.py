@@ -17,11 +17,6 @@ runs:
   - {model: m, variants: [fp32, c/w4a8/none], evaluation: e}
 """
 
-UNET2D = (
-    "models.m.architecture: {family: diffusers, image_size: %s, diffusers: {class_name: UNet2DModel, block_out_channels: [32, 64], "
-    "down_block_types: [DownBlock2D, DownBlock2D], up_block_types: [UpBlock2D, UpBlock2D], %s}}"
-)
-
 # What a file says beside MODEL, as KEY.KEY: VALUE in YAML's flow style; what the line is.
 VALUES = (
     # Types: what YAML makes of a slip.
@@ -108,10 +103,6 @@ VALUES = (
     ("models.m.schedule: {end: 1}", "models.m.schedule.end: input should be less than 1"),
     ("models.m.schedule: {kind: cosin}", "models.m.schedule.kind: input should be "),
     ("models.m.schedule: {timesteps: 0}", "models.m.schedule.timesteps: input should be greater than or equal to 1"),
-    (UNET2D % (32, "layers_per_block: '2'"), "architecture.diffusers.layers_per_block: wants a whole number or a list, not '2'"),
-    (UNET2D % (32, "layers_per_block: [2, 0]"), "diffusers.layers_per_block.1: input should be greater than or equal to 1 (got 0)"),
-    (UNET2D % (32, "norm_num_groups: 24"), "m.architecture.diffusers: norm_num_groups 24 does not divide the 32 channels of a level"),
-    (UNET2D % (33, "norm_num_groups: 32"), "models.m.architecture: image_size 33 cannot be halved once per level; take a multiple of 2"),
     # Trajectories and calibration.
     ("models.m.trajectories.shards: 9", "models.m.trajectories: feature_rows 4 exceeds the 0 runs of the first shard"),
     ("models.m.trajectories.feature_rows: 5", "models.m.trajectories: feature_rows 5 exceeds the 4 runs of the first shard"),
