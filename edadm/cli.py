@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edadm.commands import calibration, describing, files, images, quantization, showing, timing
+from edadm.commands import calibration, describing, files, images, quantization, showing, timing, workflow
 from edadm.commands.app import app
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -19,6 +19,7 @@ __all__ = [
     "quantization",
     "showing",
     "timing",
+    "workflow",
 ]  # importing them is what registers subcommands
 
 

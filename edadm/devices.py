@@ -14,8 +14,10 @@ def device_named(name: torch.device | str) -> torch.device:
         name: cpu, cuda, cuda:1, ...; `auto` is the first GPU, or the CPU where there is none.
 
     Raises:
-        EdadmError: this machine has no such device, or it is there and takes no work.
+        EdadmError: this machine has no such device, or it is there and takes no work, or it is one of Apple's GPUs.
     """
+    if str(name).partition(":")[0] == "mps":
+        raise EdadmError("grids and distances take 64-bit numbers, which Apple's GPUs ('mps') do not have; use the device 'cpu'")
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         device = torch.device(wanted)
@@ -30,6 +32,10 @@ def device_named(name: torch.device | str) -> torch.device:
     return device
 
 
+def kind_of_device(device: torch.device) -> str:
+    """What artifacts say of where they were computed: `cpu`, or the kind of GPU; not which one."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def _there() -> list[str]:
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

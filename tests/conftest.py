@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import hypothesis
@@ -19,9 +20,17 @@ from edadm.sampling.noise import keyed_generator
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("edadm", max_examples=30, deadline=None)
-hypothesis.settings.load_profile("edadm")
+hypothesis.settings.register_profile("long", max_examples=500, deadline=None)  # .ci/long
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "edadm"))
 
 Calibration = tuple[Tensor, Tensor]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers one has all tests that run the workflow, since these share one run."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else []:
+        if item.get_closest_marker("workflow") or item.get_closest_marker("slurm"):
+            item.add_marker(pytest.mark.xdist_group("workflow"))
 
 
 @torch.no_grad()

@@ -92,7 +92,8 @@ def stages(folder: Path, preset: str) -> Path:
 
 
 def test_every_stage_leaves_its_artifact_and_no_progress(stages: Path) -> None:
-    assert not [path.name for path in stages.iterdir() if path.name.startswith(("progress", "units", "."))]
+    left = [path.name for path in stages.iterdir() if path.name.startswith(("progress", "units", "."))]
+    assert not [name for name in left if not name.endswith(".lock")]
     calibration = load_file(stages / "calibration.safetensors")
     assert calibration["latents"].shape == (6, 3, 8, 8)
     summary = json.loads((stages / "calibration.json").read_text())
@@ -246,7 +247,7 @@ def test_shares_of_the_units_are_put_together_to_what_one_job_learns(
     progress = ("--progress", tmp_path / "progress")
     for part, folder in enumerate(parts):
         assert edadm("reconstruct-part", *quantizing(stages, preset, independent(2), folder, *progress, "--part", part)) == 0
-        assert len(list(folder.iterdir())) == 9
+        assert len(list(folder.glob("*.safetensors"))) == 9
     finished = [option for folder in parts for option in ("--part", folder)]
     for jobs, others in ((2, finished), (1, [])):
         options = ("--losses", tmp_path / f"{jobs}.csv", *progress, *others)
@@ -263,9 +264,13 @@ def test_shares_of_the_units_are_put_together_to_what_one_job_learns(
 def test_a_share_may_be_empty_and_is_not_learned_over(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = quantizing(stages, preset, independent(40), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30)
     assert edadm("reconstruct-part", *options) == 0
-    assert list((tmp_path / "units").iterdir()) == []
-    assert edadm("reconstruct-part", *options) == 2
-    assert "units is there already; remove it, or name another --output" in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "units").iterdir()] == ["units.json"]
+    assert edadm("reconstruct-part", *options) == 0
+    assert "units is there already, made from the same settings and inputs" in capfd.readouterr().err
+    other = quantizing(stages, preset, independent(41), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30)
+    assert edadm("reconstruct-part", *other) == 2
+    assert "units is there already, made from something else; remove it, or name another --output" in capfd.readouterr().err
+    shutil.rmtree(tmp_path / "progress")
     assert not (tmp_path / "progress").exists()
 
 
@@ -368,6 +373,7 @@ def test_the_schema_is_written(tmp_path: Path) -> None:
 
 
 CLIP = '{"scores": ["clip_score"]}'
+SELECT = ("select-calibration", "--output", "o", "--summary", "s")
 GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
 
 
@@ -386,7 +392,9 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "absent.ckpt"}'), "there is no file absent.ckpt"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
         (("benchmark", "unet", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
-        (("select-calibration", "0.zarr", "--output", "o", "--summary", "s", "--calibration", '{"size": 99}'), "exceeds the 3 recorded"),
+        ((*SELECT, "0.zarr", "1.zarr", "--calibration", '{"size": 99}'), "exceeds the 6 recorded"),
+        ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 2 of 6; name the stores of all shards"),
+        ((*SELECT, "1.zarr", "0.zarr", "--calibration", "{}"), "1.zarr begins with run 3, where run 0 is next; name"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": ".", "resolution": 32}'), "edadm reference-statistics"),

@@ -21,20 +21,25 @@ def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
         device_named(name)
 
 
-@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0", "mps"])
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
 def test_a_device_that_is_there_and_takes_no_work_is_not_called_absent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def zeros(*size: int, device: torch.device) -> None:
         raise RuntimeError("all devices are busy or unavailable\nCompile with TORCH_USE_CUDA_DSA")
 
     monkeypatch.setattr(torch, "zeros", zeros)
-    for where, known in ((torch.cuda, {"is_available": True, "device_count": 1}), (torch.backends.mps, {"is_available": True})):
-        for function, value in known.items():
-            monkeypatch.setattr(where, function, lambda value=value: value)
+    for function, value in {"is_available": True, "device_count": 1}.items():
+        monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
     called = "cuda" if name == "auto" else name
     with pytest.raises(EdadmError, match=f"^the device '{called}' cannot be used: all devices are busy or unavailable$"):
         device_named(name)
-    with pytest.raises(EdadmError, match=r"^this machine has no device 'cuda:1'; it has cpu, cuda:0, mps$"):
+    with pytest.raises(EdadmError, match=r"^this machine has no device 'cuda:1'; it has cpu, cuda:0$"):
         device_named("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["mps", "mps:0", torch.device("mps")])
+def test_gpus_without_64_bit_numbers_are_refused_by_name(name: torch.device | str) -> None:
+    with pytest.raises(EdadmError, match=r"64-bit numbers, which Apple's GPUs .* use the device 'cpu'"):
+        device_named(name)
 
 
 @pytest.mark.parametrize(("name", "current"), [("cuda:1", [torch.device("cuda:1")]), ("cuda", []), ("cpu", [])])

@@ -2,8 +2,7 @@
 
 from edadm.artifacts.errors import BusyError, DamagedError, StaleError
 from edadm.artifacts.files import as_json, read_tensors, save_tensors, writing_json
-from edadm.artifacts.holding import finished, holding, same_work
-from edadm.artifacts.making import Work, making
+from edadm.artifacts.making import Work, making, refuse_to_replace
 from edadm.artifacts.metadata import Facts, describe, facts, intact, refuse_other
 from edadm.artifacts.whole import writing
 
@@ -16,13 +15,11 @@ __all__ = [
     "as_json",
     "describe",
     "facts",
-    "finished",
-    "holding",
     "intact",
     "making",
     "read_tensors",
     "refuse_other",
-    "same_work",
+    "refuse_to_replace",
     "save_tensors",
     "writing",
     "writing_json",

@@ -15,18 +15,17 @@ from edadm.artifacts.whole import writing
 from edadm.errors import EdadmError
 
 
-def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts, others: Mapping[str, str] | None = None) -> None:
+def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts) -> None:
     """Writes torch tensors with their facts.
 
     Args:
         partial: from `writing` or `Work.publishing`.
-        others: further entries of the file's metadata.
     """
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     complete = stamped(known, tensors_digest(ready))
-    save_file(ready, partial, {**(others or {}), KEY: canonical(complete)})
+    save_file(ready, partial, {KEY: canonical(complete)})
 
 
 def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any = "cpu", kind: str | None = None) -> dict[str, Any]:
@@ -46,13 +45,10 @@ def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any
     from safetensors.torch import load_file
 
     try:
-        intact(path, kind)
+        intact(path, kind, stage)
         tensors: dict[str, Any] = load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); remove it, and make it again with `edadm {stage}`") from None
-    except DamagedError as error:
-        reason = str(error).rpartition(";")[0]
-        raise DamagedError(f"{reason}; remove it, and make it again with `edadm {stage}`") from None
     if missing := [name for name in needed if name not in tensors]:
         raise DamagedError(f"{path} has no tensor '{missing[0]}', so it is not from `edadm {stage}`; name the file that is")
     return tensors

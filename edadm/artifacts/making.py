@@ -36,13 +36,13 @@ class Work:
         output: the artifact; others of the same work may lie beside it.
         facts: what it is and what it is made from, without digests (`metadata.facts`).
         key: a digest of that and of the code.
-        folder: for finished pieces, from which a killed job goes on; None if it keeps none.
+        folder: for finished pieces, from which a killed job goes on; made only where `progress` was given.
     """
 
     output: Path
     facts: Facts
     key: str
-    folder: Path | None = None
+    folder: Path
 
     @contextmanager
     def publishing(self, path: Path | None = None, beside: Facts | None = None) -> Iterator[Path]:
@@ -150,10 +150,10 @@ def _state(text: str) -> dict[str, str]:
     return {}
 
 
-def _folder(output: Path, key: str, progress: Path | None) -> Path | None:
+def _folder(output: Path, key: str, progress: Path | None) -> Path:
     """The folder for finished pieces of this work; made under the lock, since others remove what is empty."""
     if progress is None:
-        return None
+        return output.with_name(f".{output.name}.progress") / key
     with locked(_lock(output), str(output)):
         (progress / key).mkdir(parents=True, exist_ok=True)
     return progress / key
@@ -182,7 +182,8 @@ def _tidy(output: Path, key: str, progress: Path | None) -> None:
                 mark.unlink(missing_ok=True)
     if progress is None:
         return
-    with if_free(progress / ".lock") as free:  # of a version that had one folder, and one lock, for all work
+    old = progress / ".lock"  # of a version that had one folder, and one lock, for all work
+    with if_free(old) if old.exists() else nullcontext(True) as free:
         if free:
             for entry in [entry for entry in progress.iterdir() if not _KEY.fullmatch(entry.name)]:
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

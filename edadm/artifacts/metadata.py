@@ -19,9 +19,10 @@ from edadm.artifacts.whole import writing
 from edadm.version import __version__
 
 KEY = "edadm"
+UNITS = "units.json"  # the facts of a folder of finished units
 VERSIONS = {  # of each kind of file; a reader refuses newer ones than it knows
     **dict.fromkeys(("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1),
-    **dict.fromkeys(("trajectories", "statistics", "metrics", "speed"), 1),
+    **dict.fromkeys(("trajectories", "statistics", "metrics", "speed", "units", "quantized"), 1),
 }
 Facts = dict[str, Any]
 
@@ -51,13 +52,21 @@ def describe(path: Path) -> Facts | None:
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         found = _stated(path)
         if isinstance(found, dict) and "format_version" in found:
-            provenance = found.get("provenance", {})
-            return found | {"kind": "quantized", "made_from": provenance.get("made_from", {}), "device": provenance.get("device")}
+            return _quantized(found)
         return found if isinstance(found, dict) and isinstance(found.get("kind"), str) else None
     return None
 
 
+def _quantized(found: Facts) -> Facts:
+    provenance = found.get("provenance", {})
+    made_from = {"model": {"architecture": found["architecture"]}, "bits": found["bits"]}
+    made_from |= {name: provenance[name] for name in ("reconstruction", "inputs") if name in provenance}
+    return found | {"kind": "quantized", "made_from": made_from, "device": provenance.get("device")}
+
+
 def _stated(path: Path) -> Any:
+    if path.is_dir() and (path / UNITS).is_file():
+        return json.loads((path / UNITS).read_text())[KEY]
     if path.is_dir():
         return json.loads((path / "zarr.json").read_text())["attributes"][KEY]
     if beside(path).is_file():
@@ -95,25 +104,37 @@ def content_digest(path: Path) -> str:
         if path.suffix == ".json" and isinstance(content := json.loads(path.read_text()), dict):
             return sha256_of({key: value for key, value in content.items() if key != KEY})
         return file_digest(path)
+    except DamagedError:
+        raise
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None
 
 
-def intact(path: Path, kind: str | None = None) -> str:
+def intact(path: Path, kind: str | None = None, stage: str | None = None) -> str:
     """The digest of a file's content, after it was compared with what the file says of itself.
 
     Args:
         kind: what the file should be, if only one kind will do.
+        stage: the command that makes it, for whoever must make it again.
 
     Raises:
         DamagedError: it cannot be read, has another digest than it says, or is of another kind.
         StaleError: of a newer format.
     """
-    found, content = describe(path), content_digest(path)
-    if found is not None and found["kind"] != "quantized":
-        check_facts(path, found, content)
-    if found is not None and kind not in (None, found["kind"]):
-        raise DamagedError(f"{path} holds {found['kind']}, not {kind}; name the file that does")
+    found = describe(path)
+    try:
+        content = content_digest(path)
+        if found is not None and found["kind"] == "quantized":
+            _check_quantized(path)
+        elif found is not None:
+            check_facts(path, found, content)
+        if found is not None and kind not in (None, found["kind"]):
+            raise DamagedError(f"{path} holds {found['kind']}, not {kind}; name the file that does")
+    except DamagedError as error:
+        if stage is None:
+            raise
+        reason = str(error).rpartition(";")[0]
+        raise DamagedError(f"{reason}; remove it, and make it again with `edadm {stage}`") from None
     return content
 
 
@@ -132,6 +153,14 @@ def check_facts(path: Path, found: Facts, content: str | None = None) -> None:
     known = VERSIONS.get(found["kind"], 0)
     if not isinstance(found.get("format"), int) or found["format"] > known:
         raise StaleError(f"{path} has format {found.get('format')} of {found['kind']}, this edadm reads up to {known}; upgrade edadm")
+
+
+def _check_quantized(path: Path) -> None:
+    """Compares a quantized checkpoint with its own digest, which its first format had not."""
+    found = _stated(path)
+    rest = canonical({key: value for key, value in found.items() if key != "sha256"})
+    if "sha256" in found and safetensors_digest(path, rest) != found["sha256"]:
+        raise DamagedError(f"{path} is damaged (its content has another digest than it says); make it again")
 
 
 def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts | None = None) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 @runtime_checkable
 class Store(Protocol):
-    """Arrays by name: a zarr group as in `edadm.sampling.trajectory`, or a dictionary."""
+    """Arrays by name: a zarr group as in `edadm.sampling.store`, or a dictionary."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 

@@ -38,7 +38,7 @@ def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np
     learns from, with the same shares of steps, as `held_out_latents`, `held_out_timesteps` and `held_out_steps`; absent if 0.
 
     Args:
-        groups: trajectory stores of consecutive shards, as in `edadm.sampling.trajectory`.
+        groups: trajectory stores of consecutive shards, as in `edadm.sampling.store`.
 
     Raises:
         EdadmError: fewer trajectories were recorded than are asked for.

@@ -49,10 +49,11 @@ def open_task(model: Any, widths: Any, settings: Any, unet: Path, calibration_se
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
-    set_grids(quantized, read_tensors(ranges, "set-ranges", device=where))
+    set_grids(quantized, read_tensors(ranges, "set-ranges", device=where, kind="ranges"))
     units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
     refuse_idle_patterns(units, settings)
-    rows = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
+    needed = ("latents", "timesteps")
+    rows = read_tensors(calibration_set, "select-calibration", needed, where, "calibration")
     names = [name for name in ("latents", "timesteps", "context") if name in rows]
     held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
     inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
@@ -119,13 +120,3 @@ def open_decoder(model: Any, weights: Path | None, device: Any) -> Any:
     if weights is None:
         raise EdadmError("this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)")
     return load_decoder(model, weights, device)
-
-
-def description_of(stage: str, settings: Any, *files: Path) -> str:
-    """Code, settings and inputs of a stage, by which finished pieces are known to belong to the same work."""
-    import hashlib
-
-    from edadm.config.fingerprint import stage_fingerprint
-
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return "\n".join([stage_fingerprint(stage), settings.model_dump_json(), *digests])

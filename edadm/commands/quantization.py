@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.opening import description_of, device_named, open_task, preset_named, within_limits
+from edadm.commands.made import code_of, digests, facts_of, of_task, refuse_other_calibration
+from edadm.commands.opening import device_named, open_task, preset_named, within_limits
 from edadm.commands.options import (
     BitsOption,
     ConfigOption,
@@ -26,6 +27,7 @@ from edadm.commands.options import (
     ThreadsOption,
     UnetOption,
 )
+from edadm.config.stated import settings_of
 from edadm.console import progress_bar
 from edadm.errors import EdadmError
 
@@ -43,20 +45,28 @@ def set_ranges(
     label: LabelOption = "set-ranges",
 ) -> None:
     """Search the grid of every weight and activation."""
-    from safetensors.torch import save_file
-
-    from edadm.artifacts import read_tensors, writing
+    from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.checkpoint import grids, quantized_copy
     from edadm.models.convert import load_unet
     from edadm.reconstruction.observe import set_ranges
 
     where, widths = device_named(device, threads), preset_named("bits", bits, config)
-    network = quantized_copy(load_unet(preset_named("models", model, config).architecture, unet, where), widths)
-    chosen = read_tensors(calibration_set, "select-calibration", ("latents", "timesteps"), where)
-    with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-        set_ranges(network, chosen["latents"], chosen["timesteps"], widths, advance, chosen.get("context"))
-    with writing(output) as partial:
-        save_file({name: tensor.cpu() for name, tensor in grids(network).items()}, partial)
+    preset = preset_named("models", model, config)
+    inputs = digests(unet=unet, calibration_set=calibration_set)
+    refuse_other_calibration(calibration_set, preset, inputs["unet"])
+    settings = {"model": settings_of(preset, "architecture"), "bits": settings_of(widths)}
+    known = facts_of("ranges", settings | {"inputs": inputs}, where)
+    with making([output], known, code_of("set-ranges")) as work:
+        if work is None:
+            return
+        network = quantized_copy(load_unet(preset.architecture, unet, where), widths)
+        needed = ("latents", "timesteps")
+        chosen = read_tensors(calibration_set, "select-calibration", needed, where, "calibration")
+        with progress_bar(label, len(chosen["latents"]), "samples") as advance:
+            rows = (chosen["latents"], chosen["timesteps"])
+            set_ranges(network, *rows, widths, advance, chosen.get("context"))
+        with work.publishing() as partial:
+            save_tensors(partial, grids(network), known)
 
 
 @app.command()
@@ -79,21 +89,30 @@ def reconstruct(
     label: LabelOption = "reconstruct",
 ) -> None:
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
-    from edadm.artifacts import finished, holding, same_work
+    from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
     from edadm.reconstruction.methods import METHODS
     from edadm.reconstruction.shelf import FolderShelf, write_losses
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
-    with holding(progress) as folder:
-        same_work(folder, description_of("reconstruct", settings, unet, ranges, calibration_set))
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(folder, *parts or []))
+    made_from = of_task(preset, widths, unet, calibration_set, ranges)
+    made_from["reconstruction"] = settings_of(settings)
+    known, unit = facts_of("quantized", made_from, where), facts_of("unit", made_from, where)
+    with making([output, losses], known, code_of("reconstruct"), progress) as work:
+        if work is None:
+            return
+        shelf = FolderShelf(work.folder, *parts or [], known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
         with progress_bar(label, len(task.units), "units") as advance:
-            METHODS[settings.method].learn(within_limits(dataclasses.replace(task, on_unit=advance), device_memory, host_memory, folder))
-        save_quantized(task.quantized_unet, output, preset.architecture, widths, {"reconstruction": settings.model_dump(mode="json")})
-        write_losses(losses, task.reports)
-    finished(progress)
+            task = dataclasses.replace(task, on_unit=advance)
+            METHODS[settings.method].learn(within_limits(task, device_memory, host_memory, work.folder))
+        told = {"reconstruction": made_from["reconstruction"], "inputs": made_from["inputs"]}
+        told |= {"device": known["device"], "edadm": known["edadm"]}
+        with work.publishing() as partial:
+            save_quantized(task.quantized_unet, partial, preset.architecture, widths, told)
+        with work.publishing(losses, facts_of("losses", made_from, where)) as partial:
+            write_losses(partial, task.reports)
 
 
 @app.command()
@@ -115,23 +134,25 @@ def reconstruct_part(
     label: LabelOption = "reconstruct-part",
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
-    from edadm.artifacts import finished, holding, same_work
+    from edadm.artifacts import making, refuse_to_replace
     from edadm.reconstruction.methods.fbr_float_inputs import fbr_float_inputs_part
     from edadm.reconstruction.shelf import FolderShelf
 
-    if output.exists():
-        raise EdadmError(f"{output} is there already; remove it, or name another --output")
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     if part >= settings.jobs:
         raise EdadmError(f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0")
-    with holding(progress) as folder:
-        same_work(folder, description_of("reconstruct-part", settings, unet, ranges, calibration_set))
-        units = folder / "units"
-        units.mkdir(exist_ok=True)  # a share may have no unit to learn
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, FolderShelf(units))
+    made_from = of_task(preset, widths, unet, calibration_set, ranges)
+    made_from["reconstruction"] = settings_of(settings)
+    known, unit = facts_of("units", made_from | {"part": part}, where), facts_of("unit", made_from, where)
+    with making([output], known, code_of("reconstruct-part"), progress) as work:
+        if work is None:
+            return
+        refuse_to_replace(output, known)
+        shelf = FolderShelf(work.folder / "units", known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
-            fbr_float_inputs_part(within_limits(dataclasses.replace(task, on_unit=advance), device_memory, host_memory, folder), part)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        units.rename(output)
-    finished(progress)
+            task = dataclasses.replace(task, on_unit=advance)
+            fbr_float_inputs_part(within_limits(task, device_memory, host_memory, work.folder), part)
+        shelf.seal(known)
+        work.publish_folder(shelf.folder)

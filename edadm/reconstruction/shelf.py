@@ -6,13 +6,14 @@ import csv
 import dataclasses
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from edadm.artifacts import writing
+from edadm.artifacts import Facts, StaleError, facts, intact, refuse_other, save_tensors, writing, writing_json
+from edadm.artifacts.metadata import KEY, UNITS
+from edadm.console import say
+from edadm.errors import EdadmError
 from edadm.models.units import Unit
 from edadm.reconstruction.chain import FinishedUnit
 from edadm.reconstruction.engine import UnitReport
@@ -26,35 +27,58 @@ class FolderShelf:
     Args:
         folder: where units are put, and looked for first.
         others: folders of other jobs, where units are looked for, too.
+        known: what each unit is made from (`edadm.artifacts.facts`).
     """
 
-    def __init__(self, folder: Path, *others: Path):
+    def __init__(self, folder: Path, *others: Path, known: Facts | None = None):
+        folder.mkdir(parents=True, exist_ok=True)  # a share may have no unit to learn
         self.folder, self.others = folder, others
+        self.known = known or facts("unit", {})
 
     @staticmethod
     def _name(index: int, unit: Unit) -> str:
         return f"{index:03d}_{unit.name}.safetensors"
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """A unit that was finished before, if it was; a torn file (a full disk, a lost machine) counts as none, and is written anew."""
+        """A unit that was finished before, if it was; a damaged file (a lost machine) is learned and written anew.
+
+        Raises:
+            StaleError: another job made it from other settings or files.
+        """
         for folder in (self.folder, *self.others):
-            with suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
-                return _read(folder / self._name(index, unit))
+            path = folder / self._name(index, unit)
+            if not path.exists():
+                continue
+            try:
+                intact(path, "unit")
+                refuse_other(path, self.known["made_from"], "reconstruct-part")
+                return _read(path)
+            except StaleError:
+                raise
+            except (EdadmError, SafetensorError, OSError, KeyError, TypeError, ValueError):
+                say(f"{path} is damaged, or of another version; its unit is learned again")
         return None
 
     def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
         """Keeps a finished unit."""
         parts = zip(KINDS, (finished.codes, finished.scales, finished.biases), strict=True)
         tensors = {f"{kind}{name}": tensor for kind, part in parts for name, tensor in part.items()}
+        known = self.known | {"report": dataclasses.asdict(finished.report)}
         with writing(self.folder / self._name(index, unit)) as partial:
-            report = json.dumps(dataclasses.asdict(finished.report))
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, {"report": report})
+            save_tensors(partial, tensors, known)
+
+    def seal(self, known: Facts) -> None:
+        """Says in the folder what it is, and which units it holds, when all are there."""
+        units = {path.name: intact(path) for path in sorted(self.folder.glob("*.safetensors"))}
+        writing_json(self.folder / UNITS, {"units": units}, known)
 
 
 def _read(path: Path) -> FinishedUnit:
     """The unit in a file; raises whatever reading and parsing raise."""
     with safe_open(path, "pt") as file:
-        report = UnitReport(**json.loads(file.metadata()["report"]))
+        metadata = file.metadata()
+        known = json.loads(metadata.get(KEY, "{}"))
+        report = UnitReport(**(known.get("report") or json.loads(metadata["report"])))  # edadm 0.1.0 had it alone
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
     codes, scales, biases = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS)
     return FinishedUnit(codes, scales, biases, report)

@@ -7,16 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.config.schema import Model
+from edadm.console import say
+from edadm.errors import EdadmError
 from edadm.sampling.ddim import Denoise, denoiser_of
 from edadm.sampling.generate import run_sampler, shard_range
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.schedule import sampler_timesteps
-from edadm.sampling.trajectory import StepRecorder, TrajectoryStore, recording_inputs
+from edadm.sampling.store import TrajectoryStore
+from edadm.sampling.trajectory import StepRecorder, recording_inputs
 
 
 @runtime_checkable
@@ -31,21 +35,44 @@ class Contexts(Protocol):
 
 
 def open_store(path: Path, model: Model, shard: int, contexts: Contexts | None = None) -> TrajectoryStore:
-    """The store of a shard, as far as it was filled, or a new one; whole or absent, whenever it is killed."""
-    if not path.exists():
-        runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
-        timesteps = sampler_timesteps(model.sampler, model.schedule)
-        begun = path.with_name(f"{path.name}.begun")
-        shutil.rmtree(begun, ignore_errors=True)
-        unconditional = None if contexts is None else contexts.unconditional()[0]
-        shape = None if unconditional is None else (unconditional.shape[0], unconditional.shape[1])
-        guided = model.conditioning is not None and model.conditioning.guidance != 1
-        sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
-        TrajectoryStore.create(begun, *sizes, shape, unconditional if guided else None)
-        begun.rename(path)
+    """The store of a shard, as far as it was filled, or a new one; whole or absent, whenever it is killed.
+
+    One that is not as it was made is begun anew.
+    """
+    runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
+    timesteps = sampler_timesteps(model.sampler, model.schedule)
+    unconditional = None if contexts is None else contexts.unconditional()[0]
+    shape = None if unconditional is None else (unconditional.shape[0], unconditional.shape[1])
+    guided = model.conditioning is not None and model.conditioning.guidance != 1
+    sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
+    begun = path.with_name(f"{path.name}.begun")
+    shutil.rmtree(begun, ignore_errors=True)
+    fresh = TrajectoryStore.create(begun, *sizes, shape, unconditional if guided else None)
     for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
         torn.unlink()
+    if path.exists() and not _same_frame(path, fresh):
+        say(f"{path} is damaged; it is begun anew")
+        shutil.rmtree(path)
+    if not path.exists():
+        begun.rename(path)
+    shutil.rmtree(begun, ignore_errors=True)
     return TrajectoryStore(path, mode="r+")
+
+
+def _same_frame(path: Path, fresh: TrajectoryStore) -> bool:
+    """Whether a store has the attributes and arrays of a new one, and what a new one holds already."""
+    try:
+        store = TrajectoryStore(path)
+        known = {name: store.group.attrs[name] for name in fresh.group.attrs}
+        given = [name for name in ("timesteps", "unconditional") if name in fresh.group]
+        return (
+            known == dict(fresh.group.attrs)
+            and store.arrays() == fresh.arrays()
+            and all(np.array_equal(store.group[name][:], fresh.group[name][:]) for name in given)
+            and all(store.group[name].metadata == array.metadata for name, array in fresh.group.arrays())
+        )
+    except Exception:  # zarr and its codecs raise many kinds
+        return False
 
 
 def collect(
@@ -68,6 +95,9 @@ def collect(
         device: where the network is.
         on_batch: told after each batch.
         contexts: the condition of each trajectory, for models that have one.
+
+    Raises:
+        EdadmError: a state holds infinities or no numbers.
     """
     settings, size = model.trajectories, store.batch_size
     for batch in store.unfinished():
@@ -79,5 +109,8 @@ def collect(
             recorder = StepRecorder(calls)
             run_sampler(denoiser_of(denoise, runs), model.sampler, model.schedule, noise, recorder)
         features = recorder.last_of_each_step() if rows else []
-        store.write(batch, recorder.stacked(), features, None if contexts is None else contexts.rows(runs))
+        states = recorder.stacked()
+        if not bool(states.isfinite().all()):
+            raise EdadmError(f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the checkpoint's weights")
+        store.write(batch, states, features, None if contexts is None else contexts.rows(runs))
         on_batch()

@@ -1,14 +1,11 @@
-"""Recording full-precision sampler runs: every state the network was given, and how its features change over steps."""
+"""Recording sampler runs: every state the network was given, and how its features change over steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import numpy as np
 import torch
-import zarr
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -86,85 +83,3 @@ def step_matrices(features: list[Features]) -> tuple[Float[Tensor, "steps steps"
 def _normalised(features: Iterable[Features]) -> Iterator[Features]:
     """Every position with norm 1 over channels, in fp64."""
     return (f.double() / f.double().norm(dim=1, keepdim=True).clamp(min=1e-6) for f in features)
-
-
-class TrajectoryStore:
-    """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
-
-    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional` (tokens, channels);
-    always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), and per batch the sums
-    `distance` and `dissimilarity` (batches, steps, steps) of `step_matrices` over `feature_elements` and
-    `feature_rows`. Attributes: `first_run`, `batch_size`.
-    """
-
-    def __init__(self, path: Path, mode: str = "r"):
-        self.group = zarr.open_group(path, mode=mode)
-
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        first_run: int,
-        runs: int,
-        batch_size: int,
-        timesteps: list[int],
-        shape: tuple[int, int, int],
-        context_shape: tuple[int, int] | None = None,
-        unconditional: Float[Tensor, "tokens width"] | None = None,
-    ) -> TrajectoryStore:
-        """An empty store for `runs` trajectories of latents of `shape` (c, h, w), under contexts of `context_shape`."""
-        steps, batches = len(timesteps), -(-runs // batch_size)
-        group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
-        chunk = (batch_size, 1, *shape)
-        group.create_array("latents", shape=(runs, steps, *shape), chunks=chunk, dtype="float32", compressors=None)
-        group.create_array("timesteps", data=np.asarray(timesteps, dtype="int64"))
-        group.create_array("finished", shape=(batches,), chunks=(1,), dtype="uint8", fill_value=0)
-        for name in ("distance", "dissimilarity"):
-            group.create_array(name, shape=(batches, steps, steps), chunks=(1, steps, steps), dtype="float64", fill_value=0)
-        group.create_array("feature_rows", shape=(batches,), chunks=(1,), dtype="int64", fill_value=0)
-        group.create_array("feature_elements", shape=(batches,), chunks=(1,), dtype="int64", fill_value=0)
-        if context_shape is not None:
-            rows = (batch_size, *context_shape)
-            group.create_array("context", shape=(runs, *context_shape), chunks=rows, dtype="float32", compressors=None)
-        if unconditional is not None:
-            group.create_array("unconditional", data=unconditional.cpu().numpy())
-        return cls(path, mode="r+")
-
-    @property
-    def first_run(self) -> int:
-        """Index of the store's first trajectory among all shards'."""
-        return int(self.group.attrs["first_run"])
-
-    @property
-    def batch_size(self) -> int:
-        """Trajectories per batch."""
-        return int(self.group.attrs["batch_size"])
-
-    @property
-    def runs(self) -> int:
-        """Number of trajectories."""
-        return int(self.group["latents"].shape[0])
-
-    def write(
-        self,
-        batch: int,
-        latents: Float[Tensor, "n steps c h w"],
-        features: list[Features],
-        context: Float[Tensor, "n tokens width"] | None = None,
-    ) -> None:
-        """Stores a batch, its mark last; `features` holds one tensor per step, or nothing."""
-        start = batch * self.batch_size
-        if context is not None:
-            self.group["context"][start : start + len(context)] = context.cpu().numpy()
-        self.group["latents"][start : start + len(latents)] = latents.numpy()
-        if features:
-            distance, dissimilarity = step_matrices(features)
-            self.group["distance"][batch] = distance.cpu().numpy()
-            self.group["dissimilarity"][batch] = dissimilarity.cpu().numpy()
-            self.group["feature_rows"][batch] = len(features[0])
-            self.group["feature_elements"][batch] = features[0].numel()
-        self.group["finished"][batch] = 1
-
-    def unfinished(self) -> list[int]:
-        """Batches still to be collected."""
-        return [int(batch) for batch in np.flatnonzero(self.group["finished"][:] == 0)]

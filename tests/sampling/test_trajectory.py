@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from edadm.sampling.trajectory import StepRecorder, TrajectoryStore, recording_inputs, step_matrices
+from edadm.sampling.store import TrajectoryStore
+from edadm.sampling.trajectory import StepRecorder, recording_inputs, step_matrices
 
 
 def features(seed: int, steps: int = 5, rows: int = 3) -> list[torch.Tensor]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from .toy import Toy, copy_package
 
@@ -61,9 +63,37 @@ def test_a_setting_reruns_what_it_touches(reference: Toy, options: tuple[str, ..
     assert reference.planned(*options) == planned
 
 
+def test_a_checkpoint_counts_by_what_it_holds(reference: Toy) -> None:
+    moved = setting(models={"toy": {"checkpoint": "elsewhere/other.safetensors"}})
+    (reference.folder / "elsewhere").mkdir()
+    shutil.copy(reference.folder / "toy.safetensors", reference.folder / "elsewhere/other.safetensors")
+    assert reference.planned(*moved) == {}
+    weights = load_file(reference.folder / "toy.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, reference.folder / "elsewhere/other.safetensors")
+    assert reference.planned(*moved)["convert_checkpoint"] == 1
+
+
+def test_the_bundled_classifier_counts_by_what_it_holds(reference: Toy, tmp_path: Path) -> None:
+    package = copy_package(tmp_path / "package", reference.package)
+    bundled = package / "edadm/models/bundled"
+    originals = bundled.resolve()
+    bundled.unlink()
+    shutil.copytree(originals, bundled)
+    assert reference.planned(package=package) == {}  # where it lies is nothing to them
+    classifier = bundled / "cifar10_classifier.safetensors"
+    classifier.write_bytes(classifier.read_bytes()[:-1] + b"x")
+    assert reference.planned(package=package) == {"evaluate": 2, "report": 1}
+
+
 def append(file: Path, text: str) -> None:
     """Adds to a source file."""
     file.write_text(f"{file.read_text()}\n{text}\n")
+
+
+def reword(file: Path, old: str, new: str) -> None:
+    """Says something else in a source file."""
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
 
 
 def change_tdac(package: Path) -> None:
@@ -76,6 +106,8 @@ def change_nothing_that_counts(package: Path) -> None:
     append(package / "edadm/training/diffusion.py", "EXTRA = 1")
     append(package / "edadm/calibration/tdac.py", "# a remark")
     append(package / "edadm/reconstruction/engine.py", "# a remark")
+    reword(package / "edadm/models/convert.py", "the preset's model has no", "this model is without")
+    reword(package / "edadm/config/schema.py", "Adam steps per unit", "steps of Adam for each unit")
 
 
 @pytest.mark.parametrize(

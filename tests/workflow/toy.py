@@ -117,14 +117,23 @@ class Toy:
     """The workflow's files, a checkpoint and a configuration in `folder`; rules run the package at `package`."""
 
     def __init__(self, folder: Path, package: Path):
-        self.folder, self.package = folder, package
-        self.results = folder / "results"
-        self._runs = 0
+        self._at(folder, package)
         shutil.copytree(REPOSITORY / "workflow", folder / "workflow")
         shutil.copytree(REPOSITORY / "envs", folder / "envs")
         shutil.copy(REPOSITORY / "Snakefile", folder)
         (folder / "config.yaml").write_text(json.dumps(CONFIG))  # JSON is YAML
         write_checkpoint(folder / "toy.safetensors")
+
+    def _at(self, folder: Path, package: Path) -> None:
+        self.folder, self.package = folder, package
+        self.results = folder / "results"
+        self._runs = 0
+
+    def at(self, folder: Path) -> Toy:
+        """A copy of this project that lies in `folder` already."""
+        other = Toy.__new__(Toy)
+        other._at(folder, self.package)
+        return other
 
     @property
     def environment(self) -> dict[str, str]:
@@ -184,8 +193,9 @@ class Toy:
         return job_stats(said)
 
     def artifacts(self) -> dict[str, bytes]:
-        """Every file below the results folder with its content, but for those that hold times."""
-        files = (path for path in self.results.rglob("*") if path.is_file() and path.name not in MEASURED)
+        """Every file below the results folder with its content, but for locks and those that hold times."""
+        named = (path for path in self.results.rglob("*") if path.is_file() and path.suffix != ".lock")
+        files = (path for path in named if path.name not in MEASURED)
         named = {str(path.relative_to(self.results)): path for path in files}
         return {name: path.read_bytes() for name, path in sorted(named.items()) if not name.startswith("times/")}
 

@@ -2,7 +2,9 @@
 import json
 import os
 import sys
+import time
 
+from edadm.artifacts.locks import attempt, holder, rewrite
 from edadm.config.fingerprint import content_digest, remember, stage_fingerprint
 from edadm.config.layout import INTEGER, Layout, Variant
 from edadm.config.inputs.settings import read_settings
@@ -14,6 +16,22 @@ from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
 from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from pathlib import Path
+
+
+def typed(value):
+    """What `--config KEY={...}` says, with the types of YAML; Snakemake leaves all inside the braces text."""
+    if isinstance(value, dict):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [typed(inner) for inner in value]
+    try:
+        number = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    return number if isinstance(number, int | float | None) else value
+
+
+update_config(config, typed(dict(workflow.config_settings.config)))
 
 try:
     for file in workflow.configfiles:
@@ -31,6 +49,30 @@ SOURCES, PROMPTS, SCORING = INPUTS.sources, INPUTS.prompts, INPUTS.scoring
 RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
+
+# Snakemake deletes outputs before it makes them again, so of one model there is one run at a time. The lock ends with its process.
+LOCKS = {model: LAYOUT.root / model / ".run.lock" for model in RUNS}
+LAST_RUNS = {model: lock.read_text() if lock.is_file() else "" for model, lock in LOCKS.items()}
+HELD = []
+
+
+onstart:
+    for model, lock in LOCKS.items():
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        HELD.append(open(lock, "a+"))
+        free = attempt(HELD[-1])  # None where the file system has no locks
+        HELD[-1].seek(0)
+        last = HELD[-1].read()
+        if free is False:
+            say(
+                f"{last.partition(',')[0]} is running the workflow of {model} in {RESULTS}; wait for it to end, or kill it, and start again"
+            )
+            sys.exit(2)
+        if last != LAST_RUNS[model]:
+            say(f"another run of {model} in {RESULTS} went on while this one was planned; start again")
+            sys.exit(2)
+        rewrite(HELD[-1], f"{holder()}, {time.time_ns()}")
+
 
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
 for tier, limit in CONFIG.memory:
@@ -149,8 +191,10 @@ def finished_units(wildcards):
     """
     folder = LAYOUT.root / wildcards.model / wildcards.calibration / wildcards.bits / wildcards.reconstruction
     jobs = shares_of(folder) if (folder / "quantized.safetensors").exists() else None
+    kept = jobs is not None
     jobs = CONFIG.reconstructions[wildcards.reconstruction].jobs if jobs is None else jobs
-    return [str(folder / "units" / f"{share}_of_{jobs}") for share in range(jobs)] if jobs > 1 else []
+    units = [folder / "units" / f"{share}_of_{jobs}" for share in range(jobs)] if jobs > 1 else []
+    return [str(unit) for unit in units] if not kept or all(unit.exists() for unit in units) else []
 
 
 def shares_of(folder):

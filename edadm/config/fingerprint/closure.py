@@ -19,7 +19,7 @@ from edadm.config.fingerprint.meaning import meaning_of, serialised
 PACKAGE = Path(__file__).parents[2]
 SETTINGS = "config/schema.py"
 WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
-    *("__init__.py", "errors.py", "console.py", "devices.py", "artifacts.py", "artifacts/"),
+    *("__init__.py", "version.py", "errors.py", "console.py", "devices.py", "artifacts/"),
     *("config/fingerprint/", "config/load.py", "config/check.py", "config/rules/", "config/inputs/settings.py"),
     *("config/downloads.py", "config/fetch.py", "config/described/", "models/described/"),
 )

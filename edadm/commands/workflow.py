@@ -1,0 +1,110 @@
+"""The whole workflow, wherever the package is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from edadm.commands.app import app
+from edadm.commands.options import ConfigOption
+from edadm.console import say
+from edadm.errors import EdadmError
+
+PROJECT = Path(__file__).parents[1] / "project"
+OWN = Path("config.yaml")
+_UNPARSED = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+
+
+class PassingOn(TyperCommand):
+    """A command that passes `--` on with the rest of what it does not know; the parser would drop the first one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the options."""
+        at = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*args[:at], *args[at : at + 1], *args[at:]])
+
+
+@app.command("run", cls=PassingOn, context_settings=_UNPARSED)
+def run_workflow(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG] [SNAKEMAKE OPTIONS]", help="a configuration file, then what Snakemake is told")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="default, gpu or slurm, or the folder of your own one")] = "default",
+) -> None:
+    """Run the workflow in this folder: CONFIG, or config.yaml here, or, where there is none, the main job that comes with the package.
+
+    All else goes to Snakemake, e.g. -n for a dry run or --cores 2; its exit status is that of this command.
+    """
+    given = list(arguments or ())
+    config = Path(given.pop(0)) if given and not given[0].startswith("-") else None
+    command = [sys.executable, "-m", "snakemake", *snakemake_options(config, profile), *given]
+    os.execv(sys.executable, command)  # signals and the exit status are Snakemake's own
+
+
+def snakemake_options(config: Path | None, profile: str) -> list[str]:
+    """Where the workflow, its profile and its configuration are.
+
+    Raises:
+        EdadmError: there is no such configuration or profile.
+    """
+    if config is not None and not config.is_file():
+        raise EdadmError(f"there is no configuration file {config}; name one as `edadm run CONFIG`, or leave it out")
+    if config is None and not OWN.is_file():
+        say(f"there is no {OWN} here, so this runs the main job of the package; `edadm run CONFIG` runs yours")
+        config = PROJECT / OWN
+    own = [] if config is None else ["--configfile", str(config)]
+    if config is not None and OWN.is_file():
+        own.append("--replace-workflow-config")  # or Snakemake would put CONFIG on top of config.yaml
+    return ["--snakefile", str(PROJECT / "Snakefile"), "--workflow-profile", str(_profile(profile)), *own]
+
+
+def _profile(name: str) -> Path:
+    """A profile of the package, or a folder with one."""
+    folder = PROJECT / "workflow" / "profiles" / name
+    own = Path(name).expanduser()
+    if (folder / "config.yaml").is_file():
+        return folder
+    if any(file.is_file() for file in own.glob("config*.yaml")):
+        return own
+    known = ", ".join(sorted(entry.name for entry in folder.parent.iterdir()))
+    raise EdadmError(f"there is no profile '{name}'; use {known}, or the folder of one")
+
+
+@app.command()
+def adopt(
+    results: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="the results folder")],
+    config: ConfigOption = None,
+) -> None:
+    """Take over results of edadm 0.1.0 that mean the same today, so that Snakemake does not make them again; says what it will, and why.
+
+    Start it where Snakemake was started, with the configuration that made them.
+    """
+    from edadm.adoption.checks import refusal
+    from edadm.adoption.records import RECORDS, planned_jobs, snakemake
+    from edadm.config.load import load_config
+
+    options = snakemake_options(config, "default")
+    settings = load_config(config or (OWN if OWN.is_file() else PROJECT / OWN))
+    if Path(settings.results).resolve() != results.resolve():
+        raise EdadmError(f"the configuration's results are in {settings.results}, not in {results}; give its file with --config")
+    if not (RECORDS / "metadata").is_dir():
+        raise EdadmError("there is no .snakemake here with records of what was made; start this in the folder where snakemake was started")
+    planned = planned_jobs(snakemake(*options, "--dry-run", "--printshellcmds", "--nocolor"))
+    taken: list[str] = []
+    left = {output for job in planned for output in job.outputs}
+    for job in planned:
+        if reason := refusal(job, left):
+            say(f"made again: {job.outputs[0]}: {reason}")
+        else:
+            left -= set(job.outputs)
+            taken += job.outputs
+    if taken:
+        snakemake(*options, "--touch", "--cores", "1", "--", *taken)
+    for output in taken:
+        say(f"taken over: {output}")
+    say(f"{len(taken)} files are taken over; `snakemake -n` says what is left")

@@ -1,0 +1,182 @@
+"""Recorded full-precision sampler runs on disk, with digests by which damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float
+from torch import Tensor
+
+from edadm.artifacts import Facts
+from edadm.artifacts.digest import canonical, sha256_of
+from edadm.artifacts.metadata import KEY, stamped
+from edadm.sampling.trajectory import Features, step_matrices
+
+_ROWS = ("latents", "context")  # arrays with a row per run
+_SUMS = ("distance", "dissimilarity", "feature_rows", "feature_elements")  # and with one per batch
+
+
+class TrajectoryStore:
+    """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
+
+    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional` (tokens,
+    channels); always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), `digests`
+    (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches, steps, steps) of `step_matrices` over
+    `feature_elements` and `feature_rows`. Attributes: `first_run`, `batch_size`, and, once all batches are there,
+    `edadm`. Zarr keeps no chunk that is all zero, and reads an absent one as zeros: only digests tell a lost one.
+    """
+
+    def __init__(self, path: Path, mode: str = "r"):
+        self.path, self.group = path, zarr.open_group(path, mode=mode)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        first_run: int,
+        runs: int,
+        batch_size: int,
+        timesteps: list[int],
+        shape: tuple[int, int, int],
+        context_shape: tuple[int, int] | None = None,
+        unconditional: Float[Tensor, "tokens width"] | None = None,
+    ) -> TrajectoryStore:
+        """An empty store for `runs` trajectories of latents of `shape` (c, h, w), under contexts of `context_shape`."""
+        steps, batches = len(timesteps), -(-runs // batch_size)
+        group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
+
+        def per_batch(name: str, dtype: str, *own: int) -> None:
+            group.create_array(name, shape=(batches, *own), chunks=(1, *own), dtype=dtype, fill_value=0)
+
+        chunk = (batch_size, 1, *shape)
+        group.create_array("latents", shape=(runs, steps, *shape), chunks=chunk, dtype="float32", compressors=None)
+        group.create_array("timesteps", data=np.asarray(timesteps, dtype="int64"))
+        per_batch("finished", "uint8")
+        per_batch("digests", "uint8", 32)
+        per_batch("distance", "float64", steps, steps)
+        per_batch("dissimilarity", "float64", steps, steps)
+        per_batch("feature_rows", "int64")
+        per_batch("feature_elements", "int64")
+        if context_shape is not None:
+            rows = (batch_size, *context_shape)
+            whole = (runs, *context_shape)
+            group.create_array("context", shape=whole, chunks=rows, dtype="float32", compressors=None)
+        if unconditional is not None:
+            group.create_array("unconditional", data=unconditional.cpu().numpy())
+        return cls(path, mode="r+")
+
+    @property
+    def first_run(self) -> int:
+        """Index of the store's first trajectory among all shards'."""
+        return int(self.group.attrs["first_run"])
+
+    @property
+    def batch_size(self) -> int:
+        """Trajectories per batch."""
+        return int(self.group.attrs["batch_size"])
+
+    @property
+    def runs(self) -> int:
+        """Number of trajectories."""
+        return int(self.group["latents"].shape[0])
+
+    @property
+    def batches(self) -> int:
+        """Number of batches, of which the last may have fewer trajectories."""
+        return int(self.group["finished"].shape[0])
+
+    def write(
+        self,
+        batch: int,
+        latents: Float[Tensor, "n steps c h w"],
+        features: list[Features],
+        context: Float[Tensor, "n tokens width"] | None = None,
+    ) -> None:
+        """Stores a batch, its digest and its mark last; `features` holds one tensor per step, or nothing."""
+        steps = latents.shape[1]
+        content: dict[str, Any] = {"latents": latents.numpy(), "feature_rows": 0, "feature_elements": 0}
+        content |= {name: np.zeros((steps, steps)) for name in ("distance", "dissimilarity")}
+        if context is not None:
+            content["context"] = context.cpu().numpy()
+        if features:
+            distance, dissimilarity = step_matrices(features)
+            content |= {"distance": distance.cpu().numpy(), "dissimilarity": dissimilarity.cpu().numpy()}
+            content |= {"feature_rows": len(features[0]), "feature_elements": features[0].numel()}
+        self._remove(batch)
+        for name, array in content.items():
+            self.group[name][self._place(name, batch)] = array
+        self.group["digests"][batch] = np.frombuffer(self._digest(content), dtype="uint8")
+        self.group["finished"][batch] = 1
+
+    def unfinished(self) -> list[int]:
+        """Batches still to be collected: those without a mark, and those whose content is not what was written."""
+        left = []
+        for batch in range(self.batches):
+            try:
+                whole = self.group["finished"][batch] == 1 and self.digest_of(batch) == self._stated(batch)
+            except Exception:  # zarr and its codecs raise many kinds
+                whole = False
+            if not whole:
+                left.append(batch)
+        return left
+
+    def digest_of(self, batch: int) -> bytes:
+        """The digest of what the store holds of a batch; raises whatever zarr raises."""
+        names = [name for name in (*_ROWS, *_SUMS) if name in self.group]
+        return self._digest({name: self.group[name][self._place(name, batch)] for name in names})
+
+    def stated(self) -> Facts | None:
+        """What a finished store says of itself; None of edadm 0.1.0's, which say nothing."""
+        found = self.group.attrs.get(KEY)
+        return found if isinstance(found, dict) else None
+
+    def content(self) -> str:
+        """The digest of all that the store holds, read batch by batch; raises whatever zarr raises."""
+        batches = [self.digest_of(batch).hex() for batch in range(self.batches)]
+        head = [self.first_run, self.batch_size, self.arrays(), self.group["timesteps"][:].tolist()]
+        if "unconditional" in self.group:
+            head.append(hashlib.sha256(np.ascontiguousarray(self.group["unconditional"][:]).data).hexdigest())
+        return sha256_of([head, batches])
+
+    def arrays(self) -> dict[str, Any]:
+        """Shape and type of each array."""
+        return {name: [list(array.shape), str(array.dtype)] for name, array in sorted(self.group.arrays())}
+
+    def seal(self, known: Facts) -> str:
+        """Says in the store what it is and what it holds, when all batches are there; the digest of its content."""
+        content = self.content()
+        self.group.attrs[KEY] = stamped(known | {"arrays": self.arrays()}, content)
+        return content
+
+    def _stated(self, batch: int) -> bytes:
+        return bytes(self.group["digests"][batch].tobytes())
+
+    def _place(self, name: str, batch: int) -> Any:
+        if name not in _ROWS:
+            return batch
+        start = batch * self.batch_size
+        return slice(start, min(start + self.batch_size, self.runs))
+
+    def _digest(self, content: dict[str, Any]) -> bytes:
+        """Of a batch's arrays, each as it is stored."""
+        digest = hashlib.sha256()
+        for name in sorted(content):
+            array = np.ascontiguousarray(content[name], dtype=self.group[name].dtype)
+            shape = list(np.shape(content[name]))
+            digest.update(canonical([name, str(array.dtype), shape]).encode())
+            digest.update(array.reshape(-1).view("uint8").data)
+        return digest.digest()
+
+    def _remove(self, batch: int) -> None:
+        """Removes the chunks of a batch: zarr would read a damaged one before it writes to a part of it."""
+        for name in (*_ROWS, *_SUMS, "digests", "finished"):
+            chunk = self.path / name / "c" / str(batch)
+            shutil.rmtree(chunk, ignore_errors=True)
+            with suppress(OSError):
+                chunk.unlink()
