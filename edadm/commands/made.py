@@ -13,7 +13,7 @@ _OF_SCORES = ("scores", "extractor", "resolution", "clip_model")
 _STAGES = dict.fromkeys(("samples", "references", "simulated"), "generate")  # which make inputs, by role
 _STAGES |= {"unet": "convert-checkpoint", "calibration_set": "select-calibration", "ranges": "set-ranges"}
 _STAGES |= {part: f"convert-checkpoint --part {part}" for part in ("autoencoder", "condition")}
-_PLACES = {"prompts"}  # where an input lies is no setting; its digest counts
+_PLACES = {"prompts", "checkpoint"}  # where an input lies is no setting; its digest counts
 
 
 def settings_of(preset: Any, *fields: str) -> dict[str, Any]:
