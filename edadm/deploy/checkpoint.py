@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
+from edadm.nn.sound import code_flaws, float_flaws, grid_flaws
 from edadm.nn.surgery import quantize_unet, quantized_layers
 
 FORMAT_VERSION = 2  # 1 had a scale and a zero point under each quantizer's name, and no digest; it is still read
@@ -48,7 +49,12 @@ def _quantizers(unet: nn.Module) -> dict[str, Quantizer]:
 
 
 def grids(unet: nn.Module) -> dict[str, Tensor]:
-    """Scales (fp32) and zero points (uint8) of all quantizers by name."""
+    """Scales (fp32) and zero points (uint8) of all quantizers by name.
+
+    Raises:
+        EdadmError: a grid is none.
+    """
+    _refuse(grid_flaws(unet), "nothing was written; look for numbers that are not finite in the weights and the calibration rows")
     tensors = {}
     for name, quantizer in _quantizers(unet).items():
         tensors[f"{name}.scale"] = quantizer.scale.float().contiguous()
@@ -60,7 +66,7 @@ def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Puts the grids of a file into a quantized U-Net.
 
     Raises:
-        CheckpointError: a grid is missing or of another shape.
+        CheckpointError: a grid is missing, of another shape, or none.
     """
     for name, quantizer in _quantizers(unet).items():
         try:
@@ -69,6 +75,12 @@ def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"the file lacks the grid {error}; it was made for other bits or another network") from None
         except ValueError as error:
             raise CheckpointError(f"the grid of {name} does not fit ({error}); it was made for other bits or another network") from None
+    _refuse(grid_flaws(unet), "make the file again")
+
+
+def _refuse(flaws: Iterable[str], fix: str) -> None:
+    if flaw := next(iter(flaws), None):
+        raise CheckpointError(f"{flaw}; {fix}")
 
 
 def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, bits: Bits, provenance: Mapping[str, Any]) -> None:
@@ -77,14 +89,21 @@ def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or fewer) and
     `NAME.bias`; grids as in `deploy.compact`; all other parameters under their own names. The tables `weights` and `activations` of
     the metadata are for readers in other programs; this one knows the network.
+
+    Raises:
+        EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
     """
     layers = quantized_layers(unet)
+    if absent := sorted(_quantizers(_described(architecture, bits)).keys() - _quantizers(unet).keys()):
+        raise EdadmError(f"the network has lost {len(absent)} of its grids, such as {absent[0]}; load it again, and save that")
+    unquantized = _unquantized(unet, layers)
+    _refuse(code_flaws(unet), "nothing was written; quantize the network again")
+    _refuse(float_flaws(unquantized.items()), "nothing was written; convert the checkpoint again, and look for such numbers in it")
     tensors = compact(grids(unet), _quantizers(unet))
     for name, layer in layers.items():
-        assert layer.codes is not None, f"{name} has no codes"
-        codes = layer.codes.contiguous()
+        codes = layer.codes.contiguous()  # type: ignore[union-attr]
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes
-    tensors |= {name: parameter.detach().float().contiguous() for name, parameter in _unquantized(unet, layers).items()}
+    tensors |= {name: parameter.detach().float().contiguous() for name, parameter in unquantized.items()}
     tensors = {name: tensors[name].cpu() for name in sorted(tensors)}
     facts = {
         "format_version": FORMAT_VERSION,
@@ -176,12 +195,18 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     return unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
+def _described(architecture: UNetArchitecture, bits: Bits) -> UNet:
+    """A quantized network without memory."""
+    with torch.device("meta"):
+        unet = build_unet(architecture)
+        quantize_unet(unet, bits, shortcut_splits(unet))
+    return unet
+
+
 def _skeleton(facts: Facts, path: Path) -> UNet:
     """The network that the facts describe, with memory but without values."""
     try:
-        with torch.device("meta"):
-            unet = build_unet(UNetArchitecture.model_validate(facts["architecture"]))
-            quantize_unet(unet, Bits.model_validate(facts["bits"]), shortcut_splits(unet))
+        unet = _described(UNetArchitecture.model_validate(facts["architecture"]), Bits.model_validate(facts["bits"]))
     except (ValidationError, EdadmError, KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} describes no network that can be built ({reason}); copy it again or make it again") from None
@@ -194,14 +219,18 @@ def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         KeyError: a tensor is missing; its name is the argument.
         ValueError: a tensor has another shape or type than the network's.
+        CheckpointError: a code or a number that no file may hold.
     """
     layers = quantized_layers(unet)
     for name, layer in layers.items():
         shape, packed = layer.weight.shape, layer.weight_quantizer.bits <= 4
         codes = _fitting(tensors, f"{name}.codes", (-(-shape.numel() // 2),) if packed else shape, torch.uint8)
         layer.set_codes(unpack4(codes, tuple(shape)) if packed else codes)
-    for name, parameter in _unquantized(unet, layers).items():
+    unquantized = _unquantized(unet, layers)
+    for name, parameter in unquantized.items():
         parameter.data = _fitting(tensors, name, parameter.shape, torch.float32)
+    _refuse(code_flaws(unet), "make the file again")
+    _refuse(float_flaws(unquantized.items()), "make the file again")
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

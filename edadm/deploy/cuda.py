@@ -17,6 +17,7 @@ from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerGatheredConv2d, In
 from edadm.nn.integer_attention import IntegerFeedForward, IntegerSelfAttention, IntegerTransformer, IntegerTransformerBlock
 from edadm.nn.integer_blocks import IntegerResnetBlock, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from edadm.nn.sound import pass_on_what_is_not_finite
 from edadm.nn.surgery import quantized_layers
 
 
@@ -81,7 +82,7 @@ def fused_attention(unet: UNet) -> UNet:
     """With PyTorch's fused attention, and without grids of its operands, in place."""
     for module in unet.modules():
         if isinstance(module, Attention):
-            module.set_processor(AttnProcessor2_0())
+            Attention.set_processor(module, AttnProcessor2_0())  # a quantized one would refuse
     return unet
 
 
@@ -129,4 +130,6 @@ def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed:
     for layer in quantized_layers(unet).values():
         memo[id(layer)] = integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
     lowered = fused_attention(copy.deepcopy(unet, memo))
-    return (fused_ends(lowered) if fuse else lowered).to(dtype)
+    lowered = (fused_ends(lowered) if fuse else lowered).to(dtype)
+    pass_on_what_is_not_finite(lowered)
+    return lowered

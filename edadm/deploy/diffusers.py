@@ -53,6 +53,42 @@ class _Packed:
         self.was_cast = self.was_cast or is_cast(self)  # type: ignore[arg-type]
         return found
 
+    def set_attn_processor(self, processor: Any) -> None:
+        """Takes the processors that it has, as `unfuse_qkv_projections` and others put them back, and no others.
+
+        Raises:
+            EdadmError: others.
+        """
+        own = self.attn_processors  # type: ignore[attr-defined]
+        same = isinstance(processor, dict) and processor.keys() == own.keys() and all(own[name] is processor[name] for name in own)
+        if not same:
+            raise EdadmError(
+                "the attention of a quantized network keeps its processors, which hold grids; leave the call out, or make it on "
+                "the network in full precision"
+            )
+
+    def set_default_attn_processor(self) -> None:
+        """Changes nothing: a quantized network's processors are its default."""
+
+    def fuse_qkv_projections(self) -> None:
+        """Refuses to make one layer of three, which have grids of their own.
+
+        Raises:
+            EdadmError: always.
+        """
+        raise EdadmError("the projections of a quantized network have grids of their own and cannot be fused; leave the call out")
+
+    def unfuse_qkv_projections(self) -> None:
+        """Changes nothing: they are never fused."""
+
+    def _load_ip_adapter_weights(self, *unused: Any, **also_unused: Any) -> None:
+        """Refuses an IP-Adapter, which puts processors of its own into every attention.
+
+        Raises:
+            EdadmError: always.
+        """
+        raise EdadmError("a quantized network takes no IP-Adapter, whose attention has no grids; use the network in full precision")
+
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Writes `config.json` and the packed checkpoint into a folder; the same bytes as the file the network came from.
 

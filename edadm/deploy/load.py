@@ -13,12 +13,14 @@ from edadm.devices import device_named
 from edadm.errors import EdadmError
 from edadm.models.unet import UNet
 from edadm.models.weights import CheckpointError
+from edadm.nn.sound import pass_on_what_is_not_finite
 
 Backend = Callable[[UNet, torch.dtype], UNet]
 
 
 def _simulated(unet: UNet, dtype: torch.dtype) -> UNet:
     """Floating-point arithmetic on the integer grids."""
+    pass_on_what_is_not_finite(unet)
     return unet if dtype == torch.float32 else unet.to(dtype)
 
 

@@ -2,12 +2,95 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from edadm.errors import EdadmError
 from edadm.nn.quantizer import Quantizer
+
+_PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
+_UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
+
+
+def unknown_in(attention: Attention) -> list[str]:
+    """What an attention has that `ProjectedAttention` does not compute, by diffusers' names."""
+    found = [name for name, _ in attention.named_children() if name not in _PARTS]
+    found += [name for name in _UNKNOWN if getattr(attention, name, False)]
+    if attention.inner_kv_dim != attention.inner_dim:
+        found.append("kv_heads")
+    if abs(attention.scale * (attention.inner_dim // attention.heads) ** 0.5 - 1) > 1e-6:
+        found.append("scale_qk")
+    known = type(attention) is Attention and type(attention.processor) in (AttnProcessor, AttnProcessor2_0)
+    return found if known else [*found, f"{type(attention).__name__} with {type(attention.processor).__name__}"]
+
+
+def biases_of_heads(mask: Float[Tensor, "m q k"] | None, samples: int, heads: int, keys: int) -> Float[Tensor, "n q k"] | None:
+    """What is added to the scores of all samples' heads, expanded as diffusers' `prepare_attention_mask` does it.
+
+    Raises:
+        EdadmError: the mask has not one column per key, or is of another number of samples.
+    """
+    if mask is None:
+        return None
+    if mask.shape[-1] != keys or len(mask) not in (samples, samples * heads):
+        raise EdadmError(
+            f"an attention mask of {len(mask)} x {mask.shape[-1]} does not fit {samples} samples of {keys} tokens; give each "
+            "sample a row with one number per token that is attended to"
+        )
+    return mask if len(mask) == samples * heads else mask.repeat_interleave(heads, dim=0)
+
+
+class QuantizedAttention(Attention):
+    """diffusers' attention as it is inside a quantized network: its processor holds grids, and nobody exchanges it.
+
+    `of` turns an attention into one. What only saves memory changes nothing; what changes arithmetic is refused.
+    """
+
+    @staticmethod
+    def of(attention: Attention, processor: Any) -> None:
+        """Gives an attention the processor that it keeps, in place."""
+        Attention.set_processor(attention, processor)
+        attention.__class__ = QuantizedAttention
+
+    def set_processor(self, processor: Any) -> None:
+        """Takes the processor that it has, and no other.
+
+        Raises:
+            EdadmError: another one.
+        """
+        if processor is not self.processor:
+            raise EdadmError(
+                f"the attention of a quantized network keeps its processor, which holds grids, and takes no "
+                f"{type(processor).__name__}; leave the call out, or make it on the network in full precision"
+            )
+
+    def set_attention_slice(self, slice_size: int | None) -> None:
+        """Changes nothing: slices would save memory, and compute the same."""
+
+    def set_use_memory_efficient_attention_xformers(self, use: bool, attention_op: Any = None) -> None:
+        """Changes nothing where it is switched off.
+
+        Raises:
+            EdadmError: where it is switched on.
+        """
+        if use:
+            raise EdadmError("the attention of a quantized network is computed on its grids, not by xformers; leave the call out")
+
+    def prepare_attention_mask(self, attention_mask: Any, target_length: int, batch_size: int, out_dim: int = 3) -> Any:
+        """`biases_of_heads`, called as diffusers calls it; no processor here asks for another `out_dim`."""
+        return biases_of_heads(attention_mask, batch_size, self.heads, target_length)
+
+    def fuse_projections(self, fuse: bool = True) -> None:
+        """Refuses to make one layer of three, which have grids of their own.
+
+        Raises:
+            EdadmError: always.
+        """
+        raise EdadmError("the projections of a quantized network have grids of their own and cannot be fused; leave the call out")
 
 
 class ProjectedAttention:
@@ -19,9 +102,12 @@ class ProjectedAttention:
         query: Float[Tensor, "n q c"],
         key: Float[Tensor, "n k c"],
         value: Float[Tensor, "n k c"],
-        mask: Tensor | None,
+        mask: Float[Tensor, "m one k"] | None,
     ) -> Float[Tensor, "m q d"]:
-        """Both products; takes projections, which nobody else needs, and returns heads as `attn.head_to_batch_dim` lays them out."""
+        """Both products, a mask of all heads added to the first.
+
+        Takes projections, which nobody else needs, and returns heads as `attn.head_to_batch_dim` lays them out.
+        """
         raise TypeError("a subclass says how attention mixes")
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
@@ -42,7 +128,8 @@ class ProjectedAttention:
         if attn.group_norm is not None:
             hidden_states = self.normalised(attn, hidden_states)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        mixed = self.mixed(attn, attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context), attention_mask)
+        mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
+        mixed = self.mixed(attn, attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context), mask)
         output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
         if len(shape) == 4:
             output = output.transpose(-1, -2).reshape(shape)
@@ -82,5 +169,9 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         query = attn.head_to_batch_dim(self.query_quantizer(query))
         key = attn.head_to_batch_dim(self.key_quantizer(key))
         value = attn.head_to_batch_dim(self.value_quantizer(value))
-        weights = torch.bmm(query, key.transpose(-1, -2)).softmax(dim=-1) if scaled else attn.get_attention_scores(query, key, mask)
+        if not scaled:
+            weights = attn.get_attention_scores(query, key, mask)
+        else:
+            scores = torch.bmm(query, key.transpose(-1, -2))
+            weights = (scores if mask is None else scores + mask).softmax(dim=-1)
         return torch.bmm(self.softmax_quantizer(weights), value)

@@ -16,6 +16,7 @@ from edadm.errors import EdadmError
 from edadm.kernels.int8_geglu import int8_geglu
 from edadm.kernels.int8_layer_normalisation import int8_layer_normalised
 from edadm.kernels.int8_normalisation import int8_normalised
+from edadm.nn.attention import biases_of_heads
 from edadm.nn.exact import Affine, Grids
 from edadm.nn.integer import IntegerConv2d, IntegerLinear
 
@@ -67,22 +68,21 @@ class IntegerAttention(nn.Module):
 
     @staticmethod
     def fits(attention: nn.Module | None) -> bool:
-        """Whether all its layers are integer ones of one segment, and it does nothing unusual."""
+        """Whether all its layers are integer ones of one segment, and nothing follows them; `quantize_unet` saw to the rest."""
         if not isinstance(attention, Attention):
             return False
-        unusual = attention.spatial_norm or attention.norm_q or attention.norm_k or attention.norm_cross or attention.added_kv_proj_dim
         layers = attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]
-        return _of_one_segment(*layers) and not unusual and attention.rescale_output_factor == 1
+        return _of_one_segment(*layers) and attention.rescale_output_factor == 1
 
     def forward(
-        self, numbers: list[Tensor], around: Float[Tensor, "n q c"], mask: Float[Tensor, "n one k"] | None
+        self, numbers: list[Tensor], around: Float[Tensor, "n q c"], mask: Float[Tensor, "m one k"] | None
     ) -> Float[Tensor, "n q c"]:
         """The sum.
 
         Args:
             numbers: inputs of queries, keys and values, (n, q or k, channels).
             around: is added.
-            mask: is added to the scores of all heads.
+            mask: is added to the scores, of all heads of a sample or of each.
         """
         products: Any = self.products
         query, key, value = (
@@ -91,7 +91,9 @@ class IntegerAttention(nn.Module):
             .transpose(1, 2)
             for product, part in zip(products, numbers, strict=True)
         )
-        found = F.scaled_dot_product_attention(query, key, value, None if mask is None else mask[:, None]).transpose(1, 2)
+        biases = biases_of_heads(mask, len(around), self.heads, key.shape[2])
+        by_head = None if biases is None else biases.unflatten(0, (len(around), self.heads))
+        found = F.scaled_dot_product_attention(query, key, value, by_head).transpose(1, 2)
         rows = around.reshape(-1, 1, 1, around.shape[-1])
         return self.out.product(found.reshape(len(rows), 1, 1, -1), rows).reshape(around.shape)
 
@@ -119,12 +121,30 @@ class IntegerSelfAttention(nn.Module):
             return False
         return bool(module.residual_connection) and not module.is_cross_attention
 
-    def forward(self, hidden_states: Float[Tensor, "n c h w"], **unused: Any) -> Float[Tensor, "n c h w"]:
-        """`unused`: what diffusers passes to all attentions, such as the time embedding."""
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "n c h w"],
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Float[Tensor, "m one k"] | None = None,
+        temb: Tensor | None = None,
+    ) -> Float[Tensor, "n c h w"]:
+        """As diffusers calls it.
+
+        Args:
+            hidden_states: the image.
+            encoder_hidden_states: must be None.
+            attention_mask: is added to the scores.
+            temb: the time embedding, without effect.
+
+        Raises:
+            EdadmError: there is a context.
+        """
+        if encoder_hidden_states is not None:
+            raise EdadmError("this attention is between the pixels of an image and takes no context; leave it out")
         x = hidden_states.permute(0, 2, 3, 1).contiguous()
         norm = self.affine
         numbers, *_ = int8_normalised(x, None, None, *norm.values, norm.groups, norm.eps, False, self.attention.grids.values, None)
-        found = self.attention(list(numbers.flatten(2, 3).unbind()), x.flatten(1, 2), None)
+        found = self.attention(list(numbers.flatten(2, 3).unbind()), x.flatten(1, 2), attention_mask)
         return found.reshape(x.shape).permute(0, 3, 1, 2)
 
 
@@ -154,6 +174,7 @@ class IntegerTransformerBlock(nn.Module):
         attentions = [attention for attention in (block.attn1, block.attn2) if attention is not None]
         norms = all(isinstance(norm, nn.LayerNorm) and norm.elementwise_affine for norm in (block.norm1, block.norm3))
         integer = isinstance(block.ff, IntegerFeedForward) and all(map(IntegerAttention.fits, attentions))
+        integer = integer and not any(attention.residual_connection or attention.group_norm for attention in attentions)
         return norms and integer and not block.only_cross_attention and not hasattr(block, "fuser")
 
     def forward(
@@ -210,7 +231,10 @@ class IntegerTransformer(nn.Module):
         )
 
     def forward(self, hidden_states: Float[Tensor, "n c h w"], return_dict: bool = True, **others: Any) -> Any:
-        """As diffusers calls it; `others` go to the blocks."""
+        """As diffusers calls it; `others` go to the blocks, masks of two axes, 1 where a token counts, as biases."""
+        for name in ("attention_mask", "encoder_attention_mask"):
+            if (mask := others.get(name)) is not None and mask.dim() == 2:
+                others[name] = ((1 - mask.to(hidden_states.dtype)) * -10_000.0)[:, None]
         x, norm = hidden_states.permute(0, 2, 3, 1).contiguous(), self.affine
         first: Any = self.first
         numbers, *_ = int8_normalised(x, None, None, *norm.values, norm.groups, norm.eps, False, first.segments[0].grid[None], None)

@@ -12,7 +12,7 @@ from torch import nn
 
 from edadm.config.schema import Bits, LayerBits
 from edadm.errors import EdadmError
-from edadm.nn.attention import QuantizedAttnProcessor
+from edadm.nn.attention import QuantizedAttention, QuantizedAttnProcessor, unknown_in
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
 
@@ -32,8 +32,12 @@ def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> Non
         splits: for a shortcut over concatenated channels, where the skip begins (see `edadm.models.skips`).
 
     Raises:
-        EdadmError: a pattern of `bits.layers` matches no layer.
+        EdadmError: a pattern of `bits.layers` matches no layer; an attention computes something that is not known here.
     """
+    attentions = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
+    for name, attention in attentions.items():
+        if unknown := unknown_in(attention):
+            raise EdadmError(f"the attention '{name}' has {', '.join(unknown)}, which edadm cannot quantize; take another network")
     layers = {name: module for name, module in unet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     for pattern in bits.layers:
         if not any(fnmatchcase(name, pattern) for name in layers):
@@ -48,9 +52,8 @@ def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> Non
         kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
         parent, _, attribute = name.rpartition(".")
         setattr(unet.get_submodule(parent), attribute, kind(layer, widths.weights, widths.activations, segments))
-    for module in list(unet.modules()):
-        if isinstance(module, Attention):
-            module.set_processor(QuantizedAttnProcessor(bits.activations, bits.softmax))
+    for attention in attentions.values():
+        QuantizedAttention.of(attention, QuantizedAttnProcessor(bits.activations, bits.softmax))
     for module in unet.modules():
         if isinstance(module, Quantizer):
             module.to(next(unet.parameters()).device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
 from edadm.errors import EdadmError
 from edadm.models.units import Unit
+from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.streams import Stream
 from edadm.reconstruction.bias_correction import correct_bias
@@ -235,9 +237,26 @@ def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
     report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs)
     report = _corrected(task, unit, module, data, report)
+    _refuse_no_numbers(unit, module, report)
     task.shelf.put(index, unit, FinishedUnit.of(module, report))
     task.reports.append((unit, report))
     task.on_unit(1)
+
+
+def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> None:
+    """A unit that is no numbers is not kept.
+
+    Raises:
+        EdadmError: an error of it, a step size, or a bias is not finite, or a step size is not positive.
+    """
+    errors = {"before": report.before, "while": report.soft, "after": report.after}
+    flaws = [f"its error {when} learning is {error}" for when, error in errors.items() if not math.isfinite(error)]
+    flaws = [*flaws, *grid_flaws(module), *float_flaws(module.named_parameters())]
+    if flaws:
+        raise EdadmError(
+            f"the unit '{unit.name}' was not kept, since {flaws[0]}; units before it are; lower weight_lr and scale_lr, "
+            "or take precision: fp32, or look for numbers that are not finite in the calibration rows"
+        )
 
 
 def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report: UnitReport) -> UnitReport:

@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
+from edadm.errors import EdadmError
 from edadm.models.denoiser import network_call
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
+from edadm.nn.sound import float_flaws
 from edadm.nn.surgery import activation_quantizers, quantized_layers
 from edadm.quant.affine import scale_and_zero_point
 from edadm.quant.observer import RunningRange
@@ -52,7 +54,9 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
     ranges: dict[str, list[RunningRange]] = {}
     handles = []
 
-    def observe(quantizer: Quantizer, x: Tensor, running: list[RunningRange]) -> None:
+    def observe(name: str, quantizer: Quantizer, x: Tensor, running: list[RunningRange]) -> None:
+        if not bool(x.isfinite().all()):
+            raise EdadmError(f"the input of {name} is not finite; look for such numbers in the weights and the calibration rows")
         parts = x.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [x]
         grids = [one.update(part) for one, part in zip(running, parts, strict=True)]
         scales, zero_points = zip(*grids, strict=True)
@@ -62,7 +66,7 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
         asymmetric = bits.activation_grid == "asymmetric"
         running = [RunningRange(quantizer.bits, bits.range_momentum, bits.range_bins, asymmetric) for _ in quantizer.segments]
         ranges[name] = running
-        handles.append(quantizer.register_forward_pre_hook(lambda module, inputs, r=running: observe(module, inputs[0], r)))
+        handles.append(quantizer.register_forward_pre_hook(lambda module, inputs, n=name, r=running: observe(n, module, inputs[0], r)))
     try:
         yield ranges
     finally:
@@ -88,7 +92,12 @@ def set_ranges(
         bits: batch size, momentum and histogram bins of the activation ranges.
         on_batch: told the number of rows after each batch.
         context: the condition of each row, for networks that take one.
+
+    Raises:
+        EdadmError: a weight, or an input of a quantizer, is not finite.
     """
+    for flaw in float_flaws(unet.named_parameters()):
+        raise EdadmError(f"{flaw}; convert the checkpoint again, and look for such numbers in it")
     for layer in quantized_layers(unet).values():
         set_weight_grid(layer, bits.weight_zero_point == "either")
         layer.set_codes(layer.nearest_codes())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Model
 from edadm.console import say
+from edadm.errors import EdadmError
 from edadm.sampling.ddim import Denoise, denoiser_of
 from edadm.sampling.generate import run_sampler, shard_range
 from edadm.sampling.noise import ImageNoise
@@ -94,6 +95,9 @@ def collect(
         device: where the network is.
         on_batch: told after each batch.
         contexts: the condition of each trajectory, for models that have one.
+
+    Raises:
+        EdadmError: a state holds infinities or no numbers.
     """
     settings, size = model.trajectories, store.batch_size
     for batch in store.unfinished():
@@ -105,5 +109,8 @@ def collect(
             recorder = StepRecorder(calls)
             run_sampler(denoiser_of(denoise, runs), model.sampler, model.schedule, noise, recorder)
         features = recorder.last_of_each_step() if rows else []
-        store.write(batch, recorder.stacked(), features, None if contexts is None else contexts.rows(runs))
+        states = recorder.stacked()
+        if not bool(states.isfinite().all()):
+            raise EdadmError(f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the checkpoint's weights")
+        store.write(batch, states, features, None if contexts is None else contexts.rows(runs))
         on_batch()

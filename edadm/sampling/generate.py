@@ -51,6 +51,19 @@ def run_sampler(
     return sample_ddim(denoise, noise.draw, timesteps, alphas, sampler.eta, on_step, last)
 
 
+def _not_finite(indices: Sequence[int], made: int) -> str:
+    """Names and counts images that are not."""
+    images = f"image {indices[0]} is" if len(indices) == 1 else f"images {_listed(indices)} are"
+    return f"{images} not finite, {len(indices)} of the {made} made so far; use precision: fp32 or bf16, or check the weights"
+
+
+def _listed(indices: Sequence[int]) -> str:
+    if len(indices) == indices[-1] - indices[0] + 1:
+        return f"{indices[0]} to {indices[-1]}"
+    named = ", ".join(str(index) for index in indices[:8])
+    return f"{named} and {len(indices) - 8} more" if len(indices) > 8 else named
+
+
 def generate_images(
     denoise: Denoise,
     sampler: Sampler,
@@ -74,7 +87,7 @@ def generate_images(
         pixels: how pixel values become whole numbers.
 
     Raises:
-        EdadmError: an image holds infinities or no numbers.
+        EdadmError: images hold infinities or no numbers.
     """
     images = []
     for start in range(0, len(indices), batch_size):
@@ -82,8 +95,8 @@ def generate_images(
         noise = ImageNoise(seed, batch, shape, device)
         latents = run_sampler(denoiser_of(denoise, batch), sampler, schedule, noise)
         decoded = decode(latents)
-        if not decoded.isfinite().all():
-            raise EdadmError(f"images {batch[0]} to {batch[-1]} are not finite; use precision: fp32 or bf16, or check the weights")
+        if broken := [index for index, image in zip(batch, decoded, strict=True) if not bool(image.isfinite().all())]:
+            raise EdadmError(_not_finite(broken, start + len(batch)))
         images.append(to_uint8(decoded, pixels).cpu())
         on_batch(len(batch))
     return torch.cat(images)

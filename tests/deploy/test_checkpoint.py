@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
-from edadm.deploy.checkpoint import grids, is_quantized, load_quantized, quantized_copy, read_metadata, save_quantized, set_grids
+from edadm.deploy.checkpoint import digest, grids, is_quantized, load_quantized, quantized_copy, read_metadata, save_quantized, set_grids
+from edadm.errors import EdadmError
 from edadm.models.denoiser import Denoiser
 from edadm.models.weights import CheckpointError
 from edadm.nn.surgery import activation_quantizers, quantized_layers
@@ -178,3 +179,60 @@ def test_ranges_of_a_split_shortcut_do_not_fit_an_unsplit_one(float_unet: nn.Mod
     unsplit = quantized_copy(float_unet, bits.model_copy(update={"split_shortcuts": False}))
     with pytest.raises(CheckpointError, match="it was made for other bits or another network"):
         set_grids(unsplit, ranges)
+
+
+BROKEN = [
+    ("grids.weight_scales", torch.nan, "the scale of .*weight_quantizer is nan, no positive number"),
+    ("grids.weight_scales", -0.25, "the scale of .*weight_quantizer is -0.25, no positive number"),
+    ("grids.activation_scales", 0.0, "the scale of .*_quantizer is 0.0, no positive number"),
+    ("grids.activation_scales", torch.inf, "the scale of .*_quantizer is inf, no positive number"),
+    ("conv_in.bias", torch.nan, "conv_in.bias holds nan"),
+    ("conv_norm_out.weight", -torch.inf, "conv_norm_out.weight holds -inf"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), BROKEN)
+def test_numbers_that_no_file_may_hold_are_refused_by_name_though_the_digest_is_right(
+    name: str, value: float, sentence: str, saved: Path, tmp_path: Path
+) -> None:
+    tensors, facts = load_file(saved), read_metadata(saved)
+    tensors[name].flatten()[-1] = value
+    facts["sha256"] = digest(tensors, facts)
+    save_file(tensors, tmp_path / "broken.safetensors", {"edadm": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match=rf"broken\.safetensors: {sentence}; make the file again"):
+        load_quantized(tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("conv_in.weight_quantizer.scale", torch.nan, "the scale of conv_in.weight_quantizer is nan"),
+        ("conv_in.bias", torch.inf, "conv_in.bias holds inf"),
+        ("conv_norm_out.weight", torch.nan, "conv_norm_out.weight holds nan"),
+        ("time_embedding.linear_2.codes", 16, "time_embedding.linear_2 has the code 16, not from 0 to 15"),
+        ("conv_in.input_quantizer", None, "the network has lost 1 of its grids, such as conv_in.input_quantizer"),
+    ],
+)
+def test_a_network_with_such_numbers_is_not_written(
+    name: str, value: float | None, sentence: str, folded: nn.Module, model: Model, bits: Bits, tmp_path: Path
+) -> None:
+    parent, _, attribute = name.rpartition(".")
+    owner = folded.get_submodule(parent)
+    before = getattr(owner, attribute)
+    after = None if value is None else torch.full_like(before, value)  # not in place: other tests share the tensors
+    setattr(owner, attribute, nn.Parameter(after, requires_grad=False) if isinstance(before, nn.Parameter) else after)
+    with pytest.raises(EdadmError, match=sentence):
+        save_quantized(folded, tmp_path / "broken.safetensors", model.architecture, bits, PROVENANCE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("value", "said"), [(torch.nan, "nan"), (-1.0, "-1.0")])
+def test_ranges_that_are_no_grids_are_refused_and_not_written(
+    value: float, said: str, float_unet: nn.Module, ranges: dict[str, Tensor], bits: Bits
+) -> None:
+    broken = ranges | {"conv_in.input_quantizer.scale": torch.tensor([value])}
+    unet = quantized_copy(float_unet, bits)
+    with pytest.raises(CheckpointError, match=f"the scale of conv_in.input_quantizer is {said}, no positive number"):
+        set_grids(unet, broken)
+    with pytest.raises(EdadmError, match="nothing was written"):
+        grids(unet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,3 +180,26 @@ def test_units_learn_from_both_networks_and_from_all_but_the_last_inner_layer_an
     difference = (middle.quantized.tensors[0] - middle.exact.tensors[0]).abs().mean() / middle.exact.tensors[0].std()
     assert 1e-3 < difference < 0.5
     assert same(dict(float_unet.state_dict()), before)
+
+
+def test_a_unit_that_is_no_numbers_is_named_and_not_kept_and_those_before_it_are(
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    units, calls = trace_units(float_unet), []
+
+    def failing(module: nn.Module, data: UnitData, *others: object) -> UnitReport:
+        calls.append(module)
+        report = learn_unit(module, data, *others)
+        return dataclasses.replace(report, soft=torch.nan) if len(calls) == 3 else report
+
+    monkeypatch.setattr(chain, "learn_unit", failing)
+    shelf = Shelf()
+    sentence = f"the unit '{units[2].name}' was not kept, since its error while learning is nan; units before it are; lower weight_lr"
+    with pytest.raises(EdadmError, match=sentence):
+        learned(float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), shelf)
+    assert len(calls) == 3
+    assert shelf.put_indices == [0, 1]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import grids, quantized_copy
+from edadm.errors import EdadmError
 from edadm.models.unet import build_unet
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers
@@ -139,3 +140,15 @@ def test_an_asymmetric_grid_is_finer_where_inputs_are_lopsided(
     assert found.zero_point.item() < 100 < ranges[f"{name}.conv1.input_quantizer.zero_point"].item() == 128
     assert found.scale.item() < 0.8 * ranges[f"{name}.conv1.input_quantizer.scale"].item()
     assert block.conv_shortcut.input_quantizer.scale.shape == block.conv_shortcut.input_quantizer.zero_point.shape == (2,)
+
+
+def test_numbers_that_are_not_finite_are_refused_by_name(float_unet: UNet2DModel, calibration: Calibration, bits: Bits) -> None:
+    unet = quantized_copy(float_unet, bits)
+    rows = calibration[0].clone()
+    rows[3, 0, 0, 0] = torch.nan
+    with pytest.raises(EdadmError, match=r"the input of conv_in\.input_quantizer is not finite; look for such numbers"):
+        set_ranges(unet, rows, calibration[1], bits)
+    unet = quantized_copy(float_unet, bits)
+    unet.conv_out.weight = nn.Parameter(unet.conv_out.weight * torch.inf, requires_grad=False)
+    with pytest.raises(EdadmError, match=r"conv_out\.weight holds -?(inf|nan); convert the checkpoint again"):
+        set_ranges(unet, *calibration, bits)

@@ -47,9 +47,31 @@ def test_the_seed_changes_every_image(float_unet: UNet2DModel, model: Model) -> 
     assert (first != second).float().mean() > 0.3
 
 
-def test_images_that_are_no_numbers_are_refused(model: Model) -> None:
+def test_images_that_are_no_numbers_are_refused_named_and_counted(model: Model) -> None:
     def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return x * torch.inf
 
-    with pytest.raises(EdadmError, match="images 4 to 5 are not finite; use precision: fp32 or bf16, or check the weights"):
+    sentence = "images 4 to 5 are not finite, 2 of the 2 made so far; use precision: fp32 or bf16, or check the weights"
+    with pytest.raises(EdadmError, match=sentence):
         generate_images(broken, model.sampler, model.schedule, range(4, 6), model.latent_shape, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([1], "image 7 is not finite, 1 of the 6 made so far;"),
+        ([0, 2], "images 6, 8 are not finite, 2 of the 6 made so far;"),
+    ],
+)
+def test_single_images_that_are_no_numbers_are_named(rows: list[int], sentence: str, model: Model) -> None:
+    calls = []
+
+    def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        x = x.clone()
+        if len(calls) > model.sampler.steps:  # the second batch
+            x[rows, 0, 0, 0] = torch.nan
+        return x
+
+    with pytest.raises(EdadmError, match=sentence):
+        generate_images(broken, model.sampler, model.schedule, range(3, 12), model.latent_shape, 0, 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.identify import said_of
+from edadm.models.weights.known.identify import said_of
 from edadm.models.weights.settings import Difference, deciding
 
 State = dict[str, Tensor]
