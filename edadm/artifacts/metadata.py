@@ -124,7 +124,9 @@ def intact(path: Path, kind: str | None = None, stage: str | None = None) -> str
     found = describe(path)
     try:
         content = content_digest(path)
-        if found is not None and found["kind"] != "quantized":
+        if found is not None and found["kind"] == "quantized":
+            _check_quantized(path)
+        elif found is not None:
             check_facts(path, found, content)
         if found is not None and kind not in (None, found["kind"]):
             raise DamagedError(f"{path} holds {found['kind']}, not {kind}; name the file that does")
@@ -151,6 +153,14 @@ def check_facts(path: Path, found: Facts, content: str | None = None) -> None:
     known = VERSIONS.get(found["kind"], 0)
     if not isinstance(found.get("format"), int) or found["format"] > known:
         raise StaleError(f"{path} has format {found.get('format')} of {found['kind']}, this edadm reads up to {known}; upgrade edadm")
+
+
+def _check_quantized(path: Path) -> None:
+    """Compares a quantized checkpoint with its own digest, which its first format had not."""
+    found = _stated(path)
+    rest = canonical({key: value for key, value in found.items() if key != "sha256"})
+    if "sha256" in found and safetensors_digest(path, rest) != found["sha256"]:
+        raise DamagedError(f"{path} is damaged (its content has another digest than it says); make it again")
 
 
 def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts | None = None) -> None:

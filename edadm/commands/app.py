@@ -12,7 +12,7 @@ from edadm.training.commands import app as train
 ORDER = (  # what comes before a run; the stages as the workflow has them; what is done with the results
     *("run", "plan", "describe", "show", "download", "schema", "adopt"),
     *("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct-part", "reconstruct"),
-    *("generate", "write-prompts", "reference-statistics", "evaluate", "report"),
+    *("generate", "write-prompts", "reference-statistics", "evaluate", "report", "verify"),
     *("export", "benchmark", "train"),
 )
 

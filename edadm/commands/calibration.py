@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.made import OF_TRAJECTORIES, code_of, digests, facts_of, of_weights, settings_of, source_of
+from edadm.commands.made import code_of, digests, facts_of, of_weights, source_of
 from edadm.commands.opening import device_named, open_condition, open_prediction, preset_named
 from edadm.commands.options import (
     CalibrationOption,
@@ -22,6 +22,7 @@ from edadm.commands.options import (
     ThreadsOption,
     UnetOption,
 )
+from edadm.config.stated import OF_TRAJECTORIES, settings_of
 from edadm.console import progress_bar
 
 

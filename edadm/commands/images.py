@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.made import OF_IMAGES, OF_NOISE, code_of, digests, facts_of, of_scores, settings_of
+from edadm.commands.made import code_of, digests, facts_of, of_scores
 from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_prediction, open_unet, preset_named
 from edadm.commands.options import (
     ConfigOption,
@@ -20,6 +20,7 @@ from edadm.commands.options import (
     PartOption,
     ThreadsOption,
 )
+from edadm.config.stated import OF_IMAGES, OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
 

@@ -6,27 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-OF_TRAJECTORIES = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # of a model
-OF_IMAGES = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
-OF_NOISE = ("images", "shards", "batch_size", "seed", "precision", "compiled")  # and of an evaluation, of its images
-_OF_SCORES = ("scores", "extractor", "resolution", "clip_model")
+from edadm.config.stated import OF_NOISE, OF_SCORES, settings_of
+
 _STAGES = dict.fromkeys(("samples", "references", "simulated"), "generate")  # which make inputs, by role
 _STAGES |= {"unet": "convert-checkpoint", "calibration_set": "select-calibration", "ranges": "set-ranges"}
 _STAGES |= {part: f"convert-checkpoint --part {part}" for part in ("autoencoder", "condition")}
-_PLACES = {"prompts"}  # where an input lies is no setting; its digest counts
-
-
-def settings_of(preset: Any, *fields: str) -> dict[str, Any]:
-    """Settings of a preset, without paths.
-
-    Args:
-        fields: those that the stage depends on; all if none is given.
-    """
-    dump: dict[str, Any] = preset.model_dump(mode="json", by_alias=True, include=set(fields) or None)
-    return {
-        name: {key: part for key, part in value.items() if key not in _PLACES} if isinstance(value, dict) else value
-        for name, value in dump.items()
-    }
 
 
 def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
@@ -119,7 +103,7 @@ def of_scores(settings: Any, files: Any, samples: list[Path], references: list[P
     images = digests(samples=samples, references=references, simulated=simulated)
     scoring = digests(statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts)
     made_from = {name: made_from[name] for name in ("model", "bits", "reconstruction") if name in made_from} | {
-        "evaluation": made_from.get("evaluation", {}) | settings_of(settings, *_OF_SCORES)
+        "evaluation": made_from.get("evaluation", {}) | settings_of(settings, *OF_SCORES)
     }
     return made_from | {"inputs": images | scoring}
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.made import code_of, digests, facts_of, of_task, refuse_other_calibration, settings_of
+from edadm.commands.made import code_of, digests, facts_of, of_task, refuse_other_calibration
 from edadm.commands.opening import device_named, open_task, preset_named, within_limits
 from edadm.commands.options import (
     BitsOption,
@@ -27,6 +27,7 @@ from edadm.commands.options import (
     ThreadsOption,
     UnetOption,
 )
+from edadm.config.stated import settings_of
 from edadm.console import progress_bar
 from edadm.errors import EdadmError
 

@@ -72,7 +72,7 @@ class ShardedImages:
 def _open(file: Path) -> np.ndarray:
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise EdadmError(f"{file} does not hold images ({error}); generate them again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise EdadmError(f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); generate them again")

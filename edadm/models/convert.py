@@ -22,7 +22,7 @@ from edadm.models.described.agreement import described_scale, refuse_disagreemen
 from edadm.models.folders import Averaged, find_weights, read_weights
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError, check_fit, read_state
-from edadm.models.weights.identify import refuse_other, said_of
+from edadm.models.weights.known.identify import refuse_other, said_of
 
 State = dict[str, Tensor]
 SCALE = "scale_factor"

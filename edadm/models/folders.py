@@ -15,6 +15,7 @@ from edadm.config.described.unet import AVERAGING
 from edadm.console import say
 from edadm.models.weights import CheckpointError, read_state
 from edadm.models.weights.containers import Averaged
+from edadm.models.weights.errors import quoted
 
 COMPONENTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
 AVERAGED_FOLDER = "unet_ema"
@@ -25,7 +26,7 @@ _SHARD = re.compile(r"-\d+-of-\d+")
 _HALF = re.compile(r"fp16|bf16|float16|half|fp8|float8")
 _RAW = re.compile(r"no[nt]?[_-]?ema")
 _AVERAGED = re.compile(r"(?:^|[._-])ema(?:$|[._-])")
-_OTHER_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_OTHER_WEIGHTS = re.compile(r"(?!.*lora).+\.(?:safetensors|ckpt|pt|pth)")
 _LISTED = 8
 _USUAL = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -129,11 +130,18 @@ def _is_average(folder: Path) -> bool | None:
 def _sets(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     """The files and indexes of a folder that hold a network's weights, the best first as far as averages do not matter."""
     found = []
-    for name in sorted(os.listdir(folder)):
+    for name in _names(folder):
         match = _INDEX.fullmatch(name) or (None if _SHARD.search(name) else _FILE.fullmatch(name))
         if match and (folder / name).is_file():
             found.append((folder / name, match))
     return sorted(found, key=lambda entry: _rank(entry[1]))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read ({error.strerror}); let yourself read it, or name another folder") from None
 
 
 def _variant(match: re.Match[str]) -> str:
@@ -196,9 +204,9 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         shard = read_state(path)
         own = {name for name, place in places.items() if place == file}
         if lost := sorted(own - set(shard)):
-            raise CheckpointError(f"{path} lacks the tensor '{lost[0]}', which {index.name} places there; fetch it again")
+            raise CheckpointError(f"{path} lacks the tensor {quoted(lost[0])}, which {index.name} places there; fetch it again")
         if foreign := sorted(set(shard) - own):
-            raise CheckpointError(f"{path} holds '{foreign[0]}', which {index.name} does not place there; fetch it again")
+            raise CheckpointError(f"{path} holds {quoted(foreign[0])}, which {index.name} does not place there; fetch it again")
         state |= shard
     return state
 
@@ -210,18 +218,18 @@ def _weight_map(index: Path) -> dict[str, str]:
         if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(f"{index} is no index of weights (JSON with a 'weight_map'); fetch it again") from None
+        raise CheckpointError(f"{index} is no index of weights (JSON with a 'weight_map'); name the folder, or fetch it again") from None
     for file in sorted(set(places.values())):
         if re.search(r"[/\\]", file) or file in ("", ".", ".."):
-            raise CheckpointError(f"{index} names the file '{file}' outside its folder; weights must be beside their index")
-        if not (index.parent / file).is_file():
-            raise CheckpointError(f"{index.parent} lacks {file}, which {index.name} names; fetch it, or the folder again")
+            raise CheckpointError(f"{index} names the file {quoted(file)} outside its folder; weights must be beside their index")
+        if not os.path.isfile(index.parent / file):
+            raise CheckpointError(f"{index.parent} lacks {quoted(file)}, which {index.name} names; fetch it, or the folder again")
     return places
 
 
 def _what_is_there(folder: Path, part: str) -> str:
     """The rest of a sentence: what the folder should have, what it has, and what to point to."""
-    names = sorted(os.listdir(folder))
+    names = _names(folder)
     shown = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     there = f"there is {shown}" if names else "it is empty"
     wanted = "it should have diffusion_pytorch_model.safetensors (or model.safetensors, .bin, a variant, or shards and their index)"
@@ -234,7 +242,7 @@ def _what_is_there(folder: Path, part: str) -> str:
         fix = f"this is a cache of the Hub, point `checkpoint` to {snapshots[-1]}"
     elif any(_SHARD.search(name) for name in names):
         fix = "the shards' index (.index.json) is missing, fetch it"
-    elif files := [name for name in names if name.endswith(_OTHER_WEIGHTS) and (folder / name).is_file()]:
+    elif files := [name for name in names if _OTHER_WEIGHTS.fullmatch(name) and (folder / name).is_file()]:
         fix = f"point `checkpoint` to one file, such as {folder / files[0]}"
     elif dead := [name for name in names if (folder / name).is_symlink() and not (folder / name).exists()]:
         fix = f"{dead[0]} is a link to nothing, fetch the file again"

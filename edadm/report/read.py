@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edadm.artifacts import intact
 from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
 from edadm.errors import EdadmError
 
@@ -253,7 +254,7 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
         _require(file)
         try:
             images = np.load(file, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, OSError, EOFError, SyntaxError) as error:
             raise EdadmError(f"{file} does not hold images ({error}); delete it and run `snakemake` again") from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
@@ -270,6 +271,9 @@ def _read_json(path: Path, *keys: str) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise EdadmError(f"{path} is not valid JSON ({error}); delete it and run `snakemake` again") from None
+    if not isinstance(found, dict):
+        raise EdadmError(f"{path} holds no JSON object; delete it and run `snakemake` again")
+    intact(path)
     if missing := [key for key in keys if key not in found]:
         raise EdadmError(f"{path} lacks {', '.join(missing)}; delete it and run `snakemake` again")
     return found
@@ -278,6 +282,7 @@ def _read_json(path: Path, *keys: str) -> dict[str, Any]:
 def table_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
     """A table with a header, a mapping per row."""
     _require(path)
+    intact(path)
     with open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter=delimiter))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from edadm.models.weights import CheckpointError
-from edadm.models.weights.identify import said_of
+from edadm.models.weights.known.identify import said_of
 
 State = dict[str, Tensor]
 

@@ -100,3 +100,20 @@ def test_the_main_job_has_all_it_needs(place: Path) -> None:
     found = find_inputs(config)
     assert {part: path.name for part, path in found.sources["cifar10_small"].items()} == {"unet": "cifar10_small.safetensors"}
     assert (found.prompts, found.scoring["quick"].extractor) == ({"cifar10_small": None}, "cifar10_classifier")
+
+
+def test_a_part_with_a_file_of_its_own_needs_that_file(place: Path) -> None:
+    def sources(vae: str) -> dict[str, Path]:
+        model = {"base": "ldm4_bedroom", "checkpoint": "file", "autoencoder": {"checkpoint": vae}}
+        small = {"base": "quick", "resolution": 32}
+        run = {"model": "mine", "variants": ["fp32"], "evaluation": "small"}
+        config = load_config({"models": {"mine": model}, "evaluations": {"small": small}, "runs": [run]})
+        return find_inputs(config).sources["mine"]
+
+    (place / "vae.safetensors").touch()
+    (place / "empty").mkdir()
+    assert sources("vae.safetensors") == {"unet": Path("file"), "autoencoder": Path("vae.safetensors")}
+    with pytest.raises(ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: there is no file absent\.pt"):
+        sources("absent.pt")
+    with pytest.raises(ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: the folder empty holds no weights"):
+        sources("empty")

@@ -253,3 +253,13 @@ def test_weights_of_the_file_arrive(tmp_path: Path) -> None:
     ours = convert_checkpoint(read(tmp_path))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("changes", [{"act_fn": "gelu"}, {"act_fn": "mish"}, {"mid_block_scale_factor": 2.0}])
+def test_blocks_that_integers_arrange_anew_are_only_those_they_know(changes: dict[str, Any], tmp_path: Path) -> None:
+    """The integer networks' own residual blocks apply SiLU and scale nothing."""
+    from edadm.nn.resnet import ResnetParts
+
+    plain, other = (random_network(UNet2DModel(**PLAIN | settings), 1) for settings in ({}, changes))
+    assert all(ResnetParts.fits(network) for network in plain.mid_block.resnets)
+    assert not any(ResnetParts.fits(network) for network in other.mid_block.resnets)

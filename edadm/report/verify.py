@@ -1,0 +1,173 @@
+"""Whether what lies in a results folder is whole, and was made from what lies beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from edadm.artifacts import DamagedError, Facts, describe, intact
+from edadm.artifacts.digest import canonical
+from edadm.artifacts.metadata import UNITS, first_difference
+from edadm.config.schema import Config
+from edadm.config.stated import settings_of
+from edadm.errors import EdadmError
+from edadm.sampling.shards import open_whole
+
+_DERIVED = {"report", "times"}  # folders that are made from artifacts in seconds, or hold times
+_SUFFIXES = {".safetensors", ".npy", ".json", ".csv", ".h5"}
+_BESIDE = ".made.json"
+_KINDS = {  # of what belongs at a place, by its name, or the name of its folder
+    "calibration.safetensors": "calibration",
+    "selection.json": "selection",
+    "ranges.safetensors": "ranges",
+    "quantized.safetensors": "quantized",
+    "losses.csv": "losses",
+    "metrics.json": "metrics",
+    "speed.json": "speed",
+    "prompts.json": "prompts",
+    "fp32": "weights",
+    "trajectories": "trajectories",
+    "samples": "samples",
+    "units": "units",
+    "references": "statistics",
+}
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be, in a sentence."""
+
+    what: Literal["damaged", "stale", "foreign"]
+    sentence: str
+
+
+@dataclass
+class Results:
+    """Artifacts of a results folder, each with what it says of itself and the digest of its content, once it was read."""
+
+    root: Path
+    config: Config | None = None
+    contents: dict[Path, str] = field(default_factory=dict)
+    seen: int = 0
+
+    def findings(self) -> Iterator[Finding]:
+        """All that is damaged, then all that is stale or foreign."""
+        known: dict[Path, Facts | None] = {}
+        for path in artifacts_in(self.root):
+            self.seen += 1
+            try:
+                self.contents[path] = _content(path)
+                known[path] = describe(path)
+            except EdadmError as error:
+                yield Finding("damaged", str(error))
+        for path, found in known.items():
+            yield from self._of_another_place(path, found)
+            yield from self._of_other_inputs(path, found)
+            yield from self._of_other_settings(path, found)
+
+    def _of_another_place(self, path: Path, found: Facts | None) -> Iterator[Finding]:
+        expected = _KINDS.get(path.name) or _KINDS.get(path.parent.name)
+        if expected is None:
+            yield Finding("foreign", f"{path} is no artifact of edadm; move it elsewhere")
+        elif found and found["kind"] != expected:
+            yield Finding("foreign", f"{path} holds {found['kind']}, where {expected} belongs; move it elsewhere")
+        place = found and found["made_from"].get("shard", found["made_from"].get("part"))
+        if isinstance(place, int) and path.stem != str(place):
+            yield Finding("foreign", f"{path} is number {place}; move it elsewhere")
+
+    def _of_other_inputs(self, path: Path, found: Facts | None) -> Iterator[Finding]:
+        inputs = (found or {}).get("made_from", {}).get("inputs", {})
+        for role, digests in inputs.items():
+            for number, digest in enumerate(digests if isinstance(digests, list) else [digests]):
+                source = input_of(self.root, path, role, number)
+                if source in self.contents and self.contents[source] != digest:
+                    yield Finding("stale", f"{path} was made from another {source}; make it again")
+
+    def _of_other_settings(self, path: Path, found: Facts | None) -> Iterator[Finding]:
+        if self.config is None or not found:
+            return
+        if difference := first_difference(found["made_from"], _wanted(self.config, self.root, path)):
+            name, its, ours = difference
+            said = f"{name}: {canonical(its)}, the configuration says {canonical(ours)}"
+            yield Finding("stale", f"{path} was made with {said}; make it again")
+
+
+def artifacts_in(root: Path) -> Iterator[Path]:
+    """Files and folders of the kinds that edadm makes, in order; hidden ones are work in progress."""
+    for parent, folders, files in os.walk(root):
+        here = Path(parent)
+        whole = [name for name in sorted(folders) if name.endswith(".zarr") or (here / name / UNITS).is_file()]
+        yield from (here / name for name in whole)
+        skipped = {*whole, *(_DERIVED if here == root else ())}
+        folders[:] = [name for name in sorted(folders) if name not in skipped and not name.startswith(".")]
+        for name in sorted(files):
+            artifact = Path(name).suffix in _SUFFIXES and not name.endswith(_BESIDE) and not name.startswith(".")
+            if artifact:
+                yield here / name
+
+
+def input_of(root: Path, path: Path, role: str, number: int = 0) -> Path | None:
+    """Where an input of an artifact lies, by its role; None if that is outside the folder."""
+    model = root / path.relative_to(root).parts[0]
+    variant = path.parents[1] if path.parent.name == "samples" else path.parent
+    checkpoint = variant.parent if variant.name == "integer" else variant
+    folders = list(path.parents)[: len(path.relative_to(model).parts)]
+    calibration = folders[-2] if len(folders) > 1 else model
+    bits = folders[-3] if len(folders) > 2 else model
+    quantized = checkpoint / "quantized.safetensors"
+    places = {
+        "unet": model / "fp32/unet.safetensors",
+        "autoencoder": model / "fp32/autoencoder.safetensors",
+        "condition": model / "fp32/condition.safetensors",
+        "trajectories": model / "trajectories" / f"{number}.zarr",
+        "calibration_set": calibration / "calibration.safetensors",
+        "ranges": bits / "ranges.safetensors",
+        "weights": model / "fp32/unet.safetensors" if variant.name == "fp32" else quantized,
+        "samples": variant / "samples" / f"{number}.npy",
+        "references": model / "fp32/samples" / f"{number}.npy",
+        "simulated": checkpoint / "samples" / f"{number}.npy",
+    }
+    if role == "weights" and path.name == "metrics.json":
+        return None  # of the network that scores
+    return places.get(role)
+
+
+def _content(path: Path) -> str:
+    if path.suffix == ".zarr":
+        return open_whole(path)[1]
+    if not path.is_dir():
+        return intact(path)
+    listed = path / UNITS
+    content = intact(listed, "units")
+    units = _units(listed)
+    for name, digest in units.items():
+        if intact(path / name, "unit") != digest:
+            raise DamagedError(f"{path / name} is another unit than {listed} says; remove {path} and make it again")
+    if extra := sorted(file.name for file in path.glob("*.safetensors") if file.name not in units):
+        raise DamagedError(f"{path / extra[0]} is not listed in {listed}; remove {path} and make it again")
+    return content
+
+
+def _units(listed: Path) -> dict[str, str]:
+    content: dict[str, str] = json.loads(listed.read_text())["units"]
+    return content
+
+
+def _wanted(config: Config, root: Path, path: Path) -> dict[str, Any]:
+    """The settings that shape an artifact by its place, of those presets that the configuration has."""
+    parts = path.relative_to(root).parts
+    if parts[0] not in config.models:
+        return {}
+    wanted = {"model": settings_of(config.models[parts[0]])}
+    presets: tuple[Mapping[str, Any], ...] = (config.calibrations, config.bits, config.reconstructions)
+    kinds = ("calibration", "bits", "reconstruction")
+    for kind, known, name in zip(kinds, presets, parts[1:-1], strict=False):
+        if name in known:
+            wanted[kind] = settings_of(known[name])
+    evaluations = [run.evaluation for run in config.runs if run.model == parts[0]]
+    if evaluations and evaluations[0] in config.evaluations:
+        wanted["evaluation"] = settings_of(config.evaluations[evaluations[0]])
+    return wanted

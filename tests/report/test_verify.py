@@ -1,0 +1,162 @@
+"""What is damaged, stale or foreign in a results folder is named; what is not, is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edadm.artifacts import as_json, facts, intact, save_tensors
+from edadm.artifacts.metadata import UNITS, remember
+from edadm.config.schema import Bits, Calibration, Config, Model
+from edadm.config.stated import settings_of
+from edadm.report.verify import Results
+from edadm.sampling.store import TrajectoryStore
+
+CONFIG = Config(
+    models={"m": Model(checkpoint="none")},
+    calibrations={"c": Calibration(size=2)},
+    bits={"b": Bits(weights=4)},
+)
+MODEL = {"model": settings_of(CONFIG.models["m"], "architecture")}
+BITS = {"bits": settings_of(CONFIG.bits["b"])}
+
+
+def tensors(path: Path, kind: str, made_from: dict[str, Any], value: float = 0) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, {"a": torch.full((3,), value)}, facts(kind, made_from))
+    return intact(path)
+
+
+def store(path: Path, unet: str) -> str:
+    made = TrajectoryStore.create(path, 0, 2, 2, [5, 0], (1, 2, 2))
+    made.write(0, torch.ones(2, 2, 1, 2, 2), [])
+    return made.seal(facts("trajectories", MODEL | {"shard": 0, "inputs": {"unet": unet}}))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A small run whose files hold next to nothing."""
+    root, chosen = tmp_path / "results", {"calibration": settings_of(CONFIG.calibrations["c"])}
+    unet = tensors(root / "m/fp32/unet.safetensors", "weights", {"part": "unet"} | MODEL)
+    recorded = store(root / "m/trajectories/0.zarr", unet)
+    made_from = MODEL | chosen | {"inputs": {"trajectories": [recorded], "unet": unet}}
+    calibration = tensors(root / "m/c/calibration.safetensors", "calibration", made_from)
+    (root / "m/c/selection.json").write_text(as_json({"counts": [1]}, facts("selection", made_from)))
+    inputs = {"unet": unet, "calibration_set": calibration}
+    ranges = tensors(root / "m/c/b/ranges.safetensors", "ranges", MODEL | BITS | {"inputs": inputs})
+    learned = MODEL | BITS | {"inputs": inputs | {"ranges": ranges}}
+    unit = tensors(root / "m/c/b/r/units/0/000_a.safetensors", "unit", learned)
+    listed = as_json({"units": {"000_a.safetensors": unit}}, facts("units", learned | {"part": 0}))
+    (root / "m/c/b/r/units/0" / UNITS).write_text(listed)
+    samples = root / "m/fp32/samples/0.npy"
+    samples.parent.mkdir()
+    np.save(samples, np.zeros((1, 3, 2, 2), dtype="uint8"))
+    remember(samples, facts("samples", MODEL | {"shard": 0, "inputs": {"weights": unet}}))
+    scored = facts("metrics", MODEL | {"inputs": {"samples": [intact(samples)]}})
+    (root / "m/fp32/metrics.json").write_text(as_json({"fid": 1.0}, scored))
+    (root / "times").mkdir()
+    (root / "times/a.json").write_text("{}")
+    (root / "m/c/b/.r.progress").mkdir()
+    (root / "m/c/b/.r.progress/a.safetensors").write_text("half")
+    return root
+
+
+def findings(results: Path, config: Config | None = CONFIG) -> list[tuple[str, str]]:
+    return [(found.what, found.sentence.replace(f"{results}/", "")) for found in Results(results, config).findings()]
+
+
+def test_results_as_they_were_made_need_no_word(results: Path) -> None:
+    there = Results(results, CONFIG)
+    assert list(there.findings()) == []
+    assert there.seen == 8
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("m/fp32/unet.safetensors", "m/trajectories/0.zarr/latents/c/0/0/0/0/0", "m/c/calibration.safetensors"),
+        *("m/c/selection.json", "m/c/b/ranges.safetensors", "m/c/b/r/units/0/000_a.safetensors"),
+        *("m/fp32/samples/0.npy", "m/fp32/metrics.json"),
+    ],
+)
+def test_one_flipped_bit_is_one_damaged_artifact(name: str, results: Path) -> None:
+    data = bytearray((results / name).read_bytes())
+    data[-2 if not name.endswith("json") else data.index(b"1")] ^= 1
+    (results / name).write_bytes(bytes(data))
+    ((what, sentence),) = findings(results)
+    assert what == "damaged"
+    assert sentence.startswith(name.split("/latents")[0])
+
+
+def another_unet(results: Path) -> None:
+    tensors(results / "m/fp32/unet.safetensors", "weights", {"part": "unet"} | MODEL, 1)
+
+
+def another_set(results: Path) -> None:
+    tensors(results / "m/c/calibration.safetensors", "calibration", {}, 1)
+
+
+def moved_ranges(results: Path) -> None:
+    shutil.copy(results / "m/c/b/ranges.safetensors", results / "m/c/calibration.safetensors")
+
+
+def moved_samples(results: Path) -> None:
+    for name in ("{}.npy", "{}.npy.made.json"):
+        (results / "m/fp32/samples" / name.format(0)).rename(results / "m/fp32/samples" / name.format(1))
+
+
+def stray(results: Path) -> None:
+    (results / "m/notes.json").write_text("{}")
+
+
+def lost_unit(results: Path) -> None:
+    (results / "m/c/b/r/units/0/000_a.safetensors").unlink()
+
+
+CHANGES: dict[Callable[[Path], None], list[tuple[str, str]]] = {
+    another_unet: [
+        ("stale", "m/c/calibration.safetensors"),
+        ("stale", "m/c/selection.json"),
+        ("stale", "m/c/b/ranges.safetensors"),
+        ("stale", "m/c/b/r/units/0"),
+        ("stale", "m/fp32/samples/0.npy"),
+        ("stale", "m/trajectories/0.zarr"),
+    ],
+    another_set: [("stale", "m/c/b/ranges.safetensors"), ("stale", "m/c/b/r/units/0")],
+    moved_ranges: [("foreign", "m/c/calibration.safetensors")],
+    moved_samples: [("foreign", "m/fp32/samples/1.npy")],
+    stray: [("foreign", "m/notes.json")],
+    lost_unit: [("damaged", "m/c/b/r/units/0/000_a.safetensors")],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_no_longer_belongs_together_is_named(change: Callable[[Path], None], results: Path) -> None:
+    change(results)
+    assert sorted((what, sentence.split()[0]) for what, sentence in findings(results)) == sorted(CHANGES[change])
+
+
+def test_a_changed_setting_makes_stale_what_it_shaped(results: Path) -> None:
+    changed = CONFIG.model_copy(update={"bits": {"b": Bits(weights=3)}})
+    found = findings(results, changed)
+    assert [(what, sentence.split()[0]) for what, sentence in found] == [
+        ("stale", "m/c/b/ranges.safetensors"),
+        ("stale", "m/c/b/r/units/0"),
+    ]
+    assert "was made with bits.weights: 4, the configuration says 3; make it again" in found[0][1]
+    assert findings(results, None) == []
+
+
+def test_artifacts_that_say_nothing_are_taken_as_they_are(results: Path) -> None:
+    path = results / "m/fp32/metrics.json"
+    content = json.loads(path.read_text())
+    del content["edadm"]
+    path.write_text(json.dumps(content))
+    assert findings(results) == []
