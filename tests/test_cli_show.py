@@ -16,7 +16,7 @@ from edadm.artifacts import facts, save_tensors, writing_json
 from edadm.cli import app, main
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
-from edadm.models.weights.told import lines_on
+from edadm.models.told import lines_on
 
 from .models.families import calibrated, original_checkpoint, tiny
 
@@ -61,7 +61,7 @@ def test_a_quantized_checkpoint_is_told_with_bits_layers_and_method(tmp_path: Pa
     text = shown(capsys, tmp_path / "q.safetensors")
     assert "what it is: a quantized U-Net of edadm (format 2" in text
     assert "network: family ldm, image_size 8, in_channels 3, channels 16, multipliers [1,2]" in text
-    assert "bits: weights 4, activations 8, attention weights 8" in text
+    assert "bits: weights 4, activations 8, softmax 8" in text
     assert "layers: 51 quantized; weights of 4 bits in 49, 8 bits in 2" in text
     assert "layers of other bits: conv_out, time_embedding.linear_1" in text
     assert '"method":"fbr"' in text
@@ -81,8 +81,15 @@ def test_artifacts_are_told_with_what_they_were_made_from(tmp_path: Path, capsys
 def test_a_folder_is_told_file_by_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("unet", "vae"):
         (tmp_path / part).mkdir()
-    names = {"conv_in.weight": (2, 4, 3, 3), "time_embedding.linear_1.weight": (2, 2), "conv_out.weight": (4, 2, 3, 3)}
-    save_file({name: torch.zeros(size) for name, size in names.items()}, tmp_path / "unet/diffusion_pytorch_model.safetensors")
+    names = {
+        "conv_in.weight": (2, 4, 3, 3),
+        "time_embedding.linear_1.weight": (2, 2),
+        "conv_out.weight": (4, 2, 3, 3),
+    }
+    save_file(
+        {name: torch.zeros(size) for name, size in names.items()},
+        tmp_path / "unet/diffusion_pytorch_model.safetensors",
+    )
     (tmp_path / "vae/diffusion_pytorch_model.bin").write_bytes(b"")
     (tmp_path / "vae/config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
     (tmp_path / ".cache").mkdir()
@@ -101,7 +108,10 @@ def test_damaged_files_and_empty_folders_end_in_one_sentence(
     torch.save({"a.weight": torch.zeros(300)}, tmp_path / "cut.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:900])
     (tmp_path / "empty").mkdir()
-    for name, told in (("cut.pt", "it is cut short"), ("empty", "holds no file of weights and nothing that edadm made")):
+    for name, told in (
+        ("cut.pt", "it is cut short"),
+        ("empty", "holds no file of weights and nothing that edadm made"),
+    ):
         monkeypatch.setattr(sys, "argv", ["edadm", "show", str(tmp_path / name)])
         with pytest.raises(SystemExit) as caught:
             main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -95,6 +95,26 @@ def parity(
     reference = simulated(*inputs, return_dict=False)[0]
     difference = (integer(*inputs, return_dict=False)[0] - reference).abs()
     return {"mean": difference.mean().item(), "max": difference.max().item(), "spread": reference.std().item()}
+
+
+def slower_arithmetic(variants: Mapping[str, Mapping[str, Any]], reference: str = "fp32") -> Iterator[str]:
+    """A sentence about each arithmetic that takes longer than full precision in fp32 on this processor, by median times.
+
+    Args:
+        variants: of each timed network, what `step_latency` says; under `bf16` or `integer` the same of its rival.
+        reference: which of them is full precision.
+    """
+    if reference not in variants:
+        return
+    least, processor = variants[reference]["seconds"], torch.backends.cpu.get_cpu_capability()
+    for name, found in variants.items():
+        for arithmetic in (HALF, INTEGER):
+            ratio = found[arithmetic]["seconds"] / least if arithmetic in found else 0.0
+            if ratio > 1:
+                yield (
+                    f"{name} with {arithmetic} takes {ratio:.2f} times as long as {reference} with fp32 on this processor ({processor}): "
+                    "it saves memory here, not time"
+                )
 
 
 def _inputs(shape: tuple[int, ...], context_shape: tuple[int, int] | None) -> tuple[Tensor, ...]:

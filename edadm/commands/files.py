@@ -18,7 +18,10 @@ def export(
     output: Annotated[Path, typer.Option(help="the folder or file to write")],
     target: Annotated[
         str,
-        typer.Option("--format", help="diffusers: a folder for from_pretrained; onnx, onnx_int4, onnx_float_attention: a file of integers"),
+        typer.Option(
+            "--format",
+            help="diffusers: a folder for from_pretrained; onnx: a file of integers (docs/integer_cpu.md: other forms of it)",
+        ),
     ] = "diffusers",
     precision: Annotated[str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")] = None,
 ) -> None:

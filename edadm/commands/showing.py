@@ -16,7 +16,7 @@ PathsArgument = Annotated[list[Path], typer.Argument(exists=True, metavar="FILE_
 @app.command()
 def show(paths: PathsArgument) -> None:
     """Say what files are: ours (model, bits, layers, made from what) or foreign (family, layout, what edadm can do)."""
-    from edadm.models.weights.told import lines_on
+    from edadm.models.told import lines_on
 
     for path in paths:
         typer.echo("\n".join(lines_on(path)))

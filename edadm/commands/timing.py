@@ -40,7 +40,7 @@ def benchmark_unet(
     On a CPU also with integers, and full precision with bf16.
     """
     from edadm.artifacts import writing_json
-    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time
+    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
     from edadm.benchmark.unet import step_latency
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
@@ -57,6 +57,8 @@ def benchmark_unet(
         variants[variant][arithmetic] = times[rival] | {"shares": shares_of_time(rivals[rival], shape, preset.context_shape)}
         if arithmetic == INTEGER:
             variants[variant][arithmetic]["parity"] = parity(networks[variant], rivals[rival], shape, preset.context_shape)
+    for sentence in slower_arithmetic(variants):
+        say(sentence)
     writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
-from jaxtyping import Float, Int8, UInt8
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.deploy.integers import signed_weight
 from edadm.errors import EdadmError
-from edadm.kernels.onednn import Geometry, exact_convolution
+from edadm.kernels.onednn import ExactConvolution, Geometry, Problem
 from edadm.models.unet import UNet
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
@@ -30,23 +30,21 @@ class CpuSegment:
     def __init__(self, layer: QuantizedLayer, index: int, weight: Int8[Tensor, "rows c *s"], scale: Float[Tensor, " rows"]):
         grid = layer.input_quantizer
         assert grid is not None
-        self.scale, self.zero_point = grid.scale[index].clone(), int(grid.zero_point[index])
-        self.ends = -self.zero_point, 2**grid.bits - 1 - self.zero_point
+        zero_point = int(grid.zero_point[index])
+        self.scale, self.ends = grid.scale[index].clone(), (-zero_point, 2**grid.bits - 1 - zero_point)
         geometry = Geometry()
         if isinstance(layer, QuantizedConv2d):
             given: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
             geometry = Geometry(*given)
         else:
             weight = weight[:, :, None, None]
-        self.product = exact_convolution(weight, scale, float(self.scale), self.zero_point, geometry)
+        self.product = ExactConvolution(Problem(weight, scale, float(self.scale), zero_point, geometry))
 
-    def codes(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> UInt8[Tensor, "n c h w"]:
-        """Integer codes of the input, those of the simulated model bit for bit; `in_place` spoils the input and is faster."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        integers = (x.div_(self.scale) if in_place else x / self.scale).round_().clamp_(*self.ends)
-        if self.zero_point != 128:
-            integers.add_(self.zero_point - 128)
-        return integers.to(torch.int8).view(torch.uint8).add_(128)  # wraps; conversion from float is three times faster to int8
+    def integers(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> Float[Tensor, "n c h w"]:
+        """Codes of the input minus zero point, those of the simulated model bit for bit; `in_place` spoils the input and is faster."""
+        in_place = in_place and x.is_contiguous(memory_format=torch.channels_last)
+        ratio = x.div_(self.scale) if in_place else (x / self.scale).contiguous(memory_format=torch.channels_last)
+        return ratio.round_().clamp_(*self.ends)
 
 
 class CpuLayer(nn.Module):
@@ -85,9 +83,9 @@ class CpuLayer(nn.Module):
     def _apply_to(self, x: Float[Tensor, "n c h w"], in_place: bool) -> Float[Tensor, "n o p q"]:
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         first, *others = zip(self.segments, inputs, strict=True)
-        output = first[0].product(first[0].codes(first[1], in_place), self.bias)
+        output = first[0].product(first[0].integers(first[1], in_place), self.bias)
         for segment, part in others:
-            output += segment.product(segment.codes(part, in_place))
+            output += segment.product(segment.integers(part, in_place))
         return output
 
 
@@ -180,10 +178,8 @@ def lower_for_cpu(unet: UNet) -> UNet:
         unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; parameters outside its layers are shared.
 
     Raises:
-        EdadmError: the U-Net is elsewhere, or this build of PyTorch has no integer convolutions.
+        EdadmError: the U-Net is elsewhere.
     """
-    if not torch.backends.mkldnn.is_available():
-        raise EdadmError("this build of PyTorch has no oneDNN, and so no integer convolutions; use backend 'simulated'")
     if (device := next(unet.parameters()).device.type) != "cpu":
         raise EdadmError(f"integer inference on a CPU needs the model there, not on '{device}'; load it with device 'cpu'")
     memo: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}

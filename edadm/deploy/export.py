@@ -11,11 +11,11 @@ from edadm.artifacts import writing
 from edadm.config.networks import UNetArchitecture
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
-from edadm.deploy.onnx_export import export_onnx
+from edadm.deploy.onnx_export import TARGETS, export_onnx
 from edadm.errors import EdadmError
 from edadm.models.unet import build_unet
 
-FORMATS = ("diffusers", "onnx", "onnx_int4", "onnx_float_attention")
+FORMATS = ("diffusers", *TARGETS)
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -55,8 +55,7 @@ def export(path: Path, output: Path, target: str, precision: str | None = None) 
     Args:
         path: the quantized checkpoint.
         output: the folder or file to write; it must not be there.
-        target: one of `FORMATS`: with `onnx_int4` weights of 4 bits take 4 bits, with `onnx_float_attention` query, key, value and
-            attention weights are in floating point, so that runtimes can fuse attention.
+        target: one of `FORMATS`; those of ONNX are in `deploy.onnx_export.TARGETS`.
         precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
 
     Raises:
@@ -72,4 +71,4 @@ def export(path: Path, output: Path, target: str, precision: str | None = None) 
         return
     if precision is not None:
         raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
-    export_onnx(load_quantized(path), output, attention=target != "onnx_float_attention", int4=target == "onnx_int4")
+    export_onnx(load_quantized(path), output, TARGETS[target])

@@ -112,4 +112,6 @@ def _speed(run: RunResult) -> Iterator[str]:
         )
         half = next((speed for speed in speeds if speed.bf16_seconds and speed.float_seconds), None)
         if half and half.bf16_seconds and half.float_seconds:
-            yield f"Full precision with bf16 weights has speed {half.float_seconds / half.bf16_seconds:.2f} there."
+            speed = half.float_seconds / half.bf16_seconds
+            slower = " and so is slower than in fp32: this processor has no arithmetic for it" if speed < 1 else ""
+            yield f"Full precision with bf16 weights has speed {speed:.2f} there{slower}."

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time
+from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time, slower_arithmetic
 from edadm.deploy.cpu import CpuLayer
 from edadm.nn.surgery import quantized_layers
 
@@ -48,3 +48,16 @@ def test_parity_is_the_distance_of_two_predictions(networks: dict[str, nn.Module
     other = parity(networks["fp32"], networks["a/w4a8/b"], (4, 3, 16, 16))
     assert 0 < other["mean"] < other["max"]
     assert other["spread"] == same["spread"] > 0
+
+
+def test_arithmetic_that_is_slower_than_fp32_is_called_so() -> None:
+    timed = {
+        "fp32": {"seconds": 2.0, "bf16": {"seconds": 18.0}},
+        "a/w8a8/b": {"seconds": 3.0, "integer": {"seconds": 2.5}},
+        "a/w4a8/b": {"seconds": 3.0, "integer": {"seconds": 1.5}},
+    }
+    bf16, w8a8 = slower_arithmetic(timed)
+    assert bf16.startswith("fp32 with bf16 takes 9.00 times as long as fp32 with fp32 on this processor (")
+    assert w8a8.startswith("a/w8a8/b with integer takes 1.25 times as long")
+    assert bf16.endswith("it saves memory here, not time")
+    assert not list(slower_arithmetic({"a": {"seconds": 3.0, "integer": {"seconds": 2.5}}}))

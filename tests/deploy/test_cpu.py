@@ -13,6 +13,7 @@ from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock, lower_for_cpu
 from edadm.errors import EdadmError
+from edadm.kernels import onednn
 from edadm.models.denoiser import network_call
 from edadm.models.unet import build_unet
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
@@ -84,7 +85,9 @@ def test_codes_are_those_of_the_simulated_layer_in_any_memory_layout(zero_point:
     x = parts((2, 6, 5, 5))
     x[0, 0, 0] = torch.tensor([0.5, 1.5, -0.5, -1.5, 2.5]) * layer.input_quantizer.scale  # halves are rounded to even
     for given in (x, x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3)):
-        assert torch.equal(CpuConv2d(layer).segments[0].codes(given).float(), layer.input_quantizer.codes(given))
+        integers = CpuConv2d(layer).segments[0].integers(given)
+        assert integers.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(integers + zero_point, layer.input_quantizer.codes(given))
 
 
 @pytest.fixture
@@ -160,10 +163,18 @@ def test_a_copy_of_an_integer_network_computes_the_same(folded: nn.Module, calib
     assert torch.equal(copy.deepcopy(lowered)(*calibration).sample, lowered(*calibration).sample)
 
 
-def test_a_build_without_integer_convolutions_is_refused(architecture: UNetArchitecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    with pytest.raises(EdadmError, match="no oneDNN, and so no integer convolutions; use backend 'simulated'"):
-        lower_for_cpu(build_unet(architecture))
+@torch.no_grad()
+def test_the_choice_of_routes_changes_no_bit(folded: nn.Module, calibration: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = []
+    for preferred in (onednn.PackedConvolution, onednn.FloatConvolution):
+        monkeypatch.setattr(onednn, "_seconds", lambda route, x, bias, kind=preferred: not isinstance(route, kind))
+        outputs.append(lower_for_cpu(folded)(*calibration).sample)
+    with torch.backends.mkldnn.flags(enabled=False):  # as on Apple silicon; what lies between the layers rounds as it always does
+        lowered = lower_for_cpu(folded)
+        assert all(segment.product.packed is None for m in lowered.modules() if isinstance(m, CpuLayer) for segment in m.segments)
+    outputs.append(lowered(*calibration).sample)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
 
 
 def test_a_network_on_another_device_is_refused(architecture: UNetArchitecture) -> None:

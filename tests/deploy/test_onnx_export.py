@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy import onnx_export
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
-from edadm.deploy.integers import signed_weight
+from edadm.deploy.onnx_export import TARGETS, Target
 from edadm.errors import EdadmError
 from edadm.models.denoiser import network_call
 from edadm.nn.surgery import activation_quantizers, quantized_layers
@@ -80,8 +83,9 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["sample", "timestep", "eps"]
 
     integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
-    assert any((scale < 0).any() for layer in quantized_layers(w8a6).values() for scale in signed_weight(layer)[1])
-    expected = [weight for layer in quantized_layers(w8a6).values() for weight in signed_weight(layer)[0]]
+    segments = [module for module in onnx_export.export_graph(w8a6).modules() if isinstance(module, onnx_export._Segment)]
+    assert any(segment.sign is not None for segment in segments)  # rows that reach 128, which 6-bit activations leave whole
+    expected = [part for segment in segments for part in segment.parts]
     assert sorted(onnx.numpy_helper.to_array(tensor).tobytes() for tensor in integers) == sorted(w.numpy().tobytes() for w in expected)
     pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert len(pairs) == sum(len(quantizer.segments) for quantizer in activation_quantizers(w8a6).values())
@@ -102,7 +106,7 @@ def test_weights_of_4_bits_may_take_4_bits(
         layer.set_codes(layer.nearest_codes())
     paths = {int4: tmp_path / f"{int4}.onnx" for int4 in (False, True)}
     for int4, path in paths.items():
-        onnx_export.export_onnx(unet, path, int4=int4)
+        onnx_export.export_onnx(unet, path, Target(int4=int4))
     simulated, error = unet(*calibration).sample, (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean()
     assert (outputs(paths[True], calibration) - simulated).abs().mean() <= error
     model = onnx.load(paths[True])
@@ -111,7 +115,10 @@ def test_weights_of_4_bits_may_take_4_bits(
     layers = [layer for layer in quantized_layers(unet).values() if layer.weight_quantizer.bits == 4]
     assert len(narrow) == sum(len(layer.channel_sizes) for layer in layers) > 0
     weights = sum(layer.codes.numel() for layer in layers if layer.codes is not None)
-    assert paths[False].stat().st_size - paths[True].stat().st_size == pytest.approx(weights / 2, rel=0.05)
+    sizes = {int4: sum(len(tensor.raw_data) for tensor in onnx.load(path).graph.initializer) for int4, path in paths.items()}
+    signs = sum(4 * len(layer.weight) * len(layer.channel_sizes) for layer in layers)  # fp32, of rows that reach 8
+    assert sizes[False] - sizes[True] == pytest.approx(weights / 2, abs=signs)
+    assert all(str(Path(onnx_export.__file__).parent).encode() not in path.read_bytes() for path in paths.values())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -128,6 +135,34 @@ def test_every_family_can_be_exported(family: str, tmp_path: Path, monkeypatch: 
     assert (found - simulated).abs().mean() <= (simulated - network_call(unet, rows)).abs().mean()
 
 
+OPENVINO = """
+import sys
+import numpy as np
+import openvino
+core = openvino.Core()
+core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+rows = np.load(sys.argv[2])
+found = core.compile_model(sys.argv[1], "CPU")({"sample": rows["sample"], "timestep": rows["timestep"]})
+np.save(sys.argv[3], next(iter(found.values())))
+"""
+
+
+@pytest.mark.parametrize("target", ["onnx", "onnx_7bit", "onnx_uint8"])
+@torch.no_grad()
+def test_openvino_computes_it_without_vnni_too(target: str, float_unet: nn.Module, calibration: Calibration, tmp_path: Path) -> None:
+    """On a processor with VNNI its instructions are kept from OpenVINO, in a process of its own."""
+    for name in ("onnx", "onnxscript", "openvino"):
+        pytest.importorskip(name)
+    unet = folded(float_unet, Bits(weights=8, activations=8, softmax=8, range_batch_size=8, range_bins=64), calibration)
+    onnx_export.export_onnx(unet, tmp_path / "unet.onnx", TARGETS[target])
+    np.savez(tmp_path / "rows.npz", sample=calibration[0].numpy(), timestep=calibration[1].numpy())
+    files = [tmp_path / name for name in ("unet.onnx", "rows.npz", "eps.npy")]
+    subprocess.run([sys.executable, "-c", OPENVINO, *files], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
+    simulated, error = unet(*calibration).sample, (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean()
+    difference = (torch.from_numpy(np.load(files[2])) - simulated).abs().mean()
+    assert difference <= (2 if target == "onnx_7bit" else 1) * error
+
+
 def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Module]) -> None:
     quantizer = next(iter(activation_quantizers(gridded()).values()))
     quantizer.bits = 6
@@ -139,11 +174,11 @@ def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Modu
 
 @torch.no_grad()
 def test_attention_may_be_left_in_floating_point(w8a6: nn.Module, calibration: Calibration, tmp_path: Path) -> None:
-    graph = onnx_export.export_graph(w8a6, attention=False)
+    graph = onnx_export.export_graph(w8a6, Target(attention=False))
     kept = {name for name, module in graph.named_modules() if isinstance(module, onnx_export._Pair)}
     assert kept
     assert not [name for name in kept if "processor" in name]
-    whole = {name for name, module in onnx_export.export_graph(w8a6, True).named_modules() if isinstance(module, onnx_export._Pair)}
+    whole = {name for name, module in onnx_export.export_graph(w8a6).named_modules() if isinstance(module, onnx_export._Pair)}
     assert (
         len([name for name in whole if "processor" in name])
         == len(whole) - len(kept)

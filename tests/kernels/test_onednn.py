@@ -1,60 +1,159 @@
-"""Sums of integers are exact, by one convolution or, where the processor's instructions saturate, by two."""
+"""Sums of integers are exact by either route, and below 2^24 their results are the same bits on every processor."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from edadm.errors import EdadmError
 from edadm.kernels import onednn
-from edadm.kernels.onednn import LARGEST_LOW, DividedConvolution, Geometry, PackedConvolution, exact_convolution
+from edadm.kernels.onednn import ExactConvolution, FloatConvolution, Geometry, PackedConvolution, Problem, exact_parts
 
 OLDER = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(Path(onednn.__file__).parents[2])}
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="instruction sets of x86")
 
-
-def check_extremes(channels: int) -> None:
-    """Compares with exact sums where codes and weights are as large as they can be."""
-    weight = torch.full((20, channels, 3, 3), 127, dtype=torch.int8)
-    weight[1::2] = -128
-    codes = torch.full((2, channels, 6, 5), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    codes[1] = 0
-    scale = torch.where(torch.arange(20) % 3 == 0, -0.5, 0.25)
-    for zero_point in (0, 7, 255):
-        output = exact_convolution(weight, scale, 2.0, zero_point, Geometry(padding=(1, 1)))(codes)
-        exact = F.conv2d(codes.double() - zero_point, weight.double(), padding=1) * 2 * scale.double().reshape(-1, 1, 1)
-        assert (output - exact).abs().max() <= 2**-23 * exact.abs().max(), (channels, zero_point)
+SHAPES = {
+    "3x3": ((24, 40, 3), Geometry(padding=(1, 1))),
+    "one channel": ((1, 1, 3), Geometry(padding=(1, 1))),
+    "1x1 of odd numbers": ((63, 7, 1), Geometry()),
+    "stride 2, ragged": ((5, 9, 3), Geometry((2, 2))),
+    "wide": ((300, 16, 3), Geometry(padding=(1, 1))),
+    "groups": ((24, 8, 3), Geometry((1, 1), (1, 1), (1, 1), 4)),
+}
 
 
-@pytest.mark.parametrize("channels", [1, 63, 64, 300])
-def test_extreme_codes_do_not_overflow(channels: int) -> None:
-    check_extremes(channels)
+def problem(case: str, largest: int, zero_point: int, seed: int = 0) -> tuple[Problem, Tensor, Tensor]:
+    """Random weights up to `largest` with rows of extremes, random codes with an image of each extreme, and a bias."""
+    (channels, rows, size), geometry = SHAPES[case]
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randint(-largest, largest + 1, (rows, channels // geometry.groups, size, size), generator=generator)
+    weight[0] = largest
+    weight[-1] = -largest
+    scale = (torch.rand(rows, generator=generator) - 0.3) * 0.01
+    integers = torch.randint(0, 256, (3, channels, 6, 5), generator=generator).float()
+    integers[1], integers[2] = 255, 0
+    integers = (integers - zero_point).contiguous(memory_format=torch.channels_last)
+    return Problem(weight.to(torch.int8), scale, 0.0317, zero_point, geometry), integers, torch.randn(rows, generator=generator)
 
 
-def test_two_convolutions_are_as_good_as_one_and_no_product_leaves_int16(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2 * max(LARGEST_LOW, 255 - LARGEST_LOW) * 128 <= 2**15
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randint(-128, 128, (8, 20, 3, 3), generator=generator, dtype=torch.int8)
-    codes = torch.randint(0, 256, (2, 20, 7, 6), generator=generator, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    scale, bias, geometry = torch.rand(8, generator=generator) - 0.5, torch.randn(8, generator=generator), Geometry((2, 2), (1, 1))
-    monkeypatch.setattr(onednn, "sums_are_exact", lambda: False)
-    divided = exact_convolution(weight, scale, 0.5, 37, geometry)
-    assert isinstance(divided, DividedConvolution)
-    inputs, weights = (codes.double() - 37) * 0.5, weight.double() * scale.double().reshape(-1, 1, 1, 1)
-    expected = F.conv2d(inputs, weights, bias.double(), stride=2, padding=1)
-    torch.testing.assert_close(divided(codes, bias), expected.float(), rtol=1e-6, atol=1e-4)
-    assert isinstance(exact_convolution(weight.clamp(-64, 64), scale, 0.5, 37), PackedConvolution)  # too small to overflow
+def expected(given: Problem, integers: Tensor, bias: Tensor) -> Tensor:
+    """The exact sum, rounded to fp32, times the scale, plus the bias: three roundings."""
+    sums = F.conv2d(integers.double(), given.weight.double(), None, *given.geometry).float()
+    return sums * (given.weight_scale * given.scale)[:, None, None] + bias[:, None, None]
+
+
+@pytest.mark.parametrize("zero_point", [0, 37, 128, 255])
+@pytest.mark.parametrize("largest", [7, 64, 127])
+@pytest.mark.parametrize("case", SHAPES)
+def test_both_routes_compute_the_same_bits(case: str, largest: int, zero_point: int) -> None:
+    given, integers, bias = problem(case, largest, zero_point)
+    right = expected(given, integers, bias)
+    assert torch.equal(FloatConvolution(given)(integers.clone(), bias), right)
+    convolution = ExactConvolution(given)
+    if convolution.interchangeable or not convolution.packed:
+        assert torch.equal(convolution(integers.clone(), bias), right)
+    if convolution.packed and convolution.interchangeable:
+        assert torch.equal(convolution.packed(integers.clone(), bias), right)
+    elif convolution.packed:
+        torch.testing.assert_close(convolution(integers, bias), right, rtol=0, atol=2**-21 * right.abs().max().item())
+        assert not convolution.fastest
+
+
+@pytest.mark.parametrize("zero_point", [0, 100, 255])
+def test_sums_beyond_what_floating_point_numbers_hold_are_rounded_once(zero_point: int) -> None:
+    weight = torch.full((4, 3001, 1, 1), 127, dtype=torch.int8)
+    weight[1], weight[2, ::2] = -128, -128
+    weight[3] = torch.randint(-128, 128, (3001, 1, 1), generator=torch.Generator().manual_seed(0))
+    integers = torch.full((2, 3001, 2, 1), 255.0 - zero_point).contiguous(memory_format=torch.channels_last)
+    integers[1] = torch.randint(-zero_point, 256 - zero_point, (3001, 2, 1), generator=torch.Generator().manual_seed(1)).float()
+    given = Problem(weight, torch.ones(4), 1.0, zero_point)
+    sums = (weight.flatten(1).long() @ integers.flatten(2).long()).unsqueeze(-1)
+    assert zero_point == 255 or sums.abs().max() > 2**24
+    convolution = FloatConvolution(given)
+    assert len(convolution.slices) > 2
+    assert torch.equal(convolution(integers), sums.float())
+
+
+@pytest.mark.parametrize("zero_point", [0, 90, 255])
+def test_parts_are_as_large_as_their_largest_sums_allow(zero_point: int) -> None:
+    weight = torch.randint(-128, 128, (5, 900, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    ends = exact_parts(weight, zero_point)
+    assert ends[0] == 0
+    assert ends[-1] == 900
+
+    def largest(first: int, last: int) -> int:
+        part = weight[:, first:last].flatten(1).long()
+        positive, negative = (torch.where((part > 0) == up, 255 - zero_point, zero_point) * part.abs() for up in (True, False))
+        return int(torch.maximum(positive.sum(1), negative.sum(1)).max())
+
+    for first, last in pairwise(ends):
+        assert largest(first, last) < 2**24
+        assert last == 900 or largest(first, last + 1) >= 2**24
+
+
+def test_a_kernel_too_large_for_exact_sums_is_refused() -> None:
+    with pytest.raises(EdadmError, match="a kernel of 529 positions is too large for exact sums; use backend 'simulated'"):
+        exact_parts(torch.full((1, 1, 23, 23), 127, dtype=torch.int8), 0)
+
+
+@pytest.mark.parametrize("preferred", [PackedConvolution, FloatConvolution])
+def test_the_faster_route_is_kept_for_each_shape_and_changes_no_bit(preferred: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, integers, bias = problem("3x3", 64, 128)
+    if not onednn.packed_is_exact(given.weight):
+        pytest.skip("there is one route on this processor")
+    timed: list[torch.Size] = []
+    monkeypatch.setattr(onednn, "_seconds", lambda route, x, bias: timed.append(x.shape) or not isinstance(route, preferred))
+    convolution = ExactConvolution(given)
+    right = expected(given, integers, bias)
+    for rows in (3, 1, 3):
+        assert torch.equal(convolution(integers[:rows].clone(), bias), right[:rows])
+    assert [shape[0] for shape in timed] == [3, 3, 1, 1]
+    assert {type(route) for route in convolution.fastest.values()} == {preferred}
+    assert (convolution.floating is not None) == (preferred is FloatConvolution)
+
+
+def test_without_onednn_sums_are_exact_too_in_large_batches() -> None:
+    """NNPACK, which takes its place from 16 images on, transforms convolutions so that sums are rounded."""
+    given, integers, bias = problem("3x3", 127, 128)
+    images = integers[:1].expand(20, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    right = expected(given, integers[:1], bias).expand(20, -1, -1, -1)
+    with torch.backends.mkldnn.flags(enabled=False):
+        convolution = ExactConvolution(given)
+        assert convolution.packed is None
+        assert torch.equal(convolution(images, bias), right)
+
+
+@pytest.mark.parametrize("case", [case for case in SHAPES if case != "wide"])
+def test_sums_below_the_bound_make_routes_interchangeable(case: str) -> None:
+    assert ExactConvolution(problem(case, 127, 37)[0]).interchangeable
+    wide = problem("wide", 127, 37)[0]
+    assert not ExactConvolution(wide).interchangeable
+    assert ExactConvolution(wide._replace(weight=wide.weight[:, :50])).interchangeable  # 450 * 127 * 255 < 2^24
+
+
+def bits_of_routes() -> str:
+    """A digest of what this processor computes where weights reach the ends."""
+    sha256 = hashlib.sha256()
+    for case in sorted(SHAPES.keys() - {"wide"}):
+        for largest in (64, 127):
+            given, integers, bias = problem(case, largest, 101)
+            sha256.update(ExactConvolution(given)(integers, bias).contiguous().numpy().tobytes())
+    return sha256.hexdigest()
 
 
 @x86_only
-def test_an_older_processor_is_found_out_and_computes_exactly() -> None:
-    program = "from tests.kernels.test_onednn import check_extremes, onednn; check_extremes(64); print(onednn.sums_are_exact())"
+def test_an_older_processor_is_found_out_and_computes_the_same_bits() -> None:
+    program = "from tests.kernels.test_onednn import bits_of_routes, onednn; print(onednn.sums_are_exact(), bits_of_routes())"
     run = subprocess.run([sys.executable, "-c", program], env=OLDER, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "False"
+    assert run.stdout.split() == ["False", bits_of_routes()]

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from edadm.models.convert import convert_checkpoint
 from edadm.models.weights import CheckpointError, check_fit, read_state
-from edadm.models.weights.identify import identify
-from edadm.models.weights.kinds import kind_of
+from edadm.models.weights.known.identify import identify
+from edadm.models.weights.known.kinds import kind_of
 from edadm.models.weights.reading import open_container
 
 from .families import original_checkpoint, tiny
@@ -25,17 +25,38 @@ PAGE = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3438167540\n"
 FILES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "it is an empty file; download it again"),
-    "pointer": (POINTER, r"it is a Git-LFS pointer, which stands for the file itself; fetch that with `git lfs pull`"),
+    "pointer": (
+        POINTER,
+        r"it is a Git-LFS pointer, which stands for the file itself; fetch that with `git lfs pull`",
+    ),
     "page": (PAGE, "it is a web page .*; download it again, where you are logged in"),
     "page behind a mark": (b"\xef\xbb\xbf\n <html>", "it is a web page"),
-    "error": (b'{"error":"Repository not found"}', r"it is JSON text \('\{\"error\":\"Repository not found\"\}'\)"),
-    "config": (json.dumps({"_class_name": "UNet2DModel"}).encode(), "it is the configuration of a network .*; name its folder"),
-    "index": (json.dumps({"weight_map": {}}).encode(), "it is the index of a checkpoint in several files; name its folder"),
+    "error": (
+        b'{"error":"Repository not found"}',
+        r"it is JSON text \('\{\"error\":\"Repository not found\"\}'\)",
+    ),
+    "config": (
+        json.dumps({"_class_name": "UNet2DModel"}).encode(),
+        "it is the configuration of a network .*; name its folder",
+    ),
+    "index": (
+        json.dumps({"weight_map": {}}).encode(),
+        "it is the index of a checkpoint in several files; name its folder",
+    ),
     "text": ("Größe: 5\nlr: 1e-4\n".encode(), r"it is a text \('Gr\\xf6\\xdfe: 5 lr: 1e-4'\)"),
-    "gguf": (b"GGUF\x03\0\0\0" + bytes(20), "it is a GGUF file .*; take the model's own floating-point weights"),
-    "onnx": (b"\x08\x0a\x12\x07pytorch\x1a\x052.1.0", "it is an ONNX graph; take the weights that it was exported from"),
+    "gguf": (
+        b"GGUF\x03\0\0\0" + bytes(20),
+        "it is a GGUF file .*; take the model's own floating-point weights",
+    ),
+    "onnx": (
+        b"\x08\x0a\x12\x07pytorch\x1a\x052.1.0",
+        "it is an ONNX graph; take the weights that it was exported from",
+    ),
     "flax": (b"\x81\xa6params\x82\xa7conv_in", r"it is a Flax file \(msgpack\); .*from_flax=True"),
-    "tensorflow": (bytes(range(1, 60)) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "it is a part of a TensorFlow checkpoint"),
+    "tensorflow": (
+        bytes(range(1, 60)) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb",
+        "it is a part of a TensorFlow checkpoint",
+    ),
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(9), "it is an HDF5 file"),
     "numpy": (b"\x93NUMPY\x01\0", "it is an array of numpy"),
     "gzip": (gzip.compress(b"x"), "it is a gzip archive; unpack it"),
@@ -58,7 +79,10 @@ def test_what_is_no_checkpoint_is_called_what_it_is(what: str, suffix: str, tmp_
 
 def test_what_was_cut_short_is_said_to_be(tmp_path: Path) -> None:
     state, path = {"a.weight": torch.ones(500)}, tmp_path / "m"
-    for save, told in ((torch.save, "the end of its archive is missing"), (save_file, r"[\d,]+ of [\d,]+ bytes are there")):
+    for save, told in (
+        (torch.save, "the end of its archive is missing"),
+        (save_file, r"[\d,]+ of [\d,]+ bytes are there"),
+    ):
         save(state, path)
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(CheckpointError, match=rf"\(it is cut short: {told}\); is it complete"):
@@ -76,20 +100,39 @@ def named(*names: str, **sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     return dict.fromkeys(names, (4, 4)) | sizes
 
 
-SD = {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3), "model.diffusion_model.out.2.weight": (4, 320, 3, 3)}
-DIFFUSERS = {"conv_in.weight": (32, 4, 3, 3), "time_embedding.linear_1.weight": (8, 8), "conv_out.weight": (4, 32, 3, 3)}
+SD = {
+    "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+    "model.diffusion_model.out.2.weight": (4, 320, 3, 3),
+}
+DIFFUSERS = {
+    "conv_in.weight": (32, 4, 3, 3),
+    "time_embedding.linear_1.weight": (8, 8),
+    "conv_out.weight": (4, 32, 3, 3),
+}
 KINDS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
-    "kohya LoRA": (named("lora_unet_down_blocks_0_attn1_to_q.lora_down.weight", "lora_unet_down_blocks_0_attn1_to_q.alpha"), "lora"),
+    "kohya LoRA": (
+        named("lora_unet_down_blocks_0_attn1_to_q.lora_down.weight", "lora_unet_down_blocks_0_attn1_to_q.alpha"),
+        "lora",
+    ),
     "peft LoRA": (named("unet.down_blocks.1.attentions.0.attn1.to_q.lora_A.weight"), "lora"),
     "LoHa": (named("lora_unet_mid_block.hada_w1_a"), "lora"),
-    "injected LoRA": (named("base_model.model.conv_in.lora_B.default.weight", "base_model.model.conv_in.base_layer.weight"), "lora"),
-    "ControlNet of CompVis' names": (named("control_model.input_blocks.0.0.weight", "control_model.zero_convs.0.0.weight"), "controlnet"),
+    "injected LoRA": (
+        named("base_model.model.conv_in.lora_B.default.weight", "base_model.model.conv_in.base_layer.weight"),
+        "lora",
+    ),
+    "ControlNet of CompVis' names": (
+        named("control_model.input_blocks.0.0.weight", "control_model.zero_convs.0.0.weight"),
+        "controlnet",
+    ),
     "ControlNet of diffusers": (
         DIFFUSERS | named("controlnet_cond_embedding.conv_in.weight"),
         "controlnet",
     ),
     "T2I-Adapter": (named("adapter.body.0.resnets.0.block1.weight"), "t2i_adapter"),
-    "T2I-Adapter, first names": (named("body.0.block1.weight", "body.0.in_conv.weight", "conv_in.weight"), "t2i_adapter"),
+    "T2I-Adapter, first names": (
+        named("body.0.block1.weight", "body.0.in_conv.weight", "conv_in.weight"),
+        "t2i_adapter",
+    ),
     "IP-Adapter": (named("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "ip_adapter"),
     "textual inversion": ({"<cat-toy>": (768,)}, "textual_inversion"),
     "motion module": (named("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"), "motion"),
@@ -101,12 +144,24 @@ KINDS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "text encoder": (named("text_model.embeddings.token_embedding.weight"), "text_encoder"),
     "T5": (named("shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"), "text_encoder"),
     "CLIP": (named("visual.conv1.weight", "token_embedding.weight"), "clip"),
-    "SD 1": (SD | {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)}, "latent_diffusion"),
-    "SD 2": (SD | {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024)}, "sd2"),
-    "SD 2 of diffusers": (DIFFUSERS | {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (320, 1024)}, "sd2"),
+    "SD 1": (
+        SD | {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)},
+        "latent_diffusion",
+    ),
+    "SD 2": (
+        SD | {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024)},
+        "sd2",
+    ),
+    "SD 2 of diffusers": (
+        DIFFUSERS | {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (320, 1024)},
+        "sd2",
+    ),
     "inpainting": (SD | {"model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)}, "inpainting"),
     "inpainting of diffusers": (DIFFUSERS | {"conv_in.weight": (32, 9, 3, 3)}, "inpainting"),
-    "InstructPix2Pix": (SD | {"model.diffusion_model.input_blocks.0.0.weight": (320, 8, 3, 3)}, "instruct_pix2pix"),
+    "InstructPix2Pix": (
+        SD | {"model.diffusion_model.input_blocks.0.0.weight": (320, 8, 3, 3)},
+        "instruct_pix2pix",
+    ),
     "SDXL": (SD | {"model.diffusion_model.label_emb.0.0.weight": (1280, 2816)}, "sdxl"),
     "SDXL of diffusers": (DIFFUSERS | {"add_embedding.linear_1.weight": (1280, 2816)}, "sdxl"),
     "SDXL refiner": (SD | {"model.diffusion_model.label_emb.0.0.weight": (1536, 2560)}, "sdxl_refiner"),
@@ -115,14 +170,30 @@ KINDS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "FLUX of diffusers": (named("single_transformer_blocks.0.attn.to_q.weight", "x_embedder.weight"), "flux"),
     "PixArt": (named("adaln_single.linear.weight", "transformer_blocks.0.attn1.to_q.weight"), "pixart"),
     "DiT": (named("x_embedder.proj.weight", "blocks.0.adaLN_modulation.1.weight"), "dit"),
-    "ComfyUI's fp8": (SD | named("model.diffusion_model.out.2.scale_weight", "scaled_fp8"), "quantized_elsewhere"),
+    "ComfyUI's fp8": (
+        SD | named("model.diffusion_model.out.2.scale_weight", "scaled_fp8"),
+        "quantized_elsewhere",
+    ),
     "comfy_quant": (SD | named("model.diffusion_model.out.2.comfy_quant"), "quantized_elsewhere"),
-    "SVDQuant": (named("transformer_blocks.0.qkv_proj.wscales", "transformer_blocks.0.qkv_proj.qweight"), "quantized_elsewhere"),
-    "bitsandbytes": (DIFFUSERS | named("conv_in.weight.absmax", "conv_in.weight.quant_map"), "quantized_elsewhere"),
+    "SVDQuant": (
+        named("transformer_blocks.0.qkv_proj.wscales", "transformer_blocks.0.qkv_proj.qweight"),
+        "quantized_elsewhere",
+    ),
+    "bitsandbytes": (
+        DIFFUSERS | named("conv_in.weight.absmax", "conv_in.weight.quant_map"),
+        "quantized_elsewhere",
+    ),
     "Inception": (named("Mixed_5b.branch1x1.conv.weight", "fc.weight"), "inception"),
     "ddim": (named("temb.dense.0.weight", "conv_in.weight"), "ddim"),
     "diffusers": (DIFFUSERS, "unet"),
-    "ADM": ({"input_blocks.0.0.weight": (32, 3, 3, 3), "out.2.weight": (6, 32, 3, 3), "label_emb.weight": (1000, 8)}, "adm"),
+    "ADM": (
+        {
+            "input_blocks.0.0.weight": (32, 3, 3, 3),
+            "out.2.weight": (6, 32, 3, 3),
+            "label_emb.weight": (1000, 8),
+        },
+        "adm",
+    ),
     "score_sde": (named("all_modules.0.W", "all_modules.1.weight"), "score_sde"),
     "EDM": (named("model.enc.32x32_conv.weight"), "edm"),
 }
@@ -137,8 +208,14 @@ def test_sets_of_tensors_are_called_what_they_are(what: str) -> None:
 
 
 def test_networks_of_this_project_are_known(tmp_path: Path) -> None:
-    for family, told in (("ldm4_bedroom", "a whole model in CompVis' layout, without conditions"), ("sd14_coco", "with conditions")):
-        save_file({name: tensor.contiguous() for name, tensor in original_checkpoint(tiny(family)).items()}, tmp_path / "m")
+    for family, told in (
+        ("ldm4_bedroom", "a whole model in CompVis' layout, without conditions"),
+        ("sd14_coco", "with conditions"),
+    ):
+        save_file(
+            {name: tensor.contiguous() for name, tensor in original_checkpoint(tiny(family)).items()},
+            tmp_path / "m",
+        )
         found = identify(open_container(tmp_path / "m"), tmp_path / "m")
         assert found.kind is not None
         assert told in found.kind.what
@@ -155,7 +232,10 @@ def refused(content: Any, path: Path, part: str = "unet") -> str:
 
 def test_conversion_says_what_a_file_is_and_what_can_be_done(tmp_path: Path) -> None:
     path = tmp_path / "m.ckpt"
-    lora = {"lora_unet_mid.lora_up.weight": torch.zeros(2, 2), "lora_unet_mid.lora_down.weight": torch.zeros(2, 2)}
+    lora = {
+        "lora_unet_mid.lora_up.weight": torch.zeros(2, 2),
+        "lora_unet_mid.lora_down.weight": torch.zeros(2, 2),
+    }
     assert refused(lora, path).startswith(f"{path} is a LoRA (low-rank changes of a U-Net), not a U-Net; merge it into its U-Net")
     vae = {"decoder.conv_in.weight": torch.zeros(2, 2, 3, 3), "quant_conv.weight": torch.zeros(2, 2, 1, 1)}
     assert refused(vae, path) == (
@@ -174,7 +254,13 @@ def test_conversion_says_what_a_file_is_and_what_can_be_done(tmp_path: Path) -> 
     ("content", "told"),
     [
         ({"string_to_param": {"*": torch.zeros(1, 768)}, "name": "cat"}, "a textual inversion"),
-        ({"image_proj": {"proj.weight": torch.zeros(2)}, "ip_adapter": {"1.to_k_ip.weight": torch.zeros(2)}}, "an IP-Adapter"),
+        (
+            {
+                "image_proj": {"proj.weight": torch.zeros(2)},
+                "ip_adapter": {"1.to_k_ip.weight": torch.zeros(2)},
+            },
+            "an IP-Adapter",
+        ),
         ({768: [torch.zeros(2)], "name": "style"}, "named by numbers"),
         ({"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}, "the state of a training"),
     ],
@@ -193,8 +279,14 @@ def test_a_quantized_checkpoint_of_edadm_is_not_taken_for_floats(tmp_path: Path)
 
 def test_a_misfit_is_told_with_what_the_file_is() -> None:
     expected = {name: torch.zeros(size) for name, size in DIFFUSERS.items()}
-    wider = {**expected, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": torch.zeros(3, 1024)}
-    with pytest.raises(CheckpointError, match=r"which the preset's network lacks; .*; it is Stable Diffusion 2: edadm builds the text"):
+    wider = {
+        **expected,
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": torch.zeros(3, 1024),
+    }
+    with pytest.raises(
+        CheckpointError,
+        match=r"which the preset's network lacks; .*; it is Stable Diffusion 2: edadm builds the text",
+    ):
         check_fit(wider, expected, Path("m"))
 
 

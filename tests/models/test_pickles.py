@@ -87,9 +87,31 @@ BESIDE: dict[str, Callable[[], Any]] = {
     "enum": lambda: Mode.FAST,
     "datetime": lambda: datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
     "partial": lambda: functools.partial(print, 1),
-    "collections": lambda: [{1}, frozenset({2}), collections.deque([1]), collections.Counter("ab"), collections.defaultdict(int)],
-    "values": lambda: [1j, b"bytes", bytearray(b"x"), slice(1, 2), 2**100, -1, None, (1, (2, (3, 4, 5), 6)), float("nan")],
-    "torch objects": lambda: [torch.device("cpu"), torch.float16, torch.Size([1]), torch.get_rng_state(), torch.Generator().get_state()],
+    "collections": lambda: [
+        {1},
+        frozenset({2}),
+        collections.deque([1]),
+        collections.Counter("ab"),
+        collections.defaultdict(int),
+    ],
+    "values": lambda: [
+        1j,
+        b"bytes",
+        bytearray(b"x"),
+        slice(1, 2),
+        2**100,
+        -1,
+        None,
+        (1, (2, (3, 4, 5), 6)),
+        float("nan"),
+    ],
+    "torch objects": lambda: [
+        torch.device("cpu"),
+        torch.float16,
+        torch.Size([1]),
+        torch.get_rng_state(),
+        torch.Generator().get_state(),
+    ],
     "optimizer": lambda: torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))]).state_dict(),
     "a recursive list": lambda: (lambda ring: ring.append(ring) or ring)([]),
 }
@@ -99,7 +121,11 @@ BESIDE: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("what", BESIDE)
 def test_objects_of_training_beside_the_weights_do_no_harm(what: str, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    torch.save({"state_dict": state(), "callbacks": {"beside": BESIDE[what]()}}, path, _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"state_dict": state(), "callbacks": {"beside": BESIDE[what]()}},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     read = read_state(path)
     assert list(read) == list(state())
     assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in state().items())
@@ -144,7 +170,10 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path) -> None:
 
 
 def test_types_without_a_storage_of_their_own_are_read(tmp_path: Path) -> None:
-    tensors = {"a.weight": torch.tensor([1, 2], dtype=torch.uint16), "b.weight": torch.tensor([0.5, 2.0]).to(torch.float8_e4m3fn)}
+    tensors = {
+        "a.weight": torch.tensor([1, 2], dtype=torch.uint16),
+        "b.weight": torch.tensor([0.5, 2.0]).to(torch.float8_e4m3fn),
+    }
     tensors["c.weight"] = torch.zeros(0, 4)
     tensors["d.weight"] = torch.ones(1).expand(3)
     torch.save(tensors, tmp_path / "m.pt")
@@ -157,7 +186,11 @@ def test_types_without_a_storage_of_their_own_are_read(tmp_path: Path) -> None:
     ("tensor", "named", "line"),
     [
         (torch.eye(3).to_sparse(), "torch._utils._rebuild_sparse_tensor", "tensor.to_dense()"),
-        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "torch._utils._rebuild_qtensor", "tensor.dequantize()"),
+        (
+            torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+            "torch._utils._rebuild_qtensor",
+            "tensor.dequantize()",
+        ),
         (np.zeros(3), "numpy._core.multiarray._reconstruct", "tensor.detach()"),
         (Mine(), "tests.models.test_pickles.Mine", "tensor.detach()"),
         ([torch.zeros(2)], "a list", "tensor.detach()"),
@@ -189,7 +222,12 @@ def _touch(path: Path) -> None:
 
 def payloads(marker: Path) -> list[Any]:
     """Objects whose only effect, if they were made, is a file."""
-    return [Touches(_touch, marker), Touches(pathlib.Path.touch, marker), functools.partial(_touch, marker), Touches(Touches, marker)]
+    return [
+        Touches(_touch, marker),
+        Touches(pathlib.Path.touch, marker),
+        functools.partial(_touch, marker),
+        Touches(Touches, marker),
+    ]
 
 
 def test_the_payloads_would_create_a_file(tmp_path: Path) -> None:
@@ -207,9 +245,33 @@ def odd_content(source: random.Random, marker: Path) -> Any:
             return source.choice(payloads(marker))
         if kind < 8:
             return source.choice(
-                [state()["conv_in.weight"], None, 5, "text", 1.5, b"x", np.float64(1), Mine(), Mode.FAST, torch.eye(2).to_sparse()]
+                [
+                    state()["conv_in.weight"],
+                    None,
+                    5,
+                    "text",
+                    1.5,
+                    b"x",
+                    np.float64(1),
+                    Mine(),
+                    Mode.FAST,
+                    torch.eye(2).to_sparse(),
+                ]
             )
-        keys = ["conv_in.weight", "state_dict", "model", "ema", "shadow", 3, None, (1, 2), "a.b", 2.5, "optimizer", Mode.FAST]
+        keys = [
+            "conv_in.weight",
+            "state_dict",
+            "model",
+            "ema",
+            "shadow",
+            3,
+            None,
+            (1, 2),
+            "a.b",
+            2.5,
+            "optimizer",
+            Mode.FAST,
+        ]
         if kind < 11:
             return {source.choice(keys): odd(depth + 1) for _ in range(source.randrange(4))}
         return [odd(depth + 1) for _ in range(source.randrange(4))]
@@ -264,7 +326,12 @@ def test_odd_pickles_give_tensors_or_a_sentence_and_run_nothing(tmp_path: Path) 
     outcomes = collections.Counter()
     for case in range(CASES):
         zipped = case % 3 > 0
-        torch.save(odd_content(source, marker), path, _use_new_zipfile_serialization=zipped, pickle_protocol=source.choice([1, 2, 4]))
+        torch.save(
+            odd_content(source, marker),
+            path,
+            _use_new_zipfile_serialization=zipped,
+            pickle_protocol=source.choice([1, 2, 4]),
+        )
         if case % 2:
             rewritten(path, source) if zipped else path.write_bytes(mutated(path.read_bytes(), source))
         outcomes[outcome(path)] += 1
@@ -326,7 +393,10 @@ def test_files_without_checksums_and_compressed_ones_are_read(tmp_path: Path) ->
     finally:
         torch.serialization.set_crc32_options(True)
     assert torch.equal(read_state(path)["conv_in.bias"], state()["conv_in.bias"])
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+    with (
+        zipfile.ZipFile(path) as archive,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
         for entry in archive.infolist():
             entry.CRC = None  # type: ignore[assignment]
             packed.writestr(entry.filename, archive.open(entry).read())

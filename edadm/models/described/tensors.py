@@ -11,7 +11,7 @@ from edadm.config.schema import Model
 from edadm.models.described.autoencoder import autoencoder_of, condition_of
 from edadm.models.described.training import training_of
 from edadm.models.weights.containers import chosen, weights_in
-from edadm.models.weights.kinds import kind_of
+from edadm.models.weights.known.kinds import kind_of
 from edadm.models.weights.packed.stored import Stored
 from edadm.models.weights.reading import open_container
 

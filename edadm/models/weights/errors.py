@@ -15,8 +15,8 @@ class CheckpointError(EdadmError):
 
 def quoted(name: object) -> str:
     """A name out of a foreign file in quotes: printable, on one line, cut where it is endless."""
-    text = name if isinstance(name, str) else str(name) if isinstance(name, int | float) else f"<{type(name).__name__}>"
-    shown = ascii(text)
+    plain = isinstance(name, str | int | float)
+    shown = ascii(str(name) if plain else f"<{type(name).__name__}>")
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}...'"
 
 
@@ -31,4 +31,5 @@ def clean_line(tensor: str = "tensor.detach()") -> str:
 
 def unreadable(path: Path, reason: str) -> CheckpointError:
     """The error for a file whose bytes are not what they should be."""
-    return CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); is it complete, and from a source you trust?")
+    ask = "is it complete, and from a source you trust?"
+    return CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); {ask}")

@@ -16,19 +16,35 @@ from torch import Tensor
 from edadm.console import say
 from edadm.models.weights.containers import Averaged, chosen, weights_in
 from edadm.models.weights.errors import CheckpointError, unreadable
-from edadm.models.weights.identify import foreign_file, refuse_useless
+from edadm.models.weights.known.identify import foreign_file, refuse_useless
 from edadm.models.weights.packed.stored import Container, Stored
 from edadm.models.weights.packed.torch_files import open_legacy, open_zip
 
 DAMAGE = (
     *(SafetensorError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, EOFError, RuntimeError, MemoryError),
+    *(
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+    ),
 )  # what readers raise where bytes are not what they should be
 _DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (64, 32, 16)},
     **{f"I{bits}": f"int{bits}" for bits in (64, 32, 16, 8)},
     **{f"U{bits}": f"uint{bits}" for bits in (64, 32, 16, 8)},
-    **{"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+    **{
+        "BF16": "bfloat16",
+        "BOOL": "bool",
+        "C64": "complex64",
+        "F8_E4M3": "float8_e4m3fn",
+        "F8_E5M2": "float8_e5m2",
+    },
 }
 
 
@@ -39,7 +55,7 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
 
     Args:
         path: of a file.
-        ema: True for averaged weights, False for those as trained, "auto" for averaged ones where there are any.
+        ema: True for averaged weights, False for those as trained, "auto" for averages where there are any.
 
     Raises:
         CheckpointError: damaged, holding anything but tensors, or without what `ema` asks for.
@@ -91,7 +107,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, zipfile.BadZipFile) and "not a zip" in str(error):
         return "it is cut short: the end of its archive is missing"
     text = " ".join((str(error) or type(error).__name__).split()).split(". ")[0]
-    return text.encode("ascii", "backslashreplace").decode()[:200]
+    return text.encode("unicode_escape").decode()[:200]
 
 
 def _open_safetensors(path: Path) -> Container:
@@ -111,7 +127,11 @@ def _open_safetensors(path: Path) -> Container:
         raise ValueError(f"it is cut short: {path.stat().st_size:,} of {whole:,} bytes are there")
     opened = safe_open(path, "pt")
     content = {
-        name: Stored(_DTYPES.get(entry["dtype"], str(entry["dtype"]).lower()), tuple(entry["shape"]), partial(opened.get_tensor, name))
+        name: Stored(
+            _DTYPES.get(entry["dtype"], str(entry["dtype"]).lower()),
+            tuple(entry["shape"]),
+            partial(opened.get_tensor, name),
+        )
         for name, entry in header.items()
     }
     return Container("a safetensors file", content, {str(key): str(value) for key, value in metadata.items()})

@@ -1,7 +1,8 @@
 """What a pickle says, as inert data: nothing in it is imported, looked up, made or called.
 
-`pickletools` of the standard library takes the bytes apart into instructions. The machine here follows them on a stack of
-plain lists, dictionaries and tuples, and where the pickle names a class or a function, or asks to call one, it notes that.
+`pickletools` of the standard library takes the bytes apart into instructions. The machine here follows them
+on a stack of plain lists, dictionaries and tuples; where the pickle names a class or a function, or asks to
+call one, it notes that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Thing:
         maker = self.maker
         for _ in range(8):  # what is called may be the result of a call
             maker = maker.maker if isinstance(maker, Thing) else maker
-        if isinstance(maker, Name) and maker.module == "copyreg" and isinstance(self.arguments, tuple) and self.arguments:
+        by_copyreg = isinstance(maker, Name) and maker.module == "copyreg"
+        if by_copyreg and isinstance(self.arguments, tuple) and self.arguments:
             maker = self.arguments[0]  # `copyreg._reconstructor(class, base, state)`
         return str(maker) if isinstance(maker, Name) else "an object without a class"
 
@@ -51,9 +53,24 @@ _DICTIONARIES = {
     *(Name(module, "dict") for module in ("builtins", "__builtin__")),
 }
 _MARK = object()
-_SEQUENCES = {Name(module, name) for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "list")}
+_PLAIN = ("set", "frozenset", "list")
+_SEQUENCES = {Name(module, name) for module in ("builtins", "__builtin__") for name in _PLAIN}
 _OPERATING = {
-    *("os", "posix", "nt", "subprocess", "pty", "shutil", "socket", "runpy", "importlib", "ctypes", "webbrowser", "pip", "code"),
+    *(
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "pty",
+        "shutil",
+        "socket",
+        "runpy",
+        "importlib",
+        "ctypes",
+        "webbrowser",
+        "pip",
+        "code",
+    ),
     *("commands", "popen2", "_posixsubprocess", "imp", "pdb", "timeit", "asyncio"),
 }
 _BUILTINS = {"eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint"}
@@ -66,13 +83,14 @@ class HostileError(ValueError):
 def _refuse_hostile(maker: Name) -> None:
     """Nothing is called in any case; a file that asks for this is not worth its weights."""
     package = maker.module.partition(".")[0]
-    operates = package in _OPERATING and maker.name.rpartition(".")[2].islower() and maker.name != "stat_result"
+    is_function = maker.name.rpartition(".")[2].islower() and maker.name != "stat_result"
+    operates = package in _OPERATING and is_function
     if operates or (package in ("builtins", "__builtin__", "io", "_io") and maker.name in _BUILTINS):
         raise HostileError(f"it asks to call {maker}, as no file of weights does; nothing was executed")
 
 
 def make(maker: Any, arguments: Any) -> Any:
-    """What a call stands for: a collection of the standard library, or a thing that notes what was asked for."""
+    """What a call stands for: a plain collection, or a thing that notes what was asked for."""
     if isinstance(maker, Name):
         _refuse_hostile(maker)
     if not isinstance(maker, Name) or maker not in _DICTIONARIES | _SEQUENCES:
@@ -87,11 +105,13 @@ def make(maker: Any, arguments: Any) -> Any:
 
 
 def as_key(value: Any) -> Any:
-    """The value if it can be looked up at no risk, else a thing in its place: a deep tuple's hash can end the process."""
+    """The value if it can be looked up at no risk, else a thing in its place: a deep tuple's hash is one."""
     if value is None or isinstance(value, str | bytes | int | float | complex | Name | Thing):
         return value
-    if isinstance(value, tuple) and not any(isinstance(part, tuple) for part in value) and all(as_key(part) is part for part in value):
-        return value
+    if isinstance(value, tuple):
+        flat = not any(isinstance(part, tuple) for part in value)
+        if flat and all(as_key(part) is part for part in value):
+            return value
     return Thing(Name("builtins", type(value).__name__))
 
 

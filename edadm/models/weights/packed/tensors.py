@@ -1,4 +1,4 @@
-"""Which calls in a pickle stand for tensors, and how such a tensor is made of the numbers beside the pickle."""
+"""Which calls in a pickle stand for tensors, and how a tensor is made of the numbers beside the pickle."""
 
 from __future__ import annotations
 
@@ -38,13 +38,17 @@ _TENSOR = {Name("torch._utils", f"_rebuild_tensor{version}") for version in ("",
 _PARAMETER = {Name("torch._utils", f"_rebuild_parameter{kind}") for kind in ("", "_with_state")}
 _PARAMETER |= {Name("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")}
 _OF_TYPE = Name("torch._tensor", "_rebuild_from_type_v2")
-_PLAIN_TYPES = {Name("torch", "Tensor"), Name("torch._tensor", "Tensor"), Name("torch.nn.parameter", "Parameter")}
+_PLAIN_TYPES = {
+    Name("torch", "Tensor"),
+    Name("torch._tensor", "Tensor"),
+    Name("torch.nn.parameter", "Parameter"),
+}
 _PLAIN_TYPES |= {Name("torch.nn.parameter", "Buffer")}
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a row of one type, of which tensors are views; `first` counts from the start of what lies under `key`."""
+    """Numbers in a row, of which tensors are views; `first` counts from where `key` begins."""
 
     key: str
     dtype: torch.dtype
@@ -53,12 +57,12 @@ class Storage:
 
 
 def storage_named(identifier: Any, seen: dict[str, Storage]) -> Any:
-    """What stands for an object outside the pickle: a storage, or (before 1.6) the class of a module with its source code."""
+    """What stands for an object outside the pickle: a storage or, before 1.6, the class of a module."""
     if not isinstance(identifier, tuple) or not identifier:
         raise TypeError("an object outside of the pickle that is no storage")
     if identifier[0] == "module":
         return identifier[1]
-    kind, which, key, _, count, *views = identifier[:6] if identifier[0] == "storage" else ("", None, None, None, None)
+    kind, which, key, _, count, *views = identifier[:6]
     dtype = _DTYPES.get(which.name) if isinstance(which, Name) else None
     if kind != "storage" or dtype is None or not isinstance(count, int) or count < 0:
         raise TypeError(f"a storage of unknown type ({which if isinstance(which, Name) else 'no class'})")
@@ -74,10 +78,12 @@ def storage_named(identifier: Any, seen: dict[str, Storage]) -> Any:
 def rebuilt(maker: Any, arguments: Any, fetch: Callable[[Storage], Tensor]) -> Any:
     """The tensor, dictionary or inert thing that a call in a pickle stands for."""
     known = isinstance(maker, Name) and isinstance(arguments, tuple)
+    if known and maker == _OF_TYPE and len(arguments) == 4:
+        of_type = arguments[1]
+        plain = isinstance(of_type, Name) and of_type in _PLAIN_TYPES
+        return rebuilt(arguments[0], arguments[2], fetch) if plain else make(maker, arguments)
     if known and maker in _PARAMETER and arguments and isinstance(arguments[0], Stored):
         return arguments[0]
-    if known and maker == _OF_TYPE and len(arguments) == 4 and isinstance(arguments[1], Name) and arguments[1] in _PLAIN_TYPES:
-        return rebuilt(arguments[0], arguments[2], fetch)
     if not known or maker not in _TENSOR:
         return make(maker, arguments)
     storage, offset, size, stride = arguments[:4]
@@ -99,7 +105,12 @@ def rebuilt(maker: Any, arguments: Any, fetch: Callable[[Storage], Tensor]) -> A
 
 
 def _view(
-    fetch: Callable[[Storage], Tensor], storage: Storage, dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...], offset: int
+    fetch: Callable[[Storage], Tensor],
+    storage: Storage,
+    dtype: torch.dtype,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    offset: int,
 ) -> Tensor:
     """A tensor out of its storage."""
     if not math.prod(size):

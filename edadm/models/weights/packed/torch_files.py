@@ -1,4 +1,4 @@
-"""Files of `torch.save`, of the kind that is a zip archive and of the kind before PyTorch 1.6, read without unpickling them."""
+"""Files of `torch.save`, zip archives and those before PyTorch 1.6, read without unpickling them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mapped(path: Path) -> mmap.mmap:
 
 
 def open_legacy(path: Path) -> Container:
-    """A file of `torch.save` before PyTorch 1.6: three pickles of its own, that of the object, one of keys, then the numbers.
+    """A file of `torch.save` before PyTorch 1.6: three small pickles, the object's, one of keys, the numbers.
 
     Raises:
         CheckpointError: not of this kind.
@@ -38,8 +38,8 @@ def open_legacy(path: Path) -> Container:
     magic = read_pickle(file, lambda _: None)
     if magic != MAGIC:
         raise CheckpointError(
-            f"{path} is a plain pickle, which would have to be executed to be read; in the program that made it, write the tensors"
-            " alone with `torch.save(model.state_dict(), 'clean.pt')`"
+            f"{path} is a plain pickle, which would have to be executed to be read; in the program that made"
+            " it, write the tensors alone with `torch.save(model.state_dict(), 'clean.pt')`"
         )
     _, system = (read_pickle(file, lambda _: None) for _ in range(2))
     _refuse_other_byte_order(path, isinstance(system, dict) and system.get("little_endian") is False)
@@ -63,7 +63,8 @@ def open_legacy(path: Path) -> Container:
 
 def _refuse_other_byte_order(path: Path, is_big: bool) -> None:
     if is_big:
-        raise CheckpointError(f"{path} was written on a big-endian machine; write it again on one like this, as safetensors")
+        again = "write it again on one like this, as safetensors"
+        raise CheckpointError(f"{path} was written on a big-endian machine; {again}")
 
 
 def open_zip(path: Path) -> Container:
@@ -145,13 +146,15 @@ def _root(path: Path, records: dict[str, zipfile.ZipInfo]) -> str:
         CheckpointError: the archive is a program, arrays of numpy, or packed files.
     """
     names = sorted(records)
-    roots = [name.removesuffix("data.pkl") for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+    roots = [name.removesuffix("data.pkl") for name in names if f"/{name}".endswith("/data.pkl")]
     root = min(roots, key=len, default=None)
     if any(name.endswith(".npy") for name in names):
-        raise CheckpointError(f"{path} is an archive of numpy arrays (.npz), not weights; name the checkpoint it was made from")
+        what = "an archive of numpy arrays (.npz), not weights"
+        raise CheckpointError(f"{path} is {what}; name the checkpoint it was made from")
     if root is None:
         inside = ", ".join(map(quoted, names[:3])) or "nothing"
-        raise CheckpointError(f"{path} is a zip archive without weights of PyTorch (inside: {inside}); unpack it, and name the file")
+        what = f"a zip archive without weights of PyTorch (inside: {inside})"
+        raise CheckpointError(f"{path} is {what}; unpack it, and name the file")
     if any(name == f"{root}constants.pkl" or name.startswith(f"{root}code/") for name in names):
         raise CheckpointError(
             f"{path} is a TorchScript program; where you trust it, write its tensors alone with"

@@ -10,8 +10,8 @@ from typing import Any
 
 from edadm.artifacts import describe
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.first_bytes import what_bytes_are
-from edadm.models.weights.identify import Identity, identify
+from edadm.models.weights.known.identify import Identity, identify
+from edadm.models.weights.packed.first_bytes import what_bytes_are
 from edadm.models.weights.reading import open_container
 
 _LONGEST = 160
@@ -44,7 +44,8 @@ def lines_on(path: Path) -> list[str]:
         return [str(path), *_of_store(path)]
     inside = [entry for entry in _walk(path) if _is_told(entry)]
     if not inside:
-        raise CheckpointError(f"{path} holds no file of weights and nothing that edadm made; name a file, or another folder")
+        nothing = "holds no file of weights and nothing that edadm made"
+        raise CheckpointError(f"{path} {nothing}; name a file, or another folder")
     told = f", of which the first {_MOST_FILES}" if len(inside) > _MOST_FILES else ""
     lines = [f"{path}: {len(inside)} files of weights or of edadm{told}"]
     return lines + [_short(entry, entry.relative_to(path)) for entry in inside[:_MOST_FILES]]
@@ -86,11 +87,13 @@ def _of_ours(facts: Mapping[str, Any]) -> list[str]:
     made_from = facts.get("made_from")
     settings = dict(made_from) if isinstance(made_from, dict) else {}
     provenance = facts.get("provenance")
-    settings |= {name: value for name, value in provenance.items() if name != "made_from"} if isinstance(provenance, dict) else {}
+    if isinstance(provenance, dict):
+        settings |= {name: value for name, value in provenance.items() if name != "made_from"}
     inputs = settings.pop("inputs", None)
     lines += [f"made from {name}: {_in_short(value)}" for name, value in settings.items()]
     if isinstance(inputs, dict):
-        lines += [f"made from the file {name}: digest {str(digest)[:12]}" for name, digest in inputs.items() if digest]
+        given = {name: str(digest)[:12] for name, digest in inputs.items() if digest}
+        lines += [f"made from the file {name}: digest {digest}" for name, digest in given.items()]
     if facts.get("device"):
         lines += [f"computed on: {_in_short(facts['device'])}"]
     return [f"  {line}" for line in lines]
@@ -102,13 +105,15 @@ def _of_quantized(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     if isinstance(architecture, dict):
         wanted = ("family", "image_size", "in_channels", "channels", "multipliers", "context_channels")
-        sizes = [f"{name} {_in_short(architecture[name])}" for name in wanted if architecture.get(name) is not None]
-        lines += ["network: " + ", ".join(sizes)]
+        sizes = {name: architecture[name] for name in wanted if architecture.get(name) is not None}
+        lines += ["network: " + ", ".join(f"{name} {_in_short(size)}" for name, size in sizes.items())]
     if isinstance(bits, dict):
-        lines += [f"bits: weights {bits.get('weights')}, activations {bits.get('activations')}, attention weights {bits.get('softmax')}"]
+        widths = [f"{name} {bits.get(name)}" for name in ("weights", "activations", "softmax")]
+        lines += [f"bits: {', '.join(widths)}"]
     if isinstance(layers, dict) and all(isinstance(layer, list) and layer for layer in layers.values()):
         counts = Counter(layer[0] for layer in layers.values())
-        lines += [f"layers: {len(layers)} quantized; weights of " + ", ".join(f"{n} bits in {counts[n]}" for n in sorted(counts))]
+        told = ", ".join(f"{width} bits in {counts[width]}" for width in sorted(counts))
+        lines += [f"layers: {len(layers)} quantized; weights of {told}"]
         usual = counts.most_common(1)[0][0] if counts else None
         others = [name for name, layer in layers.items() if layer[0] != usual]
         lines += [f"layers of other bits: {_in_short(', '.join(others))}"] if others else []
@@ -118,7 +123,8 @@ def _of_quantized(facts: Mapping[str, Any]) -> list[str]:
 def _of_store(path: Path) -> list[str]:
     """Lines on a zarr store that says nothing of itself."""
     arrays = ", ".join(quoted(entry.parent.name) for entry in sorted(path.glob("*/zarr.json"))) or "none"
-    return [f"  what it is: a zarr store that does not say what it was made from (edadm 0.1.0 wrote such); arrays: {arrays}"]
+    what = "a zarr store that does not say what it was made from (edadm 0.1.0 wrote such)"
+    return [f"  what it is: {what}; arrays: {arrays}"]
 
 
 def _of_foreign(path: Path) -> list[str]:
@@ -134,13 +140,15 @@ def _of_foreign(path: Path) -> list[str]:
         return [f"  what it is: {found[0]}", f"  with edadm: {found[1]}"]
     container = open_container(path)
     identity = identify(container, path)
-    first = f"nothing known here; its first tensors are {identity.first}" if identity.tensors else "a file without tensors"
+    unknown = f"nothing known here; its first tensors are {identity.first}"
+    first = unknown if identity.tensors else "a file without tensors"
+    sizes = f"{len(identity.tensors):,}, in all {identity.numbers:,} numbers"
     types = ", ".join(f"{_in_short(dtype)} ({count:,})" for dtype, count in sorted(identity.dtypes.items()))
     place = _averages(identity)
     lines = [
         f"what it is: {identity.kind.what if identity.kind else first}",
         f"packed as: {identity.packed} of {path.stat().st_size:,} bytes",
-        *([f"tensors: {len(identity.tensors):,}, in all {identity.numbers:,} numbers; {types}"] if identity.tensors else []),
+        *([f"tensors: {sizes}; {types}"] if identity.tensors else []),
         *([f"averaged weights: {place}"] if place else []),
         *(f"says of itself: {line}" for line in _stated(container.metadata)),
         f"with edadm: {_use(identity, path)}",
@@ -151,12 +159,20 @@ def _of_foreign(path: Path) -> list[str]:
 def _averages(identity: Identity) -> str:
     if not identity.tensors or (identity.kind and not identity.kind.part):
         return ""
-    return f"{identity.averaged}; `ema: auto` or `true` takes them, `false` those as trained" if identity.averaged else "none"
+    if not identity.averaged:
+        return "none"
+    return f"{identity.averaged}; `ema: auto` or `true` takes them, `false` those as trained"
 
 
 def _stated(metadata: Mapping[str, str]) -> list[str]:
     """What a safetensors file says of itself, as far as people write it for others."""
-    wanted = ("modelspec.architecture", "modelspec.title", "modelspec.prediction_type", "ss_base_model_version", "format")
+    wanted = (
+        "modelspec.architecture",
+        "modelspec.title",
+        "modelspec.prediction_type",
+        "ss_base_model_version",
+        "format",
+    )
     return [f"{key} {quoted(metadata[key])}" for key in wanted if key in metadata]
 
 
@@ -170,12 +186,12 @@ def _use(identity: Identity, path: Path) -> str:
     if kind.advice:
         return kind.advice
     if kind.layout == "diffusers":
-        return "`edadm describe` prints its entry under `models:`, with the config.json that belongs beside it"
+        return "`edadm describe` prints its entry under `models:`, with its config.json beside it"
     return f"set layout: {kind.layout}; `edadm describe {path}` prints the whole entry under `models:`"
 
 
 def _in_short(value: Any) -> str:
     """A setting on one line."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    shown = text if text.isprintable() and text.isascii() else text.encode("ascii", "backslashreplace").decode()
+    shown = text.encode("unicode_escape").decode()
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

@@ -1,4 +1,4 @@
-"""What files are that hold no weights, or not in a form that is read here: by their first bytes and their names."""
+"""What files are that hold no weights, or not in a form that is read here, by their first bytes."""
 
 from __future__ import annotations
 
@@ -44,16 +44,25 @@ def what_bytes_are(path: Path, start: bytes, size: int) -> tuple[str, str] | Non
     if not start:
         return "an empty file", _AGAIN
     if start.startswith((b"version https://git-lfs", b"# xet version")):
-        return "a Git-LFS pointer, which stands for the file itself", "fetch that with `git lfs pull`, or download it from the web page"
+        return (
+            "a Git-LFS pointer, which stands for the file itself",
+            "fetch that with `git lfs pull`, or download it from the web page",
+        )
     for magic, what, advice in _STARTS:
         if start.startswith(magic):
             return what, advice
     if start[257:262] == b"ustar":
-        return "a tar archive, or a PyTorch file of 2016", "unpack it, or write its tensors again as safetensors"
+        return (
+            "a tar archive, or a PyTorch file of 2016",
+            "unpack it, or write its tensors again as safetensors",
+        )
     if _is_onnx(start):
         return "an ONNX graph", "take the weights that it was exported from"
     if _is_msgpack(start):
-        return "a Flax file (msgpack)", "write it for PyTorch with diffusers: `from_pretrained(..., from_flax=True)`, `save_pretrained`"
+        return (
+            "a Flax file (msgpack)",
+            "write it for PyTorch with diffusers: `from_pretrained(..., from_flax=True)`, `save_pretrained`",
+        )
     if _is_tensorflow(path, size):
         return "a part of a TensorFlow checkpoint", _FLOAT
     if not any(start):
@@ -69,7 +78,8 @@ def _is_onnx(start: bytes) -> bool:
 def _is_msgpack(start: bytes) -> bool:
     """A map whose first key is a short text."""
     key = {0xDE: 3, 0xDF: 5}.get(start[0], 1)
-    return (start[0] in range(0x81, 0x90) or start[0] in (0xDE, 0xDF)) and len(start) > key and 0xA0 <= start[key] < 0xC0
+    is_map = start[0] in (*range(0x81, 0x90), 0xDE, 0xDF)
+    return is_map and len(start) > key and 0xA0 <= start[key] < 0xC0
 
 
 def _is_tensorflow(path: Path, size: int) -> bool:
@@ -96,7 +106,7 @@ def _text(path: Path, start: bytes) -> tuple[str, str] | None:
             "a web page (of a login, a licence or an error, most likely)",
             f"{_AGAIN}, where you are logged in and its licence is accepted",
         )
-    first = " ".join(text.split())[:60].encode("ascii", "backslashreplace").decode()
+    first = " ".join(text.split())[:60].encode("unicode_escape").decode()
     if begin.startswith(("{", "[")):
         return _json(path, first)
     return f"a text ('{first}')", "name the file with the weights"
@@ -114,4 +124,7 @@ def _json(path: Path, first: str) -> tuple[str, str]:
         return "the index of a checkpoint in several files", "name its folder"
     if keys & {"_class_name", "_diffusers_version", "architectures"}:
         return "the configuration of a network or a pipeline, without weights", "name its folder"
-    return f"JSON text ('{first}')", f"it may be an error's message: {_AGAIN}, or name the file with the weights"
+    return (
+        f"JSON text ('{first}')",
+        f"it may be an error's message: {_AGAIN}, or name the file with the weights",
+    )

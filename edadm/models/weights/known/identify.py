@@ -13,18 +13,28 @@ from torch import Tensor
 
 from edadm.models.weights.containers import Weights, weights_in
 from edadm.models.weights.errors import CheckpointError, quoted
-from edadm.models.weights.first_bytes import what_bytes_are
-from edadm.models.weights.kinds import Kind, Shapes, kind_of
+from edadm.models.weights.known.kinds import Kind, Shapes, kind_of
+from edadm.models.weights.packed.first_bytes import what_bytes_are
 from edadm.models.weights.packed.pickles import Thing
 from edadm.models.weights.packed.stored import Container, Stored
 
 _MANY = 200_000
-_OPTIMIZER = Kind("optimizer", "the state of a training (its optimizer), without the network's weights", "name the file with the weights")
-_HYPERNETWORK = Kind("hypernetwork", "tensors that are named by numbers (a hypernetwork), not a U-Net", "name the checkpoint of the U-Net")
+_OPTIMIZER = Kind(
+    "optimizer",
+    "the state of a training (its optimizer), without the network's weights",
+    "name the file with the weights",
+)
+_HYPERNETWORK = Kind(
+    "hypernetwork",
+    "tensors that are named by numbers (a hypernetwork), not a U-Net",
+    "name the checkpoint of the U-Net",
+)
 
-_OURS = Kind("edadm", "a quantized checkpoint of edadm", "name the floating-point checkpoint that it was made from")
-_EXCLUDE = {(part, kind) for part in ("unet", "autoencoder", "condition") for kind in ("autoencoder", "condition") if part != kind}
-_EXCLUDE |= {("unet", "other")}
+_OURS = Kind("edadm", "a quantized checkpoint of edadm", "name the float checkpoint that it was made from")
+_EXCLUDE = {  # (part that is wanted, part that is there)
+    *(("unet", found) for found in ("autoencoder", "condition", "other")),
+    *(("autoencoder", "condition"), ("condition", "autoencoder")),
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ class Identity:
     @property
     def first(self) -> str:
         """What the first names look like, for a file that is like nothing known."""
-        return ", ".join(f"{quoted(name)} {tuple(size)}" for name, size in list(self.tensors.items())[:3]) or "no tensor"
+        first = list(self.tensors.items())[:3]
+        return ", ".join(f"{quoted(name)} {tuple(size)}" for name, size in first)
 
 
 def foreign_file(path: Path) -> CheckpointError | None:
@@ -64,7 +75,10 @@ def foreign_file(path: Path) -> CheckpointError | None:
     with open(path, "rb") as file:
         start = file.read(512)
     found = what_bytes_are(path, start, path.stat().st_size)
-    return CheckpointError(f"{path} cannot be read as a checkpoint: it is {found[0]}; {found[1]}") if found else None
+    if found is None:
+        return None
+    what, advice = found
+    return CheckpointError(f"{path} cannot be read as a checkpoint: it is {what}; {advice}")
 
 
 def identify(container: Container, path: Path) -> Identity:
@@ -82,16 +96,18 @@ def identify(container: Container, path: Path) -> Identity:
         kind = _OURS
     if kind is None and _is_training_state(container.content):
         kind = _OPTIMIZER
-    if kind is None and isinstance(container.content, dict) and any(isinstance(key, int) for key in container.content):
+    content = container.content
+    if kind is None and isinstance(content, dict) and any(isinstance(key, int) for key in content):
         kind = _HYPERNETWORK
-    everything = weights.raw | {f"(averaged) {name}": stored for name, stored in weights.averaged.items()} or flat
+    averaged = {f"(averaged) {name}": stored for name, stored in weights.averaged.items()}
+    everything = weights.raw | averaged or flat
     return Identity(
         kind,
         container.kind,
         {name: stored.shape for name, stored in everything.items()},
         sum(math.prod(stored.shape) for stored in everything.values()),
         Counter(stored.dtype for stored in everything.values()),
-        weights.averaged_place or weights.nameless,
+        weights.place or weights.nameless,
         problem,
     )
 
@@ -108,7 +124,7 @@ def refuse_useless(container: Container, path: Path) -> None:
 
 
 def refuse_other(state: Mapping[str, Tensor], part: str, path: Path) -> None:
-    """Refuses tensors of something else than a model's part, of another part, or of a U-Net that no sampler here can run.
+    """Refuses tensors that are no part of a model, another part, or a U-Net that no sampler here can run.
 
     Args:
         state: tensors by name.
@@ -124,7 +140,7 @@ def refuse_other(state: Mapping[str, Tensor], part: str, path: Path) -> None:
 
 
 def said_of(state: Mapping[str, Tensor], part: str) -> str:
-    """What tensors are that do not fit a part of a model, as the end of a sentence; empty if they look like that part.
+    """What tensors are that do not fit a part of a model, as a sentence's end; empty if they look like it.
 
     Args:
         state: tensors by name.
@@ -136,7 +152,9 @@ def said_of(state: Mapping[str, Tensor], part: str) -> str:
         return f"; its first names are {names}, which are of no network known here"
     if kind.part in (part, "all") and not kind.advice:
         return ""
-    return "" if kind.part == part and kind.part != "unet" else f"; it is {kind.what}: {kind.advice or 'name another file'}"
+    if kind.part == part and part != "unet":
+        return ""
+    return f"; it is {kind.what}: {kind.advice or 'name another file'}"
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
@@ -144,7 +162,7 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def _flat(content: object) -> tuple[dict[str, Stored], dict[str, tuple[int, ...]]]:
-    """All tensors of a container by their own names, and the keys above them (with no sizes), which tell of some kinds."""
+    """All tensors of a container by their own names, and the keys above them, which tell of some kinds."""
     tensors: dict[str, Stored] = {}
     keys: dict[str, tuple[int, ...]] = {}
     waiting: list[tuple[str, Any]] = [("", content)]
@@ -163,7 +181,8 @@ def _flat(content: object) -> tuple[dict[str, Stored], dict[str, tuple[int, ...]
             below = [(_as_name(key), inner) for key, inner in entries.items()]
         elif isinstance(entries, list | tuple):
             below = [(name, inner) for inner in entries]
-        keys |= {key: () for key, inner in below if key and not isinstance(inner, Stored)} if len(keys) < _MANY else {}
+        if len(keys) < _MANY:
+            keys |= {key: () for key, inner in below if key and not isinstance(inner, Stored)}
         waiting += below[::-1]
     return tensors, keys
 
@@ -179,4 +198,4 @@ def _is_training_state(content: object) -> bool:
     if not isinstance(content, dict):
         return False
     inside = [content, *(value for value in content.values() if isinstance(value, dict))]
-    return any({"param_groups", "state"} <= {key for key in entries if isinstance(key, str)} for entries in inside)
+    return any("param_groups" in entries and "state" in entries for entries in inside)

@@ -1,0 +1,1 @@
+"""What files of weights are: by the names and shapes of their tensors."""
