@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from edadm.errors import EdadmError
 
 Settings = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class DescriptionError(EdadmError):
@@ -48,13 +51,33 @@ def read_json(file: Path) -> Settings:
         DescriptionError: unreadable, or no JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DescriptionError(f"{file} cannot be read as JSON ({reason}); fetch it again") from None
     if not isinstance(content, dict):
         raise DescriptionError(f"{file} holds no JSON object; fetch it again")
     return content
+
+
+def understood(read: Callable[[Settings, Path], Found]) -> Callable[[Settings, Path], Found]:
+    """A reader of a file's settings that says where values are of another kind than any writer's."""
+
+    @wraps(read)
+    def reading(config: Settings, where: Path) -> Found:
+        try:
+            return read(config, where)
+        except EdadmError:
+            raise
+        except ValidationError as error:
+            problem = error.errors()[0]
+            setting = ".".join(map(str, problem["loc"]))
+            raise DescriptionError(f"{where} has a value that fits no {setting} ({problem['msg']}); fetch it again") from None
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DescriptionError(f"{where} has a value of the wrong kind ({reason}); fetch it again") from None
+
+    return reading
 
 
 def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionError:
