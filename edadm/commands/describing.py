@@ -26,7 +26,7 @@ def describe(
     from edadm.config.described.published import completed
     from edadm.config.load import load_config
 
-    path = checkpoint.expanduser()
+    path = checkpoint.expanduser().absolute()
     if not path.exists():
         raise EdadmError(f"there is no file {path}; name a checkpoint, or a diffusers folder")
     presets = load_config().models

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from edadm.commands.app import app
 from edadm.commands.options import ConfigOption
+from edadm.config.inputs.settings import read_settings
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -42,7 +43,10 @@ def run_workflow(
     """
     given = list(arguments or ())
     config = Path(given.pop(0)) if given and not given[0].startswith("-") else None
-    command = [sys.executable, "-m", "snakemake", *snakemake_options(config, profile), *given]
+    options = snakemake_options(config, profile)
+    if (read := config or OWN).is_file():
+        read_settings(read)  # before Snakemake does, whose words for a broken file are a traceback
+    command = [sys.executable, "-m", "snakemake", *options, *given]
     os.execv(sys.executable, command)  # signals and the exit status are Snakemake's own
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from edadm.config.schema import Model
@@ -20,7 +21,7 @@ def locate(source: str, suffix: str = ".safetensors") -> Path:
     """
     name = source.removeprefix("bundled:")
     path = BUNDLED / f"{name}{suffix}" if name != source else Path(source).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):
         known = ", ".join(f"bundled:{file.stem}" for file in sorted(BUNDLED.glob(f"*{suffix}")))
         raise EdadmError(f"there is no file {path}; put it there, or use one of {known}")
     return path
@@ -75,7 +76,7 @@ def locate_parts(name: str, model: Model) -> dict[str, Path]:
             continue
         where = f"models.{name}.{key}.checkpoint"
         found[part] = Path(source).expanduser()
-        if not found[part].exists():
+        if not os.path.exists(found[part]):
             raise EdadmError(f"{where}: there is no file {source}; put it there, or mend this key")
         if found[part].is_dir() and not _holds_weights(found[part]):
             raise EdadmError(f"{where}: the folder {source} holds no weights ({', '.join(WEIGHTS)}); name the file or folder that does")

@@ -8,7 +8,7 @@ OF_TRAJECTORIES = ("architecture", "conditioning", "schedule", "sampler", "predi
 OF_IMAGES = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
 OF_NOISE = ("images", "shards", "batch_size", "seed", "precision", "compiled")  # and of an evaluation, of its images
 OF_SCORES = ("scores", "extractor", "resolution", "clip_model")
-_PLACES = {"prompts"}  # where an input lies is no setting; its digest counts
+_PLACES = {"prompts", "checkpoint"}  # where an input lies is no setting; its digest counts
 
 
 def settings_of(preset: Any, *fields: str) -> dict[str, Any]:

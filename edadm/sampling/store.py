@@ -25,11 +25,12 @@ _SUMS = ("distance", "dissimilarity", "feature_rows", "feature_elements")  # and
 class TrajectoryStore:
     """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
 
-    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional` (tokens,
-    channels); always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), `digests`
-    (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches, steps, steps) of `step_matrices` over
-    `feature_elements` and `feature_rows`. Attributes: `first_run`, `batch_size`, and, once all batches are there,
-    `edadm`. Zarr keeps no chunk that is all zero, and reads an absent one as zeros: only digests tell a lost one.
+    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional`
+        (tokens, channels); always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished`
+        (batches,), `digests` (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches,
+        steps, steps) of `step_matrices` over `feature_elements` and `feature_rows`. Attributes: `first_run`,
+        `batch_size`, and, once all batches are there, `edadm`. Zarr keeps no chunk that is all zero, and
+        reads an absent one as zeros: only digests tell a lost one.
     """
 
     def __init__(self, path: Path, mode: str = "r"):

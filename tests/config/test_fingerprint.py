@@ -185,6 +185,11 @@ def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
     assert "config/schema.py" in counted
 
 
+def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
+    file = "models/converters/clip.py"
+    assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {"convert-checkpoint"}
+
+
 def test_fingerprints_are_kept_until_a_byte_of_the_package_changes(tmp_path: Path) -> None:
     copy, note = tmp_path / "edadm", tmp_path / "notes" / "fingerprints.json"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))

@@ -100,9 +100,10 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     def __init__(self, channels: int, a: UNetArchitecture):
         super().__init__()
-        self.attn1 = CrossAttention(channels, channels, a.heads or 1)
+        heads = a.heads or channels // (a.head_channels or channels)
+        self.attn1 = CrossAttention(channels, channels, heads)
         self.ff = FeedForward(channels)
-        self.attn2 = CrossAttention(channels, a.context_channels or 1, a.heads or 1)
+        self.attn2 = CrossAttention(channels, a.context_channels or 1, heads)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

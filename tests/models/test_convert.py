@@ -87,6 +87,13 @@ def test_a_ddim_checkpoint_is_no_compvis_checkpoint(tmp_path: Path) -> None:
         convert_checkpoint(model)
 
 
+@pytest.mark.parametrize("shape", [(), (0, 0), (7, 3, 1), (3,)])
+def test_an_attention_of_another_shape_is_refused(shape: tuple[int, ...], bedroom: State, tmp_path: Path) -> None:
+    changed = {name: torch.zeros(shape) if name.endswith("qkv.weight") else tensor for name, tensor in bedroom.items()}
+    with pytest.raises(CheckpointError, match=r"is no query, key and value of whole heads"):
+        convert_checkpoint(saved(changed, tmp_path, ema=False))
+
+
 def test_a_unet_by_itself_has_no_autoencoder(tmp_path: Path) -> None:
     model = saved(original_unet(tiny("ldm8_church")).state_dict(), tmp_path, "ldm8_church", ema=False)
     assert convert_checkpoint(model)

@@ -9,10 +9,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
+from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model
 from edadm.models.condition import make_condition, token_ids
 from edadm.models.convert import SCALE, convert_checkpoint, load_condition_network, load_decoder, load_unet
+from edadm.models.converters import ldm_unet
 from edadm.models.denoiser import network_call
+from edadm.models.unet import build_unet
 
 from .families import FAMILIES, original_autoencoder, original_checkpoint, original_unet, random_network, tiny
 from .original_autoencoder import OriginalTextEncoder
@@ -98,3 +101,21 @@ def test_the_scale_factor_travels_with_the_autoencoder(converted: Converted) -> 
     model, _ = converted
     scale = convert_checkpoint(model, "autoencoder")[SCALE].item()
     assert scale == pytest.approx({"kl": model.autoencoder.scale or 0.25, "vq": 1.0}[model.autoencoder.kind])
+
+
+def test_prompts_are_padded_with_zeros_where_the_model_was_trained_so() -> None:
+    assert token_ids(["a puppy", ""], 6, "zero").tolist() == [[49406, 320, 6829, 49407, 0, 0], [49406, 49407, 0, 0, 0, 0]]
+
+
+@torch.no_grad()
+def test_heads_of_a_transformer_may_be_given_by_their_channels() -> None:
+    model = tiny("ldm4_imagenet")
+    sizes = model.architecture.model_dump() | {"heads": None, "head_channels": 8, "attention_resolutions": (8, 4)}
+    model = model.model_copy(update={"architecture": UNetArchitecture.model_validate(sizes)})
+    original, unet = original_unet(model), build_unet(model.architecture)
+    unet.load_state_dict(ldm_unet.to_diffusers(original.state_dict(), model.architecture))
+    inputs = (torch.randn(2, 3, 8, 8), torch.tensor([5, 800]), torch.randn(2, 3, 12))
+    found, expected = unet.eval()(*inputs).sample, original(*inputs)
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-5
+    assert unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.heads == 2
+    assert unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.heads == 4

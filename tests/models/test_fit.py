@@ -102,3 +102,9 @@ def test_the_setting_of_a_text_encoder_is_named(change: dict[str, Any], setting:
 @pytest.mark.parametrize(("shape", "setting"), [((7, 4), "conditioning.classes"), ((6, 5), "architecture.context_channels")])
 def test_the_setting_of_a_class_embedding_is_named(shape: tuple[int, int], setting: str) -> None:
     assert blamed({"embedding.weight": torch.zeros(shape)}, {"embedding.weight": torch.zeros(6, 4)}) == setting
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 4)])
+def test_a_tensor_without_numbers_is_damage(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CheckpointError, match=r"it has no numbers, so the file is damaged"):
+        check_fit({"embedding.weight": torch.zeros(shape)}, {"embedding.weight": torch.zeros(6, 4)}, Path("file.ckpt"))

@@ -155,6 +155,10 @@ def swapped(folder: Path, index: Path) -> None:
     second.write_bytes(content)
 
 
+def endless(folder: Path, index: Path) -> None:
+    index.write_text(json.dumps({"weight_map": {"conv_in.weight": "a" * 5000}}))
+
+
 def without_map(folder: Path, index: Path) -> None:
     index.write_text('{"metadata": {}}')
 
@@ -166,10 +170,11 @@ def without_index(folder: Path, index: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lost, r"lacks diffusion_pytorch_model-00002-of-\d+\.safetensors, which .*\.index\.json names"),
+        (lost, r"lacks 'diffusion_pytorch_model-00002-of-\d+\.safetensors', which .*\.index\.json names"),
         (elsewhere, r"names the file '\.\./secret\.safetensors' outside its folder"),
         (lacking, r"lacks the tensor 'conv_in\.weight', which .* places there"),
         (swapped, r"(lacks the tensor|holds) '.+', which .* place"),
+        (endless, r"lacks 'a+\.\.\.', which .* names"),
         (without_map, "is no index of weights"),
         (without_index, r"the shards' index \(\.index\.json\) is missing"),
     ],
@@ -189,6 +194,7 @@ def test_shards_that_are_not_whole_are_refused(
     [
         ((), "but it is empty; point `checkpoint` to"),
         (("config.json", "model.onnx"), r"but there is config\.json, model\.onnx; point"),
+        (("openvino_model.bin", "pytorch_lora_weights.safetensors"), r"; point `checkpoint` to a pipeline's"),
         (("v1-5-pruned.safetensors",), r"point `checkpoint` to one file, such as .*v1-5-pruned\.safetensors"),
         (("snapshots/abc/unet/x",), r"cache of the Hub, point `checkpoint` to .*snapshots/abc"),
     ],

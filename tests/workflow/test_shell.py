@@ -47,3 +47,11 @@ def test_a_name_runs_no_command(name: str, tmp_path: Path) -> None:
     _, said = renamed(tmp_path, name).run(f"results/{name}/fp32/unet.safetensors")
     assert not list(tmp_path.rglob("pwned"))
     assert "Traceback" not in said
+
+
+def test_what_a_command_is_told_of_a_model_is_what_counts() -> None:
+    """`model_with` is not compared with the last run, since there are paths in it; `model_settings` is."""
+    for file in RULES:
+        told = re.findall(r"model_with\(([^)]*)\),", file.read_text())
+        counted = re.findall(r"settings=model_settings\(([^)]*)\),", file.read_text())
+        assert told == counted

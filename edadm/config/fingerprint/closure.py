@@ -23,6 +23,8 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
     *("config/fingerprint/", "config/load.py", "config/check.py", "config/rules/", "config/inputs/settings.py"),
     *("config/downloads.py", "config/fetch.py", "config/described/", "models/described/"),
 )
+FOREIGN = ("models/weights/", "models/converters/", "models/described/", "models/folders.py")  # read files of other programs
+CONVERTS = "convert-checkpoint"  # the stage for which these count; all others read what it wrote
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
 
 Known = dict[str, ast.AST]
@@ -89,21 +91,22 @@ def _imports_of(file: Path, package: Path) -> set[Path]:
     return _imports(_import_statements(_text(file)), file, package)
 
 
-def _counts(file: Path, package: Path) -> bool:
+def _counts(file: Path, package: Path, without: tuple[str, ...]) -> bool:
     path = file.relative_to(package).as_posix()
-    return not any(path == entry or (entry.endswith("/") and path.startswith(entry)) for entry in WITHOUT_RESULT)
+    return not any(path == entry or (entry.endswith("/") and path.startswith(entry)) for entry in without)
 
 
-def _closure(files: set[Path], package: Path) -> set[Path]:
+def _closure(files: set[Path], package: Path, stage: str) -> set[Path]:
+    without = WITHOUT_RESULT if stage == CONVERTS else WITHOUT_RESULT + FOREIGN
     reached: set[Path] = set()
     while waiting := files - reached:
         file = waiting.pop()
         reached.add(file)
-        if _counts(file, package):
+        if _counts(file, package, without):
             files = files | _imports_of(file, package)
         elif file == package / _LOADS:
             files = files | {package / SETTINGS}
-    return {file for file in reached if _counts(file, package)}
+    return {file for file in reached if _counts(file, package, without)}
 
 
 @cache
@@ -144,7 +147,8 @@ def stage_files(stage: str, package: Path = PACKAGE, without: str = "") -> set[P
     Raises:
         KeyError: there is no such subcommand.
     """
-    return _closure({file for _, files in _stage_functions(stage, package, without).values() for file in files}, package)
+    functions = _stage_functions(stage, package, without).values()
+    return _closure({file for _, files in functions for file in files}, package, stage)
 
 
 @cache

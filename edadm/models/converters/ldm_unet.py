@@ -96,10 +96,10 @@ def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> di
         name = diffusers_module(module, architecture)
         if architecture.family == "ldm" and name.endswith(".qkv"):
             rows = tensor.flatten(1) if tensor.dim() > 2 else tensor
-            channels = rows.numel() // (3 * rows[:1].numel() or 3)
-            heads = architecture.heads or channels // (architecture.head_channels or channels or 1)
-            if not heads or rows.shape[:1] != (3 * channels,) or channels % heads:
-                raise KeyError(f"'{key}' of shape {tuple(tensor.shape)} is no query, key and value of {heads} heads")
+            channels = rows.shape[0] // 3 if rows.dim() else 0
+            heads = architecture.heads or channels // (architecture.head_channels or 1)
+            if not heads or channels % heads or rows.shape[0] != 3 * channels:
+                raise KeyError(f"'{key}' of shape {tuple(tensor.shape)} is no query, key and value of whole heads")
             roles = rows.reshape(heads, 3, channels // heads, *rows.shape[1:]).unbind(1)
             for role, part in zip("qkv", roles, strict=True):
                 converted[f"{name.removesuffix('qkv')}to_{role}.{parameter}"] = part.reshape(channels, *rows.shape[1:])

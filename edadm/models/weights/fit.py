@@ -24,8 +24,8 @@ def check_fit(state: State, expected: State, path: Path, original: State | None 
         in_diffusers: whether the preset describes its U-Net by diffusers' own settings.
 
     Raises:
-        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it, and what the file
-            is if that is known.
+        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it, and
+            what the file is if that is known.
     """
     difference = _first_difference(state, expected)
     if difference is None:
@@ -39,6 +39,8 @@ def check_fit(state: State, expected: State, path: Path, original: State | None 
         told = f"{path}: {name} has shape {found}, the preset's network {wanted}"
     setting = deciding(difference, expected, state, in_diffusers)
     fix = f"`{setting}` decides that, and" if setting else "mend `architecture`:"
+    if wanted and found is not None and 0 in (len(found), *found):
+        raise CheckpointError(f"{told}; it has no numbers, so the file is damaged: take another one")
     kind = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
     raise CheckpointError(f"{told}; {fix} `edadm describe` prints what a file needs{kind}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edadm.commands.workflow import run_workflow
 from edadm.config.load import ConfigError, load_config, load_runs
 
 from .bad import FILES, MODEL, VALUES
@@ -81,3 +82,12 @@ def test_what_the_command_line_says_is_what_snakemake_says_and_torch_is_not_ther
     told = subprocess.run([sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True)
     sentence = "mine.yaml is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of them"
     assert (told.returncode, told.stderr, told.stdout) == (2, f"edadm: {sentence}\n", "False\n")
+
+
+def test_edadm_run_reads_its_file_before_snakemake_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("Snakemake was started"))
+    for name, given in (("mine.yaml", ["mine.yaml"]), ("config.yaml", [])):
+        (tmp_path / name).write_bytes(b"results: \xe9\n")
+        with pytest.raises(ConfigError, match=rf"^{name} is not UTF-8 text; save it as UTF-8$"):
+            run_workflow(given)
