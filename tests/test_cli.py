@@ -310,6 +310,43 @@ def test_damaged_artifacts_are_named_with_the_stage_that_makes_them(
     assert f"remove it, and make it again with `edadm {stage}`" in said
 
 
+def test_inputs_that_were_not_made_for_each_other_are_refused_with_both_settings(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress")
+    options = list(quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *output))
+    wide = json.dumps(json.loads(BITS) | {"weights": 8})
+    assert edadm("reconstruct", *(wide if option == BITS else option for option in options)) == 2
+    assert "ranges.safetensors was made with bits.weights: 4, here it is 8; name the file" in capfd.readouterr().err
+    other = tmp_path / "unet.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(stages / "unet.safetensors").items()}, other)
+    unet = stages / "unet.safetensors"
+    assert edadm("reconstruct", *(other if option == unet else option for option in options)) == 2
+    assert "calibration.safetensors was made from another unet (digest" in capfd.readouterr().err
+    chosen = tmp_path / "calibration.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(stages / "calibration.safetensors").items()}, chosen)
+    given = stages / "calibration.safetensors"
+    assert edadm("reconstruct", *(chosen if option == given else option for option in options)) == 2
+    assert "ranges.safetensors was made from another calibration set (digest" in capfd.readouterr().err
+    assert not (tmp_path / "progress").exists()
+
+
+def test_images_of_other_shards_or_seeds_do_not_count(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, seed, shard in (("0", 0, 0), ("1", 0, 1), ("other", 1, 1)):
+        evaluation = json.dumps(json.loads(EVALUATION) | {"seed": seed})
+        options = ("--weights", stages / "unet.safetensors", "--output", tmp_path / f"{name}.npy", "--shard", shard)
+        assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
+    first, second, other = (tmp_path / f"{name}.npy" for name in ("0", "1", "other"))
+    common = ("--evaluation", "{}", "--output", tmp_path / "metrics.json")
+    for files, sentence in (
+        ((second, first), "1.npy holds shard 1, where shard 0 belongs; name all in order"),
+        ((first, other), "other.npy was made with another evaluation.seed than"),
+        ((first,), "0.npy is one of 2 shards, here are 1; name the files of all"),
+    ):
+        assert edadm("evaluate", *files, *common) == 2
+        assert sentence in capfd.readouterr().err
+
+
 def test_scores_are_written_with_their_conditions(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("a", "b", "r"):

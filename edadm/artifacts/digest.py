@@ -1,4 +1,4 @@
-"""Digests of what files mean: settings as sorted JSON, tensors by name, type, shape and bytes, whatever their order in the file."""
+"""Digests of what files mean: settings as sorted JSON; tensors by name, type, shape and bytes, in any order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from edadm.artifacts.errors import DamagedError
 
 _PIECE = 1 << 22
 _LONGEST_HEADER = 100_000_000  # bytes; the library's own bound
-_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
-_NAMES |= {f"{kind}{bits}": f"{word}{bits}" for kind, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
-_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+_NAMES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+_NAMES |= {f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)}
+_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64"}
 
 
 class Header(NamedTuple):
@@ -58,7 +59,8 @@ def safetensors_digest(path: Path, prefix: str = "") -> str:
     """The digest of the tensors of a safetensors file, read piece by piece; its metadata does not count.
 
     Args:
-        prefix: text that counts before the tensors; a quantized checkpoint's own digest begins with its facts.
+        prefix: text that counts before the tensors; a quantized checkpoint's own digest begins with its
+            facts.
 
     Raises:
         DamagedError: no whole safetensors file.
@@ -97,7 +99,8 @@ def read_header(path: Path) -> Header:
         metadata = entries.pop("__metadata__", {})
         spans = sorted(tuple(map(int, entry["data_offsets"])) for entry in entries.values())
         ends = [0, *(end for _, end in spans)]
-        if any(begin != end for (begin, _), end in zip(spans, ends, strict=False)) or any(end < begin for begin, end in spans):
+        gaps = any(begin != end for (begin, _), end in zip(spans, ends, strict=False))
+        if gaps or any(end < begin for begin, end in spans):
             raise ValueError("its tensors overlap or leave gaps")
         if ends[-1] != size - 8 - length:
             raise ValueError(f"its tensors take {ends[-1]} bytes, it has {size - 8 - length}")

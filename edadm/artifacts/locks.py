@@ -29,8 +29,8 @@ _told: set[Path] = set()
 def locked(path: Path, what: str) -> Iterator[IO[str]]:
     """The lock file, open for reading and writing, while no other process has it.
 
-    Whoever has it is waited for, with one line that says so. Where the file system has no locks (ENOSYS, ENOLCK, EOPNOTSUPP), one line
-    says that, and the work goes on without.
+    Whoever has it is waited for, with one line that says so. Where the file system has no locks (ENOSYS,
+    ENOLCK, EOPNOTSUPP), one line says that, and the work goes on without.
 
     Args:
         path: of the lock file; made if absent.
@@ -59,8 +59,8 @@ def locked(path: Path, what: str) -> Iterator[IO[str]]:
         file.close()
 
 
-def attempt(file: IO[str]) -> bool | None:
-    """Takes the lock of an open file if it is free: true if it was, false if another process has it, None if there are no locks."""
+def attempt(file: IO[Any]) -> bool | None:
+    """Takes the lock of an open file: true if it was free, false if another process has it, None without locks."""
     if fcntl is None:
         return None
     for take, busy in ((fcntl.flock, _BUSY), (fcntl.lockf, _BUSY | {errno.EACCES})):
@@ -76,7 +76,7 @@ def attempt(file: IO[str]) -> bool | None:
 
 @contextmanager
 def if_free(path: Path) -> Iterator[bool]:
-    """Holds a lock that exists and that nobody has; where locks do not work nobody can tell, and it counts as taken."""
+    """Holds a lock that exists and that nobody has; where locks do not work it counts as taken."""
     try:
         file = open(path, "r+")  # noqa: SIM115 - closed below
     except OSError:
@@ -104,7 +104,8 @@ def _opened(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115 - its user closes it
     except OSError as error:
-        raise EdadmError(f"{path} cannot be opened as a lock ({error.strerror}); remove it, or make its folder writable") from None
+        reason = f"{path} cannot be opened as a lock ({error.strerror})"
+        raise EdadmError(f"{reason}; remove it, or make its folder writable") from None
     file.seek(0)
     return file
 

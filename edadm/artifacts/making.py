@@ -1,9 +1,10 @@
 """One artifact, several jobs that would make it: the newest wish is fulfilled, and once.
 
-Beside an artifact `NAME` lies `.NAME.lock`. It says which work was asked for last, and which was finished. Whoever publishes holds it
-for a moment, and gives up where something else was asked for since: so an orphaned job of an older setting cannot replace the newer
-one's artifact. While a job works it holds `.NAME.KEY.making`, whose key is a digest of settings, inputs and code; others with the same
-key wait for it and take its artifact as theirs, others with another key neither wait nor touch what it has so far.
+Beside an artifact `NAME` lies `.NAME.lock`. It says which work was asked for last, and which was finished.
+Whoever publishes holds it for a moment, and gives up where something else was asked for since: so an orphaned
+job of an older setting cannot replace the newer one's artifact. While a job works it holds
+`.NAME.KEY.making`, whose key is a digest of settings, inputs and code; others with the same key wait for it
+and take its artifact as theirs, others with another key neither wait nor touch what it has so far.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class Work:
     def _while_wanted(self) -> Iterator[None]:
         with locked(_lock(self.output), str(self.output)) as file:
             if _state(file.read()).get("wanted", self.key) != self.key:
-                raise StaleError(f"{self.output} was asked for with other settings since this job began; it leaves that to the newer one")
+                since = "was asked for with other settings since this job began"
+                raise StaleError(f"{self.output} {since}; it leaves that to the newer one")
             yield
 
 
@@ -91,8 +93,9 @@ class Work:
 def making(outputs: Sequence[Path], facts: Facts, code: str, progress: Path | None = None) -> Iterator[Work | None]:
     """The right to make an artifact, or None if it is there already, made from exactly this.
 
-    A living job that makes the same is waited for. Pieces of a killed one are found in `Work.folder`; they go when the block ends well.
-    Snakemake deletes declared outputs before it reruns a job, so `progress` must not be one.
+    A living job that makes the same is waited for. Pieces of a killed one are found in `Work.folder`; they go
+    when the block ends well. Snakemake deletes declared outputs before it reruns a job, so `progress` must
+    not be one.
 
     Args:
         outputs: the files of this work; the first one is its artifact.

@@ -1,8 +1,9 @@
-"""What an artifact says of itself: its kind, the version of its format, what it was made from, and digests of that and of its content.
+"""What an artifact says of itself: its kind, its format, what it was made from, and digests of both and its content.
 
-In safetensors files these facts are the metadata entry `edadm`, in JSON objects and zarr groups the key or attribute `edadm`, beside
-any other file `NAME` they are `NAME.made.json`. `docs/artifacts.md` lists the kinds. Nothing in them tells when, where or by whom an
-artifact was made, so equal inputs give equal bytes. Artifacts of edadm 0.1.0 say nothing, and are read as they are.
+In safetensors files these facts are the metadata entry `edadm`, in JSON objects and zarr groups the key or
+attribute `edadm`, beside any other file `NAME` they are `NAME.made.json`. `docs/artifacts.md` lists the
+kinds. Nothing in them tells when, where or by whom an artifact was made, so equal inputs give equal bytes.
+Artifacts of edadm 0.1.0 say nothing, and are read as they are.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ def facts(kind: str, made_from: Mapping[str, Any], device: str = "cpu") -> Facts
 
     Args:
         kind: one of `VERSIONS`.
-        made_from: settings by the names of presets (`model`, `bits`, ...), and under `inputs` digests of files by their roles.
+        made_from: settings by the names of presets (`model`, `bits`, ...), and under `inputs` digests of
+            files by their roles.
         device: the kind of device that computed it.
     """
-    return {"kind": kind, "format": VERSIONS[kind], "edadm": __version__, "device": device, "made_from": json.loads(canonical(made_from))}
+    plain = json.loads(canonical(made_from))
+    told = {"kind": kind, "format": VERSIONS[kind], "edadm": __version__, "device": device}
+    return told | {"made_from": plain}
 
 
 def stamped(known: Facts, content: str) -> Facts:
@@ -47,7 +51,8 @@ def stamped(known: Facts, content: str) -> Facts:
 def describe(path: Path) -> Facts | None:
     """What a file or folder says of itself, unchecked; None if it says nothing, or cannot be read.
 
-    A quantized checkpoint has facts in a form of its own, `docs/checkpoint_format.md`; they gain `kind` and `made_from` here.
+    A quantized checkpoint has facts in a form of its own, `docs/checkpoint_format.md`; they gain `kind` and
+    `made_from` here.
     """
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         found = _stated(path)
@@ -88,7 +93,7 @@ def remember(path: Path, known: Facts) -> None:
 
 
 def forget(path: Path) -> None:
-    """Removes facts that lie beside a file, before another one takes its place: a killed writer leaves none rather than wrong ones."""
+    """Removes the facts beside a file before another takes its place: a killed writer leaves none, not wrong ones."""
     beside(path).unlink(missing_ok=True)
 
 
@@ -152,7 +157,8 @@ def check_facts(path: Path, found: Facts, content: str | None = None) -> None:
         raise DamagedError(f"{path} is damaged (its content has another digest than it says); {again}")
     known = VERSIONS.get(found["kind"], 0)
     if not isinstance(found.get("format"), int) or found["format"] > known:
-        raise StaleError(f"{path} has format {found.get('format')} of {found['kind']}, this edadm reads up to {known}; upgrade edadm")
+        its = f"format {found.get('format')} of {found['kind']}"
+        raise StaleError(f"{path} has {its}, this edadm reads up to {known}; upgrade edadm")
 
 
 def _check_quantized(path: Path) -> None:
@@ -164,7 +170,7 @@ def _check_quantized(path: Path) -> None:
 
 
 def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts | None = None) -> None:
-    """Refuses an artifact that was made from other settings or files than a reader wants; what it does not say is not compared.
+    """Refuses an artifact made from other settings or files than a reader wants; what it does not say is not compared.
 
     Args:
         wanted: as in `facts`; settings that the reader does not know are left out.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOSYS, errno.EBADF}
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+NO_SYNC |= {errno.EACCES, errno.EPERM, errno.EISDIR}
 _LONGEST = 180  # of the artifact's own name within the name of its partial file; file systems allow 255 bytes
 
 
@@ -21,8 +22,9 @@ _LONGEST = 180  # of the artifact's own name within the name of its partial file
 def writing(path: Path) -> Iterator[Path]:
     """A path to write to, renamed to `path` when the block ends well and removed when it does not.
 
-    Every writer has a partial file of its own, so that of two each publishes a whole file, and the later rename counts. The file gets
-    the permissions of any new one, whoever writes it: safetensors lets nobody else read what it writes.
+    Every writer has a partial file of its own, so that of two each publishes a whole file, and the later
+    rename counts. The file gets the permissions of any new one, whoever writes it: safetensors lets nobody
+    else read what it writes.
     """
     with partial_file(path, lambda partial: publish(partial, path)) as partial:
         yield partial
@@ -30,7 +32,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_file(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
-    """A new file beside `path`, given to `publish` when the block ends well and it is on the disk; gone afterwards in any case."""
+    """A new file beside `path`, given to `publish` once it is on the disk, if the block ends well; then gone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     partial = path.with_name(f"{_stem(path)}{machine()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
@@ -52,7 +54,7 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk, where the file system can tell; some cannot, of folders above all."""
+    """Waits until a file or folder is on the disk, where the file system can tell; of folders some cannot."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -10,9 +10,9 @@ from typer.core import TyperGroup
 from edadm.training.commands import app as train
 
 ORDER = (  # what comes before a run; the stages as the workflow has them; what is done with the results
-    *("run", "plan", "describe", "show", "download", "schema", "adopt"),
+    *("run", "plan", "describe", "show", "download", "schema"),
     *("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct-part", "reconstruct"),
-    *("generate", "write-prompts", "reference-statistics", "evaluate", "report", "verify"),
+    *("generate", "write-prompts", "reference-statistics", "evaluate", "report", "verify", "adopt"),
     *("export", "benchmark", "train"),
 )
 

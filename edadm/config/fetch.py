@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edadm.artifacts import BusyError, writing
+from edadm.artifacts.locks import attempt
 from edadm.config.downloads import DOWNLOADS, UNKNOWN, Download
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
@@ -60,10 +60,8 @@ def fetch(entry: Download, output: Path) -> None:
     partial = output.with_name(f"{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     with open(partial, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"another process is downloading to {partial}; wait for it to end") from None
+        if attempt(file) is False:
+            raise BusyError(f"another process is downloading to {partial}; wait for it to end")
         try:
             _receive(entry, file, partial)
         except urllib.error.HTTPError as error:

@@ -106,7 +106,8 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
         if kind == "autoencoder":
             return ldm_autoencoder.to_diffusers(own)
         if model.architecture.family == "diffusers":
-            raise ValueError("its names are an original code's; choose the family ddim, ldm or transformer, as `edadm describe` prints it")
+            fix = "choose the family ddim, ldm or transformer, as `edadm describe` prints it"
+            raise ValueError(f"its names are an original code's; {fix}")
         return ddim.to_diffusers(own) if model.layout == "ddim" else ldm_unet.to_diffusers(own, model.architecture)
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
@@ -129,7 +130,8 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
         raise CheckpointError(f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with")
     scale = as_fp32({SCALE: state[SCALE]}, path)[SCALE]
     if scale.numel() != 1 or not scale > 0:
-        raise CheckpointError(f"{path}: '{SCALE}' is no positive number; set autoencoder.scale to the one the model was trained with")
+        fix = "set autoencoder.scale to the one the model was trained with"
+        raise CheckpointError(f"{path}: '{SCALE}' is no positive number; {fix}")
     return scale.reshape(())
 
 

@@ -21,7 +21,7 @@ COMPONENTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": (
 AVERAGED_FOLDER = "unet_ema"
 _STEM = r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)"
 _FILE = re.compile(rf"{_STEM}(?:\.(?P<variant>.+))?\.(?P<suffix>safetensors|bin)")
-_INDEX = re.compile(rf"{_STEM}(?:\.(?P<variant>.+))?\.(?P<suffix>safetensors|bin)\.index(?:\.(?P<last>.+))?\.json")
+_INDEX = re.compile(rf"{_FILE.pattern}\.index(?:\.(?P<last>.+))?\.json")
 _SHARD = re.compile(r"-\d+-of-\d+")
 _HALF = re.compile(r"fp16|bf16|float16|half|fp8|float8")
 _RAW = re.compile(r"no[nt]?[_-]?ema")
@@ -96,7 +96,8 @@ def read_weights(path: Path, wanted: Averaged = "auto") -> dict[str, Tensor]:
 
 def _refuse_one_of_several(path: Path) -> None:
     if _SHARD.search(path.name) and any(path.parent.glob("*.index*.json")):
-        raise CheckpointError(f"{path} is one of several files that belong together; point to their index or folder, {path.parent}")
+        fix = f"point to their index or folder, {path.parent}"
+        raise CheckpointError(f"{path} is one of several files that belong together; {fix}")
 
 
 def _component(path: Path, part: str, wanted: Averaged) -> tuple[Path, bool | None]:
@@ -128,7 +129,7 @@ def _is_average(folder: Path) -> bool | None:
 
 
 def _sets(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    """The files and indexes of a folder that hold a network's weights, the best first as far as averages do not matter."""
+    """The files and indexes of a folder that hold a network's weights, the best first but for averages."""
     found = []
     for name in _names(folder):
         match = _INDEX.fullmatch(name) or (None if _SHARD.search(name) else _FILE.fullmatch(name))
@@ -141,7 +142,8 @@ def _names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
-        raise CheckpointError(f"{folder} cannot be read ({error.strerror}); let yourself read it, or name another folder") from None
+        told = f"{folder} cannot be read ({error.strerror})"
+        raise CheckpointError(f"{told}; let yourself read it, or name another folder") from None
 
 
 def _variant(match: re.Match[str]) -> str:
@@ -179,13 +181,15 @@ def _chosen(found: list[Weights], folder: Path, wanted: Averaged) -> Weights:
     elif wanted is False:
         fitting = [weights for weights in found if not weights.averaged]
         if not fitting:
-            raise CheckpointError(f"{folder} holds averaged weights alone ({names}); set ema: auto to take them")
+            told = f"{folder} holds averaged weights alone ({names})"
+            raise CheckpointError(f"{told}; set ema: auto to take them")
     else:
         order = {True: 0, None: 1, False: 2}
         fitting = sorted(found, key=lambda weights: order[weights.averaged])
     first = fitting[0]
     if len({weights.averaged for weights in found}) > 1:
-        say(f"{folder}: took {first.path.name}, the {'averaged' if first.averaged else 'raw'} weights, of {names}")
+        kind = "averaged" if first.averaged else "raw"
+        say(f"{folder}: took {first.path.name}, the {kind} weights, of {names}")
     elif first.averaged is False and wanted == "auto":
         say(f"{folder}: took {first.path.name}, raw weights; there are no averaged ones")
     return first
@@ -204,9 +208,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         shard = read_state(path)
         own = {name for name, place in places.items() if place == file}
         if lost := sorted(own - set(shard)):
-            raise CheckpointError(f"{path} lacks the tensor {quoted(lost[0])}, which {index.name} places there; fetch it again")
+            told = f"{path} lacks the tensor {quoted(lost[0])}"
+            raise CheckpointError(f"{told}, which {index.name} places there; fetch it again")
         if foreign := sorted(set(shard) - own):
-            raise CheckpointError(f"{path} holds {quoted(foreign[0])}, which {index.name} does not place there; fetch it again")
+            told = f"{path} holds {quoted(foreign[0])}"
+            raise CheckpointError(f"{told}, which {index.name} does not place there; fetch it again")
         state |= shard
     return state
 
@@ -215,15 +221,18 @@ def _weight_map(index: Path) -> dict[str, str]:
     """The file of every tensor, by the tensor's name; all files are beside the index."""
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        if not places or not all(isinstance(file, str) for file in places.values()):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(f"{index} is no index of weights (JSON with a 'weight_map'); name the folder, or fetch it again") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        told = f"{index} is no index of weights (JSON with a 'weight_map')"
+        raise CheckpointError(f"{told}; name the folder, or fetch it again") from None
     for file in sorted(set(places.values())):
         if re.search(r"[/\\]", file) or file in ("", ".", ".."):
-            raise CheckpointError(f"{index} names the file {quoted(file)} outside its folder; weights must be beside their index")
+            told = f"{index} names the file {quoted(file)} outside its folder"
+            raise CheckpointError(f"{told}; weights must be beside their index")
         if not os.path.isfile(index.parent / file):
-            raise CheckpointError(f"{index.parent} lacks {quoted(file)}, which {index.name} names; fetch it, or the folder again")
+            told = f"{index.parent} lacks {quoted(file)}, which {index.name} names"
+            raise CheckpointError(f"{told}; fetch it, or the folder again")
     return places
 
 
@@ -232,10 +241,12 @@ def _what_is_there(folder: Path, part: str) -> str:
     names = _names(folder)
     shown = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     there = f"there is {shown}" if names else "it is empty"
-    wanted = "it should have diffusion_pytorch_model.safetensors (or model.safetensors, .bin, a variant, or shards and their index)"
+    others = "or model.safetensors, .bin, a variant, or shards and their index"
+    wanted = f"it should have diffusion_pytorch_model.safetensors ({others})"
     fix = "point `checkpoint` to a pipeline's or a part's folder, or to a file"
-    if any(name in names for others in COMPONENTS.values() for name in others):
-        wanted = f"a pipeline's folder should have a folder {' or '.join(COMPONENTS[part])} with {_USUAL[part]} in it"
+    if any(name in names for known in COMPONENTS.values() for name in known):
+        own = " or ".join(COMPONENTS[part])
+        wanted = f"a pipeline's folder should have a folder {own} with {_USUAL[part]} in it"
         fix = f"{_FIXES.get(part, 'fetch it')}, or name a whole original checkpoint"
     snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
     if snapshots:

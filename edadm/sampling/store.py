@@ -20,16 +20,18 @@ from edadm.sampling.trajectory import Features, step_matrices
 
 _ROWS = ("latents", "context")  # arrays with a row per run
 _SUMS = ("distance", "dissimilarity", "feature_rows", "feature_elements")  # and with one per batch
+_OTHERS = ("timesteps", "unconditional", "finished", "digests")
 
 
 class TrajectoryStore:
     """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
 
-    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional` (tokens,
-    channels); always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished` (batches,), `digests`
-    (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches, steps, steps) of `step_matrices` over
-    `feature_elements` and `feature_rows`. Attributes: `first_run`, `batch_size`, and, once all batches are there,
-    `edadm`. Zarr keeps no chunk that is all zero, and reads an absent one as zeros: only digests tell a lost one.
+    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional`
+        (tokens, channels); always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished`
+        (batches,), `digests` (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches,
+        steps, steps) of `step_matrices` over `feature_elements` and `feature_rows`. Attributes: `first_run`,
+        `batch_size`, and, once all batches are there, `edadm`. Zarr keeps no chunk that is all zero, and
+        reads an absent one as zeros: only digests tell a lost one.
     """
 
     def __init__(self, path: Path, mode: str = "r"):
@@ -146,7 +148,9 @@ class TrajectoryStore:
 
     def arrays(self) -> dict[str, Any]:
         """Shape and type of each array."""
-        return {name: [list(array.shape), str(array.dtype)] for name, array in sorted(self.group.arrays())}
+        names = sorted(name for name in (*_ROWS, *_SUMS, *_OTHERS) if name in self.group)
+        found = {name: self.group[name] for name in names}  # Snakemake puts a file of its own beside them
+        return {name: [list(array.shape), str(array.dtype)] for name, array in found.items()}
 
     def seal(self, known: Facts) -> str:
         """Says in the store what it is and what it holds, when all batches are there; the digest of its content."""

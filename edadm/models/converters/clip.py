@@ -1,4 +1,4 @@
-"""The text encoder keys of Stable Diffusion checkpoints and of transformers' folders, to today's transformers."""
+"""The text encoder keys of Stable Diffusion and of transformers' folders, to today's transformers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import Tensor
 
 from edadm.models.converters.names import joined
 
-_BEFORE = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?(?=(?:embeddings|encoder|final_layer_norm)\.)")
+_FIRST = r"(?:embeddings|encoder|final_layer_norm)\."
+_BEFORE = re.compile(rf"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?(?={_FIRST})")
 
 
 def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a CLIP text encoder, with or without `transformer.` and `text_model.` -> state dict of a `CLIPTextModel`.
+    """Tensors of a CLIP text encoder, with or without `text_model.` -> state dict of a `CLIPTextModel`.
 
     Raises:
         KeyError: a key does not belong to the layout.

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_ATTENTION = re.compile(
-    r"(?P<attention>.*\battentions\.\d+)\.(?P<role>query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(?P<kind>weight|bias)"
-)
+_ROLES = r"query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0"
+_ATTENTION = re.compile(rf"(?P<attention>.*\battentions\.\d+)\.(?P<role>{_ROLES})\.(?P<kind>weight|bias)")
 _DIFFUSERS = re.compile(r"(?:(?:encoder|decoder)\.)?(?:down_blocks|mid_block|up_blocks)\.")
 
 
@@ -37,8 +36,8 @@ def are_diffusers(names: Iterable[str]) -> bool:
 def to_current(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Diffusers state dict of any version -> of today's.
 
-    Until version 0.14 an attention over pixels had `query`, `key`, `value` and `proj_attn`; weights converted from CompVis'
-    layout may still be 1x1 convolutions.
+    Until version 0.14 an attention over pixels had `query`, `key`, `value` and `proj_attn`; weights converted
+    from CompVis' layout may still be 1x1 convolutions.
 
     Raises:
         KeyError: an attention has both names with different tensors.

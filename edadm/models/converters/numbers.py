@@ -14,8 +14,8 @@ from edadm.models.weights import CheckpointError
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 _QUANTIZED = re.compile(
-    r"(?:.*\.)?(?:scale_weight|weight_scale|scale_input|input_scale|comfy_quant|scaled_fp8|qweight|qzeros|wscales|absmax"
-    r"|nested_absmax|quant_map|smooth_factor|_data|_scale|quant_state\..*)"
+    r"(?:.*\.)?(?:scale_weight|weight_scale|scale_input|input_scale|comfy_quant|scaled_fp8|qweight|qzeros"
+    r"|wscales|absmax|nested_absmax|quant_map|smooth_factor|_data|_scale|quant_state\..*)"
 )
 
 
@@ -23,7 +23,8 @@ def as_fp32(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The tensors in fp32, all of them finite.
 
     Raises:
-        CheckpointError: numbers of another kind, another tool's quantized ones, or some that are not finite; names the tensor.
+        CheckpointError: numbers of another kind, another tool's quantized ones, or some that are not finite; names
+            the tensor.
     """
     if foreign := [name for name in state if _QUANTIZED.fullmatch(name)]:
         raise CheckpointError(
@@ -44,7 +45,8 @@ def _widened(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
                 "so give the file that this one was made from"
             )
     if small:
-        say(f"{path}: {len(small)} tensors are of 8 bits ({state[small[0]].dtype}); taken as they are, with what rounding cost them")
+        told = f"{len(small)} tensors are of 8 bits ({state[small[0]].dtype})"
+        say(f"{path}: {told}; taken as they are, with what rounding cost them")
     return state
 
 

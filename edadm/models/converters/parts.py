@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are a part's: whatever stands before their names, without what no network needs."""
+"""Which tensors of a checkpoint are a part's, whatever stands before their names."""
 
 from __future__ import annotations
 
@@ -20,18 +20,25 @@ _ANCHORS = {
     "classes": ("embedding.weight",),
 }
 _PREFIXES = {"classes": ("cond_stage_model.", "")}
+_BESIDE_TEXT = "text_projection|visual_projection|vision_model"
 _USELESS = {
     "unet": r"model_ema\..*|(?:.*\.)?loss\..*",
     "autoencoder": r"model_ema\..*|loss\..*|scale_factor",
-    "text": r"(?:.*\.)?(?:position_ids|logit_scale)|.*embedding_manager\..*|.*\b(?:text_projection|visual_projection|vision_model)\b.*",
+    "text": rf"(?:.*\.)?(?:position_ids|logit_scale)|.*embedding_manager\..*|.*\b(?:{_BESIDE_TEXT})\b.*",
     "classes": "(?!)",
 }
-_NAMES = {"unet": "U-Net", "autoencoder": "autoencoder", "text": "CLIP text encoder", "classes": "class embedding"}
+_NAMES = {
+    "unet": "U-Net",
+    "autoencoder": "autoencoder",
+    "text": "CLIP text encoder",
+    "classes": "class embedding",
+}
+_WHOLE = "point to the whole original checkpoint"
 _FIXES = {
     "unet": "point `checkpoint` to the model's own file or folder",
-    "autoencoder": "point to the whole original checkpoint, or set autoencoder.checkpoint to the file or folder of a VAE",
-    "text": "point to the whole original checkpoint, or set conditioning.checkpoint to the file or folder of the text encoder",
-    "classes": "point to the whole original checkpoint",
+    "autoencoder": f"{_WHOLE}, or set autoencoder.checkpoint to the file or folder of a VAE",
+    "text": f"{_WHOLE}, or set conditioning.checkpoint to the file or folder of the text encoder",
+    "classes": _WHOLE,
 }
 _CONTROL = "control_model."
 _TEXT_PREFIX = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?$")
@@ -66,14 +73,17 @@ def own_tensors(state: State, kind: str, path: Path) -> State:
 def _prefix(state: State, kind: str, path: Path) -> str:
     """What stands before the part's names."""
     anchors = _ANCHORS[kind]
-    found = {name.removesuffix(anchor) for name in state for anchor in anchors if f".{name}".endswith(f".{anchor}")}
+    pairs = ((name, anchor) for name in state for anchor in anchors)
+    found = {name.removesuffix(anchor) for name, anchor in pairs if f".{name}".endswith(f".{anchor}")}
     found -= {prefix for prefix in found if prefix.endswith(_CONTROL)}
     if kind in _PREFIXES:
         found &= set(_PREFIXES[kind])
     if kind == "text":
         found = {_TEXT_PREFIX.sub("", prefix) for prefix in found}
     if len(found) > 1:
-        raise CheckpointError(f"{path} holds more than one {_NAMES[kind]} ({', '.join(sorted(found))}); export one and point to that")
+        all_of_them = ", ".join(sorted(found))
+        told = f"{path} holds more than one {_NAMES[kind]} ({all_of_them})"
+        raise CheckpointError(f"{told}; export one and point to that")
     if not found:
         told = said_of(state, kind if kind in ("unet", "autoencoder") else "condition")
         lacking = f"no tensor '{anchors[0]}', whatever stands before it"
@@ -84,4 +94,5 @@ def _prefix(state: State, kind: str, path: Path) -> str:
 def _refuse_other_encoders(state: State, path: Path) -> None:
     for prefix, what in _OTHER_ENCODERS:
         if any(name.startswith(prefix) for name in state):
-            raise CheckpointError(f"{path} is of {what}; edadm builds CLIP text encoders in transformers' layout (Stable Diffusion 1)")
+            built = "CLIP text encoders in transformers' layout (Stable Diffusion 1)"
+            raise CheckpointError(f"{path} is of {what}; edadm builds {built}")

@@ -84,9 +84,17 @@ def _differences(theirs: UNet, ours: UNet) -> list[str]:
     if not elsewhere and _structure(theirs) == _structure(ours):
         return []
     keys = [key for key in theirs.config if not key.startswith("_") and key not in _WITHOUT_EFFECT]
-    differing = [key for key in keys if _plain(theirs.config[key]) != _plain(ours.config.get(key))]
+    differing = [key for key in keys if _meant(theirs, key) != _meant(ours, key)]
     found = [f"{key}: {_plain(theirs.config[key])} (the preset's network has {_plain(ours.config.get(key))})" for key in differing]
     return found or ["another number of heads than the preset's network has"]
+
+
+def _meant(network: UNet, key: str) -> Any:
+    """The value of a key, or what takes its place where it is null."""
+    value = network.config.get(key)
+    if key == "attn_norm_num_groups" and value is None and network.config.get("resnet_time_scale_shift") == "default":
+        value = network.config["norm_num_groups"]
+    return _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -24,8 +24,8 @@ def check_fit(state: State, expected: State, path: Path, original: State | None 
         in_diffusers: whether the preset describes its U-Net by diffusers' own settings.
 
     Raises:
-        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it, and what the file
-            is if that is known.
+        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it, and
+            what the file is if that is known.
     """
     difference = _first_difference(state, expected)
     if difference is None:

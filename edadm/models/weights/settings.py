@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]
+Names = Collection[str]
 
 _ANCHORS = {
     "time_embedding.linear_1.weight": "architecture",
@@ -14,7 +15,8 @@ _ANCHORS = {
     "embeddings.token_embedding.weight": "conditioning.encoder",
     "embedding.weight": "conditioning",
 }
-_LEVEL = re.compile(r"(?P<level>(?:encoder\.|decoder\.)?(?:down|up)_blocks\.\d+)\.(?P<kind>[a-z]+)\.(?P<index>\d+)\.")
+_BLOCKS = r"(?:encoder\.|decoder\.)?(?:down|up)_blocks"
+_LEVEL = re.compile(rf"(?P<level>{_BLOCKS}\.\d+)\.(?P<kind>[a-z]+)\.(?P<index>\d+)\.")
 _CHANNELS = "channels and multipliers"
 _IN_DIFFUSERS = {
     "channels": "diffusers.block_out_channels",
@@ -53,8 +55,8 @@ class Difference:
         return rows[1] == 2 * rows[0] > 0
 
 
-def deciding(difference: Difference, own: Collection[str], theirs: Collection[str], in_diffusers: bool = False) -> str:
-    """The setting that decides a difference, under its name in a model's preset; empty if that cannot be said.
+def deciding(difference: Difference, own: Names, theirs: Names, in_diffusers: bool = False) -> str:
+    """The setting that decides a difference, by its name in a preset; empty if that cannot be said.
 
     Args:
         difference: the first tensor that differs.
@@ -120,7 +122,16 @@ def _of_shape(difference: Difference, section: str) -> str:
         return "context_channels"
     if len(difference.found or ()) != len(difference.wanted or ()):
         return "family" if is_unet else "kind"
-    if name.startswith(("time_embedding.", "conv_in.", "conv_norm_out.", "conv_out.", "encoder.conv_in.", "decoder.conv_norm_out.")):
+    if name.startswith(
+        (
+            "time_embedding.",
+            "conv_in.",
+            "conv_norm_out.",
+            "conv_out.",
+            "encoder.conv_in.",
+            "decoder.conv_norm_out.",
+        )
+    ):
         return "channels"
     return "multipliers" if is_unet else _CHANNELS
 
