@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from edadm.config.rules.names import RESERVED
 from edadm.errors import EdadmError
 
+_LONGEST_NAME = 60
 Settings = dict[str, Any]
 Found = TypeVar("Found")
 
@@ -41,7 +43,9 @@ def entry_name(path: Path) -> str:
     """A name for the entry of a checkpoint, from its file's or folder's."""
     stem = path.name if path.is_dir() else path.stem
     stem = path.parent.name if stem in ("model", "unet", "diffusion_pytorch_model", "last") and path.parent.name else stem
-    return re.sub(r"[^A-Za-z0-9_+-]+", "_", stem).strip("_") or "mine"
+    name = re.sub(r"[^A-Za-z0-9_+-]+", "_", stem)[:_LONGEST_NAME].strip("_+-") or "mine"
+    taken = name.lower() in RESERVED or not name[0].isalpha()  # readers of YAML differ on what is a number
+    return f"model_{name}" if taken else name
 
 
 def read_json(file: Path) -> Settings:
