@@ -421,7 +421,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         ((*GENERATE, "--model", "cifar10_smal", "--weights", "unet.safetensors"), "did you mean 'cifar10_small'?"),
         ((*GENERATE, "--model", "{bad", "--weights", "unet.safetensors"), "models: this is not valid JSON"),
         ((*GENERATE, "--model", "PRESET", "--weights", "original.safetensors"), "lacks the tensor"),
-        ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors"), "mend `architecture`"),
+        ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors"), "`architecture.channels` decides that"),
         ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--device", "tpu9"), "this machine has no device 'tpu9'"),
         ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--device", "cuda:99"), "this machine has no device 'cuda:99'"),
         ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--shard", 7), "there is no shard 7; shards are counted from 0"),

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import zarr
 
 from edadm.adoption.earlier import KEPT, REMADE, Command, difference, parsed
-from edadm.adoption.records import Job, recorded_command
+from edadm.adoption.records import Job, planned_jobs, recorded_command, snakemake
 from edadm.artifacts import read_tensors
 from edadm.artifacts.digest import safetensors_digest
 from edadm.config.rules.steps import visited
@@ -21,6 +22,24 @@ from edadm.config.schema import Evaluation, Model
 from edadm.deploy.checkpoint import load_quantized
 from edadm.errors import EdadmError
 from edadm.sampling.generate import shard_range
+
+
+def verdicts(*options: str) -> Iterator[tuple[Job, str | None]]:
+    """What Snakemake would run, each after those it waits for, with the reason why its outputs cannot be taken over.
+
+    Args:
+        options: what else Snakemake is told.
+
+    Raises:
+        EdadmError: Snakemake failed.
+    """
+    planned = planned_jobs(snakemake(*options, "--dry-run", "--printshellcmds", "--nocolor"))
+    left = {output for job in planned for output in job.outputs}
+    for job in planned:
+        reason = refusal(job, left)
+        if reason is None:
+            left -= set(job.outputs)
+        yield job, reason
 
 
 def refusal(job: Job, left: set[str]) -> str | None:

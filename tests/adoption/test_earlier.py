@@ -71,6 +71,13 @@ def test_lists_of_timesteps_that_changed_are_not_kept(steps: int, spacing: str, 
     assert why(command, command) == (None if same else "its sampler visits other timesteps now")
 
 
+def test_images_made_with_integers_are_not_kept_and_simulated_ones_are() -> None:
+    """No record says whether the processor was one on which 0.1.0 divided its sums, which rounded them twice."""
+    integer, simulated = (generate(NOW, backend=name) for name in ("integer", "simulated"))
+    assert why(integer, integer) == "its integers may have been rounded otherwise than today's"
+    assert why(simulated, simulated) is None
+
+
 def test_prompts_that_are_read_otherwise_are_not_kept(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     conditioning = {"kind": "text", "prompts": str(prompts)}
