@@ -68,6 +68,9 @@ class Results:
                 known[path] = describe(path)
             except EdadmError as error:
                 yield Finding("damaged", str(error))
+        for beside in sorted(self.root.rglob(f"*{_BESIDE}")):
+            if not (described := beside.with_name(beside.name.removesuffix(_BESIDE))).exists():
+                yield Finding("damaged", f"{described} is gone, and {beside.name} is left of it; remove that, and make it again")
         self.silent = [path for path, found in known.items() if found is None]
         for path, found in known.items():
             yield from self._of_another_place(path, found)
