@@ -51,14 +51,14 @@ def _on_the_earlier(results: Path, config: Path | None, silent: int) -> None:
     from edadm.adoption.checks import verdicts
     from edadm.commands.workflow import options_of
 
-    typer.echo(f"{silent} of them are of edadm 0.1.0 and do not say what they were made from; they were looked at for damage alone")
+    typer.echo(f"of edadm 0.1.0, which did not say what they were made from, so that only damage was looked for: {silent}")
     try:
-        options = options_of(results, config)
+        found = list(verdicts(*options_of(results, config)))
     except EdadmError as error:
-        typer.echo(f"what would be made again is not known: {error}")
+        typer.echo(f"what would be made again is not known: {str(error).splitlines()[-1]}")
         return
     kept = 0
-    for job, reason in verdicts(*options):
+    for job, reason in found:
         kept += reason is None
         if reason:
             typer.echo(f"would be made again: {job.outputs[0]}: {reason}")
