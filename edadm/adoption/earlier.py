@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from edadm.config.rules.steps import visited
 from edadm.config.schema import SOLVERS, Bits, Calibration, Evaluation, Model, Reconstruction, Sampler
+from edadm.errors import EdadmError
 
 REMADE = ("convert-checkpoint", "select-calibration")
 KEPT = ("collect-trajectories", "set-ranges", "reconstruct", "generate")
@@ -123,4 +124,8 @@ def _read_the_same(prompts: Path) -> bool:
     if prompts.suffix == ".json":
         return True
     text = prompts.read_text(encoding="utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()] == prompts_in(prompts).texts
+    try:
+        found = prompts_in(prompts).texts
+    except EdadmError:
+        return False
+    return [line.strip() for line in text.splitlines() if line.strip()] == found
