@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from edadm.commands import calibration, describing, files, images, quantization, showing, timing, workflow
@@ -23,10 +24,18 @@ __all__ = [
 ]  # importing them is what registers subcommands
 
 
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
 def main() -> None:
     """The entry point of `edadm`."""
     try:
         app()
     except EdadmError as error:
         say(f"edadm: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        say(f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the right to write there")
         sys.exit(2)

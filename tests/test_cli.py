@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -404,6 +405,16 @@ def test_a_download_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "other.ckpt").read_bytes() == b"weights"
 
 
+def test_a_full_disk_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr("os.replace", full)
+    assert edadm("schema", "--output", tmp_path / "s.json") == 2
+    assert capfd.readouterr().err == f"edadm: {tmp_path}/s.json: no space left on device; make room or give the right to write there\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_schema_is_written(tmp_path: Path) -> None:
     assert edadm("schema", "--output", tmp_path / "schema.json") == 0
     assert "runs" in json.loads((tmp_path / "schema.json").read_text())["properties"]
@@ -421,7 +432,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         ((*GENERATE, "--model", "cifar10_smal", "--weights", "unet.safetensors"), "did you mean 'cifar10_small'?"),
         ((*GENERATE, "--model", "{bad", "--weights", "unet.safetensors"), "models: this is not valid JSON"),
         ((*GENERATE, "--model", "PRESET", "--weights", "original.safetensors"), "lacks the tensor"),
-        ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors"), "mend `architecture`"),
+        ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors"), "`architecture.channels` decides that"),
         ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--device", "tpu9"), "this machine has no device 'tpu9'"),
         ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--device", "cuda:99"), "this machine has no device 'cuda:99'"),
         ((*GENERATE, "--model", "PRESET", "--weights", "unet.safetensors", "--shard", 7), "there is no shard 7; shards are counted from 0"),
@@ -434,8 +445,9 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         ((*SELECT, "1.zarr", "0.zarr", "--calibration", "{}"), "1.zarr begins with run 3, where run 0 is next; name"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
-        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": ".", "resolution": 32}'), "edadm reference-statistics"),
+        (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "r", "resolution": 32}'), "edadm reference-statistics"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", CLIP), "set `prompts`"),
+        (("evaluate", "none.npy", "--output", "o", "--evaluation", "{}"), "none.npy holds no images"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", CLIP, "--prompts", "unet.npy"), "`clip_weights` is not set"),
         (("reference-statistics", "--images", ".", "--name", "x", "--output", "o", "--extractor", "vgg"), "there is no extractor 'vgg'"),
         (("download", "sd14_cocoo"), "there is no download 'sd14_cocoo'; did you mean 'sd14_coco'?"),
@@ -447,6 +459,9 @@ def test_bad_input_ends_with_one_sentence_and_exit_code_2(
     monkeypatch.chdir(stages)
     (stages / "damaged").write_bytes(b"damaged")
     np.save(stages / "unet.npy", np.zeros((2, 3, 32, 32), dtype="uint8"))
+    np.save(stages / "none.npy", np.zeros((0, 3, 32, 32), dtype="uint8"))
+    (stages / "r").mkdir(exist_ok=True)
+    Image.new("RGB", (32, 32)).save(stages / "r/a.png")
     assert edadm(*(preset if argument == "PRESET" else argument for argument in arguments)) == 2
     error = capfd.readouterr().err
     problems = [line for line in error.splitlines() if line.startswith("edadm: ")]

@@ -50,6 +50,25 @@ def test_a_diffusers_folder_is_described(tmp_path: Path) -> None:
     assert model.architecture.diffusers.act_fn == "mish"
 
 
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [("1e5", "model_1e5"), ("fp32", "model_fp32"), ("ddim_cifar10", "model_ddim_cifar10"), ("-a" * 70, "a" + "-a" * 29), ("a..b", "a_b")],
+)
+def test_the_name_of_an_entry_is_one_that_is_read(name: str, entry: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    random_network(UNet2DModel(**PLAIN), 1).save_pretrained(folder)
+    for path in (folder, folder / "config.json"):
+        (tmp_path / "mine.yaml").write_text(described("--", path))
+        model = load_config(tmp_path / "mine.yaml").models[entry]
+        assert model.checkpoint == str(folder)
+
+
+def test_an_entry_does_not_go_on_top_of_a_preset(tmp_path: Path) -> None:
+    random_network(UNet2DModel(**PLAIN), 1).save_pretrained(tmp_path)
+    with pytest.raises(EdadmError, match="--name ddim_cifar10: there is a preset of that name"):
+        described(tmp_path, "--name", "ddim_cifar10")
+
+
 def _chosen(model: Any) -> dict[str, Any]:
     """What `describe` adds to what a folder says."""
     return {"trajectories": model.trajectories.model_dump(mode="json")}

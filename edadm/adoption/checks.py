@@ -6,14 +6,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-import zarr
 
 from edadm.adoption.earlier import KEPT, REMADE, Command, difference, parsed
-from edadm.adoption.records import Job, recorded_command
+from edadm.adoption.records import Job, newer_input, planned_jobs, recorded_command, snakemake
 from edadm.artifacts import read_tensors
 from edadm.artifacts.digest import safetensors_digest
 from edadm.config.rules.steps import visited
@@ -21,6 +21,25 @@ from edadm.config.schema import Evaluation, Model
 from edadm.deploy.checkpoint import load_quantized
 from edadm.errors import EdadmError
 from edadm.sampling.generate import shard_range
+from edadm.sampling.shards import open_whole
+
+
+def verdicts(*options: str) -> Iterator[tuple[Job, str | None]]:
+    """What Snakemake would run, each after those it waits for, with the reason why its outputs cannot be taken over.
+
+    Args:
+        options: what else Snakemake is told.
+
+    Raises:
+        EdadmError: Snakemake failed.
+    """
+    planned = planned_jobs(snakemake(*options, "--dry-run", "--printshellcmds", "--nocolor"))
+    left = {output for job in planned for output in job.outputs}
+    for job in planned:
+        reason = refusal(job, left)
+        if reason is None:
+            left -= set(job.outputs)
+        yield job, reason
 
 
 def refusal(job: Job, left: set[str]) -> str | None:
@@ -42,6 +61,8 @@ def refusal(job: Job, left: set[str]) -> str | None:
         return "Snakemake has no record of how it was made"
     if now.stage in REMADE:
         return _differs_from_new(job)
+    if since := newer_input(job.outputs[0]):
+        return f"{since}, from which it was made, has changed since"
     return difference(parsed(before[0]), now) or _damage(now, Path(job.outputs[0]))
 
 
@@ -79,19 +100,17 @@ def _damage(command: Command, output: Path) -> str | None:
 
 
 def _of_trajectories(output: Path, model: Model, shard: int) -> str | None:
-    """Whether a store is of its runs, complete, and finite; a chunk of latents or contexts that is absent would read as zeros."""
-    group = zarr.open_group(output, mode="r")
-    arrays = dict(group.arrays())
+    """Whether a store is of its runs, complete, and finite."""
+    store = open_whole(output)[0]
+    arrays = dict(store.group.arrays())
     if arrays["timesteps"][:].tolist() != visited(model.sampler, model.schedule.timesteps):
         return "it was recorded at other timesteps"
-    if arrays["latents"].shape[0] != len(shard_range(model.trajectories.count, model.trajectories.shards, shard)):
+    if store.runs != len(shard_range(model.trajectories.count, model.trajectories.shards, shard)):
         return "it holds another number of runs"
     for name, array in arrays.items():
-        if name in ("latents", "context") and array.nchunks_initialized != array.nchunks:
-            return f"it is damaged (chunks of {name} are absent)"
         if array.dtype.kind == "f" and not all(np.isfinite(array[row]).all() for row in range(array.shape[0])):
             return f"it is damaged ({name} holds numbers that are not finite)"
-    return None if arrays["finished"][:].all() else "it is not complete"
+    return None
 
 
 def _of_images(output: Path, images: int) -> str | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edadm.errors import EdadmError
 
 RECORDS = Path(".snakemake")
 _LONGEST = 254  # characters of a record's name in one folder
+_SKEW = 5.0  # seconds by which the clocks of machines that share a folder may differ
 
 
 def snakemake(*options: str) -> str:
@@ -67,11 +69,31 @@ def _in_order(jobs: list[Job]) -> list[Job]:
 
 def recorded_command(output: str) -> str | None:
     """The shell command with which Snakemake made a file, of which it keeps a record; None without one."""
+    command = _record(output).get("shellcmd")
+    return command if isinstance(command, str) else None
+
+
+def newer_input(output: str) -> str | None:
+    """An input that was made, or changed, after the work on a file had begun; None if there is none.
+
+    What Snakemake made counts by its record, since a copy of a folder has other times.
+    """
+    record = _record(output)
+    for source in record.get("input", ()):
+        made = _record(source).get("endtime")
+        if made is None and os.path.exists(source):
+            made = os.path.getmtime(source)
+        if made is not None and made > record["starttime"] + _SKEW:
+            return str(source)
+    return None
+
+
+def _record(output: str) -> dict[str, Any]:
     name = urlsafe_b64encode(output.encode()).decode()
     pieces = [name[start : start + _LONGEST] for start in range(0, len(name), _LONGEST)]
     path = RECORDS.joinpath("metadata", *(f"@{piece}" for piece in pieces[:-1]), pieces[-1])
     try:
-        command = json.loads(path.read_text())["shellcmd"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return command if isinstance(command, str) else None
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

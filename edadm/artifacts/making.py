@@ -22,7 +22,7 @@ from typing import Any
 from edadm.artifacts.digest import canonical
 from edadm.artifacts.errors import StaleError
 from edadm.artifacts.locks import holder, if_free, locked, rewrite
-from edadm.artifacts.metadata import Facts, describe, forget, remember
+from edadm.artifacts.metadata import Facts, describe, forget, lock_beside, remember
 from edadm.artifacts.whole import partial_file, publish, sync_tree
 from edadm.console import say
 
@@ -82,7 +82,7 @@ class Work:
 
     @contextmanager
     def _while_wanted(self) -> Iterator[None]:
-        with locked(_lock(self.output), str(self.output)) as file:
+        with locked(lock_beside(self.output), str(self.output)) as file:
             if _state(file.read()).get("wanted", self.key) != self.key:
                 since = "was asked for with other settings since this job began"
                 raise StaleError(f"{self.output} {since}; it leaves that to the newer one")
@@ -105,7 +105,7 @@ def making(outputs: Sequence[Path], facts: Facts, code: str, progress: Path | No
     """
     output = outputs[0]
     key = hashlib.sha256(canonical([facts["kind"], facts["made_from"], code]).encode()).hexdigest()[:16]
-    with locked(_lock(output), str(output)) as file:
+    with locked(lock_beside(output), str(output)) as file:
         rewrite(file, canonical(_state(file.read()) | {"wanted": key}))
     with locked(_mark(output, key), str(output)) as mark:
         rewrite(mark, holder())
@@ -120,7 +120,7 @@ def making(outputs: Sequence[Path], facts: Facts, code: str, progress: Path | No
             if progress is None:
                 _mark(output, key).unlink(missing_ok=True)
             raise
-        with locked(_lock(output), str(output)) as file:
+        with locked(lock_beside(output), str(output)) as file:
             rewrite(file, canonical(_state(file.read()) | {"finished": key}))
             _tidy(output, key, progress)
 
@@ -135,10 +135,6 @@ def refuse_to_replace(folder: Path, facts: Mapping[str, Any]) -> None:
         there = describe(folder)
         other = "" if there is None or there.get("made_from") == facts["made_from"] else ", made from something else"
         raise StaleError(f"{folder} is there already{other}; remove it, or name another --output")
-
-
-def _lock(output: Path) -> Path:
-    return output.with_name(f".{output.name}.lock")
 
 
 def _mark(output: Path, key: str) -> Path:
@@ -157,7 +153,7 @@ def _folder(output: Path, key: str, progress: Path | None) -> Path:
     """The folder for finished pieces of this work; made under the lock, since others remove what is empty."""
     if progress is None:
         return output.with_name(f".{output.name}.progress") / key
-    with locked(_lock(output), str(output)):
+    with locked(lock_beside(output), str(output)):
         (progress / key).mkdir(parents=True, exist_ok=True)
     return progress / key
 
@@ -165,7 +161,7 @@ def _folder(output: Path, key: str, progress: Path | None) -> Path:
 def _finished(outputs: Sequence[Path], facts: Facts, key: str) -> bool:
     """Whether the files of this work lie there, made by it."""
     with suppress(OSError):
-        said = _state(_lock(outputs[0]).read_text())
+        said = _state(lock_beside(outputs[0]).read_text())
         there = describe(outputs[0]) or {}
         same = all(there.get(name) == facts[name] for name in ("kind", "made_from", "device"))
         return said.get("finished") == key and same and all(output.exists() for output in outputs)

@@ -86,6 +86,11 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.made.json")
 
 
+def lock_beside(path: Path) -> Path:
+    """Where the lock of an artifact lies, which tells of work on it (`edadm.artifacts.making`)."""
+    return path.with_name(f".{path.name}.lock")
+
+
 def remember(path: Path, known: Facts) -> None:
     """Writes the facts of a file that has no room for them, as it lies there."""
     with writing(beside(path)) as partial:
@@ -133,6 +138,8 @@ def intact(path: Path, kind: str | None = None, stage: str | None = None) -> str
             _check_quantized(path)
         elif found is not None:
             check_facts(path, found, content)
+        elif reason := _lost(path):
+            raise DamagedError(f"{path} is damaged ({reason}); remove it and make it again")
         if found is not None and kind not in (None, found["kind"]):
             raise DamagedError(f"{path} holds {found['kind']}, not {kind}; name the file that does")
     except DamagedError as error:
@@ -141,6 +148,16 @@ def intact(path: Path, kind: str | None = None, stage: str | None = None) -> str
         reason = str(error).rpartition(";")[0]
         raise DamagedError(f"{reason}; remove it, and make it again with `edadm {stage}`") from None
     return content
+
+
+def _lost(path: Path) -> str | None:
+    """Why a file that says nothing of itself should; None for those of edadm 0.1.0 and of others."""
+    if beside(path).exists():
+        return f"{beside(path).name}, which says what it is, cannot be read"
+    with suppress(OSError, ValueError, TypeError):
+        if "finished" in json.loads(lock_beside(path).read_text()):
+            return "it does not say what it was made from, as all that this edadm makes does"
+    return None
 
 
 def check_facts(path: Path, found: Facts, content: str | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edadm.commands.app import timing
+from edadm.commands.made import digests, facts_of
 from edadm.commands.opening import device_named, first_gpu, open_task, open_unet, preset_named
 from edadm.commands.options import (
     BitsOption,
@@ -21,6 +22,7 @@ from edadm.commands.options import (
     ThreadsOption,
     UnetOption,
 )
+from edadm.config.stated import settings_of
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -59,7 +61,9 @@ def benchmark_unet(
             variants[variant][arithmetic]["parity"] = parity(networks[variant], rivals[rival], shape, preset.context_shape)
     for sentence in slower_arithmetic(variants):
         say(sentence)
-    writing_json(output, {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants})
+    made_from = {"model": settings_of(preset, "architecture", "conditioning"), "inputs": digests(timed=list(files.values()))}
+    timed = {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants}
+    writing_json(output, timed, facts_of("speed", made_from, where))
 
 
 @timing.command("calibration")

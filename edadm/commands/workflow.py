@@ -88,27 +88,35 @@ def adopt(
 
     Start it where Snakemake was started, with the configuration that made them.
     """
-    from edadm.adoption.checks import refusal
-    from edadm.adoption.records import RECORDS, planned_jobs, snakemake
-    from edadm.config.load import load_config
+    from edadm.adoption.checks import verdicts
+    from edadm.adoption.records import snakemake
 
-    options = snakemake_options(config, "default")
-    settings = load_config(config or (OWN if OWN.is_file() else PROJECT / OWN))
-    if Path(settings.results).resolve() != results.resolve():
-        raise EdadmError(f"the configuration's results are in {settings.results}, not in {results}; give its file with --config")
-    if not (RECORDS / "metadata").is_dir():
-        raise EdadmError("there is no .snakemake here with records of what was made; start this in the folder where snakemake was started")
-    planned = planned_jobs(snakemake(*options, "--dry-run", "--printshellcmds", "--nocolor"))
+    options = options_of(results, config)
     taken: list[str] = []
-    left = {output for job in planned for output in job.outputs}
-    for job in planned:
-        if reason := refusal(job, left):
+    for job, reason in verdicts(*options):
+        if reason:
             say(f"made again: {job.outputs[0]}: {reason}")
         else:
-            left -= set(job.outputs)
             taken += job.outputs
     if taken:
         snakemake(*options, "--touch", "--cores", "1", "--", *taken)
     for output in taken:
         say(f"taken over: {output}")
     say(f"{len(taken)} files are taken over; `snakemake -n` says what is left")
+
+
+def options_of(results: Path, config: Path | None) -> list[str]:
+    """What Snakemake is told of a configuration whose results lie in a folder, of which it has records here.
+
+    Raises:
+        EdadmError: they lie elsewhere, or there are no records.
+    """
+    from edadm.adoption.records import RECORDS
+    from edadm.config.load import load_config
+
+    settings = load_config(config or (OWN if OWN.is_file() else PROJECT / OWN))
+    if Path(settings.results).resolve() != results.resolve():
+        raise EdadmError(f"the configuration's results are in {settings.results}, not in {results}; give its file with --config")
+    if not (RECORDS / "metadata").is_dir():
+        raise EdadmError("there is no .snakemake here with records of what was made; start this in the folder where snakemake was started")
+    return snakemake_options(config, "default")

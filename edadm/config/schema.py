@@ -41,7 +41,7 @@ class Sampler(Strict):
     spacing: Literal["uniform", "quadratic", "uniform_from_one", "trailing", "linspace"] = Field(
         "quadratic", description="uniform_from_one is CompVis'; trailing and linspace are diffusers', for its two solvers"
     )
-    eta: float = Field(0.0, ge=0, description="0 is deterministic, 1 is ancestral (ddim)")
+    eta: float = Field(0.0, ge=0, le=1, description="0 is deterministic, 1 is ancestral (ddim)")
 
     @model_validator(mode="after")
     def _settings_belong_to_the_method(self) -> Sampler:

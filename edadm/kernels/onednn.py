@@ -106,6 +106,7 @@ class FloatConvolution:
         wide = weight.float()
         self.weights = [wide[:, part].contiguous(memory_format=torch.channels_last) for part in self.slices]
         self.scale = (weight_scale * scale)[:, None, None]
+        self.of_points = weight.shape[2:] == (1, 1) and self.geometry == Geometry()
 
     def __call__(self, integers: Float[Tensor, "n c h w"], bias: Float[Tensor, " rows"] | None = None) -> Float[Tensor, "n rows p q"]:
         """The problem's result plus the bias; `integers` are codes minus zero point."""
@@ -118,12 +119,17 @@ class FloatConvolution:
 
     def _added(self, integers: Float[Tensor, "n c h w"]) -> Float[Tensor, "n rows p q"]:
         if len(self.slices) == 1:
-            return F.conv2d(integers, self.weights[0], None, *self.geometry)
+            return self._product(integers, self.weights[0])
         groups = integers.unflatten(1, (self.geometry.groups, -1))
         total: Any = 0.0
         for part, weight in zip(self.slices, self.weights, strict=True):
-            total = F.conv2d(groups[:, :, part].flatten(1, 2), weight, None, *self.geometry).double() + total
+            total = self._product(groups[:, :, part].flatten(1, 2), weight).double() + total
         return total.float()
+
+    def _product(self, integers: Float[Tensor, "n c h w"], weight: Float[Tensor, "rows k kh kw"]) -> Float[Tensor, "n rows p q"]:
+        if self.of_points:  # a convolution of one column would not return channels last
+            return F.linear(integers.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+        return F.conv2d(integers, weight, None, *self.geometry)
 
 
 def exact_parts(weight: Int8[Tensor, "rows c kh kw"], zero_point: int) -> list[int]:

@@ -51,12 +51,14 @@ class ShardedImages:
     """Generated images in the `.npy` files of all shards, read when asked for.
 
     Raises:
-        EdadmError: a file holds anything but uint8 images (n, 3, h, w).
+        EdadmError: a file holds anything but uint8 images (n, 3, h, w); all are empty.
     """
 
     def __init__(self, files: Sequence[Path]):
         self.shards = [_open(file) for file in files]
         self.ends = list(accumulate(len(shard) for shard in self.shards))
+        if not self.ends or self.ends[-1] == 0:
+            raise EdadmError(f"{', '.join(map(str, files)) or 'no file'} holds no images; generate them again")
 
     def __len__(self) -> int:
         return self.ends[-1]

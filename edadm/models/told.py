@@ -35,6 +35,8 @@ def lines_on(path: Path) -> list[str]:
     Raises:
         CheckpointError: a damaged file, or a folder without anything that is known here.
     """
+    if not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"{path} is neither a file nor a folder (a pipe, a device or a dead link); name another")
     facts = describe(path)
     if facts is not None:
         return [str(path), *_of_ours(facts)]
@@ -61,7 +63,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_told(entry: Path) -> bool:
-    """Whether a file or store of a folder is worth a line."""
+    """Whether a file or store of a folder is worth a line; a pipe would never end."""
+    if not entry.is_dir() and not entry.is_file():
+        return False
     if entry.is_dir() or describe(entry) is not None or entry.name == "model_index.json":
         return True
     return entry.suffix in _WEIGHTS and entry.is_file()

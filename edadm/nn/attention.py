@@ -15,6 +15,8 @@ from edadm.nn.quantizer import Quantizer
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
 
+Size = int | torch.SymInt  # symbolic while a network is exported
+
 
 def unknown_in(attention: Attention) -> list[str]:
     """What an attention has that `ProjectedAttention` does not compute, by diffusers' names."""
@@ -28,7 +30,7 @@ def unknown_in(attention: Attention) -> list[str]:
     return found if known else [*found, f"{type(attention).__name__} with {type(attention.processor).__name__}"]
 
 
-def biases_of_heads(mask: Float[Tensor, "m q k"] | None, samples: int, heads: int, keys: int) -> Float[Tensor, "n q k"] | None:
+def biases_of_heads(mask: Float[Tensor, "m q k"] | None, samples: Size, heads: int, keys: Size) -> Float[Tensor, "n q k"] | None:
     """What is added to the scores of all samples' heads, expanded as diffusers' `prepare_attention_mask` does it.
 
     Raises:
@@ -80,7 +82,7 @@ class QuantizedAttention(Attention):
         if use:
             raise EdadmError("the attention of a quantized network is computed on its grids, not by xformers; leave the call out")
 
-    def prepare_attention_mask(self, attention_mask: Any, target_length: int, batch_size: int, out_dim: int = 3) -> Any:
+    def prepare_attention_mask(self, attention_mask: Any, target_length: Size, batch_size: Size, out_dim: int = 3) -> Any:
         """`biases_of_heads`, called as diffusers calls it; no processor here asks for another `out_dim`."""
         return biases_of_heads(attention_mask, batch_size, self.heads, target_length)
 
@@ -128,7 +130,7 @@ class ProjectedAttention:
         if attn.group_norm is not None:
             hidden_states = self.normalised(attn, hidden_states)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
+        mask = attn.prepare_attention_mask(attention_mask, context.shape[1], context.shape[0])
         mixed = self.mixed(attn, attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context), mask)
         output = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
         if len(shape) == 4:

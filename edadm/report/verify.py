@@ -46,11 +46,16 @@ class Finding(NamedTuple):
 
 @dataclass
 class Results:
-    """Artifacts of a results folder, each with what it says of itself and the digest of its content, once it was read."""
+    """Artifacts of a results folder, each with what it says of itself and the digest of its content, once it was read.
+
+    Attributes:
+        silent: those that say nothing of themselves, as those of edadm 0.1.0 did, so that only reading them was tried.
+    """
 
     root: Path
     config: Config | None = None
     contents: dict[Path, str] = field(default_factory=dict)
+    silent: list[Path] = field(default_factory=list)
     seen: int = 0
 
     def findings(self) -> Iterator[Finding]:
@@ -63,6 +68,10 @@ class Results:
                 known[path] = describe(path)
             except EdadmError as error:
                 yield Finding("damaged", str(error))
+        for beside in sorted(self.root.rglob(f"*{_BESIDE}")):
+            if not (described := beside.with_name(beside.name.removesuffix(_BESIDE))).exists():
+                yield Finding("damaged", f"{described} is gone, and {beside.name} is left of it; remove that, and make it again")
+        self.silent = [path for path, found in known.items() if found is None]
         for path, found in known.items():
             yield from self._of_another_place(path, found)
             yield from self._of_other_inputs(path, found)

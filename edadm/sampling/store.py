@@ -20,6 +20,7 @@ from edadm.sampling.trajectory import Features, step_matrices
 
 _ROWS = ("latents", "context")  # arrays with a row per run
 _SUMS = ("distance", "dissimilarity", "feature_rows", "feature_elements")  # and with one per batch
+_OTHERS = ("timesteps", "unconditional", "finished", "digests")
 
 
 class TrajectoryStore:
@@ -147,7 +148,9 @@ class TrajectoryStore:
 
     def arrays(self) -> dict[str, Any]:
         """Shape and type of each array."""
-        return {name: [list(array.shape), str(array.dtype)] for name, array in sorted(self.group.arrays())}
+        names = sorted(name for name in (*_ROWS, *_SUMS, *_OTHERS) if name in self.group)
+        found = {name: self.group[name] for name in names}  # Snakemake puts a file of its own beside them
+        return {name: [list(array.shape), str(array.dtype)] for name, array in found.items()}
 
     def seal(self, known: Facts) -> str:
         """Says in the store what it is and what it holds, when all batches are there; the digest of its content."""

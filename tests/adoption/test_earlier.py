@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edadm.adoption.earlier import difference, parsed
-from edadm.adoption.records import planned_jobs
+from edadm.adoption.records import newer_input, planned_jobs
 
 BEFORE = {"checkpoint": "a.ckpt", "sampler": {"method": "ddim", "steps": 20, "spacing": "uniform", "eta": 0.0}}
 NOW = {"checkpoint": "b.ckpt", "sampler": BEFORE["sampler"], "autoencoder": None}
@@ -71,6 +73,13 @@ def test_lists_of_timesteps_that_changed_are_not_kept(steps: int, spacing: str, 
     assert why(command, command) == (None if same else "its sampler visits other timesteps now")
 
 
+def test_images_made_with_integers_are_not_kept_and_simulated_ones_are() -> None:
+    """No record says whether the processor was one on which 0.1.0 divided its sums, which rounded them twice."""
+    integer, simulated = (generate(NOW, backend=name) for name in ("integer", "simulated"))
+    assert why(integer, integer) == "its integers may have been rounded otherwise than today's"
+    assert why(simulated, simulated) is None
+
+
 def test_prompts_that_are_read_otherwise_are_not_kept(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     conditioning = {"kind": "text", "prompts": str(prompts)}
@@ -104,3 +113,25 @@ Shell command: None
     jobs = planned_jobs(said)
     assert [(job.rule, job.inputs, job.outputs) for job in jobs] == [("convert_checkpoint", (), ("b",)), ("generate", ("b", "c"), ("d",))]
     assert jobs[1].command == "python3 -m edadm generate --output d 2>&1 | tee log"
+
+
+def test_an_input_that_was_made_after_the_work_began_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands name files, not what they held: a calibration set made again leaves the command of its ranges as it was."""
+    monkeypatch.chdir(tmp_path)
+    records = tmp_path / ".snakemake/metadata"
+    records.mkdir(parents=True)
+
+    def record(output: str, begun: float, ended: float, *inputs: str) -> None:
+        content = {"input": inputs, "starttime": begun, "endtime": ended}
+        (records / urlsafe_b64encode(output.encode()).decode()).write_text(json.dumps(content))
+
+    Path("prompts.txt").write_text("a cat")
+    os.utime("prompts.txt", (50.0, 50.0))
+    record("calibration", 100.0, 200.0)
+    record("ranges", 200.1, 300.0, "calibration", "prompts.txt", "absent")
+    assert newer_input("ranges") is None
+    record("calibration", 400.0, 500.0)
+    assert newer_input("ranges") == "calibration"
+    record("calibration", 100.0, 200.0)
+    os.utime("prompts.txt", (400.0, 400.0))
+    assert newer_input("ranges") == "prompts.txt"

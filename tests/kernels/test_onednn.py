@@ -69,6 +69,14 @@ def test_both_routes_compute_the_same_bits(case: str, largest: int, zero_point: 
         assert not convolution.fastest
 
 
+def test_the_route_in_floats_keeps_channels_last() -> None:
+    """In one column of points, too, as rows of a linear layer come; all that follows would be slower."""
+    given, integers, bias = problem("1x1 of odd numbers", 127, 128)
+    for shape in ((3, 63, 6, 5), (1, 63, 90, 1)):
+        rows = integers.permute(0, 2, 3, 1).reshape(shape[0], shape[2], shape[3], 63).permute(0, 3, 1, 2)
+        assert FloatConvolution(given)(rows, bias).permute(0, 2, 3, 1).is_contiguous()
+
+
 @pytest.mark.parametrize("zero_point", [0, 100, 255])
 def test_sums_beyond_what_floating_point_numbers_hold_are_rounded_once(zero_point: int) -> None:
     weight = torch.full((4, 3001, 1, 1), 127, dtype=torch.int8)

@@ -53,6 +53,15 @@ BOTH = {
     "unet., unet_ema.": {"state_dict": state(1.0, "unet.") | state(2.0, "unet_ema.")},
     "none, ema.": {"state_dict": RAW | state(2.0, "ema.")},
     "nested": {"checkpoint": {"model": RAW, "ema": MEAN}},
+    "nested three deep": {"checkpoint": {"trainer": {"model": RAW, "ema": MEAN}}},
+    "a rate in the name": {"model": RAW, "ema_0.9999": MEAN},
+    "a hyphen": {"model": RAW, "model-ema": MEAN},
+    "capitals": {"model": RAW, "modelEMA": MEAN},
+    "Polyak": {"model": RAW, "polyak": MEAN},
+    "a callback's": {"state_dict": state(1.0, "model."), "callbacks": {"EMACallback": {"state": state(2.0, "model.")}}},
+    "averages and the best": {"model": RAW, "ema": MEAN, "best_model": state(3.0)},
+    "ema.module. beside model.module.": state(1.0, "model.module.") | state(2.0, "ema.module."),
+    "averages below a module": state(1.0, "denoiser.model.") | state(2.0, "denoiser.ema_model."),
 }
 
 
@@ -86,6 +95,11 @@ RAW_ALONE = {
     "module.model._orig_mod.": state(1.0, "module.model._orig_mod."),
     "numbers beside tensors": RAW | {"epoch": 3, "global_step": 5, "note": "x", "optimizer": OPTIMIZER},
     "an unknown key": {"whatever": RAW, "epoch": 1},
+    "three deep": {"checkpoint": {"trainer": {"state_dict": RAW}}},
+    "beside the state of random numbers": {"checkpoint": RAW, "rng": {"cpu": torch.zeros(3)}},
+    "Adam's moments by name": {"model": RAW, "optimizer": {"exp_avg": state(3.0)}, "exp_avg": state(3.0), "grads": state(3.0)},
+    "the same twice": {"model": RAW, "state_dict": RAW},
+    "a metric's averages": {"state_dict": RAW, "callbacks": {"avg": [torch.zeros(()), torch.zeros(())]}},
     "no averages after all": {"model": RAW, "ema": None, "ema_decay": 0.99},
 }
 
@@ -120,6 +134,23 @@ def test_averages_without_names_are_refused_with_the_reason(averages: Any, tmp_p
             match=r"its averages \('ema'\) are a list of tensors without names.*set ema: false",
         ):
             read_state(path, ema=ema)
+    assert value(read_state(path, ema=False)) == 1.0
+
+
+UNTOLD = {
+    "third of five": [RAW, OPTIMIZER, MEAN, 10, 1000],
+    "a target": {"model": RAW, "target_model": MEAN},
+    "two rates": {"model": RAW, "ema_fast": state(3.0), "ema_slow": MEAN},
+    "a list in the optimizer": {"state_dict": RAW, "optimizer_states": [{"ema": list(MEAN.values())}]},
+}
+
+
+@pytest.mark.parametrize("what", UNTOLD)
+def test_a_second_set_of_the_networks_tensors_is_not_passed_over(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(UNTOLD[what], path)
+    with pytest.raises(CheckpointError, match=r"(does not say which are|several|its) averages.*set ema: false for the weights as trained"):
+        read_state(path)
     assert value(read_state(path, ema=False)) == 1.0
 
 
@@ -172,7 +203,7 @@ def test_several_networks_are_not_guessed_at(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [{}, [], None, 5, {"epoch": 3}, {"model": {}}, OPTIMIZER, {"state_dict": [1, 2]}, [[[[[[RAW]]]]]]],
+    [{}, [], None, 5, {"epoch": 3}, {"model": {}}, OPTIMIZER, {"state_dict": [1, 2]}, [[[[[[[[[RAW]]]]]]]]]],
     ids=str,
 )
 def test_files_without_weights_are_refused(content: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from edadm.artifacts import as_json, facts, intact, save_tensors
 from edadm.artifacts.metadata import UNITS, remember
@@ -120,6 +121,25 @@ def lost_unit(results: Path) -> None:
     (results / "m/c/b/r/units/0/000_a.safetensors").unlink()
 
 
+def torn_facts(results: Path) -> None:
+    (results / "m/fp32/samples/0.npy.made.json").write_text('{"kind": "sam')
+
+
+def lost_facts(results: Path) -> None:
+    (results / "m/fp32/samples/0.npy.made.json").unlink()
+    (results / "m/fp32/samples/.0.npy.lock").write_text('{"finished": "a"}')
+
+
+def lost_metadata(results: Path) -> None:
+    path = results / "m/c/calibration.safetensors"
+    save_file(load_file(path), path)
+    path.with_name(".calibration.safetensors.lock").write_text('{"finished": "a"}')
+
+
+def lost_samples(results: Path) -> None:
+    (results / "m/fp32/samples/0.npy").unlink()
+
+
 CHANGES: dict[Callable[[Path], None], list[tuple[str, str]]] = {
     another_unet: [
         ("stale", "m/c/calibration.safetensors"),
@@ -134,6 +154,10 @@ CHANGES: dict[Callable[[Path], None], list[tuple[str, str]]] = {
     moved_samples: [("foreign", "m/fp32/samples/1.npy")],
     stray: [("foreign", "m/notes.json")],
     lost_unit: [("damaged", "m/c/b/r/units/0/000_a.safetensors")],
+    torn_facts: [("damaged", "m/fp32/samples/0.npy")],
+    lost_facts: [("damaged", "m/fp32/samples/0.npy")],
+    lost_metadata: [("damaged", "m/c/calibration.safetensors")],
+    lost_samples: [("damaged", "m/fp32/samples/0.npy")],
 }
 
 

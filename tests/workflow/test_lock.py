@@ -48,6 +48,7 @@ def generating(run: Run) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long  # tests/sampling/test_two_collectors.py has an orphan without Snakemake
 def test_an_orphan_does_not_replace_what_was_asked_for_after_it(tmp_path: Path) -> None:
     """Snakemake alone is killed, a setting is changed, and the old job ends last."""
     toy, target = Toy(tmp_path, REPOSITORY), "results/toy/fp32/samples/0.npy"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from .toy import Toy, copy_package
@@ -39,7 +40,7 @@ def setting(**kinds: Any) -> tuple[str, ...]:
         pytest.param(setting(reconstructions={"fbr": {"iterations": 7}}), {"reconstruct": 1, **AFTER_RECONSTRUCT}, id="iterations"),
         pytest.param(setting(evaluations={"few": {"scores": ["fid"]}}), {"evaluate": 2, "report": 1}, id="scores"),
         pytest.param(
-            setting(evaluations={"few": {"reference": "workflow", "resolution": 32}}),
+            setting(evaluations={"few": {"reference": "pictures", "resolution": 32}}),
             {"reference_statistics": 1, "evaluate": 2, "report": 1},
             id="a folder of real images",
         ),
@@ -60,6 +61,9 @@ def setting(**kinds: Any) -> tuple[str, ...]:
     ],
 )
 def test_a_setting_reruns_what_it_touches(reference: Toy, options: tuple[str, ...], planned: dict[str, int]):
+    (reference.folder / "pictures").mkdir(exist_ok=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(reference.folder / "pictures" / name)
     assert reference.planned(*options) == planned
 
 

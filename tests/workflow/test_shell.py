@@ -42,8 +42,9 @@ def test_a_name_of_all_allowed_characters_is_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.parametrize("name", ["a'; touch pwned; '", "$(touch pwned)", "a`touch pwned`"])
-def test_a_name_runs_no_command(name: str, tmp_path: Path) -> None:
+def test_a_name_runs_no_command(tmp_path: Path) -> None:
+    """Other such names are refused in `tests/config`, without Snakemake."""
+    name = "a'; touch pwned; $(touch pwned) `touch pwned`"
     _, said = renamed(tmp_path, name).run(f"results/{name}/fp32/unet.safetensors")
     assert not list(tmp_path.rglob("pwned"))
     assert "Traceback" not in said

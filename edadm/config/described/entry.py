@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
+from edadm.config.rules.names import RESERVED
 from edadm.errors import EdadmError
 
+_LONGEST_NAME = 60
 Settings = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class DescriptionError(EdadmError):
@@ -38,7 +43,9 @@ def entry_name(path: Path) -> str:
     """A name for the entry of a checkpoint, from its file's or folder's."""
     stem = path.name if path.is_dir() else path.stem
     stem = path.parent.name if stem in ("model", "unet", "diffusion_pytorch_model", "last") and path.parent.name else stem
-    return re.sub(r"[^A-Za-z0-9_+-]+", "_", stem).strip("_") or "mine"
+    name = re.sub(r"[^A-Za-z0-9_+-]+", "_", stem)[:_LONGEST_NAME].strip("_+-") or "mine"
+    taken = name.lower() in RESERVED or not name[0].isalpha()  # readers of YAML differ on what is a number
+    return f"model_{name}" if taken else name
 
 
 def read_json(file: Path) -> Settings:
@@ -48,13 +55,33 @@ def read_json(file: Path) -> Settings:
         DescriptionError: unreadable, or no JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DescriptionError(f"{file} cannot be read as JSON ({reason}); fetch it again") from None
     if not isinstance(content, dict):
         raise DescriptionError(f"{file} holds no JSON object; fetch it again")
     return content
+
+
+def understood(read: Callable[[Settings, Path], Found]) -> Callable[[Settings, Path], Found]:
+    """A reader of a file's settings that says where values are of another kind than any writer's."""
+
+    @wraps(read)
+    def reading(config: Settings, where: Path) -> Found:
+        try:
+            return read(config, where)
+        except EdadmError:
+            raise
+        except ValidationError as error:
+            problem = error.errors()[0]
+            setting = ".".join(map(str, problem["loc"]))
+            raise DescriptionError(f"{where} has a value that fits no {setting} ({problem['msg']}); fetch it again") from None
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DescriptionError(f"{where} has a value of the wrong kind ({reason}); fetch it again") from None
+
+    return reading
 
 
 def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionError:

@@ -10,6 +10,7 @@ from edadm.config.described.scheduler import sampler_settings, schedule_settings
 from edadm.config.described.unet import unet_architecture
 
 CONFIG = "config.json"
+PIPELINE = "model_index.json"
 SCHEDULER = "scheduler_config.json"
 PARTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
 _KINDS = {

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from edadm.config.described.compvis import describe_compvis
-from edadm.config.described.entry import Description, DescriptionError
+from edadm.config.described.entry import Description, DescriptionError, Settings, understood
 from edadm.config.described.ermongroup import describe_ermongroup
 from edadm.config.inputs.settings import ConfigError, read_settings
+from edadm.config.networks import Autoencoder, UNetArchitecture
+from edadm.config.schema import NoiseSchedule
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "architecture": UNetArchitecture,
+    "autoencoder": Autoencoder,
+    "schedule": NoiseSchedule,
+}
 
 
 def describe_with(file: Path, checkpoint: Path) -> Description:
@@ -20,17 +30,21 @@ def describe_with(file: Path, checkpoint: Path) -> Description:
         config = read_settings(file)
     except ConfigError as error:
         raise DescriptionError(str(error)) from None
+    return understood(lambda content, where: _described(content, where, checkpoint))(config, file)
+
+
+def _described(config: Settings, file: Path, checkpoint: Path) -> Description:
     model = config.get("model")
-    try:
-        if isinstance(model, dict) and isinstance(model.get("params"), dict):
-            return describe_compvis(config, file, checkpoint)
-        if isinstance(model, dict) and "ch" in model:
-            return describe_ermongroup(config, file, checkpoint)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        if isinstance(error, DescriptionError):
-            raise
-        raise DescriptionError(f"{file} has a value of the wrong kind ({error}); fetch it again") from None
-    raise DescriptionError(
-        f"{file} is neither a project.yaml of CompVis' code (model.params.unet_config) nor a configuration of ermongroup/ddim "
-        "(model.ch); leave out --config to read the tensors alone"
-    )
+    if isinstance(model, dict) and isinstance(model.get("params"), dict):
+        found = describe_compvis(config, file, checkpoint)
+    elif isinstance(model, dict) and "ch" in model:
+        found = describe_ermongroup(config, file, checkpoint)
+    else:
+        raise DescriptionError(
+            f"{file} is neither a project.yaml of CompVis' code (model.params.unet_config) nor a configuration of ermongroup/ddim "
+            "(model.ch); leave out --config to read the tensors alone"
+        )
+    for name, kind in _KINDS.items():
+        if name in found.settings:
+            kind.model_validate(found.settings[name])
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edadm.config.described.entry import Settings, checked, read_json, refuse
+from edadm.config.described.entry import Settings, checked, read_json, refuse, understood
+from edadm.config.networks import Autoencoder, TextEncoder
 
 _CHANNELS: Settings = {"AutoencoderKL": 4, "VQModel": 3}
 _AUTOENCODER: Settings = {
@@ -33,9 +34,17 @@ _AUTOENCODER_READ = (
 )
 _AUTOENCODER_ON = ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention")
 _ONLY_SCALED = "latents are only scaled here, not shifted"
-_AUTOENCODER_REASONS = {"shift_factor": _ONLY_SCALED, "latents_mean": _ONLY_SCALED, "latents_std": _ONLY_SCALED}
+_AUTOENCODER_REASONS = {
+    "act_fn": "only silu is built here",
+    "norm_type": "only group norms are built here",
+    "lookup_from_codebook": "codes are looked up from latents here",
+    "shift_factor": _ONLY_SCALED,
+    "latents_mean": _ONLY_SCALED,
+    "latents_std": _ONLY_SCALED,
+}
 
 
+@understood
 def autoencoder_settings(config: Settings, where: Path) -> Settings:
     """Settings of the autoencoder.
 
@@ -69,7 +78,10 @@ def autoencoder_settings(config: Settings, where: Path) -> Settings:
         "norm_groups": config.get("norm_num_groups", 32),
         "scale": config.get("scaling_factor", 0.18215),
     }
-    return settings if kind == "AutoencoderKL" else settings | {"codes": config.get("num_vq_embeddings", 256)}
+    if kind == "VQModel":
+        settings["codes"] = config.get("num_vq_embeddings", 256)
+    Autoencoder.model_validate(settings)
+    return settings
 
 
 def _check_blocks(config: Settings, where: Path, levels: int) -> None:
@@ -81,9 +93,14 @@ def _check_blocks(config: Settings, where: Path, levels: int) -> None:
 
 # Of transformers' many keys, those that change the last hidden states; which others there are depends on its version.
 _ENCODER: Settings = {"layer_norm_eps": 1e-5, "vocab_size": 49408, "quantization_config": None}
-_QUANTIZED = "its weights are quantized already; take the checkpoint that they were made from"
+_ENCODER_REASONS = {
+    "quantization_config": "its weights are quantized already; take the checkpoint that they were made from",
+    "layer_norm_eps": "only 1e-05 is built here",
+    "vocab_size": "prompts are cut into CLIP's 49408 tokens here",
+}
 
 
+@understood
 def encoder_settings(config: Settings, where: Path) -> Settings:
     """Settings of the text encoder; its tokenizer's folder beside it says what prompts are padded with.
 
@@ -95,11 +112,11 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
     if (kind := config.get("model_type", "clip_text_model")) not in ("clip_text_model", "clip"):
         raise refuse(where, "model_type", kind, "only CLIP's text encoder is built here; use another checkpoint")
     read = {key: value for key, value in config.items() if key in _ENCODER}
-    checked(where, read, _ENCODER, {"quantization_config": _QUANTIZED, "layer_norm_eps": "only 1e-05 is built here"})
+    checked(where, read, _ENCODER, _ENCODER_REASONS)
     activation = config.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu"):
         raise refuse(where, "hidden_act", activation, "only quick_gelu and gelu are built here; use another checkpoint")
-    return {
+    settings = {
         "channels": config.get("hidden_size", 512),
         "hidden_channels": config.get("intermediate_size", 2048),
         "layers": config.get("num_hidden_layers", 12),
@@ -108,6 +125,8 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
         "activation": activation,
         "padding": _padding(where.parent.parent / "tokenizer" / "tokenizer_config.json"),
     }
+    TextEncoder.model_validate(settings)
+    return settings
 
 
 def _padding(file: Path) -> str:

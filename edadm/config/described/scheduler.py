@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edadm.config.described.entry import Settings, refuse
+from edadm.config.described.entry import Settings, refuse, understood
 from edadm.config.schema import NoiseSchedule
 
 _KINDS = {"linear": "linear", "scaled_linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
@@ -31,8 +31,11 @@ _BETAS = {
     "KDPM2DiscreteScheduler": _LATER,
     "KDPM2AncestralDiscreteScheduler": _LATER,
 }
+_FEW = "networks that were distilled for it go from noise to an image in a few steps"
+_DISTILLED = {"LCMScheduler": _FEW, "TCDScheduler": _FEW}
 
 
+@understood
 def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
     """The noise schedule's settings, and what the network predicts, as `Model.prediction` names it.
 
@@ -40,6 +43,8 @@ def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
         DescriptionError: one that no sampler here follows; names the key.
     """
     kind = str(config.get("_class_name", "DDPMScheduler"))
+    if kind in _DISTILLED:
+        raise refuse(where, "_class_name", kind, f"{_DISTILLED[kind]}, which no sampler here does; use another checkpoint")
     if kind not in _BETAS:
         raise refuse(where, "_class_name", kind, "networks of other than discrete betas are not sampled here; use another checkpoint")
     if config.get("rescale_betas_zero_snr"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edadm.config.described.entry import DescriptionError, Settings, checked, refuse
+from edadm.config.described.entry import DescriptionError, Settings, checked, refuse, understood
 from edadm.config.networks import DiffusersUNet, UNetArchitecture
 
 # What a constructor takes where the file has no such key, as far as `DiffusersUNet` has no default for both classes.
@@ -56,6 +56,7 @@ _REASONS = {
 }
 
 
+@understood
 def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str]]:
     """The settings of the architecture, and what the file leaves open.
 

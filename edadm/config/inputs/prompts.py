@@ -12,6 +12,8 @@ from edadm.errors import EdadmError
 
 FORMS = "a text file with a prompt per line, a JSON list, JSON lines with a 'prompt', or COCO captions (JSON)"
 _KEYS = ("prompt", "caption", "text")
+_TABLES = (".csv", ".tsv", ".yaml", ".yml", ".xml", ".html", ".md")
+_STANDING_IN = ("version https://git-lfs", "<!doctype", "<html")
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -29,9 +31,10 @@ class Prompts:
 
 
 def prompts_in(path: Path, per_image: bool = False) -> Prompts:
-    """The prompts in a file: a text file (`.txt` or any other suffix), `.json` or `.jsonl`.
+    """The prompts in a file: `.json`, `.jsonl` or `.ndjson`, or a text file of any other suffix but those of tables and markup.
 
-    Lines end at a line feed, and at nothing else: form feeds and U+2028 stay inside a prompt, as models see them.
+    Lines end at a line feed, and at nothing else: form feeds and U+2028 stay inside a prompt, as models see them. A text whose
+    lines are JSON, or end at carriage returns alone, is refused.
 
     Args:
         path: of the file.
@@ -41,6 +44,8 @@ def prompts_in(path: Path, per_image: bool = False) -> Prompts:
         EdadmError: absent, not UTF-8, or of another form; says which line or entry.
     """
     text = _text(path)
+    if text[:64].lstrip().lower().startswith(_STANDING_IN):
+        raise EdadmError(f"{path} is a web page or a Git-LFS pointer in place of the file; fetch that again")
     if path.suffix.lower() == ".json":
         return _of_json(path, text)
     lines = [line.strip() for line in text.split("\n")]
@@ -50,8 +55,9 @@ def prompts_in(path: Path, per_image: bool = False) -> Prompts:
         raise EdadmError(f"{path}: line {lines.index('') + 1} is blank; write the prompt of its image there, or remove it")
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        _refuse_other_text(path, text, [line for _, line in numbered])
         return Prompts([line for _, line in numbered])
-    return Prompts([_of_entry(path, f"line {number}", _parsed(path, line, f"line {number} ")) for number, line in numbered])
+    return Prompts([_of_entry(path, f"line {number}", _parsed(path, line, f": line {number}")) for number, line in numbered])
 
 
 def prompts_per_image(path: Path, images: int) -> list[str]:
@@ -85,11 +91,32 @@ def _text(path: Path) -> str:
     return text
 
 
+def _refuse_other_text(path: Path, text: str, lines: list[str]) -> None:
+    """Refuses text whose lines are not prompts themselves."""
+    if (suffix := path.suffix.lower()) in _TABLES:
+        raise EdadmError(f"{path}: the columns or marks of a {suffix} file would become part of prompts; give {FORMS}")
+    if "\r" in text.strip() and "\n" not in text:
+        raise EdadmError(f"{path} ends its lines with carriage returns alone, so that all are one prompt; save it with line feeds")
+    if lines and (_is_json(text) or all(map(_is_json, lines))):
+        raise EdadmError(f"{path} holds JSON in a text file; call it .json if it is one list, or .jsonl if each line is an entry")
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is an object or a list of JSON, which no prompt is."""
+    if not text.strip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _parsed(path: Path, text: str, where: str = "") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise EdadmError(f"{path}: {where}is not valid JSON ({error}); mend it, or give {FORMS}") from None
+        raise EdadmError(f"{path}{where} is not valid JSON ({error}); mend it, or give {FORMS}") from None
 
 
 def _of_json(path: Path, text: str) -> Prompts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,9 @@ def _own_head(path: Path) -> Head:
 def _head_of_others(path: Path) -> Head:
     import numpy as np
 
+    if path.is_file() and not zipfile.is_zipfile(path):
+        reason = "it is empty, cut short, or a web page or Git-LFS pointer in its place"
+        raise EdadmError(f"{path} cannot be read as an .npz archive ({reason}); fetch it again")
     try:
         with np.load(path, allow_pickle=False) as archive:
             named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}

@@ -35,6 +35,7 @@ def sentences(problems: Iterable[Any], settings: Any) -> list[str]:
     is told once. Keys that are no text are told by `edadm.config.rules.names`.
     """
     told = [problem for problem in problems if problem["type"] != "invalid_key" and "[key]" not in problem["loc"]]
+    told = [problem for problem in told if problem["loc"][:1] == ("runs",) or all(isinstance(key, str) for key in problem["loc"][1:2])]
     grouped: dict[tuple[Any, ...], list[Any]] = {}
     for problem in told:
         grouped.setdefault(_place(problem, settings), []).append(problem)

@@ -69,7 +69,8 @@ def _unet_of(shapes: Shapes, path: Path) -> tuple[str, Shapes]:
         return layout, {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     kind = kind_of(shapes)
     if kind is not None:
-        raise DescriptionError(f"{path} holds {kind.what} and no U-Net; {kind.advice or 'name the file of the U-Net'}")
+        what = kind.what.removesuffix(", not a U-Net")
+        raise DescriptionError(f"{path} holds {what} and no U-Net; {kind.advice or 'name the file of the U-Net'}")
     raise DescriptionError(f"{path} holds no U-Net (no tensor '{_ANCHORS['compvis']}'); name the file of one")
 
 

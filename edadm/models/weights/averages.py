@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from edadm.models.weights.elsewhere import names_averages
 from edadm.models.weights.errors import CheckpointError, quoted
 from edadm.models.weights.packed.pickles import Thing
 from edadm.models.weights.packed.stored import Stored
 from edadm.models.weights.states import State, Weights, entries_of, module_state, tensors_of
 
 Averaged = Literal["auto"] | bool
-_NAME = re.compile(r"(^|[_.])(ema|avg|swa)([_.]|$)|averag|shadow", re.IGNORECASE)
 _INSIDE = (
     *("shadow", "state_dict", "model_state_dict", "ema_state_dict"),
     *("ema_model", "model", "module", "params", "weights"),
@@ -36,7 +36,7 @@ def chosen(weights: Weights, averaged: Averaged, path: Path) -> tuple[State, str
             raise CheckpointError(f"{path} {alone}; set ema: true or auto")
         return weights.raw, ""
     if weights.nameless:
-        instead = "write averages with names, or set ema: false for the weights as trained"
+        instead = "write the averages alone, with names, or set ema: false for the weights as trained"
         raise CheckpointError(f"{path}: {weights.nameless}; {instead}")
     if not weights.averaged:
         if averaged is True:
@@ -51,7 +51,7 @@ def _with_averages(weights: Weights, path: Path) -> tuple[State, str]:
     if not weights.raw:
         alone = f"it holds averaged weights alone ({weights.place}), and they are taken"
         return weights.averaged, f"{path}: {alone}"
-    averaged = _renamed(weights)
+    averaged = renamed(weights)
     lacking = [name for name in weights.raw if name not in averaged]
     modules = {name.rpartition(".")[0] for name in averaged}
     for name in lacking:
@@ -68,7 +68,7 @@ def _with_averages(weights: Weights, path: Path) -> tuple[State, str]:
     return weights.raw | averaged, line
 
 
-def _renamed(weights: Weights) -> State:
+def renamed(weights: Weights) -> State:
     """The averages under the names of the weights, which in a whole model begin with the part's name."""
     first = next(iter(weights.averaged))
     if first in weights.raw:
@@ -84,7 +84,7 @@ def _renamed(weights: Weights) -> State:
 def under_a_key(entries: Mapping[Any, Any], path: Path) -> tuple[State, str, str]:
     """Averages under a key of their own: they, where they are, and why they cannot be taken if so."""
     for key, value in entries.items():
-        if not isinstance(key, str) or "." in key or not _NAME.search(key):
+        if isinstance(value, Stored) or not names_averages(key):
             continue
         state, nameless = _inside(value, path)
         if state or nameless:
@@ -118,20 +118,29 @@ def among(state: State) -> Weights:
     without_dots = {name for name in state if name.startswith("model_ema.") and name.count(".") == 1}
     if without_dots - _COUNTERS:
         return _of_compvis(state, without_dots)
-    firsts = {name.partition(".")[0] for name in state}
-    for group in sorted(first for first in firsts if _NAME.search(first)):
+    for group in sorted({_group_of(name) for name in state} - {""}):
         inside = {name: tensor for name, tensor in state.items() if name.startswith(f"{group}.")}
         raw = {name: tensor for name, tensor in state.items() if name not in inside}
-        partner = re.sub(r"_?(ema|avg|swa|averaged?)_?", "", group)
-        prefix = f"{partner}." if partner else ""
-        named = {f"{prefix}{name.removeprefix(f'{group}.')}": tensor for name, tensor in inside.items()}
+        bare = {name.removeprefix(f"{group}."): tensor for name, tensor in inside.items()}
+        outer, _, last = group.rpartition(".")
+        partner = re.sub(r"_?(ema|avg|swa|averaged?)_?", "", last)
+        prefix = "".join(f"{part}." for part in (outer, partner) if part)
+        named = {f"{prefix}{name}": tensor for name, tensor in bare.items()}
+        if not named.keys() & raw.keys():
+            named = renamed(Weights(raw, bare))
         named = {name: tensor for name, tensor in named.items() if name in raw}
         if named:
             return Weights(raw, named, quoted(group))
         if not any("." in name for name in raw) and any(name.count(".") > 1 for name in inside):
-            rest = {name.removeprefix(f"{group}."): tensor for name, tensor in inside.items()}
-            return Weights({}, rest, quoted(group))
+            return Weights({}, bare, quoted(group))
     return Weights({name: tensor for name, tensor in state.items() if name not in _COUNTERS}, {})
+
+
+def _group_of(name: str) -> str:
+    """The modules on the way to a tensor up to the one that holds averages; empty if none does."""
+    modules = name.split(".")[:-1]
+    last = next((index for index, module in enumerate(modules[:_DEEPEST]) if names_averages(module)), None)
+    return "" if last is None else ".".join(modules[: last + 1])
 
 
 def _of_compvis(state: State, without_dots: set[str]) -> Weights:

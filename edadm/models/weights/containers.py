@@ -6,10 +6,13 @@ kinds; averages of the weights lie beside the weights themselves, under a name o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edadm.models.weights.averages import Averaged, among, chosen, under_a_key
+from edadm.models.weights.averages import Averaged, among, chosen, renamed, under_a_key
+from edadm.models.weights.elsewhere import Further, further_sets, names_averages
 from edadm.models.weights.errors import CheckpointError, clean_line, quoted
 from edadm.models.weights.packed.pickles import Thing
 from edadm.models.weights.states import State, Weights, entries_of, module_state, named_tensors, tensors_of
@@ -25,7 +28,7 @@ _WRAPPERS = {
     *("generator", "diffusion_model"),
 }
 _TRANSPARENT = {"module", "_orig_mod"}  # of DataParallel and DistributedDataParallel, of torch.compile
-_DEEPEST = 4
+_DEEPEST = 8
 
 
 def weights_in(content: object, path: Path) -> Weights:
@@ -39,10 +42,43 @@ def weights_in(content: object, path: Path) -> Weights:
     if not raw and not averaged and not found.nameless:
         lacking = f"{path} holds no plain dictionary of tensors"
         raise CheckpointError(f"{lacking}; in the program that made it, write one with {clean_line()}")
-    if averaged or found.nameless:
-        return Weights(_unwrapped(raw), _unwrapped(averaged), found.place, found.nameless)
-    inner = among(raw)
-    return Weights(_unwrapped(inner.raw), _unwrapped(inner.averaged), inner.place, inner.nameless)
+    known = Weights(raw, averaged, found.place, found.nameless) if averaged or found.nameless else among(raw)
+    known = Weights(_unwrapped(known.raw), _unwrapped(known.averaged), known.place, known.nameless)
+    return known if known.nameless or not known.raw else _with_further(known, found, content, path)
+
+
+def _with_further(known: Weights, found: Weights, content: object, path: Path) -> Weights:
+    """The weights, with averages that lie at a place of their own; or why it cannot be said which are averages."""
+
+    def alike(state: State) -> bool:
+        plain = {name: state[original] for name, original in _plain(state).items()}
+        named = renamed(Weights(known.raw, _unwrapped(plain)))
+        there = {name: tensor for name, tensor in named.items() if name in known.raw}
+        shared = [name for name, tensor in there.items() if tensor.shape == known.raw[name].shape]
+        return len(shared) > 1 and 2 * len(shared) >= len(named)
+
+    further = further_sets(content, found.raw | found.averaged, alike)
+    if known.averaged:
+        rivals = [one for one in further if _is_rival(one, known.place)]
+        several = f"it holds several averages ({known.place} and {quoted(rivals[0].place)})" if rivals else ""
+        return replace(known, nameless=several)
+    averages = [one for one in further if one.is_averaged]
+    if not further:
+        return known
+    if len(averages) != 1:
+        place = quoted((averages or further)[-1].place)
+        another = f"it holds another set of the network's tensors ({place})"
+        return replace(known, nameless=f"{another}, and does not say which are averages")
+    place = quoted(averages[0].place)
+    if not averages[0].state:
+        return replace(known, nameless=f"its averages ({place}) are a list of tensors without names")
+    return replace(known, averaged=_unwrapped(_cleaned(averages[0].state, path)), place=place)
+
+
+def _is_rival(one: Further, place: str) -> bool:
+    """Whether a set is of averages, too, and not of what stands beside averages under their name."""
+    outermost, innermost = one.keys[0], one.keys[-1]
+    return names_averages(innermost) or (names_averages(outermost) and quoted(outermost) != place)
 
 
 def _sorted_out(content: object, path: Path, depth: int = 0) -> Weights:
@@ -56,7 +92,7 @@ def _sorted_out(content: object, path: Path, depth: int = 0) -> Weights:
     nested = [key for key in _RAW if _holds_tensors(entries.get(key), depth)]
     if not (nested or averages or nameless or named_tensors(entries)):
         keys = [key for key in entries if isinstance(key, str)]
-        nested = _only_one([key for key in keys if _holds_tensors(entries[key], depth)], path)
+        nested = _only_one([key for key in keys if _holds_tensors(entries[key], depth)], entries, path)
     if not nested or depth >= _DEEPEST:
         return Weights({} if averages or nameless else tensors_of(entries, path), averages, place, nameless)
     inner = _sorted_out(entries[nested[0]], path, depth + 1)
@@ -65,12 +101,14 @@ def _sorted_out(content: object, path: Path, depth: int = 0) -> Weights:
     return Weights(inner.raw, averages, place, nameless) if averages or nameless else inner
 
 
-def _only_one(keys: list[Any], path: Path) -> list[Any]:
-    """The keys, if there is one or none.
+def _only_one(keys: list[Any], entries: Mapping[Any, Any], path: Path) -> list[Any]:
+    """The keys, if there is one or none, or one alone under which tensors have names of modules.
 
     Raises:
         CheckpointError: there are more.
     """
+    networks = [key for key in keys if _has_modules(entries[key])]
+    keys = networks if len(networks) == 1 else keys
     if len(keys) > 1:
         names = ", ".join(map(quoted, keys[:6]))
         several = f"{path} holds several sets of tensors ({names})"
@@ -102,7 +140,19 @@ def _holds_tensors(value: object, depth: int) -> bool:
     entries = entries_of(value)
     if named_tensors(entries) or any(isinstance(name, str) and "." in name for name in entries):
         return True
-    return any(_holds_tensors(entries.get(key), depth + 1) for key in (*_RAW, "ema"))
+    return any(_holds_tensors(inner, depth + 1) for name, inner in entries.items() if isinstance(name, str))
+
+
+def _has_modules(value: object, depth: int = 0) -> bool:
+    """Whether a dictionary or object holds tensors, at any depth, that are named by modules."""
+    if depth >= _DEEPEST or not isinstance(value, dict | Thing):
+        return False
+    if isinstance(value, Thing) and module_state(value):
+        return True
+    entries = entries_of(value)
+    if any("." in name for name in named_tensors(entries)):
+        return True
+    return any(_has_modules(inner, depth + 1) for inner in entries.values())
 
 
 def _plain(state: State) -> dict[str, str]:

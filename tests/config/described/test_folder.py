@@ -104,6 +104,51 @@ def test_an_entry_of_ones_own_goes_before_what_the_folder_says(tmp_path: Path) -
     assert without.conditioning.prompts is None  # asked for where it is run
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler"])
+def test_values_of_no_known_kind_end_in_one_sentence(part: str, tmp_path: Path) -> None:
+    unet = UNET | {"cross_attention_dim": 1024}
+    scheduler = SCHEDULER | {"trained_betas": None}
+    parts = {"unet": unet, "vae": VAE, "text_encoder": ENCODER, "scheduler": scheduler}
+    folder = written(tmp_path, **parts)
+    file = folder / part / _FILES.get(part, "config.json")
+    for key in parts[part]:
+        for value in ("x", [], {}, -1, 0, 1e30, [1, "x"], [[1]], None, True):
+            file.write_text(json.dumps(parts[part] | {key: value}))
+            sentence = str(file)  # where the value changes nothing
+            try:
+                describe_folder(folder)
+            except EdadmError as error:
+                sentence = str(error)
+            assert str(file) in sentence
+            assert "\n" not in sentence
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = written(tmp_path, unet=UNET)
+    file = folder / "unet" / "config.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert describe_folder(folder).settings["architecture"]["context_channels"] == 768
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("vae", "act_fn", "gelu", 'act_fn: "gelu", and only silu is built here'),
+        ("text_encoder", "vocab_size", 100, "vocab_size: 100, and prompts are cut into CLIP's 49408 tokens here"),
+    ],
+)
+def test_a_parts_other_values_are_refused_with_their_reason(part: str, key: str, value: object, said: str, tmp_path: Path) -> None:
+    parts = {"unet": UNET | {"cross_attention_dim": 1024}, "vae": VAE, "text_encoder": ENCODER}
+    with pytest.raises(EdadmError, match=said):
+        describe_folder(written(tmp_path, **parts | {part: parts[part] | {key: value}}))
+
+
+def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> None:
+    folder = written(tmp_path, unet=UNET, scheduler=SCHEDULER | {"_class_name": "LCMScheduler"})
+    with pytest.raises(EdadmError, match=r'says _class_name: "LCMScheduler", and networks that were distilled'):
+        describe_folder(folder)
+
+
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [

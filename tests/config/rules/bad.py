@@ -242,7 +242,9 @@ VALUES = (
     ("evaluations.times: {}", "evaluations: the name 'times' is taken by files"),
     ("bits.W4A8: {}", "bits: 'w4a8' and 'W4A8' differ in case only, which some file systems do not tell apart; rename one"),
     ("calibrations.5: {}", "calibrations: the name 5 is read as a number; put it in quotes"),
+    ("models.5: {base: ddim_cifar10}", "models: the name 5 is read as a number; put it in quotes"),
     ("calibrations.no: {}", "calibrations: the name false is read as true or false; put it in quotes"),
+    ("models.m.sampler.eta: 2.0", "models.m.sampler.eta: input should be less than or equal to 1 (got 2.0)"),
     # Bases.
     ("calibrations.d: {base: d}", "calibrations.d: its bases form a circle; break it by removing one `base`"),
     ("calibrations: {d: {base: f}, f: {base: g}, g: {base: d}}", "calibrations.d: its bases form a circle; break it by removing one"),

@@ -190,11 +190,13 @@ def test_what_is_not_built_is_refused_by_its_key(place: tuple[str, ...], value: 
         "model: {ch: x}",
         "- 1",
         "model: {params: {unet_config: {params: {in_channels: [1]}}}}",
+        "{model: {ch: 32, ch_mult: [1], num_res_blocks: 0}, data: {image_size: 32}}",
+        "{model: {ch: 32, ch_mult: [1]}, data: {image_size: [32]}}",
     ],
 )
 def test_other_files_are_no_configurations(text: str, tmp_path: Path) -> None:
     (tmp_path / "project.yaml").write_text(text)
-    with pytest.raises(EdadmError, match=r"project\.yaml"):
+    with pytest.raises(EdadmError, match=r"project\.yaml.*\Z"):
         describe_with(tmp_path / "project.yaml", tmp_path / "model.ckpt")
 
 
