@@ -128,7 +128,7 @@ def _diffusers(architecture: UNetArchitecture) -> UNet:
         if architecture.diffusers.class_name == "UNet2DModel":
             return UNet2DModel(**settings)
         return UNet2DConditionModel(**settings, cross_attention_dim=architecture.context_channels)
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, ZeroDivisionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise EdadmError(f"diffusers builds no {architecture.diffusers.class_name} of these settings: {reason}") from None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from edadm.config.networks import UNetArchitecture
+from edadm.errors import EdadmError
 from edadm.models.denoiser import Denoiser
 from edadm.models.unet import build_unet
 
@@ -35,3 +37,11 @@ def test_rows_of_a_batch_do_not_touch_each_other(float_unet: UNet2DModel, calibr
 
 def test_the_denoiser_returns_the_prediction_itself(float_unet: UNet2DModel, calibration: tuple[Tensor, Tensor]) -> None:
     assert torch.equal(Denoiser(float_unet)(*calibration), float_unet(*calibration).sample)
+
+
+def test_a_network_that_diffusers_cannot_build_is_refused() -> None:
+    one = {"block_out_channels": (32,), "down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    diffusers = {"class_name": "UNet2DConditionModel", "transformer_layers_per_block": (), **one}
+    sizes = {"family": "diffusers", "image_size": 16, "in_channels": 4, "context_channels": 8, "diffusers": diffusers}
+    with pytest.raises(EdadmError, match="diffusers builds no UNet2DConditionModel of these settings"):
+        build_unet(UNetArchitecture.model_validate(sizes))

@@ -34,7 +34,14 @@ _AUTOENCODER_READ = (
 )
 _AUTOENCODER_ON = ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention")
 _ONLY_SCALED = "latents are only scaled here, not shifted"
-_AUTOENCODER_REASONS = {"shift_factor": _ONLY_SCALED, "latents_mean": _ONLY_SCALED, "latents_std": _ONLY_SCALED}
+_AUTOENCODER_REASONS = {
+    "act_fn": "only silu is built here",
+    "norm_type": "only group norms are built here",
+    "lookup_from_codebook": "codes are looked up from latents here",
+    "shift_factor": _ONLY_SCALED,
+    "latents_mean": _ONLY_SCALED,
+    "latents_std": _ONLY_SCALED,
+}
 
 
 @understood
@@ -86,7 +93,11 @@ def _check_blocks(config: Settings, where: Path, levels: int) -> None:
 
 # Of transformers' many keys, those that change the last hidden states; which others there are depends on its version.
 _ENCODER: Settings = {"layer_norm_eps": 1e-5, "vocab_size": 49408, "quantization_config": None}
-_QUANTIZED = "its weights are quantized already; take the checkpoint that they were made from"
+_ENCODER_REASONS = {
+    "quantization_config": "its weights are quantized already; take the checkpoint that they were made from",
+    "layer_norm_eps": "only 1e-05 is built here",
+    "vocab_size": "prompts are cut into CLIP's 49408 tokens here",
+}
 
 
 @understood
@@ -101,7 +112,7 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
     if (kind := config.get("model_type", "clip_text_model")) not in ("clip_text_model", "clip"):
         raise refuse(where, "model_type", kind, "only CLIP's text encoder is built here; use another checkpoint")
     read = {key: value for key, value in config.items() if key in _ENCODER}
-    checked(where, read, _ENCODER, {"quantization_config": _QUANTIZED, "layer_norm_eps": "only 1e-05 is built here"})
+    checked(where, read, _ENCODER, _ENCODER_REASONS)
     activation = config.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu"):
         raise refuse(where, "hidden_act", activation, "only quick_gelu and gelu are built here; use another checkpoint")

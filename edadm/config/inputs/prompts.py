@@ -13,6 +13,7 @@ from edadm.errors import EdadmError
 FORMS = "a text file with a prompt per line, a JSON list, JSON lines with a 'prompt', or COCO captions (JSON)"
 _KEYS = ("prompt", "caption", "text")
 _TABLES = (".csv", ".tsv", ".yaml", ".yml", ".xml", ".html", ".md")
+_STANDING_IN = ("version https://git-lfs", "<!doctype", "<html")
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -43,6 +44,8 @@ def prompts_in(path: Path, per_image: bool = False) -> Prompts:
         EdadmError: absent, not UTF-8, or of another form; says which line or entry.
     """
     text = _text(path)
+    if text[:64].lstrip().lower().startswith(_STANDING_IN):
+        raise EdadmError(f"{path} is a web page or a Git-LFS pointer in place of the file; fetch that again")
     if path.suffix.lower() == ".json":
         return _of_json(path, text)
     lines = [line.strip() for line in text.split("\n")]
@@ -54,7 +57,7 @@ def prompts_in(path: Path, per_image: bool = False) -> Prompts:
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         _refuse_other_text(path, text, [line for _, line in numbered])
         return Prompts([line for _, line in numbered])
-    return Prompts([_of_entry(path, f"line {number}", _parsed(path, line, f"line {number} ")) for number, line in numbered])
+    return Prompts([_of_entry(path, f"line {number}", _parsed(path, line, f": line {number}")) for number, line in numbered])
 
 
 def prompts_per_image(path: Path, images: int) -> list[str]:
@@ -113,7 +116,7 @@ def _parsed(path: Path, text: str, where: str = "") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise EdadmError(f"{path}: {where}is not valid JSON ({error}); mend it, or give {FORMS}") from None
+        raise EdadmError(f"{path}{where} is not valid JSON ({error}); mend it, or give {FORMS}") from None
 
 
 def _of_json(path: Path, text: str) -> Prompts:

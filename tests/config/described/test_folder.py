@@ -130,6 +130,19 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert describe_folder(folder).settings["architecture"]["context_channels"] == 768
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("vae", "act_fn", "gelu", 'act_fn: "gelu", and only silu is built here'),
+        ("text_encoder", "vocab_size", 100, "vocab_size: 100, and prompts are cut into CLIP's 49408 tokens here"),
+    ],
+)
+def test_a_parts_other_values_are_refused_with_their_reason(part: str, key: str, value: object, said: str, tmp_path: Path) -> None:
+    parts = {"unet": UNET | {"cross_attention_dim": 1024}, "vae": VAE, "text_encoder": ENCODER}
+    with pytest.raises(EdadmError, match=said):
+        describe_folder(written(tmp_path, **parts | {part: parts[part] | {key: value}}))
+
+
 def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> None:
     folder = written(tmp_path, unet=UNET, scheduler=SCHEDULER | {"_class_name": "LCMScheduler"})
     with pytest.raises(EdadmError, match=r'says _class_name: "LCMScheduler", and networks that were distilled'):

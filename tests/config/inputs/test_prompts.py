@@ -79,6 +79,8 @@ def test_a_file_per_image_holds_exactly_one_each(tmp_path: Path) -> None:
         ("p.txt", b'{"prompt": "a"}\n{"prompt": "b"}\n', "holds JSON in a text file; call it .json if it is one list, or .jsonl if"),
         ("p.txt", b'[\n"a",\n"b"\n]', "holds JSON in a text file"),
         ("p.txt", b"a cat\ra dog\r", "ends its lines with carriage returns alone, so that all are one prompt"),
+        ("p.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a web page or a Git-LFS pointer in place of"),
+        ("p.json", b"<!DOCTYPE html><html>", "is a web page or a Git-LFS pointer in place of the file; fetch that again"),
         ("p.csv", b"prompt,category\na cat,animals\n", "the columns or marks of a .csv file would become part of prompts"),
         ("p.TSV", b"Prompt\tCategory\n", "of a .tsv file"),
         ("p.jsonl", b'{"prompt": "a"}\na cat\n', "line 2 is not valid JSON"),
