@@ -14,7 +14,7 @@ import torch
 
 from edadm.adoption.earlier import KEPT, REMADE, Command, difference, parsed
 from edadm.adoption.records import Job, newer_input, planned_jobs, recorded_command, snakemake
-from edadm.artifacts import read_tensors
+from edadm.artifacts import intact, read_tensors
 from edadm.artifacts.digest import safetensors_digest
 from edadm.config.rules.steps import visited
 from edadm.config.schema import Evaluation, Model
@@ -102,18 +102,19 @@ def _damage(command: Command, output: Path) -> str | None:
 def _of_trajectories(output: Path, model: Model, shard: int) -> str | None:
     """Whether a store is of its runs, complete, and finite."""
     store = open_whole(output)[0]
-    arrays = dict(store.group.arrays())
-    if arrays["timesteps"][:].tolist() != visited(model.sampler, model.schedule.timesteps):
+    if store.group["timesteps"][:].tolist() != visited(model.sampler, model.schedule.timesteps):
         return "it was recorded at other timesteps"
     if store.runs != len(shard_range(model.trajectories.count, model.trajectories.shards, shard)):
         return "it holds another number of runs"
-    for name, array in arrays.items():
+    for name in store.arrays():
+        array = store.group[name]
         if array.dtype.kind == "f" and not all(np.isfinite(array[row]).all() for row in range(array.shape[0])):
             return f"it is damaged ({name} holds numbers that are not finite)"
     return None
 
 
 def _of_images(output: Path, images: int) -> str | None:
+    intact(output)
     found = np.load(output, mmap_mode="r", allow_pickle=False)
     if found.ndim != 4 or found.dtype != np.uint8:
         return "it holds no images"

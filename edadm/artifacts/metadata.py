@@ -113,11 +113,22 @@ def content_digest(path: Path) -> str:
             return safetensors_digest(path)
         if path.suffix == ".json" and isinstance(content := json.loads(path.read_text()), dict):
             return sha256_of({key: value for key, value in content.items() if key != KEY})
+        if path.suffix == ".npy":
+            _check_size(path)
         return file_digest(path)
     except DamagedError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+
+
+def _check_size(path: Path) -> None:
+    """Compares the size of a NumPy file with that of the array it says it holds; raises ValueError, or what NumPy raises."""
+    import numpy as np
+
+    array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.size and (more := path.stat().st_size - array.offset - array.nbytes):
+        raise ValueError(f"{more} bytes follow its array")
 
 
 def intact(path: Path, kind: str | None = None, stage: str | None = None) -> str:

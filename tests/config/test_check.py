@@ -151,7 +151,7 @@ def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
-        ("captions.json", "", r"models\.m\.conditioning\.prompts: .*captions\.json: is not valid JSON"),
+        ("captions.json", "", r"models\.m\.conditioning\.prompts: .*captions\.json is not valid JSON"),
         ("captions.json", "[]", "evaluations.e: 4 images exceed the 0 prompts of models.m.conditioning"),
     ],
 )
