@@ -13,6 +13,7 @@ from edadm import cli
 from edadm.commands.workflow import PROJECT
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--workflow-profile"]
+SETTINGS = "runs: [{model: cifar10_small, variants: [fp32]}]\n"
 DEFAULT = str(PROJECT / "workflow" / "profiles" / "default")
 
 
@@ -37,16 +38,16 @@ def test_an_empty_folder_gets_the_main_job(monkeypatch: pytest.MonkeyPatch, capf
 
 
 def test_a_configuration_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("mine.yaml").touch()
+    Path("mine.yaml").write_text(SETTINGS)
     given = ("mine.yaml", "-np", "--cores", "2", "--", "results/x")
     assert told(monkeypatch, *given) == [*SNAKEMAKE, DEFAULT, "--configfile", "mine.yaml", *given[1:]]
-    Path("config.yaml").touch()
+    Path("config.yaml").write_text(SETTINGS)
     assert told(monkeypatch, *given)[-6:-5] == ["--replace-workflow-config"]
     assert told(monkeypatch, "-n", "--cores", "2") == [*SNAKEMAKE, DEFAULT, "-n", "--cores", "2"]
 
 
 def test_a_profile_is_one_of_the_package_or_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("config.yaml").touch()
+    Path("config.yaml").write_text(SETTINGS)
     gpu = str(PROJECT / "workflow" / "profiles" / "gpu")
     assert told(monkeypatch, "-n", "--profile", "gpu") == [*SNAKEMAKE, gpu, "-n"]
     Path("own").mkdir()
@@ -64,7 +65,7 @@ def test_a_profile_is_one_of_the_package_or_a_folder(monkeypatch: pytest.MonkeyP
 def test_what_is_absent_is_named(
     words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    Path("config.yaml").touch()
+    Path("config.yaml").write_text(SETTINGS)
     assert told(monkeypatch, *words) == []
     assert capfd.readouterr().err == f"{sentence}\n"
 
