@@ -13,7 +13,8 @@ import pytest
 from edadm.errors import EdadmError
 from edadm.report.page import write_page
 
-from .fakes import MODEL, VARIANTS, Fake, make_results
+from .fakes import MODEL, VARIANTS, Fake, make_results, write_speed
+from .times import without_times
 
 
 class Page(HTMLParser):
@@ -65,6 +66,17 @@ def test_page_needs_nothing_but_itself(written: tuple[Fake, Page]):
     assert "http" not in re.sub('base64,[^"]*', "", html)
     assert "@import" not in html
     assert str(fake.results) not in html
+
+
+def test_pages_differ_in_nothing_but_times_whichever_network_was_faster(tmp_path):
+    pages = []
+    for name, seconds in (("fast", 0.2), ("slow", 2.0)):  # bf16 takes half of it, fp32 0.4 s
+        fake = make_results(tmp_path / name / "results")
+        write_speed(fake.file(), VARIANTS, integer=seconds)
+        render(fake)
+        pages.append((fake.results / "report" / "index.html").read_text(encoding="utf-8"))
+    assert ["and so is slower than in fp32" in page for page in pages] == [False, True]
+    assert without_times(pages[0]) == without_times(pages[1])
 
 
 def test_figures_are_there(written: tuple[Fake, Page]):

@@ -24,6 +24,7 @@ from edadm.models.converters.ddim import from_diffusers
 from edadm.models.unet import build_unet
 
 from ..conftest import reinitialise
+from ..report.times import without_times
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 600.0
@@ -201,10 +202,7 @@ class Toy:
 
     def page(self) -> str:
         """The report without its times."""
-        html = (self.results / "report" / "index.html").read_text()
-        html = re.sub(r"bf16 weights has speed [0-9.]+", "", html)
-        html = re.sub(r'<td data-column="Speed">.*?</td>', "", html, flags=re.DOTALL)
-        return re.sub(r"<h2>Time and memory</h2>.*?</section>", "", html, flags=re.DOTALL)
+        return without_times((self.results / "report" / "index.html").read_text())
 
 
 def job_stats(text: str) -> dict[str, int]:
