@@ -59,7 +59,7 @@ def test_fake_quantization(shape: tuple[int, ...], drop: float, bits: int) -> No
             kernel = with_gradients(
                 lambda x, s: FakeQuantize.apply(x, s, *arguments, drop, stream()),
                 [x, scale],
-                upstream,  # noqa: B023
+                upstream,
             )
             meaning = with_gradients(
                 lambda x, s: dispatch.fake_quantize(x, s, *arguments, ends, drop, stream() if drop else None),  # noqa: B023
@@ -90,12 +90,12 @@ def test_soft_weights(shape: tuple[int, ...]) -> None:
             kernel = with_gradients(
                 lambda a: SoftWeight.apply(base, a, *arguments),
                 [alpha],
-                random(*shape, seed=3),  # noqa: B023
+                random(*shape, seed=3),
             )
             meaning = with_gradients(
                 lambda a: dispatch.soft_weight(base, a, *arguments),
                 [alpha],
-                random(*shape, seed=3),  # noqa: B023
+                random(*shape, seed=3),
             )
             for one, other in zip(kernel, meaning, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
