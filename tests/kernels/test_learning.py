@@ -57,12 +57,14 @@ def test_fake_quantization(shape: tuple[int, ...], drop: float, bits: int) -> No
             ends, upstream = bounds(zero_point, bits), random(*shape, seed=1)
             arguments = (zero_point, bits, segments)
             kernel = with_gradients(
-                lambda x, s: FakeQuantize.apply(x, s, *arguments, drop, stream()),
+                lambda x, s, a=arguments: FakeQuantize.apply(x, s, *a, drop, stream()),
                 [x, scale],
                 upstream,
             )
             meaning = with_gradients(
-                lambda x, s: dispatch.fake_quantize(x, s, *arguments, ends, drop, stream() if drop else None),  # noqa: B023
+                lambda x, s, a=arguments, e=ends: dispatch.fake_quantize(
+                    x, s, *a, e, drop, stream() if drop else None
+                ),
                 [x, scale],
                 upstream,
             )
@@ -88,12 +90,12 @@ def test_soft_weights(shape: tuple[int, ...]) -> None:
             base, alpha = (4 * weight).floor() + 8, 3 * weight
             arguments = (scale, zero_point, 4, segments)
             kernel = with_gradients(
-                lambda a: SoftWeight.apply(base, a, *arguments),
+                lambda a, b=base, rest=arguments: SoftWeight.apply(b, a, *rest),
                 [alpha],
                 random(*shape, seed=3),
             )
             meaning = with_gradients(
-                lambda a: dispatch.soft_weight(base, a, *arguments),
+                lambda a, b=base, rest=arguments: dispatch.soft_weight(b, a, *rest),
                 [alpha],
                 random(*shape, seed=3),
             )
@@ -118,8 +120,10 @@ def test_errors_against_rows(shape: tuple[int, ...]) -> None:
     for output in layouts(random(3, *shape[1:])):
         for target in layouts(random(*shape, seed=1)):
             upstream = torch.tensor(0.7, device=DEVICE)
-            kernel = with_gradients(lambda o: RowsError.apply(o, target, rows), [output], upstream)  # noqa: B023
-            meaning = with_gradients(lambda o: dispatch.rows_error(o, target, rows), [output], upstream)  # noqa: B023
+            kernel = with_gradients(lambda o, t=target, r=rows: RowsError.apply(o, t, r), [output], upstream)
+            meaning = with_gradients(
+                lambda o, t=target, r=rows: dispatch.rows_error(o, t, r), [output], upstream
+            )
             for one, other in zip(kernel, meaning, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
