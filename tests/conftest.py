@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
-from edadm.models.unet import build_unet
-from edadm.reconstruction.observe import set_ranges
+from edadm.networks.unet.build import build_unet
+from edadm.passes.ranges import set_ranges
 from edadm.sampling.noise import keyed_generator
 
 torch.set_num_threads(1)

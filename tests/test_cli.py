@@ -30,7 +30,7 @@ from edadm.quant import ranges
 
 from .config.server import serving
 from .conftest import reinitialise
-from .models.original import OriginalUNet
+from .networks.original import OriginalUNet
 
 ARCHITECTURE = UNetArchitecture(
     image_size=8,

@@ -15,8 +15,8 @@ from edadm.config.load import load_config
 from edadm.config.schema import NoiseSchedule
 from edadm.errors import EdadmError
 
-from .models.described.test_tensors import project, saved
-from .models.families import random_network, tiny
+from .networks.described.test_tensors import project, saved
+from .networks.families import random_network, tiny
 
 PLAIN: dict[str, Any] = {
     "sample_size": 8,

@@ -14,7 +14,7 @@ from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
 from edadm.quant import ranges
 
-from .models.families import FAMILIES, original_checkpoint, tiny
+from .networks.families import FAMILIES, original_checkpoint, tiny
 from .test_cli import edadm
 
 BITS = {"weights": 4, "activations": 8, "range_bins": 64, "range_batch_size": 4}

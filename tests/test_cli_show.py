@@ -16,9 +16,9 @@ from edadm.artifacts import facts, save_tensors, writing_json
 from edadm.cli import app, main
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
-from edadm.models.told import lines_on
+from edadm.networks.described.told import lines_on
 
-from .models.families import calibrated, original_checkpoint, tiny
+from .networks.families import calibrated, original_checkpoint, tiny
 
 
 def shown(capsys: pytest.CaptureFixture[str], *paths: Path) -> str:

@@ -17,36 +17,36 @@ from edadm.benchmark.kernels import measure
 from edadm.calibration.select import statistics_of
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Memory, Model, Reconstruction
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
-from edadm.deploy.cuda import lower_for_cuda
-from edadm.kernels import reference
-from edadm.kernels.int8_convolution import int8_convolution, triton_convolution
-from edadm.kernels.int8_geglu import triton_geglu
-from edadm.kernels.tiles import Problem, candidates
-from edadm.models.denoiser import Denoiser
-from edadm.models.random_weights import random_unet
-from edadm.models.units import trace_units
-from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.kernels.int8 import reference
+from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
+from edadm.kernels.int8.products.geglu import triton_geglu
+from edadm.kernels.int8.tiles import Problem, candidates
+from edadm.learning.chain import Task
+from edadm.learning.data import Arguments, UnitData
+from edadm.learning.demand import demand
+from edadm.learning.descent import Descent, align_layouts, learning, stepping
+from edadm.learning.limits import on_disk, resolved
+from edadm.learning.precision import arithmetic
+from edadm.learning.unit_store import FolderShelf
+from edadm.networks.denoiser import Denoiser
+from edadm.networks.random_weights import random_unet
+from edadm.networks.unit import trace_units
+from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.offload.storage import GIB
+from edadm.passes.methods import METHODS
+from edadm.passes.ranges import set_ranges
 from edadm.planning.network import network_rows
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
-from edadm.reconstruction.budget import demand
-from edadm.reconstruction.chain import Task
-from edadm.reconstruction.data import Arguments, UnitData
-from edadm.reconstruction.descent import Descent, align_layouts, learning, stepping
-from edadm.reconstruction.limits import on_disk, resolved
-from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.observe import set_ranges
-from edadm.reconstruction.precision import arithmetic
-from edadm.reconstruction.shelf import FolderShelf
-from edadm.reconstruction.tiers import GIB
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 
-from .kernels.test_int8_geglu import FAR
-from .kernels.test_int8_geglu import arguments as feed_forward
-from .reconstruction.runs import same, state
-from .reconstruction.toys import float_block, quantized_block, unit_data
+from .kernels.int8.test_geglu import FAR
+from .kernels.int8.test_geglu import arguments as feed_forward
+from .learning.runs import same, state
+from .learning.toys import float_block, quantized_block, unit_data
 
 pytestmark = [
     pytest.mark.gpu,
@@ -292,7 +292,10 @@ def test_the_integer_network_agrees_with_the_simulated_one(
     with torch.no_grad():
         expected, exact = simulated(x, timesteps).sample, cuda_unet(x, timesteps).sample
         quantization = (expected - exact).square().mean().sqrt()
-        for dtype, bound in ((torch.float32, 1.0), (torch.bfloat16, 2.0)):  # as in tests/deploy/test_cuda.py
+        for dtype, bound in (
+            (torch.float32, 1.0),
+            (torch.bfloat16, 2.0),
+        ):  # as in tests/deploy/backends/test_cuda_int8.py
             for fuse in (False, True):
                 eager = lower_for_cuda(simulated, dtype, fuse=fuse)(x.to(dtype), timesteps).sample.float()
                 assert (eager - expected).square().mean().sqrt() < bound * quantization

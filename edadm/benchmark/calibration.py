@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.kernels.dispatch import without_kernels
-from edadm.models.units import Unit
+from edadm.kernels.learning.operations import without_kernels
+from edadm.learning.chain import FinishedUnit, Task, UnitShelf, settings_of
+from edadm.networks.unit import Unit
+from edadm.passes.methods import Method
 from edadm.planning.clock import Clock
-from edadm.reconstruction.chain import FinishedUnit, Task, UnitShelf, settings_of
-from edadm.reconstruction.methods import Method
 
 MakeTask = Callable[[Reconstruction, UnitShelf], Task]
 

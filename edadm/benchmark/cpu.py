@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edadm.deploy.cpu import lower_for_cpu
-from edadm.models.denoiser import network_inputs
-from edadm.nn.surgery import quantized_layers
+from edadm.deploy.backends.onednn import lower_for_cpu
+from edadm.networks.denoiser import network_inputs
+from edadm.nn.insert import quantized_layers
 
 INTEGER, HALF = "integer", "bf16"
 

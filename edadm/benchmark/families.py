@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from edadm.benchmark.scaled import ScaledRun
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
+from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
-from edadm.models.autoencoder import LatentDecoder
-from edadm.models.condition import ClassEmbedding, Condition, make_condition
-from edadm.models.denoiser import Denoiser, Precision, Prediction, network_inputs
-from edadm.models.random_weights import random_autoencoder, random_unet, randomised
-from edadm.models.unet import feature_module
-from edadm.models.units import Unit
-from edadm.nn.surgery import quantized_layers
+from edadm.learning.chain import Task
+from edadm.learning.unit_store import FolderShelf
+from edadm.networks.autoencoder import LatentDecoder
+from edadm.networks.denoiser import Denoiser, Precision, Prediction, network_inputs
+from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
+from edadm.networks.unet.build import feature_module
+from edadm.networks.unit import Unit
+from edadm.nn.insert import quantized_layers
+from edadm.passes.methods import METHODS
+from edadm.passes.ranges import set_ranges
 from edadm.planning.clock import Clock
-from edadm.reconstruction.chain import Task
-from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.observe import set_ranges
-from edadm.reconstruction.shelf import FolderShelf
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 from edadm.sampling.noise import keyed_generator

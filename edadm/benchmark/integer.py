@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from edadm.benchmark.kernels import sentence
 from edadm.config.schema import Bits, Model
+from edadm.deploy.backends.cuda_int8 import fused_attention, lower_for_cuda
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.deploy.cuda import fused_attention, lower_for_cuda
 from edadm.errors import EdadmError
-from edadm.models.random_weights import random_unet
-from edadm.models.unet import UNet
-from edadm.nn.surgery import activation_quantizers, disabled, quantized_layers
+from edadm.networks.random_weights import random_unet
+from edadm.networks.unet.build import UNet
+from edadm.nn.insert import activation_quantizers, disabled, quantized_layers
+from edadm.passes.ranges import cover_weights
 from edadm.planning.network import network_rows
 from edadm.quant.affine import scale_and_zero_point
-from edadm.reconstruction.observe import cover_weights
 
 Inputs = tuple[Tensor, ...]
 Rows = dict[str, dict[str, Any]]

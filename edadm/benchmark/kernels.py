@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.deploy.fuse.layers import IntegerConv2d
 from edadm.errors import EdadmError
-from edadm.kernels.int8_convolution import triton_convolution
-from edadm.kernels.tiles import Problem, Tiles, by_rule, candidates, tiles
-from edadm.nn.integer import IntegerConv2d
+from edadm.kernels.int8.products.convolution import triton_convolution
+from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, candidates, tiles
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def measure(
 
     Args:
         shapes: from `problems_of`.
-        search: times all candidates of `edadm.kernels.tiles` and takes the fastest.
+        search: times all candidates of `edadm.kernels.int8.tiles` and takes the fastest.
         processes: that compile.
         on_rows: told all rows so far whenever there is one more.
     """

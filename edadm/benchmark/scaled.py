@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Calibration, Evaluation, Model, Reconstruction
-from edadm.models.units import Unit
+from edadm.networks.unit import Unit
 from edadm.planning.count import Stage, calibration_rows, collect, generate, reconstruct, select, set_ranges
 from edadm.planning.network import Networks
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.models.denoiser import network_inputs
+from edadm.networks.denoiser import network_inputs
 
 
 def _seconds(unet: nn.Module, x: Float[Tensor, "n c h w"], context: Float[Tensor, "n k e"] | None) -> float:

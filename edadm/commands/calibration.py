@@ -39,7 +39,7 @@ def convert_checkpoint(
     from edadm.artifacts import making, save_tensors
     from edadm.artifacts.digest import canonical
     from edadm.config.sources import locate
-    from edadm.models.convert import convert_checkpoint
+    from edadm.networks.convert import convert_checkpoint
 
     preset = preset_named("models", model, config)
     known = facts_of("weights", of_weights(preset, part))
@@ -68,9 +68,9 @@ def collect_trajectories(
     """Record full-precision sampler runs to zarr, batch by batch, with the feature distances that TDAC needs."""
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.sources import locate_prompts
-    from edadm.models.convert import load_unet
-    from edadm.models.denoiser import Denoiser
-    from edadm.models.unet import feature_module
+    from edadm.networks.convert import load_unet
+    from edadm.networks.denoiser import Denoiser
+    from edadm.networks.unet.build import feature_module
     from edadm.sampling.collect import collect, open_store
 
     preset, where = preset_named("models", model, config), device_named(device, threads)

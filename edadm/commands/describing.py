@@ -43,7 +43,7 @@ def describe(
     elif path.is_dir() or config_of(path, "unet") is not None:
         found = describe_folder(path)
     else:
-        from edadm.models.described.tensors import describe_tensors
+        from edadm.networks.described.tensors import describe_tensors
 
         found = describe_tensors(path, presets)
     if name in presets:

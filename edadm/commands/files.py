@@ -28,7 +28,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a quantized checkpoint for other programs: with floating-point weights and activations, or as an ONNX graph of integers."""
-    from edadm.deploy.export import export
+    from edadm.deploy.export.formats import export
 
     export(weights, output, target, precision)
 

@@ -56,7 +56,7 @@ def generate(
 
     from edadm.artifacts import describe, making
     from edadm.config.sources import locate_prompts
-    from edadm.models.denoiser import Denoiser
+    from edadm.networks.denoiser import Denoiser
     from edadm.sampling.generate import generate_images, shard_range
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
@@ -99,8 +99,8 @@ def write_prompts(
 ) -> None:
     """Write the prompts of all images of an evaluation in order, as a JSON list; CLIP scores compare images with them."""
     from edadm.artifacts import as_json, making
+    from edadm.conditions.condition import prompts_of
     from edadm.config.sources import locate_prompts
-    from edadm.models.condition import prompts_of
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
     if preset.conditioning is None or preset.conditioning.kind != "text":

@@ -52,11 +52,11 @@ def open_task(
 
     from edadm.artifacts import read_tensors
     from edadm.deploy.checkpoint import quantized_copy, set_grids
-    from edadm.models.convert import load_unet
-    from edadm.models.denoiser import network_inputs
-    from edadm.models.units import trace_units
-    from edadm.reconstruction.chain import Task, refuse_idle_patterns
-    from edadm.reconstruction.methods import METHODS
+    from edadm.learning.chain import Task, refuse_idle_patterns
+    from edadm.networks.convert import load_unet
+    from edadm.networks.denoiser import network_inputs
+    from edadm.networks.unit import trace_units
+    from edadm.passes.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
@@ -85,7 +85,7 @@ def within_limits(task: Any, device_memory: float | None, host_memory: float | N
 def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
     """A float or a quantized U-Net, whichever the file holds; a quantized one is simulated."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.models.convert import load_unet
+    from edadm.networks.convert import load_unet
 
     return (
         load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
@@ -94,7 +94,7 @@ def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
 
 def open_prediction(model: Any) -> Any:
     """What the preset's network predicts, and how the noise follows from it."""
-    from edadm.models.denoiser import Prediction
+    from edadm.networks.denoiser import Prediction
     from edadm.sampling.schedule import alphas_cumprod
 
     return Prediction(model.prediction, alphas_cumprod(model.schedule))
@@ -102,8 +102,8 @@ def open_prediction(model: Any) -> Any:
 
 def open_integers(weights: Path, device: Any) -> Any:
     """A quantized U-Net that computes with integers."""
+    from edadm.deploy.backends.base import lower
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.deploy.lower import lower
 
     if not is_quantized(weights):
         raise EdadmError(
@@ -118,8 +118,8 @@ def open_integers(weights: Path, device: Any) -> Any:
 
 def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:
     """What the model is told about each of its images, or None if it takes no condition."""
-    from edadm.models.condition import make_condition
-    from edadm.models.convert import load_condition_network
+    from edadm.conditions.condition import make_condition
+    from edadm.networks.convert import load_condition_network
 
     if model.conditioning is None:
         return None
@@ -132,7 +132,7 @@ def open_condition(model: Any, weights: Path | None, images: int, device: Any) -
 
 def open_decoder(model: Any, weights: Path | None, device: Any) -> Any:
     """From latents to images; a model of pixels has them already."""
-    from edadm.models.convert import load_decoder
+    from edadm.networks.convert import load_decoder
 
     if model.autoencoder is None:
         return lambda latents: latents

@@ -47,8 +47,8 @@ def set_ranges(
     """Search the grid of every weight and activation."""
     from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.checkpoint import grids, quantized_copy
-    from edadm.models.convert import load_unet
-    from edadm.reconstruction.observe import set_ranges
+    from edadm.networks.convert import load_unet
+    from edadm.passes.ranges import set_ranges
 
     where, widths = device_named(device, threads), preset_named("bits", bits, config)
     preset = preset_named("models", model, config)
@@ -93,8 +93,8 @@ def reconstruct(
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
-    from edadm.reconstruction.methods import METHODS
-    from edadm.reconstruction.shelf import FolderShelf, write_losses
+    from edadm.learning.unit_store import FolderShelf, write_losses
+    from edadm.passes.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
@@ -137,8 +137,8 @@ def reconstruct_part(
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.reconstruction.methods.fbr_float_inputs import fbr_float_inputs_part
-    from edadm.reconstruction.shelf import FolderShelf
+    from edadm.learning.unit_store import FolderShelf
+    from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs_part
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)

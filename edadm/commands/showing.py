@@ -19,7 +19,7 @@ PathsArgument = Annotated[
 @app.command()
 def show(paths: PathsArgument) -> None:
     """Say what files are: ours (model, bits, layers, made from what) or foreign (family, layout, what edadm can do)."""
-    from edadm.models.told import lines_on
+    from edadm.networks.described.told import lines_on
 
     for path in paths:
         typer.echo("\n".join(lines_on(path)))

@@ -92,7 +92,7 @@ def benchmark_calibration(
     """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
-    from edadm.reconstruction.methods import METHODS
+    from edadm.passes.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
@@ -168,8 +168,8 @@ def benchmark_integer(
     """Time a network with random weights computed with integers, in bf16, TF32, fp32 and by torchao, in one run; needs a GPU."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
-    from edadm.kernels.tiles import adopt
-    from edadm.models.random_weights import random_unet
+    from edadm.kernels.int8.tiles import adopt
+    from edadm.networks.random_weights import random_unet
     from edadm.planning.network import network_rows
 
     check_choices(mode, beside or BESIDE)

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from edadm.artifacts import writing
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
-from edadm.deploy.compact import compact, expand
+from edadm.deploy.grid_packing import compact, expand
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4, unpack4
-from edadm.models.skips import shortcut_splits
-from edadm.models.unet import UNet, build_unet
-from edadm.models.weights import CheckpointError
+from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.unet.concat import shortcut_splits
+from edadm.networks.weights import CheckpointError
+from edadm.nn.insert import quantize_unet, quantized_layers
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.sound import code_flaws, float_flaws, grid_flaws
-from edadm.nn.surgery import quantize_unet, quantized_layers
 
 FORMAT_VERSION = (
     2  # 1 had a scale and a zero point under each quantizer's name, and no digest; it is still read

@@ -20,8 +20,8 @@ from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
-from edadm.models.unet import UNet
-from edadm.models.weights import CheckpointError
+from edadm.networks.unet.build import UNet
+from edadm.networks.weights import CheckpointError
 
 __all__ = [
     "ModelMixin",

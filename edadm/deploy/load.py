@@ -11,8 +11,8 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices import device_named
 from edadm.errors import EdadmError
-from edadm.models.unet import UNet
-from edadm.models.weights import CheckpointError
+from edadm.networks.unet.build import UNet
+from edadm.networks.weights import CheckpointError
 from edadm.nn.sound import pass_on_what_is_not_finite
 
 Backend = Callable[[UNet, torch.dtype], UNet]
@@ -26,7 +26,7 @@ def _simulated(unet: UNet, dtype: torch.dtype) -> UNet:
 
 def _integer(unet: UNet, dtype: torch.dtype) -> UNet:
     """Integer kernels where there are any for the device."""
-    from edadm.deploy.lower import lower
+    from edadm.deploy.backends.base import lower
 
     return lower(unet, dtype)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edadm.errors import EdadmError
 from edadm.metrics.datasets import Images
-from edadm.models.weights import CheckpointError, read_state
+from edadm.networks.weights import CheckpointError, read_state
 
 
 def load_clip(name: str, weights: Path, device: torch.device | str) -> tuple[Any, Any, Any]:

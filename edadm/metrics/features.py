@@ -12,8 +12,8 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from edadm.config.sources import locate
-from edadm.models.classifier import CifarClassifier
-from edadm.models.weights import read_state
+from edadm.networks.classifier import CifarClassifier
+from edadm.networks.weights import read_state
 
 NAME = "cifar10_classifier"
 LAYERS = ("pooled", "spatial", "logits")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from edadm.errors import EdadmError
-from edadm.models.weights import CheckpointError, read_state
+from edadm.networks.weights import CheckpointError, read_state
 
 SPATIAL_CHANNELS = 7
 

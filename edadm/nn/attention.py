@@ -157,7 +157,7 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
 
     With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding
     where the original network scales query and key before it multiplies them (`operands_scaled`, set by
-    `edadm.models.unet`), and so does this.
+    `edadm.networks.unet.build`), and so does this.
 
     Args:
         bits: width of the query, key and value grids.

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.kernels.dispatch import soft_weight
+from edadm.kernels.learning.operations import soft_weight
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.rounding import hard_codes, initial_alpha
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.kernels.dispatch import fake_quantize, spread
+from edadm.kernels.learning.operations import fake_quantize, spread
 from edadm.quant.affine import Bound, bounds, dequantize, quantize
 from edadm.quant.streams import Stream
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.surgery import quantized_layers
 
 _MASKS = ("attention_mask", "encoder_attention_mask", "cross_attention_kwargs")
 

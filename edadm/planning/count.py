@@ -8,10 +8,10 @@ from typing import Literal
 
 from edadm.config.layout import Variant
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction, Run
-from edadm.models.units import Unit
+from edadm.learning.chain import settings_of
+from edadm.networks.unit import Unit
 from edadm.planning.memory import Memory, collect_bytes, generate_bytes, ranges_bytes, reconstruct_bytes
 from edadm.planning.network import FP32, Networks
-from edadm.reconstruction.chain import settings_of
 from edadm.sampling.generate import shard_range
 from edadm.sampling.schedule import sampler_timesteps
 

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.models.autoencoder import LatentDecoder, build_autoencoder
-from edadm.models.condition import build_condition_network
-from edadm.models.unet import UNet, build_unet, feature_module
-from edadm.models.units import Exclude, Unit, trace_units
+from edadm.learning.demand import Demand, UnitBytes, unit_bytes
+from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.unet.build import UNet, build_unet, feature_module
+from edadm.networks.unit import Exclude, Unit, trace_units
+from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.surgery import quantized_layers
-from edadm.reconstruction.budget import Demand, UnitBytes, unit_bytes
-from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.watch import Peak
+from edadm.offload.tracker import Peak
+from edadm.passes.methods import METHODS
 
 FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
 WEIGHT_ZERO_POINT_BITS = (
-    1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
+    1  # which of the two middle levels (`edadm.deploy.grid_packing`); in `ranges.safetensors` all have 8
 )
 
 

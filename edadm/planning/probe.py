@@ -19,21 +19,21 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.models.autoencoder import LatentDecoder
-from edadm.models.random_weights import random_autoencoder, random_unet
-from edadm.models.unet import UNet
-from edadm.models.units import Unit
-from edadm.nn.surgery import quantized_layers
+from edadm.learning.capture import PausingNetwork
+from edadm.learning.chain import settings_of
+from edadm.learning.data import UnitData, inner_layers, listening
+from edadm.learning.engine import learn_unit
+from edadm.learning.precision import arithmetic
+from edadm.networks.autoencoder import LatentDecoder
+from edadm.networks.random_weights import random_autoencoder, random_unet
+from edadm.networks.unet.build import UNet
+from edadm.networks.unit import Unit
+from edadm.nn.insert import quantized_layers
+from edadm.passes.ranges import cover_weights, observing, set_weight_grid
 from edadm.planning.clock import Clock
 from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
 from edadm.planning.network import Networks, network_rows
 from edadm.quant.streams import Stream
-from edadm.reconstruction.capture import PausingNetwork
-from edadm.reconstruction.chain import settings_of
-from edadm.reconstruction.data import UnitData, inner_layers, listening
-from edadm.reconstruction.engine import learn_unit
-from edadm.reconstruction.observe import cover_weights, observing, set_weight_grid
-from edadm.reconstruction.precision import arithmetic
 
 CPU_FLOPS = 2 * 10**10  # of a call that is timed
 FEWEST_ROWS = 2

@@ -69,7 +69,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """One reconstructed unit, as in `edadm.reconstruction.engine.UnitReport`; held-out errors are not numbers if none were measured."""
+    """One reconstructed unit, as in `edadm.learning.engine.UnitReport`; held-out errors are not numbers if none were measured."""
 
     name: str
     before: float

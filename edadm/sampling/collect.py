@@ -25,7 +25,7 @@ from edadm.sampling.trajectory import StepRecorder, recording_inputs
 
 @runtime_checkable
 class Contexts(Protocol):
-    """The condition of trajectories, by index (see `edadm.models.condition`)."""
+    """The condition of trajectories, by index (see `edadm.conditions.condition`)."""
 
     def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
         """The context of each trajectory."""

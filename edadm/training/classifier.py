@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from edadm.models.classifier import CifarClassifier
+from edadm.networks.classifier import CifarClassifier
 
 
 @dataclass(frozen=True)

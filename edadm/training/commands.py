@@ -33,7 +33,7 @@ def classifier(
     from safetensors.torch import save_file
 
     from edadm.devices import device_named
-    from edadm.models.classifier import CifarClassifier
+    from edadm.networks.classifier import CifarClassifier
     from edadm.training.classifier import ClassifierTraining, accuracy, train_classifier
     from edadm.training.images import read_image_folder
 
@@ -86,7 +86,7 @@ def diffusion(
     from edadm.config.load import load_config
     from edadm.devices import device_named
     from edadm.errors import EdadmError
-    from edadm.models.unet import build_unet
+    from edadm.networks.unet.build import build_unet
     from edadm.sampling.schedule import alphas_cumprod
     from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining
     from edadm.training.images import read_image_folder
@@ -129,7 +129,7 @@ def diffusion(
 def _write_original_layout(state: dict, output: Path, facts: dict) -> None:
     from safetensors.torch import save_file
 
-    from edadm.models.converters.ddim import from_diffusers
+    from edadm.networks.layouts.ermongroup import from_diffusers
 
     layout = from_diffusers({name: tensor.cpu().half() for name, tensor in state.items()})
     save_file(

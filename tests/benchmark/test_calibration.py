@@ -11,12 +11,12 @@ from torch import nn
 
 from edadm.benchmark.calibration import NoShelf, compare, learning_cost
 from edadm.config.schema import Reconstruction
-from edadm.kernels import dispatch
-from edadm.models.units import trace_units
-from edadm.reconstruction.chain import Task, UnitShelf
-from edadm.reconstruction.methods import METHODS, Method
+from edadm.kernels.learning import operations
+from edadm.learning.chain import Task, UnitShelf
+from edadm.networks.unit import trace_units
+from edadm.passes.methods import METHODS, Method
 
-from ..reconstruction.runs import Calibration, a_task
+from ..learning.runs import Calibration, a_task
 
 COST = {"seconds", "learning_seconds", "other_seconds", "steps", "ms_per_step", "peak_gib"}
 
@@ -47,7 +47,7 @@ def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
     made: list[tuple[bool, bool, int]] = []
 
     def learn(task: Task) -> None:
-        made.append((dispatch._PLAIN.get(), task.graphs, task.settings.iterations))
+        made.append((operations._PLAIN.get(), task.graphs, task.settings.iterations))
         METHODS["fbr"].learn(task)
 
     def make_task(changed: Reconstruction, shelf: UnitShelf) -> Task:
@@ -57,7 +57,7 @@ def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
     result = compare(make_task, {"fbr": Method(learn)}, longer, plain_iterations=1)
     count = len(trace_units(float_unet))
     assert made == [(True, False, 1), (False, True, 2)]
-    assert not dispatch._PLAIN.get()
+    assert not operations._PLAIN.get()
     assert result.keys() == {"settings", "device", "engine", "plain", "ratio"}
     assert result["device"] == "cpu"
     assert (result["plain"]["steps"], result["engine"]["steps"]) == (count, 2 * count + 2)

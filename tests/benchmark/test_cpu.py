@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time, slower_arithmetic
-from edadm.deploy.cpu import CpuLayer
-from edadm.nn.surgery import quantized_layers
+from edadm.deploy.backends.onednn import CpuLayer
+from edadm.nn.insert import quantized_layers
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from edadm.deploy.checkpoint import read_metadata
 from edadm.planning.network import Networks
 from edadm.quant import ranges
 
-from ..models.families import tiny
+from ..networks.families import tiny
 
 CPU = torch.device("cpu")
 SCALE = Scale(rows=4, steps=4, units=3, iterations=2, images=2)

@@ -24,12 +24,12 @@ from edadm.benchmark.kernels import problems_of
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.kernels.tiles import Problem
-from edadm.models.random_weights import random_unet
-from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.kernels.int8.tiles import Problem
+from edadm.networks.random_weights import random_unet
+from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.planning.network import network_rows
 
-from ..models.families import tiny
+from ..networks.families import tiny
 
 CPU = torch.device("cpu")
 

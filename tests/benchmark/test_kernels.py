@@ -9,7 +9,7 @@ import pytest
 
 from edadm.benchmark import kernels as module
 from edadm.benchmark.kernels import measure
-from edadm.kernels.tiles import Problem, Tiles
+from edadm.kernels.int8.tiles import Problem, Tiles
 
 GOOD, BETTER, TOO_LARGE = (
     Tiles(64, 64, 64, 4, 4),

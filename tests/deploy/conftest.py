@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
-from edadm.models.unet import UNet, build_unet
-from edadm.nn.surgery import quantized_layers
+from edadm.networks.unet.build import UNet, build_unet
+from edadm.nn.insert import quantized_layers
+from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges
-from edadm.reconstruction.observe import set_ranges
 
-from ..models.families import random_network, tiny
+from ..networks.families import random_network, tiny
 
 PROVENANCE = {"reconstruction": {"method": "none"}}
 

@@ -14,12 +14,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttn
 from torch import Tensor, nn
 
 import edadm
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import read_metadata
-from edadm.deploy.cuda import lower_for_cuda
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.errors import EdadmError
-from edadm.models.unet import UNet
-from edadm.nn.surgery import activation_quantizers
+from edadm.networks.unet.build import UNet
+from edadm.nn.insert import activation_quantizers
 
 from .conftest import Family
 

@@ -24,9 +24,9 @@ from edadm.deploy.checkpoint import (
     set_grids,
 )
 from edadm.errors import EdadmError
-from edadm.models.denoiser import Denoiser
-from edadm.models.weights import CheckpointError
-from edadm.nn.surgery import activation_quantizers, quantized_layers
+from edadm.networks.denoiser import Denoiser
+from edadm.networks.weights import CheckpointError
+from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.sampling.generate import generate_images
 
 from .conftest import PROVENANCE

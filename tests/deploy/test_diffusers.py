@@ -15,8 +15,8 @@ from torch import Tensor
 import edadm
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet2DConditionModel, QuantizedUNet2DModel
 from edadm.errors import EdadmError
-from edadm.models.denoiser import network_call
-from edadm.models.weights import CheckpointError
+from edadm.networks.denoiser import network_call
+from edadm.networks.weights import CheckpointError
 
 from .conftest import Family
 

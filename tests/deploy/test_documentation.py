@@ -15,7 +15,7 @@ from torch import nn
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.deploy.diffusers import QuantizedUNet2DModel
-from edadm.nn.surgery import quantized_layers
+from edadm.nn.insert import quantized_layers
 
 logging.set_verbosity_error()
 ROOT = Path(__file__).parents[2]

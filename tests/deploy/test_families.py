@@ -11,11 +11,11 @@ from diffusers.models.attention_processor import Attention
 
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import load_quantized, quantized_copy
-from edadm.models.denoiser import network_call
-from edadm.models.unet import build_unet
-from edadm.nn.surgery import activation_quantizers
+from edadm.networks.denoiser import network_call
+from edadm.networks.unet.build import build_unet
+from edadm.nn.insert import activation_quantizers
 
-from ..models.families import FAMILIES, random_network, tiny
+from ..networks.families import FAMILIES, random_network, tiny
 from .conftest import Family
 
 

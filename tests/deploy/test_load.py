@@ -25,12 +25,12 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 import edadm
-from edadm.deploy.lower import lower
+from edadm.deploy.backends.base import lower
 from edadm.errors import EdadmError
-from edadm.models.weights import CheckpointError
-from edadm.nn.surgery import quantized_layers
+from edadm.networks.weights import CheckpointError
+from edadm.nn.insert import quantized_layers
 
-from ..models.families import random_network
+from ..networks.families import random_network
 from .conftest import Family
 
 logging.set_verbosity_error()

@@ -11,8 +11,8 @@ from diffusers import UNet2DModel
 from edadm.config.load import load_config
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
-from edadm.models.unet import build_unet
-from edadm.nn.surgery import quantized_layers
+from edadm.networks.unet.build import build_unet
+from edadm.nn.insert import quantized_layers
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
 from edadm.nn.attention import QuantizedAttention, QuantizedAttnProcessor, unknown_in
+from edadm.nn.insert import disabled, quantize_unet
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.surgery import disabled, quantize_unet
 
 from ..conftest import reinitialise
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
-from edadm.reconstruction.observe import set_weight_grid
+from edadm.passes.ranges import set_weight_grid
 
 from ..conftest import reinitialise
 

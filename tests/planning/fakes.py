@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 from edadm.config.schema import Bits, Reconstruction
-from edadm.models.units import Kind, Unit
+from edadm.networks.unit import Kind, Unit
 from edadm.planning.count import Learning, Passes, Stage
 from edadm.planning.memory import Memory
 from edadm.planning.network import Networks
 from edadm.planning.probe import Rates, UnitRate
 
-from ..models.families import published
+from ..networks.families import published
 
 
 @cache

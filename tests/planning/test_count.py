@@ -15,7 +15,7 @@ from edadm.planning.memory import Memory
 from edadm.planning.network import Networks
 from edadm.sampling.collect import open_store
 
-from ..models.families import PUBLISHED, tiny
+from ..networks.families import PUBLISHED, tiny
 from .fakes import published_networks
 
 WORKFLOW = Path(__file__).parents[2] / "workflow" / "published"

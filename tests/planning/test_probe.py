@@ -18,7 +18,7 @@ from edadm.planning.plan import chosen_runs, plan_run
 from edadm.planning.probe import CPU_FLOPS, FEWEST_ROWS, Probe, extremes
 from edadm.quant import ranges
 
-from ..models.families import tiny
+from ..networks.families import tiny
 from .fakes import learning
 
 CPU = torch.device("cpu")

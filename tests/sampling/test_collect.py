@@ -13,13 +13,13 @@ from diffusers import UNet2DModel
 
 from edadm.calibration.select import select, statistics_of
 from edadm.config.schema import Calibration, Model
-from edadm.models.denoiser import Denoiser
-from edadm.models.unet import build_unet
+from edadm.networks.denoiser import Denoiser
+from edadm.networks.unet.build import build_unet
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 
-from ..models.families import random_network, tiny
+from ..networks.families import random_network, tiny
 
 RADIUS = 0.05
 

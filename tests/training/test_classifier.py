@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edadm.models.classifier import CifarClassifier
+from edadm.networks.classifier import CifarClassifier
 from edadm.training.classifier import ClassifierTraining, accuracy, augment, train_classifier
 
 WIDTHS = (

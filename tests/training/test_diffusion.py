@@ -9,7 +9,7 @@ import torch
 
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import NoiseSchedule
-from edadm.models.unet import build_unet
+from edadm.networks.unet.build import build_unet
 from edadm.sampling.schedule import alphas_cumprod
 from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining, learning_rate
 

@@ -110,7 +110,7 @@ def test_a_checkpoint_counts_by_what_it_holds(reference: Toy) -> None:
 
 def test_the_bundled_classifier_counts_by_what_it_holds(reference: Toy, tmp_path: Path) -> None:
     package = copy_package(tmp_path / "package", reference.package)
-    bundled = package / "edadm/models/bundled"
+    bundled = package / "edadm/bundled"
     originals = bundled.resolve()
     bundled.unlink()
     shutil.copytree(originals, bundled)
@@ -140,8 +140,8 @@ def change_nothing_that_counts(package: Path) -> None:
     """Changes code outside the workflow, and a comment inside."""
     append(package / "edadm/training/diffusion.py", "EXTRA = 1")
     append(package / "edadm/calibration/tdac.py", "# a remark")
-    append(package / "edadm/reconstruction/engine.py", "# a remark")
-    reword(package / "edadm/models/convert.py", "the preset's model has no", "this model is without")
+    append(package / "edadm/learning/engine.py", "# a remark")
+    reword(package / "edadm/networks/convert.py", "the preset's model has no", "this model is without")
     reword(package / "edadm/config/schema.py", "Adam steps per unit", "steps of Adam for each unit")
 
 

@@ -20,8 +20,8 @@ import psutil
 from safetensors.torch import save_file
 
 from edadm.config.networks import UNetArchitecture
-from edadm.models.converters.ddim import from_diffusers
-from edadm.models.unet import build_unet
+from edadm.networks.layouts.ermongroup import from_diffusers
+from edadm.networks.unet.build import build_unet
 
 from ..conftest import reinitialise
 from ..report.times import without_times
@@ -67,7 +67,7 @@ def copy_package(target: Path, source: Path = REPOSITORY) -> Path:
     shutil.copytree(
         source / "edadm", target / "edadm", ignore=shutil.ignore_patterns("__pycache__", "bundled")
     )
-    (target / "edadm" / "models" / "bundled").symlink_to(REPOSITORY / "edadm" / "models" / "bundled")
+    (target / "edadm" / "bundled").symlink_to(REPOSITORY / "edadm" / "bundled")
     return target
 
 

@@ -27,13 +27,12 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
         "config/rules/",
         "config/inputs/settings.py",
     ),
-    *("config/downloads.py", "config/fetch.py", "config/described/", "models/described/"),
+    *("config/downloads.py", "config/fetch.py", "config/described/", "networks/described/"),
 )
 FOREIGN = (
-    "models/weights/",
-    "models/converters/",
-    "models/described/",
-    "models/folders.py",
+    "networks/weights/",
+    "networks/layouts/",
+    "networks/described/",
 )  # read files of other programs
 CONVERTS = "convert-checkpoint"  # the stage for which these count; all others read what it wrote
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes

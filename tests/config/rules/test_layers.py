@@ -8,8 +8,8 @@ from torch import nn
 from edadm.config.load import load_config
 from edadm.config.networks import UNetArchitecture
 from edadm.config.rules.layers import idle_patterns, unit_layers
-from edadm.models.unet import build_unet
-from edadm.models.units import trace_units
+from edadm.networks.unet.build import build_unet
+from edadm.networks.unit import trace_units
 
 SMALL = {
     "image_size": 8,

@@ -1,0 +1,125 @@
+"""The network as the sampler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from edadm.conditions.condition import Condition
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Kind = Literal["eps", "v", "sample"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def network_inputs(rows: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The arguments of a U-Net from named rows: `latents`, `timesteps` and, for networks with a condition, `context`."""
+    return tuple(rows[name] for name in ("latents", "timesteps", "context") if name in rows)
+
+
+def network_call(unet: nn.Module, rows: Mapping[str, Tensor]) -> Float[Tensor, "n c h w"]:
+    """The prediction of any U-Net, with or without condition."""
+    return unet(*network_inputs(rows), return_dict=False)[0]
+
+
+class Prediction:
+    """What a network predicts, and how eps follows from it.
+
+    With x_t = a x_0 + s eps, a^2 = alpha-bar and s^2 = 1 - alpha-bar, the velocity is v = a eps - s x_0
+    (arXiv 2202.00512).
+
+    Args:
+        kind: the noise, the velocity, or the image x_0.
+        alphas_cumprod: alpha-bar of every timestep, below 1; not needed where the noise is predicted.
+    """
+
+    def __init__(self, kind: Kind = "eps", alphas_cumprod: Float[Tensor, " timesteps"] | None = None):
+        assert kind == "eps" or alphas_cumprod is not None, (
+            "eps follows from other predictions by the noise schedule"
+        )
+        self.kind, self._alphas = kind, alphas_cumprod
+
+    def eps(
+        self, predicted: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The noise in `x_t`."""
+        if self._alphas is None or self.kind == "eps":
+            return predicted
+        alphas = self._alphas[t.cpu()].double().reshape(-1, 1, 1, 1)
+        a, s = (part.sqrt().to(x.device, x.dtype) for part in (alphas, 1 - alphas))
+        return a * predicted + s * x if self.kind == "v" else (x - a * predicted) / s
+
+
+_EPS = Prediction()
+
+
+class Denoiser:
+    """Predicts eps from `x_t` and `t`; condition and guidance live here (classifier-free guidance, arXiv 2207.12598).
+
+    With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis
+    samplers. Such a denoiser must be told which images its rows are: `denoise.on(indices)`. Guidance mixes
+    what the network predicts; eps follows from the mixture, and is the mixture of both eps.
+
+    Args:
+        unet: the network.
+        condition: what it is told about each image.
+        guidance: 1 leaves out the unconditional rows.
+        precision: arithmetic of the network; the prediction is fp32 all the same.
+        prediction: what the network predicts.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        condition: Condition | None = None,
+        guidance: float = 1.0,
+        precision: Precision = "fp32",
+        prediction: Prediction = _EPS,
+    ):
+        self.unet, self.condition, self.guidance, self.precision = unet, condition, guidance, precision
+        self.prediction = prediction
+        self._context: Tensor | None = None
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step evaluates the network on unconditional rows, too."""
+        return self.condition is not None and self.guidance != 1
+
+    def on(self, indices: Sequence[int]) -> Denoiser:
+        """The denoiser of the images `indices`, in that order."""
+        if self.condition is None:
+            return self
+        bound = Denoiser(self.unet, self.condition, self.guidance, self.precision, self.prediction)
+        bound._context = self.context(indices)
+        return bound
+
+    def context(self, indices: Sequence[int]) -> Float[Tensor, "rows tokens channels"]:
+        """The context of all network rows for the images, unconditional rows first where there are any."""
+        assert self.condition is not None
+        conditional = self.condition.rows(indices)
+        if not self.is_guided:
+            return conditional
+        return torch.cat([self.condition.unconditional().expand_as(conditional), conditional])
+
+    def __call__(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        rows = {"latents": x, "timesteps": t}
+        if self.condition is not None:
+            assert self._context is not None, "say which images these are: denoise.on(indices)"
+            rows["context"] = self._context
+        if self.is_guided:
+            rows |= {"latents": torch.cat([x, x]), "timesteps": torch.cat([t, t])}
+        predicted = self._predict(rows, x.device)
+        if self.is_guided:
+            without, given = predicted.chunk(2)
+            predicted = without + self.guidance * (given - without)
+        return self.prediction.eps(predicted, x, t)
+
+    def _predict(self, rows: Mapping[str, Tensor], device: torch.device) -> Float[Tensor, "n c h w"]:
+        if self.precision == "fp32":
+            return network_call(self.unet, rows)
+        with torch.autocast(device.type, _DTYPES[self.precision]):
+            return network_call(self.unet, rows).float()
