@@ -99,7 +99,7 @@ def save_quantized(
 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or
     fewer) and
-    `NAME.bias`; grids as in `deploy.compact`; all other parameters under their own names. The tables
+    `NAME.bias`; grids as in `deploy.grid_packing`; all other parameters under their own names. The tables
     `weights` and `activations` of the metadata are for readers in other programs; this one knows the network.
 
     Raises:

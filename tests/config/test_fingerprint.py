@@ -74,10 +74,10 @@ def test_code_of_integers_concerns_only_who_computes_with_them() -> None:
         file.relative_to(PACKAGE).as_posix() for file in stage_files("generate", without="open_integers")
     }
     assert {
-        "deploy/cpu.py",
-        "deploy/lower.py",
+        "deploy/backends/onednn.py",
+        "deploy/backends/base.py",
         "kernels/onednn.py",
-        "kernels/int8_convolution.py",
+        "kernels/int8/products/convolution.py",
     } <= names - simulated
     assert "deploy/checkpoint.py" in simulated
     assert stage_fingerprint("generate") != stage_fingerprint("generate", without="open_integers")
@@ -100,7 +100,7 @@ def test_an_edit_of_a_helper_reruns_the_commands_that_use_it(tmp_path: Path) -> 
 
 def test_the_closure_holds_indirect_imports_and_nothing_above() -> None:
     files = {str(file.relative_to(PACKAGE)) for file in stage_files("set-ranges")}
-    assert {"reconstruction/observe.py", "quant/ranges.py", "nn/quantizer.py", "models/skips.py"} <= files
+    assert {"passes/ranges.py", "quant/ranges.py", "nn/quantizer.py", "networks/unet/concat.py"} <= files
     assert not [file for file in files if file.startswith(("metrics", "report", "calibration", "cli"))]
 
 
@@ -195,7 +195,7 @@ def test_another_meaning_changes_the_code(old: str, new: str) -> None:
         ("config/schema.py", "kind: Literal[", "kind: str | Literal["),
         ("config/rules/wording.py", "there is no such setting", "this setting does not exist"),
         ("config/scoring.py", "needs weights, and", "wants weights, and"),
-        ("models/convert.py", "the preset's model has no", "this model is without"),
+        ("networks/convert.py", "the preset's model has no", "this model is without"),
         ("errors.py", "class EdadmError", "class Unused(Exception): pass\nclass EdadmError"),
     ],
 )
@@ -204,9 +204,9 @@ def test_a_reworded_sentence_reruns_nothing(file: str, old: str, new: str, tmp_p
 
 
 def test_a_table_of_tiles_counts_where_integers_are_computed(tmp_path: Path) -> None:
-    assert changed_stages(tmp_path, "kernels/tiles_h100.json", "{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], ') == {
-        "generate"
-    }
+    assert changed_stages(
+        tmp_path, "kernels/int8/tiles_h100.json", "{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], '
+    ) == {"generate"}
 
 
 def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
@@ -221,7 +221,7 @@ def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
 
 
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
-    file = "models/converters/clip.py"
+    file = "networks/layouts/clip.py"
     assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {
         "convert-checkpoint"
     }

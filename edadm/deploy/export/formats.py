@@ -59,7 +59,7 @@ def export(path: Path, output: Path, target: str, precision: str | None = None) 
     Args:
         path: the quantized checkpoint.
         output: the folder or file to write; it must not be there.
-        target: one of `FORMATS`; those of ONNX are in `deploy.onnx_export.TARGETS`.
+        target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
         precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
 
     Raises:

@@ -1,7 +1,7 @@
 """A quantized U-Net as an ONNX graph with QuantizeLinear/DequantizeLinear pairs, for onnxruntime and OpenVINO.
 
 Every activation grid is a pair with its scale and zero point, every quantized weight integers behind
-DequantizeLinear with a positive scale per output channel, in a form of `deploy.onnx_weights`; without zero
+DequantizeLinear with a positive scale per output channel, in a form of `deploy.export.onnx_weights`; without zero
 points, with which OpenVINO computes in floating point. How a runtime multiplies is its own affair. ONNX
 rounds half to even, as `quant.affine` does.
 """

@@ -47,7 +47,7 @@ def stored_weight(
     """A weight in the form that the file's target multiplies exactly, or as nearly as the form says.
 
     Args:
-        weight: from `deploy.integers.signed_weight`, perhaps with negated rows.
+        weight: from `deploy.int_weight.signed_weight`, perhaps with negated rows.
         scale: of each row, negative where it was negated.
         largest_code: of the input grid; 0 where the input has none and nothing is multiplied in bytes.
         form: `exact` divides a weight that can leave int16 into two, `full` stores it as it is, for
