@@ -140,7 +140,7 @@ class Bits(Strict):
     weights: int = Field(8, ge=2, le=8)
     activations: int = Field(8, ge=2, le=8)
     softmax: int = Field(8, ge=2, le=8, description="bits of the attention weights")
-    split_shortcuts: bool = Field(True, description="two grids where a skip is concatenated (method: split quantization)")
+    split_shortcuts: bool = Field(True, description="two grids where a skip is concatenated (docs/method.md, 3.6)")
     layers: dict[str, LayerBits] = Field(
         {"time_embedding.linear_1": LayerBits(weights=8, activations=8), "conv_out": LayerBits(weights=8, activations=None)},
         description="exceptions by name pattern; the default follows the official code (first registered and last layer)",
