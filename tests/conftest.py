@@ -50,7 +50,14 @@ def reinitialise(module: nn.Module, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def architecture() -> UNetArchitecture:
-    return UNetArchitecture(image_size=16, channels=16, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(8,), norm_groups=8)
+    return UNetArchitecture(
+        image_size=16,
+        channels=16,
+        multipliers=(1, 2),
+        blocks_per_level=1,
+        attention_resolutions=(8,),
+        norm_groups=8,
+    )
 
 
 @pytest.fixture(scope="session")

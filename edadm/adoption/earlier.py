@@ -34,7 +34,13 @@ _PRESETS: dict[str, type[BaseModel]] = {
     "evaluation": Evaluation,
 }
 _NO_RESULT = {"label", "progress", "threads", "output", "losses", "part"}  # options
-_WHERE = {"checkpoint", "source", "layout", "ema", "jobs"}  # settings: what a network was made from has been compared by then
+_WHERE = {
+    "checkpoint",
+    "source",
+    "layout",
+    "ema",
+    "jobs",
+}  # settings: what a network was made from has been compared by then
 
 
 class Command(NamedTuple):
@@ -79,7 +85,9 @@ def _first_difference(kind: type[BaseModel], old: str, new: str) -> str | None:
         before, now = (_flat(kind.model_validate_json(text).model_dump(mode="json")) for text in (old, new))
     except ValidationError:
         return kind.__name__.lower()
-    return next((name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)), None)
+    return next(
+        (name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)), None
+    )
 
 
 def _flat(settings: Any, name: str = "") -> dict[str, Any]:
@@ -104,7 +112,11 @@ def _other_meaning(command: Command) -> str | None:
     total = model.schedule.timesteps
     if _visited_before(model.sampler, total) != visited(model.sampler, total):
         return "its sampler visits other timesteps now"
-    if model.conditioning and model.conditioning.prompts and not _read_the_same(Path(model.conditioning.prompts).expanduser()):
+    if (
+        model.conditioning
+        and model.conditioning.prompts
+        and not _read_the_same(Path(model.conditioning.prompts).expanduser())
+    ):
         return "its prompts are read otherwise now"
     return None
 

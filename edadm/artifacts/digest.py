@@ -104,7 +104,9 @@ def read_header(path: Path) -> Header:
             raise ValueError("its tensors overlap or leave gaps")
         if ends[-1] != size - 8 - length:
             raise ValueError(f"its tensors take {ends[-1]} bytes, it has {size - 8 - length}")
-        if not all(isinstance(entry["dtype"], str) and math.prod(entry["shape"]) >= 0 for entry in entries.values()):
+        if not all(
+            isinstance(entry["dtype"], str) and math.prod(entry["shape"]) >= 0 for entry in entries.values()
+        ):
             raise ValueError("its header is not in order")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None

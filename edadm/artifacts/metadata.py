@@ -22,7 +22,9 @@ from edadm.version import __version__
 KEY = "edadm"
 UNITS = "units.json"  # the facts of a folder of finished units
 VERSIONS = {  # of each kind of file; a reader refuses newer ones than it knows
-    **dict.fromkeys(("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1),
+    **dict.fromkeys(
+        ("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1
+    ),
     **dict.fromkeys(("trajectories", "statistics", "metrics", "speed", "units", "quantized"), 1),
 }
 Facts = dict[str, Any]
@@ -180,7 +182,9 @@ def check_facts(path: Path, found: Facts, content: str | None = None) -> None:
     """
     again = "remove it and make it again"
     if found.get("sha256") != sha256_of({key: value for key, value in found.items() if key != "sha256"}):
-        raise DamagedError(f"{path} is damaged (what it says of itself has another digest than it says); {again}")
+        raise DamagedError(
+            f"{path} is damaged (what it says of itself has another digest than it says); {again}"
+        )
     if content is not None and found.get("content") != content:
         raise DamagedError(f"{path} is damaged (its content has another digest than it says); {again}")
     known = VERSIONS.get(found["kind"], 0)
@@ -216,7 +220,9 @@ def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts
     again = f"name the file that fits, or remove it and make it again with `edadm {stage}`"
     if name.startswith("inputs."):
         role = name.removeprefix("inputs.").replace("_", " ")
-        raise StaleError(f"{path} was made from another {role} (digest {_short(its)}, here {_short(ours)}); {again}")
+        raise StaleError(
+            f"{path} was made from another {role} (digest {_short(its)}, here {_short(ours)}); {again}"
+        )
     raise StaleError(f"{path} was made with {name}: {_short(its)}, here it is {_short(ours)}; {again}")
 
 

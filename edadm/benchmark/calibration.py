@@ -33,8 +33,9 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
     """Learns, and says how long that took.
 
     Returns:
-        `seconds` in all; `learning_seconds` of learning steps; `other_seconds` for inputs, targets, errors and graph captures;
-        `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a CPU.
+        `seconds` in all; `learning_seconds` of learning steps; `other_seconds` for inputs, targets, errors
+        and graph captures; `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a
+        CPU.
     """
     device = task.inputs[0].device
     clock = Clock(device)
@@ -55,10 +56,13 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
     }
 
 
-def compare(make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int) -> dict[str, Any]:
+def compare(
+    make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int
+) -> dict[str, Any]:
     """The cost of learning with these settings, and the same steps without kernels and graphs, fewer of them.
 
-    The engine's steps before a graph capture are not counted, the baseline's first ones are: give it enough for that not to matter.
+    The engine's steps before a graph capture are not counted, the baseline's first ones are: give it enough
+    for that not to matter.
 
     Returns:
         `engine` and `plain` as from `learning_cost`, and `ratio` of their milliseconds per step.

@@ -37,7 +37,9 @@ class _Half(nn.Module):
             parameter.data = parameter.data.to(torch.bfloat16)
 
     def forward(self, x: Tensor, t: Tensor, *context: Tensor) -> Tensor:
-        return self.unet(x.bfloat16(), t, *(given.bfloat16() for given in context), return_dict=False)[0].float()
+        return self.unet(x.bfloat16(), t, *(given.bfloat16() for given in context), return_dict=False)[
+            0
+        ].float()
 
 
 def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -52,7 +54,9 @@ def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def shares_of_time(network: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None) -> dict[str, float]:
+def shares_of_time(
+    network: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Which share of the time of one evaluation each kind of operation takes, the largest first; they add up to 1.
 
     Args:
@@ -85,23 +89,32 @@ class _Clock(TorchDispatchMode):
 
 @torch.no_grad()
 def parity(
-    simulated: nn.Module, integer: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None
+    simulated: nn.Module,
+    integer: nn.Module,
+    shape: tuple[int, ...],
+    context_shape: tuple[int, int] | None = None,
 ) -> dict[str, float]:
     """How far one prediction with integers is from the simulated one: `mean` and `max` of absolute differences, and the latter's `spread`.
 
-    Sums of integers are exact, those of simulation are rounded; where that turns a code into its neighbour, all that follows moves.
+    Sums of integers are exact, those of simulation are rounded; where that turns a code into its neighbour,
+    all that follows moves.
     """
     inputs = _inputs(shape, context_shape)
     reference = simulated(*inputs, return_dict=False)[0]
     difference = (integer(*inputs, return_dict=False)[0] - reference).abs()
-    return {"mean": difference.mean().item(), "max": difference.max().item(), "spread": reference.std().item()}
+    return {
+        "mean": difference.mean().item(),
+        "max": difference.max().item(),
+        "spread": reference.std().item(),
+    }
 
 
 def slower_arithmetic(variants: Mapping[str, Mapping[str, Any]], reference: str = "fp32") -> Iterator[str]:
     """A sentence about each arithmetic that takes longer than full precision in fp32 on this processor, by median times.
 
     Args:
-        variants: of each timed network, what `step_latency` says; under `bf16` or `integer` the same of its rival.
+        variants: of each timed network, what `step_latency` says; under `bf16` or `integer` the same of its
+            rival.
         reference: which of them is full precision.
     """
     if reference not in variants:
@@ -119,7 +132,9 @@ def slower_arithmetic(variants: Mapping[str, Mapping[str, Any]], reference: str 
 
 def _inputs(shape: tuple[int, ...], context_shape: tuple[int, int] | None) -> tuple[Tensor, ...]:
     """A random batch, its timesteps spread over all of them."""
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last
+    )
     rows = {"latents": x, "timesteps": torch.linspace(0, 999, shape[0]).long()}
     if context_shape is not None:
         rows["context"] = torch.zeros(shape[0], *context_shape)
@@ -127,4 +142,6 @@ def _inputs(shape: tuple[int, ...], context_shape: tuple[int, int] | None) -> tu
 
 
 def _group(operation: str) -> str:
-    return next((name for name, parts in _GROUPS.items() if any(part in operation for part in parts)), "other")
+    return next(
+        (name for name, parts in _GROUPS.items() if any(part in operation for part in parts)), "other"
+    )

@@ -140,8 +140,13 @@ class FamilyPass:
         network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
         with self.measured.stage("set-ranges"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            set_ranges(network, rows["latents"], rows["timesteps"], self.run.bits, context=rows.get("context"))
-            save_file({name: tensor.cpu() for name, tensor in grids(network).items()}, self.folder / "ranges.safetensors")
+            set_ranges(
+                network, rows["latents"], rows["timesteps"], self.run.bits, context=rows.get("context")
+            )
+            save_file(
+                {name: tensor.cpu() for name, tensor in grids(network).items()},
+                self.folder / "ranges.safetensors",
+            )
 
     def reconstruct(self) -> None:
         """`reconstruct`, of some units."""
@@ -158,7 +163,11 @@ class FamilyPass:
             save_quantized(quantized, self.file, self.run.model.architecture, self.run.bits, {})
 
     def _round_others(self, quantized: nn.Module) -> None:
-        learned = {f"{unit.name}.{name}" for unit in self.units for name in quantized_layers(quantized.get_submodule(unit.name))}
+        learned = {
+            f"{unit.name}.{name}"
+            for unit in self.units
+            for name in quantized_layers(quantized.get_submodule(unit.name))
+        }
         learned |= {unit.name for unit in self.units}
         for name, layer in quantized_layers(quantized).items():
             if name not in learned:
@@ -173,13 +182,22 @@ class FamilyPass:
         """`generate`, by the float and the reloaded network in each precision; differences of images to fp32.
 
         Returns:
-            By network and precision: `psnr` to the same network's fp32 images in dB, None where they are equal or it is fp32 itself;
+            By network and precision: `psnr` to the same network's fp32 images in dB, None where they are
+                equal or it is fp32 itself;
             or `failed`, a sentence.
         """
         found: dict[str, Any] = {}
         model, settings = self.run.model, self.run.evaluation
         condition, decode = self.condition(settings.images), self._decoder()
-        run = (model.sampler, model.schedule, range(settings.images), model.latent_shape, settings.seed, settings.batch_size, self.device)
+        run = (
+            model.sampler,
+            model.schedule,
+            range(settings.images),
+            model.latent_shape,
+            settings.seed,
+            settings.batch_size,
+            self.device,
+        )
         for kind in ("float", "simulated"):
             network, first = self._network(kind), None
             for precision in PRECISIONS:

@@ -39,9 +39,13 @@ def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
         EdadmError: with what it knows.
     """
     if mode not in MODES:
-        raise EdadmError(f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are {', '.join(MODES)}")
+        raise EdadmError(
+            f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are {', '.join(MODES)}"
+        )
     if unknown := [name for name in beside if name not in BESIDE]:
-        raise EdadmError(f"there is no network '{unknown[0]}' to measure beside integers; known are {', '.join(BESIDE)}")
+        raise EdadmError(
+            f"there is no network '{unknown[0]}' to measure beside integers; known are {', '.join(BESIDE)}"
+        )
 
 
 @torch.no_grad()
@@ -156,7 +160,9 @@ class Contest:
         on_rows: told all rows so far whenever there is one more.
     """
 
-    def __init__(self, inputs: Inputs, mode: str = "default", on_rows: Callable[[Rows], None] = lambda rows: None):
+    def __init__(
+        self, inputs: Inputs, mode: str = "default", on_rows: Callable[[Rows], None] = lambda rows: None
+    ):
         self.inputs, self.mode, self.on_rows = inputs, mode, on_rows
         self.entries: dict[str, tuple[nn.Module, Inputs]] = {}
         self.rows: Rows = {}
@@ -166,12 +172,16 @@ class Contest:
         """Turns an exception into a sentence `what` in a network's row; the network takes no further part."""
         try:
             yield
-        except Exception as error:  # of memory, of a compiler, of another library: whatever it is, the others are measured
+        except (
+            Exception
+        ) as error:  # of memory, of a compiler, of another library: whatever it is, the others are measured
             self.entries.pop(name, None)
             self.rows[name] = self.rows.get(name, {}) | {what: sentence(error)}
 
     @torch.no_grad()
-    def enter(self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str) -> None:
+    def enter(
+        self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str
+    ) -> None:
         """Makes a network, warms it up, counts its bytes, times it for a first time, and keeps it for `rounds`.
 
         Args:
@@ -210,7 +220,11 @@ class Contest:
         for name, found in times.items():
             if name in self.entries:
                 ms = statistics.median(found)
-                self.rows[name] |= {"ms": ms, "fastest_ms": min(found), "samples_per_second": 1000 * len(self.inputs[0]) / ms}
+                self.rows[name] |= {
+                    "ms": ms,
+                    "fastest_ms": min(found),
+                    "samples_per_second": 1000 * len(self.inputs[0]) / ms,
+                }
 
     @torch.no_grad()
     def profile(self, name: str, most: int = 25) -> list[dict[str, Any]]:
@@ -222,7 +236,12 @@ class Contest:
         total = sum(event.self_device_time_total for event in events)
         events.sort(key=lambda event: -event.self_device_time_total)
         return [
-            {"kernel": e.key[:90], "calls": e.count, "ms": e.self_device_time_total / 1000, "share": e.self_device_time_total / total}
+            {
+                "kernel": e.key[:90],
+                "calls": e.count,
+                "ms": e.self_device_time_total / 1000,
+                "share": e.self_device_time_total / total,
+            }
             for e in events[:most]
         ]
 
@@ -257,7 +276,8 @@ def compare_with_integers(
         on_rows: see `Contest`.
 
     Returns:
-        `networks`, a row each: `ms`, `fastest_ms`, `samples_per_second`, `weight_bytes`, `warm_evaluation_gib`, or `failed` with a reason;
+        `networks`, a row each: `ms`, `fastest_ms`, `samples_per_second`, `weight_bytes`,
+            `warm_evaluation_gib`, or `failed` with a reason;
         `profiles` of the compiled ones but TF32's; `device`, `batch`, `mode`.
 
     Raises:
@@ -284,13 +304,23 @@ def compare_with_integers(
 
     for name in bits:
         for fused in fuse:
-            contest.enter(f"integer {name}{' fused' if fused else ''}", partial(lowered, name, fused), half, True)
+            contest.enter(
+                f"integer {name}{' fused' if fused else ''}", partial(lowered, name, fused), half, True
+            )
     if TORCHAO in beside:
-        contest.enter(TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16")
+        contest.enter(
+            TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16"
+        )
     if FLOATS[2] in beside:
         contest.enter(FLOATS[2], lambda: fused_attention(copy.deepcopy(unet)), torch.float32, True)
     networks, profiles = contest.rounds(), {}
     for name in [name for name in contest.entries if name != FLOATS[2]]:
         with contest.guarded(name, "profile_failed"):
             profiles[name] = contest.profile(name)
-    return {"device": torch.cuda.get_device_name(), "batch": len(inputs[0]), "mode": mode, "networks": networks, "profiles": profiles}
+    return {
+        "device": torch.cuda.get_device_name(),
+        "batch": len(inputs[0]),
+        "mode": mode,
+        "networks": networks,
+        "profiles": profiles,
+    }

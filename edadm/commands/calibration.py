@@ -30,7 +30,9 @@ from edadm.console import progress_bar
 def convert_checkpoint(
     model: ModelOption,
     output: OutputOption,
-    part: Annotated[str, typer.Option(help="unet, autoencoder, or condition (class embedding or text encoder)")] = "unet",
+    part: Annotated[
+        str, typer.Option(help="unet, autoencoder, or condition (class embedding or text encoder)")
+    ] = "unet",
     config: ConfigOption = None,
 ) -> None:
     """Bring a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
@@ -92,7 +94,10 @@ def collect_trajectories(
 
 @app.command()
 def select_calibration(
-    trajectories: Annotated[list[Path], typer.Argument(exists=True, help="stores of consecutive shards, from collect-trajectories")],
+    trajectories: Annotated[
+        list[Path],
+        typer.Argument(exists=True, help="stores of consecutive shards, from collect-trajectories"),
+    ],
     calibration: CalibrationOption,
     output: OutputOption,
     summary: Annotated[Path, typer.Option(help="JSON with the counts and curves per sampler step")],

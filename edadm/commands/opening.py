@@ -31,11 +31,22 @@ def first_gpu() -> Any:
     import torch
 
     if not torch.cuda.is_available():
-        raise EdadmError("this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one")
+        raise EdadmError(
+            "this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one"
+        )
     return device_named("cuda", 1)
 
 
-def open_task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: Path, ranges: Path, where: Any, shelf: Any) -> Any:
+def open_task(
+    model: Any,
+    widths: Any,
+    settings: Any,
+    unet: Path,
+    calibration_set: Path,
+    ranges: Path,
+    where: Any,
+    shelf: Any,
+) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
     import torch
 
@@ -76,7 +87,9 @@ def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
     from edadm.deploy.checkpoint import is_quantized, load_quantized
     from edadm.models.convert import load_unet
 
-    return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+    return (
+        load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+    )
 
 
 def open_prediction(model: Any) -> Any:
@@ -93,9 +106,13 @@ def open_integers(weights: Path, device: Any) -> Any:
     from edadm.deploy.lower import lower
 
     if not is_quantized(weights):
-        raise EdadmError(f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`")
+        raise EdadmError(
+            f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`"
+        )
     if device.type != "cpu":  # on a GPU attention's grids are dropped: another model
-        raise EdadmError("backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'")
+        raise EdadmError(
+            "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'"
+        )
     return lower(load_quantized(weights, device))
 
 
@@ -107,7 +124,9 @@ def open_condition(model: Any, weights: Path | None, images: int, device: Any) -
     if model.conditioning is None:
         return None
     if weights is None:
-        raise EdadmError("this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)")
+        raise EdadmError(
+            "this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)"
+        )
     return make_condition(load_condition_network(model, weights, device), model.conditioning, images)
 
 
@@ -118,5 +137,7 @@ def open_decoder(model: Any, weights: Path | None, device: Any) -> Any:
     if model.autoencoder is None:
         return lambda latents: latents
     if weights is None:
-        raise EdadmError("this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)")
+        raise EdadmError(
+            "this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)"
+        )
     return load_decoder(model, weights, device)

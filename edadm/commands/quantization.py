@@ -80,7 +80,9 @@ def reconstruct(
     output: OutputOption,
     losses: Annotated[Path, typer.Option(help="CSV with the errors of every unit")],
     progress: ProgressOption,
-    parts: Annotated[list[Path] | None, typer.Option("--part", exists=True, help="finished units, from reconstruct-part")] = None,
+    parts: Annotated[
+        list[Path] | None, typer.Option("--part", exists=True, help="finished units, from reconstruct-part")
+    ] = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -141,7 +143,9 @@ def reconstruct_part(
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     if part >= settings.jobs:
-        raise EdadmError(f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0")
+        raise EdadmError(
+            f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0"
+        )
     made_from = of_task(preset, widths, unet, calibration_set, ranges)
     made_from["reconstruction"] = settings_of(settings)
     known, unit = facts_of("units", made_from | {"part": part}, where), facts_of("unit", made_from, where)

@@ -70,7 +70,11 @@ class Layout:
 
     def weights(self, model: str, variant: Variant) -> Path:
         """The file a variant's images are generated with."""
-        return self.variant(model, variant.checkpoint) / "quantized.safetensors" if variant.is_quantized else self.float_weights(model)
+        return (
+            self.variant(model, variant.checkpoint) / "quantized.safetensors"
+            if variant.is_quantized
+            else self.float_weights(model)
+        )
 
     def losses(self, model: str, variant: Variant) -> Path:
         """What the reconstruction of a quantized variant says of each unit."""

@@ -1,6 +1,7 @@
 """How the grids of all quantizers are kept in a file: together, since a tensor of its own costs more bytes in the header than it holds.
 
-A zero point of a symmetric weight grid is one of two numbers (`edadm.quant.ranges.best_off_centre_range`), so a bit says which.
+A zero point of a symmetric weight grid is one of two numbers (`edadm.quant.ranges.best_off_centre_range`), so
+a bit says which.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def unpack_bits(packed: UInt8[Tensor, " bytes"], count: int) -> UInt8[Tensor, " 
 def compact(grids: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
     """Four tensors for `NAME.scale` and `NAME.zero_point` of all quantizers: each flat, sorted by name, weights and activations apart.
 
-    The weight zero points are bits: 1 says 2^(bits-1), 0 one less. A weight with any other zero point keeps all of its own
+    The weight zero points are bits: 1 says 2^(bits-1), 0 one less. A weight with any other zero point keeps
+    all of its own
     under `NAME.zero_point`, beside bits that say nothing.
     """
     weights, activations = _names(quantizers)
@@ -74,7 +76,11 @@ def expand(tensors: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -
         shapes = [quantizers[name].scale.shape for name in names]
         sizes = [shape.numel() for shape in shapes]
         for name, shape, scale, zero_point in zip(
-            names, shapes, flat[f"{kind}.scale"].split(sizes), flat[f"{kind}.zero_point"].split(sizes), strict=True
+            names,
+            shapes,
+            flat[f"{kind}.scale"].split(sizes),
+            flat[f"{kind}.zero_point"].split(sizes),
+            strict=True,
         ):
             if kind == "weight":
                 zero_point = 2 ** (quantizers[name].bits - 1) - 1 + zero_point
@@ -90,11 +96,17 @@ def _names(quantizers: Mapping[str, Quantizer]) -> tuple[list[str], list[str]]:
 
 
 def _joined(pieces: list[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.cat([piece.cpu().to(dtype).flatten() for piece in pieces]) if pieces else torch.zeros(0, dtype=dtype)
+    return (
+        torch.cat([piece.cpu().to(dtype).flatten() for piece in pieces])
+        if pieces
+        else torch.zeros(0, dtype=dtype)
+    )
 
 
 def _checked(tensors: Mapping[str, Tensor], name: str, length: int, dtype: torch.dtype) -> Tensor:
     tensor = tensors[name]
     if tensor.shape != (length,) or tensor.dtype != dtype:
-        raise ValueError(f"'{name}' has {tuple(tensor.shape)} {tensor.dtype}, the network's grids need ({length},) {dtype}")
+        raise ValueError(
+            f"'{name}' has {tuple(tensor.shape)} {tensor.dtype}, the network's grids need ({length},) {dtype}"
+        )
     return tensor

@@ -27,7 +27,13 @@ from edadm.nn.surgery import quantized_layers
 class CpuSegment:
     """One segment of a layer's input channels; a linear layer is a 1x1 convolution over its rows."""
 
-    def __init__(self, layer: QuantizedLayer, index: int, weight: Int8[Tensor, "rows c *s"], scale: Float[Tensor, " rows"]):
+    def __init__(
+        self,
+        layer: QuantizedLayer,
+        index: int,
+        weight: Int8[Tensor, "rows c *s"],
+        scale: Float[Tensor, " rows"],
+    ):
         grid = layer.input_quantizer
         assert grid is not None
         zero_point = int(grid.zero_point[index])
@@ -43,7 +49,9 @@ class CpuSegment:
     def integers(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> Float[Tensor, "n c h w"]:
         """Codes of the input minus zero point, those of the simulated model bit for bit; `in_place` spoils the input and is faster."""
         in_place = in_place and x.is_contiguous(memory_format=torch.channels_last)
-        ratio = x.div_(self.scale) if in_place else (x / self.scale).contiguous(memory_format=torch.channels_last)
+        ratio = (
+            x.div_(self.scale) if in_place else (x / self.scale).contiguous(memory_format=torch.channels_last)
+        )
         return ratio.round_().clamp_(*self.ends)
 
 
@@ -117,7 +125,9 @@ class CpuResnetBlock(ResnetParts):
         """Whether it is one of those without FiLM."""
         return ResnetParts.fits(block) and block.time_embedding_norm == "default"
 
-    def forward(self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]) -> Float[Tensor, "n o h w"]:
+    def forward(
+        self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "n o h w"]:
         hidden = _consume(self.conv1, F.silu(self.norm1(input_tensor), inplace=True))
         hidden += self.time_emb_proj(F.silu(temb))[:, :, None, None]
         hidden = _consume(self.conv2, F.silu(self.norm2(hidden), inplace=True))
@@ -128,13 +138,16 @@ class CpuResnetBlock(ResnetParts):
 class CpuAttnProcessor(ProjectedAttention):
     """`QuantizedAttnProcessor` with integers in both products, as floating-point numbers: sums of theirs below 2^24 are exact.
 
-    Scales are applied to the products, so that the matrix of attention weights is passed over less often. For attentions that
-    do not scale query and key before they are quantized.
+    Scales are applied to the products, so that the matrix of attention weights is passed over less often. For
+    attentions that do not scale query and key before they are quantized.
     """
 
     def __init__(self, processor: QuantizedAttnProcessor):
         self.query, self.key = _Integers(processor.query_quantizer), _Integers(processor.key_quantizer)
-        self.value, self.softmax = _Integers(processor.value_quantizer), _Integers(processor.softmax_quantizer)
+        self.value, self.softmax = (
+            _Integers(processor.value_quantizer),
+            _Integers(processor.softmax_quantizer),
+        )
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
         """As in every attention, but brought into the order of its axes once instead of by each projection."""
@@ -153,7 +166,9 @@ class CpuAttnProcessor(ProjectedAttention):
         if mask is not None:
             scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
-        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(self.softmax.scale * self.value.scale)
+        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(
+            self.softmax.scale * self.value.scale
+        )
 
 
 class _Integers:
@@ -170,18 +185,21 @@ class _Integers:
 def lower_for_cpu(unet: UNet) -> UNet:
     """A copy of a quantized U-Net that computes its layers with integers; called like the original, for any batch size.
 
-    Convolutions and linear layers multiply codes and add in int32; what lies between them is fp32. Layers whose input has no grid,
-    normalisations, activations and both products of attention (on their grids) stay in floating point. `.compile()` fuses what
-    lies between the layers.
+    Convolutions and linear layers multiply codes and add in int32; what lies between them is fp32. Layers
+    whose input has no grid, normalisations, activations and both products of attention (on their grids) stay
+    in floating point. `.compile()` fuses what lies between the layers.
 
     Args:
-        unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; parameters outside its layers are shared.
+        unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; parameters outside
+            its layers are shared.
 
     Raises:
         EdadmError: the U-Net is elsewhere.
     """
     if (device := next(unet.parameters()).device.type) != "cpu":
-        raise EdadmError(f"integer inference on a CPU needs the model there, not on '{device}'; load it with device 'cpu'")
+        raise EdadmError(
+            f"integer inference on a CPU needs the model there, not on '{device}'; load it with device 'cpu'"
+        )
     memo: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     for layer in quantized_layers(unet).values():
         if layer.input_quantizer is not None:

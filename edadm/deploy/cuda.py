@@ -14,7 +14,12 @@ from torch import nn
 from edadm.deploy.integers import signed_weight
 from edadm.models.unet import UNet
 from edadm.nn.integer import InputGrid, IntegerConv2d, IntegerGatheredConv2d, IntegerLinear, IntegerSegment
-from edadm.nn.integer_attention import IntegerFeedForward, IntegerSelfAttention, IntegerTransformer, IntegerTransformerBlock
+from edadm.nn.integer_attention import (
+    IntegerFeedForward,
+    IntegerSelfAttention,
+    IntegerTransformer,
+    IntegerTransformerBlock,
+)
 from edadm.nn.integer_blocks import IntegerResnetBlock, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.sound import pass_on_what_is_not_finite
@@ -42,7 +47,8 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
 
     Args:
         layer: with codes, and an input on a grid.
-        keep_packed: 4-bit weights stay packed in memory and are unpacked at every call, but for those of few channels.
+        keep_packed: 4-bit weights stay packed in memory and are unpacked at every call, but for those of few
+            channels.
     """
     grid, codes = layer.input_quantizer, layer.codes
     assert grid is not None and codes is not None
@@ -51,11 +57,18 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
     zero_points = layer.weight_quantizer.zero_point.unbind(1)
     segments = []
     for index, part in enumerate(codes.split(sizes, 1)):
-        inputs, weight = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits), _last(weights[index])
+        inputs, weight = (
+            InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits),
+            _last(weights[index]),
+        )
         if isinstance(layer, QuantizedConv2d) and len(sizes) == 1 and IntegerGatheredConv2d.fits(weight):
             segment = IntegerSegment(IntegerGatheredConv2d.gathered_weight(weight), scales[index], inputs)
-            return IntegerGatheredConv2d(segment, sizes[0], layer.bias, weight.shape[1], layer.stride[0], int(layer.padding[0]))
-        packed = (_last(part), zero_points[index]) if keep_packed and layer.weight_quantizer.bits <= 4 else None
+            return IntegerGatheredConv2d(
+                segment, sizes[0], layer.bias, weight.shape[1], layer.stride[0], int(layer.padding[0])
+            )
+        packed = (
+            (_last(part), zero_points[index]) if keep_packed and layer.weight_quantizer.bits <= 4 else None
+        )
         segments.append(IntegerSegment(weight, scales[index], inputs, packed))
     if isinstance(layer, QuantizedConv2d):
         return IntegerConv2d(segments, sizes, layer.bias, layer.stride[0], int(layer.padding[0]))
@@ -70,7 +83,14 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
         made = nn.Linear(channels, rows, layer.bias is not None, device="meta")
     else:
         assert isinstance(layer, QuantizedConv2d)
-        window: Any = (tuple(layer.weight.shape[2:]), layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias is not None)
+        window: Any = (
+            tuple(layer.weight.shape[2:]),
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+        )
         with torch.device("meta"):
             made = nn.Conv2d(channels * layer.groups, rows, *window)
     made.weight = nn.Parameter(layer.weight.data.clone(), requires_grad=False)
@@ -89,14 +109,17 @@ def fused_attention(unet: UNet) -> UNet:
 def fused_ends(unet: UNet) -> UNet:
     """With what follows a product at the product's end, in place.
 
-    That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the grids after it, and the
-    addition at the end, of residual blocks and of attention between pixels; layer normalisation and the grids after it, and all additions,
-    of transformers; and skips, which are read where they are.
+    That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the
+    grids after it, and the addition at the end, of residual blocks and of attention between pixels; layer
+    normalisation and the grids after it, and all additions, of transformers; and skips, which are read where
+    they are.
     """
     for name, module in list(unet.named_modules()):
         if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
             layers = [
-                layer for layer in (module.net[0].proj, module.net[2]) if isinstance(layer, IntegerLinear) and len(layer.segments) == 1
+                layer
+                for layer in (module.net[0].proj, module.net[2])
+                if isinstance(layer, IntegerLinear) and len(layer.segments) == 1
             ]
             if len(layers) == 2:
                 unet.set_submodule(name, IntegerFeedForward(*layers))
@@ -112,23 +135,29 @@ def fused_ends(unet: UNet) -> UNet:
     return unet
 
 
-def lower_for_cuda(unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True) -> UNet:
+def lower_for_cuda(
+    unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True
+) -> UNet:
     """A copy of a quantized U-Net that computes its layers with integers.
 
-    Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype` are the layers without (the
-    last convolution), normalisations, activations, and attention's two products: their grids are dropped, PyTorch's
-    `scaled_dot_product_attention` takes their place. `.compile()` fuses what lies between the layers, the quantization included.
+    Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype`
+    are the layers without (the last convolution), normalisations, activations, and attention's two products:
+    their grids are dropped, PyTorch's `scaled_dot_product_attention` takes their place. `.compile()` fuses
+    what lies between the layers, the quantization included.
 
     Args:
-        unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by the operations' plain meaning.
+        unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by
+            the operations' plain meaning.
         dtype: of activations.
         keep_packed: see `integer_layer`.
-        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to `dtype`. FreeU and
-            `cross_attention_kwargs` need a network without.
+        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to
+            `dtype`. FreeU and `cross_attention_kwargs` need a network without.
     """
     memo: dict[int, Any] = {}
     for layer in quantized_layers(unet).values():
-        memo[id(layer)] = integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
+        memo[id(layer)] = (
+            integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
+        )
     lowered = fused_attention(copy.deepcopy(unet, memo))
     lowered = (fused_ends(lowered) if fuse else lowered).to(dtype)
     pass_on_what_is_not_finite(lowered)

@@ -22,8 +22,9 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
     """A folder that plain diffusers loads: `config.json`, and the values of all codes as floating-point weights.
 
-    Weights keep their learned rounding, to the precision of `dtype`; activations are not quantized any more, and so outputs
-    are those of weight quantization alone. In fp16 the file is twice (W8) or four times (W4) as large.
+    Weights keep their learned rounding, to the precision of `dtype`; activations are not quantized any more,
+    and so outputs are those of weight quantization alone. In fp16 the file is twice (W8) or four times (W4)
+    as large.
 
     Args:
         path: the quantized checkpoint.
@@ -40,7 +41,10 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
             f"diffusers' UNet2DModel has no setting for {architecture.heads} heads at every level, so that {path} would compute something "
             "else there; use edadm.load"
         )
-    weights = {name: tensor.detach().to(dtype).contiguous() for name, tensor in load_quantized(path).named_parameters()}
+    weights = {
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in load_quantized(path).named_parameters()
+    }
     with torch.device("meta"):
         plain = build_unet(architecture)
     assert weights.keys() == plain.state_dict().keys()
@@ -59,9 +63,13 @@ def export(path: Path, output: Path, target: str, precision: str | None = None) 
         precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
 
     Raises:
-        EdadmError: no such format or precision, a precision with ONNX, an output that is there, and what the format's function raises.
+        EdadmError: no such format or precision, a precision with ONNX, an output that is there, and what the
+            format's function raises.
     """
-    for kind, name, known in (("format", target, FORMATS), ("precision", precision or "fp16", tuple(PRECISIONS))):
+    for kind, name, known in (
+        ("format", target, FORMATS),
+        ("precision", precision or "fp16", tuple(PRECISIONS)),
+    ):
         if name not in known:
             raise EdadmError(f"there is no {kind} '{name}'; known are {', '.join(known)}")
     if output.exists():

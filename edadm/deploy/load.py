@@ -45,10 +45,12 @@ def load(
     Built on an empty skeleton: no forward pass, no other file, no network.
 
     Args:
-        path: of `edadm reconstruct` or `save_pretrained`; a folder of the latter, or of a pipeline with its `unet`, stands for the file
-            in it.
-        device: where to put it; the CPU if None. A GPU with a number becomes the current device of the process.
-        backend: `simulated`, floating-point arithmetic on the integer grids, or `integer`, kernels that compute with the codes.
+        path: of `edadm reconstruct` or `save_pretrained`; a folder of the latter, or of a pipeline with its
+            `unet`, stands for the file in it.
+        device: where to put it; the CPU if None. A GPU with a number becomes the current device of the
+            process.
+        backend: `simulated`, floating-point arithmetic on the integer grids, or `integer`, kernels that
+            compute with the codes.
         dtype: of everything that is not quantized, and of the simulated arithmetic. Grids are fp32 always.
 
     Raises:
@@ -73,4 +75,6 @@ def checkpoint_in(path: Path) -> Path:
     for file in (path / WEIGHTS, path / "unet" / WEIGHTS):
         if file.is_file():
             return file
-    raise CheckpointError(f"the folder {path} holds no {WEIGHTS}; name the file, or a folder that `save_pretrained` wrote")
+    raise CheckpointError(
+        f"the folder {path} holds no {WEIGHTS}; name the file, or a folder that `save_pretrained` wrote"
+    )

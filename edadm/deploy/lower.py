@@ -24,7 +24,11 @@ def lower(unet: UNet, dtype: torch.dtype = torch.float32) -> UNet:
     if kind == "cuda":
         return lower_for_cuda(unet, dtype)
     if kind != "cpu":
-        raise EdadmError(f"there is no integer arithmetic for the device '{kind}'; load with 'cpu' or 'cuda', or with backend 'simulated'")
+        raise EdadmError(
+            f"there is no integer arithmetic for the device '{kind}'; load with 'cpu' or 'cuda', or with backend 'simulated'"
+        )
     if dtype != torch.float32:
-        raise EdadmError(f"between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not {dtype}")
+        raise EdadmError(
+            f"between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not {dtype}"
+        )
     return lower_for_cpu(unet)

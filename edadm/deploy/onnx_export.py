@@ -1,8 +1,9 @@
 """A quantized U-Net as an ONNX graph with QuantizeLinear/DequantizeLinear pairs, for onnxruntime and OpenVINO.
 
-Every activation grid is a pair with its scale and zero point, every quantized weight integers behind DequantizeLinear with a positive
-scale per output channel, in a form of `deploy.onnx_weights`; without zero points, with which OpenVINO computes in floating point.
-How a runtime multiplies is its own affair. ONNX rounds half to even, as `quant.affine` does.
+Every activation grid is a pair with its scale and zero point, every quantized weight integers behind
+DequantizeLinear with a positive scale per output channel, in a form of `deploy.onnx_weights`; without zero
+points, with which OpenVINO computes in floating point. How a runtime multiplies is its own affair. ONNX
+rounds half to even, as `quant.affine` does.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Target:
     Args:
         form: of weights; `exact` computes the same on any processor.
         int4: weights of at most 4 bits are stored as int4, two to a byte, instead of int8.
-        attention: whether query, key, value and attention weights are put on their grids, as the quantized model has them; without,
-            runtimes can fuse attention, and outputs differ.
+        attention: whether query, key, value and attention weights are put on their grids, as the quantized
+            model has them; without, runtimes can fuse attention, and outputs differ.
     """
 
     form: Form = "exact"
@@ -75,8 +76,12 @@ class _Pair(nn.Module):
     def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         if self.ends is not None:
             x = x.clamp(*self.ends)
-        codes = torch.onnx.ops.symbolic("QuantizeLinear", (x, self.scale, self.zero_point), dtype=torch.uint8, shape=x.shape)
-        return torch.onnx.ops.symbolic("DequantizeLinear", (codes, self.scale, self.zero_point), dtype=torch.float32, shape=x.shape)
+        codes = torch.onnx.ops.symbolic(
+            "QuantizeLinear", (x, self.scale, self.zero_point), dtype=torch.uint8, shape=x.shape
+        )
+        return torch.onnx.ops.symbolic(
+            "DequantizeLinear", (codes, self.scale, self.zero_point), dtype=torch.float32, shape=x.shape
+        )
 
 
 class _Segment(nn.Module):
@@ -106,7 +111,9 @@ class _Segment(nn.Module):
         grid = (self.scale,) if self.zero_point is None else (self.scale, self.zero_point)
         nodes = []
         for part in self.parts:
-            values = torch.onnx.ops.symbolic("DequantizeLinear", (part, *grid), {"axis": 0}, dtype=torch.float32, shape=part.shape)
+            values = torch.onnx.ops.symbolic(
+                "DequantizeLinear", (part, *grid), {"axis": 0}, dtype=torch.float32, shape=part.shape
+            )
             nodes.append((x, values))
         return nodes
 
@@ -123,10 +130,16 @@ class _ExportedLayer(nn.Module):
             pair, largest = (None, 0) if grid is None else (_Pair(grid, index), 2**grid.bits - 1)
             self.segments.append(_Segment(pair, stored_weight(weight, scale, largest, target.form, int4)))
         self.bias = layer.bias
-        self.geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups) if isinstance(layer, QuantizedConv2d) else None
+        self.geometry: Any = (
+            (layer.stride, layer.padding, layer.dilation, layer.groups)
+            if isinstance(layer, QuantizedConv2d)
+            else None
+        )
 
     def _product(self, operands: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
-        return F.linear(*operands, bias) if self.geometry is None else F.conv2d(*operands, bias, *self.geometry)
+        return (
+            F.linear(*operands, bias) if self.geometry is None else F.conv2d(*operands, bias, *self.geometry)
+        )
 
     def _of_rows(self, vector: Tensor) -> Tensor:
         """A number of each row, in the shape in which the output takes it."""
@@ -188,8 +201,8 @@ def _narrow(model: Any) -> None:
 def export_onnx(unet: UNet, path: Path, target: Target = Target()) -> None:
     """Writes a quantized U-Net as one ONNX file of opset 21.
 
-    Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition, `context` (n, k, e) fp32;
-    output `eps`. n and k are free.
+    Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition,
+    `context` (n, k, e) fp32; output `eps`. n and k are free.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
@@ -200,7 +213,9 @@ def export_onnx(unet: UNet, path: Path, target: Target = Target()) -> None:
         EdadmError: onnx or onnxscript is not installed.
     """
     if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise EdadmError(f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`")
+        raise EdadmError(
+            f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
+        )
     size, channels = unet.config["sample_size"], unet.config.get("cross_attention_dim")
     example = [torch.zeros(2, unet.config["in_channels"], size, size), torch.zeros(2, dtype=torch.long)]
     names = ["sample", "timestep"]

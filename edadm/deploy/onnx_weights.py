@@ -1,8 +1,8 @@
 """Forms of a quantized weight in an ONNX file, since not every runtime multiplies bytes exactly on every processor.
 
-On x86 processors without VNNI, runtimes add pairs of products of uint8 activations and int8 weights in int16, and what does not fit is
-cut off without a word: 255 * (100 + 60) becomes 32,767. No runtime says which weights of a row it makes a pair, so that a row is safe
-if no two of its weights together can leave int16.
+On x86 processors without VNNI, runtimes add pairs of products of uint8 activations and int8 weights in int16,
+and what does not fit is cut off without a word: 255 * (100 + 60) becomes 32,767. No runtime says which
+weights of a row it makes a pair, so that a row is safe if no two of its weights together can leave int16.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ class StoredWeight:
 
 
 def stored_weight(
-    weight: Int8[Tensor, "rows c *s"], scale: Float[Tensor, " rows"], largest_code: int, form: Form, int4: bool = False
+    weight: Int8[Tensor, "rows c *s"],
+    scale: Float[Tensor, " rows"],
+    largest_code: int,
+    form: Form,
+    int4: bool = False,
 ) -> StoredWeight:
     """A weight in the form that the file's target multiplies exactly, or as nearly as the form says.
 
@@ -46,12 +50,15 @@ def stored_weight(
         weight: from `deploy.integers.signed_weight`, perhaps with negated rows.
         scale: of each row, negative where it was negated.
         largest_code: of the input grid; 0 where the input has none and nothing is multiplied in bytes.
-        form: `exact` divides a weight that can leave int16 into two, `full` stores it as it is, for processors with VNNI, `seven` rounds
-            it to 7 bits, and `unsigned` stores those of convolutions as uint8 with zero points, which OpenVINO and onnxruntime multiply in
-            floating point (OpenVINO 2026.4 finds no linear layer for these with AVX2 alone; they are as in `exact`).
+        form: `exact` divides a weight that can leave int16 into two, `full` stores it as it is, for
+            processors with VNNI, `seven` rounds it to 7 bits, and `unsigned` stores those of convolutions as
+            uint8 with zero points, which OpenVINO and onnxruntime multiply in floating point (OpenVINO 2026.4
+            finds no linear layer for these with AVX2 alone; they are as in `exact`).
         int4: the weight must fit into int4 instead of int8.
     """
-    values = weight.to(torch.int16) * torch.where(scale < 0, -1, 1).to(torch.int16).reshape(-1, *[1] * (weight.dim() - 1))
+    values = weight.to(torch.int16) * torch.where(scale < 0, -1, 1).to(torch.int16).reshape(
+        -1, *[1] * (weight.dim() - 1)
+    )
     scale = scale.abs()
     if form == "unsigned" and weight.dim() == 4:
         zero_point = torch.where(values.flatten(1).amax(1) >= BYTE, BYTE - 1, BYTE).to(torch.int16)

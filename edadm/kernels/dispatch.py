@@ -1,6 +1,7 @@
 """Operations of learning: one pass over memory where there is a Triton kernel for the device, plain PyTorch elsewhere.
 
-The plain path is the meaning of each kernel. Under `torch.compile` it is used too, since the compiler fuses it.
+The plain path is the meaning of each kernel. Under `torch.compile` it is used too, since the compiler fuses
+it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def has_kernels(x: Tensor) -> bool:
     return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling() and not _PLAIN.get()
 
 
-def spread(values: Float[Tensor, "..."], segments: tuple[int, ...], dimensions: int, has_rows: bool) -> Float[Tensor, "..."]:
+def spread(
+    values: Float[Tensor, "..."], segments: tuple[int, ...], dimensions: int, has_rows: bool
+) -> Float[Tensor, "..."]:
     """Per-segment values (segments,), or (rows, segments), shaped to broadcast against a tensor of that many dimensions."""
     if len(segments) > 1:
         sizes = torch.tensor(segments, device=values.device)
@@ -81,7 +84,9 @@ def fake_quantize(
     if stream is None or drop == 0:
         return quantized
     x = memory_like(x)
-    return torch.lerp(quantized, x, stream.below(drop, like=x).to(x.dtype))  # exact at 0 and 1, and faster than `where`
+    return torch.lerp(
+        quantized, x, stream.below(drop, like=x).to(x.dtype)
+    )  # exact at 0 and 1, and faster than `where`
 
 
 def soft_weight(
@@ -102,7 +107,11 @@ def soft_weight(
 
 
 def mixed_rows(
-    a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], rows: Int[Tensor, " k"], probability: float, stream: Stream
+    a: Float[Tensor, " n *s"],
+    b: Float[Tensor, " n *s"],
+    rows: Int[Tensor, " k"],
+    probability: float,
+    stream: Stream,
 ) -> Float[Tensor, " k *s"]:
     """Rows in which each element comes from `a` with the given probability and from `b` otherwise (method, 4.3, step 2)."""
     if probability in (0.0, 1.0):
@@ -115,7 +124,9 @@ def mixed_rows(
     return torch.lerp(b[rows], first, stream.below(probability, like=first).to(first.dtype))
 
 
-def rows_error(output: Float[Tensor, "k c *s"], target: Float[Tensor, "n c *s"], rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:
+def rows_error(
+    output: Float[Tensor, "k c *s"], target: Float[Tensor, "n c *s"], rows: Int[Tensor, " k"]
+) -> Float[Tensor, ""]:
     """Squared differences to rows of `target`, summed over axis 1, averaged over the others (method, 4.3, step 6)."""
     if has_kernels(output):
         from edadm.kernels.rows import RowsError

@@ -1,6 +1,7 @@
 """What kernels do with single values: activations, and numbers on a grid. Gluon's kernels wrap the same functions.
 
-Reciprocals and powers are the GPU's own approximations, to an ulp or two; what is too small to be a normal number becomes 0.
+Reciprocals and powers are the GPU's own approximations, to an ulp or two; what is too small to be a normal
+number becomes 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import triton.language as tl
 from triton import knobs
 
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
-MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
+MAGIC = tl.constexpr(
+    12582912.0
+)  # 1.5 * 2^23: what is added to it has no fraction, and its last bits are the integer
 
 
 @triton.jit

@@ -75,7 +75,10 @@ def _backward(
         gradient_x = tl.where(spared, gradient, gradient_x)
     if NEEDS_X:
         tl.store(gradient_x_ptr + offsets, gradient_x, mask=inside)
-    tl.store(partial_ptr + tl.program_id(0) * SEGMENTS, tl.sum(tl.where(second, 0.0, slope) if SEGMENTS == 2 else slope))
+    tl.store(
+        partial_ptr + tl.program_id(0) * SEGMENTS,
+        tl.sum(tl.where(second, 0.0, slope) if SEGMENTS == 2 else slope),
+    )
     if SEGMENTS == 2:
         tl.store(partial_ptr + tl.program_id(0) * SEGMENTS + 1, tl.sum(tl.where(second, slope, 0.0)))
 
@@ -85,10 +88,19 @@ class FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, segments: tuple[int, ...], drop: float, stream: Stream | None
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bits: int,
+        segments: tuple[int, ...],
+        drop: float,
+        stream: Stream | None,
     ) -> Float[Tensor, "*s"]:
         x = memory_like(x)
-        y = torch.empty_like(x)  # an operation on `x` before the kernel: `reconstruction.memory` sees it and brings `x` back
+        y = torch.empty_like(
+            x
+        )  # an operation on `x` before the kernel: `reconstruction.memory` sees it and brings `x` back
         geometry = Geometry.of(x, segments)
         draw = (stream.key, threshold(drop)) if stream is not None and drop > 0 else (0, 0)
         shared = (scale, zero_point, scale if stream is None else stream.step, x.numel(), *geometry, *draw)
@@ -108,7 +120,18 @@ class FakeQuantize(torch.autograd.Function):
         gradient_x = torch.empty_like(x) if needs_x else partial
         step = scale if ctx.stream is None else ctx.stream.step
         _backward[(programs,)](
-            gradient, x, gradient_x, partial, scale, zero_point, step, x.numel(), *ctx.geometry, *ctx.draw, NEEDS_X=needs_x, **ctx.options
+            gradient,
+            x,
+            gradient_x,
+            partial,
+            scale,
+            zero_point,
+            step,
+            x.numel(),
+            *ctx.geometry,
+            *ctx.draw,
+            NEEDS_X=needs_x,
+            **ctx.options,
         )
         gradient_scale = partial.sum(0) if ctx.needs_input_grad[1] else None
         return gradient_x if needs_x else None, gradient_scale, None, None, None, None, None

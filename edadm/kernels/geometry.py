@@ -28,7 +28,9 @@ class Geometry(NamedTuple):
 def is_dense(x: Tensor) -> bool:
     """Whether the elements fill their memory without gaps or overlaps, rows (axis 0) outermost."""
     expected = 1
-    for size, stride in sorted(((n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1), key=lambda pair: pair[1]):
+    for size, stride in sorted(
+        ((n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1), key=lambda pair: pair[1]
+    ):
         if stride != expected:
             return False
         expected *= size

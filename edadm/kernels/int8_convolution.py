@@ -1,7 +1,8 @@
 """Convolutions and linear layers of int8 numbers on a GPU: an implicit GEMM with int32 sums, scaled once at its end.
 
-A row of the GEMM is a pixel of the output, a column an output channel; the inner dimension runs over the window's taps and, within each,
-over blocks of input channels. `edadm.kernels.reference.convolution` says what it means.
+A row of the GEMM is a pixel of the output, a column an output channel; the inner dimension runs over the
+window's taps and, within each, over blocks of input channels. `edadm.kernels.reference.convolution` says what
+it means.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ def _convolved(
 ):  # fmt: skip
     row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
     row_block, column_block = block_at(tl.program_id(0), row_blocks, column_blocks, GROUP)
-    row, column, depth = row_block * ROWS + tl.arange(0, ROWS), column_block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
+    row, column, depth = (
+        row_block * ROWS + tl.arange(0, ROWS),
+        column_block * COLUMNS + tl.arange(0, COLUMNS),
+        tl.arange(0, DEPTH),
+    )
     image, pixel = row // (out_height * out_width), row % (out_height * out_width)
     top, left = pixel // out_width * STRIDE - PADDING, pixel % out_width * STRIDE - PADDING
     weight_row = weight_ptr + column * (SIDE * SIDE * CHANNELS)
@@ -51,9 +56,17 @@ def _convolved(
             within = row < rows
         if CHANNELS % DEPTH == 0:
             a = tl.load(x_ptr + source[:, None] + channel[None, :], mask=within[:, None], other=ZERO)
-            b = tl.load(weight_row[None, :] + tap * CHANNELS + channel[:, None], mask=(column < columns)[None, :], other=0)
+            b = tl.load(
+                weight_row[None, :] + tap * CHANNELS + channel[:, None],
+                mask=(column < columns)[None, :],
+                other=0,
+            )
         else:  # whatever stands in channels beyond the last is multiplied by 0
-            a = tl.load(x_ptr + source[:, None] + channel[None, :], mask=within[:, None] & (channel < CHANNELS)[None, :], other=ZERO)
+            a = tl.load(
+                x_ptr + source[:, None] + channel[None, :],
+                mask=within[:, None] & (channel < CHANNELS)[None, :],
+                other=ZERO,
+            )
             known = (column < columns)[None, :] & (channel < CHANNELS)[:, None]
             b = tl.load(weight_row[None, :] + tap * CHANNELS + channel[:, None], mask=known, other=0)
         total = tl.dot(a, b, total, out_dtype=tl.int32)
@@ -85,7 +98,10 @@ def triton_convolution(
     Args:
         chosen: block sizes; those of `tiles` if None.
     """
-    x, weight = x.contiguous(), weight.contiguous()  # the kernels know no strides; `.to(memory_format=...)` changes those of a weight
+    x, weight = (
+        x.contiguous(),
+        weight.contiguous(),
+    )  # the kernels know no strides; `.to(memory_format=...)` changes those of a weight
     (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
     out_height, out_width = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
     rows = count * out_height * out_width
@@ -100,12 +116,17 @@ def triton_convolution(
     if block.kind in ("matrix", "descriptor") and problem.is_matrix and not padding:
         matrices = x.reshape(rows, channels), weight.reshape(columns, channels)
         added = None if addend is None else addend.reshape(rows, columns)
-        return triton_matrix(*matrices, scale, offset, added, dtype, block).reshape(count, out_height, out_width, columns)
+        return triton_matrix(*matrices, scale, offset, added, dtype, block).reshape(
+            count, out_height, out_width, columns
+        )
     if block.kind == "descriptor" and keeps_size:
         found = triton_image(x, weight, scale, offset, addend, dtype, block)
         if found is not None:
             return found
-    out, block = torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device), within(block, shared_bytes(x.device))
+    out, block = (
+        torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device),
+        within(block, shared_bytes(x.device)),
+    )
     grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), block.splits)
     sums = out if block.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
     added = out if addend is None else addend
@@ -145,7 +166,9 @@ def int8_convolution(
     if len(x) <= batch:
         return triton_convolution(x, weight, scale, offset, addend, stride, padding, zero, dtype)
     parts = zip(x.split(batch), [None] * len(x) if addend is None else addend.split(batch), strict=False)
-    return torch.cat([triton_convolution(a, weight, scale, offset, b, stride, padding, zero, dtype) for a, b in parts])
+    return torch.cat(
+        [triton_convolution(a, weight, scale, offset, b, stride, padding, zero, dtype) for a, b in parts]
+    )
 
 
 @int8_convolution.register_fake

@@ -1,7 +1,8 @@
 """Group normalisation to int8 numbers on a GPU, of images of which some groups fit a processor's memory, in Gluon, Triton's lower level.
 
-A program has some groups of one image. It orders all of them at once, sums what has arrived while the rest is on its way, and reads them a
-second time from where they lie. `edadm.kernels.int8_normalisation` does the same without, in two kernels that read an image twice.
+A program has some groups of one image. It orders all of them at once, sums what has arrived while the rest is
+on its way, and reads them a second time from where they lie. `edadm.kernels.int8_normalisation` does the same
+without, in two kernels that read an image twice.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from edadm.kernels.normalising import divided
 MEMORY = 1 << 16  # bytes of a program: three on a processor of an H100
 CHUNKS = 16  # at most, that are waited for one by one
 VECTOR = 8  # channels of 16 bytes
-NARROWEST = 32  # channels, whose numbers fill what memory writes at once; less takes longer than reading twice
+NARROWEST = (
+    32  # channels, whose numbers fill what memory writes at once; less takes longer than reading twice
+)
 places, affine = gluon.jit(normalising.places.fn), gluon.jit(normalising.affine.fn)
 grid, numbers, silu = (gluon.jit(getattr(elementwise, name).fn) for name in ("grid", "numbers", "silu"))
 
@@ -46,10 +49,15 @@ def _held(
     known = (local < SIZE * GROUPS) & (channel < channels)
     first_pixel = image.to(gl.int64) * pixels
     x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
-    x_out_ptr, skip_out_ptr = x_out_ptr + first_pixel * before, skip_out_ptr + first_pixel * (channels - before)
+    x_out_ptr, skip_out_ptr = (
+        x_out_ptr + first_pixel * before,
+        skip_out_ptr + first_pixel * (channels - before),
+    )
     out_ptr += first_pixel * channels
 
-    held = gl.allocate_shared_memory(x_ptr.dtype.element_ty, [CHUNKS, PIXELS, CHANNELS], gl.SwizzledSharedLayout(VECTOR, 1, 1, [1, 0]))
+    held = gl.allocate_shared_memory(
+        x_ptr.dtype.element_ty, [CHUNKS, PIXELS, CHANNELS], gl.SwizzledSharedLayout(VECTOR, 1, 1, [1, 0])
+    )
     row = gl.arange(0, PIXELS, of_rows)
     for chunk in gl.static_range(CHUNKS):
         source = places(x_ptr, skip_ptr, chunk * PIXELS + row, channel, channels, before, SKIPS)
@@ -59,7 +67,10 @@ def _held(
     if SKIPS:
         head = gl.where(channel < before, head, skip_ptr + (channel - before))
     pivot = gl.load(head, mask=known, other=0.0).to(gl.float32)  # as in `int8_normalisation._summed`
-    first, second = gl.zeros([PIXELS, CHANNELS], gl.float32, layout), gl.zeros([PIXELS, CHANNELS], gl.float32, layout)
+    first, second = (
+        gl.zeros([PIXELS, CHANNELS], gl.float32, layout),
+        gl.zeros([PIXELS, CHANNELS], gl.float32, layout),
+    )
     for chunk in gl.static_range(CHUNKS):
         async_copy.wait_group(CHUNKS - 1 - chunk)
         difference = held.index(chunk).load(layout).to(gl.float32) - pivot[None, :]
@@ -70,23 +81,33 @@ def _held(
     if ADDS:
         added += gl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(gl.float32)
     at, group = image * affine_stride + channel, gl.arange(0, GROUP_BLOCK, of_rows)
-    centre, slope, bias = affine(pivot + moved, squares, added, weight_ptr + at, bias_ptr + at, local, group, known, pixels, eps, SIZE)
+    centre, slope, bias = affine(
+        pivot + moved, squares, added, weight_ptr + at, bias_ptr + at, local, group, known, pixels, eps, SIZE
+    )
 
     for index in gl.static_range(GRIDS):
         inverse, low, high, shift = grid(grids_ptr + 4 * index)
         for chunk in range(CHUNKS):
-            y = (held.index(chunk).load(layout).to(gl.float32) - centre[None, :]) * slope[None, :] + bias[None, :]
+            y = (held.index(chunk).load(layout).to(gl.float32) - centre[None, :]) * slope[None, :] + bias[
+                None, :
+            ]
             if SILU:
                 y = silu(y)
             target = out_ptr + (chunk * PIXELS + row)[:, None] * channels + channel[None, :]
             gl.store(target, numbers(y, inverse, low, high, shift), mask=known[None, :])
         out_ptr += numel
     if AROUND:
-        inverse, low, high, shift = grid(around_ptr + (gl.where(channel < before, 0, 4) if SKIPS else local * 0))
+        inverse, low, high, shift = grid(
+            around_ptr + (gl.where(channel < before, 0, 4) if SKIPS else local * 0)
+        )
         for chunk in range(CHUNKS):
             x = held.index(chunk).load(layout).to(gl.float32)
             target = places(x_out_ptr, skip_out_ptr, chunk * PIXELS + row, channel, channels, before, SKIPS)
-            gl.store(target, numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :]), mask=known[None, :])
+            gl.store(
+                target,
+                numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :]),
+                mask=known[None, :],
+            )
 
 
 class Block(NamedTuple):
@@ -110,7 +131,12 @@ def block_of(images: int, pixels: int, groups: int, size: int) -> Block | None:
     """
     together, width = divided(images, groups, size, MEMORY // (2 * pixels))
     elements = pixels * width
-    if 2 * elements > MEMORY or together * size % VECTOR or together * size < NARROWEST or width > 32 * VECTOR:
+    if (
+        2 * elements > MEMORY
+        or together * size % VECTOR
+        or together * size < NARROWEST
+        or width > 32 * VECTOR
+    ):
         return None
     warps = min(8, max(1, elements // 4096))
     at_once = min(pixels & -pixels, max(1, 64 * VECTOR * warps // width))
@@ -130,7 +156,8 @@ def hold(
     """Fills `targets`; arguments as of `edadm.kernels.int8_normalisation._written`.
 
     Returns:
-        Whether it could: not on a CPU, nor in fp32, nor before Ampere, nor where channels are no whole vectors.
+        Whether it could: not on a CPU, nor in fp32, nor before Ampere, nor where channels are no whole
+            vectors.
     """
     (x, skip), (channels, before, *_) = sources, layout
     if not x.is_cuda or x.element_size() != 2 or torch.cuda.get_device_capability(x.device) < (8, 0):

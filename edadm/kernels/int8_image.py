@@ -1,8 +1,9 @@
 """Convolutions of int8 images on a GPU, with stride 1 and an output of the input's size, through tensor descriptors.
 
-A block of the output is a box of pixels; each tap of the window needs the same box of the input, moved by a pixel, and what of it lies
-beyond the image is read as 0. So no address is computed per pixel, but the padding must hold the number 0, as it does where activations
-have a symmetric grid. `edadm.kernels.reference.convolution` says what it means.
+A block of the output is a box of pixels; each tap of the window needs the same box of the input, moved by a
+pixel, and what of it lies beyond the image is read as 0. So no address is computed per pixel, but the padding
+must hold the number 0, as it does where activations have a symmetric grid.
+`edadm.kernels.reference.convolution` says what it means.
 """
 
 from __future__ import annotations
@@ -30,18 +31,27 @@ def _convolved(
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """The weight is the first operand: only as the second is a box of several lines a matrix in shared memory for the compiler, as the
-    first it goes through registers. A program computes one block, so that what is written lies where operands have lain.
+    first it goes through registers. A program computes one block, so that what is written lies where operands
+    have lain.
     """
     ROWS: tl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     depth_blocks = tl.cdiv(channels, DEPTH)
-    row_block, column_block = block_at(tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS), GROUP)
+    row_block, column_block = block_at(
+        tl.program_id(0), tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS), GROUP
+    )
     row, column = row_block * ROWS, column_block * COLUMNS
-    image, top, left = row // (height * width), row % (height * width) // width - SIDE // 2, row % width - SIDE // 2
+    image, top, left = (
+        row // (height * width),
+        row % (height * width) // width - SIDE // 2,
+        row % width - SIDE // 2,
+    )
     total = tl.zeros((COLUMNS, ROWS), dtype=tl.int32)
     for step in range(SIDE * SIDE * depth_blocks):
         tap, channel = step // depth_blocks, step % depth_blocks * DEPTH
         pixels = tl.reshape(x.load([image, top + tap // SIDE, left + tap % SIDE, channel]), (ROWS, DEPTH))
-        taps = weight.load([column, tap * channels + channel])  # the next tap's, where there are no channels more: times 0
+        taps = weight.load(
+            [column, tap * channels + channel]
+        )  # the next tap's, where there are no channels more: times 0
         total = tl.dot(taps, pixels.T, total, out_dtype=tl.int32)
     result = scaled(total.T, column + tl.arange(0, COLUMNS), columns, scale_ptr, offset_ptr)
     if ADDS:
@@ -76,7 +86,9 @@ class Blocks(NamedTuple):
     blocks: int
 
 
-def blocks_of(x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o k k c"], dtype: torch.dtype, block: Tiles) -> Blocks | None:
+def blocks_of(
+    x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o k k c"], dtype: torch.dtype, block: Tiles
+) -> Blocks | None:
     """How a convolution with a result as large as the image is cut; None where such images have no boxes, or memory no descriptors."""
     (count, height, width, channels), columns = x.shape, len(weight)
     pixels, rows, matrix = box(block.rows, height, width), count * height * width, weight.reshape(columns, -1)
@@ -84,7 +96,9 @@ def blocks_of(x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o k k c"], dtype
     if pixels is None or not describable(x.reshape(rows, channels), matrix, out):
         return None
     strides = [height * width * channels, width * channels, channels, 1]
-    return Blocks(pixels, strides, matrix, out, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns))
+    return Blocks(
+        pixels, strides, matrix, out, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns)
+    )
 
 
 def triton_image(
@@ -111,7 +125,12 @@ def triton_image(
     if not describable(added):
         return None
     image = TensorDescriptor(x, list(x.shape), cut.strides, [*cut.pixels, block.depth])
-    others = described(cut.matrix, block.columns, block.depth), scale, offset, described(added, block.rows, block.columns)
+    others = (
+        described(cut.matrix, block.columns, block.depth),
+        scale,
+        offset,
+        described(added, block.rows, block.columns),
+    )
     _convolved[(cut.blocks,)](
         image, *others, described(cut.out, block.rows, block.columns), len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
         weight.shape[1], addend is not None, *cut.pixels, block.columns, block.depth, GROUP, num_warps=block.warps, num_stages=block.stages,

@@ -1,7 +1,7 @@
 """Layer normalisation on a GPU, from floating point to int8 numbers on the grids of the layers that follow.
 
-A program has some rows, which it reads once. `edadm.kernels.reference.layer_normalised` says what it means; as in group normalisation, a
-value is multiplied by a grid's inverse instead of divided.
+A program has some rows, which it reads once. `edadm.kernels.reference.layer_normalised` says what it means;
+as in group normalisation, a value is multiplied by a grid's inverse instead of divided.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def _rows_normalised(
     x = tl.load(x_ptr + place, mask=there, other=0.0).to(tl.float32)
     away = tl.where(known[None, :], x - (tl.sum(x, 1) / channels)[:, None], 0.0)
     deviation = tl.sqrt_rn(tl.sum(away * away, 1) / channels + eps)
-    weight, bias = tl.load(weight_ptr + channel, mask=known, other=0.0), tl.load(bias_ptr + channel, mask=known, other=0.0)
+    weight, bias = (
+        tl.load(weight_ptr + channel, mask=known, other=0.0),
+        tl.load(bias_ptr + channel, mask=known, other=0.0),
+    )
     y = away * (1.0 / deviation)[:, None] * weight[None, :] + bias[None, :]
     for index in tl.static_range(GRIDS):
         inverse, low, high, shift = grid(grids_ptr + 4 * index)
@@ -42,20 +45,38 @@ def _rows_normalised(
 
 
 def triton_layer_normalised(
-    x: Float[Tensor, "rows c"], weight: Float[Tensor, "1 c"], bias: Float[Tensor, "1 c"], eps: float, grids: Float[Tensor, "g 4"]
+    x: Float[Tensor, "rows c"],
+    weight: Float[Tensor, "1 c"],
+    bias: Float[Tensor, "1 c"],
+    eps: float,
+    grids: Float[Tensor, "g 4"],
 ) -> Int8[Tensor, "g rows c"]:
     """The kernel's result; see `edadm.kernels.reference.layer_normalised` for its arguments."""
     x, (rows, channels), width = x.contiguous(), x.shape, triton.next_power_of_2(x.shape[1])
     out = torch.empty((len(grids), rows, channels), dtype=torch.int8, device=x.device)
     together = max(1, ELEMENTS // width)
     _rows_normalised[(triton.cdiv(rows, together),)](
-        x, weight, bias, grids, out, rows, channels, eps, x.numel(), together, width, len(grids), num_warps=WARPS
+        x,
+        weight,
+        bias,
+        grids,
+        out,
+        rows,
+        channels,
+        eps,
+        x.numel(),
+        together,
+        width,
+        len(grids),
+        num_warps=WARPS,
     )
     return out
 
 
 @torch.library.custom_op(
-    "edadm::int8_layer_normalised", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias, float eps, Tensor grids) -> Tensor"
+    "edadm::int8_layer_normalised",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, float eps, Tensor grids) -> Tensor",
 )
 def int8_layer_normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float, grids: Tensor) -> Tensor:
     """`edadm.kernels.reference.layer_normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""

@@ -1,8 +1,9 @@
 """Products of int8 matrices on a GPU: linear layers and 1x1 windows with stride 1, without an image's arithmetic.
 
-A program computes one block of the output after another, so that the next block's operands are on their way while one is stored. Operands
-and result move either through pointers, or in whole blocks through tensor descriptors, which on Hopper are read by the tensor memory
-accelerator. `edadm.kernels.reference.convolution` says what it means.
+A program computes one block of the output after another, so that the next block's operands are on their way
+while one is stored. Operands and result move either through pointers, or in whole blocks through tensor
+descriptors, which on Hopper are read by the tensor memory accelerator. `edadm.kernels.reference.convolution`
+says what it means.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from edadm.kernels.tiles import Tiles, within
 
 GROUP = 8  # row blocks that share their weights in the cache
-ALIGNMENT = 16  # bytes: where a descriptor's memory and each of its rows begin; for rows, elements of any type
+ALIGNMENT = (
+    16  # bytes: where a descriptor's memory and each of its rows begin; for rows, elements of any type
+)
 HOPPER = 9
 REGISTERS, SHARED_BYTES = 65_536, 227 * 1024  # of a processor of an H100
 
@@ -50,13 +53,26 @@ def scaled(total, column, columns, scale_ptr, offset_ptr):
 def added(addend_ptr, row, column, rows, columns):
     """A block of the addend, in fp32."""
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load(addend_ptr + row.to(tl.int64)[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    return tl.load(
+        addend_ptr + row.to(tl.int64)[:, None] * columns + column[None, :], mask=inside, other=0.0
+    ).to(tl.float32)
 
 
 @triton.jit
 @no_type_check
 def write_halves(
-    total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    total,
+    row,
+    column,
+    rows,
+    columns,
+    scale_ptr,
+    offset_ptr,
+    addend_ptr,
+    out,
+    ADDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     """The end of a block that is written through a descriptor: its left and right halves one after the other, to need less memory."""
     HALF: tl.constexpr = COLUMNS // 2  # noqa: N806
@@ -66,7 +82,9 @@ def write_halves(
         left += added(addend_ptr, row + tl.arange(0, ROWS), column + tl.arange(0, HALF), rows, columns)
     out.store([row, column], left.to(out.dtype))
     if ADDS:
-        right += added(addend_ptr, row + tl.arange(0, ROWS), column + HALF + tl.arange(0, HALF), rows, columns)
+        right += added(
+            addend_ptr, row + tl.arange(0, ROWS), column + HALF + tl.arange(0, HALF), rows, columns
+        )
     out.store([row, column + HALF], right.to(out.dtype))
 
 
@@ -121,7 +139,9 @@ def _by_descriptors(
         for step in range(tl.cdiv(channels, DEPTH)):
             a, b = x.load([row, step * DEPTH]), weight.load([column, step * DEPTH])
             total = tl.dot(a, b.T, total, out_dtype=tl.int32)
-        write_halves(total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS, ROWS, COLUMNS)
+        write_halves(
+            total, row, column, rows, columns, scale_ptr, offset_ptr, addend_ptr, out, ADDS, ROWS, COLUMNS
+        )
 
 
 @cache
@@ -139,26 +159,35 @@ def _reads_blocks(device: torch.device) -> bool:
 def shared_bytes(device: torch.device) -> int:
     """Memory that a program may have."""
     known = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    return getattr(known, "shared_memory_per_block_optin", SHARED_BYTES)  # torch does not say so in its types, nor on all platforms
+    return getattr(
+        known, "shared_memory_per_block_optin", SHARED_BYTES
+    )  # torch does not say so in its types, nor on all platforms
 
 
 def programs(block: Tiles, blocks: int, device: torch.device) -> int:
     """How many programs share the blocks of the output: as many as the GPU holds at once, by registers and by memory."""
     by_registers = REGISTERS // (2 * block.rows * block.columns)  # as many again for everything else
-    by_memory = SHARED_BYTES // (block.stages * (block.rows + block.columns) * block.depth + block.rows * block.columns)
+    by_memory = SHARED_BYTES // (
+        block.stages * (block.rows + block.columns) * block.depth + block.rows * block.columns
+    )
     return min(blocks, _processors(device) * max(1, min(by_registers, by_memory)))
 
 
 def stages_beside(block: Tiles, dtype: torch.dtype) -> int:
     """`block.stages`, or as many as fit into a processor's memory beside a result of that type."""
-    room = SHARED_BYTES - 1024 - block.rows * block.columns * dtype.itemsize  # or half of it to write, and half of an addend
+    room = (
+        SHARED_BYTES - 1024 - block.rows * block.columns * dtype.itemsize
+    )  # or half of it to write, and half of an addend
     return max(1, min(block.stages, room // ((block.rows + block.columns) * block.depth)))
 
 
 def describable(*matrices: Tensor) -> bool:
     """Whether all of these row-major matrices can be read and written in blocks: by their device, and by where their rows begin."""
     return all(
-        _reads_blocks(matrix.device) and matrix.data_ptr() % ALIGNMENT == 0 and matrix.stride(0) % ALIGNMENT == 0 for matrix in matrices
+        _reads_blocks(matrix.device)
+        and matrix.data_ptr() % ALIGNMENT == 0
+        and matrix.stride(0) % ALIGNMENT == 0
+        for matrix in matrices
     )
 
 
@@ -184,14 +213,24 @@ def triton_matrix(
     x, weight = x.contiguous(), weight.contiguous()
     (rows, channels), columns = x.shape, len(weight)
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
-    others, block = (scale, offset, out if addend is None else addend.contiguous()), within(block, shared_bytes(x.device))
+    others, block = (
+        (scale, offset, out if addend is None else addend.contiguous()),
+        within(block, shared_bytes(x.device)),
+    )
     grid = (programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), x.device),)
-    sizes, run = (block.rows, block.columns, block.depth, GROUP), {"num_warps": block.warps, "num_stages": stages_beside(block, dtype)}
+    sizes, run = (
+        (block.rows, block.columns, block.depth, GROUP),
+        {"num_warps": block.warps, "num_stages": stages_beside(block, dtype)},
+    )
     if block.kind == "descriptor" and describable(x, weight, out):
         operands = described(x, block.rows, block.depth), described(weight, block.columns, block.depth)
         halves = described(out, block.rows, block.columns // 2)
-        _by_descriptors[grid](*operands, *others, halves, rows, columns, channels, addend is not None, *sizes, **run)
+        _by_descriptors[grid](
+            *operands, *others, halves, rows, columns, channels, addend is not None, *sizes, **run
+        )
     else:
         whole = channels % block.depth == 0
-        _by_pointers[grid](x, weight, *others, out, rows, columns, channels, addend is not None, whole, *sizes, **run)
+        _by_pointers[grid](
+            x, weight, *others, out, rows, columns, channels, addend is not None, whole, *sizes, **run
+        )
     return out

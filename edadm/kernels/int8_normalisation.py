@@ -1,10 +1,10 @@
 """Group normalisation on a GPU, from floating point to int8 numbers: what is added before it, SiLU after it, and the grids of the layers
 that follow.
 
-Where some groups of an image fit a processor's memory, a program reads them once (`int8_held`). Otherwise programs share an image: the
-first kernel sums parts of it, the second one adds these sums up and reads the image again.
-`edadm.kernels.reference.normalised` says what it means; a value is multiplied by a grid's inverse here instead of divided, so that one
-between two numbers may become the other one.
+Where some groups of an image fit a processor's memory, a program reads them once (`int8_held`). Otherwise
+programs share an image: the first kernel sums parts of it, the second one adds these sums up and reads the
+image again. `edadm.kernels.reference.normalised` says what it means; a value is multiplied by a grid's
+inverse here instead of divided, so that one between two numbers may become the other one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ PROGRAMS = 4 * PROCESSORS  # an image is parted until there are as many
 
 @triton.jit
 @no_type_check
-def _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN: tl.constexpr, SKIPS: tl.constexpr):
+def _read(
+    x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN: tl.constexpr, SKIPS: tl.constexpr
+):
     source = places(x_ptr, skip_ptr, pixel, channel, channels, before, SKIPS)
     if EVEN:
         return tl.load(source, mask=known[None, :], other=0.0).to(tl.float32)
@@ -59,12 +61,17 @@ def _summed(
     image, _, channel, known = _where(channels, SIZE, GROUPS, CHANNELS)
     x_ptr += image.to(tl.int64) * pixels * before
     skip_ptr += image.to(tl.int64) * pixels * (channels - before)
-    pivot = tl.sum(_read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0)
+    pivot = tl.sum(
+        _read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0
+    )
     first, second = tl.zeros((PIXELS, CHANNELS), tl.float32), tl.zeros((PIXELS, CHANNELS), tl.float32)
     begin = tl.program_id(1) * steps * PIXELS
     for step in tl.range(0, steps, num_stages=STAGES):
         pixel = begin + step * PIXELS + tl.arange(0, PIXELS)
-        difference = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS) - pivot[None, :]
+        difference = (
+            _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)
+            - pivot[None, :]
+        )
         if not EVEN:
             difference = tl.where((pixel < pixels)[:, None], difference, 0.0)
         first += difference
@@ -87,7 +94,10 @@ def _written(
     image, local, channel, known = _where(channels, SIZE, GROUPS, CHANNELS)
     first_pixel = image.to(tl.int64) * pixels
     x_ptr, skip_ptr = x_ptr + first_pixel * before, skip_ptr + first_pixel * (channels - before)
-    x_out_ptr, skip_out_ptr = x_out_ptr + first_pixel * before, skip_out_ptr + first_pixel * (channels - before)
+    x_out_ptr, skip_out_ptr = (
+        x_out_ptr + first_pixel * before,
+        skip_out_ptr + first_pixel * (channels - before),
+    )
     out_ptr += first_pixel * channels
 
     part = tl.arange(0, PARTS)
@@ -95,15 +105,21 @@ def _written(
     summed = (part < parts)[:, None] & known[None, :]
     moved = tl.sum(tl.load(source, mask=summed, other=0.0), 0) / pixels
     squares = tl.sum(tl.load(source + channels, mask=summed, other=0.0), 0) - moved * moved * pixels
-    mean = moved + tl.sum(_read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0)
+    mean = moved + tl.sum(
+        _read(x_ptr, skip_ptr, tl.arange(0, 1), channel, pixels, channels, before, known, False, SKIPS), 0
+    )
     added = tl.zeros_like(mean)
     if ADDS:
         added += tl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(tl.float32)
     at, group = image * affine_stride + channel, tl.arange(0, GROUP_BLOCK)
-    centre, slope, bias = affine(mean, squares, added, weight_ptr + at, bias_ptr + at, local, group, known, pixels, eps, SIZE)
+    centre, slope, bias = affine(
+        mean, squares, added, weight_ptr + at, bias_ptr + at, local, group, known, pixels, eps, SIZE
+    )
 
     if AROUND:
-        inverse, low, high, shift = grid(around_ptr + (tl.where(channel < before, 0, 4) if SKIPS else local * 0))
+        inverse, low, high, shift = grid(
+            around_ptr + (tl.where(channel < before, 0, 4) if SKIPS else local * 0)
+        )
     begin = tl.program_id(1) * steps * PIXELS
     for index in tl.static_range(GRIDS):  # outside, since what is loaded in a loop is read ahead, grids too
         one, least, most, moved_by = grid(grids_ptr + 4 * index)
@@ -119,7 +135,11 @@ def _written(
             tl.store(target, numbers(y, one, least, most, moved_by), mask=stored)
             if AROUND and index == 0:
                 itself = numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :])
-                tl.store(places(x_out_ptr, skip_out_ptr, pixel, channel, channels, before, SKIPS), itself, mask=stored)
+                tl.store(
+                    places(x_out_ptr, skip_out_ptr, pixel, channel, channels, before, SKIPS),
+                    itself,
+                    mask=stored,
+                )
         out_ptr += numel
 
 
@@ -170,9 +190,21 @@ def triton_normalised(
     shapes = (torch.Size([0]) if around is None or part is None else part.shape for part in (x, skip))
     itself, other = (torch.empty(shape, dtype=torch.int8, device=x.device) for shape in shapes)
     sources = x, x if skip is None else skip.contiguous()
-    vectors = x if added is None else added.contiguous(), weight, bias, grids, grids if around is None else around
+    vectors = (
+        x if added is None else added.contiguous(),
+        weight,
+        bias,
+        grids,
+        grids if around is None else around,
+    )
     layout = channels, before, 0 if len(weight) == 1 else channels, eps, out[0].numel()
-    what = {"SKIPS": skip is not None, "ADDS": added is not None, "SILU": silu, "GRIDS": len(grids), "AROUND": around is not None}
+    what = {
+        "SKIPS": skip is not None,
+        "ADDS": added is not None,
+        "SILU": silu,
+        "GRIDS": len(grids),
+        "AROUND": around is not None,
+    }
     if holds and hold(sources, vectors, (out, itself, other), layout, pixels, groups, what):
         return out, itself, other
 
@@ -182,7 +214,9 @@ def triton_normalised(
     sums = torch.empty((count, parts.programs, 2, channels), device=x.device)
     sizes = {"SIZE": size, "GROUPS": together, "CHANNELS": block, "PIXELS": parts.pixels, "STAGES": STAGES}
     sizes["EVEN"] = parts.programs * parts.steps * parts.pixels == pixels
-    _summed[programs, parts.programs](*sources, sums, pixels, channels, before, parts.steps, SKIPS=what["SKIPS"], **sizes, num_warps=WARPS)
+    _summed[programs, parts.programs](
+        *sources, sums, pixels, channels, before, parts.steps, SKIPS=what["SKIPS"], **sizes, num_warps=WARPS
+    )
     _written[programs, parts.programs](
         *sources, *vectors, sums, out, itself, other, pixels, *layout, parts.programs, parts.steps,
         GROUP_BLOCK=triton.next_power_of_2(together), PARTS=triton.next_power_of_2(parts.programs), **sizes, **what, num_warps=WARPS,
@@ -210,7 +244,9 @@ def int8_normalised(
     around: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`edadm.kernels.reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_normalised if x.is_cuda else reference.normalised)(x, skip, added, weight, bias, groups, eps, silu, grids, around)
+    return (triton_normalised if x.is_cuda else reference.normalised)(
+        x, skip, added, weight, bias, groups, eps, silu, grids, around
+    )
 
 
 @int8_normalised.register_fake
@@ -228,5 +264,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes and types of the results, for the compiler."""
     numbers = x.new_empty((len(grids), *x.shape[:3], weight.shape[1]), dtype=torch.int8)
-    itself, other = (x.new_empty((0,) if around is None or part is None else part.shape, dtype=torch.int8) for part in (x, skip))
+    itself, other = (
+        x.new_empty((0,) if around is None or part is None else part.shape, dtype=torch.int8)
+        for part in (x, skip)
+    )
     return numbers, itself, other

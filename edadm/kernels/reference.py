@@ -1,7 +1,7 @@
 """What integer operations mean, in plain PyTorch: sums of products of int8 numbers, exact, and what is done with them.
 
-Activations are int8 numbers with the channel last (NHWC): codes of an unsigned grid less 128. Weights are signed integers, output channels
-first and input channels last (OHWI).
+Activations are int8 numbers with the channel last (NHWC): codes of an unsigned grid less 128. Weights are
+signed integers, output channels first and input channels last (OHWI).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def quantized(x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high: float, shift: int) -> Int8[Tensor, "*s"]:
+def quantized(
+    x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high: float, shift: int
+) -> Int8[Tensor, "*s"]:
     """int8 numbers of an activation: `clamp(round(x / scale), low, high) + shift`, the simulated model's codes less 128.
 
     Args:
@@ -26,12 +28,16 @@ def quantized(x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high
 
 
 def sums(
-    x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o kh kw c"], stride: int = 1, padding: int = 0, zero: int = 0
+    x: Int8[Tensor, "n h w c"],
+    weight: Int8[Tensor, "o kh kw c"],
+    stride: int = 1,
+    padding: int = 0,
+    zero: int = 0,
 ) -> Int32[Tensor, "n p q o"]:
     """Exact sums of products of a convolution whose padding holds the number `zero`.
 
-    In fp64, which adds integers below 2^53 exactly, since PyTorch convolves no integers; at most c * kh * kw * 2^14, far below 2^31.
-    Rounded, since a GPU may transform instead of adding, which leaves fractions.
+    In fp64, which adds integers below 2^53 exactly, since PyTorch convolves no integers; at most c * kh * kw
+    * 2^14, far below 2^31. Rounded, since a GPU may transform instead of adding, which leaves fractions.
     """
     padded = F.pad(x.double(), (0, 0, padding, padding, padding, padding), value=float(zero))
     products = F.conv2d(padded.permute(0, 3, 1, 2), weight.double().permute(0, 3, 1, 2), stride=stride)
@@ -120,21 +126,31 @@ def normalised(
         around: likewise of `x` and, if there is one, of `skip`, for a shortcut that reads them as they are.
 
     Returns:
-        Numbers of the normalisation on each grid; numbers of `x` itself and of `skip`, (0,) where there are none.
+        Numbers of the normalisation on each grid; numbers of `x` itself and of `skip`, (0,) where there are
+        none.
     """
     y = (x if skip is None else torch.cat([x, skip], -1)).float()
     y = y if added is None else y + added.float()[:, None, None]
     y = F.group_norm(y.permute(0, 3, 1, 2), groups, eps=eps).permute(0, 2, 3, 1)
     y = y * weight.float()[:, None, None] + bias.float()[:, None, None]
     y = F.silu(y) if silu else y
-    itself, other = (x.new_empty(0, dtype=torch.int8) for _ in range(2))  # results of an operation share no memory
+    itself, other = (
+        x.new_empty(0, dtype=torch.int8) for _ in range(2)
+    )  # results of an operation share no memory
     if around is not None:
-        itself, other = _on_grid(x.float(), around[0]), other if skip is None else _on_grid(skip.float(), around[1])
+        itself, other = (
+            _on_grid(x.float(), around[0]),
+            other if skip is None else _on_grid(skip.float(), around[1]),
+        )
     return torch.stack([_on_grid(y, grid) for grid in grids]), itself, other
 
 
 def layer_normalised(
-    x: Float[Tensor, "rows c"], weight: Float[Tensor, "1 c"], bias: Float[Tensor, "1 c"], eps: float, grids: Float[Tensor, "g 4"]
+    x: Float[Tensor, "rows c"],
+    weight: Float[Tensor, "1 c"],
+    bias: Float[Tensor, "1 c"],
+    eps: float,
+    grids: Float[Tensor, "g 4"],
 ) -> Int8[Tensor, "g rows c"]:
     """int8 numbers of a layer normalisation for each layer that follows, in fp32 from its input to the numbers.
 

@@ -30,7 +30,11 @@ def _mixed(a_ptr, b_ptr, rows_ptr, out_ptr, step_ptr, row_size, key, below, BLOC
 
 
 def mixed_rows(
-    a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], rows: Int[Tensor, " k"], probability: float, stream: Stream
+    a: Float[Tensor, " n *s"],
+    b: Float[Tensor, " n *s"],
+    rows: Int[Tensor, " k"],
+    probability: float,
+    stream: Stream,
 ) -> Float[Tensor, " k *s"]:
     """`torch.where(mask, a[rows], b[rows])`, where the mask is true with `probability` in (0, 1]; both lie alike in memory."""
     out = torch.empty_strided((len(rows), *a.shape[1:]), a.stride(), dtype=a.dtype, device=a.device)
@@ -48,19 +52,25 @@ def _squares(output_ptr, target_ptr, rows_ptr, partial_ptr, row_size, BLOCK: tl.
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < row_size
     output = tl.load(output_ptr + row * row_size + offsets, mask=inside, other=0.0).to(tl.float32)
-    target = tl.load(target_ptr + tl.load(rows_ptr + row) * row_size + offsets, mask=inside, other=0.0).to(tl.float32)
+    target = tl.load(target_ptr + tl.load(rows_ptr + row) * row_size + offsets, mask=inside, other=0.0).to(
+        tl.float32
+    )
     difference = output - target
     tl.store(partial_ptr + row * tl.num_programs(0) + tl.program_id(0), tl.sum(difference * difference))
 
 
 @triton.jit
 @no_type_check
-def _slopes(upstream_ptr, output_ptr, target_ptr, rows_ptr, gradient_ptr, row_size, factor, BLOCK: tl.constexpr):
+def _slopes(
+    upstream_ptr, output_ptr, target_ptr, rows_ptr, gradient_ptr, row_size, factor, BLOCK: tl.constexpr
+):
     row = tl.program_id(1).to(tl.int64)
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < row_size
     output = tl.load(output_ptr + row * row_size + offsets, mask=inside, other=0.0).to(tl.float32)
-    target = tl.load(target_ptr + tl.load(rows_ptr + row) * row_size + offsets, mask=inside, other=0.0).to(tl.float32)
+    target = tl.load(target_ptr + tl.load(rows_ptr + row) * row_size + offsets, mask=inside, other=0.0).to(
+        tl.float32
+    )
     gradient = (output - target) * (factor * tl.load(upstream_ptr))
     tl.store(gradient_ptr + row * row_size + offsets, gradient, mask=inside)
 

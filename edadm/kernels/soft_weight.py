@@ -21,7 +21,9 @@ def _grid(scale_ptr, zero_ptr, offsets, inside, row_size, inner, channels, split
     index = offsets // row_size
     if SEGMENTS == 2:
         index = index * 2 + ((offsets // inner) % channels >= split).to(tl.int64)
-    return tl.load(scale_ptr + index, mask=inside, other=1.0), tl.load(zero_ptr + index, mask=inside, other=0.0)
+    return tl.load(scale_ptr + index, mask=inside, other=1.0), tl.load(
+        zero_ptr + index, mask=inside, other=0.0
+    )
 
 
 @triton.jit
@@ -32,7 +34,9 @@ def _forward(
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < numel
-    scale, zero_point = _grid(scale_ptr, zero_ptr, offsets, inside, row_size, inner, channels, split, SEGMENTS)
+    scale, zero_point = _grid(
+        scale_ptr, zero_ptr, offsets, inside, row_size, inner, channels, split, SEGMENTS
+    )
     fraction = tl.sigmoid(tl.load(alpha_ptr + offsets, mask=inside, other=0.0)) * STRETCH + LOW
     code = tl.load(base_ptr + offsets, mask=inside, other=0.0) + tl.minimum(tl.maximum(fraction, 0.0), 1.0)
     code = tl.minimum(tl.maximum(code, 0.0), TOP)
@@ -53,7 +57,11 @@ def _backward(
     fraction = sigmoid * STRETCH + LOW
     free = (fraction >= 0.0) & (fraction <= 1.0) & (base >= 0.0) & (base < TOP)
     slope = tl.where(free, sigmoid * (1.0 - sigmoid) * STRETCH * scale, 0.0)
-    tl.store(gradient_alpha_ptr + offsets, slope * tl.load(gradient_ptr + offsets, mask=inside, other=0.0), mask=inside)
+    tl.store(
+        gradient_alpha_ptr + offsets,
+        slope * tl.load(gradient_ptr + offsets, mask=inside, other=0.0),
+        mask=inside,
+    )
 
 
 class SoftWeight(torch.autograd.Function):
@@ -61,13 +69,27 @@ class SoftWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, base: Tensor, alpha: Tensor, scale: Tensor, zero_point: Tensor, bits: int, segments: tuple[int, ...]
+        ctx: Any,
+        base: Tensor,
+        alpha: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bits: int,
+        segments: tuple[int, ...],
     ) -> Float[Tensor, " rows *s"]:
         weight = torch.empty_like(alpha)
         ctx.geometry = (alpha.numel(), alpha[0].numel(), *Geometry.of(alpha, segments))
-        ctx.options = {"TOP": 2**bits - 1, "STRETCH": ZETA - GAMMA, "LOW": GAMMA, "SEGMENTS": len(segments), "BLOCK": BLOCK}
+        ctx.options = {
+            "TOP": 2**bits - 1,
+            "STRETCH": ZETA - GAMMA,
+            "LOW": GAMMA,
+            "SEGMENTS": len(segments),
+            "BLOCK": BLOCK,
+        }
         ctx.save_for_backward(base, alpha, scale, zero_point)
-        _forward[(triton.cdiv(alpha.numel(), BLOCK),)](base, alpha, weight, scale, zero_point, *ctx.geometry, **ctx.options)
+        _forward[(triton.cdiv(alpha.numel(), BLOCK),)](
+            base, alpha, weight, scale, zero_point, *ctx.geometry, **ctx.options
+        )
         return weight
 
     @staticmethod
@@ -75,6 +97,13 @@ class SoftWeight(torch.autograd.Function):
         base, alpha, scale, zero_point = ctx.saved_tensors
         gradient_alpha = torch.empty_like(alpha)
         _backward[(triton.cdiv(alpha.numel(), BLOCK),)](
-            memory_like(gradients[0], alpha), base, alpha, gradient_alpha, scale, zero_point, *ctx.geometry, **ctx.options
+            memory_like(gradients[0], alpha),
+            base,
+            alpha,
+            gradient_alpha,
+            scale,
+            zero_point,
+            *ctx.geometry,
+            **ctx.options,
         )
         return None, gradient_alpha, None, None, None, None

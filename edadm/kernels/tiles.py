@@ -17,11 +17,11 @@ LONG = 7680  # numbers of a sum, from which on it pays to add it up in parts
 class Tiles(NamedTuple):
     """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them.
 
-    `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the GPU.
-    `kind` is the kernel: `window` for any problem, in `int8_convolution`; `pipelined` where the result is as large as the image, in
-    `int8_pipelined`; `matrix` and `descriptor` for products of matrices, in
-    `int8_matrix`, through pointers or through tensor descriptors; `descriptor` for larger windows, in `int8_image`. What a kernel cannot do
-    goes to `window`.
+    `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the
+    GPU. `kind` is the kernel: `window` for any problem, in `int8_convolution`; `pipelined` where the result
+    is as large as the image, in `int8_pipelined`; `matrix` and `descriptor` for products of matrices, in
+    `int8_matrix`, through pointers or through tensor descriptors; `descriptor` for larger windows, in
+    `int8_image`. What a kernel cannot do goes to `window`.
     """
 
     rows: int
@@ -65,7 +65,11 @@ def _power(x: int) -> int:
 def measured() -> dict[str, Tiles]:
     """Tiles that were the fastest on an H100, by `Problem.key`; made by `edadm benchmark kernels --tiles`."""
     table = files("edadm.kernels").joinpath("tiles_h100.json")
-    return {key: Tiles(*sizes) for key, sizes in json.loads(table.read_text()).items()} if table.is_file() else {}
+    return (
+        {key: Tiles(*sizes) for key, sizes in json.loads(table.read_text()).items()}
+        if table.is_file()
+        else {}
+    )
 
 
 def adopt(path: Path) -> None:
@@ -77,7 +81,9 @@ def adopt(path: Path) -> None:
     try:
         measured().update({key: Tiles(*sizes) for key, sizes in json.loads(path.read_text()).items()})
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise EdadmError(f"{path} holds no tiles ({error}); make it with `edadm benchmark kernels --tiles {path}`") from error
+        raise EdadmError(
+            f"{path} holds no tiles ({error}); make it with `edadm benchmark kernels --tiles {path}`"
+        ) from error
 
 
 def tiles(problem: Problem) -> Tiles:
@@ -106,14 +112,22 @@ def _of_window(problem: Problem) -> Tiles:
     """By rule, where operands can be fetched in blocks: those are as large as leaves work for all processors; else sums come in parts."""
     few = problem.blocks(64, 128)
     if problem.columns > 128 and problem.blocks(256, 128) >= 2 * PROCESSORS:
-        return Tiles(256, 128, 64, 8, 5, kind="pipelined") if problem.channels % 128 else Tiles(256, 128, 128, 8, 4, kind="pipelined")
+        return (
+            Tiles(256, 128, 64, 8, 5, kind="pipelined")
+            if problem.channels % 128
+            else Tiles(256, 128, 128, 8, 4, kind="pipelined")
+        )
     if problem.blocks(128, 128) >= 0.75 * PROCESSORS:
         return Tiles(128, 128, 128, 4, 3, kind="pipelined")
     if 2 * few <= PROCESSORS and problem.side**2 * problem.channels >= LONG:
         return Tiles(64, 128, 128, 4, 6, min(6, PROCESSORS // few), kind="pipelined")
     if problem.rows > 512 and problem.columns > 256:
         return Tiles(64, 128, 128, 4, 4, kind="pipelined")
-    return Tiles(64, 64, 256, 4, 4, kind="descriptor") if problem.channels >= 256 else Tiles(64, 64, 128, 4, 4, kind="descriptor")
+    return (
+        Tiles(64, 64, 256, 4, 4, kind="descriptor")
+        if problem.channels >= 256
+        else Tiles(64, 64, 128, 4, 4, kind="descriptor")
+    )
 
 
 def within(block: Tiles, memory: int) -> Tiles:
@@ -130,15 +144,24 @@ def within(block: Tiles, memory: int) -> Tiles:
 def candidates(problem: Problem) -> list[Tiles]:
     """Block sizes worth measuring, at most 30: a network poses some 20 to 50 problems, and a kernel takes about a second to compile.
 
-    Where operands can be fetched in blocks, no other kernel was the fastest on an H100 in CIFAR-10's problems of more than 4096 rows.
+    Where operands can be fetched in blocks, no other kernel was the fastest on an H100 in CIFAR-10's problems
+    of more than 4096 rows.
     """
     if problem.columns <= 32:
         depth = _depth(problem)
         return [Tiles(rows, max(16, _power(problem.columns)), depth, 4, 4) for rows in (64, 128)]
     described = _described(problem) if _is_described(problem) else []
-    tried = described if described and problem.rows > 4096 and problem.channels >= 128 else _windows(problem) + described
+    tried = (
+        described
+        if described and problem.rows > 4096 and problem.channels >= 128
+        else _windows(problem) + described
+    )
     widest = max(64, 2 * problem.columns)
-    return [one for one in dict.fromkeys(tried) if one.columns <= widest and (one.rows <= 64 or problem.rows > 1024)]
+    return [
+        one
+        for one in dict.fromkeys(tried)
+        if one.columns <= widest and (one.rows <= 64 or problem.rows > 1024)
+    ]
 
 
 def _is_described(problem: Problem) -> bool:
@@ -152,7 +175,15 @@ def _depth(problem: Problem) -> int:
 
 def _windows(problem: Problem) -> list[Tiles]:
     depth = _depth(problem)
-    sizes = [(128, 256, 8, 3), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4), (64, 64, 4, 4), (32, 64, 4, 5)]
+    sizes = [
+        (128, 256, 8, 3),
+        (128, 128, 8, 4),
+        (128, 128, 4, 4),
+        (128, 64, 4, 4),
+        (64, 128, 4, 4),
+        (64, 64, 4, 4),
+        (32, 64, 4, 5),
+    ]
     if not problem.is_matrix:  # two or three blocks at once on a processor, and the wide one upright
         sizes += [(256, 128, 8, 3), (128, 128, 8, 3), (128, 128, 4, 3), (64, 128, 4, 3)]
     tried = [Tiles(rows, columns, depth, warps, stages) for rows, columns, warps, stages in sizes]
@@ -162,7 +193,11 @@ def _windows(problem: Problem) -> list[Tiles]:
         tried += [Tiles(128, 256, 64, 8, 4), Tiles(128, 64, 64, 4, 5), Tiles(64, 128, 64, 4, 5)]
     steps = problem.side**2 * -(-problem.channels // depth)
     blocks = problem.blocks(64, 64)
-    return tried + [Tiles(64, 64, depth, 4, 4, splits) for splits in (2, 4, 8) if blocks * splits <= 264 and steps >= 4 * splits]
+    return tried + [
+        Tiles(64, 64, depth, 4, 4, splits)
+        for splits in (2, 4, 8)
+        if blocks * splits <= 264 and steps >= 4 * splits
+    ]
 
 
 _PIPELINED = (
@@ -174,10 +209,17 @@ _PIPELINED = (
 def _described(problem: Problem) -> list[Tiles]:
     """Their kernels know no channel count when they are compiled, so that many problems share them.
 
-    Triton waits for a product of integers before it starts the next one (only fp32 sums run ahead), so most of these are blocks of which
-    two or more run on a processor side by side; the last one waits half as often.
+    Triton waits for a product of integers before it starts the next one (only fp32 sums run ahead), so most
+    of these are blocks of which two or more run on a processor side by side; the last one waits half as
+    often.
     """
-    sizes = [(128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 256, 128, 4, 2)]
+    sizes = [
+        (128, 256, 128, 8, 3),
+        (256, 128, 128, 8, 3),
+        (128, 128, 128, 8, 3),
+        (128, 128, 128, 4, 3),
+        (64, 256, 128, 4, 2),
+    ]
     sizes += [(64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 64, 256, 4, 4), (64, 128, 256, 4, 2)]
     if problem.channels % 128:  # half a step would be in vain
         sizes += [(128, 256, 64, 8, 4), (128, 64, 64, 4, 5), (128, 128, 64, 4, 4)]

@@ -23,11 +23,12 @@ SPATIAL_CHANNELS = 7
 class InceptionExtractor(FeatureExtractorBase):
     """Layers of an InceptionV3, from uint8 images (n, 3, h, w) of any size.
 
-    `pooled` (n, 2048): the averages before the classifier, for FID, KID, precision and recall. `spatial` (n, 2023): the first
-    7 channels of `Mixed_6d.branch1x1` (17x17), flattened with channels last, for sFID. Guided-diffusion's evaluator takes the
-    first 7 channels of `mixed_6/conv:0` of the TensorFlow graph, which torch-fidelity's own weight converter maps to that layer;
-    that the numbers agree with the evaluator's on the real weights is **not verified** here. `logits` (n, 1008), without the
-    bias, for IS; torch-fidelity's network only.
+    `pooled` (n, 2048): the averages before the classifier, for FID, KID, precision and recall. `spatial` (n,
+    2023): the first 7 channels of `Mixed_6d.branch1x1` (17x17), flattened with channels last, for sFID.
+    Guided-diffusion's evaluator takes the first 7 channels of `mixed_6/conv:0` of the TensorFlow graph, which
+    torch-fidelity's own weight converter maps to that layer; that the numbers agree with the evaluator's on
+    the real weights is **not verified** here. `logits` (n, 1008), without the bias, for IS; torch-fidelity's
+    network only.
     """
 
     def __init__(self, name: str, network: nn.Module, mixed_6d: nn.Module, layers: tuple[str, ...]):
@@ -84,7 +85,9 @@ class PytorchFidInception(InceptionExtractor):
 
     def __init__(self, weights: Path, layers: tuple[str, ...]):
         if "logits" in layers:
-            raise EdadmError("pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, or use inception")
+            raise EdadmError(
+                "pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, or use inception"
+            )
         module = pytorch_fid.inception
         with _instead_of_a_download(module, weights):
             network = module.InceptionV3([module.InceptionV3.DEFAULT_BLOCK_INDEX])
@@ -110,6 +113,8 @@ def _instead_of_a_download(module: ModuleType, weights: Path) -> Iterator[None]:
         if "state_dict" not in str(error):
             raise
         reason = str(error).splitlines()[1].strip()
-        raise CheckpointError(f"{weights} is not the Inception of FID ({reason}); fetch it with `edadm download`") from None
+        raise CheckpointError(
+            f"{weights} is not the Inception of FID ({reason}); fetch it with `edadm download`"
+        ) from None
     finally:
         module.load_state_dict_from_url = original  # type: ignore[attr-defined]

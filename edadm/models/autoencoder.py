@@ -23,9 +23,14 @@ def build_autoencoder(settings: Autoencoder) -> VQModel | AutoencoderKL:
         "layers_per_block": settings.blocks_per_level,
         "latent_channels": settings.latent_channels,
         "norm_num_groups": settings.norm_groups,
-        "scaling_factor": settings.scale or 1.0,  # for readers of a saved configuration; `LatentDecoder` scales
+        "scaling_factor": settings.scale
+        or 1.0,  # for readers of a saved configuration; `LatentDecoder` scales
     }
-    autoencoder = VQModel(**sizes, num_vq_embeddings=settings.codes) if settings.kind == "vq" else AutoencoderKL(**sizes)
+    autoencoder = (
+        VQModel(**sizes, num_vq_embeddings=settings.codes)
+        if settings.kind == "vq"
+        else AutoencoderKL(**sizes)
+    )
     for module in autoencoder.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())

@@ -17,7 +17,11 @@ class BasicBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False) if (in_channels, 1) != (channels, stride) else nn.Identity()
+        self.shortcut = (
+            nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            if (in_channels, 1) != (channels, stride)
+            else nn.Identity()
+        )
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
@@ -28,7 +32,9 @@ class BasicBlock(nn.Module):
 class CifarClassifier(nn.Module):
     """A residual network for 32x32 images in three stages; the last stage's maps are (n, widths[-1], 8, 8)."""
 
-    def __init__(self, widths: tuple[int, int, int] = (32, 64, 128), blocks: int = 2, classes: int = len(CLASSES)):
+    def __init__(
+        self, widths: tuple[int, int, int] = (32, 64, 128), blocks: int = 2, classes: int = len(CLASSES)
+    ):
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
         layers: list[nn.Module] = []

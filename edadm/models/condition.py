@@ -62,7 +62,9 @@ class ClassCondition:
         self._none = settings.classes
 
     def _rows(self, labels: Sequence[int]) -> Float[Tensor, "n 1 channels"]:
-        return self._embedding(torch.tensor(labels, dtype=torch.long, device=self._embedding.weight.device))[:, None]
+        return self._embedding(torch.tensor(labels, dtype=torch.long, device=self._embedding.weight.device))[
+            :, None
+        ]
 
     @torch.no_grad()
     def rows(self, indices: Sequence[int]) -> Float[Tensor, "n 1 channels"]:
@@ -85,7 +87,9 @@ class TextCondition:
         padding: what they are padded with.
     """
 
-    def __init__(self, encoder: CLIPTextModel, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"):
+    def __init__(
+        self, encoder: CLIPTextModel, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"
+    ):
         self._encoder, self.prompts, self._tokens, self._padding = encoder, prompts, tokens, padding
 
     def _rows(self, prompts: Sequence[str]) -> Float[Tensor, "n tokens channels"]:
@@ -103,7 +107,9 @@ class TextCondition:
         return self._rows([""])
 
 
-def token_ids(prompts: Sequence[str], length: int, padding: Padding = "end_of_text") -> Int[Tensor, "n length"]:
+def token_ids(
+    prompts: Sequence[str], length: int, padding: Padding = "end_of_text"
+) -> Int[Tensor, "n length"]:
     """CLIP's byte-pair codes, padded with the end of text as Stable Diffusion v1 was trained, or with zeros as v2 and open_clip were."""
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -155,7 +161,9 @@ def make_condition(network: ClassEmbedding | CLIPTextModel, settings: Conditioni
     if isinstance(network, ClassEmbedding):
         condition = ClassCondition(network, settings)
         if len(condition.labels) < images:
-            raise EdadmError(f"{images} images exceed the {len(condition.labels)} labels; raise conditioning.images_per_class")
+            raise EdadmError(
+                f"{images} images exceed the {len(condition.labels)} labels; raise conditioning.images_per_class"
+            )
         return condition
     encoder = settings.encoder
     return TextCondition(network, prompts_of(settings, images), encoder.tokens, encoder.padding)
@@ -168,8 +176,12 @@ def prompts_of(settings: Conditioning, images: int) -> list[str]:
         EdadmError: there are fewer.
     """
     if settings.prompts is None:
-        raise EdadmError("conditioning by text needs prompts; set conditioning.prompts to a captions or text file")
+        raise EdadmError(
+            "conditioning by text needs prompts; set conditioning.prompts to a captions or text file"
+        )
     prompts = read_prompts(Path(settings.prompts).expanduser(), settings.seed)
     if len(prompts) < images:
-        raise EdadmError(f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make fewer images")
+        raise EdadmError(
+            f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make fewer images"
+        )
     return prompts[:images]

@@ -34,10 +34,12 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
 
     Args:
         model: the preset.
-        part: `unet`; `autoencoder`, with a further tensor `scale_factor`; or `condition`, the class embedding or text encoder.
+        part: `unet`; `autoencoder`, with a further tensor `scale_factor`; or `condition`, the class embedding
+            or text encoder.
 
     Raises:
-        CheckpointError: absent, damaged, of another network than the preset's, or with numbers that no network can have.
+        CheckpointError: absent, damaged, of another network than the preset's, or with numbers that no
+            network can have.
     """
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
@@ -108,12 +110,18 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
         if model.architecture.family == "diffusers":
             fix = "choose the family ddim, ldm or transformer, as `edadm describe` prints it"
             raise ValueError(f"its names are an original code's; {fix}")
-        return ddim.to_diffusers(own) if model.layout == "ddim" else ldm_unet.to_diffusers(own, model.architecture)
+        return (
+            ddim.to_diffusers(own)
+            if model.layout == "ddim"
+            else ldm_unet.to_diffusers(own, model.architecture)
+        )
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
     except KeyError as error:
         layout = "transformers" if kind == "text" else model.layout
-        raise CheckpointError(f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}") from None
+        raise CheckpointError(
+            f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}"
+        ) from None
 
 
 def _scale(model: Model, state: State, path: Path) -> Tensor:
@@ -127,7 +135,9 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
         path = find_weights(locate(model.checkpoint), "unet").path
         state = read_weights(path)
     if SCALE not in state:
-        raise CheckpointError(f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with")
+        raise CheckpointError(
+            f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with"
+        )
     scale = as_fp32({SCALE: state[SCALE]}, path)[SCALE]
     if scale.numel() != 1 or not scale > 0:
         fix = "set autoencoder.scale to the one the model was trained with"

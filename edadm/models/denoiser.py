@@ -29,7 +29,8 @@ def network_call(unet: nn.Module, rows: Mapping[str, Tensor]) -> Float[Tensor, "
 class Prediction:
     """What a network predicts, and how eps follows from it.
 
-    With x_t = a x_0 + s eps, a^2 = alpha-bar and s^2 = 1 - alpha-bar, the velocity is v = a eps - s x_0 (arXiv 2202.00512).
+    With x_t = a x_0 + s eps, a^2 = alpha-bar and s^2 = 1 - alpha-bar, the velocity is v = a eps - s x_0
+    (arXiv 2202.00512).
 
     Args:
         kind: the noise, the velocity, or the image x_0.
@@ -37,10 +38,14 @@ class Prediction:
     """
 
     def __init__(self, kind: Kind = "eps", alphas_cumprod: Float[Tensor, " timesteps"] | None = None):
-        assert kind == "eps" or alphas_cumprod is not None, "eps follows from other predictions by the noise schedule"
+        assert kind == "eps" or alphas_cumprod is not None, (
+            "eps follows from other predictions by the noise schedule"
+        )
         self.kind, self._alphas = kind, alphas_cumprod
 
-    def eps(self, predicted: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    def eps(
+        self, predicted: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
         """The noise in `x_t`."""
         if self._alphas is None or self.kind == "eps":
             return predicted
@@ -55,9 +60,9 @@ _EPS = Prediction()
 class Denoiser:
     """Predicts eps from `x_t` and `t`; condition and guidance live here (classifier-free guidance, arXiv 2207.12598).
 
-    With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis samplers. Such a
-    denoiser must be told which images its rows are: `denoise.on(indices)`. Guidance mixes what the network predicts; eps follows
-    from the mixture, and is the mixture of both eps.
+    With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis
+    samplers. Such a denoiser must be told which images its rows are: `denoise.on(indices)`. Guidance mixes
+    what the network predicts; eps follows from the mixture, and is the mixture of both eps.
 
     Args:
         unet: the network.

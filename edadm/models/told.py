@@ -36,7 +36,9 @@ def lines_on(path: Path) -> list[str]:
         CheckpointError: a damaged file, or a folder without anything that is known here.
     """
     if not path.is_dir() and not path.is_file():
-        raise CheckpointError(f"{path} is neither a file nor a folder (a pipe, a device or a dead link); name another")
+        raise CheckpointError(
+            f"{path} is neither a file nor a folder (a pipe, a device or a dead link); name another"
+        )
     facts = describe(path)
     if facts is not None:
         return [str(path), *_of_ours(facts)]

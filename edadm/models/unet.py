@@ -71,7 +71,8 @@ def _ddim(architecture: UNetArchitecture) -> UNet2DModel:
 def _ldm(architecture: UNetArchitecture) -> UNet2DModel:
     """CompVis' U-Net without condition: symmetric padding, cosine before sine, epsilon 1e-5.
 
-    A diffusers configuration knows a head's channels only; a number of heads is put into each attention afterwards.
+    A diffusers configuration knows a head's channels only; a number of heads is put into each attention
+    afterwards.
     """
     attends = _attends(architecture)
     resnet = architecture.resample == "res_block"
@@ -121,7 +122,10 @@ def _transformer(architecture: UNetArchitecture) -> UNet2DConditionModel:
 def _diffusers(architecture: UNetArchitecture) -> UNet:
     """What a `config.json` says; diffusers itself says what it cannot build."""
     assert architecture.diffusers is not None
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in architecture.diffusers.own.items()}
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in architecture.diffusers.own.items()
+    }
     channels = architecture.in_channels
     settings |= {"sample_size": architecture.image_size, "in_channels": channels, "out_channels": channels}
     try:
@@ -130,7 +134,9 @@ def _diffusers(architecture: UNetArchitecture) -> UNet:
         return UNet2DConditionModel(**settings, cross_attention_dim=architecture.context_channels)
     except (ValueError, TypeError, LookupError, ZeroDivisionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise EdadmError(f"diffusers builds no {architecture.diffusers.class_name} of these settings: {reason}") from None
+        raise EdadmError(
+            f"diffusers builds no {architecture.diffusers.class_name} of these settings: {reason}"
+        ) from None
 
 
 _BUILDERS = {"ddim": _ddim, "ldm": _ldm, "transformer": _transformer, "diffusers": _diffusers}

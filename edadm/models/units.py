@@ -35,7 +35,8 @@ def _kind(module: nn.Module) -> Kind | None:
     return "layer" if isinstance(module, nn.Conv2d | nn.Linear) else None
 
 
-# The order in which the original networks register a block's layers (method, 4.3); FBR leaves out the last one.
+# The order in which the original networks register a block's layers (method, 4.3); FBR leaves out the last
+# one.
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _REGISTRATION = {
@@ -52,7 +53,9 @@ _EXECUTION = {
 Exclude = Literal["last_registered", "true_last"]
 
 
-def _layers(name: str, module: nn.Module, kind: Kind, exclude: Exclude = "last_registered") -> tuple[str, ...]:
+def _layers(
+    name: str, module: nn.Module, kind: Kind, exclude: Exclude = "last_registered"
+) -> tuple[str, ...]:
     if kind == "layer":
         return (name,)
     present = [child for child, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
@@ -70,8 +73,9 @@ def trace_units(unet: UNet, by_layer: bool = False, exclude: Exclude = "last_reg
     Args:
         unet: the network.
         by_layer: every convolution and linear layer is a unit, wherever it lies.
-        exclude: which layer stands last in a unit, and so has no error of its own: the last registered one, as in the official
-            code (quirk Q7: a shortcut, or the second attention's output), or the last one executed.
+        exclude: which layer stands last in a unit, and so has no error of its own: the last registered one,
+            as in the official code (quirk Q7: a shortcut, or the second attention's output), or the last one
+            executed.
     """
     reached: list[Unit] = []
     depth = 0

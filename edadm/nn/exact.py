@@ -17,7 +17,11 @@ class Exact(nn.Module):
     """A module whose own floating-point buffers move with the network, and keep their type and values."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Exact:
-        exact = {name: tensor for name, tensor in self._buffers.items() if tensor is not None and tensor.is_floating_point()}
+        exact = {
+            name: tensor
+            for name, tensor in self._buffers.items()
+            if tensor is not None and tensor.is_floating_point()
+        }
         super()._apply(fn, recurse)
         for name, tensor in exact.items():
             setattr(self, name, tensor.to(getattr(self, name).device))

@@ -37,17 +37,18 @@ class InputGrid:
 class IntegerSegment(Exact):
     """The product of a segment of input channels.
 
-    Buffers: `weight` (int8, OHWI), or its codes packed two per byte and their zero points; `input_scale`, and `grid`, its
-    scale, ends and zero for `edadm.kernels.reference.normalised`; `scale` and `offset` per
-    output channel, fp32 whatever the network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's weights,
-    a constant, which `offset` holds; padding holds the number that stands for 0.
+    Buffers: `weight` (int8, OHWI), or its codes packed two per byte and their zero points; `input_scale`, and
+    `grid`, its
+    scale, ends and zero for `edadm.kernels.reference.normalised`; `scale` and `offset` per output channel,
+    fp32 whatever the network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's
+    weights, a constant, which `offset` holds; padding holds the number that stands for 0.
 
     Args:
         weight: signed integers, output channels first, the window's taps, input channels last.
         row_scale: scale of each row, negative where the row is negated.
         grid: of the input.
-        packed: codes and zero points of a 4-bit weight (row-major OHWI, and one per row), to be unpacked at every call; the weight is
-            not kept then.
+        packed: codes and zero points of a 4-bit weight (row-major OHWI, and one per row), to be unpacked at
+            every call; the weight is not kept then.
     """
 
     weight: Tensor
@@ -71,9 +72,13 @@ class IntegerSegment(Exact):
         self.ends = float(-grid.zero_point), float(2**grid.bits - 1 - grid.zero_point)
         scale = (row_scale.double() * grid.scale.double()).float()
         self.register_buffer("input_scale", grid.scale.float().reshape(()).clone())
-        self.register_buffer("grid", torch.tensor([grid.scale.item(), *self.ends, self.zero], device=scale.device))
+        self.register_buffer(
+            "grid", torch.tensor([grid.scale.item(), *self.ends, self.zero], device=scale.device)
+        )
         self.register_buffer("scale", scale)
-        self.register_buffer("offset", -self.zero * weight.flatten(1).sum(1, dtype=torch.int64).float() * scale)
+        self.register_buffer(
+            "offset", -self.zero * weight.flatten(1).sum(1, dtype=torch.int64).float() * scale
+        )
         self.packed = packed is not None
         if packed is None:
             self.register_buffer("weight", weight.contiguous())
@@ -111,7 +116,14 @@ class IntegerConv2d(nn.Module):
         padding: on all sides.
     """
 
-    def __init__(self, segments: list[IntegerSegment], sizes: tuple[int, ...], bias: Tensor | None, stride: int = 1, padding: int = 0):
+    def __init__(
+        self,
+        segments: list[IntegerSegment],
+        sizes: tuple[int, ...],
+        bias: Tensor | None,
+        stride: int = 1,
+        padding: int = 0,
+    ):
         super().__init__()
         self.segments: Any = nn.ModuleList(segments)
         self.sizes, self.stride, self.padding = sizes, stride, padding
@@ -121,16 +133,22 @@ class IntegerConv2d(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
         return self.product(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def product(self, x: Float[Tensor, "n h w c"], addend: Float[Tensor, "n p q o"] | None = None) -> Float[Tensor, "n p q o"]:
+    def product(
+        self, x: Float[Tensor, "n h w c"], addend: Float[Tensor, "n p q o"] | None = None
+    ) -> Float[Tensor, "n p q o"]:
         """The same with channels last, plus an addend in its memory's order, rounded once with it."""
         return self.of_parts(list(x.split(self.sizes, -1)), addend)
 
     def of_parts(self, parts: list[Tensor], addend: Tensor | None = None) -> Float[Tensor, "n p q o"]:
         """The same of an input in parts, (n, h, w, channels) of each segment."""
-        numbers = [segment.numbers(part).contiguous() for segment, part in zip(self.segments, parts, strict=True)]
+        numbers = [
+            segment.numbers(part).contiguous() for segment, part in zip(self.segments, parts, strict=True)
+        ]
         return self.summed(numbers, parts[0].dtype, addend)
 
-    def summed(self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None) -> Float[Tensor, "n p q o"]:
+    def summed(
+        self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None
+    ) -> Float[Tensor, "n p q o"]:
         """The product of numbers, (n, h, w, channels) of each segment."""
         total = addend
         for segment, part in zip(self.segments, numbers, strict=True):
@@ -160,7 +178,15 @@ class IntegerGatheredConv2d(IntegerConv2d):
         padding: on all sides.
     """
 
-    def __init__(self, segment: IntegerSegment, channels: int, bias: Tensor | None, side: int, stride: int, padding: int):
+    def __init__(
+        self,
+        segment: IntegerSegment,
+        channels: int,
+        bias: Tensor | None,
+        side: int,
+        stride: int,
+        padding: int,
+    ):
         super().__init__([segment], (channels,), bias, stride, padding)
         self.side = side
 
@@ -175,9 +201,18 @@ class IntegerGatheredConv2d(IntegerConv2d):
         rows = weight.flatten(1)
         return F.pad(rows, (0, -rows.shape[1] % STEP))[:, None, None]
 
-    def summed(self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None) -> Float[Tensor, "n p q o"]:
+    def summed(
+        self, numbers: list[Tensor], dtype: torch.dtype, addend: Tensor | None = None
+    ) -> Float[Tensor, "n p q o"]:
         (x,), (segment,) = numbers, self.segments
         around = F.pad(x, (0, 0, *(self.padding,) * 4), value=segment.zero)
-        windows = around.unfold(1, self.side, self.stride).unfold(2, self.side, self.stride).permute(0, 1, 2, 4, 5, 3).flatten(3)
+        windows = (
+            around.unfold(1, self.side, self.stride)
+            .unfold(2, self.side, self.stride)
+            .permute(0, 1, 2, 4, 5, 3)
+            .flatten(3)
+        )
         gathered = F.pad(windows, (0, segment.shape[3] - windows.shape[3]))
-        return int8_convolution(gathered, segment.integers(), segment.scale, segment.offset, addend, 1, 0, segment.zero, dtype)
+        return int8_convolution(
+            gathered, segment.integers(), segment.scale, segment.offset, addend, 1, 0, segment.zero, dtype
+        )

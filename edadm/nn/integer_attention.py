@@ -41,10 +41,14 @@ class IntegerFeedForward(nn.Module):
         rows = self.first.segments[0].numbers(x.reshape(-1, x.shape[-1])).contiguous()
         return self.of_numbers(rows, x, None)
 
-    def of_numbers(self, rows: Tensor, x: Float[Tensor, "..."], addend: Tensor | None) -> Float[Tensor, "..."]:
+    def of_numbers(
+        self, rows: Tensor, x: Float[Tensor, "..."], addend: Tensor | None
+    ) -> Float[Tensor, "..."]:
         """The same of an input's numbers, (rows, channels), as large as `x` and of its type; plus an addend."""
         (one,), (two,) = self.first.segments, self.second.segments
-        numbers = int8_geglu(rows, one.integers().flatten(1), one.scale, one.offset, two.input_scale, *two.ends, two.zero)
+        numbers = int8_geglu(
+            rows, one.integers().flatten(1), one.scale, one.offset, two.input_scale, *two.ends, two.zero
+        )
         around = None if addend is None else addend.reshape(-1, 1, 1, addend.shape[-1])
         return self.second.summed([numbers[:, None, None]], x.dtype, around).reshape(*x.shape[:-1], -1)
 
@@ -140,10 +144,14 @@ class IntegerSelfAttention(nn.Module):
             EdadmError: there is a context.
         """
         if encoder_hidden_states is not None:
-            raise EdadmError("this attention is between the pixels of an image and takes no context; leave it out")
+            raise EdadmError(
+                "this attention is between the pixels of an image and takes no context; leave it out"
+            )
         x = hidden_states.permute(0, 2, 3, 1).contiguous()
         norm = self.affine
-        numbers, *_ = int8_normalised(x, None, None, *norm.values, norm.groups, norm.eps, False, self.attention.grids.values, None)
+        numbers, *_ = int8_normalised(
+            x, None, None, *norm.values, norm.groups, norm.eps, False, self.attention.grids.values, None
+        )
         found = self.attention(list(numbers.flatten(2, 3).unbind()), x.flatten(1, 2), attention_mask)
         return found.reshape(x.shape).permute(0, 3, 1, 2)
 
@@ -169,12 +177,20 @@ class IntegerTransformerBlock(nn.Module):
     @staticmethod
     def fits(block: nn.Module) -> bool:
         """Whether all its parts are integer ones, and it is normalised without regard to time."""
-        if not isinstance(block, BasicTransformerBlock) or block.norm_type != "layer_norm" or block.pos_embed is not None:
+        if (
+            not isinstance(block, BasicTransformerBlock)
+            or block.norm_type != "layer_norm"
+            or block.pos_embed is not None
+        ):
             return False
         attentions = [attention for attention in (block.attn1, block.attn2) if attention is not None]
-        norms = all(isinstance(norm, nn.LayerNorm) and norm.elementwise_affine for norm in (block.norm1, block.norm3))
+        norms = all(
+            isinstance(norm, nn.LayerNorm) and norm.elementwise_affine for norm in (block.norm1, block.norm3)
+        )
         integer = isinstance(block.ff, IntegerFeedForward) and all(map(IntegerAttention.fits, attentions))
-        integer = integer and not any(attention.residual_connection or attention.group_norm for attention in attentions)
+        integer = integer and not any(
+            attention.residual_connection or attention.group_norm for attention in attentions
+        )
         return norms and integer and not block.only_cross_attention and not hasattr(block, "fuser")
 
     def forward(
@@ -188,7 +204,9 @@ class IntegerTransformerBlock(nn.Module):
     ) -> Float[Tensor, "n q c"]:
         """As diffusers calls it; `unused` is for other normalisations."""
         if cross_attention_kwargs:
-            raise EdadmError("this network takes no cross_attention_kwargs; leave them out, or load with backend 'simulated'")
+            raise EdadmError(
+                "this network takes no cross_attention_kwargs; leave them out, or load with backend 'simulated'"
+            )
         x = hidden_states.contiguous()
         contexts = (None, attention_mask), (encoder_hidden_states, encoder_attention_mask)
         affine: Any
@@ -230,14 +248,18 @@ class IntegerTransformer(nn.Module):
             isinstance(b, IntegerTransformerBlock) for b in model.transformer_blocks
         )
 
-    def forward(self, hidden_states: Float[Tensor, "n c h w"], return_dict: bool = True, **others: Any) -> Any:
+    def forward(
+        self, hidden_states: Float[Tensor, "n c h w"], return_dict: bool = True, **others: Any
+    ) -> Any:
         """As diffusers calls it; `others` go to the blocks, masks of two axes, 1 where a token counts, as biases."""
         for name in ("attention_mask", "encoder_attention_mask"):
             if (mask := others.get(name)) is not None and mask.dim() == 2:
                 others[name] = ((1 - mask.to(hidden_states.dtype)) * -10_000.0)[:, None]
         x, norm = hidden_states.permute(0, 2, 3, 1).contiguous(), self.affine
         first: Any = self.first
-        numbers, *_ = int8_normalised(x, None, None, *norm.values, norm.groups, norm.eps, False, first.segments[0].grid[None], None)
+        numbers, *_ = int8_normalised(
+            x, None, None, *norm.values, norm.groups, norm.eps, False, first.segments[0].grid[None], None
+        )
         hidden = first.summed([numbers[0]], x.dtype)
         rows = hidden.flatten(1, 2)
         for block in self.transformer_blocks:

@@ -38,10 +38,16 @@ class IntegerResnetBlock(ResnetParts):
         """Whether it is one of those with two convolutions of integers, each of one segment."""
         if not ResnetParts.fits(block):
             return False
-        return all(isinstance(layer, IntegerConv2d) and len(layer.segments) == 1 for layer in (block.conv1, block.conv2))
+        return all(
+            isinstance(layer, IntegerConv2d) and len(layer.segments) == 1
+            for layer in (block.conv1, block.conv2)
+        )
 
     def forward(
-        self, input_tensor: Float[Tensor, "n b h w"], temb: Float[Tensor, "n e"], skip: Float[Tensor, "n s h w"] | None = None
+        self,
+        input_tensor: Float[Tensor, "n b h w"],
+        temb: Float[Tensor, "n e"],
+        skip: Float[Tensor, "n s h w"] | None = None,
     ) -> Float[Tensor, "n o h w"]:
         """The block's result.
 
@@ -53,7 +59,9 @@ class IntegerResnetBlock(ResnetParts):
         parts = [part.permute(0, 2, 3, 1).contiguous() for part in (input_tensor, skip) if part is not None]
         dtype, embedded, shortcut = input_tensor.dtype, self.time_emb_proj(F.silu(temb)), self.conv_shortcut
         together = self.around is not None and shortcut.sizes == tuple(part.shape[-1] for part in parts)
-        hidden, *around = self._numbers(self.affine1, self.conv1, parts, None, self.affine1.values, self.around if together else None)
+        hidden, *around = self._numbers(
+            self.affine1, self.conv1, parts, None, self.affine1.values, self.around if together else None
+        )
         hidden = self.conv1.summed([hidden], dtype)
         (weight, bias), added = self.affine2.values, embedded
         if self.scales:
@@ -64,7 +72,11 @@ class IntegerResnetBlock(ResnetParts):
             last = shortcut.summed(around[: len(parts)], dtype)
         else:
             last = torch.cat(parts, -1)
-            last = last if shortcut is None else shortcut(last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+            last = (
+                last
+                if shortcut is None
+                else shortcut(last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+            )
         return self.conv2.summed([hidden], dtype, last).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -79,7 +91,9 @@ class IntegerResnetBlock(ResnetParts):
         """A convolution's input, normalised, and perhaps what goes around it."""
         x, skip = (*parts, None)[:2]
         grid, others = convolution.segments[0].grid[None], None if around is None else around.values
-        numbers, itself, other = int8_normalised(x, skip, added, *values, norm.groups, norm.eps, True, grid, others)
+        numbers, itself, other = int8_normalised(
+            x, skip, added, *values, norm.groups, norm.eps, True, grid, others
+        )
         return numbers[0], itself, other
 
 
@@ -118,12 +132,16 @@ class IntegerUpBlock(nn.Module):
     ) -> Float[Tensor, "n o p q"]:
         """As diffusers calls it; the last skip comes first. `others` go to attention over a context."""
         if getattr(self, "s1", None) is not None:
-            raise EdadmError("FreeU changes skips, which this network reads where they are; disable it, or load with backend 'simulated'")
+            raise EdadmError(
+                "FreeU changes skips, which this network reads where they are; disable it, or load with backend 'simulated'"
+            )
         for index, resnet in enumerate(self.resnets):
             hidden_states = resnet(hidden_states, temb, res_hidden_states_tuple[-1 - index])
             if self.has_cross_attention:
                 attention = self.attentions[index]
-                hidden_states = attention(hidden_states, encoder_hidden_states=encoder_hidden_states, return_dict=False, **others)[0]
+                hidden_states = attention(
+                    hidden_states, encoder_hidden_states=encoder_hidden_states, return_dict=False, **others
+                )[0]
             elif self.attentions is not None:
                 hidden_states = self.attentions[index](hidden_states)
         for upsampler in self.upsamplers or ():

@@ -13,7 +13,8 @@ class ResnetParts(nn.Module):
         block: one that `fits`.
 
     Attributes:
-        scales: the time embedding scales and shifts the second normalisation's output (FiLM), instead of being added before it.
+        scales: the time embedding scales and shifts the second normalisation's output (FiLM), instead of
+            being added before it.
     """
 
     def __init__(self, block: ResnetBlock2D):
@@ -27,6 +28,14 @@ class ResnetParts(nn.Module):
         """Whether a module is such a block that does not resample, and has nothing unusual otherwise."""
         if not isinstance(block, ResnetBlock2D):
             return False
-        plain = block.upsample is None and block.downsample is None and block.time_embedding_norm in ("default", "scale_shift")
-        usual = block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU) and block.time_emb_proj is not None
+        plain = (
+            block.upsample is None
+            and block.downsample is None
+            and block.time_embedding_norm in ("default", "scale_shift")
+        )
+        usual = (
+            block.output_scale_factor == 1
+            and isinstance(block.nonlinearity, nn.SiLU)
+            and block.time_emb_proj is not None
+        )
         return plain and usual and not block.skip_time_act

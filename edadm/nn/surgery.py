@@ -32,16 +32,23 @@ def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> Non
         splits: for a shortcut over concatenated channels, where the skip begins (see `edadm.models.skips`).
 
     Raises:
-        EdadmError: a pattern of `bits.layers` matches no layer; an attention computes something that is not known here.
+        EdadmError: a pattern of `bits.layers` matches no layer; an attention computes something that is not
+            known here.
     """
     attentions = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
     for name, attention in attentions.items():
         if unknown := unknown_in(attention):
-            raise EdadmError(f"the attention '{name}' has {', '.join(unknown)}, which edadm cannot quantize; take another network")
-    layers = {name: module for name, module in unet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+            raise EdadmError(
+                f"the attention '{name}' has {', '.join(unknown)}, which edadm cannot quantize; take another network"
+            )
+    layers = {
+        name: module for name, module in unet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
     for pattern in bits.layers:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            raise EdadmError(f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name")
+            raise EdadmError(
+                f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"
+            )
     for name, layer in layers.items():
         widths = layer_bits(name, bits)
         if widths.weights is None:
@@ -51,7 +58,9 @@ def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> Non
         segments = (channels,) if split is None else (split, channels - split)
         kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
         parent, _, attribute = name.rpartition(".")
-        setattr(unet.get_submodule(parent), attribute, kind(layer, widths.weights, widths.activations, segments))
+        setattr(
+            unet.get_submodule(parent), attribute, kind(layer, widths.weights, widths.activations, segments)
+        )
     for attention in attentions.values():
         QuantizedAttention.of(attention, QuantizedAttnProcessor(bits.activations, bits.softmax))
     for module in unet.modules():
@@ -66,7 +75,11 @@ def quantized_layers(module: nn.Module) -> dict[str, QuantizedLayer]:
 
 def activation_quantizers(module: nn.Module) -> dict[str, Quantizer]:
     """The quantizers of activations and attention operands by name."""
-    return {name: child for name, child in module.named_modules() if isinstance(child, Quantizer) and child.rows is None}
+    return {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, Quantizer) and child.rows is None
+    }
 
 
 @contextmanager

@@ -24,7 +24,9 @@ from edadm.reconstruction.watch import Peak
 FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
-WEIGHT_ZERO_POINT_BITS = 1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
+WEIGHT_ZERO_POINT_BITS = (
+    1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Quantized:
         weights: their weights.
         grids: quantizers of weights, activations and attention operands.
         grid_bytes: their scales and zero points as `ranges.safetensors` holds them.
-        bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes on top.
+        bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes
+            on top.
     """
 
     layers: frozenset[str]
@@ -100,13 +103,17 @@ class Networks:
             self.unet(*self.inputs)
         root = type(self.unet).__name__
         counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
-        return {"": counter.get_total_flops()} | {n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")}
+        return {"": counter.get_total_flops()} | {
+            n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")
+        }
 
     @cached_property
     def feature_elements(self) -> int:
         """Elements of one row of a step's feature: the input of the middle attention (method, 2.2)."""
         found: list[int] = []
-        handle = feature_module(self.unet).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
+        handle = feature_module(self.unet).register_forward_pre_hook(
+            lambda _, inputs: found.append(inputs[0].numel())
+        )
         try:
             with torch.no_grad():
                 self.unet(*self.inputs)
@@ -144,16 +151,21 @@ class Networks:
         weights = {f"{name}.weight" for name in layers}
         kept = sum(parameter.numel() for name, parameter in unet.named_parameters() if name not in weights)
         codes = sum(
-            -(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel() for layer in layers.values()
+            -(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel()
+            for layer in layers.values()
         )
         grids = [module for module in unet.modules() if isinstance(module, Quantizer)]
         of_weights = sum(grid.scale.numel() for grid in grids if grid.rows is not None)
         of_activations = sum(grid.scale.numel() for grid in grids if grid.rows is None)
         scales = (of_weights + of_activations) * SCALE_BITS // 8
-        zero_points = -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
+        zero_points = (
+            -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
+        )
         total = sum(layer.weight.numel() for layer in layers.values())
         written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8
-        return Quantized(frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points)
+        return Quantized(
+            frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points
+        )
 
     def units(self, settings: Reconstruction) -> list[Unit]:
         """The units of the settings' method in order of execution."""
@@ -186,10 +198,16 @@ class Networks:
 
 def network_rows(model: Model, rows: int, device: torch.device | str) -> tuple[Tensor, ...]:
     """Inputs of a model's U-Net: standard normal latents and contexts, one timestep in the middle."""
-    latents = torch.randn(rows, *model.latent_shape, device=device).contiguous(memory_format=torch.channels_last)
+    latents = torch.randn(rows, *model.latent_shape, device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     timesteps = torch.full((rows,), model.schedule.timesteps // 2, device=device)
     shape = model.context_shape
-    return (latents, timesteps) if shape is None else (latents, timesteps, torch.randn(rows, *shape, device=device))
+    return (
+        (latents, timesteps)
+        if shape is None
+        else (latents, timesteps, torch.randn(rows, *shape, device=device))
+    )
 
 
 def _parameters(network: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """A short probe of the machine: a few timed evaluations, learning steps and searches of a network with random weights.
 
-A GPU is measured at the batch sizes of the plan. A CPU gets at most so many rows as `CPU_FLOPS` allow, and two of the costliest: beyond
-that its time is held to be proportional to rows.
+A GPU is measured at the batch sizes of the plan. A CPU gets at most so many rows as `CPU_FLOPS` allow, and
+two of the costliest: beyond that its time is held to be proportional to rows.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Rates:
     Attributes:
         device: its name.
         rows: seconds per row of a network evaluation, by kind, precision and batch.
-        units: learning steps of the cheapest and the costliest unit of each kind, by method, precision and rows per step.
+        units: learning steps of the cheapest and the costliest unit of each kind, by method, precision and
+            rows per step.
         weight: seconds per weight of the range search.
         decoded: seconds per image from the autoencoder; 0 without one.
         scored: seconds per image whose features are computed; None where the network for that is not at hand.
@@ -89,7 +90,11 @@ class Probe:
 
     def __init__(self, networks: Networks, device: torch.device):
         self.networks, self.model, self.device = networks, networks.model, device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        name = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"cpu, {torch.get_num_threads()} threads"
+        )
         self.rates = Rates(name)
         self._unet: UNet | None = None
         self._quantized: dict[frozenset[str], nn.Module] = {}
@@ -142,7 +147,9 @@ class Probe:
 
     def time_weights(self, bits: Bits) -> None:
         """Seconds per weight of the range search, of one layer of middle size."""
-        layers = sorted(quantized_layers(self.quantized(bits)).values(), key=lambda layer: layer.weight.numel())
+        layers = sorted(
+            quantized_layers(self.quantized(bits)).values(), key=lambda layer: layer.weight.numel()
+        )
         layer = layers[len(layers) // 2]
         with torch.no_grad():
             search = self._seconds(lambda: set_weight_grid(layer, bits.weight_zero_point == "either"))
@@ -164,7 +171,10 @@ class Probe:
             return
         rates = self.rates.units.setdefault(stage.learning_key, [])
         measured = {rate.unit.kind for rate in rates}
-        wanted = {found.unit.name: found for found in extremes([found for found in stage.learning if found.unit.kind not in measured])}
+        wanted = {
+            found.unit.name: found
+            for found in extremes([found for found in stage.learning if found.unit.kind not in measured])
+        }
         if not wanted:
             return
         assert bits is not None and settings is not None
@@ -176,7 +186,9 @@ class Probe:
                 cover_weights(layer)
             rates.append(self._learn(module, data, wanted[unit.name], settings))
 
-    def _unit_data(self, wanted: dict[str, Learning], settings: Reconstruction) -> Iterator[tuple[Unit, UnitData]]:
+    def _unit_data(
+        self, wanted: dict[str, Learning], settings: Reconstruction
+    ) -> Iterator[tuple[Unit, UnitData]]:
         """Inputs and targets of units in order of execution, of a few rows of the float network again and again."""
         network = PausingNetwork(self.unet, list(wanted))
         try:
@@ -190,12 +202,17 @@ class Probe:
                 again = torch.arange(rows, device=self.device) % FEWEST_ROWS
                 quantized, exact = arguments.rows(again), arguments.rows(again)
                 targets = {name: tensor[again] for name, tensor in layers.items()}
-                yield found.unit, UnitData(quantized, exact, target[again], targets, 0, found.unit.kind == "attention")
+                yield (
+                    found.unit,
+                    UnitData(quantized, exact, target[again], targets, 0, found.unit.kind == "attention"),
+                )
                 waiting.next_unit()
         finally:
             network.close()
 
-    def _learn(self, module: nn.Module, data: UnitData, found: Learning, settings: Reconstruction) -> UnitRate:
+    def _learn(
+        self, module: nn.Module, data: UnitData, found: Learning, settings: Reconstruction
+    ) -> UnitRate:
         steps = STEPS[self.device.type]
         clock = Clock(self.device)
         own = settings_of(found.unit, settings).model_copy(update={"iterations": steps})
@@ -253,7 +270,10 @@ def extremes(learning: Sequence[Learning]) -> list[Learning]:
     chosen = set()
     for kind in {found.unit.kind for found in learning}:
         of_kind = [found for found in learning if found.unit.kind == kind]
-        chosen |= {min(of_kind, key=lambda found: found.flops).unit.name, max(of_kind, key=lambda found: found.flops).unit.name}
+        chosen |= {
+            min(of_kind, key=lambda found: found.flops).unit.name,
+            max(of_kind, key=lambda found: found.flops).unit.name,
+        }
     return [found for found in learning if found.unit.name in chosen]
 
 

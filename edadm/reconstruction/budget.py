@@ -31,8 +31,10 @@ class UnitBytes:
         unit: which one.
         inputs: main argument, in one network.
         others: further arguments (time embedding, context), in one network.
-        targets: outputs by table: `target` of the unit, `layer:NAME` of inner layers with an error of their own.
-        waiting: what a pass of one network holds while it waits before the unit: its arguments, skips, embeddings.
+        targets: outputs by table: `target` of the unit, `layer:NAME` of inner layers with an error of their
+            own.
+        waiting: what a pass of one network holds while it waits before the unit: its arguments, skips,
+            embeddings.
         forward: most that one pass holds at once on its way from here to the next unit, `waiting` included.
         learning: an estimate of the activations of one row in a learning step.
         rounding: of the unit's weights while their rounding is learned; not per row.
@@ -88,15 +90,20 @@ class Demand:
 
     def of_work(self, settings: Reconstruction) -> int:
         """Most that a batch of passes or a learning step takes on the device beside what is kept; weights are not counted."""
-        learning = (unit.rounding + int(LEARNING_SHARE * unit.learning) * settings.batch_size for unit in self.units)
+        learning = (
+            unit.rounding + int(LEARNING_SHARE * unit.learning) * settings.batch_size for unit in self.units
+        )
         return max(*learning, *(unit.forward * settings.chain_batch_size for unit in self.units))
 
 
-def unit_bytes(float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tensor, ...], settings: Reconstruction) -> list[UnitBytes]:
+def unit_bytes(
+    float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tensor, ...], settings: Reconstruction
+) -> list[UnitBytes]:
     """The bytes of every unit, from one pass of the float network.
 
     Args:
-        float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no memory is needed.
+        float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no
+            memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
         inputs: of the network, x_t, t and perhaps a context, on its device; one row is enough.
         settings: decide which layers have an error of their own.
@@ -107,13 +114,20 @@ def unit_bytes(float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tenso
     try:
         with watch:
             waiting = network.start(*inputs)
-        return [_of_unit(float_unet.get_submodule(unit.name), unit, waiting, watch, rows, settings) for unit in units]
+        return [
+            _of_unit(float_unet.get_submodule(unit.name), unit, waiting, watch, rows, settings)
+            for unit in units
+        ]
     finally:
         network.close()
 
 
 def demand(
-    float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tensor, ...], settings: Reconstruction, rows: int | None = None
+    float_unet: nn.Module,
+    units: Sequence[Unit],
+    inputs: tuple[Tensor, ...],
+    settings: Reconstruction,
+    rows: int | None = None,
 ) -> Demand:
     """What a reconstruction will keep; for a plan or before work starts.
 
@@ -122,10 +136,14 @@ def demand(
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
     found = unit_bytes(float_unet, units, tuple(tensor[:1] for tensor in inputs), settings)
-    return Demand(found, len(inputs[0]) if rows is None else rows, 1 if settings.method == "fbr_float_inputs" else 2)
+    return Demand(
+        found, len(inputs[0]) if rows is None else rows, 1 if settings.method == "fbr_float_inputs" else 2
+    )
 
 
-def _of_unit(module: nn.Module, unit: Unit, waiting: PausedForward, watch: Peak, rows: int, settings: Reconstruction) -> UnitBytes:
+def _of_unit(
+    module: nn.Module, unit: Unit, waiting: PausedForward, watch: Peak, rows: int, settings: Reconstruction
+) -> UnitBytes:
     arguments, kept = waiting.arguments(), watch.bytes_alive()
     main = arguments.tensors[arguments.main]
     others = sum(tensor.nbytes for key, tensor in arguments.tensors.items() if key != arguments.main)
@@ -133,7 +151,10 @@ def _of_unit(module: nn.Module, unit: Unit, waiting: PausedForward, watch: Peak,
     inner = inner_layers(unit, settings)
     watch.most = 0
     with listening(module, inner) as outputs, watch:
-        targets = {TARGET: waiting.run_unit().nbytes // rows, **{LAYER + name: outputs[name].nbytes // rows for name in inner}}
+        targets = {
+            TARGET: waiting.run_unit().nbytes // rows,
+            **{LAYER + name: outputs[name].nbytes // rows for name in inner},
+        }
         outputs.clear()
         del arguments
         waiting.next_unit()

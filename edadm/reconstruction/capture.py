@@ -1,8 +1,8 @@
 """Forward passes that pause at every unit, so that unit after unit sees its inputs without starting from the beginning.
 
-A pass runs in a greenlet. Hooks on the units hand control back to the caller before and after each unit; the rest of the
-network's state (skips, time embedding) waits in the suspended Python frames. Whatever the caller changes in a module
-while the pass waits, the pass meets when it goes on.
+A pass runs in a greenlet. Hooks on the units hand control back to the caller before and after each unit; the
+rest of the network's state (skips, time embedding) waits in the suspended Python frames. Whatever the caller
+changes in a module while the pass waits, the pass meets when it goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def _yield_to_caller(event: Any) -> None:
     current = getcurrent()
     if isinstance(current, _Pass):
         current.parent.switch(event)
-        torch.set_grad_enabled(False)  # the caller may have been learning; grad mode is per thread, not per greenlet
+        torch.set_grad_enabled(
+            False
+        )  # the caller may have been learning; grad mode is per thread, not per greenlet
 
 
 class PausingNetwork:
@@ -47,9 +49,13 @@ class PausingNetwork:
         for name in units:
             module = unet.get_submodule(name)
             self._handles.append(
-                module.register_forward_pre_hook(lambda _, args, kwargs: _yield_to_caller((args, kwargs)), with_kwargs=True)
+                module.register_forward_pre_hook(
+                    lambda _, args, kwargs: _yield_to_caller((args, kwargs)), with_kwargs=True
+                )
             )
-            self._handles.append(module.register_forward_hook(lambda _, args, output: _yield_to_caller(output)))
+            self._handles.append(
+                module.register_forward_hook(lambda _, args, output: _yield_to_caller(output))
+            )
 
     def start(self, *inputs: Tensor) -> PausedForward:
         """A pass over a batch of network inputs (x_t, t and perhaps a condition), waiting before its first unit."""
@@ -64,13 +70,16 @@ class PausingNetwork:
 class PausedForward:
     """One forward pass; alternates between waiting before a unit and waiting after it.
 
-    Before a unit, what it holds is kept in `memory`, if one is given; after a unit everything is on the device.
+    Before a unit, what it holds is kept in `memory`, if one is given; after a unit everything is on the
+    device.
     """
 
     def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...], memory: Memory | None = None):
         self._waiting = WaitingMemory(memory) if memory is not None else None
         self._pass = _Pass(lambda: unet(*inputs))
-        self._pass.gr_context = copy_context()  # a greenlet would start without the caller's context variables
+        self._pass.gr_context = (
+            copy_context()
+        )  # a greenlet would start without the caller's context variables
         self._waiting_before = False
         self._event = self._switch()
         self.rest()

@@ -45,9 +45,15 @@ class FinishedUnit:
     @classmethod
     def of(cls, module: nn.Module, report: UnitReport) -> FinishedUnit:
         """What a hardened module holds."""
-        codes = {name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None}
+        codes = {
+            name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None
+        }
         scales = {name: quantizer.scale for name, quantizer in activation_quantizers(module).items()}
-        biases = {name: layer.bias.detach() for name, layer in quantized_layers(module).items() if layer.bias is not None}
+        biases = {
+            name: layer.bias.detach()
+            for name, layer in quantized_layers(module).items()
+            if layer.bias is not None
+        }
         return cls(codes, scales, biases, report)
 
     def put_into(self, module: nn.Module) -> None:
@@ -108,7 +114,9 @@ class Task:
 
 def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
     """The settings for one unit; the last matching pattern of `unit_iterations` decides how long it learns."""
-    matching = [count for pattern, count in settings.unit_iterations.items() if fnmatchcase(unit.name, pattern)]
+    matching = [
+        count for pattern, count in settings.unit_iterations.items() if fnmatchcase(unit.name, pattern)
+    ]
     changed: dict[str, object] = {"iterations": matching[-1]} if matching else {}
     if unit.kind in settings.without_layer_errors:
         changed["layer_weight"] = 0.0
@@ -131,8 +139,8 @@ def refuse_idle_patterns(units: Sequence[Unit], settings: Reconstruction) -> Non
 def learn_chain(task: Task) -> None:
     """Learns units one after another; the inputs of a unit pass through the finished units before it (method, 4.2).
 
-    A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units after it
-    see exactly what they would have seen in one undisturbed run.
+    A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units
+    after it see exactly what they would have seen in one undisturbed run.
 
     Raises:
         EdadmError: what has to be kept exceeds the memory and the disk.
@@ -152,7 +160,12 @@ def learn_chain(task: Task) -> None:
                             tables.add_arguments("quantized", waiting.arguments())
                             waiting.rest()
                         _fill(task, unit, tables, floats)
-                        _learn(task, index, unit, tables.data("quantized", "float", task.held_out, unit.kind == "attention"))
+                        _learn(
+                            task,
+                            index,
+                            unit,
+                            tables.data("quantized", "float", task.held_out, unit.kind == "attention"),
+                        )
                 _walk_past(quantized)
 
 
@@ -163,7 +176,11 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
         EdadmError: what has to be kept exceeds the memory and the disk.
     """
     units = task.units
-    found = {i: task.shelf.get(i, units[i]) for i in chosen if quantized_layers(task.quantized_unet.get_submodule(units[i].name))}
+    found = {
+        i: task.shelf.get(i, units[i])
+        for i in chosen
+        if quantized_layers(task.quantized_unet.get_submodule(units[i].name))
+    }
     if all(found.values()):
         for index, kept in found.items():
             _finish(task, units[index], kept)
@@ -175,7 +192,12 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
                 if index in found and found[index] is None:
                     with _tables(task, memory, needed, index) as tables:
                         _fill(task, unit, tables, floats)
-                        _learn(task, index, unit, tables.data("float", "float", task.held_out, unit.kind == "attention"))
+                        _learn(
+                            task,
+                            index,
+                            unit,
+                            tables.data("float", "float", task.held_out, unit.kind == "attention"),
+                        )
                     continue
                 _walk_past(floats)
                 if index in found:
@@ -189,7 +211,9 @@ def _memory(task: Task) -> tuple[Demand, Memory]:
     if task.memory is not None:
         wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
         refuse_too_little(needed, wanted)
-        if wanted.device < needed.of_peak():  # else nothing ever leaves the device, and passes need not be watched
+        if (
+            wanted.device < needed.of_peak()
+        ):  # else nothing ever leaves the device, and passes need not be watched
             limits = wanted
     return needed, Memory(device, limits)
 
@@ -235,7 +259,9 @@ def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     module = task.quantized_unet.get_submodule(unit.name)
     step = torch.zeros((), dtype=torch.int32, device=task.inputs[0].device)
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
-    report = learn_unit(module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs)
+    report = learn_unit(
+        module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs
+    )
     report = _corrected(task, unit, module, data, report)
     _refuse_no_numbers(unit, module, report)
     task.shelf.put(index, unit, FinishedUnit.of(module, report))
@@ -250,7 +276,9 @@ def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> Non
         EdadmError: an error of it, a step size, or a bias is not finite, or a step size is not positive.
     """
     errors = {"before": report.before, "while": report.soft, "after": report.after}
-    flaws = [f"its error {when} learning is {error}" for when, error in errors.items() if not math.isfinite(error)]
+    flaws = [
+        f"its error {when} learning is {error}" for when, error in errors.items() if not math.isfinite(error)
+    ]
     flaws = [*flaws, *grid_flaws(module), *float_flaws(module.named_parameters())]
     if flaws:
         raise EdadmError(
@@ -265,7 +293,14 @@ def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report
         return report
     size, learned = task.settings.chain_batch_size, slice(0, data.learned)
     float_module = task.float_unet.get_submodule(unit.name)
-    correct_bias(float_module, module, list(quantized_layers(module)), data.exact.rows(learned), data.quantized.rows(learned), size)
+    correct_bias(
+        float_module,
+        module,
+        list(quantized_layers(module)),
+        data.exact.rows(learned),
+        data.quantized.rows(learned),
+        size,
+    )
     after, held_out_after = unit_errors(module, data, size)
     return dataclasses.replace(report, after=after, held_out_after=held_out_after)
 

@@ -31,7 +31,10 @@ class Arguments:
     @classmethod
     def joined(cls, batches: Sequence[Arguments]) -> Arguments:
         """The rows of several calls in one."""
-        return cls({key: torch.cat([batch.tensors[key] for batch in batches]) for key in batches[0].tensors}, batches[0].others)
+        return cls(
+            {key: torch.cat([batch.tensors[key] for batch in batches]) for key in batches[0].tensors},
+            batches[0].others,
+        )
 
     def rows(self, rows: slice | Tensor) -> Arguments:
         """Some rows of every tensor."""
@@ -45,10 +48,17 @@ class Arguments:
     def call(self, unit: nn.Module) -> Tensor:
         """The unit's output; tensors go to its device first."""
         parameter = next(unit.parameters(), None)
-        tensors = self.tensors if parameter is None else {key: tensor.to(parameter.device) for key, tensor in self.tensors.items()}
+        tensors = (
+            self.tensors
+            if parameter is None
+            else {key: tensor.to(parameter.device) for key, tensor in self.tensors.items()}
+        )
         named = tensors | self.others
         positions = sorted(key for key in named if isinstance(key, int))
-        output = unit(*(named[position] for position in positions), **{k: v for k, v in named.items() if isinstance(k, str)})
+        output = unit(
+            *(named[position] for position in positions),
+            **{k: v for k, v in named.items() if isinstance(k, str)},
+        )
         return output[0] if isinstance(output, tuple) else output
 
 
@@ -62,9 +72,10 @@ class UnitData:
         target: output of the float unit on its float arguments.
         layer_targets: outputs of the float unit's inner layers, by name within the unit.
         held_out: so many rows at the end are not learned from.
-        channels_last: inner layers' outputs are (rows, tokens, channels) where the original network has 1x1 convolutions.
-        far: groups of tables of which only the rows of one step are on the device while it learns: `inputs` (main arguments),
-            `others`, `target`, `layer:NAME`.
+        channels_last: inner layers' outputs are (rows, tokens, channels) where the original network has 1x1
+            convolutions.
+        far: groups of tables of which only the rows of one step are on the device while it learns: `inputs`
+            (main arguments), `others`, `target`, `layer:NAME`.
     """
 
     quantized: Arguments
@@ -99,7 +110,10 @@ def listening(unit: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tenso
     """Collects the outputs of the unit's layers `names` at every forward inside the context; '' is the unit itself."""
     outputs: dict[str, Tensor] = {}
     handles = [
-        unit.get_submodule(name).register_forward_hook(lambda _, inputs, output, n=name: outputs.__setitem__(n, output)) for name in names
+        unit.get_submodule(name).register_forward_hook(
+            lambda _, inputs, output, n=name: outputs.__setitem__(n, output)
+        )
+        for name in names
     ]
     try:
         yield outputs

@@ -33,7 +33,9 @@ class StepSizes:
     def __init__(self, unit: nn.Module, logarithmic: bool):
         self._quantizers = list(activation_quantizers(unit).values())
         self._logarithmic = logarithmic
-        start = (q.scale.detach().log() if logarithmic else q.scale.detach().clone() for q in self._quantizers)
+        start = (
+            q.scale.detach().log() if logarithmic else q.scale.detach().clone() for q in self._quantizers
+        )
         self.parameters = [values.requires_grad_(True) for values in start]
 
     def put(self) -> None:
@@ -56,11 +58,13 @@ class StepSizes:
 
 
 @contextmanager
-def learning(unit: nn.Module, settings: Reconstruction, stream: Stream) -> Iterator[tuple[list[Tensor], StepSizes]]:
+def learning(
+    unit: nn.Module, settings: Reconstruction, stream: Stream
+) -> Iterator[tuple[list[Tensor], StepSizes]]:
     """Inside the context the unit's roundings and activation step sizes are parameters, and activations are dropped.
 
-    Yields the rounding variables and the step sizes. On leaving, step sizes are constants again; roundings stay soft
-    until they are hardened.
+    Yields the rounding variables and the step sizes. On leaving, step sizes are constants again; roundings
+    stay soft until they are hardened.
     """
     alphas = [layer.start_rounding() for layer in quantized_layers(unit).values()]
     quantizers = activation_quantizers(unit)
@@ -79,7 +83,11 @@ def row_table(iterations: int, batch_size: int, rows: int, stream: Stream) -> In
     """For each step, different rows in random order: those with the smallest of `rows` random numbers."""
     size = min(batch_size, rows)
     table = [
-        stream.child(first).bits(rows * min(1024, iterations - first)).view(-1, rows).topk(size, largest=False).indices
+        stream.child(first)
+        .bits(rows * min(1024, iterations - first))
+        .view(-1, rows)
+        .topk(size, largest=False)
+        .indices
         for first in range(0, iterations, 1024)
     ]
     return torch.cat(table)
@@ -99,9 +107,9 @@ def rounding_exponents(iterations: int) -> tuple[Float[Tensor, " iterations"], F
 class Descent:
     """Joint Adam steps on roundings and step sizes (method, 4.3).
 
-    One quantized forward a step serves the unit's error and those of its inner layers; the official code makes two, with
-    different drop masks, and one of the float unit (quirk Q12). The step counter of `stream` counts up, and everything
-    that changes from step to step is read with it from tables on the device.
+    One quantized forward a step serves the unit's error and those of its inner layers; the official code
+    makes two, with different drop masks, and one of the float unit (quirk Q12). The step counter of `stream`
+    counts up, and everything that changes from step to step is read with it from tables on the device.
 
     Args:
         unit: inside `learning`.
@@ -112,7 +120,15 @@ class Descent:
         stream: from which rows and masks are drawn.
     """
 
-    def __init__(self, unit: nn.Module, data: UnitData, settings: Reconstruction, alphas: list[Tensor], sizes: StepSizes, stream: Stream):
+    def __init__(
+        self,
+        unit: nn.Module,
+        data: UnitData,
+        settings: Reconstruction,
+        alphas: list[Tensor],
+        sizes: StepSizes,
+        stream: Stream,
+    ):
         kind: dict[str, Any] = {"device": stream.step.device, "dtype": data.target.dtype}
         self.unit, self.settings, self.alphas, self.sizes = unit, settings, alphas, sizes
         self.step, self._steps_begun = stream.step, 0
@@ -124,7 +140,11 @@ class Descent:
         groups = [(alphas, settings.weight_lr), (sizes.parameters, settings.scale_lr)]
         self._base_rates = [torch.tensor(rate, **kind) for parameters, rate in groups if parameters]
         self._optimizer = torch.optim.Adam(
-            [{"params": parameters, "lr": torch.tensor(rate, **kind)} for parameters, rate in groups if parameters],
+            [
+                {"params": parameters, "lr": torch.tensor(rate, **kind)}
+                for parameters, rate in groups
+                if parameters
+            ],
             fused=True,
             capturable=stream.step.is_cuda,
         )
@@ -156,9 +176,17 @@ class Descent:
         data, settings, rows = self._staged.data, self.settings, self._staged.rows
         main, others = data.quantized.main, rows(OTHERS, drawn)
         mixed = mixed_rows(
-            data.quantized.tensors[main], data.exact.tensors[data.exact.main], rows(INPUTS, drawn), settings.mix_probability, self._mixing
+            data.quantized.tensors[main],
+            data.exact.tensors[data.exact.main],
+            rows(INPUTS, drawn),
+            settings.mix_probability,
+            self._mixing,
         )
-        chosen = {name: table.index_select(0, others) for name, table in data.quantized.tensors.items() if name != main}
+        chosen = {
+            name: table.index_select(0, others)
+            for name, table in data.quantized.tensors.items()
+            if name != main
+        }
         arguments = Arguments({main: mixed, **chosen}, data.quantized.others)
         self.sizes.put()
         with torch.enable_grad(), listening(self.unit, list(data.layer_targets)) as outputs:
@@ -190,7 +218,9 @@ def align_layouts(unit: nn.Module, data: UnitData) -> None:
         data.quantized.rows(slice(0, 2)).call(unit)
     output = outputs[""][0] if isinstance(outputs[""], tuple) else outputs[""]
     data.target = memory_like(data.target, output)
-    data.layer_targets = {name: memory_like(target, outputs[name]) for name, target in data.layer_targets.items()}
+    data.layer_targets = {
+        name: memory_like(target, outputs[name]) for name, target in data.layer_targets.items()
+    }
     main = data.quantized.main
     data.quantized.tensors[main] = memory_like(data.quantized.tensors[main])
     data.exact.tensors[main] = memory_like(data.exact.tensors[main], data.quantized.tensors[main])
@@ -206,8 +236,9 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 def stepping(descent: Descent, graphs: bool = True) -> Iterator[Callable[[], None]]:
     """A function that makes one learning step: a replayed CUDA graph where possible, else `Descent.iterate`.
 
-    The capture covers rows, masks, forward, backward, both Adam updates and the schedules; rows of tables that are not on the
-    device are brought before each replay. Steps made to warm up are undone, so that both ways learn the same from the same stream.
+    The capture covers rows, masks, forward, backward, both Adam updates and the schedules; rows of tables
+    that are not on the device are brought before each replay. Steps made to warm up are undone, so that both
+    ways learn the same from the same stream.
     """
 
     def after_bringing(iterate: Callable[[], None]) -> Callable[[], None]:

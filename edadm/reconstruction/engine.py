@@ -51,7 +51,9 @@ def unit_errors(unit: nn.Module, data: UnitData, batch_size: int) -> tuple[float
         total = torch.zeros((), device=device)
         for start in range(first, last, batch_size):
             part = slice(start, min(start + batch_size, last))
-            total += squared_error(data.quantized.rows(part).call(unit), data.target[part].to(device)) * (part.stop - part.start)
+            total += squared_error(data.quantized.rows(part).call(unit), data.target[part].to(device)) * (
+                part.stop - part.start
+            )
         return total / (last - first)
 
     learned = over(0, data.learned).item()
@@ -100,7 +102,11 @@ def learn_unit(
 
 
 def _errors_with_codes(
-    unit: nn.Module, codes: dict[str, Tensor], weights: dict[str, Tensor], data: UnitData, settings: Reconstruction
+    unit: nn.Module,
+    codes: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    data: UnitData,
+    settings: Reconstruction,
 ) -> tuple[float, float | None]:
     """The unit's errors with given codes; its float weights are put back afterwards."""
     layers: dict[str, QuantizedLayer] = quantized_layers(unit)

@@ -37,11 +37,19 @@ def free_host_bytes(root: Path = Path("/")) -> int:
         if files := _GROUP_FILES.get(controller):
             mount = root / "sys/fs/cgroup" / controller
             group = mount / path.lstrip("/")
-            free = min(free, *(_allowed(folder, *files) for folder in (group, *group.parents) if folder.is_relative_to(mount)))
+            free = min(
+                free,
+                *(
+                    _allowed(folder, *files)
+                    for folder in (group, *group.parents)
+                    if folder.is_relative_to(mount)
+                ),
+            )
     return free
 
 
-# By controller, of control groups version 2 and 1: limit, use, and the part of the use that the system takes back when it must.
+# By controller, of control groups version 2 and 1: limit, use, and the part of the use that the system takes
+# back when it must.
 _GROUP_FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -63,11 +71,17 @@ def _number(file: Path, name: str) -> int:
 
 
 def resolved(
-    wanted: MemorySettings, device: torch.device, needed: Demand, unet: nn.Module, settings: Reconstruction, scratch: Path | None
+    wanted: MemorySettings,
+    device: torch.device,
+    needed: Demand,
+    unet: nn.Module,
+    settings: Reconstruction,
+    scratch: Path | None,
 ) -> Limits:
     """Limits in bytes. Where none is wanted, it is the memory that is free now, less a margin and what the work itself needs.
 
-    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the other; what is wanted for it is
+    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the
+    other; what is wanted for it is
     not free for the other any more.
 
     Args:
@@ -83,7 +97,9 @@ def resolved(
     """
     weights = sum(layer.weight.numel() for layer in quantized_layers(unet).values())
     work, on_gpu = FOLDED_BYTES * weights + needed.of_work(settings), device.type == "cuda"
-    host = _spared(free_host_bytes(), 0 if on_gpu else work) if wanted.host is None else int(wanted.host * GIB)
+    host = (
+        _spared(free_host_bytes(), 0 if on_gpu else work) if wanted.host is None else int(wanted.host * GIB)
+    )
     free = _free_gpu_bytes(device) if on_gpu else 0
     if wanted.device is not None:
         near = int(wanted.device * GIB)
@@ -101,7 +117,11 @@ def resolved(
 
 def _free_gpu_bytes(device: torch.device) -> int:
     """What a GPU has left, and what this process holds there without using it."""
-    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (
+        torch.cuda.mem_get_info(device)[0]
+        + torch.cuda.memory_reserved(device)
+        - torch.cuda.memory_allocated(device)
+    )
 
 
 def _spared(free: int, work: int) -> int:
@@ -132,7 +152,9 @@ def refuse_too_little(needed: Demand, limits: Limits) -> None:
     folder = limits.scratch
     free = 0 if folder is None else shutil.disk_usage(_existing(folder)).free
     if files > free:
-        kept, device, host, rest, there = (f"{size / GIB:.3g} GiB" for size in (needed.of_peak(), limits.device, limits.host, files, free))
+        kept, device, host, rest, there = (
+            f"{size / GIB:.3g} GiB" for size in (needed.of_peak(), limits.device, limits.host, files, free)
+        )
         raise EdadmError(
             f"reconstruction keeps {kept} at unit '{needed.peak().unit.name}', of which {device} may stay on the device and {host} in "
             f"host memory; the disk would have to take {rest}, and {folder or 'no folder'} has {there} free; make room there, raise "

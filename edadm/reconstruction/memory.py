@@ -53,7 +53,11 @@ class Memory:
             longer = [held for held in self._waiting if held.block.tier == "device" and held.pauses > 0]
             if size <= self.tiers.room("device") + sum(held.block.size for held in longer):
                 self._make_room("device", size, longer)
-        held = Held(storage, self.tiers, "device" if size <= self.tiers.room("device") else self._below("device", size))
+        held = Held(
+            storage,
+            self.tiers,
+            "device" if size <= self.tiers.room("device") else self._below("device", size),
+        )
         self._waiting[held] = None
         return held
 
@@ -68,7 +72,9 @@ class Memory:
         self._waiting.pop(held, None)
 
     def _below(self, tier: Tier, size: int) -> Tier:
-        return next((lower for lower in TIERS[TIERS.index(tier) + 1 :] if size <= self.tiers.room(lower)), "disk")
+        return next(
+            (lower for lower in TIERS[TIERS.index(tier) + 1 :] if size <= self.tiers.room(lower)), "disk"
+        )
 
     def _make_room(self, tier: Tier, size: int, candidates: Sequence[Held]) -> None:
         for held in candidates:
@@ -80,8 +86,8 @@ class Memory:
 class WaitingMemory(Watch):
     """The memory of one paused pass. Active while the pass runs: what an operation needs and is away comes back first.
 
-    Operations are those of PyTorch; a Triton kernel is not seen, but `empty_like` of its input before it is. What a unit is called
-    with comes back before the unit runs.
+    Operations are those of PyTorch; a Triton kernel is not seen, but `empty_like` of its input before it is.
+    What a unit is called with comes back before the unit runs.
     """
 
     def __init__(self, memory: Memory):

@@ -33,7 +33,11 @@ def set_weight_grid(layer: QuantizedLayer, off_centre: bool = False) -> None:
     for part in layer.weight.detach().split(layer.channel_sizes, dim=1):
         sides, values = sidedness(part.min().item(), part.max().item()), part.flatten(1)
         both = off_centre and 0 not in sides
-        best = best_off_centre_range(values, quantizer.bits) if both else best_range(values, quantizer.bits, sides)
+        best = (
+            best_off_centre_range(values, quantizer.bits)
+            if both
+            else best_range(values, quantizer.bits, sides)
+        )
         grids.append(scale_and_zero_point(best.low, best.high, quantizer.bits))
     scales, zero_points = zip(*grids, strict=True)
     quantizer.set_grid(torch.stack(scales, dim=1), torch.stack(zero_points, dim=1))
@@ -41,7 +45,9 @@ def set_weight_grid(layer: QuantizedLayer, off_centre: bool = False) -> None:
 
 def cover_weights(layer: QuantizedLayer) -> None:
     """Grids that just cover all weights, without a search: for timing, where only cost matters."""
-    extent = torch.stack([part.abs().flatten(1).amax(1) for part in layer.weight.detach().split(layer.channel_sizes, 1)], 1)
+    extent = torch.stack(
+        [part.abs().flatten(1).amax(1) for part in layer.weight.detach().split(layer.channel_sizes, 1)], 1
+    )
     layer.weight_quantizer.set_grid(*scale_and_zero_point(-extent, extent, layer.weight_quantizer.bits))
 
 
@@ -49,14 +55,17 @@ def cover_weights(layer: QuantizedLayer) -> None:
 def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRange]]]:
     """Inside the context every batch moves the grid of each activation quantizer before it is used.
 
-    So the layers in front of a quantizer already compute with their own running grids, as in the official code.
+    So the layers in front of a quantizer already compute with their own running grids, as in the official
+    code.
     """
     ranges: dict[str, list[RunningRange]] = {}
     handles = []
 
     def observe(name: str, quantizer: Quantizer, x: Tensor, running: list[RunningRange]) -> None:
         if not bool(x.isfinite().all()):
-            raise EdadmError(f"the input of {name} is not finite; look for such numbers in the weights and the calibration rows")
+            raise EdadmError(
+                f"the input of {name} is not finite; look for such numbers in the weights and the calibration rows"
+            )
         parts = x.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [x]
         grids = [one.update(part) for one, part in zip(running, parts, strict=True)]
         scales, zero_points = zip(*grids, strict=True)
@@ -64,9 +73,16 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
 
     for name, quantizer in activation_quantizers(unet).items():
         asymmetric = bits.activation_grid == "asymmetric"
-        running = [RunningRange(quantizer.bits, bits.range_momentum, bits.range_bins, asymmetric) for _ in quantizer.segments]
+        running = [
+            RunningRange(quantizer.bits, bits.range_momentum, bits.range_bins, asymmetric)
+            for _ in quantizer.segments
+        ]
         ranges[name] = running
-        handles.append(quantizer.register_forward_pre_hook(lambda module, inputs, n=name, r=running: observe(n, module, inputs[0], r)))
+        handles.append(
+            quantizer.register_forward_pre_hook(
+                lambda module, inputs, n=name, r=running: observe(n, module, inputs[0], r)
+            )
+        )
     try:
         yield ranges
     finally:
@@ -104,6 +120,10 @@ def set_ranges(
     given = {"latents": latents, "timesteps": timesteps, "context": context}
     with observing(unet, bits):
         for start in range(0, len(latents), bits.range_batch_size):
-            rows = {name: tensor[start : start + bits.range_batch_size] for name, tensor in given.items() if tensor is not None}
+            rows = {
+                name: tensor[start : start + bits.range_batch_size]
+                for name, tensor in given.items()
+                if tensor is not None
+            }
             network_call(unet, rows)
             on_batch(len(rows["latents"]))

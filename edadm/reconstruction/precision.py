@@ -15,8 +15,8 @@ Precision = Literal["tf32", "fp32", "bf16"]
 def arithmetic(precision: Precision) -> Iterator[None]:
     """Inside the context convolutions compute in TF32 or in full fp32, by algorithms that repeat bit for bit.
 
-    `tf32` is what PyTorch does by default on such a chip (fp32 matrix products, TF32 convolutions), and so what the
-    official runs had. `bf16` is `tf32` here and casts learning steps (see `learning_cast`).
+    `tf32` is what PyTorch does by default on such a chip (fp32 matrix products, TF32 convolutions), and so
+    what the official runs had. `bf16` is `tf32` here and casts learning steps (see `learning_cast`).
     """
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from edadm.artifacts import Facts, StaleError, facts, intact, refuse_other, save_tensors, writing, writing_json
+from edadm.artifacts import (
+    Facts,
+    StaleError,
+    facts,
+    intact,
+    refuse_other,
+    save_tensors,
+    writing,
+    writing_json,
+)
 from edadm.artifacts.metadata import KEY, UNITS
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -78,9 +87,13 @@ def _read(path: Path) -> FinishedUnit:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         known = json.loads(metadata.get(KEY, "{}"))
-        report = UnitReport(**(known.get("report") or json.loads(metadata["report"])))  # edadm 0.1.0 had it alone
+        report = UnitReport(
+            **(known.get("report") or json.loads(metadata["report"]))
+        )  # edadm 0.1.0 had it alone
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
-    codes, scales, biases = ({n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS)
+    codes, scales, biases = (
+        {n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS
+    )
     return FinishedUnit(codes, scales, biases, report)
 
 
@@ -92,5 +105,10 @@ def write_losses(path: Path, reports: Sequence[tuple[Unit, UnitReport]]) -> None
         table.writerow(["unit", "kind", "layers", *fields])
         for unit, report in reports:
             table.writerow(
-                [unit.name, unit.kind, len(unit.layers), *("" if (v := getattr(report, f)) is None else repr(v) for f in fields)]
+                [
+                    unit.name,
+                    unit.kind,
+                    len(unit.layers),
+                    *("" if (v := getattr(report, f)) is None else repr(v) for f in fields),
+                ]
             )

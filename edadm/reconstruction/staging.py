@@ -21,8 +21,9 @@ def flat_rows(table: Tensor) -> Tensor:
 class StepData:
     """A unit's data as learning steps see it: far tables are replaced by buffers with the rows of one step.
 
-    Which rows a step draws is known beforehand, so that a step finds the same numbers at other places, and learns the same.
-    On a GPU rows are gathered in pinned memory, in two places by turns: those of a step while the one before is computed.
+    Which rows a step draws is known beforehand, so that a step finds the same numbers at other places, and
+    learns the same. On a GPU rows are gathered in pinned memory, in two places by turns: those of a step
+    while the one before is computed.
 
     Args:
         data: of the unit; groups in `data.far` lie in host memory or in mapped files.
@@ -73,7 +74,11 @@ class StepData:
             return buffers[id(table)]
 
         def arguments(given: Arguments, names: set[int | str]) -> Arguments:
-            tensors = {n: near(INPUTS if n == given.main else OTHERS, table) for n, table in given.tensors.items() if n in names}
+            tensors = {
+                n: near(INPUTS if n == given.main else OTHERS, table)
+                for n, table in given.tensors.items()
+                if n in names
+            }
             return Arguments(tensors, given.others)
 
         return dataclasses.replace(
@@ -89,6 +94,10 @@ class StepData:
         shape = (self._count, *table.shape[1:])
         buffer = torch.empty_strided(shape, table.stride(), dtype=table.dtype, device=self._device)
         flat, pinned = flat_rows(buffer), self._device.type == "cuda"
-        places = [torch.empty(flat.shape, dtype=table.dtype, pin_memory=True) for _ in self._copied] if pinned else []
+        places = (
+            [torch.empty(flat.shape, dtype=table.dtype, pin_memory=True) for _ in self._copied]
+            if pinned
+            else []
+        )
         self._sources.append((flat_rows(table), flat, places))
         return buffer

@@ -35,7 +35,9 @@ class UnitTables:
     def __init__(self, memory: Memory, rows: int, sizes: Mapping[str, int]):
         self._memory, self._rows = memory, rows
         self._places: dict[str, Tier] = memory.place(sizes)
-        self._reserved = {group: memory.tiers.count(sizes[group], tier) for group, tier in self._places.items()}
+        self._reserved = {
+            group: memory.tiers.count(sizes[group], tier) for group, tier in self._places.items()
+        }
         self._blocks = list(self._reserved.values())
         self._tables: dict[Key, Tensor] = {}
         self._filled: dict[Key, int] = {}
@@ -69,12 +71,18 @@ class UnitTables:
     def arguments(self, network: str) -> Arguments:
         """What the unit of a network is called with, the main argument first, over all rows."""
         kinds = [f"{INPUTS}/{network}", f"{OTHERS}/{network}"]
-        tables = {name: table for kind in kinds for (group, name), table in self._tables.items() if group == kind}
+        tables = {
+            name: table for kind in kinds for (group, name), table in self._tables.items() if group == kind
+        }
         return Arguments(tables, self._fixed[network])
 
     def data(self, quantized: str, exact: str, held_out: int, channels_last: bool) -> UnitData:
         """All of it."""
-        layers = {group.removeprefix(LAYER): table for (group, _), table in self._tables.items() if group.startswith(LAYER)}
+        layers = {
+            group.removeprefix(LAYER): table
+            for (group, _), table in self._tables.items()
+            if group.startswith(LAYER)
+        }
         streams = {network: self.arguments(network) for network in {quantized, exact}}
         target = self._tables[TARGET, ""]
         return UnitData(streams[quantized], streams[exact], target, layers, held_out, channels_last, self.far)

@@ -67,7 +67,9 @@ class Tiers:
     limits: Limits
     used: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(TIERS, 0))
     most: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(TIERS, 0))
-    _spare: list[Tensor] = field(default_factory=list)  # host pages that nobody uses, as far as the limit has room for them
+    _spare: list[Tensor] = field(
+        default_factory=list
+    )  # host pages that nobody uses, as far as the limit has room for them
 
     def room(self, tier: Tier) -> int:
         """Bytes that can still be kept."""
@@ -108,7 +110,8 @@ class Tiers:
 
         Args:
             block: not used any more.
-            unshared: nobody holds its content, so that the next block may have its pages: new ones cost more than what is copied there.
+            unshared: nobody holds its content, so that the next block may have its pages: new ones cost more
+                than what is copied there.
         """
         self.used[block.tier] -= block.size
         if unshared and block.tier == "host" and block.content is not None:
@@ -126,7 +129,9 @@ class Tiers:
         """Bytes of a file that has no name any more: the system takes them back with the last reference, or with the process."""
         folder = self.limits.scratch
         if folder is None:
-            raise EdadmError(f"{size / GIB:.3f} GiB are to be kept in a file, and no folder was given; name one, or raise the limits")
+            raise EdadmError(
+                f"{size / GIB:.3f} GiB are to be kept in a file, and no folder was given; name one, or raise the limits"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
         try:
@@ -146,7 +151,9 @@ def _pages(size: int) -> Tensor:
     """Host memory of its own pages. The allocator keeps freed memory for later, by which a process grows far beyond its limit."""
     if size == 0 or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.empty(size, dtype=torch.uint8)
-    return torch.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
+    return torch.frombuffer(
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8
+    )
 
 
 def _reserve(handle: int, size: int) -> None:

@@ -20,16 +20,23 @@ def storages(values: Any) -> Iterator[torch.UntypedStorage]:
 class Watch(TorchDispatchMode):
     """Inside the context every operation's new storages are noted, without keeping them alive.
 
-    Memory that an operation only refers to (views, results in place, weights, inputs of the network) is somebody else's. The
-    passes that greenlets hold back keep their tensors in suspended Python frames; this is how they are found there.
+    Memory that an operation only refers to (views, results in place, weights, inputs of the network) is
+    somebody else's. The passes that greenlets hold back keep their tensors in suspended Python frames; this
+    is how they are found there.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: dict[int, StorageWeakRef] = {}  # a weak reference keeps the address of its storage from being used again
+        self._made: dict[
+            int, StorageWeakRef
+        ] = {}  # a weak reference keeps the address of its storage from being used again
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Any = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = list(storages((args, kwargs)))
         self.use(given)
@@ -49,7 +56,9 @@ class Watch(TorchDispatchMode):
 
     def alive(self) -> dict[int, torch.UntypedStorage]:
         """The storages that were made inside and are still referred to, the oldest first, by their address."""
-        found = {address: torch.UntypedStorage._new_with_weak_ptr(ref.cdata) for address, ref in self._made.items()}
+        found = {
+            address: torch.UntypedStorage._new_with_weak_ptr(ref.cdata) for address, ref in self._made.items()
+        }
         self._made = {address: ref for address, ref in self._made.items() if found[address] is not None}
         return {address: storage for address, storage in found.items() if storage is not None}
 

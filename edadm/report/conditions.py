@@ -56,13 +56,17 @@ def _integer_images(run: RunResult) -> Iterator[str]:
 
 
 def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> Iterator[str]:
-    extractor = f"“{held['extractor']}”" + (f" (SHA256\u00a0{held['extractor_sha256'][:8]}…)" if "extractor_sha256" in held else "")
+    extractor = f"“{held['extractor']}”" + (
+        f" (SHA256\u00a0{held['extractor_sha256'][:8]}…)" if "extractor_sha256" in held else ""
+    )
     if "reference_set" in held:
         known = held["reference_images"]
         count = "an unstated number of" if known is None else f"{known:,}"
         yield (
             f"FID and sFID are distances between features of the extractor {extractor} and those of {count} images of the set "
-            f"“{held['reference_set']}” (SHA256\u00a0{held['reference_sha256'][:8]}…)" + _inception_score(held, scores) + "."
+            f"“{held['reference_set']}” (SHA256\u00a0{held['reference_sha256'][:8]}…)"
+            + _inception_score(held, scores)
+            + "."
         )
     elif scores["inception_score"] is not None:
         yield f"IS is of the extractor {extractor}, over {_splits(held)}."
@@ -96,7 +100,8 @@ def _speed(run: RunResult) -> Iterator[str]:
         return
     setups = sorted({(speed.device, speed.batch_size, speed.threads) for speed in speeds})
     described = "; ".join(
-        f"{device}, batch of {batch}, {threads} {'thread' if threads == 1 else 'threads'}" for device, batch, threads in setups
+        f"{device}, batch of {batch}, {threads} {'thread' if threads == 1 else 'threads'}"
+        for device, batch, threads in setups
     )
     yield (
         f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
@@ -104,7 +109,9 @@ def _speed(run: RunResult) -> Iterator[str]:
     )
     if any(result.variant.backend != INTEGER for result in run.checkpoints):
         yield "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed below 1 is expected there."
-    if parities := [result.integers.parity for result in run.variants if result.integers and result.integers.parity]:
+    if parities := [
+        result.integers.parity for result in run.variants if result.integers and result.integers.parity
+    ]:
         mean, largest = (max(values) for values in zip(*parities, strict=True))
         yield (
             "One prediction with integers (docs/integer_cpu.md) differs from the "
@@ -113,5 +120,7 @@ def _speed(run: RunResult) -> Iterator[str]:
         half = next((speed for speed in speeds if speed.bf16_seconds and speed.float_seconds), None)
         if half and half.bf16_seconds and half.float_seconds:
             speed = half.float_seconds / half.bf16_seconds
-            slower = " and so is slower than in fp32: this processor has no arithmetic for it" if speed < 1 else ""
+            slower = (
+                " and so is slower than in fp32: this processor has no arithmetic for it" if speed < 1 else ""
+            )
             yield f"Full precision with bf16 weights has speed {speed:.2f} there{slower}."

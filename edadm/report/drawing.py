@@ -71,7 +71,9 @@ def as_svg(figure: Figure, title: str) -> str:
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
     body = text[text.index("<defs>") : text.rindex("</svg>")]
-    body = re.sub(r'<style type="text/css">.*?</style>', "", body, flags=re.DOTALL)  # would hold for the whole page
+    body = re.sub(
+        r'<style type="text/css">.*?</style>', "", body, flags=re.DOTALL
+    )  # would hold for the whole page
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # the same in every figure
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)

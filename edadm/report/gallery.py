@@ -35,7 +35,9 @@ def gallery(variants: Sequence[VariantResult]) -> list[Strip]:
     strips = []
     for result in variants:
         decibel = result.scores["psnr"]
-        strips.append(_strip(result.images, result.label, "" if decibel is None else f"PSNR {decibel:.1f} dB", False))
+        strips.append(
+            _strip(result.images, result.label, "" if decibel is None else f"PSNR {decibel:.1f} dB", False)
+        )
         if reference and result.is_quantized:
             strips.append(_strip(difference(result.images, reference.images), "difference", f"×{GAIN}", True))
     return strips
@@ -43,7 +45,9 @@ def gallery(variants: Sequence[VariantResult]) -> list[Strip]:
 
 def difference(images: np.ndarray, references: np.ndarray, gain: int = GAIN) -> np.ndarray:
     """Differences of two uint8 arrays, `gain` times as large, around mid-grey (128); too large ones saturate."""
-    return np.clip(128 + gain * (images.astype(np.int32) - references.astype(np.int32)), 0, 255).astype(np.uint8)
+    return np.clip(128 + gain * (images.astype(np.int32) - references.astype(np.int32)), 0, 255).astype(
+        np.uint8
+    )
 
 
 def _strip(images: np.ndarray, label: str, note: str, is_difference: bool) -> Strip:

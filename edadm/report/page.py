@@ -25,8 +25,8 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
 
     Args:
         results: the results folder, laid out as in `edadm.config.layout`.
-        runs: the runs of a configuration, each with the `evaluation_settings` and the `presets` (`model`, `calibrations`,
-            `bits`, `reconstructions`) that its names stand for.
+        runs: the runs of a configuration, each with the `evaluation_settings` and the `presets` (`model`,
+            `calibrations`, `bits`, `reconstructions`) that its names stand for.
         output: the HTML file.
 
     Raises:
@@ -36,7 +36,9 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
         raise EdadmError("there is nothing to report; name at least one run under `runs`")
     for run in runs:
         if missing := [key for key in _NEEDED if key not in run]:
-            raise EdadmError(f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which adds them")
+            raise EdadmError(
+                f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which adds them"
+            )
     found = [read_run(results, run) for run in runs]
     html = (
         _environment()
@@ -107,7 +109,11 @@ def _with_own_curves(calibrations: Sequence[CalibrationResult]) -> list[Calibrat
     seen: list[tuple[list[float], list[float]]] = []
     shown = []
     for calibration in calibrations:
-        if calibration.density is None or calibration.variety is None or (calibration.density, calibration.variety) in seen:
+        if (
+            calibration.density is None
+            or calibration.variety is None
+            or (calibration.density, calibration.variety) in seen
+        ):
             continue
         seen.append((calibration.density, calibration.variety))
         shown.append(calibration)
@@ -132,7 +138,9 @@ def _reconstruction(result: VariantResult) -> dict[str, Any]:
         "path": result.variant.name,
         "summary": tables.reconstruction_summary(result.units),
         "units": tables.unit_rows(result.units),
-        "figure": Markup(reconstruction_figure(result.units, f"Unit errors of {result.label} before and after learning")),
+        "figure": Markup(
+            reconstruction_figure(result.units, f"Unit errors of {result.label} before and after learning")
+        ),
     }
 
 
@@ -141,5 +149,13 @@ def _settings(run: RunResult) -> Iterator[dict[str, Any]]:
     yield {"kind": "model", "name": run.model, "rows": list(tables.settings_rows(run.presets["model"]))}
     for kind in ("calibrations", "bits", "reconstructions"):
         for name, preset in run.presets[kind].items():
-            yield {"kind": kind.removesuffix("s") if kind != "bits" else kind, "name": name, "rows": list(tables.settings_rows(preset))}
-    yield {"kind": "evaluation", "name": run.evaluation, "rows": list(tables.settings_rows(run.evaluation_settings))}
+            yield {
+                "kind": kind.removesuffix("s") if kind != "bits" else kind,
+                "name": name,
+                "rows": list(tables.settings_rows(preset)),
+            }
+    yield {
+        "kind": "evaluation",
+        "name": run.evaluation,
+        "rows": list(tables.settings_rows(run.evaluation_settings)),
+    }

@@ -107,8 +107,15 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
     smaller, relative = result.speed.smaller, result.speed.relative
-    yield Cell("Size", megabytes(result.speed.bytes), f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "")
-    median, span = _milliseconds(result.speed.seconds), _milliseconds(result.speed.fastest, result.speed.slowest)
+    yield Cell(
+        "Size",
+        megabytes(result.speed.bytes),
+        f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "",
+    )
+    median, span = (
+        _milliseconds(result.speed.seconds),
+        _milliseconds(result.speed.fastest, result.speed.slowest),
+    )
     if relative is None:
         yield Cell("Speed", median, span)
         return
@@ -177,7 +184,16 @@ def _held_out_sentence(units: Sequence[UnitErrors]) -> str:
     return f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it grew in {grew or 'none'}. "
 
 
-UNIT_COLUMNS = ("before", "soft", "after", "soft to hard", "held-out before", "held-out after", "flipped", "scale drift")
+UNIT_COLUMNS = (
+    "before",
+    "soft",
+    "after",
+    "soft to hard",
+    "held-out before",
+    "held-out after",
+    "flipped",
+    "scale drift",
+)
 
 
 def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
@@ -188,7 +204,10 @@ def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
             [
                 *(f"{error:.3g}" for error in (unit.before, unit.soft, unit.after)),
                 f"{signed(100 * (unit.hardening - 1), 1)}%" if math.isfinite(unit.hardening) else ABSENT,
-                *(ABSENT if math.isnan(error) else f"{error:.3g}" for error in (unit.held_out_before, unit.held_out_after)),
+                *(
+                    ABSENT if math.isnan(error) else f"{error:.3g}"
+                    for error in (unit.held_out_before, unit.held_out_after)
+                ),
                 f"{unit.flipped:.2%}",
                 f"{math.expm1(unit.scale_drift):.2%}",
             ],
@@ -272,7 +291,10 @@ def size_rows(run: RunResult) -> list[dict[str, str]]:
     """Per measured variant its label, file size, and share of the largest file in percent; formatted."""
     files = [*([run.baseline] if run.baseline else []), *run.checkpoints]
     sizes = {result.label: result.speed.bytes for result in files if result.speed}
-    return [{"label": label, "size": megabytes(size), "share": f"{100 * size / max(sizes.values()):.2f}"} for label, size in sizes.items()]
+    return [
+        {"label": label, "size": megabytes(size), "share": f"{100 * size / max(sizes.values()):.2f}"}
+        for label, size in sizes.items()
+    ]
 
 
 def settings_rows(preset: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

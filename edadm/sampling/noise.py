@@ -19,7 +19,9 @@ def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torc
 class ImageNoise:
     """Gaussian noise for the images `indices`, drawn image by image: first `x_T`, then one draw per stochastic step."""
 
-    def __init__(self, seed: int, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu"):
+    def __init__(
+        self, seed: int, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu"
+    ):
         self._generators = [keyed_generator(seed, "image", index) for index in indices]
         self._shape = shape
         self._device = device

@@ -15,7 +15,8 @@ from edadm.errors import EdadmError
 def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
     """Products of (1 - beta) up to each timestep, in (0, 1), fp64 (DDPM, arXiv 2006.11239, eq. 4).
 
-    `linear` spaces beta linearly (ermongroup/ddim), `sqrt_linear` its square root (CompVis); others are `betas_of`'s.
+    `linear` spaces beta linearly (ermongroup/ddim), `sqrt_linear` its square root (CompVis); others are
+    `betas_of`'s.
     """
     start, end = schedule.start, schedule.end
     if schedule.kind == "linear":
@@ -31,7 +32,8 @@ def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
     """The timesteps of a sampler run, noisiest first; `edadm.config.rules.steps.visited` says which.
 
     Raises:
-        EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a network, may.
+        EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a
+            network, may.
     """
     problem = step_problem(sampler, schedule.timesteps)
     if problem and sampler.steps > 1:

@@ -57,7 +57,9 @@ class TrajectoryStore:
             group.create_array(name, shape=(batches, *own), chunks=(1, *own), dtype=dtype, fill_value=0)
 
         chunk = (batch_size, 1, *shape)
-        group.create_array("latents", shape=(runs, steps, *shape), chunks=chunk, dtype="float32", compressors=None)
+        group.create_array(
+            "latents", shape=(runs, steps, *shape), chunks=chunk, dtype="float32", compressors=None
+        )
         group.create_array("timesteps", data=np.asarray(timesteps, dtype="int64"))
         per_batch("finished", "uint8")
         per_batch("digests", "uint8", 32)

@@ -27,7 +27,9 @@ class ClassifierTraining:
     seed: int = 0
 
 
-def augment(images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator) -> UInt8[Tensor, "n 3 h w"]:
+def augment(
+    images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator
+) -> UInt8[Tensor, "n 3 h w"]:
     """Random horizontal flip, random crop of the reflect-padded image, and one grey square of `cutout` pixels a side."""
     n, _, height, width = images.shape
     device = images.device
@@ -60,8 +62,16 @@ def train_classifier(
     device = images.device
     generator = torch.Generator(device).manual_seed(settings.seed)
     batches = len(images) // settings.batch_size
-    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.epochs * batches, pct_start=0.2)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        settings.learning_rate,
+        momentum=0.9,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, settings.epochs * batches, pct_start=0.2
+    )
     model.train()
     for epoch in range(settings.epochs):
         order = torch.randperm(len(images), generator=generator, device=device)
@@ -80,7 +90,15 @@ def train_classifier(
 
 
 @torch.no_grad()
-def accuracy(model: CifarClassifier, images: UInt8[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], batch_size: int = 1000) -> float:
+def accuracy(
+    model: CifarClassifier,
+    images: UInt8[Tensor, "n 3 h w"],
+    labels: Int[Tensor, " n"],
+    batch_size: int = 1000,
+) -> float:
     """Share of images whose class is named right, in [0, 1]."""
-    hits = [(model(x).argmax(1) == y).sum() for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)]
+    hits = [
+        (model(x).argmax(1) == y).sum()
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    ]
     return torch.stack(hits).sum().item() / len(images)

@@ -22,7 +22,10 @@ COST = {"seconds", "learning_seconds", "other_seconds", "steps", "ms_per_step", 
 
 
 def test_the_steps_of_all_units_are_counted_and_timed(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     some = settings.model_copy(update={"iterations": 1, "unit_iterations": {"conv_*": 3}})
     cost = learning_cost(a_task(float_unet, gridded(), calibration, some, NoShelf()), METHODS["fbr"])
@@ -36,7 +39,10 @@ def test_the_steps_of_all_units_are_counted_and_timed(
 
 
 def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     made: list[tuple[bool, bool, int]] = []
 

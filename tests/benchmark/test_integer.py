@@ -52,7 +52,9 @@ def test_grids_reach_to_what_occurs_and_no_further() -> None:
     assert 0 < (found - exact).square().mean() < 0.05 * exact.square().mean()
 
 
-@pytest.mark.parametrize(("name", "smallest", "largest"), [("official_w8a8", 3.0, 4.0), ("official_w4a8", 5.0, 8.0)])
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest"), [("official_w8a8", 3.0, 4.0), ("official_w4a8", 5.0, 8.0)]
+)
 def test_an_integer_network_has_a_fraction_of_the_bytes(name: str, smallest: float, largest: float) -> None:
     model = tiny("ldm8_church")
     ratio = weight_bytes(random_unet(model, CPU)) / weight_bytes(random_integer_unet(model, bits(name), CPU))
@@ -64,9 +66,18 @@ def test_problems_are_those_of_the_layers_and_a_split_layer_poses_two() -> None:
     network, inputs = random_integer_unet(model, bits("official_w4a8"), CPU), network_rows(model, 2, CPU)
     found = problems_of(network, *inputs)
     first = network.get_submodule("conv_in").segments[0].shape
-    assert found[Problem(2 * 8 * 8, first[0], first[3], 1, 1)] == (2, 8, 8, first[3])  # few channels: a window's numbers are gathered
+    assert found[Problem(2 * 8 * 8, first[0], first[3], 1, 1)] == (
+        2,
+        8,
+        8,
+        first[3],
+    )  # few channels: a window's numbers are gathered
     split = next(module for module in network.modules() if len(getattr(module, "sizes", ())) == 2)
-    channels = {problem.channels for problem in found if problem.columns == split.segments[0].shape[0] and problem.side == 1}
+    channels = {
+        problem.channels
+        for problem in found
+        if problem.columns == split.segments[0].shape[0] and problem.side == 1
+    }
     assert set(split.sizes) <= channels
 
 
@@ -83,7 +94,8 @@ def test_bytes_of_a_tensor_are_those_of_the_tensors_that_it_is_made_of() -> None
 
 
 @pytest.mark.parametrize(
-    ("mode", "beside", "sentence"), [("reduce-overhead", BESIDE, "no mode 'reduce-overhead'"), ("default", ["fp8"], "'fp8'")]
+    ("mode", "beside", "sentence"),
+    [("reduce-overhead", BESIDE, "no mode 'reduce-overhead'"), ("default", ["fp8"], "'fp8'")],
 )
 def test_choices_are_refused_before_work_starts(mode: str, beside: Sequence[str], sentence: str) -> None:
     with pytest.raises(EdadmError, match=f"{sentence}.* known are"):
@@ -132,12 +144,18 @@ def test_a_network_that_fails_leaves_the_others_their_rows() -> None:
     assert "ms" in seen[-1]["later"]
     rows = contest.rounds(5)
     assert rows["absent"] == {"failed": "ImportError: no torchao"}
-    assert rows["at once"]["failed"] == rows["later"]["failed"] == "OutOfMemoryError: out of memory. Tried to allocate 3 GiB"
+    assert (
+        rows["at once"]["failed"]
+        == rows["later"]["failed"]
+        == "OutOfMemoryError: out of memory. Tried to allocate 3 GiB"
+    )
     assert rows["well"]["ms"] == 2
     assert rows["well"]["samples_per_second"] == 2000
     assert rows["well"]["note"] == "a note"
     assert "failed" not in rows["well"]
-    assert [list(rows) for rows in seen] == [["absent", "at once", "well", "later"][:count] for count in (1, 2, 3, 4, 4)]
+    assert [list(rows) for rows in seen] == [
+        ["absent", "at once", "well", "later"][:count] for count in (1, 2, 3, 4, 4)
+    ]
 
 
 @pytest.mark.usefixtures("clockless")
@@ -154,7 +172,9 @@ def test_a_profile_that_fails_leaves_the_times() -> None:
 class Noted(Contest):
     """Makes every network, and evaluates none."""
 
-    def enter(self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str) -> None:
+    def enter(
+        self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str
+    ) -> None:
         with self.guarded(name):
             parameters = {parameter.dtype for parameter in make().parameters()}
             self.rows[name] = {"dtypes": parameters | {dtype}, "compiled": compiled, **notes}
@@ -167,7 +187,9 @@ def test_networks_that_are_compared(fuse: tuple[bool, ...], monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     model = tiny("sd14_coco")
     inputs = network_rows(model, 2, CPU)
-    found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)["networks"]
+    found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)[
+        "networks"
+    ]
     integers = ["integer w8", "integer w8 fused"][-len(fuse) :]
     assert list(found) == ["fp32 eager", "bf16 compiled", *integers, "torchao int8 linear", "tf32 compiled"]
     assert found.pop("torchao int8 linear")["failed"].startswith("ModuleNotFoundError: import of torchao")

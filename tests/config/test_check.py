@@ -15,7 +15,11 @@ def settings(**changes: Any) -> dict[str, Any]:
     """A configuration that could start, and changes of its parts."""
     small = {
         "models": {
-            "m": {"checkpoint": "x", "sampler": {"steps": 5}, "trajectories": {"count": 8, "batch_size": 4, "feature_rows": 4, "shards": 2}}
+            "m": {
+                "checkpoint": "x",
+                "sampler": {"steps": 5},
+                "trajectories": {"count": 8, "batch_size": 4, "feature_rows": 4, "shards": 2},
+            }
         },
         "calibrations": {"c": {"size": 8}},
         "evaluations": {"e": {"images": 4, "shards": 2}},
@@ -89,14 +93,18 @@ def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], senten
 def test_an_unknown_model_hides_no_mistake_of_the_next_run() -> None:
     runs = settings(evaluations__e__shards=5)
     runs["runs"] = [{"model": "absent", "variants": ["fp32"]}, *runs["runs"]]
-    with pytest.raises(ConfigError, match=r"(?s)no preset 'absent' among models.*evaluations.e: 5 shards for 4 images"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)no preset 'absent' among models.*evaluations.e: 5 shards for 4 images"
+    ):
         load_config(runs)
 
 
 def test_a_model_in_two_runs_is_refused() -> None:
     twice = settings()
     twice["runs"] = twice["runs"] * 2
-    with pytest.raises(ConfigError, match="runs: model 'm' stands in several runs; list all its variants in one"):
+    with pytest.raises(
+        ConfigError, match="runs: model 'm' stands in several runs; list all its variants in one"
+    ):
         load_config(twice)
 
 
@@ -127,18 +135,22 @@ def conditional(conditioning: dict[str, Any], images: int, trajectories: int = 4
 def test_labels_last_for_all_images_and_trajectories(only: list[int] | None, labels: int) -> None:
     conditioning = LABELS | {"only": only}
     assert load_config(conditional(conditioning, labels, min(labels, 4) or 2))
-    sentence = (
-        f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"
-    )
+    sentence = f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"  # noqa: E501
     with pytest.raises(ConfigError, match=sentence):
         load_config(conditional(conditioning, labels + 1, 2))
-    with pytest.raises(ConfigError, match=f"models.m: 8 trajectories exceed the {labels} labels of models.m.conditioning; raise"):
+    with pytest.raises(
+        ConfigError,
+        match=f"models.m: 8 trajectories exceed the {labels} labels of models.m.conditioning; raise",
+    ):
         load_config(conditional(conditioning, labels, 8))
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("prompts.txt", "a boat\n\n  \na bus\nno end\n"), ("captions.json", json.dumps({"annotations": [{"caption": "x"}] * 3}))],
+    [
+        ("prompts.txt", "a boat\n\n  \na bus\nno end\n"),
+        ("captions.json", json.dumps({"annotations": [{"caption": "x"}] * 3})),
+    ],
 )
 def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(content)
@@ -155,10 +167,16 @@ def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) ->
         ("captions.json", "[]", "evaluations.e: 4 images exceed the 0 prompts of models.m.conditioning"),
     ],
 )
-def test_prompts_that_cannot_be_used_are_refused(file: str, content: str, sentence: str, tmp_path: Path) -> None:
+def test_prompts_that_cannot_be_used_are_refused(
+    file: str, content: str, sentence: str, tmp_path: Path
+) -> None:
     (tmp_path / file).write_text(content)
     with pytest.raises(ConfigError, match=sentence):
-        load_config(conditional({"kind": "text", "prompts": str(tmp_path / file), "encoder": {"channels": 8, "heads": 1}}, 4))
+        load_config(
+            conditional(
+                {"kind": "text", "prompts": str(tmp_path / file), "encoder": {"channels": 8, "heads": 1}}, 4
+            )
+        )
 
 
 def test_prompts_that_are_not_there_yet_are_left_to_those_who_run(tmp_path: Path) -> None:

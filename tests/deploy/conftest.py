@@ -48,7 +48,10 @@ def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], F
     @torch.no_grad()
     def make(family: str, path: Path) -> Family:
         monkeypatch.setattr(ranges, "THRESHOLDS", 10)
-        architecture, bits = tiny(family).architecture, Bits(weights=4, activations=8, range_bins=64, range_batch_size=4)
+        architecture, bits = (
+            tiny(family).architecture,
+            Bits(weights=4, activations=8, range_bins=64, range_batch_size=4),
+        )
         unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
         quantized, generator = quantized_copy(unet, bits), torch.Generator().manual_seed(2)
         latents = torch.randn(4, architecture.in_channels, 8, 8, generator=generator)

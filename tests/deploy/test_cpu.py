@@ -83,7 +83,9 @@ def test_codes_are_those_of_the_simulated_layer_in_any_memory_layout(zero_point:
     assert layer.input_quantizer is not None
     layer.input_quantizer.set_grid(torch.tensor([0.0317]), torch.tensor([float(zero_point)]))
     x = parts((2, 6, 5, 5))
-    x[0, 0, 0] = torch.tensor([0.5, 1.5, -0.5, -1.5, 2.5]) * layer.input_quantizer.scale  # halves are rounded to even
+    x[0, 0, 0] = (
+        torch.tensor([0.5, 1.5, -0.5, -1.5, 2.5]) * layer.input_quantizer.scale
+    )  # halves are rounded to even
     for given in (x, x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3)):
         integers = CpuConv2d(layer).segments[0].integers(given)
         assert integers.is_contiguous(memory_format=torch.channels_last)
@@ -99,7 +101,9 @@ def folded(gridded: Callable[[], nn.Module]) -> nn.Module:
 
 
 @torch.no_grad()
-def test_every_layer_of_a_network_agrees_with_its_simulation(folded: nn.Module, calibration: Calibration) -> None:
+def test_every_layer_of_a_network_agrees_with_its_simulation(
+    folded: nn.Module, calibration: Calibration
+) -> None:
     lowered, seen = dict(lower_for_cpu(folded).named_modules()), 0
 
     def compare(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -112,11 +116,15 @@ def test_every_layer_of_a_network_agrees_with_its_simulation(folded: nn.Module, 
             assert isinstance(lowered[name], CpuLayer)
             layer.register_forward_hook(lambda _, inputs, output, n=name: compare(n, inputs, output))
     folded(*calibration)
-    assert seen == len([layer for layer in quantized_layers(folded).values() if layer.input_quantizer is not None])
+    assert seen == len(
+        [layer for layer in quantized_layers(folded).values() if layer.input_quantizer is not None]
+    )
 
 
 @torch.no_grad()
-def test_the_blocks_in_place_compute_what_diffusers_blocks_do(folded: nn.Module, calibration: Calibration) -> None:
+def test_the_blocks_in_place_compute_what_diffusers_blocks_do(
+    folded: nn.Module, calibration: Calibration
+) -> None:
     lowered = lower_for_cpu(folded)
     assert any(isinstance(module, CpuResnetBlock) for module in lowered.modules())
     with pytest.MonkeyPatch.context() as patch:
@@ -133,21 +141,29 @@ def mean_difference(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def test_outputs_are_equal_to_rounding_until_a_code_turns_over(folded: nn.Module, float_unet: nn.Module, calibration: Calibration) -> None:
+def test_outputs_are_equal_to_rounding_until_a_code_turns_over(
+    folded: nn.Module, float_unet: nn.Module, calibration: Calibration
+) -> None:
     x, t = calibration
     simulated, integer = folded(x, t).sample, lower_for_cpu(folded)(x, t).sample
     per_image = (integer - simulated).abs().flatten(1).amax(1)
     assert (per_image < 1e-5).sum() >= 4
-    assert mean_difference(integer, simulated) <= IMAGE_BOUND * mean_difference(simulated, float_unet(x, t).sample)
+    assert mean_difference(integer, simulated) <= IMAGE_BOUND * mean_difference(
+        simulated, float_unet(x, t).sample
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_every_family_runs_with_integers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 10)
-    unet, quantized, rows = calibrated(family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4))
+    unet, quantized, rows = calibrated(
+        family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4)
+    )
     simulated, integer = network_call(quantized, rows), network_call(lower_for_cpu(quantized), rows)
-    assert mean_difference(integer, simulated) <= IMAGE_BOUND * mean_difference(simulated, network_call(unet, rows))
+    assert mean_difference(integer, simulated) <= IMAGE_BOUND * mean_difference(
+        simulated, network_call(unet, rows)
+    )
 
 
 def test_weights_that_int8_does_not_hold_are_refused() -> None:
@@ -164,14 +180,25 @@ def test_a_copy_of_an_integer_network_computes_the_same(folded: nn.Module, calib
 
 
 @torch.no_grad()
-def test_the_choice_of_routes_changes_no_bit(folded: nn.Module, calibration: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_of_routes_changes_no_bit(
+    folded: nn.Module, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs = []
     for preferred in (onednn.PackedConvolution, onednn.FloatConvolution):
-        monkeypatch.setattr(onednn, "_seconds", lambda route, x, bias, kind=preferred: not isinstance(route, kind))
+        monkeypatch.setattr(
+            onednn, "_seconds", lambda route, x, bias, kind=preferred: not isinstance(route, kind)
+        )
         outputs.append(lower_for_cpu(folded)(*calibration).sample)
-    with torch.backends.mkldnn.flags(enabled=False):  # as on Apple silicon; what lies between the layers rounds as it always does
+    with torch.backends.mkldnn.flags(
+        enabled=False
+    ):  # as on Apple silicon; what lies between the layers rounds as it always does
         lowered = lower_for_cpu(folded)
-        assert all(segment.product.packed is None for m in lowered.modules() if isinstance(m, CpuLayer) for segment in m.segments)
+        assert all(
+            segment.product.packed is None
+            for m in lowered.modules()
+            if isinstance(m, CpuLayer)
+            for segment in m.segments
+        )
     outputs.append(lowered(*calibration).sample)
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])

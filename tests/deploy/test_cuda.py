@@ -22,7 +22,12 @@ from edadm.errors import EdadmError
 from edadm.kernels import reference
 from edadm.models.random_weights import random_unet
 from edadm.nn.integer import IntegerConv2d
-from edadm.nn.integer_attention import IntegerFeedForward, IntegerSelfAttention, IntegerTransformer, IntegerTransformerBlock
+from edadm.nn.integer_attention import (
+    IntegerFeedForward,
+    IntegerSelfAttention,
+    IntegerTransformer,
+    IntegerTransformerBlock,
+)
 from edadm.nn.integer_blocks import IntegerResnetBlock, IntegerUpBlock
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.surgery import activation_quantizers, quantized_layers
@@ -64,7 +69,9 @@ def test_every_integer_layer_agrees_with_its_simulation(folded: nn.Module, calib
     expected = [name for name, layer in quantized_layers(folded).items() if computes_with_integers(layer)]
     for name in expected:
         assert isinstance(lowered[name], IntegerConv2d)
-        folded.get_submodule(name).register_forward_hook(lambda _, inputs, output, n=name: compare(n, inputs, output))
+        folded.get_submodule(name).register_forward_hook(
+            lambda _, inputs, output, n=name: compare(n, inputs, output)
+        )
     folded(*calibration)
     assert sorted(seen) == sorted(expected)
     assert [name for name, layer in lowered.items() if isinstance(layer, QuantizedLayer)] == []
@@ -74,13 +81,20 @@ def test_every_integer_layer_agrees_with_its_simulation(folded: nn.Module, calib
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, IMAGE_BOUND), (torch.bfloat16, HALF_BOUND)])
 @torch.no_grad()
 def test_the_network_agrees_with_its_simulation(
-    folded: nn.Module, float_unet: UNet2DModel, calibration: Calibration, dtype: torch.dtype, bound: float, fuse: bool
+    folded: nn.Module,
+    float_unet: UNet2DModel,
+    calibration: Calibration,
+    dtype: torch.dtype,
+    bound: float,
+    fuse: bool,
 ) -> None:
     x, timesteps = calibration
     simulated, exact = folded(x, timesteps).sample, float_unet(x, timesteps).sample
     lowered = lower_for_cuda(folded, dtype, fuse=fuse)
     difference = lowered(x.to(dtype), timesteps).sample.float() - simulated
-    per_image = difference.square().mean((1, 2, 3)).sqrt() / (simulated - exact).square().mean((1, 2, 3)).sqrt()
+    per_image = (
+        difference.square().mean((1, 2, 3)).sqrt() / (simulated - exact).square().mean((1, 2, 3)).sqrt()
+    )
     assert per_image.max() < bound
 
 
@@ -108,7 +122,9 @@ def test_layers_that_do_not_compute_with_integers_and_attention(folded: nn.Modul
             assert type(made) in (nn.Conv2d, nn.Linear)
             assert made.weight.dtype == torch.bfloat16
             torch.testing.assert_close(made.weight.float(), layer.weight, rtol=2**-8, atol=0)
-    assert all(isinstance(m.processor, AttnProcessor2_0) for m in lowered.modules() if isinstance(m, Attention))
+    assert all(
+        isinstance(m.processor, AttnProcessor2_0) for m in lowered.modules() if isinstance(m, Attention)
+    )
     assert lowered.conv_norm_out.weight.dtype == torch.bfloat16
 
 
@@ -116,7 +132,13 @@ def test_windows_and_widths_that_the_kernel_does_not_know() -> None:
     assert computes_with_integers(QuantizedLinear(nn.Linear(4, 4), 8, 8, (4,)))
     assert not computes_with_integers(QuantizedLinear(nn.Linear(4, 4), 8, None, (4,)))
     assert not computes_with_integers(QuantizedLinear(nn.Linear(4, 4), 8, 16, (4,)))
-    for options in ({"groups": 2}, {"dilation": 2}, {"stride": (1, 2)}, {"padding": (0, 1)}, {"padding": "same"}):
+    for options in (
+        {"groups": 2},
+        {"dilation": 2},
+        {"stride": (1, 2)},
+        {"padding": (0, 1)},
+        {"padding": "same"},
+    ):
         assert not computes_with_integers(QuantizedConv2d(nn.Conv2d(4, 4, 3, **options), 8, 8, (4,))), options
     assert computes_with_integers(QuantizedConv2d(nn.Conv2d(4, 4, 3, stride=2, padding=1), 8, 8, (4,)))
 
@@ -126,10 +148,14 @@ def transformer() -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A tiny U-Net with feed-forward layers, W4A8, and its inputs."""
     model, cpu = tiny("sd14_coco"), torch.device("cpu")
     inputs = network_rows(model, 2, cpu)
-    return quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w4a8"], inputs), inputs
+    return quantized_by_magnitude(
+        random_unet(model, cpu), load_config({}).bits["official_w4a8"], inputs
+    ), inputs
 
 
-@pytest.mark.parametrize(("dtype", "farthest", "share"), [(torch.float32, 1, 0.002), (torch.bfloat16, 2, 0.1)])
+@pytest.mark.parametrize(
+    ("dtype", "farthest", "share"), [(torch.float32, 1, 0.002), (torch.bfloat16, 2, 0.1)]
+)
 @torch.no_grad()
 def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
     transformer: tuple[nn.Module, tuple[Tensor, ...]], dtype: torch.dtype, farthest: int, share: float
@@ -139,18 +165,24 @@ def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
     found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerFeedForward)}
     assert found
     for name, module in found.items():
-        x = (2 * torch.randn(2, 9, module.first.sizes[0], generator=torch.Generator().manual_seed(0))).to(dtype)
+        x = (2 * torch.randn(2, 9, module.first.sizes[0], generator=torch.Generator().manual_seed(0))).to(
+            dtype
+        )
         original = plain.get_submodule(name)
         (one,), (two,) = module.first.segments, module.second.segments
         expected = two.numbers(original.net[0](x)).flatten(0, 1).int()
         grid = one.scale, one.offset, two.input_scale, *two.ends, two.zero
-        difference = (reference.geglu(one.numbers(x).flatten(0, 1), one.integers().flatten(1), *grid).int() - expected).abs()
+        difference = (
+            reference.geglu(one.numbers(x).flatten(0, 1), one.integers().flatten(1), *grid).int() - expected
+        ).abs()
         assert expected.float().std() > 10
         assert difference.max() <= farthest
         assert (difference > 0).float().mean() < share
         assert module(x).dtype == dtype
         step = torch.finfo(dtype).eps
-        torch.testing.assert_close(module(x), original(x), rtol=2 * step, atol=0.02 * original(x).abs().max().item())
+        torch.testing.assert_close(
+            module(x), original(x), rtol=2 * step, atol=0.02 * original(x).abs().max().item()
+        )
 
 
 TRANSFORMERS = {IntegerFeedForward, IntegerTransformerBlock, IntegerTransformer}
@@ -186,9 +218,14 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
     for name, module in found.items():
         generator = torch.Generator().manual_seed(0)
         channels, features = module.affine1.weight.shape[1], module.time_emb_proj.sizes[0]
-        x, temb = torch.randn(2, channels, 8, 8, generator=generator), torch.randn(2, features, generator=generator)
+        x, temb = (
+            torch.randn(2, channels, 8, 8, generator=generator),
+            torch.randn(2, features, generator=generator),
+        )
         expected = plain.get_submodule(name)(x, temb)
-        difference = module(x, temb) - expected  # where a value lies between two numbers, it may become the other one
+        difference = (
+            module(x, temb) - expected
+        )  # where a value lies between two numbers, it may become the other one
         assert difference.square().mean() < 1e-5 * expected.square().mean()
 
 
@@ -208,14 +245,20 @@ def test_fused_networks_refuse_what_changes_skips() -> None:
 @torch.no_grad()
 def test_attention_with_its_normalisation_and_its_addition_in_its_products(folded: nn.Module) -> None:
     plain, fused = (lower_for_cuda(folded, torch.float32, fuse=fuse) for fuse in (False, True))
-    found = {name: module for name, module in fused.named_modules() if isinstance(module, IntegerSelfAttention)}
+    found = {
+        name: module for name, module in fused.named_modules() if isinstance(module, IntegerSelfAttention)
+    }
     assert found
     for name, module in found.items():
         x = torch.randn(2, module.affine.weight.shape[1], 8, 8, generator=torch.Generator().manual_seed(0))
         expected = plain.get_submodule(name)(x)
         difference = module(x, temb=None) - expected
         assert difference.square().mean() < 1e-5 * expected.square().mean()
-        assert [kept.dtype for kept in module.bfloat16().buffers() if kept.is_floating_point() and kept.dtype != torch.float32] == []
+        assert [
+            kept.dtype
+            for kept in module.bfloat16().buffers()
+            if kept.is_floating_point() and kept.dtype != torch.float32
+        ] == []
 
 
 @torch.no_grad()
@@ -226,7 +269,9 @@ def test_fused_transformers_mask_their_context_and_refuse_arguments_of_other_pro
     plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
     keep = torch.ones(inputs[2].shape[:2])
     keep[0, 1:] = 0
-    unmasked, masked = (plain(*inputs, encoder_attention_mask=mask, return_dict=False)[0] for mask in (None, keep))
+    unmasked, masked = (
+        plain(*inputs, encoder_attention_mask=mask, return_dict=False)[0] for mask in (None, keep)
+    )
     difference = fused(*inputs, encoder_attention_mask=keep, return_dict=False)[0] - masked
     assert difference.square().mean() < 1e-4 * masked.square().mean()
     assert (masked - unmasked)[0].square().mean() > 10 * difference.square().mean()
@@ -235,7 +280,9 @@ def test_fused_transformers_mask_their_context_and_refuse_arguments_of_other_pro
 
 
 @torch.no_grad()
-def test_a_transformer_block_between_normalisations_and_additions(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:
+def test_a_transformer_block_between_normalisations_and_additions(
+    transformer: tuple[nn.Module, tuple[Tensor, ...]],
+) -> None:
     plain, fused = (lower_for_cuda(transformer[0], torch.float32, fuse=fuse) for fuse in (False, True))
     blocks = [name for name, module in plain.named_modules() if isinstance(module, BasicTransformerBlock)]
     found = [module for module in fused.modules() if isinstance(module, IntegerTransformerBlock)]
@@ -250,7 +297,9 @@ def test_a_transformer_block_between_normalisations_and_additions(transformer: t
             assert difference.square().mean() < 1e-5 * expected.square().mean(), name
 
 
-def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(transformer: tuple[nn.Module, tuple[Tensor, ...]]) -> None:
+def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(
+    transformer: tuple[nn.Module, tuple[Tensor, ...]],
+) -> None:
     unet = copy.deepcopy(transformer[0])
     layers = [layer for name, layer in quantized_layers(unet).items() if name.endswith("ff.net.2")]
     layers[0].input_quantizer = None

@@ -39,7 +39,9 @@ def test_plain_diffusers_computes_what_the_quantized_weights_do(
     export(saved, tmp_path / "plain", "diffusers", "fp32")
     rows, output = tmp_path / "rows.safetensors", tmp_path / "eps.safetensors"
     save_file(dict(zip("xt", calibration, strict=True)), rows)
-    subprocess.run([sys.executable, "-c", PLAIN, tmp_path / "plain", rows, output], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", PLAIN, tmp_path / "plain", rows, output], check=True, capture_output=True
+    )
     found = load_file(output)["eps"]
     with torch.no_grad(), disabled(folded):
         expected = folded(*calibration).sample
@@ -47,7 +49,9 @@ def test_plain_diffusers_computes_what_the_quantized_weights_do(
     assert (found - folded(*calibration).sample).abs().max() > 1e-3
 
 
-def test_a_network_with_a_context_in_half_precision(quantized_family: Callable[[str, Path], Family], tmp_path: Path) -> None:
+def test_a_network_with_a_context_in_half_precision(
+    quantized_family: Callable[[str, Path], Family], tmp_path: Path
+) -> None:
     _, quantized, rows = quantized_family("ldm4_imagenet", tmp_path / "quantized.safetensors")
     export(tmp_path / "quantized.safetensors", tmp_path / "plain", "diffusers", "bf16")
     weights = load_file(tmp_path / "plain" / WEIGHTS)
@@ -67,7 +71,9 @@ def test_heads_that_no_diffusers_configuration_describes_are_refused(
     assert not (tmp_path / "plain").exists()
 
 
-def test_unknown_formats_and_precisions_and_folders_that_are_there_are_refused(saved: Path, tmp_path: Path) -> None:
+def test_unknown_formats_and_precisions_and_folders_that_are_there_are_refused(
+    saved: Path, tmp_path: Path
+) -> None:
     with pytest.raises(EdadmError, match="there is no format 'gguf'; known are diffusers"):
         export(saved, tmp_path / "plain", "gguf", "fp16")
     with pytest.raises(EdadmError, match="there is no precision 'fp8'; known are fp16, bf16, fp32"):

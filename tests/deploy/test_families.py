@@ -31,7 +31,9 @@ def test_a_loaded_network_predicts_what_the_saved_one_does(
     assert not torch.equal(network_call(loaded, rows), network_call(unet, rows))
     for module in loaded.modules():
         if isinstance(module, Attention) and architecture.family == "ldm":
-            assert module.heads == (architecture.heads or module.inner_dim // (architecture.head_channels or 1))
+            assert module.heads == (
+                architecture.heads or module.inner_dim // (architecture.head_channels or 1)
+            )
             assert module.operands_scaled
 
 

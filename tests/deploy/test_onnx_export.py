@@ -42,7 +42,9 @@ def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
 @pytest.fixture
 def w8a6(float_unet: nn.Module, calibration: Calibration) -> nn.Module:
     """8-bit weights, among them negated rows; 6-bit activations; split shortcuts; scales that differ, as learned ones do."""
-    unet = folded(float_unet, Bits(weights=8, activations=6, softmax=6, range_batch_size=8, range_bins=64), calibration)
+    unet = folded(
+        float_unet, Bits(weights=8, activations=6, softmax=6, range_batch_size=8, range_bins=64), calibration
+    )
     for index, quantizer in enumerate(activation_quantizers(unet).values()):
         quantizer.set_grid(quantizer.scale * (1 + 1e-3 * index), quantizer.zero_point)
     return unet
@@ -50,7 +52,9 @@ def w8a6(float_unet: nn.Module, calibration: Calibration) -> nn.Module:
 
 def outputs(path: Path, calibration: Calibration) -> Tensor:
     session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"sample": calibration[0].numpy(), "timestep": calibration[1].numpy()})[0])
+    return torch.from_numpy(
+        session.run(None, {"sample": calibration[0].numpy(), "timestep": calibration[1].numpy()})[0]
+    )
 
 
 @pytest.fixture
@@ -80,21 +84,39 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
     model = onnx.load(exported)
     onnx.checker.check_model(model)
     assert [entry.version for entry in model.opset_import if not entry.domain] == [onnx_export.OPSET]
-    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["sample", "timestep", "eps"]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == [
+        "sample",
+        "timestep",
+        "eps",
+    ]
 
     integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
-    segments = [module for module in onnx_export.export_graph(w8a6).modules() if isinstance(module, onnx_export._Segment)]
-    assert any(segment.sign is not None for segment in segments)  # rows that reach 128, which 6-bit activations leave whole
+    segments = [
+        module
+        for module in onnx_export.export_graph(w8a6).modules()
+        if isinstance(module, onnx_export._Segment)
+    ]
+    assert any(
+        segment.sign is not None for segment in segments
+    )  # rows that reach 128, which 6-bit activations leave whole
     expected = [part for segment in segments for part in segment.parts]
-    assert sorted(onnx.numpy_helper.to_array(tensor).tobytes() for tensor in integers) == sorted(w.numpy().tobytes() for w in expected)
+    assert sorted(onnx.numpy_helper.to_array(tensor).tobytes() for tensor in integers) == sorted(
+        w.numpy().tobytes() for w in expected
+    )
     pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert len(pairs) == sum(len(quantizer.segments) for quantizer in activation_quantizers(w8a6).values())
-    assert len([node for node in model.graph.node if node.op_type == "DequantizeLinear"]) == len(pairs) + len(expected)
+    assert len([node for node in model.graph.node if node.op_type == "DequantizeLinear"]) == len(pairs) + len(
+        expected
+    )
 
 
 @torch.no_grad()
 def test_weights_of_4_bits_may_take_4_bits(
-    float_unet: nn.Module, bits: Bits, calibration: Calibration, architecture: UNetArchitecture, tmp_path: Path
+    float_unet: nn.Module,
+    bits: Bits,
+    calibration: Calibration,
+    architecture: UNetArchitecture,
+    tmp_path: Path,
 ) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
@@ -102,12 +124,17 @@ def test_weights_of_4_bits_may_take_4_bits(
     unet = folded(float_unet, bits, calibration)
     for layer in quantized_layers(unet).values():
         grid = layer.weight_quantizer
-        grid.set_grid(grid.scale, torch.full_like(grid.zero_point, 2 ** (grid.bits - 1) - 1))  # so that rows reach 8
+        grid.set_grid(
+            grid.scale, torch.full_like(grid.zero_point, 2 ** (grid.bits - 1) - 1)
+        )  # so that rows reach 8
         layer.set_codes(layer.nearest_codes())
     paths = {int4: tmp_path / f"{int4}.onnx" for int4 in (False, True)}
     for int4, path in paths.items():
         onnx_export.export_onnx(unet, path, Target(int4=int4))
-    simulated, error = unet(*calibration).sample, (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean()
+    simulated, error = (
+        unet(*calibration).sample,
+        (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean(),
+    )
     assert (outputs(paths[True], calibration) - simulated).abs().mean() <= error
     model = onnx.load(paths[True])
     onnx.checker.check_model(model)
@@ -115,10 +142,17 @@ def test_weights_of_4_bits_may_take_4_bits(
     layers = [layer for layer in quantized_layers(unet).values() if layer.weight_quantizer.bits == 4]
     assert len(narrow) == sum(len(layer.channel_sizes) for layer in layers) > 0
     weights = sum(layer.codes.numel() for layer in layers if layer.codes is not None)
-    sizes = {int4: sum(len(tensor.raw_data) for tensor in onnx.load(path).graph.initializer) for int4, path in paths.items()}
-    signs = sum(4 * len(layer.weight) * len(layer.channel_sizes) for layer in layers)  # fp32, of rows that reach 8
+    sizes = {
+        int4: sum(len(tensor.raw_data) for tensor in onnx.load(path).graph.initializer)
+        for int4, path in paths.items()
+    }
+    signs = sum(
+        4 * len(layer.weight) * len(layer.channel_sizes) for layer in layers
+    )  # fp32, of rows that reach 8
     assert sizes[False] - sizes[True] == pytest.approx(weights / 2, abs=signs)
-    assert all(str(Path(onnx_export.__file__).parent).encode() not in path.read_bytes() for path in paths.values())
+    assert all(
+        str(Path(onnx_export.__file__).parent).encode() not in path.read_bytes() for path in paths.values()
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -127,10 +161,16 @@ def test_every_family_can_be_exported(family: str, tmp_path: Path, monkeypatch: 
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
     monkeypatch.setattr(ranges, "THRESHOLDS", 10)
-    unet, quantized, rows = calibrated(family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4))
+    unet, quantized, rows = calibrated(
+        family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4)
+    )
     onnx_export.export_onnx(quantized, tmp_path / "unet.onnx")
-    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "unet.onnx", providers=["CPUExecutionProvider"])
-    inputs = dict(zip(("sample", "timestep", "context"), (value.numpy() for value in rows.values()), strict=False))
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        tmp_path / "unet.onnx", providers=["CPUExecutionProvider"]
+    )
+    inputs = dict(
+        zip(("sample", "timestep", "context"), (value.numpy() for value in rows.values()), strict=False)
+    )
     simulated, found = network_call(quantized, rows), torch.from_numpy(session.run(None, inputs)[0])
     assert (found - simulated).abs().mean() <= (simulated - network_call(unet, rows)).abs().mean()
 
@@ -149,16 +189,25 @@ np.save(sys.argv[3], next(iter(found.values())))
 
 @pytest.mark.parametrize("target", ["onnx", "onnx_7bit", "onnx_uint8"])
 @torch.no_grad()
-def test_openvino_computes_it_without_vnni_too(target: str, float_unet: nn.Module, calibration: Calibration, tmp_path: Path) -> None:
+def test_openvino_computes_it_without_vnni_too(
+    target: str, float_unet: nn.Module, calibration: Calibration, tmp_path: Path
+) -> None:
     """On a processor with VNNI its instructions are kept from OpenVINO, in a process of its own."""
     for name in ("onnx", "onnxscript", "openvino"):
         pytest.importorskip(name)
-    unet = folded(float_unet, Bits(weights=8, activations=8, softmax=8, range_batch_size=8, range_bins=64), calibration)
+    unet = folded(
+        float_unet, Bits(weights=8, activations=8, softmax=8, range_batch_size=8, range_bins=64), calibration
+    )
     onnx_export.export_onnx(unet, tmp_path / "unet.onnx", TARGETS[target])
     np.savez(tmp_path / "rows.npz", sample=calibration[0].numpy(), timestep=calibration[1].numpy())
     files = [tmp_path / name for name in ("unet.onnx", "rows.npz", "eps.npy")]
-    subprocess.run([sys.executable, "-c", OPENVINO, *files], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
-    simulated, error = unet(*calibration).sample, (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean()
+    subprocess.run(
+        [sys.executable, "-c", OPENVINO, *files], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True
+    )
+    simulated, error = (
+        unet(*calibration).sample,
+        (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean(),
+    )
     difference = (torch.from_numpy(np.load(files[2])) - simulated).abs().mean()
     assert difference <= (2 if target == "onnx_7bit" else 1) * error
 
@@ -169,16 +218,24 @@ def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Modu
     quantizer.set_grid(torch.tensor([0.25]), torch.tensor([20.0]))
     pair = onnx_export._Pair(quantizer, 0)
     assert pair.ends == (-5.0, 10.75)
-    assert np.array_equal(quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.ends, dtype=np.float32))
+    assert np.array_equal(
+        quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.ends, dtype=np.float32)
+    )
 
 
 @torch.no_grad()
-def test_attention_may_be_left_in_floating_point(w8a6: nn.Module, calibration: Calibration, tmp_path: Path) -> None:
+def test_attention_may_be_left_in_floating_point(
+    w8a6: nn.Module, calibration: Calibration, tmp_path: Path
+) -> None:
     graph = onnx_export.export_graph(w8a6, Target(attention=False))
     kept = {name for name, module in graph.named_modules() if isinstance(module, onnx_export._Pair)}
     assert kept
     assert not [name for name in kept if "processor" in name]
-    whole = {name for name, module in onnx_export.export_graph(w8a6).named_modules() if isinstance(module, onnx_export._Pair)}
+    whole = {
+        name
+        for name, module in onnx_export.export_graph(w8a6).named_modules()
+        if isinstance(module, onnx_export._Pair)
+    }
     assert (
         len([name for name in whole if "processor" in name])
         == len(whole) - len(kept)
@@ -186,8 +243,12 @@ def test_attention_may_be_left_in_floating_point(w8a6: nn.Module, calibration: C
     )
 
 
-def test_without_onnx_the_command_says_what_to_install(w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_the_command_says_what_to_install(
+    w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"):
+    with pytest.raises(
+        EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"
+    ):
         onnx_export.export_onnx(w8a6, tmp_path / "unet.onnx")
     assert not list(tmp_path.iterdir())

@@ -33,9 +33,16 @@ def worst_codes(weight: np.ndarray, largest: int) -> list[np.ndarray]:
 
 def exact_under_saturation(weight: np.ndarray, largest: int) -> bool:
     """Whether sums are exact for the worst codes, whatever the order in which a runtime puts the weights of a row."""
-    orders = [np.arange(weight.shape[1]), *(np.argsort(row) for row in weight), np.random.default_rng(1).permutation(weight.shape[1])]
+    orders = [
+        np.arange(weight.shape[1]),
+        *(np.argsort(row) for row in weight),
+        np.random.default_rng(1).permutation(weight.shape[1]),
+    ]
     cases = ((codes, order) for codes in worst_codes(weight, largest) for order in orders)
-    return all(np.array_equal(saturating_sums(codes, weight, order), weight.astype(np.int64) @ codes) for codes, order in cases)
+    return all(
+        np.array_equal(saturating_sums(codes, weight, order), weight.astype(np.int64) @ codes)
+        for codes, order in cases
+    )
 
 
 def weight_with(largest: int, bits: int = 8) -> tuple[Tensor, Tensor]:
@@ -59,7 +66,9 @@ def test_every_form_stands_for_the_weight_with_positive_scales(form: Form) -> No
     found = sums * (stored.scale * sign).reshape(-1, 1, 1, 1)
     expected = weight * scale.reshape(-1, 1, 1, 1)
     if form == "seven":
-        assert (found - expected).abs().amax((1, 2, 3)).le(1.001 * scale.abs()).all()  # a half of a step twice as wide
+        assert (
+            (found - expected).abs().amax((1, 2, 3)).le(1.001 * scale.abs()).all()
+        )  # a half of a step twice as wide
     else:
         assert torch.equal(found, expected)
     assert {part.dtype for part in stored.parts} == {torch.uint8 if form == "unsigned" else torch.int8}
@@ -83,7 +92,9 @@ def test_exact_and_7_bit_weights_survive_int16_and_whole_ones_do_not(largest_cod
     assert exact_under_saturation(whole[0].flatten(1).numpy(), largest_code) == (largest_code < 128)
 
 
-@pytest.mark.parametrize(("pair", "unsafe"), [((64, 64), False), ((100, 28), False), ((100, 29), True), ((-100, -28), False)])
+@pytest.mark.parametrize(
+    ("pair", "unsafe"), [((64, 64), False), ((100, 28), False), ((100, 29), True), ((-100, -28), False)]
+)
 def test_a_weight_is_divided_where_two_of_a_row_leave_int16(pair: tuple[int, int], unsafe: bool) -> None:
     values = torch.tensor([[pair[0], 0, -3, pair[1]], [1, 2, 3, 4]], dtype=torch.int16)
     assert saturates(values, 255) == unsafe
@@ -113,17 +124,26 @@ def w8a8(float_unet: nn.Module, calibration: tuple[Tensor, Tensor]) -> nn.Module
 
 
 def segments_of(graph: nn.Module) -> list[_Segment]:
-    return [segment for module in graph.modules() if isinstance(module, _ExportedLayer) for segment in module.segments]
+    return [
+        segment
+        for module in graph.modules()
+        if isinstance(module, _ExportedLayer)
+        for segment in module.segments
+    ]
 
 
-def test_no_weight_of_the_default_file_can_leave_int16(w8a8: nn.Module, gridded: Callable[[], nn.Module]) -> None:
+def test_no_weight_of_the_default_file_can_leave_int16(
+    w8a8: nn.Module, gridded: Callable[[], nn.Module]
+) -> None:
     four = gridded()
     for layer in quantized_layers(four).values():
         layer.set_codes(layer.nearest_codes())
     for unet, several in ((w8a8, True), (four, False)):
         segments = [segment for segment in segments_of(export_graph(unet)) if segment.pair is not None]
         divided = [segment for segment in segments if len(segment.parts) == 2]
-        assert len(divided) > len(segments) / 2 if several else 0 < len(divided) < len(segments) / 4  # 8-bit layers of the latter
+        assert (
+            len(divided) > len(segments) / 2 if several else 0 < len(divided) < len(segments) / 4
+        )  # 8-bit layers of the latter
         for part in (part for segment in segments for part in segment.parts):
             assert exact_under_saturation(part.flatten(1)[:4, :64].numpy(), 255)
             assert not saturates(part.to(torch.int16), 255)

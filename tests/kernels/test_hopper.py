@@ -122,5 +122,12 @@ assert "ld.global.v4" in made.asm["ptx"]
 def test_kernels_compile_for_an_h100_with_all_tiles_that_are_searched() -> None:
     """In a process of its own, since here Triton interprets."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False, timeout=300, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment,
+    )
     assert run.returncode == 0, run.stderr[-3000:]

@@ -14,7 +14,8 @@ from edadm.kernels.tiles import Tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = Tiles(16, 16, 32, 4, 2)
-# images, height, width, channels, rows of the weight, side of the window, stride, padding, number in the padding
+# images, height, width, channels, rows of the weight, side of the window, stride, padding, number in the
+# padding
 SHAPES = [
     (1, 5, 6, 3, 20, 3, 1, 1, 5),
     (2, 8, 8, 40, 18, 3, 2, 1, -128),
@@ -26,7 +27,9 @@ SHAPES = [
 
 
 def integers(*shape: int, seed: int) -> Tensor:
-    return torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8).to(DEVICE)
+    return torch.randint(
+        -128, 128, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8
+    ).to(DEVICE)
 
 
 def numbers(*shape: int, seed: int) -> Tensor:
@@ -37,11 +40,16 @@ def numbers(*shape: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sums_are_those_of_the_meaning_bit_for_bit(shape: tuple[int, ...], splits: int) -> None:
     images, height, width, channels, rows, side, stride, padding, zero = shape
-    x, weight = integers(images, height, width, channels, seed=0), integers(rows, side, side, channels, seed=1)
+    x, weight = (
+        integers(images, height, width, channels, seed=0),
+        integers(rows, side, side, channels, seed=1),
+    )
     expected = reference.sums(x, weight, stride, padding, zero)
     assert expected.abs().max() < 2**24  # so that fp32 holds them
     one, none = torch.ones(rows, device=DEVICE), torch.zeros(rows, device=DEVICE)
-    got = triton_convolution(x, weight, one, none, None, stride, padding, zero, torch.float32, SMALL._replace(splits=splits))
+    got = triton_convolution(
+        x, weight, one, none, None, stride, padding, zero, torch.float32, SMALL._replace(splits=splits)
+    )
     assert torch.equal(got, expected.float())
 
 
@@ -67,18 +75,26 @@ def test_the_meaning_is_that_of_integer_arithmetic() -> None:
     padded = F.pad(x.int(), (0, 0, 1, 1, 1, 1), value=7)
     sums = reference.sums(x, weight, 1, 1, 7)
     for row, column in ((0, 0), (1, 2), (2, 1)):
-        assert sums[0, row, column, 1] == (padded[0, row : row + 3, column : column + 3] * weight[1].int()).sum()
+        assert (
+            sums[0, row, column, 1] == (padded[0, row : row + 3, column : column + 3] * weight[1].int()).sum()
+        )
 
 
 @pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_scale_offset_and_addend(dtype: torch.dtype, splits: int) -> None:
     x, weight = integers(2, 4, 5, 48, seed=0), integers(21, 3, 3, 48, seed=1)
-    scale, offset, addend = numbers(21, seed=2) * 1e-5, numbers(21, seed=3), numbers(2, 4, 5, 21, seed=4).to(dtype)
+    scale, offset, addend = (
+        numbers(21, seed=2) * 1e-5,
+        numbers(21, seed=3),
+        numbers(2, 4, 5, 21, seed=4).to(dtype),
+    )
     arguments = (x, weight, scale, offset, addend, 1, 1, -9, dtype)
     expected = reference.convolution(*arguments)
     step = torch.finfo(dtype).eps  # fp32 sums in another order may round to a neighbour
-    torch.testing.assert_close(triton_convolution(*arguments, SMALL._replace(splits=splits)), expected, rtol=2 * step, atol=2 * step)
+    torch.testing.assert_close(
+        triton_convolution(*arguments, SMALL._replace(splits=splits)), expected, rtol=2 * step, atol=2 * step
+    )
 
 
 def test_numbers_of_an_activation_are_the_codes_less_128() -> None:
@@ -89,16 +105,27 @@ def test_numbers_of_an_activation_are_the_codes_less_128() -> None:
 
 
 def test_the_operation_knows_its_shape_without_computing() -> None:
-    arguments = (integers(2, 7, 8, 16, seed=0), integers(8, 3, 3, 16, seed=1), torch.ones(8, device=DEVICE), torch.zeros(8, device=DEVICE))
+    arguments = (
+        integers(2, 7, 8, 16, seed=0),
+        integers(8, 3, 3, 16, seed=1),
+        torch.ones(8, device=DEVICE),
+        torch.zeros(8, device=DEVICE),
+    )
     for stride, padding in ((1, 0), (2, 1), (1, 1)):
         call = (*arguments, None, stride, padding, 3, torch.float32)
-        assert torch.library.opcheck(int8_convolution, call, test_utils="test_faketensor") == {"test_faketensor": "SUCCESS"}
+        assert torch.library.opcheck(int8_convolution, call, test_utils="test_faketensor") == {
+            "test_faketensor": "SUCCESS"
+        }
 
 
 def test_tiles_are_those_of_the_problem_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(module, "tiles", lambda problem: asked.append(problem) or SMALL)
-    x, weight, one = integers(2, 5, 6, 32, seed=0), integers(16, 3, 3, 32, seed=1), torch.ones(16, device=DEVICE)
+    x, weight, one = (
+        integers(2, 5, 6, 32, seed=0),
+        integers(16, 3, 3, 32, seed=1),
+        torch.ones(16, device=DEVICE),
+    )
     triton_convolution(x, weight, one, one, None, 2, 1, 0, torch.float32)
     triton_convolution(x, weight, one, one, None, 2, 1, 0, torch.float32, SMALL)
     assert [tuple(problem) for problem in asked] == [(18, 16, 32, 3, 2)]

@@ -17,16 +17,29 @@ SMALL = Tiles(32, 32, 32, 4, 2)
 FAR = 0.002  # share of numbers that may be their neighbours: two error functions, where a value lies between two numbers
 
 
-def arguments(rows: int, columns: int, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float, float, int]:
+def arguments(
+    rows: int, columns: int, channels: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float, float, int]:
     """Values and gates of a few units, on a grid that some of their products leave."""
     x, weight = integers(rows, channels, seed=0), integers(2 * columns, channels, seed=1)
     scale = (1 + numbers(2 * columns, seed=2).abs()) * 2e-4 / channels**0.5
-    return x, weight, scale, numbers(2 * columns, seed=3), torch.tensor(0.015, device=DEVICE), -50.0, 205.0, -78
+    return (
+        x,
+        weight,
+        scale,
+        numbers(2 * columns, seed=3),
+        torch.tensor(0.015, device=DEVICE),
+        -50.0,
+        205.0,
+        -78,
+    )
 
 
 @pytest.mark.parametrize("kind", ["window", "matrix", "descriptor", "pipelined"])
 @pytest.mark.parametrize("shape", [(64, 32, 64), (75, 48, 80), (7, 19, 37)])
-def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(shape: tuple[int, int, int], kind: str) -> None:
+def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(
+    shape: tuple[int, int, int], kind: str
+) -> None:
     given = arguments(*shape)
     expected = reference.geglu(*given).int()
     difference = (triton_geglu(*given, SMALL._replace(kind=kind)).int() - expected).abs()

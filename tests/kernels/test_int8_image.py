@@ -15,11 +15,20 @@ from edadm.kernels.tiles import Tiles
 from .test_int8_convolution import DEVICE, integers, numbers
 
 SMALL = Tiles(32, 16, 32, 4, 2, kind="descriptor")
-# images, height, width, channels, columns, side of the window; a box is half a row, a row, two rows, an image, two images
-SHAPES = [(1, 2, 64, 32, 16, 3), (2, 3, 32, 16, 32, 3), (2, 4, 16, 80, 32, 3), (1, 4, 8, 48, 16, 5), (3, 4, 4, 32, 48, 3)]
+# images, height, width, channels, columns, side of the window; a box is half a row, a row, two rows, an
+# image, two images
+SHAPES = [
+    (1, 2, 64, 32, 16, 3),
+    (2, 3, 32, 16, 32, 3),
+    (2, 4, 16, 80, 32, 3),
+    (1, 4, 8, 48, 16, 5),
+    (3, 4, 4, 32, 48, 3),
+]
 
 
-def operands(images: int, height: int, width: int, channels: int, columns: int, side: int) -> tuple[Tensor, Tensor]:
+def operands(
+    images: int, height: int, width: int, channels: int, columns: int, side: int
+) -> tuple[Tensor, Tensor]:
     return integers(images, height, width, channels, seed=0), integers(columns, side, side, channels, seed=1)
 
 
@@ -48,7 +57,9 @@ def test_scale_offset_and_addend(dtype: torch.dtype) -> None:
     given = numbers(32, seed=2) * 1e-4, numbers(32, seed=3), numbers(3, 4, 4, 32, seed=4).to(dtype)
     found = triton_image(x, weight, *given, dtype, SMALL)
     step = torch.finfo(dtype).eps
-    torch.testing.assert_close(found, reference.convolution(x, weight, *given, 1, 1, 0, dtype), rtol=2 * step, atol=2 * step)
+    torch.testing.assert_close(
+        found, reference.convolution(x, weight, *given, 1, 1, 0, dtype), rtol=2 * step, atol=2 * step
+    )
 
 
 def test_boxes_fill_images_row_after_row() -> None:
@@ -62,7 +73,8 @@ def test_boxes_fill_images_row_after_row() -> None:
     assert box(512, 2, 512) is None  # longer than a box may be
 
 
-# stride, padding, number in the padding, channels, kind, height: what sends a convolution to the kernel that does all of them
+# stride, padding, number in the padding, channels, kind, height: what sends a convolution to the kernel that
+# does all of them
 OTHERS = {
     "stride": (2, 1, 0, 32, "descriptor", 4),
     "smaller output": (1, 0, 0, 32, "descriptor", 4),
@@ -75,12 +87,16 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("reason", OTHERS)
-def test_convolutions_go_through_descriptors_where_these_fit(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_go_through_descriptors_where_these_fit(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stride, padding, zero, channels, kind, height = OTHERS[reason]
     x, weight = operands(2, height, 16, channels, 16, 3)
     one, none, done = torch.ones(16, device=DEVICE), torch.zeros(16, device=DEVICE), []
     monkeypatch.setattr(dispatching, "triton_image", lambda *a: done.append(triton_image(*a)) or done[-1])
-    found = triton_convolution(x, weight, one, none, None, stride, padding, zero, torch.float32, SMALL._replace(kind=kind))
+    found = triton_convolution(
+        x, weight, one, none, None, stride, padding, zero, torch.float32, SMALL._replace(kind=kind)
+    )
     assert torch.equal(found, reference.sums(x, weight, stride, padding, zero).float())
     assert any(result is not None for result in done) == (reason == "none")
 

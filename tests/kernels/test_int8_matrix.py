@@ -16,12 +16,18 @@ from .test_int8_convolution import DEVICE, integers, numbers
 
 KINDS = ("matrix", "descriptor")
 SMALL = Tiles(32, 16, 32, 4, 2)
-# rows, columns, channels: whole blocks, ragged ends of each, fewer rows than a block, and rows that do not begin at a multiple of 16 bytes
+# rows, columns, channels: whole blocks, ragged ends of each, fewer rows than a block, and rows that do not
+# begin at a multiple of 16 bytes
 SHAPES = [(64, 32, 64), (75, 48, 80), (7, 24, 48), (130, 16, 16), (33, 21, 37)]
 
 
 def arguments(rows: int, columns: int, channels: int) -> tuple[Tensor, ...]:
-    return integers(rows, channels, seed=0), integers(columns, channels, seed=1), numbers(columns, seed=2) * 1e-4, numbers(columns, seed=3)
+    return (
+        integers(rows, channels, seed=0),
+        integers(columns, channels, seed=1),
+        numbers(columns, seed=2) * 1e-4,
+        numbers(columns, seed=3),
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,7 +36,9 @@ def test_sums_are_those_of_the_meaning_bit_for_bit(shape: tuple[int, int, int], 
     x, weight, _, _ = arguments(*shape)
     one, none = torch.ones(len(weight), device=DEVICE), torch.zeros(len(weight), device=DEVICE)
     expected = reference.sums(x[:, None, None], weight[:, None, None]).float().reshape(len(x), -1)
-    assert torch.equal(triton_matrix(x, weight, one, none, None, torch.float32, SMALL._replace(kind=kind)), expected)
+    assert torch.equal(
+        triton_matrix(x, weight, one, none, None, torch.float32, SMALL._replace(kind=kind)), expected
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +69,9 @@ def test_programs_are_as_many_as_run_at_once_and_no_more_than_blocks(monkeypatch
     assert programs(Tiles(128, 128, 128, 4, 3), 5, here) == 5
 
 
-def test_descriptors_need_rows_that_begin_at_multiples_of_16_and_a_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptors_need_rows_that_begin_at_multiples_of_16_and_a_hopper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fits = integers(4, 64, seed=0)
     assert describable(fits, fits.float())
     assert not describable(fits, integers(4, 40, seed=0))
@@ -73,13 +83,17 @@ def test_descriptors_need_rows_that_begin_at_multiples_of_16_and_a_hopper(monkey
 
 
 @pytest.mark.parametrize("refused", ["by the device", "by a row of 37 bytes"])
-def test_pointers_take_over_where_descriptors_do_not_fit(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pointers_take_over_where_descriptors_do_not_fit(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     operands = arguments(33, 32, 37 if "row" in refused else 48)
     expected = triton_matrix(*operands, None, torch.float32, SMALL._replace(kind="matrix"))
     if "device" in refused:
         monkeypatch.setattr(module, "_reads_blocks", lambda _: False)
     monkeypatch.setattr(module, "_by_descriptors", None)
-    assert torch.equal(triton_matrix(*operands, None, torch.float32, SMALL._replace(kind="descriptor")), expected)
+    assert torch.equal(
+        triton_matrix(*operands, None, torch.float32, SMALL._replace(kind="descriptor")), expected
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,11 +101,18 @@ def test_convolutions_take_their_kernel_from_the_tiles(kind: str, monkeypatch: p
     x, weight = integers(2, 3, 5, 48, seed=0), integers(32, 1, 1, 48, seed=1)
     one, addend = numbers(32, seed=2), numbers(2, 3, 5, 32, seed=3)
     calls = []
-    monkeypatch.setattr("edadm.kernels.int8_convolution.triton_matrix", lambda *a: calls.append(a[-1].kind) or triton_matrix(*a))
+    monkeypatch.setattr(
+        "edadm.kernels.int8_convolution.triton_matrix",
+        lambda *a: calls.append(a[-1].kind) or triton_matrix(*a),
+    )
     for padding in (0, 1):
         added = addend if padding == 0 else None
-        found = triton_convolution(x, weight, one, one, added, 1, padding, 3, torch.float32, SMALL._replace(kind=kind))
-        torch.testing.assert_close(found, reference.convolution(x, weight, one, one, added, 1, padding, 3, torch.float32))
+        found = triton_convolution(
+            x, weight, one, one, added, 1, padding, 3, torch.float32, SMALL._replace(kind=kind)
+        )
+        torch.testing.assert_close(
+            found, reference.convolution(x, weight, one, one, added, 1, padding, 3, torch.float32)
+        )
     assert calls == [kind]  # a padded one is no product of the matrices that are there
 
 

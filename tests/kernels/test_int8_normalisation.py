@@ -15,7 +15,13 @@ from .test_int8_convolution import DEVICE, numbers
 
 FAR = 0.002  # share of numbers that may be their neighbours, where a value lies between two numbers
 # images, height, width, channels, groups, rows of weight and bias
-SHAPES = [(2, 8, 8, 128, 32, 1), (3, 5, 7, 60, 5, 3), (1, 4, 4, 320, 2, 1), (2, 16, 16, 96, 32, 2), (140, 2, 2, 64, 32, 1)]
+SHAPES = [
+    (2, 8, 8, 128, 32, 1),
+    (3, 5, 7, 60, 5, 3),
+    (1, 4, 4, 320, 2, 1),
+    (2, 16, 16, 96, 32, 2),
+    (140, 2, 2, 64, 32, 1),
+]
 
 
 def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple:
@@ -37,7 +43,9 @@ def compare(given: tuple) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     assert len(compare(arguments(shape, dtype)).unique()) > 100
 
 
@@ -51,17 +59,25 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     x, _, added, weight, bias, groups, eps, _, grids = arguments(SHAPES[0])
     x = x + 1000.0
     exact = F.group_norm(
-        (x.double() + added.double()[:, None, None]).permute(0, 3, 1, 2), groups, weight[0].double(), bias[0].double(), eps
+        (x.double() + added.double()[:, None, None]).permute(0, 3, 1, 2),
+        groups,
+        weight[0].double(),
+        bias[0].double(),
+        eps,
     )
     expected = reference.quantized(F.silu(exact).permute(0, 2, 3, 1), grids[0, 0], -23.0, 232.0, -105).int()
-    difference = (triton_normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected).abs()
+    difference = (
+        triton_normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected
+    ).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 5 * FAR
 
 
 def test_numbers_on_several_grids() -> None:
     *given, grids = arguments(SHAPES[1])
-    several = torch.cat([grids, torch.tensor([[0.2, -7.0, 8.0, -121.0], [0.01, 0.0, 255.0, -128.0]], device=DEVICE)])
+    several = torch.cat(
+        [grids, torch.tensor([[0.2, -7.0, 8.0, -121.0], [0.01, 0.0, 255.0, -128.0]], device=DEVICE)]
+    )
     found, *_ = triton_normalised(*given, several)
     assert [len(one.unique()) > 9 for one in found] == [True, True, True]
     for index, one in enumerate(found):
@@ -74,7 +90,9 @@ def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
     x, _, *rest = arguments(SHAPES[3], torch.bfloat16)
     parts = x[..., :before].contiguous(), x[..., before:].contiguous()
     assert torch.equal(compare((*parts, *rest)), reference.normalised(x, None, *rest)[0].int())
-    assert torch.equal(triton_normalised(*parts, *rest, holds=False)[0], triton_normalised(x, None, *rest, holds=False)[0])
+    assert torch.equal(
+        triton_normalised(*parts, *rest, holds=False)[0], triton_normalised(x, None, *rest, holds=False)[0]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -83,7 +101,10 @@ def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
 def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x, _, *rest = arguments(shape, dtype)
     parts = (x, None) if before is None else (x[..., :before].contiguous(), x[..., before:].contiguous())
-    around = torch.tensor([[0.03, -100.0, 155.0, -28.0], [0.07, -50.0, 205.0, -78.0]][: 1 if before is None else 2], device=DEVICE)
+    around = torch.tensor(
+        [[0.03, -100.0, 155.0, -28.0], [0.07, -50.0, 205.0, -78.0]][: 1 if before is None else 2],
+        device=DEVICE,
+    )
     found, expected = triton_normalised(*parts, *rest, around), reference.normalised(*parts, *rest, around)
     assert [tuple(one.shape) for one in found[1:]] == [(0,) if part is None else part.shape for part in parts]
     far = FAR if dtype == torch.float32 else 5 * FAR  # values of 8 bits lie between two numbers more often
@@ -94,7 +115,9 @@ def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...],
 
 
 @pytest.mark.parametrize("width", [16, 32, 128])
-def test_any_number_of_groups_in_a_program_gives_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_groups_in_a_program_gives_the_same(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = arguments(SHAPES[0])
     monkeypatch.setattr(normalising, "WIDTHS", (width,))
     assert divided(2, 32, 4)[1] == width
@@ -103,7 +126,10 @@ def test_any_number_of_groups_in_a_program_gives_the_same(width: int, monkeypatc
 
 def test_programs_begin_at_16_bytes_and_are_many() -> None:
     assert divided(500, 32, 4) == (16, 64)
-    assert divided(500, 32, 12) == (16, 256)  # not 5, which are 60 channels, nor 4, whose numbers begin at 16 bytes
+    assert divided(500, 32, 12) == (
+        16,
+        256,
+    )  # not 5, which are 60 channels, nor 4, whose numbers begin at 16 bytes
     assert divided(16, 32, 10) == (12, 128)  # 3 times 16 programs are enough, since images are parted
     assert divided(1, 32, 4)[1] == 16  # more and smaller ones for one image
     assert divided(8, 2, 160) == (1, 256)
@@ -139,7 +165,9 @@ def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
         layer.bias.copy_(bias[0])
         last = F.silu(layer((x + added[:, None, None]).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
     expected = reference.quantized(last, grids[0, 0], -23.0, 232.0, -105).int()
-    difference = (reference.normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected).abs()
+    difference = (
+        reference.normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected
+    ).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < FAR
 

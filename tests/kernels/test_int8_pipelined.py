@@ -25,7 +25,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_asked_where_it_may_fit_and_others_do_the_rest(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_asked_where_it_may_fit_and_others_do_the_rest(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stride, padding, zero, side = CASES[case]
     x, weight = integers(2, 8, 8, 32, seed=0), integers(32, side, side, 32, seed=1)
     one, none, asked = torch.ones(32, device=DEVICE), torch.zeros(32, device=DEVICE), []

@@ -49,14 +49,22 @@ def with_gradients(function, inputs: list[Tensor], upstream: Tensor) -> list[Ten
 @pytest.mark.parametrize("bits", [4, 8])
 def test_fake_quantization(shape: tuple[int, ...], drop: float, bits: int) -> None:
     for x in layouts(3 * random(*shape)):
-        for segments in [(shape[1],), (2, shape[1] - 2)] if shape[1] > 2 and len(shape) == 4 else [(shape[1],)]:
+        for segments in (
+            [(shape[1],), (2, shape[1] - 2)] if shape[1] > 2 and len(shape) == 4 else [(shape[1],)]
+        ):
             scale = torch.tensor([0.31, 0.17][: len(segments)], device=DEVICE) / (1 if bits == 4 else 9)
             zero_point = torch.tensor([2.0 ** (bits - 1), 3.0][: len(segments)], device=DEVICE)
             ends, upstream = bounds(zero_point, bits), random(*shape, seed=1)
             arguments = (zero_point, bits, segments)
-            kernel = with_gradients(lambda x, s: FakeQuantize.apply(x, s, *arguments, drop, stream()), [x, scale], upstream)  # noqa: B023
+            kernel = with_gradients(
+                lambda x, s, a=arguments: FakeQuantize.apply(x, s, *a, drop, stream()),
+                [x, scale],
+                upstream,
+            )
             meaning = with_gradients(
-                lambda x, s: dispatch.fake_quantize(x, s, *arguments, ends, drop, stream() if drop else None),  # noqa: B023
+                lambda x, s, a=arguments, e=ends: dispatch.fake_quantize(
+                    x, s, *a, e, drop, stream() if drop else None
+                ),
                 [x, scale],
                 upstream,
             )
@@ -81,8 +89,16 @@ def test_soft_weights(shape: tuple[int, ...]) -> None:
             zero_point = torch.full_like(scale, 8.0)
             base, alpha = (4 * weight).floor() + 8, 3 * weight
             arguments = (scale, zero_point, 4, segments)
-            kernel = with_gradients(lambda a: SoftWeight.apply(base, a, *arguments), [alpha], random(*shape, seed=3))  # noqa: B023
-            meaning = with_gradients(lambda a: dispatch.soft_weight(base, a, *arguments), [alpha], random(*shape, seed=3))  # noqa: B023
+            kernel = with_gradients(
+                lambda a, b=base, rest=arguments: SoftWeight.apply(b, a, *rest),
+                [alpha],
+                random(*shape, seed=3),
+            )
+            meaning = with_gradients(
+                lambda a, b=base, rest=arguments: dispatch.soft_weight(b, a, *rest),
+                [alpha],
+                random(*shape, seed=3),
+            )
             for one, other in zip(kernel, meaning, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
@@ -104,15 +120,20 @@ def test_errors_against_rows(shape: tuple[int, ...]) -> None:
     for output in layouts(random(3, *shape[1:])):
         for target in layouts(random(*shape, seed=1)):
             upstream = torch.tensor(0.7, device=DEVICE)
-            kernel = with_gradients(lambda o: RowsError.apply(o, target, rows), [output], upstream)  # noqa: B023
-            meaning = with_gradients(lambda o: dispatch.rows_error(o, target, rows), [output], upstream)  # noqa: B023
+            kernel = with_gradients(lambda o, t=target, r=rows: RowsError.apply(o, t, r), [output], upstream)
+            meaning = with_gradients(
+                lambda o, t=target, r=rows: dispatch.rows_error(o, t, r), [output], upstream
+            )
             for one, other in zip(kernel, meaning, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_masks_differ_from_step_to_step_and_from_consumer_to_consumer() -> None:
     x = torch.ones(4, 8, 16, 16, device=DEVICE)
-    masks = [mixed_rows(x, 0 * x, torch.arange(4, device=DEVICE), 0.5, s) for s in (stream(), stream(4), stream().child("other"))]
+    masks = [
+        mixed_rows(x, 0 * x, torch.arange(4, device=DEVICE), 0.5, s)
+        for s in (stream(), stream(4), stream().child("other"))
+    ]
     for i in range(3):
         assert abs(masks[i].mean().item() - 0.5) < 0.02
         for j in range(i):
@@ -128,7 +149,10 @@ def test_density_of_memory() -> None:
     assert not is_dense(x.expand(2, 3, 4, 5)[:1].expand(2, 3, 4, 5))
     assert not is_dense(torch.zeros(3, 4).T)  # rows are not outermost
     assert is_dense(memory_like(x[:, :2]))
-    assert memory_like(x, x.to(memory_format=torch.channels_last)).stride() == x.to(memory_format=torch.channels_last).stride()
+    assert (
+        memory_like(x, x.to(memory_format=torch.channels_last)).stride()
+        == x.to(memory_format=torch.channels_last).stride()
+    )
 
 
 def test_a_kernel_finds_an_input_that_waited_elsewhere() -> None:

@@ -16,18 +16,32 @@ from edadm.kernels.tiles import Problem, Tiles, adopt, by_rule, candidates, meas
 def test_problems_of_nearly_as_many_rows_share_a_name() -> None:
     key = Problem(512_000, 128, 128, 3, 1).key
     assert key == "524288x128x128k3s1" == Problem(270_000, 128, 128, 3, 1).key
-    assert len({key, Problem(512_000, 128, 128, 3, 2).key, Problem(512_000, 128, 128, 1, 1).key, Problem(600_000, 128, 128, 3, 1).key}) == 4
+    assert (
+        len(
+            {
+                key,
+                Problem(512_000, 128, 128, 3, 2).key,
+                Problem(512_000, 128, 128, 1, 1).key,
+                Problem(600_000, 128, 128, 3, 1).key,
+            }
+        )
+        == 4
+    )
 
 
 def test_large_problems_get_large_blocks_and_few_rows_small_ones() -> None:
     assert by_rule(Problem(512_000, 256, 256, 3, 1)) == Tiles(256, 128, 128, 8, 4, kind="pipelined")
-    assert by_rule(Problem(65_536, 320, 960, 3, 1)) == Tiles(256, 128, 64, 8, 5, kind="pipelined")  # 7.5 times 128 channels
+    assert by_rule(Problem(65_536, 320, 960, 3, 1)) == Tiles(
+        256, 128, 64, 8, 5, kind="pipelined"
+    )  # 7.5 times 128 channels
     assert by_rule(Problem(512_000, 128, 256, 3, 1)) == Tiles(128, 128, 128, 4, 3, kind="pipelined")
     assert by_rule(Problem(512_000, 256, 256, 1, 1)) == Tiles(128, 128, 128, 4, 3, kind="descriptor")
     assert by_rule(Problem(128_000, 256, 256, 3, 2)) == Tiles(128, 128, 128, 4, 3)
     assert by_rule(Problem(512_000, 128, 3, 3, 1)) == Tiles(128, 128, 32, 4, 3)
     assert by_rule(Problem(1024, 1280, 1280, 3, 1)) == Tiles(64, 128, 128, 4, 4, kind="pipelined")
-    assert by_rule(Problem(128, 1280, 1280, 3, 1)) == Tiles(64, 128, 128, 4, 6, 6, kind="pipelined")  # 20 blocks, six parts of a long sum
+    assert by_rule(Problem(128, 1280, 1280, 3, 1)) == Tiles(
+        64, 128, 128, 4, 6, 6, kind="pipelined"
+    )  # 20 blocks, six parts of a long sum
     assert by_rule(Problem(512, 256, 256, 3, 1)) == Tiles(64, 64, 256, 4, 4, kind="descriptor")
     assert by_rule(Problem(512, 256, 512, 1, 1)) == Tiles(32, 64, 128, 4, 5)
     assert by_rule(Problem(16_384, 4, 320, 3, 1)).columns == 16
@@ -50,11 +64,15 @@ def test_measured_tiles_come_before_the_rule() -> None:
     assert tiles(problem) == by_rule(problem)
 
 
-def test_tiles_of_a_file_come_before_those_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_a_file_come_before_those_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = {"old": Tiles(64, 64, 64, 4, 4)}
     monkeypatch.setattr(module, "measured", lambda: table)
     problem = Problem(12_345, 48, 96, 1, 1)
-    (tmp_path / "tiles.json").write_text(json.dumps({problem.key: [32, 32, 32, 4, 2, 1, "descriptor"], "old": [16, 16, 32, 4, 2]}))
+    (tmp_path / "tiles.json").write_text(
+        json.dumps({problem.key: [32, 32, 32, 4, 2, 1, "descriptor"], "old": [16, 16, 32, 4, 2]})
+    )
     adopt(tmp_path / "tiles.json")
     assert tiles(problem) == Tiles(32, 32, 32, 4, 2, kind="descriptor")
     assert table["old"] == Tiles(16, 16, 32, 4, 2)
@@ -82,10 +100,18 @@ def test_kernels_are_tried_where_they_apply() -> None:
         return {one.kind for one in candidates(Problem(*problem))}
 
     assert kinds(65_536, 320, 320, 1, 1) == kinds(65_536, 320, 320, 3, 1) == {"descriptor", "pipelined"}
-    assert kinds(4_096, 320, 320, 1, 1) == kinds(4_096, 320, 320, 3, 1) == {"window", "descriptor", "pipelined"}
+    assert (
+        kinds(4_096, 320, 320, 1, 1) == kinds(4_096, 320, 320, 3, 1) == {"window", "descriptor", "pipelined"}
+    )
     assert kinds(65_536, 320, 320, 3, 2) == kinds(65_536, 320, 4, 3, 1) == {"window"}
-    assert {one.depth for one in candidates(Problem(65_536, 320, 320, 1, 1)) if one.kind == "descriptor"} == {64, 128, 256}
-    assert {one.depth for one in candidates(Problem(65_536, 320, 64, 1, 1)) if one.kind == "descriptor"} == {64}
+    assert {one.depth for one in candidates(Problem(65_536, 320, 320, 1, 1)) if one.kind == "descriptor"} == {
+        64,
+        128,
+        256,
+    }
+    assert {one.depth for one in candidates(Problem(65_536, 320, 64, 1, 1)) if one.kind == "descriptor"} == {
+        64
+    }
 
 
 def test_a_search_is_bounded() -> None:

@@ -32,14 +32,26 @@ def published(name: str) -> Model:
     return load_config().models[name]
 
 
-def tiny(name: str, checkpoint: Path | str = "tiny.ckpt", prompts: str = "prompts.txt", **changes: Any) -> Model:
+def tiny(
+    name: str, checkpoint: Path | str = "tiny.ckpt", prompts: str = "prompts.txt", **changes: Any
+) -> Model:
     """The preset's smallest relative: every setting that is not a size is the same."""
     model = published(name)
-    own = {"multipliers": (1, 2), "attention_resolutions": (4,), "in_channels": model.architecture.in_channels}
+    own = {
+        "multipliers": (1, 2),
+        "attention_resolutions": (4,),
+        "in_channels": model.architecture.in_channels,
+    }
     if name == "ldm4_bedroom":
         own["head_channels"] = 8
     if name == "ldm8_church":
-        own |= {"multipliers": (1, 2, 2), "attention_resolutions": (8, 4), "heads": 4, "scale_shift": True, "resample": "res_block"}
+        own |= {
+            "multipliers": (1, 2, 2),
+            "attention_resolutions": (8, 4),
+            "heads": 4,
+            "scale_shift": True,
+            "resample": "res_block",
+        }
     if name == "ldm4_imagenet":
         own |= {"heads": 1, "context_channels": 12}
     if name == "sd14_coco":
@@ -49,7 +61,9 @@ def tiny(name: str, checkpoint: Path | str = "tiny.ckpt", prompts: str = "prompt
         conditioning = conditioning.model_copy(update={"classes": 10, "images_per_class": 2})
     if conditioning and conditioning.kind == "text":
         encoder = TextEncoder(channels=24, hidden_channels=48, layers=2, heads=2, tokens=16)
-        conditioning = Conditioning(kind="text", guidance=conditioning.guidance, prompts=prompts, encoder=encoder)
+        conditioning = Conditioning(
+            kind="text", guidance=conditioning.guidance, prompts=prompts, encoder=encoder
+        )
     autoencoder = model.autoencoder
     assert autoencoder is not None
     sizes = {"channels": 8, "multipliers": (1, 2), "blocks_per_level": 1, "norm_groups": 4, "codes": 32}
@@ -95,7 +109,9 @@ def original_checkpoint(model: Model) -> dict[str, Tensor]:
     state["first_stage_model.loss.discriminator.weight"] = torch.zeros(2)
     if model.conditioning and model.conditioning.kind == "classes":
         generator = torch.Generator().manual_seed(5)
-        rows = torch.randn(model.conditioning.classes + 1, model.architecture.context_channels or 1, generator=generator)
+        rows = torch.randn(
+            model.conditioning.classes + 1, model.architecture.context_channels or 1, generator=generator
+        )
         state["cond_stage_model.embedding.weight"] = rows
     if model.conditioning and model.conditioning.kind == "text":
         encoder = random_network(OriginalTextEncoder(model.conditioning.encoder), 6)
@@ -110,7 +126,10 @@ def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, dict[str, T
     unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
     quantized = quantized_copy(unet, bits)
     generator = torch.Generator().manual_seed(2)
-    rows = {"latents": torch.randn(4, architecture.in_channels, 8, 8, generator=generator), "timesteps": torch.tensor([9, 400, 700, 990])}
+    rows = {
+        "latents": torch.randn(4, architecture.in_channels, 8, 8, generator=generator),
+        "timesteps": torch.tensor([9, 400, 700, 990]),
+    }
     if architecture.context_channels:
         rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
     set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))

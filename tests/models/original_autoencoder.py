@@ -15,8 +15,14 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, groups: int):
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(groups, inputs, eps=1e-6), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, outputs, eps=1e-6), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = (
+            nn.GroupNorm(groups, inputs, eps=1e-6),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+        )
+        self.norm2, self.conv2 = (
+            nn.GroupNorm(groups, outputs, eps=1e-6),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
 
@@ -58,7 +64,10 @@ class Side(nn.Module):
             Attention(deepest, groups),
             Block(deepest, deepest, groups),
         )
-        self.norm_out, self.conv_out = nn.GroupNorm(groups, current, eps=1e-6), nn.Conv2d(current, outputs, 3, padding=1)
+        self.norm_out, self.conv_out = (
+            nn.GroupNorm(groups, current, eps=1e-6),
+            nn.Conv2d(current, outputs, 3, padding=1),
+        )
 
     def middle(self, h: Tensor) -> Tensor:
         return self.mid.block_2(self.mid.attn_1(self.mid.block_1(h)))
@@ -99,7 +108,9 @@ class OriginalAutoencoder(nn.Module):
         return book[nearest].permute(0, 3, 1, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(self.post_quant_conv(self.snap(latents) if hasattr(self, "quantize") else latents))
+        return self.decoder(
+            self.post_quant_conv(self.snap(latents) if hasattr(self, "quantize") else latents)
+        )
 
 
 class ClipLayer(nn.Module):
@@ -110,14 +121,22 @@ class ClipLayer(nn.Module):
         for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
             setattr(self.self_attn, name, nn.Linear(a.channels, a.channels))
         self.layer_norm1, self.layer_norm2 = nn.LayerNorm(a.channels), nn.LayerNorm(a.channels)
-        self.mlp.fc1, self.mlp.fc2 = nn.Linear(a.channels, a.hidden_channels), nn.Linear(a.hidden_channels, a.channels)
+        self.mlp.fc1, self.mlp.fc2 = (
+            nn.Linear(a.channels, a.hidden_channels),
+            nn.Linear(a.hidden_channels, a.channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h, attention = self.layer_norm1(x), self.self_attn
-        q, k, v = (m(h).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
+        q, k, v = (
+            m(h).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for m in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-        x = x + attention.out_proj((scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2))
+        x = x + attention.out_proj(
+            (scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        )
         h = self.mlp.fc1(self.layer_norm2(x))
         return x + self.mlp.fc2(h * torch.sigmoid(1.702 * h))
 

@@ -1,4 +1,4 @@
-"""CompVis' U-Nets, restated from their description (method, 1.1, and the checkpoints' key layout) to compare with."""
+"""CompVis' U-Nets, restated from their description (method, 1.1, and the checkpoints' key layout)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ class ResBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, embedding: int, a: UNetArchitecture, resize: float = 1.0):
         super().__init__()
         self.resize, self.film = resize, a.scale_shift
-        self.in_layers = nn.Sequential(nn.GroupNorm(a.norm_groups, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * outputs if a.scale_shift else outputs))
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(a.norm_groups, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
+        )
+        self.emb_layers = nn.Sequential(
+            nn.SiLU(), nn.Linear(embedding, 2 * outputs if a.scale_shift else outputs)
+        )
         norm, conv = nn.GroupNorm(a.norm_groups, outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.out_layers = nn.Sequential(norm, nn.SiLU(), nn.Dropout(0.0), conv)
         self.skip_connection = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -72,11 +76,17 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k, self.to_v = nn.Linear(context, channels, bias=False), nn.Linear(context, channels, bias=False)
+        self.to_k, self.to_v = (
+            nn.Linear(context, channels, bias=False),
+            nn.Linear(context, channels, bias=False),
+        )
         self.to_out = nn.Sequential(nn.Linear(channels, channels), nn.Dropout(0.0))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (m.unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.to_q(x), self.to_k(context), self.to_v(context)))
+        q, k, v = (
+            m.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for m in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
         weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
         return self.to_out((weights @ v).transpose(1, 2).flatten(2))
 
@@ -157,7 +167,9 @@ class OriginalLdmUNet(nn.Module):
         embedding, self.channels = 4 * a.channels, a.channels
         attention = SpatialTransformer if a.family == "transformer" else AttentionBlock
         by_block = a.resample == "res_block"
-        self.time_embed = nn.Sequential(nn.Linear(a.channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.time_embed = nn.Sequential(
+            nn.Linear(a.channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
         self.input_blocks = nn.ModuleList([nn.ModuleList([Stem(a.in_channels, a.channels, 3, padding=1)])])
         widths, current, size = [a.channels * m for m in a.multipliers], a.channels, a.image_size
         skips = [current]
@@ -170,12 +182,18 @@ class OriginalLdmUNet(nn.Module):
                 skips.append(current)
             if level < len(widths) - 1:
                 self.input_blocks.append(
-                    nn.ModuleList([ResBlock(current, current, embedding, a, 0.5) if by_block else Downsample(current)])
+                    nn.ModuleList(
+                        [ResBlock(current, current, embedding, a, 0.5) if by_block else Downsample(current)]
+                    )
                 )
                 skips.append(current)
                 size //= 2
         self.middle_block = nn.ModuleList(
-            [ResBlock(current, current, embedding, a), attention(current, a), ResBlock(current, current, embedding, a)]
+            [
+                ResBlock(current, current, embedding, a),
+                attention(current, a),
+                ResBlock(current, current, embedding, a),
+            ]
         )
         self.output_blocks = nn.ModuleList()
         for level in reversed(range(len(widths))):
@@ -184,10 +202,14 @@ class OriginalLdmUNet(nn.Module):
                 current = widths[level]
                 layers += [attention(current, a)] * (size in a.attention_resolutions)
                 if level > 0 and block == a.blocks_per_level:
-                    layers += [ResBlock(current, current, embedding, a, 2.0) if by_block else Upsample(current)]
+                    layers += [
+                        ResBlock(current, current, embedding, a, 2.0) if by_block else Upsample(current)
+                    ]
                     size *= 2
                 self.output_blocks.append(nn.ModuleList(layers))
-        self.out = nn.Sequential(nn.GroupNorm(a.norm_groups, current), nn.SiLU(), nn.Conv2d(current, a.in_channels, 3, padding=1))
+        self.out = nn.Sequential(
+            nn.GroupNorm(a.norm_groups, current), nn.SiLU(), nn.Conv2d(current, a.in_channels, 3, padding=1)
+        )
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         emb = self.time_embed(sinusoids(t, self.channels))

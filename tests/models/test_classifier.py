@@ -23,7 +23,9 @@ def test_maps_are_non_negative_and_eight_by_eight() -> None:
 def test_the_bundled_weights_fit() -> None:
     state = read_state(locate("bundled:cifar10_classifier"))
     expected = CifarClassifier().state_dict()
-    assert {name: tensor.shape for name, tensor in state.items()} == {name: tensor.shape for name, tensor in expected.items()}
+    assert {name: tensor.shape for name, tensor in state.items()} == {
+        name: tensor.shape for name, tensor in expected.items()
+    }
 
 
 def test_an_absent_bundled_file_is_refused_with_the_known_names() -> None:

@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from edadm.config.networks import Conditioning, TextEncoder
 from edadm.errors import EdadmError
-from edadm.models.condition import ClassCondition, ClassEmbedding, build_condition_network, make_condition, read_prompts, shuffled
+from edadm.models.condition import (
+    ClassCondition,
+    ClassEmbedding,
+    build_condition_network,
+    make_condition,
+    read_prompts,
+    shuffled,
+)
 
 
 def test_labels_stand_equally_often_in_an_order_of_the_seed() -> None:
@@ -43,12 +50,22 @@ def test_the_order_is_known_and_complete() -> None:
 
 def test_more_images_than_labels_are_refused() -> None:
     settings = Conditioning(kind="classes", classes=10, images_per_class=2)
-    with pytest.raises(EdadmError, match=r"21 images exceed the 20 labels; raise conditioning\.images_per_class"):
+    with pytest.raises(
+        EdadmError, match=r"21 images exceed the 20 labels; raise conditioning\.images_per_class"
+    ):
         make_condition(ClassEmbedding(10, 4), settings, 21)
 
 
 def write_captions(path: Path, captions: list[str]) -> Path:
-    path.write_text(json.dumps({"annotations": [{"id": i, "image_id": i, "caption": caption} for i, caption in enumerate(captions)]}))
+    path.write_text(
+        json.dumps(
+            {
+                "annotations": [
+                    {"id": i, "image_id": i, "caption": caption} for i, caption in enumerate(captions)
+                ]
+            }
+        )
+    )
     return path
 
 
@@ -79,7 +96,9 @@ def test_fewer_prompts_than_images_are_refused_before_anything_runs(tmp_path: Pa
     encoder = TextEncoder(channels=8, hidden_channels=16, layers=1, heads=2, tokens=8)
     settings = Conditioning(kind="text", prompts=str(path), encoder=encoder)
     network = build_condition_network(settings, 8)
-    with pytest.raises(EdadmError, match=r"3 images exceed the 2 prompts of .*; add prompts or make fewer images"):
+    with pytest.raises(
+        EdadmError, match=r"3 images exceed the 2 prompts of .*; add prompts or make fewer images"
+    ):
         make_condition(network, settings, 3)
     rows = make_condition(network, settings, 2).rows([0])
     assert rows.shape == (1, 8, 8)

@@ -58,7 +58,10 @@ BOTH = {
     "a hyphen": {"model": RAW, "model-ema": MEAN},
     "capitals": {"model": RAW, "modelEMA": MEAN},
     "Polyak": {"model": RAW, "polyak": MEAN},
-    "a callback's": {"state_dict": state(1.0, "model."), "callbacks": {"EMACallback": {"state": state(2.0, "model.")}}},
+    "a callback's": {
+        "state_dict": state(1.0, "model."),
+        "callbacks": {"EMACallback": {"state": state(2.0, "model.")}},
+    },
     "averages and the best": {"model": RAW, "ema": MEAN, "best_model": state(3.0)},
     "ema.module. beside model.module.": state(1.0, "model.module.") | state(2.0, "ema.module."),
     "averages below a module": state(1.0, "denoiser.model.") | state(2.0, "denoiser.ema_model."),
@@ -71,12 +74,16 @@ def value(read: State) -> float:
 
 
 @pytest.mark.parametrize("what", BOTH)
-def test_averaged_weights_are_taken_where_there_are_any_and_said(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_averaged_weights_are_taken_where_there_are_any_and_said(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "m.pt"
     torch.save(BOTH[what], path)
     assert value(read_state(path)) == 2.0
     told = capsys.readouterr().err
-    assert re.fullmatch(rf"{path}: averaged weights are taken \(.+\); set ema: false for those as trained\n", told)
+    assert re.fullmatch(
+        rf"{path}: averaged weights are taken \(.+\); set ema: false for those as trained\n", told
+    )
     assert value(read_state(path, ema=True)) == 2.0
     capsys.readouterr()
     assert value(read_state(path, ema=False)) == 1.0
@@ -97,7 +104,12 @@ RAW_ALONE = {
     "an unknown key": {"whatever": RAW, "epoch": 1},
     "three deep": {"checkpoint": {"trainer": {"state_dict": RAW}}},
     "beside the state of random numbers": {"checkpoint": RAW, "rng": {"cpu": torch.zeros(3)}},
-    "Adam's moments by name": {"model": RAW, "optimizer": {"exp_avg": state(3.0)}, "exp_avg": state(3.0), "grads": state(3.0)},
+    "Adam's moments by name": {
+        "model": RAW,
+        "optimizer": {"exp_avg": state(3.0)},
+        "exp_avg": state(3.0),
+        "grads": state(3.0),
+    },
     "the same twice": {"model": RAW, "state_dict": RAW},
     "a metric's averages": {"state_dict": RAW, "callbacks": {"avg": [torch.zeros(()), torch.zeros(())]}},
     "no averages after all": {"model": RAW, "ema": None, "ema_decay": 0.99},
@@ -105,17 +117,23 @@ RAW_ALONE = {
 
 
 @pytest.mark.parametrize("what", RAW_ALONE)
-def test_weights_without_averages_are_taken_as_they_are(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_without_averages_are_taken_as_they_are(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "m.pt"
     torch.save(RAW_ALONE[what], path)
     assert value(read_state(path)) == value(read_state(path, ema=False)) == 1.0
     assert not capsys.readouterr().err
-    with pytest.raises(CheckpointError, match="holds no averaged weights; use a file that does, or set ema: auto or false"):
+    with pytest.raises(
+        CheckpointError, match="holds no averaged weights; use a file that does, or set ema: auto or false"
+    ):
         read_state(path, ema=True)
 
 
 @pytest.mark.parametrize("key", ["ema", "params_ema", "ema_state_dict"])
-def test_averages_alone_are_taken_unless_they_are_not_wanted(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_averages_alone_are_taken_unless_they_are_not_wanted(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "m.pt"
     torch.save({key: MEAN, "epoch": 3}, path)
     assert value(read_state(path)) == value(read_state(path, ema=True)) == 2.0
@@ -124,7 +142,9 @@ def test_averages_alone_are_taken_unless_they_are_not_wanted(key: str, tmp_path:
         read_state(path, ema=False)
 
 
-@pytest.mark.parametrize("averages", [{"shadow_params": list(MEAN.values())}, list(MEAN.values())], ids=["shadow_params", "list"])
+@pytest.mark.parametrize(
+    "averages", [{"shadow_params": list(MEAN.values())}, list(MEAN.values())], ids=["shadow_params", "list"]
+)
 def test_averages_without_names_are_refused_with_the_reason(averages: Any, tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     torch.save({"model": RAW, "ema": averages}, path)
@@ -149,7 +169,10 @@ UNTOLD = {
 def test_a_second_set_of_the_networks_tensors_is_not_passed_over(what: str, tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     torch.save(UNTOLD[what], path)
-    with pytest.raises(CheckpointError, match=r"(does not say which are|several|its) averages.*set ema: false for the weights as trained"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"(does not say which are|several|its) averages.*set ema: false for the weights as trained",
+    ):
         read_state(path)
     assert value(read_state(path, ema=False)) == 1.0
 
@@ -183,7 +206,9 @@ def test_averages_that_lack_a_weight_are_refused_and_those_that_lack_buffers_are
         read_state(path)
 
 
-def test_averages_of_other_names_are_taken_alone_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_averages_of_other_names_are_taken_alone_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"model": {"encoder.a.weight": torch.ones(2)}, "ema": MEAN}, tmp_path / "m.pt")
     assert value(read_state(tmp_path / "m.pt")) == 2.0
     assert "whose names differ" in capsys.readouterr().err
@@ -208,7 +233,9 @@ def test_several_networks_are_not_guessed_at(tmp_path: Path) -> None:
 )
 def test_files_without_weights_are_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "m.pt")
-    with pytest.raises(CheckpointError, match=r"holds no plain dictionary of tensors|the state of a training"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no plain dictionary of tensors|the state of a training"
+    ):
         read_state(tmp_path / "m.pt")
 
 

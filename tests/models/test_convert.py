@@ -36,18 +36,26 @@ def saved(state: Any, folder: Path, family: str = "ldm4_bedroom", **changes: Any
     return tiny(family, folder / "model.ckpt", **changes)
 
 
-def test_averaged_weights_are_taken_where_the_published_run_takes_them(bedroom: State, tmp_path: Path) -> None:
+def test_averaged_weights_are_taken_where_the_published_run_takes_them(
+    bedroom: State, tmp_path: Path
+) -> None:
     model = saved({"state_dict": bedroom}, tmp_path)
     averaged, plain = convert_checkpoint(model), convert_checkpoint(model.model_copy(update={"ema": False}))
-    assert torch.equal(averaged["conv_in.weight"], original_unet(model, seed=30).state_dict()["input_blocks.0.0.weight"])
-    assert torch.equal(plain["conv_in.weight"], original_unet(model, seed=3).state_dict()["input_blocks.0.0.weight"])
+    assert torch.equal(
+        averaged["conv_in.weight"], original_unet(model, seed=30).state_dict()["input_blocks.0.0.weight"]
+    )
+    assert torch.equal(
+        plain["conv_in.weight"], original_unet(model, seed=3).state_dict()["input_blocks.0.0.weight"]
+    )
 
 
 def test_a_checkpoint_without_averaged_weights_says_what_to_set(bedroom: State, tmp_path: Path) -> None:
     first = "model_ema.diffusion_modeltime_embed0weight"
     without = {name: tensor for name, tensor in bedroom.items() if not name.startswith("model_ema.")}
     partly = {name: tensor for name, tensor in bedroom.items() if name != first}
-    with pytest.raises(CheckpointError, match="holds no averaged weights; use a file that does, or set ema: auto or false"):
+    with pytest.raises(
+        CheckpointError, match="holds no averaged weights; use a file that does, or set ema: auto or false"
+    ):
         convert_checkpoint(saved({"state_dict": without}, tmp_path, ema=True))
     absent = r"holds not all averaged weights \('model\.diffusion_model\.time_embed\.0\.weight' is absent\)"
     for ema in (True, "auto"):
@@ -56,10 +64,15 @@ def test_a_checkpoint_without_averaged_weights_says_what_to_set(bedroom: State, 
     assert convert_checkpoint(saved({"state_dict": without}, tmp_path))
 
 
-def test_a_checkpoint_of_another_width_is_refused_with_the_tensor_and_both_shapes(bedroom: State, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_width_is_refused_with_the_tensor_and_both_shapes(
+    bedroom: State, tmp_path: Path
+) -> None:
     model = saved({"state_dict": bedroom}, tmp_path)
     wider = model.architecture.model_copy(update={"channels": 32})
-    with pytest.raises(CheckpointError, match=r"'conv_in\.weight' has shape \(16, 3, 3, 3\), the preset's network \(32, 3, 3, 3\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"'conv_in\.weight' has shape \(16, 3, 3, 3\), the preset's network \(32, 3, 3, 3\)",
+    ):
         convert_checkpoint(model.model_copy(update={"architecture": wider}))
 
 
@@ -73,8 +86,14 @@ def test_a_checkpoint_of_another_family_is_refused(other: str, bedroom: State, t
 def test_blocks_that_are_counted_otherwise_are_refused(bedroom: State, tmp_path: Path) -> None:
     model = saved({"state_dict": bedroom}, tmp_path)
     for changes, sentence in (
-        ({"multipliers": (1, 2, 2)}, "it has 4 input blocks, and 3 multipliers with blocks_per_level 1 make 6"),
-        ({"multipliers": (1,), "blocks_per_level": 3}, r"its levels have 1 blocks; set architecture\.blocks_per_level to that"),
+        (
+            {"multipliers": (1, 2, 2)},
+            "it has 4 input blocks, and 3 multipliers with blocks_per_level 1 make 6",
+        ),
+        (
+            {"multipliers": (1,), "blocks_per_level": 3},
+            r"its levels have 1 blocks; set architecture\.blocks_per_level to that",
+        ),
     ):
         other = model.model_copy(update={"architecture": model.architecture.model_copy(update=changes)})
         with pytest.raises(CheckpointError, match=f"does not fit `architecture`: {sentence}"):
@@ -83,13 +102,20 @@ def test_blocks_that_are_counted_otherwise_are_refused(bedroom: State, tmp_path:
 
 def test_a_ddim_checkpoint_is_no_compvis_checkpoint(tmp_path: Path) -> None:
     model = saved({"temb.dense.0.weight": torch.zeros(2, 2)}, tmp_path)
-    with pytest.raises(CheckpointError, match=r"is not in the 'compvis' layout but in 'ddim'; set layout: ddim"):
+    with pytest.raises(
+        CheckpointError, match=r"is not in the 'compvis' layout but in 'ddim'; set layout: ddim"
+    ):
         convert_checkpoint(model)
 
 
 @pytest.mark.parametrize("shape", [(), (0, 0), (7, 3, 1), (3,)])
-def test_an_attention_of_another_shape_is_refused(shape: tuple[int, ...], bedroom: State, tmp_path: Path) -> None:
-    changed = {name: torch.zeros(shape) if name.endswith("qkv.weight") else tensor for name, tensor in bedroom.items()}
+def test_an_attention_of_another_shape_is_refused(
+    shape: tuple[int, ...], bedroom: State, tmp_path: Path
+) -> None:
+    changed = {
+        name: torch.zeros(shape) if name.endswith("qkv.weight") else tensor
+        for name, tensor in bedroom.items()
+    }
     with pytest.raises(CheckpointError, match=r"is no query, key and value of whole heads"):
         convert_checkpoint(saved(changed, tmp_path, ema=False))
 
@@ -97,7 +123,9 @@ def test_an_attention_of_another_shape_is_refused(shape: tuple[int, ...], bedroo
 def test_a_unet_by_itself_has_no_autoencoder(tmp_path: Path) -> None:
     model = saved(original_unet(tiny("ldm8_church")).state_dict(), tmp_path, "ldm8_church", ema=False)
     assert convert_checkpoint(model)
-    with pytest.raises(CheckpointError, match=r"holds no autoencoder .*point to the whole original checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no autoencoder .*point to the whole original checkpoint"
+    ):
         convert_checkpoint(model, "autoencoder")
 
 
@@ -109,7 +137,9 @@ def test_a_missing_scale_factor_says_what_to_set(tmp_path: Path) -> None:
 
 
 def test_a_part_that_the_model_lacks_is_refused(bedroom: State, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="the preset's model has no condition; it has unet, autoencoder"):
+    with pytest.raises(
+        CheckpointError, match="the preset's model has no condition; it has unet, autoencoder"
+    ):
         convert_checkpoint(saved({"state_dict": bedroom}, tmp_path), "condition")
 
 
@@ -140,14 +170,18 @@ def lightning(monkeypatch: pytest.MonkeyPatch) -> type:
     return ModelCheckpoint
 
 
-def test_objects_of_lightning_are_not_brought_to_life(lightning: type, bedroom: State, tmp_path: Path) -> None:
+def test_objects_of_lightning_are_not_brought_to_life(
+    lightning: type, bedroom: State, tmp_path: Path
+) -> None:
     callback = lightning(best=0.5)
     callback.monitor = "loss"
     model = saved({"state_dict": bedroom, "callbacks": {lightning: callback}, "epoch": 3}, tmp_path)
     lightning.harmed = False
     for name in [name for name in sys.modules if name.startswith("pytorch_lightning")]:
         del sys.modules[name]
-    assert set(read_state(Path(model.checkpoint))) == {name for name in bedroom if not name.startswith("model_ema.")}
+    assert set(read_state(Path(model.checkpoint))) == {
+        name for name in bedroom if not name.startswith("model_ema.")
+    }
     assert not lightning.harmed
     assert "pytorch_lightning" not in sys.modules
     with pytest.raises(pickle.UnpicklingError):
@@ -174,7 +208,8 @@ def test_a_diffusers_folder_is_taken_part_by_part(tmp_path: Path) -> None:
         assert all(torch.equal(converted[name], tensor) for name, tensor in network.state_dict().items())
     shutil.rmtree(tmp_path / "vae")
     with pytest.raises(
-        CheckpointError, match=r"holds no weights; a pipeline's folder should have a folder vae or vqvae .*but there is unet"
+        CheckpointError,
+        match=r"holds no weights; a pipeline's folder should have a folder vae or vqvae .*but there is unet",
     ):
         convert_checkpoint(model, "autoencoder")
 
@@ -182,7 +217,9 @@ def test_a_diffusers_folder_is_taken_part_by_part(tmp_path: Path) -> None:
 def test_safetensors_in_the_original_layout_are_taken(bedroom: State, tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in bedroom.items()}, tmp_path / "model.safetensors")
     model = tiny("ldm4_bedroom", tmp_path / "model.safetensors")
-    assert torch.equal(convert_checkpoint(model)["conv_in.bias"], bedroom["model_ema.diffusion_modelinput_blocks00bias"])
+    assert torch.equal(
+        convert_checkpoint(model)["conv_in.bias"], bedroom["model_ema.diffusion_modelinput_blocks00bias"]
+    )
 
 
 def test_an_absent_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,22 @@ from ..conftest import reinitialise
 from .original import OriginalUNet
 
 ARCHITECTURES = [
-    UNetArchitecture(image_size=16, channels=32, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(8,), norm_groups=8),
-    UNetArchitecture(image_size=16, channels=16, multipliers=(1, 2, 2), blocks_per_level=2, attention_resolutions=(16, 4), norm_groups=4),
+    UNetArchitecture(
+        image_size=16,
+        channels=32,
+        multipliers=(1, 2),
+        blocks_per_level=1,
+        attention_resolutions=(8,),
+        norm_groups=8,
+    ),
+    UNetArchitecture(
+        image_size=16,
+        channels=16,
+        multipliers=(1, 2, 2),
+        blocks_per_level=2,
+        attention_resolutions=(16, 4),
+        norm_groups=4,
+    ),
 ]
 
 
@@ -49,7 +63,9 @@ def test_the_full_size_layouts_fit_each_other() -> None:
     with torch.device("meta"):
         state = OriginalUNet(UNetArchitecture()).state_dict()
         expected = build_unet(UNetArchitecture()).state_dict()
-    assert {name: t.shape for name, t in to_diffusers(state).items()} == {name: t.shape for name, t in expected.items()}
+    assert {name: t.shape for name, t in to_diffusers(state).items()} == {
+        name: t.shape for name, t in expected.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_a_conditional_denoiser_must_know_its_images(unet: nn.Module) -> None:
 
 @torch.no_grad()
 def test_half_precision_predicts_nearly_the_same_in_full(unet: nn.Module) -> None:
-    exact, rough = (Denoiser(unet, Labels(), 1.0, precision).on([4, 2])(X, T) for precision in ("fp32", "bf16"))
+    exact, rough = (
+        Denoiser(unet, Labels(), 1.0, precision).on([4, 2])(X, T) for precision in ("fp32", "bf16")
+    )
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().max() < 0.2 * exact.abs().max()
 
@@ -87,5 +89,7 @@ def test_an_image_has_the_same_condition_in_any_batch(batch_size: int, unet: nn.
     sampler = MODEL.sampler.model_copy(update={"steps": 2})
     run = (MODEL.latent_shape, 0, batch_size)
     images = generate_images(Denoiser(unet, Labels(), 2.0), sampler, MODEL.schedule, range(3), *run)
-    whole = generate_images(Denoiser(unet, Labels(), 2.0), sampler, MODEL.schedule, range(3), MODEL.latent_shape, 0, 2)
+    whole = generate_images(
+        Denoiser(unet, Labels(), 2.0), sampler, MODEL.schedule, range(3), MODEL.latent_shape, 0, 2
+    )
     assert (images.int() - whole.int()).abs().max() <= 1

@@ -40,7 +40,10 @@ def test_the_unet_predicts_what_the_original_predicts(converted: Converted) -> N
     model, folder = converted
     unet = load_unet(model.architecture, folder / "unet.safetensors")
     generator = torch.Generator().manual_seed(7)
-    rows = {"latents": torch.randn(3, *model.latent_shape, generator=generator), "timesteps": torch.tensor([1, 417, 999])}
+    rows = {
+        "latents": torch.randn(3, *model.latent_shape, generator=generator),
+        "timesteps": torch.tensor([1, 417, 999]),
+    }
     if model.architecture.context_channels:
         rows["context"] = torch.randn(3, 5, model.architecture.context_channels, generator=generator)
     original = original_unet(model, seed=30 if model.ema else 3)
@@ -76,7 +79,9 @@ def test_the_condition_is_the_originals(converted: Converted) -> None:
     if model.conditioning is None:
         assert "condition" not in model.parts
         return
-    condition = make_condition(load_condition_network(model, folder / "condition.safetensors"), model.conditioning, 2)
+    condition = make_condition(
+        load_condition_network(model, folder / "condition.safetensors"), model.conditioning, 2
+    )
     rows = condition.rows([0, 1])
     state = original_checkpoint(model)
     if model.conditioning.kind == "classes":
@@ -104,13 +109,20 @@ def test_the_scale_factor_travels_with_the_autoencoder(converted: Converted) -> 
 
 
 def test_prompts_are_padded_with_zeros_where_the_model_was_trained_so() -> None:
-    assert token_ids(["a puppy", ""], 6, "zero").tolist() == [[49406, 320, 6829, 49407, 0, 0], [49406, 49407, 0, 0, 0, 0]]
+    assert token_ids(["a puppy", ""], 6, "zero").tolist() == [
+        [49406, 320, 6829, 49407, 0, 0],
+        [49406, 49407, 0, 0, 0, 0],
+    ]
 
 
 @torch.no_grad()
 def test_heads_of_a_transformer_may_be_given_by_their_channels() -> None:
     model = tiny("ldm4_imagenet")
-    sizes = model.architecture.model_dump() | {"heads": None, "head_channels": 8, "attention_resolutions": (8, 4)}
+    sizes = model.architecture.model_dump() | {
+        "heads": None,
+        "head_channels": 8,
+        "attention_resolutions": (8, 4),
+    }
     model = model.model_copy(update={"architecture": UNetArchitecture.model_validate(sizes)})
     original, unet = original_unet(model), build_unet(model.architecture)
     unet.load_state_dict(ldm_unet.to_diffusers(original.state_dict(), model.architecture))

@@ -23,7 +23,9 @@ State = dict[str, Tensor]
 
 def blamed(theirs: State, ours: State, **options: Any) -> str:
     """The setting in the sentence on a file with their tensors for a preset with ours."""
-    with pytest.raises(CheckpointError, match=r"^file\.ckpt.*`edadm describe` prints what a file needs") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"^file\.ckpt.*`edadm describe` prints what a file needs"
+    ) as caught:
         check_fit(theirs, ours, Path("file.ckpt"), **options)
     sentence = str(caught.value)
     assert "`" in sentence
@@ -52,7 +54,9 @@ def unet_of(model: Model, **changes: Any) -> State:
     ],
 )
 @pytest.mark.parametrize("reverse", [False, True], ids=["file", "preset"])
-def test_the_setting_of_a_unet_is_named(name: str, change: dict[str, Any], setting: str, reverse: bool) -> None:
+def test_the_setting_of_a_unet_is_named(
+    name: str, change: dict[str, Any], setting: str, reverse: bool
+) -> None:
     model = tiny(name)
     states = (unet_of(model, **change), unet_of(model))
     assert blamed(*(reversed(states) if reverse else states)) == f"architecture.{setting}"
@@ -60,8 +64,13 @@ def test_the_setting_of_a_unet_is_named(name: str, change: dict[str, Any], setti
 
 def test_diffusers_own_settings_have_their_own_names() -> None:
     model = tiny("sd14_coco")
-    assert blamed(unet_of(model, channels=32), unet_of(model), in_diffusers=True) == "architecture.diffusers.block_out_channels"
-    assert blamed(unet_of(model, in_channels=9), unet_of(model), in_diffusers=True) == "architecture.in_channels"
+    assert (
+        blamed(unet_of(model, channels=32), unet_of(model), in_diffusers=True)
+        == "architecture.diffusers.block_out_channels"
+    )
+    assert (
+        blamed(unet_of(model, in_channels=9), unet_of(model), in_diffusers=True) == "architecture.in_channels"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,13 +89,20 @@ def test_the_setting_of_an_autoencoder_is_named(change: dict[str, Any], setting:
     own = tiny("sd14_coco").autoencoder
     assert own is not None
     with torch.device("meta"):
-        theirs, ours = (build_autoencoder(settings).state_dict() for settings in (own.model_copy(update=change), own))
+        theirs, ours = (
+            build_autoencoder(settings).state_dict() for settings in (own.model_copy(update=change), own)
+        )
     assert blamed(theirs, ours) == f"autoencoder.{setting}"
 
 
 @pytest.mark.parametrize(
     ("change", "setting"),
-    [({"channels": 16}, "channels"), ({"layers": 3}, "layers"), ({"tokens": 20}, "tokens"), ({"hidden_channels": 32}, "hidden_channels")],
+    [
+        ({"channels": 16}, "channels"),
+        ({"layers": 3}, "layers"),
+        ({"tokens": 20}, "tokens"),
+        ({"hidden_channels": 32}, "hidden_channels"),
+    ],
 )
 def test_the_setting_of_a_text_encoder_is_named(change: dict[str, Any], setting: str) -> None:
     own = TextEncoder(channels=24, hidden_channels=48, layers=2, heads=2, tokens=16)
@@ -99,12 +115,20 @@ def test_the_setting_of_a_text_encoder_is_named(change: dict[str, Any], setting:
     assert blamed(state(own.model_copy(update=change)), state(own)) == f"conditioning.encoder.{setting}"
 
 
-@pytest.mark.parametrize(("shape", "setting"), [((7, 4), "conditioning.classes"), ((6, 5), "architecture.context_channels")])
+@pytest.mark.parametrize(
+    ("shape", "setting"), [((7, 4), "conditioning.classes"), ((6, 5), "architecture.context_channels")]
+)
 def test_the_setting_of_a_class_embedding_is_named(shape: tuple[int, int], setting: str) -> None:
-    assert blamed({"embedding.weight": torch.zeros(shape)}, {"embedding.weight": torch.zeros(6, 4)}) == setting
+    assert (
+        blamed({"embedding.weight": torch.zeros(shape)}, {"embedding.weight": torch.zeros(6, 4)}) == setting
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 4)])
 def test_a_tensor_without_numbers_is_damage(shape: tuple[int, ...]) -> None:
     with pytest.raises(CheckpointError, match=r"it has no numbers, so the file is damaged"):
-        check_fit({"embedding.weight": torch.zeros(shape)}, {"embedding.weight": torch.zeros(6, 4)}, Path("file.ckpt"))
+        check_fit(
+            {"embedding.weight": torch.zeros(shape)},
+            {"embedding.weight": torch.zeros(6, 4)},
+            Path("file.ckpt"),
+        )

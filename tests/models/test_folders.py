@@ -23,7 +23,14 @@ from edadm.models.weights import CheckpointError
 
 from ..conftest import reinitialise
 
-SIZES = {"image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks_per_level": 1, "attention_resolutions": (4,), "norm_groups": 4}
+SIZES = {
+    "image_size": 8,
+    "channels": 8,
+    "multipliers": (1, 2),
+    "blocks_per_level": 1,
+    "attention_resolutions": (4,),
+    "norm_groups": 4,
+}
 State = dict[str, Tensor]
 
 
@@ -45,7 +52,9 @@ def averaged() -> UNet2DModel:
 
 def same(path: Path, unet: UNet2DModel, wanted: Any = "auto") -> bool:
     state, expected = read_weights(find_weights(path, "unet", wanted).path), unet.state_dict()
-    return set(state) == set(expected) and all(torch.equal(state[name].float(), expected[name]) for name in expected)
+    return set(state) == set(expected) and all(
+        torch.equal(state[name].float(), expected[name]) for name in expected
+    )
 
 
 @pytest.mark.parametrize("variant", [None, "fp16", "non_ema", "ema"])
@@ -63,7 +72,10 @@ def test_every_way_in_which_diffusers_writes_weights_is_read(
 def test_both_spellings_of_an_index_with_a_variant_are_known(raw: UNet2DModel, tmp_path: Path) -> None:
     raw.save_pretrained(tmp_path, variant="fp16", max_shard_size="20KB")
     (written,) = tmp_path.glob("*.index*.json")
-    spellings = ("diffusion_pytorch_model.safetensors.index.fp16.json", "diffusion_pytorch_model.fp16.safetensors.index.json")
+    spellings = (
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.fp16.safetensors.index.json",
+    )
     assert written.name in spellings
     for spelling in spellings:
         written = written.rename(tmp_path / spelling)
@@ -92,7 +104,9 @@ def test_the_choice_among_variants_is_the_averaged_then_the_precise(
         name = f"diffusion_pytorch_model.{variant}".rstrip(".")
         (tmp_path / f"{name}.bin").touch()
         (tmp_path / f"{name}.safetensors").touch()
-    assert find_weights(tmp_path, "unet", wanted).path.name == f"diffusion_pytorch_model{expected}.safetensors"
+    assert (
+        find_weights(tmp_path, "unet", wanted).path.name == f"diffusion_pytorch_model{expected}.safetensors"
+    )
 
 
 def test_averaged_weights_beside_raw_ones_are_taken_as_wanted(
@@ -121,15 +135,22 @@ def test_averages_that_diffusers_has_saved_say_so_wherever_they_lie(
     with pytest.raises(CheckpointError, match="holds averaged weights alone"):
         find_weights(tmp_path / "mine", "unet", False)
     sizes = UNetArchitecture(**SIZES)
-    preset = model.model_copy(update={"architecture": sizes, "checkpoint": str(tmp_path / "mine"), "ema": True})
+    preset = model.model_copy(
+        update={"architecture": sizes, "checkpoint": str(tmp_path / "mine"), "ema": True}
+    )
     assert torch.equal(convert_checkpoint(preset)["conv_in.bias"], averaged.state_dict()["conv_in.bias"])
 
 
 def test_averaged_weights_that_no_name_tells_of_are_not_there(raw: UNet2DModel, tmp_path: Path) -> None:
     raw.save_pretrained(tmp_path / "unet")
-    with pytest.raises(CheckpointError, match=r"does not say that it holds averaged weights .*or set ema: auto"):
+    with pytest.raises(
+        CheckpointError, match=r"does not say that it holds averaged weights .*or set ema: auto"
+    ):
         find_weights(tmp_path, "unet", True)
-    assert find_weights(tmp_path / "unet", "autoencoder", True).path.name == "diffusion_pytorch_model.safetensors"
+    assert (
+        find_weights(tmp_path / "unet", "autoencoder", True).path.name
+        == "diffusion_pytorch_model.safetensors"
+    )
 
 
 def lost(folder: Path, index: Path) -> None:
@@ -199,7 +220,9 @@ def test_shards_that_are_not_whole_are_refused(
         (("snapshots/abc/unet/x",), r"cache of the Hub, point `checkpoint` to .*snapshots/abc"),
     ],
 )
-def test_a_folder_without_weights_says_what_is_there(files: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_a_folder_without_weights_says_what_is_there(
+    files: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("{}")
@@ -210,7 +233,9 @@ def test_a_folder_without_weights_says_what_is_there(files: tuple[str, ...], sen
 def test_one_file_of_several_is_no_checkpoint(raw: UNet2DModel, tmp_path: Path) -> None:
     raw.save_pretrained(tmp_path, max_shard_size="20KB")
     first = sorted(tmp_path.glob("*-00001-*"))[0]
-    with pytest.raises(CheckpointError, match=r"is one of several files that belong together; point to their index or folder"):
+    with pytest.raises(
+        CheckpointError, match=r"is one of several files that belong together; point to their index or folder"
+    ):
         find_weights(first, "unet")
     (index,) = tmp_path.glob("*.index.json")
     assert same(index, raw)

@@ -111,7 +111,9 @@ DIFFUSERS = {
 }
 KINDS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "kohya LoRA": (
-        named("lora_unet_down_blocks_0_attn1_to_q.lora_down.weight", "lora_unet_down_blocks_0_attn1_to_q.alpha"),
+        named(
+            "lora_unet_down_blocks_0_attn1_to_q.lora_down.weight", "lora_unet_down_blocks_0_attn1_to_q.alpha"
+        ),
         "lora",
     ),
     "peft LoRA": (named("unet.down_blocks.1.attentions.0.attn1.to_q.lora_A.weight"), "lora"),
@@ -236,15 +238,24 @@ def test_conversion_says_what_a_file_is_and_what_can_be_done(tmp_path: Path) -> 
         "lora_unet_mid.lora_up.weight": torch.zeros(2, 2),
         "lora_unet_mid.lora_down.weight": torch.zeros(2, 2),
     }
-    assert refused(lora, path).startswith(f"{path} is a LoRA (low-rank changes of a U-Net), not a U-Net; merge it into its U-Net")
+    assert refused(lora, path).startswith(
+        f"{path} is a LoRA (low-rank changes of a U-Net), not a U-Net; merge it into its U-Net"
+    )
     vae = {"decoder.conv_in.weight": torch.zeros(2, 2, 3, 3), "quant_conv.weight": torch.zeros(2, 2, 1, 1)}
     assert refused(vae, path) == (
         f"{path} is an autoencoder (VAE) alone, not a U-Net; name it as autoencoder.checkpoint, and the U-Net's as `checkpoint`"
     )
-    whole = {name: tensor for name, tensor in original_checkpoint(tiny("sd14_coco")).items() if not name.startswith("model_ema.")}
+    whole = {
+        name: tensor
+        for name, tensor in original_checkpoint(tiny("sd14_coco")).items()
+        if not name.startswith("model_ema.")
+    }
     first = "model.diffusion_model.input_blocks.0.0.weight"
     whole[first] = torch.zeros(16, 9, 3, 3)
-    assert "is an inpainting U-Net (9 input channels, 4 of them noise); take the text-to-image model" in refused(whole, path)
+    assert (
+        "is an inpainting U-Net (9 input channels, 4 of them noise); take the text-to-image model"
+        in refused(whole, path)
+    )
     assert convert_checkpoint(tiny("sd14_coco", path), "condition"), "its text encoder is Stable Diffusion's"
     assert "holds no U-Net" in (told := refused({"blob.weight": torch.zeros(2)}, path))
     assert told.endswith("; its first names are 'blob.weight', which are of no network known here")
@@ -265,7 +276,9 @@ def test_conversion_says_what_a_file_is_and_what_can_be_done(tmp_path: Path) -> 
         ({"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}, "the state of a training"),
     ],
 )
-def test_containers_that_are_no_networks_are_called_what_they_are(content: Any, told: str, tmp_path: Path) -> None:
+def test_containers_that_are_no_networks_are_called_what_they_are(
+    content: Any, told: str, tmp_path: Path
+) -> None:
     assert told in refused(content, tmp_path / "m.pt")
 
 

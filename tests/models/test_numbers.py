@@ -13,7 +13,10 @@ from edadm.models.weights import CheckpointError
 FILE = Path("model.ckpt")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2],
+)
 def test_floating_point_numbers_become_fp32_without_change(dtype: torch.dtype) -> None:
     values = torch.tensor([[0.5, -1.75], [0.0, 448.0]])
     (widened,) = as_fp32({"a": values.to(dtype)}, FILE).values()
@@ -41,7 +44,9 @@ def test_other_numbers_are_refused(tensor: torch.Tensor, kind: str) -> None:
         as_fp32({"a": torch.ones(1), "b": tensor}, FILE)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2]
+)
 def test_numbers_that_are_not_finite_are_counted_and_refused(dtype: torch.dtype) -> None:
     values = torch.tensor([1.0, torch.nan, torch.inf, -torch.inf]).to(dtype)
     with pytest.raises(CheckpointError, match=r"3 of 4 numbers in 'a' are not finite"):
@@ -54,7 +59,14 @@ def test_numbers_beyond_fp32_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.scale_weight", "a.comfy_quant", "scaled_fp8", "a.weight.absmax", "a.weight.quant_state.bitsandbytes__nf4"]
+    "name",
+    [
+        "a.scale_weight",
+        "a.comfy_quant",
+        "scaled_fp8",
+        "a.weight.absmax",
+        "a.weight.quant_state.bitsandbytes__nf4",
+    ],
 )
 def test_another_tools_quantized_file_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="that another tool has quantized"):

@@ -34,7 +34,11 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def single(model: Model) -> State:
     """A single file as people share them: fp16, no averaged weights, no schedule, no loss."""
-    whole = {name: tensor for name, tensor in original_checkpoint(model).items() if not name.startswith("model_ema.")}
+    whole = {
+        name: tensor
+        for name, tensor in original_checkpoint(model).items()
+        if not name.startswith("model_ema.")
+    }
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in whole.items()}
     return {name: tensor for name, tensor in halves.items() if ".loss." not in name and "." in name}
 
@@ -86,11 +90,17 @@ def beside(**extra: Tensor) -> Callable[[State], State]:
         beside(cond_stage_model__transformer__embeddings__position_ids=torch.arange(16)[None]),
     ],
 )
-def test_a_text_encoder_is_found_under_every_name(change: Callable[[State], State], model: Model, single: State, tmp_path: Path) -> None:
+def test_a_text_encoder_is_found_under_every_name(
+    change: Callable[[State], State], model: Model, single: State, tmp_path: Path
+) -> None:
     encoder = {name: tensor for name, tensor in single.items() if name.startswith("cond_stage_model.")}
     path = written(change(encoder), tmp_path / "sd.safetensors")
     converted = convert_checkpoint(at(model, path), "condition")
-    expected = {name.removeprefix(TEXT): tensor.float() for name, tensor in encoder.items() if "position_ids" not in name}
+    expected = {
+        name.removeprefix(TEXT): tensor.float()
+        for name, tensor in encoder.items()
+        if "position_ids" not in name
+    }
     assert set(converted) == set(expected)
     assert all(torch.equal(converted[name], expected[name]) for name in expected)
 
@@ -98,7 +108,9 @@ def test_a_text_encoder_is_found_under_every_name(change: Callable[[State], Stat
 @torch.no_grad()
 @pytest.mark.parametrize("whole", [False, True], ids=["CLIPTextModel", "CLIPModel"])
 @pytest.mark.parametrize("shard", ["1GB", "1MB"], ids=["whole", "shards"])
-def test_a_text_encoder_of_transformers_is_the_one_that_transformers_reads(whole: bool, shard: str, model: Model, tmp_path: Path) -> None:
+def test_a_text_encoder_of_transformers_is_the_one_that_transformers_reads(
+    whole: bool, shard: str, model: Model, tmp_path: Path
+) -> None:
     assert model.conditioning is not None
     encoder = random_network(build_condition_network(model.conditioning, 24), 6)
     if whole:
@@ -110,7 +122,9 @@ def test_a_text_encoder_of_transformers_is_the_one_that_transformers_reads(whole
             "image_size": 8,
             "patch_size": 8,
         }
-        clip = CLIPModel(CLIPConfig(text_config=encoder.config.to_dict(), vision_config=vision, projection_dim=24))
+        clip = CLIPModel(
+            CLIPConfig(text_config=encoder.config.to_dict(), vision_config=vision, projection_dim=24)
+        )
         clip.text_model.load_state_dict(encoder.state_dict())
         clip.save_pretrained(tmp_path / "text_encoder", max_shard_size=shard)
     else:
@@ -118,13 +132,20 @@ def test_a_text_encoder_of_transformers_is_the_one_that_transformers_reads(whole
     converted = convert_checkpoint(at(model, tmp_path), "condition")
     theirs = CLIPTextModel.from_pretrained(tmp_path / "text_encoder").state_dict()
     assert all(torch.equal(converted[name], theirs[name]) for name in converted)
-    assert all(torch.equal(converted[name], tensor) for name, tensor in encoder.state_dict().items() if "position_ids" not in name)
+    assert all(
+        torch.equal(converted[name], tensor)
+        for name, tensor in encoder.state_dict().items()
+        if "position_ids" not in name
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight", "Stable Diffusion XL"),
+        (
+            "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+            "Stable Diffusion XL",
+        ),
         ("cond_stage_model.model.ln_final.weight", "Stable Diffusion 2"),
         ("cond_stage_model.transformer.token_emb.weight", "BERT"),
         ("transformer.resblocks.0.ln_1.weight", "open_clip"),
@@ -138,8 +159,13 @@ def test_other_text_encoders_are_refused_by_name(name: str, what: str, model: Mo
 
 @pytest.mark.parametrize("convolved", [False, True], ids=["matrices", "convolutions"])
 @pytest.mark.parametrize("mixed", [False, True], ids=["old", "mixed"])
-@pytest.mark.parametrize(("name", "part"), [("sd14_coco", "autoencoder"), ("ldm4_bedroom", "autoencoder"), ("ldm4_bedroom", "unet")])
-def test_old_names_of_attentions_are_taken(name: str, part: str, convolved: bool, mixed: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("sd14_coco", "autoencoder"), ("ldm4_bedroom", "autoencoder"), ("ldm4_bedroom", "unet")],
+)
+def test_old_names_of_attentions_are_taken(
+    name: str, part: str, convolved: bool, mixed: bool, tmp_path: Path
+) -> None:
     preset = tiny(name, tmp_path, ema=False)
     assert preset.autoencoder is not None
     network = build_unet(preset.architecture) if part == "unet" else build_autoencoder(preset.autoencoder)
@@ -156,10 +182,12 @@ def test_an_attention_with_both_names_and_two_values_is_refused(tmp_path: Path) 
     preset = tiny("ldm4_bedroom", tmp_path / "unet.safetensors", ema=False)
     state = random_network(build_unet(preset.architecture), 2).state_dict()
     written(
-        state | {name: tensor + 1 for name, tensor in old_names(state, False).items() if ".query." in name}, tmp_path / "unet.safetensors"
+        state | {name: tensor + 1 for name, tensor in old_names(state, False).items() if ".query." in name},
+        tmp_path / "unet.safetensors",
     )
     with pytest.raises(
-        CheckpointError, match=r"two different tensors are named 'mid_block\.attentions\.0\.to_q|two different tensors are named"
+        CheckpointError,
+        match=r"two different tensors are named 'mid_block\.attentions\.0\.to_q|two different tensors are named",
     ):
         convert_checkpoint(preset)
 
@@ -180,7 +208,9 @@ def test_an_attention_with_both_names_and_two_values_is_refused(tmp_path: Path) 
         ),
     ],
 )
-def test_a_unet_is_found_under_every_name(change: Callable[[State], State], model: Model, single: State, tmp_path: Path) -> None:
+def test_a_unet_is_found_under_every_name(
+    change: Callable[[State], State], model: Model, single: State, tmp_path: Path
+) -> None:
     unet = {name: tensor for name, tensor in single.items() if name.startswith("model.diffusion_model.")}
     expected = convert_checkpoint(at(model, written(unet, tmp_path / "plain.safetensors")))
     converted = convert_checkpoint(at(model, written(change(unet), tmp_path / "changed.safetensors")))
@@ -211,7 +241,10 @@ def vae_of(model: Model, form: str, path: Path) -> Path:
 def test_a_vae_may_have_a_file_of_its_own(form: str, model: Model, single: State, tmp_path: Path) -> None:
     without = {name: tensor for name, tensor in single.items() if not name.startswith("first_stage_model.")}
     preset = at(model, written(without, tmp_path / "sd.safetensors"))
-    with pytest.raises(CheckpointError, match=r"holds no autoencoder .*set autoencoder\.checkpoint to the file or folder of a VAE"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds no autoencoder .*set autoencoder\.checkpoint to the file or folder of a VAE",
+    ):
         convert_checkpoint(preset, "autoencoder")
     assert model.autoencoder is not None
     own = model.autoencoder.model_copy(update={"checkpoint": str(vae_of(model, form, tmp_path))})
@@ -228,10 +261,15 @@ def test_a_text_encoder_may_have_a_file_of_its_own(model: Model, single: State, 
     with pytest.raises(CheckpointError, match=r"holds no CLIP text encoder .*set conditioning\.checkpoint"):
         convert_checkpoint(preset, "condition")
     assert model.conditioning is not None
-    clip = written({name.removeprefix("cond_stage_model."): tensor for name, tensor in encoder.items()}, tmp_path / "clip_l.safetensors")
+    clip = written(
+        {name.removeprefix("cond_stage_model."): tensor for name, tensor in encoder.items()},
+        tmp_path / "clip_l.safetensors",
+    )
     own = model.conditioning.model_copy(update={"checkpoint": str(clip)})
     converted = convert_checkpoint(preset.model_copy(update={"conditioning": own}), "condition")
-    assert torch.equal(converted["final_layer_norm.weight"], encoder[f"{TEXT}final_layer_norm.weight"].float())
+    assert torch.equal(
+        converted["final_layer_norm.weight"], encoder[f"{TEXT}final_layer_norm.weight"].float()
+    )
 
 
 def test_a_scale_that_is_null_comes_from_the_models_own_file(tmp_path: Path) -> None:

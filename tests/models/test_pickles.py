@@ -128,7 +128,10 @@ def test_objects_of_training_beside_the_weights_do_no_harm(what: str, zipped: bo
     )
     read = read_state(path)
     assert list(read) == list(state())
-    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in state().items())
+    assert all(
+        torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype
+        for name, tensor in state().items()
+    )
 
 
 @pytest.mark.parametrize("protocol", [1, 2, 4, 5])
@@ -138,7 +141,9 @@ def test_every_protocol_is_read(protocol: int, tmp_path: Path) -> None:
         "beside": [Mine(), Mode.FAST, np.float64(2), {3, 4}, "ü\n", b"\0", True, 2**70],
     }
     for zipped in (True, False):
-        torch.save(content, tmp_path / "m.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+        torch.save(
+            content, tmp_path / "m.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped
+        )
         read = read_state(tmp_path / "m.pt")
         assert all(torch.equal(read[name], tensor) for name, tensor in state().items())
 
@@ -178,7 +183,9 @@ def test_types_without_a_storage_of_their_own_are_read(tmp_path: Path) -> None:
     tensors["d.weight"] = torch.ones(1).expand(3)
     torch.save(tensors, tmp_path / "m.pt")
     read = read_state(tmp_path / "m.pt")
-    assert {name: tensor.dtype for name, tensor in read.items()} == {name: tensor.dtype for name, tensor in tensors.items()}
+    assert {name: tensor.dtype for name, tensor in read.items()} == {
+        name: tensor.dtype for name, tensor in tensors.items()
+    }
     assert all(torch.equal(read[name].float(), tensor.float()) for name, tensor in tensors.items())
 
 
@@ -197,13 +204,17 @@ def test_types_without_a_storage_of_their_own_are_read(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_plain_tensor_is_refused_with_its_class_and_a_line(tensor: Any, named: str, line: str, tmp_path: Path) -> None:
+def test_what_is_no_plain_tensor_is_refused_with_its_class_and_a_line(
+    tensor: Any, named: str, line: str, tmp_path: Path
+) -> None:
     torch.save({"state_dict": {**state(), "odd.weight": tensor}}, tmp_path / "m.pt")
     with pytest.raises(CheckpointError) as caught:
         read_state(tmp_path / "m.pt")
     text = str(caught.value)
     assert f"holds 'odd.weight' as '{named}', not as a plain tensor" in text
-    assert f"`torch.save({{name: {line} for name, tensor in model.state_dict().items()}}, 'clean.pt')`" in text
+    assert (
+        f"`torch.save({{name: {line} for name, tensor in model.state_dict().items()}}, 'clean.pt')`" in text
+    )
 
 
 class Touches:
@@ -345,7 +356,9 @@ def test_random_instructions_end_in_a_sentence(tmp_path: Path) -> None:
     codes = b"(.0125NKX]}){tubaqhrRciojlds\x81\x85\x86\x87\x88\x89\x8c\x90\x91\x92\x93\x94Q\x8a\x95"
     path = tmp_path / "m.pt"
     for _ in range(CASES):
-        path.write_bytes(b"\x80\x02" + bytes(source.choice(codes) for _ in range(source.randrange(60))) + b".")
+        path.write_bytes(
+            b"\x80\x02" + bytes(source.choice(codes) for _ in range(source.randrange(60))) + b"."
+        )
         assert outcome(path) == "refused"
 
 
@@ -405,7 +418,9 @@ def test_files_without_checksums_and_compressed_ones_are_read(tmp_path: Path) ->
 
 def test_plain_pickles_and_programs_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(pickle.dumps({"a.weight": np.zeros(2)}))
-    with pytest.raises(CheckpointError, match=r"is a plain pickle, .*torch\.save\(model\.state_dict\(\), 'clean\.pt'\)"):
+    with pytest.raises(
+        CheckpointError, match=r"is a plain pickle, .*torch\.save\(model\.state_dict\(\), 'clean\.pt'\)"
+    ):
         read_state(tmp_path / "m.pkl")
     with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
         for name in ("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"):
@@ -414,12 +429,16 @@ def test_plain_pickles_and_programs_are_refused_in_words(tmp_path: Path) -> None
         read_state(tmp_path / "m.pt")
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         archive.writestr("readme.txt", b"")
-    with pytest.raises(CheckpointError, match=r"is a zip archive without weights of PyTorch \(inside: 'readme\.txt'\)"):
+    with pytest.raises(
+        CheckpointError, match=r"is a zip archive without weights of PyTorch \(inside: 'readme\.txt'\)"
+    ):
         read_state(tmp_path / "m.zip")
 
 
 def test_calls_are_noted_and_not_made() -> None:
-    thing = read_pickle(io.BytesIO(pickle.dumps(Touches(_touch, Path("nowhere")), protocol=2)), lambda _: None)
+    thing = read_pickle(
+        io.BytesIO(pickle.dumps(Touches(_touch, Path("nowhere")), protocol=2)), lambda _: None
+    )
     assert isinstance(thing, Thing)
     assert thing.maker == Name(__name__, "_touch")
     assert str(thing) == f"{__name__}._touch"

@@ -1,4 +1,4 @@
-"""The five published networks at full size have the counts of the originals (method, 1.1, 3.4, 3.6 and 4.1)."""
+"""The five published networks at full size have the originals' counts (method, 1.1, 3.4, 3.6 and 4.1)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,21 @@ class Facts:
 
 
 FACTS = {
-    "ddim_cifar10": Facts(35_746_307, 35_691_264, 113, 38, {"res_block": 22, "attention": 6, "layer": 10}, 12, 6),
-    "ldm4_bedroom": Facts(274_056_163, 273_872_704, 123, 48, {"res_block": 22, "attention": 16, "layer": 10}, 12, 16),
-    "ldm8_church": Facts(294_966_916, 294_741_504, 168, 60, {"res_block": 35, "attention": 21, "layer": 4}, 15, 21),
-    "ldm4_imagenet": Facts(400_920_579, 400_586_880, 283, 80, {"res_block": 22, "transformer": 16, "layer": 42}, 12, 32),
-    "sd14_coco": Facts(859_520_964, 859_077_120, 282, 80, {"res_block": 22, "transformer": 16, "layer": 42}, 12, 32),
+    "ddim_cifar10": Facts(
+        35_746_307, 35_691_264, 113, 38, {"res_block": 22, "attention": 6, "layer": 10}, 12, 6
+    ),
+    "ldm4_bedroom": Facts(
+        274_056_163, 273_872_704, 123, 48, {"res_block": 22, "attention": 16, "layer": 10}, 12, 16
+    ),
+    "ldm8_church": Facts(
+        294_966_916, 294_741_504, 168, 60, {"res_block": 35, "attention": 21, "layer": 4}, 15, 21
+    ),
+    "ldm4_imagenet": Facts(
+        400_920_579, 400_586_880, 283, 80, {"res_block": 22, "transformer": 16, "layer": 42}, 12, 32
+    ),
+    "sd14_coco": Facts(
+        859_520_964, 859_077_120, 282, 80, {"res_block": 22, "transformer": 16, "layer": 42}, 12, 32
+    ),
 }
 
 
@@ -65,13 +75,19 @@ def test_units_of_each_kind_are_as_many_as_published(network: Network) -> None:
     assert len(units) == FACTS[name].units
     assert Counter(unit.kind for unit in units) == FACTS[name].kinds
     layers = [layer for unit in units for layer in unit.layers]
-    assert len(layers) == len(set(layers)) == sum(isinstance(module, nn.Conv2d | nn.Linear) for module in unet.modules())
+    assert (
+        len(layers)
+        == len(set(layers))
+        == sum(isinstance(module, nn.Conv2d | nn.Linear) for module in unet.modules())
+    )
 
 
 def units_of(architecture: UNetArchitecture) -> list[str]:
     """All units in the order of method, 4.1, from the configuration alone."""
     levels, per_level = len(architecture.multipliers), architecture.blocks_per_level
-    has_attention = [architecture.image_size // 2**level in architecture.attention_resolutions for level in range(levels)]
+    has_attention = [
+        architecture.image_size // 2**level in architecture.attention_resolutions for level in range(levels)
+    ]
     parts = ["", ".proj_in", ".transformer_blocks.0", ".proj_out"]
     parts = parts[1:] if architecture.family == "transformer" else parts[:1]
     resampling = "" if architecture.resample == "res_block" else ".conv"
@@ -111,16 +127,28 @@ def test_every_attention_has_the_published_heads(network: Network) -> None:
     name, unet, _ = network
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
     assert len(attentions) == FACTS[name].attentions
-    heads = {"ddim_cifar10": {1}, "ldm4_bedroom": {14, 21, 28}, "ldm8_church": {8}, "ldm4_imagenet": {1}, "sd14_coco": {8}}[name]
+    heads = {
+        "ddim_cifar10": {1},
+        "ldm4_bedroom": {14, 21, 28},
+        "ldm8_church": {8},
+        "ldm4_imagenet": {1},
+        "sd14_coco": {8},
+    }[name]
     assert {attention.heads for attention in attentions} == heads
-    assert all(attention.scale == (attention.inner_dim // attention.heads) ** -0.5 for attention in attentions)
+    assert all(
+        attention.scale == (attention.inner_dim // attention.heads) ** -0.5 for attention in attentions
+    )
 
 
 def test_operands_and_exceptions_are_quantized_as_published(network: Network) -> None:
     name, unet, _ = network
     with torch.device("meta"):
         quantized = build_unet(published(name).architecture)
-        quantize_unet(quantized, Bits(weights=4, activations=8, split_shortcuts=name != "sd14_coco"), shortcut_splits(unet))
+        quantize_unet(
+            quantized,
+            Bits(weights=4, activations=8, split_shortcuts=name != "sd14_coco"),
+            shortcut_splits(unet),
+        )
     layers = quantized_layers(quantized)
     eight = {layer for layer, module in layers.items() if module.weight_quantizer.bits == 8}
     assert eight == {"time_embedding.linear_1", "conv_out"}
@@ -131,13 +159,17 @@ def test_operands_and_exceptions_are_quantized_as_published(network: Network) ->
     assert len(split) == (0 if name == "sd14_coco" else FACTS[name].splits)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("ldm4_bedroom", 55.32e6), ("ldm8_church", 83.65e6), ("sd14_coco", 83.65e6)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("ldm4_bedroom", 55.32e6), ("ldm8_church", 83.65e6), ("sd14_coco", 83.65e6)]
+)
 def test_autoencoders_have_the_size_of_the_originals(name: str, parameters: float) -> None:
     settings = published(name).autoencoder
     assert settings is not None
     with torch.device("meta"):
         autoencoder = build_autoencoder(settings)
-    assert sum(parameter.numel() for parameter in autoencoder.parameters()) == pytest.approx(parameters, abs=5e3)
+    assert sum(parameter.numel() for parameter in autoencoder.parameters()) == pytest.approx(
+        parameters, abs=5e3
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,14 @@ def test_matrices_have_unit_gain_norms_are_one_and_biases_zero() -> None:
 def test_the_same_seed_gives_the_same_network_and_its_output_is_finite_and_not_constant() -> None:
     model = tiny("sd14_coco")
     inputs = network_rows(model, 2, "cpu")
-    first, again, other = (random_unet(model, "cpu", seed)(*inputs, return_dict=False)[0] for seed in (0, 0, 1))
+    first, again, other = (
+        random_unet(model, "cpu", seed)(*inputs, return_dict=False)[0] for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.isfinite().all()
     assert 0.1 < first.std() < 10
-    assert sum(parameter.numel() for parameter in random_autoencoder(model, "cpu").parameters()) == Networks(model).decoder_parameters
+    assert (
+        sum(parameter.numel() for parameter in random_autoencoder(model, "cpu").parameters())
+        == Networks(model).decoder_parameters
+    )

@@ -14,7 +14,14 @@ from edadm.config.networks import UNetArchitecture
 from edadm.models.skips import shortcut_splits
 from edadm.models.unet import build_unet
 
-DEEPER = UNetArchitecture(image_size=16, channels=16, multipliers=(1, 2, 3), blocks_per_level=2, attention_resolutions=(8,), norm_groups=8)
+DEEPER = UNetArchitecture(
+    image_size=16,
+    channels=16,
+    multipliers=(1, 2, 3),
+    blocks_per_level=2,
+    attention_resolutions=(8,),
+    norm_groups=8,
+)
 
 
 def test_the_cifar_network_has_twelve_split_shortcuts() -> None:
@@ -33,9 +40,13 @@ def test_the_channels_behind_the_split_are_the_skip_bit_for_bit(
     splits, pushed, compared, handles = shortcut_splits(unet), [], [], []
     for name, module in unet.named_modules():
         on_the_way_down = name == "conv_in" or name.startswith("down_blocks")
-        if on_the_way_down and (name == "conv_in" or isinstance(module, ResnetBlock2D | Attention | Downsample2D)):
+        if on_the_way_down and (
+            name == "conv_in" or isinstance(module, ResnetBlock2D | Attention | Downsample2D)
+        ):
 
-            def push(_: object, __: object, output: Tensor, is_attention: bool = isinstance(module, Attention)) -> None:
+            def push(
+                _: object, __: object, output: Tensor, is_attention: bool = isinstance(module, Attention)
+            ) -> None:
                 if is_attention:
                     pushed.pop()  # an attention's output takes the place of its res-block's
                 pushed.append(output)
@@ -43,7 +54,9 @@ def test_the_channels_behind_the_split_are_the_skip_bit_for_bit(
             handles.append(module.register_forward_hook(push))
         if name.startswith("up_blocks") and isinstance(module, ResnetBlock2D):
 
-            def compare(_: object, inputs: tuple[Tensor, ...], shortcut: str = f"{name}.conv_shortcut") -> None:
+            def compare(
+                _: object, inputs: tuple[Tensor, ...], shortcut: str = f"{name}.conv_shortcut"
+            ) -> None:
                 compared.append(torch.equal(inputs[0][:, splits[shortcut] :], pushed.pop()))
 
             handles.append(module.register_forward_pre_hook(compare))

@@ -25,12 +25,16 @@ def expected_order() -> list[str]:
     names = ["time_embedding.linear_1", "time_embedding.linear_2", "conv_in"]
     for level in range(4):
         for block in range(2):
-            names += [f"down_blocks.{level}.resnets.{block}"] + [f"down_blocks.{level}.attentions.{block}"] * (level == 1)
+            names += [f"down_blocks.{level}.resnets.{block}"] + [
+                f"down_blocks.{level}.attentions.{block}"
+            ] * (level == 1)
         names += [f"down_blocks.{level}.downsamplers.0.conv"] * (level < 3)
     names += ["mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"]
     for level in range(4):
         for block in range(3):
-            names += [f"up_blocks.{level}.resnets.{block}"] + [f"up_blocks.{level}.attentions.{block}"] * (level == 2)
+            names += [f"up_blocks.{level}.resnets.{block}"] + [f"up_blocks.{level}.attentions.{block}"] * (
+                level == 2
+            )
         names += [f"up_blocks.{level}.upsamplers.0.conv"] * (level < 3)
     return [*names, "conv_out"]
 
@@ -64,7 +68,12 @@ def test_the_trace_is_the_order_in_which_a_real_forward_calls_the_modules(
     float_unet: UNet2DModel, calibration: tuple[Tensor, Tensor]
 ) -> None:
     units, called = trace_units(float_unet), []
-    handles = [float_unet.get_submodule(unit.name).register_forward_pre_hook(lambda *_, n=unit.name: called.append(n)) for unit in units]
+    handles = [
+        float_unet.get_submodule(unit.name).register_forward_pre_hook(
+            lambda *_, n=unit.name: called.append(n)
+        )
+        for unit in units
+    ]
     float_unet(*calibration)
     for handle in handles:
         handle.remove()

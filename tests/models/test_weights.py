@@ -43,7 +43,10 @@ def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.ckpt cannot be read as a checkpoint") as caught:
         read_state(path)
     assert not marker.exists()
-    assert re.search(r"\(it asks to call \w+\.system, as no file of weights does; nothing was executed\)", str(caught.value))
+    assert re.search(
+        r"\(it asks to call \w+\.system, as no file of weights does; nothing was executed\)",
+        str(caught.value),
+    )
     torch.load(path, weights_only=False)
     assert marker.exists(), "the pickle must be one that would have done harm"
 
@@ -57,7 +60,9 @@ def test_a_damaged_file_is_refused_in_a_sentence(content: bytes, name: str, tmp_
         read_state(path)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: [s, "optimizer"], lambda s: {"state_dict": s}, lambda s: {"model": s}])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: [s, "optimizer"], lambda s: {"state_dict": s}, lambda s: {"model": s}]
+)
 def test_known_wrappings_of_a_state_dict_are_taken_off(wrap: Any, tmp_path: Path) -> None:
     state = {"module.a.weight": torch.arange(3.0)}
     torch.save(wrap(state), tmp_path / "model.ckpt")
@@ -73,7 +78,9 @@ def test_anything_but_tensors_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
-def test_an_original_checkpoint_becomes_a_network(suffix: str, original: dict[str, torch.Tensor], model: Model, tmp_path: Path) -> None:
+def test_an_original_checkpoint_becomes_a_network(
+    suffix: str, original: dict[str, torch.Tensor], model: Model, tmp_path: Path
+) -> None:
     path = tmp_path / f"model.{suffix}"
     torch.save(original, path) if suffix == "ckpt" else save_file(original, path)
     state = convert_checkpoint(model.model_copy(update={"checkpoint": str(path)}))
@@ -99,8 +106,13 @@ def test_a_checkpoint_of_another_width_is_refused_with_the_tensor_and_both_shape
 ) -> None:
     save_file(original, tmp_path / "model.safetensors")
     wider = model.architecture.model_copy(update={"channels": 32})
-    preset = model.model_copy(update={"checkpoint": str(tmp_path / "model.safetensors"), "architecture": wider})
-    with pytest.raises(CheckpointError, match=r"'conv_in\.weight' has shape \(16, 3, 3, 3\), the preset's network \(32, 3, 3, 3\)"):
+    preset = model.model_copy(
+        update={"checkpoint": str(tmp_path / "model.safetensors"), "architecture": wider}
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"'conv_in\.weight' has shape \(16, 3, 3, 3\), the preset's network \(32, 3, 3, 3\)",
+    ):
         convert_checkpoint(preset)
 
 

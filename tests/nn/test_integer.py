@@ -36,7 +36,9 @@ def filled(name: str, weight_bits: int, input_bits: int) -> tuple[QuantizedLayer
     layer: QuantizedLayer = kind(float_layer, weight_bits, input_bits, sizes)
     grid, rows, segments = layer.weight_quantizer, layer.weight.shape[0], len(sizes)
     middle = 2 ** (weight_bits - 1)
-    zero_point = middle - torch.randint(0, 2, (rows, segments), generator=generator)  # 127 makes 128 of code 255
+    zero_point = middle - torch.randint(
+        0, 2, (rows, segments), generator=generator
+    )  # 127 makes 128 of code 255
     grid.set_grid(2.0 ** torch.randint(-9, -4, (rows, segments), generator=generator), zero_point.float())
     codes = torch.randint(0, 2**weight_bits, layer.weight.shape, generator=generator, dtype=torch.uint8)
     codes[:, 0], codes[:, -1] = 0, 2**weight_bits - 1
@@ -54,7 +56,9 @@ def test_an_integer_layer_is_the_simulated_one_in_exact_arithmetic(name: str, bi
     layer, x = filled(name, *bits)
     output = integer_layer(layer)(x)
     exact = layer.double()(x.double())
-    assert isinstance(integer_layer(layer), IntegerGatheredConv2d) == (name in ("stride 2", "without bias"))  # of few channels
+    assert isinstance(integer_layer(layer), IntegerGatheredConv2d) == (
+        name in ("stride 2", "without bias")
+    )  # of few channels
     assert output.shape == exact.shape
     torch.testing.assert_close(output.double(), exact, rtol=1e-6, atol=1e-6 * exact.abs().max().item())
 
@@ -64,7 +68,9 @@ def test_zeros_padded_before_a_convolution_are_zeros_of_its_grid() -> None:
     layer, x = filled("stride 2", 8, 8)
     padded = F.pad(x, (0, 1, 0, 1))  # diffusers' down-sampling without padding of its own
     exact = layer.double()(padded.double())
-    torch.testing.assert_close(integer_layer(layer.float())(padded).double(), exact, rtol=1e-6, atol=1e-6 * exact.abs().max().item())
+    torch.testing.assert_close(
+        integer_layer(layer.float())(padded).double(), exact, rtol=1e-6, atol=1e-6 * exact.abs().max().item()
+    )
 
 
 @torch.no_grad()
@@ -101,7 +107,11 @@ def test_weights_keep_their_layout_when_the_network_is_laid_out_channels_last(bi
 def test_rows_of_a_linear_layer_are_a_batch_that_can_be_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = filled("linear", 8, 8)
     shapes = []
-    monkeypatch.setattr(integer, "int8_convolution", lambda x, *others: shapes.append(tuple(x.shape)) or int8_convolution(x, *others))
+    monkeypatch.setattr(
+        integer,
+        "int8_convolution",
+        lambda x, *others: shapes.append(tuple(x.shape)) or int8_convolution(x, *others),
+    )
     assert integer_layer(layer)(x).shape == (2, 5, 11)
     assert shapes == [(10, 1, 1, 24)]
 
@@ -140,5 +150,7 @@ assert sum("int8_geglu" in call for call in calls) == 1, calls
 
 def test_the_compiler_sees_one_graph_with_the_operation_in_it() -> None:
     """In a process of its own: the compiler does not see through the type checks that tests switch on."""
-    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False, timeout=120
+    )
     assert run.returncode == 0, run.stderr

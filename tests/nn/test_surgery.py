@@ -32,7 +32,9 @@ def cifar_w4a8() -> nn.Module:
     return unet
 
 
-def test_the_cifar_network_has_the_published_number_of_layers_and_quantized_weights(cifar_w4a8: nn.Module) -> None:
+def test_the_cifar_network_has_the_published_number_of_layers_and_quantized_weights(
+    cifar_w4a8: nn.Module,
+) -> None:
     layers = quantized_layers(cifar_w4a8)
     assert len(layers) == 113
     assert sum(layer.weight.numel() for layer in layers.values()) == 35_691_264
@@ -47,17 +49,28 @@ def test_the_cifar_network_has_the_published_sizes_in_megabytes(cifar_w4a8: nn.M
     assert sizes == [143.0, 35.9, 18.1]
 
 
-def test_first_registered_and_last_layer_have_8_bits_and_the_last_one_a_float_input(cifar_w4a8: nn.Module) -> None:
+def test_first_registered_and_last_layer_have_8_bits_and_the_last_one_a_float_input(
+    cifar_w4a8: nn.Module,
+) -> None:
     layers = quantized_layers(cifar_w4a8)
-    assert [name for name, layer in layers.items() if layer.weight_quantizer.bits == 8] == ["time_embedding.linear_1", "conv_out"]
+    assert [name for name, layer in layers.items() if layer.weight_quantizer.bits == 8] == [
+        "time_embedding.linear_1",
+        "conv_out",
+    ]
     assert {layer.weight_quantizer.bits for layer in layers.values()} == {4, 8}
     assert layers["conv_in"].weight_quantizer.bits == 4
     assert [name for name, layer in layers.items() if layer.input_quantizer is None] == ["conv_out"]
-    assert {layer.input_quantizer.bits for layer in layers.values() if layer.input_quantizer is not None} == {8}
+    assert {layer.input_quantizer.bits for layer in layers.values() if layer.input_quantizer is not None} == {
+        8
+    }
 
 
 def test_twelve_shortcuts_of_the_cifar_network_are_split_in_weight_and_input(cifar_w4a8: nn.Module) -> None:
-    split = {name: layer for name, layer in quantized_layers(cifar_w4a8).items() if len(layer.weight_quantizer.segments) > 1}
+    split = {
+        name: layer
+        for name, layer in quantized_layers(cifar_w4a8).items()
+        if len(layer.weight_quantizer.segments) > 1
+    }
     assert len(split) == 12
     for name, layer in split.items():
         assert name.startswith("up_blocks.")

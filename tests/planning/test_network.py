@@ -40,7 +40,9 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
         assert quantized.weights == facts.quantized_weights
         beside = quantized.bytes - size * 1e6  # scales, zero points, and at 4 bits the two layers of 8 bits
         assert 0 < beside < 0.03 * size * 1e6
-    assert len(networks.learned_units(config.reconstructions["seed_coco_w4"], config.bits[wide])) == facts.units
+    assert (
+        len(networks.learned_units(config.reconstructions["seed_coco_w4"], config.bits[wide])) == facts.units
+    )
 
 
 @pytest.mark.parametrize(("weights", "split"), [(4, True), (8, False)])
@@ -50,9 +52,13 @@ def test_the_tensors_of_a_checkpoint_have_the_bytes_that_were_counted(
     widths = bits.model_copy(update={"weights": weights, "split_shortcuts": split})
     unet = quantized_copy(float_unet, widths)
     for layer in quantized_layers(unet).values():
-        layer.weight_quantizer.set_grid(layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 2.0 ** (weights - 1)))
+        layer.weight_quantizer.set_grid(
+            layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 2.0 ** (weights - 1))
+        )
         if layer.weight_quantizer.bits == 8:
-            layer.weight_quantizer.set_grid(layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 128.0))
+            layer.weight_quantizer.set_grid(
+                layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 128.0)
+            )
         layer.set_codes(layer.nearest_codes())
     save_quantized(unet, tmp_path / "q.safetensors", model.architecture, widths, {})
     content = (tmp_path / "q.safetensors").read_bytes()
@@ -63,7 +69,9 @@ def test_the_tensors_of_a_checkpoint_have_the_bytes_that_were_counted(
     assert counted.layers == quantized_layers(unet).keys()
 
 
-def test_layers_in_floating_point_are_no_quantized_ones_and_their_units_are_not_learned(model: Model, bits: Bits) -> None:
+def test_layers_in_floating_point_are_no_quantized_ones_and_their_units_are_not_learned(
+    model: Model, bits: Bits
+) -> None:
     without = bits.model_copy(update={"layers": {"conv_out": LayerBits(weights=None, activations=None)}})
     networks, settings = Networks(model), Reconstruction()
     names = [unit.name for unit in networks.learned_units(settings, without)]

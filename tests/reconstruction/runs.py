@@ -65,10 +65,23 @@ def learned(
 
 def state(unet: nn.Module) -> dict[str, Tensor]:
     """All that a run decides."""
-    codes = {f"{name}.codes": layer.codes for name, layer in quantized_layers(unet).items() if layer.codes is not None}
+    codes = {
+        f"{name}.codes": layer.codes
+        for name, layer in quantized_layers(unet).items()
+        if layer.codes is not None
+    }
     weights = {f"{name}.weight": layer.weight.detach() for name, layer in quantized_layers(unet).items()}
-    biases = {f"{name}.bias": layer.bias.detach() for name, layer in quantized_layers(unet).items() if layer.bias is not None}
-    return codes | weights | biases | {f"{name}.scale": quantizer.scale for name, quantizer in activation_quantizers(unet).items()}
+    biases = {
+        f"{name}.bias": layer.bias.detach()
+        for name, layer in quantized_layers(unet).items()
+        if layer.bias is not None
+    }
+    return (
+        codes
+        | weights
+        | biases
+        | {f"{name}.scale": quantizer.scale for name, quantizer in activation_quantizers(unet).items()}
+    )
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -101,7 +101,12 @@ def test_order_and_batch_size_do_not_matter_but_earlier_corrections_do() -> None
 
 
 def test_float_parameters_stay_and_checkpoints_carry_the_new_biases(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: tuple[Tensor, Tensor], bits: Bits, model: Model, tmp_path: Path
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: tuple[Tensor, Tensor],
+    bits: Bits,
+    model: Model,
+    tmp_path: Path,
 ) -> None:
     unet = gridded()
     for layer in quantized_layers(unet).values():

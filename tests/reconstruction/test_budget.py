@@ -34,10 +34,14 @@ def by_name(units: list[UnitBytes]) -> dict[str, UnitBytes]:
 
 @pytest.fixture
 def predicted(float_unet: UNet2DModel, calibration: Calibration, settings: Reconstruction) -> list[UnitBytes]:
-    return unit_bytes(float_unet, trace_units(float_unet), tuple(tensor[:1] for tensor in calibration), settings)
+    return unit_bytes(
+        float_unet, trace_units(float_unet), tuple(tensor[:1] for tensor in calibration), settings
+    )
 
 
-def test_shapes_alone_tell_the_same(architecture: UNetArchitecture, predicted: list[UnitBytes], settings: Reconstruction) -> None:
+def test_shapes_alone_tell_the_same(
+    architecture: UNetArchitecture, predicted: list[UnitBytes], settings: Reconstruction
+) -> None:
     with torch.device("meta"):
         unet = build_unet(architecture).requires_grad_(False)
         inputs = (torch.zeros(1, architecture.in_channels, 16, 16), torch.zeros(1, dtype=torch.long))
@@ -46,7 +50,9 @@ def test_shapes_alone_tell_the_same(architecture: UNetArchitecture, predicted: l
     for one, other in zip(found, predicted, strict=True):
         assert one.unit == other.unit
         assert one.tables() == other.tables()
-        assert one.waiting == pytest.approx(other.waiting, abs=1024), "tables of the time embedding may be made anew"
+        assert one.waiting == pytest.approx(other.waiting, abs=1024), (
+            "tables of the time embedding may be made anew"
+        )
 
 
 def test_tables_have_the_bytes_that_units_learn_from(
@@ -61,7 +67,9 @@ def test_tables_have_the_bytes_that_units_learn_from(
 
     def listening_learn(module: nn.Module, data: UnitData, *others: object) -> UnitReport:
         main = data.quantized.main
-        arguments = [(key, tensor) for stream in (data.quantized, data.exact) for key, tensor in stream.tensors.items()]
+        arguments = [
+            (key, tensor) for stream in (data.quantized, data.exact) for key, tensor in stream.tensors.items()
+        ]
         sizes = {
             INPUTS: sum(tensor.nbytes for key, tensor in arguments if key == main),
             OTHERS: sum(tensor.nbytes for key, tensor in arguments if key != main),
@@ -79,7 +87,9 @@ def test_tables_have_the_bytes_that_units_learn_from(
     assert whole.of_tables(whole.largest_unit()) == max(sum(sizes.values()) for sizes in seen)
 
 
-def test_waiting_passes_hold_what_was_predicted(predicted: list[UnitBytes], float_unet: UNet2DModel, calibration: Calibration) -> None:
+def test_waiting_passes_hold_what_was_predicted(
+    predicted: list[UnitBytes], float_unet: UNet2DModel, calibration: Calibration
+) -> None:
     network = PausingNetwork(float_unet, [one.unit.name for one in predicted])
     rows = len(calibration[0])
     with Watch() as watch:
@@ -93,16 +103,22 @@ def test_waiting_passes_hold_what_was_predicted(predicted: list[UnitBytes], floa
     assert skip.waiting > 4 * skip.inputs, "the skips wait, too"
 
 
-def test_what_a_pass_takes_on_its_way_and_a_step_while_it_learns_is_more_than_what_waits(predicted: list[UnitBytes]) -> None:
+def test_what_a_pass_takes_on_its_way_and_a_step_while_it_learns_is_more_than_what_waits(
+    predicted: list[UnitBytes],
+) -> None:
     for one in predicted:
         assert one.forward >= one.waiting
         assert one.learning >= one.targets[TARGET]
 
 
-def test_inputs_of_the_float_network_are_kept_once(float_unet: UNet2DModel, calibration: Calibration, settings: Reconstruction) -> None:
+def test_inputs_of_the_float_network_are_kept_once(
+    float_unet: UNet2DModel, calibration: Calibration, settings: Reconstruction
+) -> None:
     units = trace_units(float_unet)
     chained = demand(float_unet, units, calibration, settings, rows=100)
-    alone = demand(float_unet, units, calibration, settings.model_copy(update={"method": "fbr_float_inputs"}), rows=100)
+    alone = demand(
+        float_unet, units, calibration, settings.model_copy(update={"method": "fbr_float_inputs"}), rows=100
+    )
     one, other = chained.largest_unit(), alone.largest_unit()
     assert one.unit == other.unit
     assert chained.of_tables(one) - alone.of_tables(other) == 100 * (one.inputs + one.others)
@@ -138,7 +154,9 @@ def test_the_documented_predictions_are_those_of_the_presets(name: str) -> None:
     samples = config.calibrations[f"seed_{family}{'_w4' if family == 'cifar10' else ''}"].size
     with torch.device("meta"):
         unet = build_unet(model.architecture).requires_grad_(False)
-        found = demand(unet, trace_units(unet), shapes_of(model), settings, samples * (2 if model.guidance > 1 else 1))
+        found = demand(
+            unet, trace_units(unet), shapes_of(model), settings, samples * (2 if model.guidance > 1 else 1)
+        )
     sizes = (
         found.of_tables(found.largest_unit()),
         max(found.of_passes(unit) for unit in found.units),

@@ -31,7 +31,9 @@ def plain_outputs(unet: nn.Module, names: list[str], calibration: Calibration) -
     """Outputs of all units in a forward without pauses."""
     outputs: dict[str, Tensor] = {}
     handles = [
-        unet.get_submodule(name).register_forward_hook(lambda _, __, output, n=name: outputs.__setitem__(n, output.clone()))
+        unet.get_submodule(name).register_forward_hook(
+            lambda _, __, output, n=name: outputs.__setitem__(n, output.clone())
+        )
         for name in names
     ]
     with torch.no_grad():
@@ -71,14 +73,19 @@ def test_interleaved_passes_do_not_disturb_each_other(
         assert all(torch.equal(outputs[name], expected[name]) for name in names)
 
 
-def test_the_arguments_are_those_of_the_unit(pausing: PausingNetwork, names: list[str], calibration: Calibration) -> None:
+def test_the_arguments_are_those_of_the_unit(
+    pausing: PausingNetwork, names: list[str], calibration: Calibration
+) -> None:
     waiting, calls = pausing.start(*calibration), {}
     for name in names:
         calls[name] = waiting.arguments()
         waiting.run_unit()
         waiting.next_unit()
     assert torch.equal(calls["conv_in"].tensors[0], calibration[0])
-    assert [(key, x.shape) for key, x in calls["mid_block.resnets.0"].tensors.items()] == [(0, (8, 32, 8, 8)), (1, (8, 64))]
+    assert [(key, x.shape) for key, x in calls["mid_block.resnets.0"].tensors.items()] == [
+        (0, (8, 32, 8, 8)),
+        (1, (8, 64)),
+    ]
     assert calls["mid_block.attentions.0"].tensors[0].shape == (8, 32, 8, 8)
     assert calls["mid_block.attentions.0"].main == 0
 
@@ -95,7 +102,9 @@ def test_a_waiting_pass_meets_changes_made_to_a_module(
             layer = unet.get_submodule("mid_block.resnets.1.conv1")
             layer.set_codes(layer.nearest_codes())
         if name == "conv_out":
-            unet.get_submodule("conv_out").bias.data = torch.ones(3)  # replaced, since the float network shares the old one
+            unet.get_submodule("conv_out").bias.data = torch.ones(
+                3
+            )  # replaced, since the float network shares the old one
         while_waiting[name] = waiting.run_unit()
         waiting.next_unit()
     network.close()
@@ -120,7 +129,11 @@ def test_a_unit_can_be_called_while_passes_wait_without_disturbing_them(
 
 @pytest.mark.parametrize("learning", [True, False])
 def test_the_grad_mode_of_the_caller_stays_his_own_and_the_pass_records_no_graph(
-    learning: bool, pausing: PausingNetwork, names: list[str], calibration: Calibration, float_unet: UNet2DModel
+    learning: bool,
+    pausing: PausingNetwork,
+    names: list[str],
+    calibration: Calibration,
+    float_unet: UNet2DModel,
 ) -> None:
     weight = float_unet.get_submodule("conv_in").weight
     weight.requires_grad_(True)
@@ -136,14 +149,18 @@ def test_the_grad_mode_of_the_caller_stays_his_own_and_the_pass_records_no_graph
         weight.requires_grad_(False)
 
 
-def test_calling_twice_without_going_on_is_an_error(pausing: PausingNetwork, calibration: Calibration) -> None:
+def test_calling_twice_without_going_on_is_an_error(
+    pausing: PausingNetwork, calibration: Calibration
+) -> None:
     waiting = pausing.start(*calibration)
     waiting.run_unit()
     with pytest.raises(AssertionError, match="call `next_unit` first"):
         waiting.run_unit()
 
 
-def test_closing_removes_the_hooks(float_unet: UNet2DModel, names: list[str], calibration: Calibration) -> None:
+def test_closing_removes_the_hooks(
+    float_unet: UNet2DModel, names: list[str], calibration: Calibration
+) -> None:
     PausingNetwork(float_unet, names).close()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in float_unet.modules())
     assert float_unet(*calibration).sample.shape == calibration[0].shape

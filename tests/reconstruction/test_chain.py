@@ -27,20 +27,29 @@ from .runs import Calibration, Reports, Shelf, learned, same, state
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits, calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    ranges: dict[str, Tensor],
+    bits: Bits,
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> tuple[nn.Module, Reports, Shelf]:
     unet, shelf = quantized_copy(float_unet, bits), Shelf()
     set_grids(unet, ranges)
     return unet, learned(float_unet, unet, calibration, settings, shelf), shelf
 
 
-def test_every_unit_is_learned_once_in_order(undisturbed: tuple[nn.Module, Reports, Shelf], float_unet: UNet2DModel) -> None:
+def test_every_unit_is_learned_once_in_order(
+    undisturbed: tuple[nn.Module, Reports, Shelf], float_unet: UNet2DModel
+) -> None:
     unet, reports, shelf = undisturbed
     units = trace_units(float_unet)
     assert [unit for unit, _ in reports] == units
     assert shelf.put_indices == list(range(len(units)))
     assert all(layer.codes is not None and layer.alpha is None for layer in quantized_layers(unet).values())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in [*unet.modules(), *float_unet.modules()])
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks
+        for module in [*unet.modules(), *float_unet.modules()]
+    )
 
 
 @pytest.mark.parametrize(("first", "on_disk"), [(5, False), (12, True)])
@@ -96,7 +105,9 @@ def test_the_batch_size_of_the_passes_changes_nothing_but_rounding(
     calibration: Calibration,
     settings: Reconstruction,
 ) -> None:
-    reports = learned(float_unet, gridded(), calibration, settings.model_copy(update={"chain_batch_size": 3}), Shelf())
+    reports = learned(
+        float_unet, gridded(), calibration, settings.model_copy(update={"chain_batch_size": 3}), Shelf()
+    )
     for (unit, a), (_, b) in zip(reports, undisturbed[1], strict=True):
         assert a.before == pytest.approx(b.before, rel=0.05, abs=1e-4), unit.name
 
@@ -114,7 +125,10 @@ def test_another_seed_learns_something_else(
 
 
 def test_without_reconstruction_every_weight_is_rounded_to_nearest(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     unet, fresh, shelf = gridded(), gridded(), Shelf()
     assert learned(float_unet, unet, calibration, settings.model_copy(update={"method": "none"}), shelf) == []
@@ -126,14 +140,20 @@ def test_without_reconstruction_every_weight_is_rounded_to_nearest(
 
 def test_the_last_matching_pattern_decides_how_long_a_unit_learns() -> None:
     settings = Reconstruction(iterations=10, unit_iterations={"conv*": 20, "conv_out": 30})
-    lengths = [settings_of(Unit(name, "layer", (name,)), settings).iterations for name in ("mid", "conv_in", "conv_out")]
+    lengths = [
+        settings_of(Unit(name, "layer", (name,)), settings).iterations
+        for name in ("mid", "conv_in", "conv_out")
+    ]
     assert lengths == [10, 20, 30]
 
 
 def test_a_pattern_that_matches_no_unit_is_refused() -> None:
     units = [Unit(name, "layer", (name,)) for name in ("conv_in", "conv_out")]
     refuse_idle_patterns(units, Reconstruction(unit_iterations={"conv*": 20}))
-    with pytest.raises(EdadmError, match=r"unit_iterations: the pattern 'conv_on' matches no unit, such as 'conv_in'; remove it"):
+    with pytest.raises(
+        EdadmError,
+        match=r"unit_iterations: the pattern 'conv_on' matches no unit, such as 'conv_in'; remove it",
+    ):
         refuse_idle_patterns(units, Reconstruction(unit_iterations={"conv*": 20, "conv_on": 30}))
 
 
@@ -147,7 +167,11 @@ def test_the_reported_error_after_learning_is_that_of_the_finished_unit_in_its_p
         unet(*calibration)
         target = float_unet(*calibration).sample
     handle.remove()
-    error, _ = unit_errors(unet.get_submodule("conv_out"), UnitData(Arguments({0: inputs[0]}), Arguments({0: inputs[0]}), target, {}), 8)
+    error, _ = unit_errors(
+        unet.get_submodule("conv_out"),
+        UnitData(Arguments({0: inputs[0]}), Arguments({0: inputs[0]}), target, {}),
+        8,
+    )
     assert reports[-1][1].after == pytest.approx(error, rel=1e-3)
 
 
@@ -177,7 +201,9 @@ def test_units_learn_from_both_networks_and_from_all_but_the_last_inner_layer_an
     assert torch.equal(seen["conv_out"].target, float_unet(*calibration).sample)
     assert torch.equal(seen["conv_in"].exact.tensors[0], calibration[0])
     middle = seen["mid_block.resnets.0"]
-    difference = (middle.quantized.tensors[0] - middle.exact.tensors[0]).abs().mean() / middle.exact.tensors[0].std()
+    difference = (middle.quantized.tensors[0] - middle.exact.tensors[0]).abs().mean() / middle.exact.tensors[
+        0
+    ].std()
     assert 1e-3 < difference < 0.5
     assert same(dict(float_unet.state_dict()), before)
 

@@ -9,7 +9,14 @@ from torch import Tensor
 from edadm.config.schema import Reconstruction
 from edadm.nn.surgery import activation_quantizers
 from edadm.quant.rounding import soft_rounding
-from edadm.reconstruction.descent import Descent, align_layouts, cosine_rates, learning, rounding_exponents, row_table
+from edadm.reconstruction.descent import (
+    Descent,
+    align_layouts,
+    cosine_rates,
+    learning,
+    rounding_exponents,
+    row_table,
+)
 from edadm.reconstruction.engine import learn_unit
 
 from .toys import float_block, fresh_stream, inner_layers, quantized_block, unit_data
@@ -75,7 +82,9 @@ def test_logarithms_of_step_sizes_learn_and_keep_step_sizes_positive(rate: float
     data = unit_data("attention", block, 8, 1)
     unit = quantized_block(block, data)
     before = {name: quantizer.scale.clone() for name, quantizer in activation_quantizers(unit).items()}
-    report = learn_unit(unit, data, SETTINGS.model_copy(update={"scale_parameter": "log", "scale_lr": rate}), fresh_stream(0))
+    report = learn_unit(
+        unit, data, SETTINGS.model_copy(update={"scale_parameter": "log", "scale_lr": rate}), fresh_stream(0)
+    )
     for name, quantizer in activation_quantizers(unit).items():
         assert (quantizer.scale > 0).all(), name
         assert not torch.equal(quantizer.scale, before[name]), name
@@ -88,7 +97,9 @@ def test_a_step_of_a_logarithm_is_a_factor() -> None:
     block = float_block("layer")
     data = unit_data("layer", block, 8, 1)
     unit = quantized_block(block, data)
-    settings = SETTINGS.model_copy(update={"scale_parameter": "log", "iterations": 1, "drop_probability": 0.0})
+    settings = SETTINGS.model_copy(
+        update={"scale_parameter": "log", "iterations": 1, "drop_probability": 0.0}
+    )
     report = learn_unit(unit, data, settings, fresh_stream(0))
     assert report.scale_drift == pytest.approx(settings.scale_lr, rel=1e-3)
 

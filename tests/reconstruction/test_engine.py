@@ -76,7 +76,9 @@ def test_every_inner_error_has_a_gradient_for_its_own_rounding(kind: str) -> Non
         for name in names:
             layer = quantized_layers(unit)[name]
             assert layer.alpha is not None
-            (gradient,) = torch.autograd.grad(squared_error(outputs[name], data.layer_targets[name]), layer.alpha, retain_graph=True)
+            (gradient,) = torch.autograd.grad(
+                squared_error(outputs[name], data.layer_targets[name]), layer.alpha, retain_graph=True
+            )
             assert (gradient != 0).float().mean() > 0.5, name
 
 
@@ -136,13 +138,18 @@ def test_the_report_says_what_fractions_gave_how_far_step_sizes_went_and_how_man
             descent.iterate()
     assert report.soft == pytest.approx(unit_error(unit, data, 8), rel=1e-5)
     assert abs(report.soft - report.after) > 1e-3 * report.after, "fractions and integers give other errors"
-    ratios = [(q.scale / before).log() for q, before in zip(activation_quantizers(unit).values(), searched, strict=True)]
+    ratios = [
+        (q.scale / before).log()
+        for q, before in zip(activation_quantizers(unit).values(), searched, strict=True)
+    ]
     assert any((ratio < 0).any() for ratio in ratios), "a signed mean would be another"
     assert any((ratio > 0).any() for ratio in ratios)
     assert report.scale_drift == pytest.approx(torch.cat(ratios).abs().mean().item(), rel=1e-4)
     for layer in quantized_layers(unit).values():
         layer.harden()
-    codes = torch.cat([layer.codes.flatten() for layer in quantized_layers(unit).values() if layer.codes is not None])
+    codes = torch.cat(
+        [layer.codes.flatten() for layer in quantized_layers(unit).values() if layer.codes is not None]
+    )
     assert report.flipped == pytest.approx((codes != torch.cat(nearest)).double().mean().item())
 
 

@@ -26,7 +26,14 @@ def architecture_of(family: str) -> UNetArchitecture:
     """Of a tiny network of the family, at 8x8."""
     if family != "ddim_cifar10":
         return tiny(family).architecture
-    return UNetArchitecture(image_size=8, channels=16, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,), norm_groups=4)
+    return UNetArchitecture(
+        image_size=8,
+        channels=16,
+        multipliers=(1, 2),
+        blocks_per_level=1,
+        attention_resolutions=(4,),
+        norm_groups=4,
+    )
 
 
 KINDS = {
@@ -39,7 +46,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("family", "kinds"), KINDS.items())
-def test_inner_errors_reach_the_rounding_of_every_kind_of_unit(family: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inner_errors_reach_the_rounding_of_every_kind_of_unit(
+    family: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 10)
     architecture, generator = architecture_of(family), torch.Generator().manual_seed(2)
     unet = random_network(build_unet(architecture), 1)
@@ -63,9 +72,14 @@ def test_inner_errors_reach_the_rounding_of_every_kind_of_unit(family: str, kind
         waiting.walk_past()
     network.close()
     for index in chosen.values():
-        unit, inner = units[index], [name.removeprefix(f"{units[index].name}.") for name in units[index].layers[:-1]]
+        unit, inner = (
+            units[index],
+            [name.removeprefix(f"{units[index].name}.") for name in units[index].layers[:-1]],
+        )
         module = quantized.get_submodule(unit.name)
-        for name, layer in quantized_layers(module).items():  # rounded weights lie on the grid: learning would start flat
+        for name, layer in quantized_layers(
+            module
+        ).items():  # rounded weights lie on the grid: learning would start flat
             layer.weight.data = unet.get_submodule(f"{unit.name}.{name}").weight.data.clone()
         alphas = {name: layer.start_rounding() for name, layer in quantized_layers(module).items()}
         with torch.no_grad(), listening(unet.get_submodule(unit.name), inner) as targets:

@@ -25,7 +25,11 @@ Gridded = Callable[[], nn.Module]
 
 @pytest.mark.parametrize("changes", [{}, {"method": "fbr_float_inputs"}, {"bias_correction": True}], ids=str)
 def test_held_out_rows_measure_and_do_not_influence(
-    changes: dict[str, object], float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, settings: Reconstruction
+    changes: dict[str, object],
+    float_unet: UNet2DModel,
+    gridded: Gridded,
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     changed = settings.model_copy(update=changes)
     more = torch.randn(2, *calibration[0].shape[1:], generator=keyed_generator(9, "held out"))
@@ -81,13 +85,22 @@ def test_corrected_biases_survive_kills_and_checkpoints_and_leave_the_float_netw
 
 
 def test_errors_after_a_correction_are_those_of_corrected_biases(
-    float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, correcting: Reconstruction, monkeypatch: pytest.MonkeyPatch
+    float_unet: UNet2DModel,
+    gridded: Gridded,
+    calibration: Calibration,
+    correcting: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     corrected: list[bool] = []
 
     def errors(unit: nn.Module, data: UnitData, batch_size: int) -> tuple[float, float | None]:
         layers, original = quantized_layers(unit), float_unet.get_submodule(names[id(unit)])
-        corrected.append(all(not torch.equal(layer.bias, original.get_submodule(name).bias) for name, layer in layers.items()))
+        corrected.append(
+            all(
+                not torch.equal(layer.bias, original.get_submodule(name).bias)
+                for name, layer in layers.items()
+            )
+        )
         return 7.0, 8.0
 
     unet = gridded()

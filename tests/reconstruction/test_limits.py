@@ -28,7 +28,9 @@ CPU = torch.device("cpu")
 
 def a_unit(name: str, inputs: int, target: int, waiting: int) -> UnitBytes:
     unit = Unit(name, "layer", (name,))
-    return UnitBytes(unit, inputs, 0, {"target": target}, waiting, forward=2 * waiting, learning=target, rounding=100)
+    return UnitBytes(
+        unit, inputs, 0, {"target": target}, waiting, forward=2 * waiting, learning=target, rounding=100
+    )
 
 
 @pytest.fixture
@@ -55,7 +57,9 @@ def test_the_most_is_kept_where_tables_and_passes_together_are_largest(needed: D
         (0, 0, 900),
     ],
 )
-def test_files_take_what_does_not_fit(needed: Demand, device: int, host: int, expected: int, tmp_path: Path) -> None:
+def test_files_take_what_does_not_fit(
+    needed: Demand, device: int, host: int, expected: int, tmp_path: Path
+) -> None:
     assert on_disk(needed, Limits(device, host, tmp_path)) == expected
 
 
@@ -104,10 +108,16 @@ def test_without_wishes_the_limit_on_a_cpu_is_free_memory_less_a_margin_and_the_
     weights = sum(layer.weight.numel() for layer in quantized_layers(unet).values())
     rest = int(0.9 * GIB) - 5 * weights - needed.of_work(settings)
     assert resolved(MemorySettings(), CPU, needed, unet, settings, tmp_path) == Limits(rest, 0, tmp_path)
-    assert resolved(MemorySettings(host=0.5), CPU, needed, unet, settings, tmp_path) == Limits(GIB // 2, 0, tmp_path)
-    assert resolved(MemorySettings(device=0.25), CPU, needed, unet, settings, None) == Limits(GIB // 4, rest - GIB // 4, None)
+    assert resolved(MemorySettings(host=0.5), CPU, needed, unet, settings, tmp_path) == Limits(
+        GIB // 2, 0, tmp_path
+    )
+    assert resolved(MemorySettings(device=0.25), CPU, needed, unet, settings, None) == Limits(
+        GIB // 4, rest - GIB // 4, None
+    )
     assert resolved(MemorySettings(device=2), CPU, needed, unet, settings, None) == Limits(2 * GIB, 0, None)
-    assert resolved(MemorySettings(device=0.25, host=0.5), CPU, needed, unet, settings, None) == Limits(GIB // 4, GIB // 2, None)
+    assert resolved(MemorySettings(device=0.25, host=0.5), CPU, needed, unet, settings, None) == Limits(
+        GIB // 4, GIB // 2, None
+    )
     monkeypatch.setattr(limits, "free_host_bytes", lambda: 10)
     assert resolved(MemorySettings(), CPU, needed, unet, settings, tmp_path) == Limits(0, 0, tmp_path)
 
@@ -119,27 +129,50 @@ def test_a_gpu_keeps_what_it_has_free_and_is_not_asked_for_more(
     settings: Reconstruction,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    needed, unet, gpu = demand(float_unet, trace_units(float_unet), calibration, settings), gridded(), torch.device("cuda:0")
-    work = 5 * sum(layer.weight.numel() for layer in quantized_layers(unet).values()) + needed.of_work(settings)
+    needed, unet, gpu = (
+        demand(float_unet, trace_units(float_unet), calibration, settings),
+        gridded(),
+        torch.device("cuda:0"),
+    )
+    work = 5 * sum(layer.weight.numel() for layer in quantized_layers(unet).values()) + needed.of_work(
+        settings
+    )
     monkeypatch.setattr(limits, "free_host_bytes", lambda: GIB)
 
     def has_free(size: int) -> None:
         """All but 5 bytes of it by the driver's word, 12 held by this process, 7 of them in use."""
-        for name, value in (("mem_get_info", (size - 5, GIB)), ("memory_reserved", 12), ("memory_allocated", 7)):
+        for name, value in (
+            ("mem_get_info", (size - 5, GIB)),
+            ("memory_reserved", 12),
+            ("memory_allocated", 7),
+        ):
             monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
 
     has_free(GIB // 2)
-    assert resolved(MemorySettings(), gpu, needed, unet, settings, None) == Limits(int(0.9 * (GIB // 2)) - work, int(0.9 * GIB), None)
-    assert resolved(MemorySettings(device=0.25), gpu, needed, unet, settings, None) == Limits(GIB // 4, int(0.9 * GIB), None)
-    assert resolved(MemorySettings(device=80), gpu, needed, unet, settings, None).device == 80 * GIB, "there is not so much to keep"
+    assert resolved(MemorySettings(), gpu, needed, unet, settings, None) == Limits(
+        int(0.9 * (GIB // 2)) - work, int(0.9 * GIB), None
+    )
+    assert resolved(MemorySettings(device=0.25), gpu, needed, unet, settings, None) == Limits(
+        GIB // 4, int(0.9 * GIB), None
+    )
+    assert resolved(MemorySettings(device=80), gpu, needed, unet, settings, None).device == 80 * GIB, (
+        "there is not so much to keep"
+    )
     has_free(needed.of_peak() - 1)
-    with pytest.raises(EdadmError, match=r"memory\.device asks for 80 GiB on cuda:0, which has 0\.\d+ GiB free; lower it, or leave it out"):
+    with pytest.raises(
+        EdadmError,
+        match=r"memory\.device asks for 80 GiB on cuda:0, which has 0\.\d+ GiB free; lower it, or leave it out",
+    ):
         resolved(MemorySettings(device=80), gpu, needed, unet, settings, None)
 
 
 def a_system(root: Path, groups: str, files: dict[str, str]) -> Path:
     """Files that tell of 8 GiB that the system can spare, and of control groups."""
-    for name, text in {"proc/meminfo": "MemTotal: 9\nMemAvailable: 8388608 kB\n", "proc/self/cgroup": groups, **files}.items():
+    for name, text in {
+        "proc/meminfo": "MemTotal: 9\nMemAvailable: 8388608 kB\n",
+        "proc/self/cgroup": groups,
+        **files,
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
@@ -148,7 +181,10 @@ def a_system(root: Path, groups: str, files: dict[str, str]) -> Path:
 def test_free_host_memory_is_what_the_system_can_spare_and_the_control_groups_allow(tmp_path: Path) -> None:
     assert free_host_bytes(a_system(tmp_path / "plain", "0::/\n", {})) == 8 * GIB
     stat = {"sys/fs/cgroup/job/memory.stat": "anon 5\ninactive_file 1073741824\n"}
-    allowed = {"sys/fs/cgroup/job/memory.max": f"{4 * GIB}\n", "sys/fs/cgroup/job/memory.current": f"{2 * GIB}\n"}
+    allowed = {
+        "sys/fs/cgroup/job/memory.max": f"{4 * GIB}\n",
+        "sys/fs/cgroup/job/memory.current": f"{2 * GIB}\n",
+    }
     assert free_host_bytes(a_system(tmp_path / "two", "0::/job/step\n", {**allowed, **stat})) == 3 * GIB
     allowed["sys/fs/cgroup/job/memory.max"] = "max\n"
     assert free_host_bytes(a_system(tmp_path / "max", "0::/job/step\n", {**allowed, **stat})) == 8 * GIB

@@ -53,7 +53,9 @@ def limited(task: Task, device: int, host: int, scratch: Path) -> Task:
 def learned_state(task: Task) -> dict[str, Tensor]:
     """Learns; everything that was decided, and the errors on the way."""
     METHODS[task.settings.method].learn(task)
-    errors = torch.tensor([[report.before, report.soft, report.after, report.scale_drift] for _, report in task.reports])
+    errors = torch.tensor(
+        [[report.before, report.soft, report.after, report.scale_drift] for _, report in task.reports]
+    )
     return state(task.quantized_unet) | {"errors": errors}
 
 
@@ -64,9 +66,15 @@ def method(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_task(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction, method: str
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
+    method: str,
 ) -> Callable[[UnitShelf], Task]:
-    changed = settings.model_copy(update={"method": method, "bias_correction": method == "fbr_float_inputs", "chain_batch_size": 3})
+    changed = settings.model_copy(
+        update={"method": method, "bias_correction": method == "fbr_float_inputs", "chain_batch_size": 3}
+    )
     return lambda shelf: a_task(float_unet, gridded(), calibration, changed, shelf, held_out=1)
 
 
@@ -74,7 +82,9 @@ def test_no_limit_changes_what_is_learned_and_none_is_exceeded(
     make_task: Callable[[UnitShelf], Task], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = learned_state(make_task(Shelf()))
-    peak = demand(*((task := make_task(Shelf())).float_unet, task.units, task.inputs, task.settings)).of_peak()
+    peak = demand(
+        *((task := make_task(Shelf())).float_unet, task.units, task.inputs, task.settings)
+    ).of_peak()
     monkeypatch.setattr(chain, "Memory", Spy)
     used = []
     chained = ((0, 0), (peak // 2, peak), (peak, 0)) if method == "fbr" else ()
@@ -127,7 +137,9 @@ def test_families_with_a_context_and_residual_resampling_learn_the_same(
 
 
 @pytest.mark.parametrize("method", ["fbr"])
-def test_a_run_that_is_killed_goes_on_with_other_limits_exactly(make_task: Callable[[UnitShelf], Task], tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on_with_other_limits_exactly(
+    make_task: Callable[[UnitShelf], Task], tmp_path: Path
+) -> None:
     expected, scratch = learned_state(make_task(Shelf())), tmp_path / "scratch"
     shelf, finished = FolderShelf(tmp_path / "units"), []
 
@@ -188,10 +200,17 @@ def test_tables_drive_out_what_waits_and_newcomers_what_has_waited_longer(tmp_pa
     tensors = [torch.full((50,), value, dtype=torch.uint8) for value in range(4)]
     first, second = (memory.keep(tensor.untyped_storage()) for tensor in tensors[:2])
     third = memory.keep(tensors[2].untyped_storage())
-    assert [held.block.tier for held in (first, second, third)] == ["device", "device", "host"], "nobody has waited for longer"
+    assert [held.block.tier for held in (first, second, third)] == ["device", "device", "host"], (
+        "nobody has waited for longer"
+    )
     second.pauses = 1
     fourth = memory.keep(tensors[3].untyped_storage())
-    assert [held.block.tier for held in (first, second, third, fourth)] == ["device", "disk", "host", "device"]
+    assert [held.block.tier for held in (first, second, third, fourth)] == [
+        "device",
+        "disk",
+        "host",
+        "device",
+    ]
     assert memory.place({"a": 60, "b": 40}) == {"a": "device", "b": "device"}
     assert [held.block.tier for held in (first, fourth)] == ["disk", "disk"]
     assert all(tensor.untyped_storage().nbytes() == 0 for tensor in tensors)
@@ -213,7 +232,9 @@ def test_passes_that_pause_again_give_way_to_later_ones(tmp_path: Path) -> None:
         return kept[-1]
 
     first, second = waiting(0), waiting(1)
-    assert [tensor.untyped_storage().nbytes() for tensor in (first, second)] == [60, 0], "both have just arrived"
+    assert [tensor.untyped_storage().nbytes() for tensor in (first, second)] == [60, 0], (
+        "both have just arrived"
+    )
     passes[0].settle()
     third = waiting(2)
     assert [tensor.untyped_storage().nbytes() for tensor in (first, second, third)] == [0, 0, 60]
@@ -251,11 +272,20 @@ def test_pages_of_ended_blocks_are_used_again_within_the_limit() -> None:
 def test_host_memory_that_is_freed_leaves_the_process() -> None:
     def resident() -> int:
         return (
-            int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+            int(
+                next(
+                    line
+                    for line in Path("/proc/self/status").read_text().splitlines()
+                    if line.startswith("RssAnon")
+                ).split()[1]
+            )
+            * 1024
         )
 
     size, tiers = 21 * 2**20, Tiers(CPU, Limits())
-    tiers.free(tiers.allocate(size, "host"))  # from now on the allocator would keep blocks of this size for later
+    tiers.free(
+        tiers.allocate(size, "host")
+    )  # from now on the allocator would keep blocks of this size for later
     before, blocks, between = resident(), [], []
     for _ in range(20):
         blocks.append(tiers.allocate(size, "host"))

@@ -30,7 +30,11 @@ def with_method(settings: Reconstruction, method: str, **changes: object) -> Rec
 
 
 def layer_targets_of(
-    monkeypatch: pytest.MonkeyPatch, float_unet: UNet2DModel, unet: nn.Module, calibration: Calibration, settings: Reconstruction
+    monkeypatch: pytest.MonkeyPatch,
+    float_unet: UNet2DModel,
+    unet: nn.Module,
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> dict[str, set[str]]:
     """Which inner layers each unit learns from, by name of the unit."""
     names = {id(unet.get_submodule(unit.name)): unit.name for unit in trace_units(float_unet)}
@@ -46,11 +50,21 @@ def layer_targets_of(
 
 
 def test_layer_learns_every_layer_in_order_of_execution_and_leaves_attention_operands_as_searched(
-    float_unet: UNet2DModel, gridded: Gridded, ranges: dict[str, Tensor], calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    gridded: Gridded,
+    ranges: dict[str, Tensor],
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     order: list[str] = []
-    layers = {name: module for name, module in float_unet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-    handles = [module.register_forward_hook(lambda *_, n=name: order.append(n)) for name, module in layers.items()]
+    layers = {
+        name: module
+        for name, module in float_unet.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    handles = [
+        module.register_forward_hook(lambda *_, n=name: order.append(n)) for name, module in layers.items()
+    ]
     float_unet(*calibration)
     for handle in handles:
         handle.remove()
@@ -60,7 +74,10 @@ def test_layer_learns_every_layer_in_order_of_execution_and_leaves_attention_ope
     assert [unit.name for unit, _ in reports] == order
     assert set(order) == set(quantized_layers(unet)) == set(layers)
     assert all(layer.codes is not None for layer in quantized_layers(unet).values())
-    moved = {name: not torch.equal(q.scale, ranges[f"{name}.scale"]) for name, q in activation_quantizers(unet).items()}
+    moved = {
+        name: not torch.equal(q.scale, ranges[f"{name}.scale"])
+        for name, q in activation_quantizers(unet).items()
+    }
     operands = [name for name in moved if not name.endswith("input_quantizer")]
     assert len(operands) == 4 * sum(unit.kind == "attention" for unit in trace_units(float_unet))
     assert not any(moved[name] for name in operands)
@@ -72,13 +89,18 @@ def test_block_is_fbr_without_layer_errors(
 ) -> None:
     block, without, fbr = gridded(), gridded(), gridded()
     reports = learned(float_unet, block, calibration, with_method(settings, "block"), Shelf())
-    assert learned(float_unet, without, calibration, with_method(settings, "fbr", layer_weight=0), Shelf()) == reports
+    assert (
+        learned(float_unet, without, calibration, with_method(settings, "fbr", layer_weight=0), Shelf())
+        == reports
+    )
     learned(float_unet, fbr, calibration, settings, Shelf())
     assert same(state(block), state(without))
     assert not same(state(block), state(fbr))
 
 
-@pytest.mark.parametrize(("kinds", "spared"), [((), ()), (("attention",), ("attentions",)), (("res_block",), ("resnets",))])
+@pytest.mark.parametrize(
+    ("kinds", "spared"), [((), ()), (("attention",), ("attentions",)), (("res_block",), ("resnets",))]
+)
 def test_kinds_of_units_without_layer_errors_learn_from_their_own_alone(
     kinds: tuple[str, ...],
     spared: tuple[str, ...],
@@ -128,7 +150,11 @@ def shared(settings: Reconstruction) -> Reconstruction:
 
 
 def test_three_jobs_learn_what_one_learns(
-    float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, shared: Reconstruction, tmp_path: Path
+    float_unet: UNet2DModel,
+    gridded: Gridded,
+    calibration: Calibration,
+    shared: Reconstruction,
+    tmp_path: Path,
 ) -> None:
     units = trace_units(float_unet)
     whole = gridded()
@@ -143,7 +169,9 @@ def test_three_jobs_learn_what_one_learns(
     together = gridded()
     task = a_task(float_unet, together, calibration, shared, FolderShelf(tmp_path / "own", *folders))
     passes: list[object] = []
-    handles = [network.register_forward_pre_hook(lambda *_: passes.append(1)) for network in (float_unet, together)]
+    handles = [
+        network.register_forward_pre_hook(lambda *_: passes.append(1)) for network in (float_unet, together)
+    ]
     fbr_float_inputs(task)
     assert task.reports == reports
     for handle in handles:
@@ -165,7 +193,11 @@ def test_a_lost_unit_is_learned_again_when_parts_are_put_together(
 
 
 def test_independent_units_see_the_float_networks_activations_alone(
-    float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, shared: Reconstruction, monkeypatch: pytest.MonkeyPatch
+    float_unet: UNet2DModel,
+    gridded: Gridded,
+    calibration: Calibration,
+    shared: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[UnitData] = []
 
@@ -176,5 +208,7 @@ def test_independent_units_see_the_float_networks_activations_alone(
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
     learned(float_unet, gridded(), calibration, shared.model_copy(update={"iterations": 1}), Shelf())
     for data in seen:
-        assert all(torch.equal(tensor, data.exact.tensors[name]) for name, tensor in data.quantized.tensors.items())
+        assert all(
+            torch.equal(tensor, data.exact.tensors[name]) for name, tensor in data.quantized.tensors.items()
+        )
     assert torch.equal(seen[-1].target, float_unet(*calibration).sample)

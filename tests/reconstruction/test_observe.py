@@ -25,7 +25,9 @@ from edadm.reconstruction.observe import observing, set_ranges, set_weight_grid
 
 from ..conftest import reinitialise
 
-SMALL = UNetArchitecture(image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4)
+SMALL = UNetArchitecture(
+    image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4
+)
 Calibration = tuple[Tensor, Tensor]
 
 
@@ -71,7 +73,9 @@ def test_a_one_signed_weight_gets_a_one_sided_range() -> None:
     assert quantized.nearest_codes().max() == 15
 
 
-def test_all_grids_are_set_and_all_weights_folded(float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits) -> None:
+def test_all_grids_are_set_and_all_weights_folded(
+    float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits
+) -> None:
     unet = quantized_copy(float_unet, bits)
     assert set(ranges) == set(grids(unet))
     scales = {name: tensor for name, tensor in ranges.items() if name.endswith(".scale")}
@@ -81,7 +85,9 @@ def test_all_grids_are_set_and_all_weights_folded(float_unet: UNet2DModel, range
 
 
 def test_softmax_is_one_sided_and_convolution_inputs_are_symmetric(ranges: dict[str, Tensor]) -> None:
-    softmax = [tensor.item() for name, tensor in ranges.items() if name.endswith("softmax_quantizer.zero_point")]
+    softmax = [
+        tensor.item() for name, tensor in ranges.items() if name.endswith("softmax_quantizer.zero_point")
+    ]
     assert softmax == [0] * len(softmax)
     assert len(softmax) == 4
     inputs = [tensor for name, tensor in ranges.items() if name.endswith("conv1.input_quantizer.zero_point")]
@@ -94,7 +100,9 @@ def test_a_split_input_has_two_scales(ranges: dict[str, Tensor]) -> None:
     assert scale[0] != scale[1]
 
 
-def test_observing_leaves_the_grid_of_the_running_range(gridded: Callable[[], nn.Module], calibration: Calibration) -> None:
+def test_observing_leaves_the_grid_of_the_running_range(
+    gridded: Callable[[], nn.Module], calibration: Calibration
+) -> None:
     unet, bits = gridded(), Bits(range_batch_size=4, range_bins=None)
     quantizer = activation_quantizers(unet)["conv_in.input_quantizer"]
     with observing(unet.conv_in, bits) as running, torch.no_grad():
@@ -109,7 +117,9 @@ def test_observing_leaves_the_grid_of_the_running_range(gridded: Callable[[], nn
     assert not quantizer._forward_pre_hooks
 
 
-def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """During the pass every quantizer already computes with its running grid."""
     monkeypatch.setattr(ranges_module, "THRESHOLDS", 10)  # which range is best does not matter here
     bits = Bits(weights=2, activations=2, softmax=2, range_batch_size=5, range_bins=64, layers={})
@@ -118,13 +128,18 @@ def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch(monkeypa
     quantized = quantized_copy(unet.eval().requires_grad_(False), bits)
     seen: list[Tensor] = []
     quantized.time_embedding.linear_2.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    latents, timesteps = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(0, 800, 100)
+    latents, timesteps = (
+        torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(0, 800, 100),
+    )
     rows: list[int] = []
     set_ranges(quantized, latents, timesteps, bits, rows.append)
     assert rows == [5, 3]
     first = quantized.time_embedding.linear_1
     scale, zero_point = first.input_quantizer.grid(2)
-    on_grid = dequantize(quantize(quantized.time_proj(timesteps[5:]), scale, zero_point, 2), scale, zero_point)
+    on_grid = dequantize(
+        quantize(quantized.time_proj(timesteps[5:]), scale, zero_point, 2), scale, zero_point
+    )
     expected = F.silu(F.linear(on_grid, first.weight, first.bias))
     torch.testing.assert_close(seen[1], expected)
 
@@ -139,14 +154,22 @@ def test_an_asymmetric_grid_is_finer_where_inputs_are_lopsided(
     name, found = "up_blocks.0.resnets.0", block.conv1.input_quantizer
     assert found.zero_point.item() < 100 < ranges[f"{name}.conv1.input_quantizer.zero_point"].item() == 128
     assert found.scale.item() < 0.8 * ranges[f"{name}.conv1.input_quantizer.scale"].item()
-    assert block.conv_shortcut.input_quantizer.scale.shape == block.conv_shortcut.input_quantizer.zero_point.shape == (2,)
+    assert (
+        block.conv_shortcut.input_quantizer.scale.shape
+        == block.conv_shortcut.input_quantizer.zero_point.shape
+        == (2,)
+    )
 
 
-def test_numbers_that_are_not_finite_are_refused_by_name(float_unet: UNet2DModel, calibration: Calibration, bits: Bits) -> None:
+def test_numbers_that_are_not_finite_are_refused_by_name(
+    float_unet: UNet2DModel, calibration: Calibration, bits: Bits
+) -> None:
     unet = quantized_copy(float_unet, bits)
     rows = calibration[0].clone()
     rows[3, 0, 0, 0] = torch.nan
-    with pytest.raises(EdadmError, match=r"the input of conv_in\.input_quantizer is not finite; look for such numbers"):
+    with pytest.raises(
+        EdadmError, match=r"the input of conv_in\.input_quantizer is not finite; look for such numbers"
+    ):
         set_ranges(unet, rows, calibration[1], bits)
     unet = quantized_copy(float_unet, bits)
     unet.conv_out.weight = nn.Parameter(unet.conv_out.weight * torch.inf, requires_grad=False)

@@ -30,8 +30,12 @@ def as_double(data: UnitData) -> UnitData:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
-@pytest.mark.parametrize("changes", [{}, {"rounding_weight": 0.01}], ids=["as published", "with the regulariser"])
-def test_losses_step_sizes_and_roundings_are_those_of_plain_code(kind: str, precision: torch.dtype, changes: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"rounding_weight": 0.01}], ids=["as published", "with the regulariser"]
+)
+def test_losses_step_sizes_and_roundings_are_those_of_plain_code(
+    kind: str, precision: torch.dtype, changes: dict[str, float]
+) -> None:
     block, settings = float_block(kind), SETTINGS.model_copy(update=changes)
     data = unit_data(kind, block, 16, 1)
     unit = quantized_block(block, data, splits=SPLITS.get(kind))
@@ -43,9 +47,13 @@ def test_losses_step_sizes_and_roundings_are_those_of_plain_code(kind: str, prec
             descent.iterate()
     exact = precision == torch.float64
     losses = torch.tensor(expected.losses)
-    torch.testing.assert_close(descent.losses.double(), losses.double(), rtol=1e-5 if exact else 1e-2, atol=1e-7 if exact else 1e-4)
+    torch.testing.assert_close(
+        descent.losses.double(), losses.double(), rtol=1e-5 if exact else 1e-2, atol=1e-7 if exact else 1e-4
+    )
     for name, quantizer in activation_quantizers(unit).items():
-        torch.testing.assert_close(quantizer.scale.double(), expected.step_sizes[name], rtol=1e-5 if exact else 1e-2, atol=0)
+        torch.testing.assert_close(
+            quantizer.scale.double(), expected.step_sizes[name], rtol=1e-5 if exact else 1e-2, atol=0
+        )
     for name, layer in quantized_layers(unit).items():
         layer.harden()
         different = (layer.codes != expected.roundings[name]).double().mean().item()

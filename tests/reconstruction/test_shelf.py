@@ -15,11 +15,17 @@ from edadm.reconstruction.engine import UnitReport
 from edadm.reconstruction.shelf import FolderShelf, write_losses
 
 UNIT = Unit("up_blocks.0.resnets.1", "res_block", ("a", "b", "c"))
-REPORT = UnitReport(0.1 + 0.2, 1e-17, 2 / 3, held_out_before=None, held_out_after=1 / 7, flipped=0.25, scale_drift=0.0)
+REPORT = UnitReport(
+    0.1 + 0.2, 1e-17, 2 / 3, held_out_before=None, held_out_after=1 / 7, flipped=0.25, scale_drift=0.0
+)
 
 
 def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
-    codes = {"conv1": torch.randint(16, (4, 3, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))}
+    codes = {
+        "conv1": torch.randint(
+            16, (4, 3, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
+    }
     codes["conv2"] = codes["conv1"].contiguous(memory_format=torch.channels_last)
     scales = {"conv1.input_quantizer": torch.tensor([1 / 3]), "split": torch.tensor([0.1, 0.2])}
     shelf = FolderShelf(tmp_path)
@@ -65,7 +71,11 @@ def test_a_torn_unit_counts_as_none_and_is_written_anew(content: bytes | None, t
 
 
 def test_a_unit_whose_report_is_of_another_version_counts_as_none(tmp_path: Path) -> None:
-    save_file({"codes:a": torch.zeros(1)}, tmp_path / "003_up_blocks.0.resnets.1.safetensors", {"report": '{"loss": 1}'})
+    save_file(
+        {"codes:a": torch.zeros(1)},
+        tmp_path / "003_up_blocks.0.resnets.1.safetensors",
+        {"report": '{"loss": 1}'},
+    )
     assert FolderShelf(tmp_path).get(3, UNIT) is None
 
 
@@ -75,7 +85,9 @@ def test_a_half_written_unit_does_not_count(tmp_path: Path) -> None:
 
 
 def test_the_table_of_losses_has_a_row_per_unit_with_exact_numbers(tmp_path: Path) -> None:
-    write_losses(tmp_path / "losses.csv", [(UNIT, REPORT), (Unit("conv_out", "layer", ("conv_out",)), REPORT)])
+    write_losses(
+        tmp_path / "losses.csv", [(UNIT, REPORT), (Unit("conv_out", "layer", ("conv_out",)), REPORT)]
+    )
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert [row["unit"] for row in rows] == ["up_blocks.0.resnets.1", "conv_out"]
     assert [row["kind"] for row in rows] == ["res_block", "layer"]

@@ -43,16 +43,23 @@ def test_a_step_finds_its_rows_whatever_is_far(far: frozenset[str]) -> None:
         for key, table in data.quantized.tensors.items():
             group = "inputs" if key == data.quantized.main else "others"
             assert torch.equal(staged.data.quantized.tensors[key][staged.rows(group, rows)], table[rows])
-        assert torch.equal(staged.data.exact.tensors[0][staged.rows("inputs", rows)], data.exact.tensors[0][rows])
+        assert torch.equal(
+            staged.data.exact.tensors[0][staged.rows("inputs", rows)], data.exact.tensors[0][rows]
+        )
         assert torch.equal(staged.data.target[staged.rows("target", rows)], data.target[rows])
         for name, table in data.layer_targets.items():
-            assert torch.equal(staged.data.layer_targets[name][staged.rows(f"layer:{name}", rows)], table[rows])
+            assert torch.equal(
+                staged.data.layer_targets[name][staged.rows(f"layer:{name}", rows)], table[rows]
+            )
     assert len(staged.data.target) == (4 if "target" in far else 12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_unit_learns_the_same_from_far_tables_bit_for_bit(kind: str) -> None:
-    block, settings = float_block(kind), Reconstruction(iterations=8, batch_size=4, weight_lr=0.05, scale_lr=1e-4)
+    block, settings = (
+        float_block(kind),
+        Reconstruction(iterations=8, batch_size=4, weight_lr=0.05, scale_lr=1e-4),
+    )
     found = []
     for far in (frozenset(), frozenset(FAR), frozenset({"inputs"})):
         data = dataclasses.replace(unit_data(kind, block, 12, 1), far=far)

@@ -54,13 +54,16 @@ def inner_layers(kind: str, block: nn.Module) -> list[str]:
 def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
     """Smooth inputs with few independent channels, as activations are, and the float block's outputs on them.
 
-    On inputs without structure no rounding is better than another. The quantized network's inputs are slightly off.
+    On inputs without structure no rounding is better than another. The quantized network's inputs are
+    slightly off.
     """
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(16, 4, generator=torch.Generator().manual_seed(77)) / 2
     factors = F.interpolate(torch.randn(rows, 4, 3, 3, generator=generator), scale_factor=2, mode="bilinear")
     x = (torch.einsum("cf,nfhw->nchw", mixing, factors) + 0.3).contiguous()
-    embedding = torch.randn(rows, 2, generator=generator) @ torch.randn(2, 32, generator=torch.Generator().manual_seed(78))
+    embedding = torch.randn(rows, 2, generator=generator) @ torch.randn(
+        2, 32, generator=torch.Generator().manual_seed(78)
+    )
     others: tuple[Tensor, ...] = (embedding,) if kind in ("plain", "shortcut") else ()
     with listening(block, inner_layers(kind, block)) as outputs:
         target = block(x, *others)
@@ -74,7 +77,9 @@ def unit_data(kind: str, block: nn.Module, rows: int, seed: int) -> UnitData:
     )
 
 
-def quantized_block(block: nn.Module, data: UnitData, weight_bits: int = 3, splits: dict[str, int] | None = None) -> nn.Module:
+def quantized_block(
+    block: nn.Module, data: UnitData, weight_bits: int = 3, splits: dict[str, int] | None = None
+) -> nn.Module:
     """A quantized copy with grids set from the data and float weights; `splits` divides the input channels of layers."""
     bits = Bits(weights=weight_bits, activations=8, layers={}, range_bins=512)
     quantized = copy.deepcopy(block)

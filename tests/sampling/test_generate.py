@@ -27,11 +27,15 @@ def test_pixels_are_clamped_and_rounded() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(batch_size: int, float_unet: UNet2DModel, model: Model) -> None:
+def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(
+    batch_size: int, float_unet: UNet2DModel, model: Model
+) -> None:
     sampler = model.sampler.model_copy(update={"steps": 2, "eta": 1.0})
 
     def images(indices: range, size: int) -> torch.Tensor:
-        return generate_images(Denoiser(float_unet), sampler, model.schedule, indices, model.latent_shape, 0, size)
+        return generate_images(
+            Denoiser(float_unet), sampler, model.schedule, indices, model.latent_shape, 0, size
+        )
 
     whole = images(range(5), 5)
     parts = torch.cat([images(range(0, 3), batch_size), images(range(3, 5), batch_size)])
@@ -43,7 +47,10 @@ def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(batch_size: int, 
 
 def test_the_seed_changes_every_image(float_unet: UNet2DModel, model: Model) -> None:
     sampler = model.sampler.model_copy(update={"steps": 1})
-    first, second = (generate_images(Denoiser(float_unet), sampler, model.schedule, [0], model.latent_shape, s, 1) for s in (0, 1))
+    first, second = (
+        generate_images(Denoiser(float_unet), sampler, model.schedule, [0], model.latent_shape, s, 1)
+        for s in (0, 1)
+    )
     assert (first != second).float().mean() > 0.3
 
 

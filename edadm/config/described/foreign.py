@@ -24,7 +24,8 @@ def describe_with(file: Path, checkpoint: Path) -> Description:
     """A checkpoint as its training's configuration file describes it.
 
     Raises:
-        DescriptionError: no such file, of no code that is known here, incomplete, or of a network that is not built here.
+        DescriptionError: no such file, of no code that is known here, incomplete, or of a network that is not
+            built here.
     """
     try:
         config = read_settings(file)

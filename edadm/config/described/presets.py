@@ -22,12 +22,18 @@ def with_descriptions(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _described(model: Any) -> Any:
-    if not isinstance(model, dict) or model.get("architecture") or not isinstance(model.get("checkpoint"), str):
+    if (
+        not isinstance(model, dict)
+        or model.get("architecture")
+        or not isinstance(model.get("checkpoint"), str)
+    ):
         return model
     path = Path(model["checkpoint"]).expanduser()
     if not has_description(path):
         return model
     below = describe_folder(path).settings
     if "conditioning" in below:
-        below["conditioning"].pop("prompts", None)  # a placeholder where it is printed; here the user is asked for them
+        below["conditioning"].pop(
+            "prompts", None
+        )  # a placeholder where it is printed; here the user is asked for them
     return merged(below, model)

@@ -20,10 +20,19 @@ def completed(description: Description, presets: Mapping[str, Model]) -> Descrip
     name, preset = next(((n, m) for n, m in presets.items() if m.architecture == architecture), (None, None))
     if preset is not None:
         taken = [key for key in ("sampler", "trajectories", "pixels") if key not in settings]
-        settings |= {key: getattr(preset, key) if key == "pixels" else getattr(preset, key).model_dump(mode="json") for key in taken}
-        left_open.append(f"{', '.join(taken)}: as in the preset {name}, whose network is the same") if taken else None
+        settings |= {
+            key: getattr(preset, key) if key == "pixels" else getattr(preset, key).model_dump(mode="json")
+            for key in taken
+        }
+        left_open.append(
+            f"{', '.join(taken)}: as in the preset {name}, whose network is the same"
+        ) if taken else None
     if "sampler" not in settings:
-        settings["sampler"] = {"method": "ddim", "steps": 50, "spacing": "uniform_from_one" if "autoencoder" in settings else "uniform"}
+        settings["sampler"] = {
+            "method": "ddim",
+            "steps": 50,
+            "spacing": "uniform_from_one" if "autoencoder" in settings else "uniform",
+        }
         left_open.append("the sampler and its number of steps stand in no file")
     settings["sampler"] = _reaching(settings["sampler"], settings["schedule"].get("timesteps", 1000))
     settings.setdefault("trajectories", {"count": 1024, "batch_size": 64, "feature_rows": 64, "shards": 1})

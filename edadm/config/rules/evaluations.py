@@ -23,7 +23,11 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
         yield f"precision_recall looks at {NEIGHBOURS} neighbours of each image and needs more than {settings.images} images; raise images"
     if settings.extractor == CLASSIFIER and settings.extractor_weights:
         yield "extractor_weights are Inception's, and the bundled classifier has its own; remove them, or set extractor: inception"
-    if by_features and settings.extractor == CLASSIFIER and settings.resolution not in (None, CLASSIFIER_SIDE):
+    if (
+        by_features
+        and settings.extractor == CLASSIFIER
+        and settings.resolution not in (None, CLASSIFIER_SIDE)
+    ):
         yield f"the bundled classifier sees {CLASSIFIER_SIDE} px, not {settings.resolution}; set resolution: {CLASSIFIER_SIDE}"
     if settings.resolution and settings.resolution > LARGEST_SIDE:
         yield f"resolution {settings.resolution} is beyond any image's; at most {LARGEST_SIDE} are taken"
@@ -41,7 +45,12 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
         )
         yield f"its images have {channels} channel{'s' if channels > 1 else ''}, and scores, pictures and report take RGB; {fix}"
     by_features = set(settings.scores) - {"clip_score"}
-    if by_features and settings.extractor == CLASSIFIER and settings.resolution is None and side != CLASSIFIER_SIDE:
+    if (
+        by_features
+        and settings.extractor == CLASSIFIER
+        and settings.resolution is None
+        and side != CLASSIFIER_SIDE
+    ):
         yield (
             f"its images have {side} px, and the bundled classifier sees {CLASSIFIER_SIDE}; set resolution: {CLASSIFIER_SIDE} in the "
             "evaluation, or extractor: inception"

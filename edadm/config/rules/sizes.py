@@ -55,7 +55,11 @@ def _divisor(widths: dict[int, int]) -> int:
 
 
 def _heads(sizes: UNetArchitecture, heights: list[int]) -> Iterator[str]:
-    attended = [m for m, height in zip(sizes.multipliers, heights, strict=True) if height in sizes.attention_resolutions]
+    attended = [
+        m
+        for m, height in zip(sizes.multipliers, heights, strict=True)
+        if height in sizes.attention_resolutions
+    ]
     widths = dict.fromkeys(sizes.channels * multiplier for multiplier in (*attended, sizes.multipliers[-1]))
     for name in ("heads", "head_channels"):
         value = getattr(sizes, name)

@@ -8,7 +8,11 @@ from torch import Tensor
 
 _BLOCK_PARTS = {"temb_proj": "time_emb_proj", "nin_shortcut": "conv_shortcut"}
 _ATTENTION_PARTS = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-_STEMS = {"temb.dense.0": "time_embedding.linear_1", "temb.dense.1": "time_embedding.linear_2", "norm_out": "conv_norm_out"}
+_STEMS = {
+    "temb.dense.0": "time_embedding.linear_1",
+    "temb.dense.1": "time_embedding.linear_2",
+    "norm_out": "conv_norm_out",
+}
 _MIDDLE = {"block_1": "resnets.0", "block_2": "resnets.1", "attn_1": "attentions.0"}
 
 _LEVEL_MODULE = re.compile(r"(down|up)\.(\d+)\.(?:(block|attn)\.(\d+)\.(\w+)|(downsample|upsample)\.conv)$")
@@ -68,7 +72,10 @@ def from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Diffusers state dict -> original state dict, the inverse of `to_diffusers`."""
     levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("up_blocks."))
     parts = {new: old for old, new in (_BLOCK_PARTS | _ATTENTION_PARTS).items()}
-    stems = {new: old for old, new in (_STEMS | {f"mid.{old}": f"mid_block.{new}" for old, new in _MIDDLE.items()}).items()}
+    stems = {
+        new: old
+        for old, new in (_STEMS | {f"mid.{old}": f"mid_block.{new}" for old, new in _MIDDLE.items()}).items()
+    }
     original = {}
     for key, tensor in state.items():
         module, _, parameter = key.rpartition(".")
@@ -81,7 +88,10 @@ def from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _original_module(module: str, levels: int, parts: dict[str, str], stems: dict[str, str]) -> str:
     if module in stems:
         return stems[module]
-    if match := re.match(r"(down|up)_blocks\.(\d+)\.(?:(resnets|attentions)\.(\d+)\.(.+)|(downsample|upsample)rs\.0\.conv)$", module):
+    if match := re.match(
+        r"(down|up)_blocks\.(\d+)\.(?:(resnets|attentions)\.(\d+)\.(.+)|(downsample|upsample)rs\.0\.conv)$",
+        module,
+    ):
         side, position, collection, index, part, resample = match.groups()
         level = int(position) if side == "down" else levels - 1 - int(position)
         if resample:

@@ -20,7 +20,11 @@ def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     converted = {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] in _OUTSIDE}
     for side in ("encoder", "decoder"):
-        own = {key.removeprefix(f"{side}."): tensor for key, tensor in state.items() if key.startswith(f"{side}.")}
+        own = {
+            key.removeprefix(f"{side}."): tensor
+            for key, tensor in state.items()
+            if key.startswith(f"{side}.")
+        }
         converted |= {f"{side}.{key}": tensor for key, tensor in ddim.to_diffusers(own).items()}
     if unknown := [key for key in state if not key.startswith((*_OUTSIDE, "encoder.", "decoder."))]:
         raise KeyError(f"'{unknown[0]}' is not a tensor of the CompVis autoencoder layout")

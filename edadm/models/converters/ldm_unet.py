@@ -53,7 +53,9 @@ def _inner(side: str, inner: int, position: str, part: str, architecture: UNetAr
         return f"downsamplers.0.{'conv' if part == 'op' else _part(part, architecture)}"
     if position == "0":
         return f"resnets.{inner}.{_part(part, architecture)}"
-    if part == "conv" or part in _BLOCK_PARTS:  # behind the attention of the level's last block, or in its place
+    if (
+        part == "conv" or part in _BLOCK_PARTS
+    ):  # behind the attention of the level's last block, or in its place
         return f"upsamplers.0.{_part(part, architecture)}"
     return f"attentions.{inner}.{_part(part, architecture)}"
 
@@ -76,14 +78,16 @@ def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> No
             "mend the two, which `edadm describe` prints for this file"
         )
     if halving and min(halving) != per_level + 1:
-        raise ValueError(f"its levels have {min(halving) - 1} blocks; set architecture.blocks_per_level to that")
+        raise ValueError(
+            f"its levels have {min(halving) - 1} blocks; set architecture.blocks_per_level to that"
+        )
 
 
 def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> dict[str, Tensor]:
     """Original state dict -> diffusers state dict.
 
-    Without condition, an attention holds query, key and value in one 1-D convolution whose outputs are ordered by head
-    first and then by role (`QKVAttentionLegacy`); they become three matrices.
+    Without condition, an attention holds query, key and value in one 1-D convolution whose outputs are
+    ordered by head first and then by role (`QKVAttentionLegacy`); they become three matrices.
 
     Raises:
         KeyError: a key does not belong to the layout.
@@ -99,10 +103,14 @@ def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> di
             channels = rows.shape[0] // 3 if rows.dim() else 0
             heads = architecture.heads or channels // (architecture.head_channels or 1)
             if not heads or channels % heads or rows.shape[0] != 3 * channels:
-                raise KeyError(f"'{key}' of shape {tuple(tensor.shape)} is no query, key and value of whole heads")
+                raise KeyError(
+                    f"'{key}' of shape {tuple(tensor.shape)} is no query, key and value of whole heads"
+                )
             roles = rows.reshape(heads, 3, channels // heads, *rows.shape[1:]).unbind(1)
             for role, part in zip("qkv", roles, strict=True):
-                converted[f"{name.removesuffix('qkv')}to_{role}.{parameter}"] = part.reshape(channels, *rows.shape[1:])
+                converted[f"{name.removesuffix('qkv')}to_{role}.{parameter}"] = part.reshape(
+                    channels, *rows.shape[1:]
+                )
         elif architecture.family == "ldm" and name.endswith(".to_out.0") and tensor.dim() > 2:
             converted[f"{name}.{parameter}"] = tensor.flatten(1)
         else:

@@ -23,8 +23,8 @@ def as_fp32(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The tensors in fp32, all of them finite.
 
     Raises:
-        CheckpointError: numbers of another kind, another tool's quantized ones, or some that are not finite; names
-            the tensor.
+        CheckpointError: numbers of another kind, another tool's quantized ones, or some that are not finite;
+            names the tensor.
     """
     if foreign := [name for name in state if _QUANTIZED.fullmatch(name)]:
         raise CheckpointError(

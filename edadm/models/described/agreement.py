@@ -20,7 +20,10 @@ from edadm.models.described.markers import refuse_markers
 from edadm.models.unet import UNet, build_unet
 from edadm.models.weights import CheckpointError
 
-_READ_ELSEWHERE = ("center_input_sample", "time_embedding_type")  # by the network's forward pass, from its configuration
+_READ_ELSEWHERE = (
+    "center_input_sample",
+    "time_embedding_type",
+)  # by the network's forward pass, from its configuration
 _WITHOUT_EFFECT = ("sample_size", "dropout", "upcast_attention")
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -85,14 +88,21 @@ def _differences(theirs: UNet, ours: UNet) -> list[str]:
         return []
     keys = [key for key in theirs.config if not key.startswith("_") and key not in _WITHOUT_EFFECT]
     differing = [key for key in keys if _meant(theirs, key) != _meant(ours, key)]
-    found = [f"{key}: {_plain(theirs.config[key])} (the preset's network has {_plain(ours.config.get(key))})" for key in differing]
+    found = [
+        f"{key}: {_plain(theirs.config[key])} (the preset's network has {_plain(ours.config.get(key))})"
+        for key in differing
+    ]
     return found or ["another number of heads than the preset's network has"]
 
 
 def _meant(network: UNet, key: str) -> Any:
     """The value of a key, or what takes its place where it is null."""
     value = network.config.get(key)
-    if key == "attn_norm_num_groups" and value is None and network.config.get("resnet_time_scale_shift") == "default":
+    if (
+        key == "attn_norm_num_groups"
+        and value is None
+        and network.config.get("resnet_time_scale_shift") == "default"
+    ):
         value = network.config["norm_num_groups"]
     return _plain(value)
 
@@ -106,27 +116,47 @@ def _structure(network: nn.Module) -> dict[str, Any]:
     found = {}
     for name, module in network.named_modules():
         if name and not isinstance(module, nn.Dropout):
-            own = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and not key.startswith("_")}
+            own = {
+                key: value
+                for key, value in vars(module).items()
+                if isinstance(value, _PLAIN) and not key.startswith("_")
+            }
             found[name] = (type(module).__name__, {key: own[key] for key in sorted(set(own) - _BESIDES)})
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     return {"modules": found, "shapes": shapes}
 
 
-_BESIDES = {"training", "gradient_checkpointing", "operands_scaled", "upcast_attention", "upcast_softmax", "dropout"}
+_BESIDES = {
+    "training",
+    "gradient_checkpointing",
+    "operands_scaled",
+    "upcast_attention",
+    "upcast_softmax",
+    "dropout",
+}
 
 
 def _check_training(model: Model, schedule: Settings, prediction: str, file: Path, path: Path) -> None:
     describe = f"run `edadm describe {path}`, which prints what the file says"
     if prediction != model.prediction:
-        raise CheckpointError(f"{file} says that the network predicts {prediction}, the preset {model.prediction}; {describe}")
+        raise CheckpointError(
+            f"{file} says that the network predicts {prediction}, the preset {model.prediction}; {describe}"
+        )
     said = NoiseSchedule.model_validate(schedule)
     if not same_betas(betas_of(said), betas_of(model.schedule)):
         ours = schedule_in_words(model.schedule)
-        raise CheckpointError(f"{file} says betas are {schedule_in_words(said)}, the preset's {ours}; {describe}")
+        raise CheckpointError(
+            f"{file} says betas are {schedule_in_words(said)}, the preset's {ours}; {describe}"
+        )
 
 
 def _check_fields(
-    where: str, said: Autoencoder | TextEncoder, given: Autoencoder | TextEncoder, file: Path, path: Path, skipped: tuple[str, ...] = ()
+    where: str,
+    said: Autoencoder | TextEncoder,
+    given: Autoencoder | TextEncoder,
+    file: Path,
+    path: Path,
+    skipped: tuple[str, ...] = (),
 ) -> None:
     for name, value in said:
         if name in skipped or (name == "codes" and getattr(said, "kind", "") == "kl"):

@@ -54,7 +54,9 @@ def refuse_untold(state: dict[str, Tensor], metadata: dict[str, str], path: Path
         raise CheckpointError(f"{path} holds betas that end without a signal, {_NO_SIGNAL}")
     kind = metadata.get("modelspec.architecture", "")
     if "/" in kind:
-        raise CheckpointError(f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole network")
+        raise CheckpointError(
+            f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole network"
+        )
 
 
 def refuse_markers(model: Model, path: Path, state: dict[str, Tensor]) -> None:
@@ -67,7 +69,9 @@ def refuse_markers(model: Model, path: Path, state: dict[str, Tensor]) -> None:
     refuse_untold(state, metadata, path)
     stated = stated_prediction(state, metadata)
     if stated is not None and stated[0] != model.prediction:
-        raise CheckpointError(f"{path} {stated[1]}, the preset prediction: {model.prediction}; set prediction: {stated[0]}")
+        raise CheckpointError(
+            f"{path} {stated[1]}, the preset prediction: {model.prediction}; set prediction: {stated[0]}"
+        )
     _check_betas(model, path, state)
 
 

@@ -16,7 +16,11 @@ from edadm.models.weights.packed.stored import Stored
 from edadm.models.weights.reading import open_container
 
 Shapes = dict[str, tuple[int, ...]]
-_ANCHORS = {"compvis": "time_embed.0.weight", "ddim": "temb.dense.0.weight", "diffusers": "time_embedding.linear_1.weight"}
+_ANCHORS = {
+    "compvis": "time_embed.0.weight",
+    "ddim": "temb.dense.0.weight",
+    "diffusers": "time_embedding.linear_1.weight",
+}
 _CONTROL = "control_model."
 
 
@@ -38,7 +42,9 @@ def describe_tensors(path: Path, presets: Mapping[str, Model]) -> Description:
     settings: Settings = {"checkpoint": str(path), "layout": layout, "architecture": architecture}
     if layout == "compvis":
         _add_parts(settings, state, left_open, path)
-    settings["prediction"], settings["schedule"] = training_of(state, container.metadata, layout, left_open, path)
+    settings["prediction"], settings["schedule"] = training_of(
+        state, container.metadata, layout, left_open, path
+    )
     return Description(settings, left_open)
 
 
@@ -57,7 +63,9 @@ def _unet_of(shapes: Shapes, path: Path) -> tuple[str, Shapes]:
         found = {name.removesuffix(anchor) for name in shapes if f".{name}".endswith(f".{anchor}")}
         found = {prefix for prefix in found if not prefix.endswith(_CONTROL)}
         if len(found) > 1:
-            raise DescriptionError(f"{path} holds more than one U-Net ({', '.join(sorted(found))}); export one and describe that")
+            raise DescriptionError(
+                f"{path} holds more than one U-Net ({', '.join(sorted(found))}); export one and describe that"
+            )
         if not found:
             continue
         if layout == "diffusers":
@@ -66,11 +74,15 @@ def _unet_of(shapes: Shapes, path: Path) -> tuple[str, Shapes]:
                 "put the config.json that belongs to it beside it, or give the whole folder"
             )
         (prefix,) = found
-        return layout, {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        return layout, {
+            name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)
+        }
     kind = kind_of(shapes)
     if kind is not None:
         what = kind.what.removesuffix(", not a U-Net")
-        raise DescriptionError(f"{path} holds {what} and no U-Net; {kind.advice or 'name the file of the U-Net'}")
+        raise DescriptionError(
+            f"{path} holds {what} and no U-Net; {kind.advice or 'name the file of the U-Net'}"
+        )
     raise DescriptionError(f"{path} holds no U-Net (no tensor '{_ANCHORS['compvis']}'); name the file of one")
 
 
@@ -82,8 +94,16 @@ def _indices(shapes: Shapes, pattern: str) -> list[int]:
 
 def _check_ends(given: int, predicted: int, path: Path) -> None:
     if given != predicted:
-        kinds = {9: "an inpainting network", 8: "an image-editing network (InstructPix2Pix)", 7: "an upscaler"}
-        what = "one that predicts a variance, too" if predicted == 2 * given else kinds.get(given, "another kind of network")
+        kinds = {
+            9: "an inpainting network",
+            8: "an image-editing network (InstructPix2Pix)",
+            7: "an upscaler",
+        }
+        what = (
+            "one that predicts a variance, too"
+            if predicted == 2 * given
+            else kinds.get(given, "another kind of network")
+        )
         raise DescriptionError(
             f"{path} holds a U-Net with {given} input and {predicted} output channels: that is {what}; only networks that predict what "
             "they are given are built here"
@@ -96,7 +116,9 @@ def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[
     channels, given = shapes["input_blocks.0.0.weight"][:2]
     _check_ends(given, shapes["out.2.weight"][0], path)
     if "label_emb.0.0.weight" in shapes or "label_emb.weight" in shapes:
-        raise DescriptionError(f"{path} holds a U-Net whose time embedding adds a class or a size (SDXL, ADM), which is not built here")
+        raise DescriptionError(
+            f"{path} holds a U-Net whose time embedding adds a class or a size (SDXL, ADM), which is not built here"
+        )
     ups = _indices(shapes, r"output_blocks\.(\d+)\.[12]\.(?:conv\.weight|in_layers\.0\.weight)")
     outputs = _indices(shapes, r"output_blocks\.(\d+)\.")
     blocks = ups[0] if ups else len(outputs) - 1
@@ -104,8 +126,13 @@ def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[
     widths = [shapes[f"input_blocks.{first}.0.in_layers.2.weight"][0] for first in firsts]
     attends = [any(name.startswith(f"input_blocks.{first}.1.") for name in shapes) for first in firsts]
     across = any(".transformer_blocks." in name for name in shapes)
-    if any(".transformer_blocks.1." in name for name in shapes) or len(shapes.get("middle_block.1.proj_in.weight", (0,) * 4)) == 2:
-        raise DescriptionError(f"{path} holds a U-Net of Stable Diffusion 2 or XL in CompVis' names; give the model's diffusers folder")
+    if (
+        any(".transformer_blocks.1." in name for name in shapes)
+        or len(shapes.get("middle_block.1.proj_in.weight", (0,) * 4)) == 2
+    ):
+        raise DescriptionError(
+            f"{path} holds a U-Net of Stable Diffusion 2 or XL in CompVis' names; give the model's diffusers folder"
+        )
     settings: Settings = {
         "family": "transformer" if across else "ldm",
         "in_channels": given,
@@ -118,7 +145,11 @@ def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[
         settings["context_channels"] = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
     elif shapes["input_blocks.1.0.emb_layers.1.weight"][0] == 2 * widths[0]:
         settings["scale_shift"] = True
-    if not across and ups and not any(re.match(r"output_blocks\.\d+\.[12]\.conv\.weight", name) for name in shapes):
+    if (
+        not across
+        and ups
+        and not any(re.match(r"output_blocks\.\d+\.[12]\.conv\.weight", name) for name in shapes)
+    ):
         settings["resample"] = "res_block"
     return _with_size(settings, attends, presets, left_open, 64), left_open
 
@@ -130,7 +161,9 @@ def _ddim(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Set
     _check_ends(given, shapes["conv_out.weight"][0], path)
     levels = _indices(shapes, r"down\.(\d+)\.block\.")
     if len(levels) > 1 and "down.0.downsample.conv.weight" not in shapes:
-        raise DescriptionError(f"{path} holds a U-Net that resamples without convolutions, which is not built here")
+        raise DescriptionError(
+            f"{path} holds a U-Net that resamples without convolutions, which is not built here"
+        )
     widths = [shapes[f"down.{level}.block.0.conv1.weight"][0] for level in levels]
     settings: Settings = {
         "family": "ddim",
@@ -145,14 +178,24 @@ def _ddim(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Set
     return _with_size(settings, attends, presets, left_open, side), left_open
 
 
-def _with_size(settings: Settings, attends: list[bool], presets: Mapping[str, Model], left_open: list[str], side: int) -> Settings:
+def _with_size(
+    settings: Settings, attends: list[bool], presets: Mapping[str, Model], left_open: list[str], side: int
+) -> Settings:
     """The image's size, and heads, which stand in no tensor: a published network's of the same sizes, or a guess."""
-    same = next(((name, model) for name, model in presets.items() if _is_same(settings, attends, model)), None)
+    same = next(
+        ((name, model) for name, model in presets.items() if _is_same(settings, attends, model)), None
+    )
     if same is not None:
         name, model = same
-        left_open.append(f"architecture: image_size, heads and groups stand in no tensor; they are those of the preset {name}")
-        return model.architecture.model_dump(mode="json", exclude_defaults=True) | {"family": settings["family"]}
-    left_open.append(f"architecture.image_size stands in no tensor: {side} is a guess, and attention_resolutions with it")
+        left_open.append(
+            f"architecture: image_size, heads and groups stand in no tensor; they are those of the preset {name}"
+        )
+        return model.architecture.model_dump(mode="json", exclude_defaults=True) | {
+            "family": settings["family"]
+        }
+    left_open.append(
+        f"architecture.image_size stands in no tensor: {side} is a guess, and attention_resolutions with it"
+    )
     heights = [side >> level for level, attended in enumerate(attends) if attended]
     found = {"family": settings["family"], "image_size": side} | settings | {"attention_resolutions": heights}
     if settings["family"] == "ddim":
@@ -160,7 +203,9 @@ def _with_size(settings: Settings, attends: list[bool], presets: Mapping[str, Mo
     widths = [settings["channels"] * multiplier for multiplier in settings["multipliers"]]
     attended = [width for width, at in zip(widths, attends, strict=True) if at] + widths[-1:]
     heads = next(count for count in (8, 4, 2, 1) if not any(width % count for width in attended))
-    left_open.append(f"architecture.heads (or head_channels) stands in no tensor: {heads} is a guess, and other numbers give other images")
+    left_open.append(
+        f"architecture.heads (or head_channels) stands in no tensor: {heads} is a guess, and other numbers give other images"
+    )
     return found | {"heads": heads}
 
 
@@ -169,6 +214,11 @@ def _is_same(settings: Settings, attends: list[bool], model: Model) -> bool:
     sizes = model.architecture
     keys = ("family", "in_channels", "channels", "blocks_per_level", "context_channels", "scale_shift")
     given = {"context_channels": None, "scale_shift": False} | settings
-    attending = [sizes.image_size >> level in sizes.attention_resolutions for level in range(len(sizes.multipliers))]
-    equal = all(given[key] == getattr(sizes, key) for key in keys) and list(sizes.multipliers) == given["multipliers"]
+    attending = [
+        sizes.image_size >> level in sizes.attention_resolutions for level in range(len(sizes.multipliers))
+    ]
+    equal = (
+        all(given[key] == getattr(sizes, key) for key in keys)
+        and list(sizes.multipliers) == given["multipliers"]
+    )
     return equal and attending == attends and given.get("resample", "convolution") == sizes.resample

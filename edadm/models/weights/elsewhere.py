@@ -96,7 +96,9 @@ def _walk(content: object) -> Iterator[tuple[Keys, State | list[Stored]]]:
             tensors = [item for item in value if isinstance(item, Stored)]
             if len(tensors) > 1:
                 yield keys, tensors
-            waiting += [((*keys, index), item) for index, item in enumerate(value) if _is_container(item)][::-1]
+            waiting += [((*keys, index), item) for index, item in enumerate(value) if _is_container(item)][
+                ::-1
+            ]
             continue
         state = module_state(value) if isinstance(value, Thing) else {}
         entries = {} if state else entries_of(value)

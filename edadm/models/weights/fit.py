@@ -13,7 +13,9 @@ from edadm.models.weights.settings import Difference, deciding
 State = dict[str, Tensor]
 
 
-def check_fit(state: State, expected: State, path: Path, original: State | None = None, in_diffusers: bool = False) -> None:
+def check_fit(
+    state: State, expected: State, path: Path, original: State | None = None, in_diffusers: bool = False
+) -> None:
     """Compares names and shapes with those of the network.
 
     Args:
@@ -24,8 +26,8 @@ def check_fit(state: State, expected: State, path: Path, original: State | None 
         in_diffusers: whether the preset describes its U-Net by diffusers' own settings.
 
     Raises:
-        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it, and
-            what the file is if that is known.
+        CheckpointError: names the first tensor that differs and both shapes, says which setting decides it,
+            and what the file is if that is known.
     """
     difference = _first_difference(state, expected)
     if difference is None:

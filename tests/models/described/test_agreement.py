@@ -47,7 +47,12 @@ OF_DDIM: dict[str, Any] = {
     "attention_head_dim": None,
 }
 SAME_AS_DDIM = UNetArchitecture(
-    image_size=8, channels=16, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,), norm_groups=8
+    image_size=8,
+    channels=16,
+    multipliers=(1, 2),
+    blocks_per_level=1,
+    attention_resolutions=(4,),
+    norm_groups=8,
 )
 
 
@@ -94,7 +99,9 @@ def converted(model: Model, folder: Path) -> torch.nn.Module:
         {"in_channels": 1, "out_channels": 1, "attention_head_dim": None},
     ],
 )
-def test_an_unconditional_network_is_built_as_its_config_says(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unconditional_network_is_built_as_its_config_says(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
     theirs = written(tmp_path, UNet2DModel, PLAIN | changes)
     model = read(tmp_path)
     inputs = rows(model)
@@ -106,10 +113,17 @@ def test_an_unconditional_network_is_built_as_its_config_says(changes: dict[str,
     [
         {"attention_head_dim": [2, 4], "use_linear_projection": True},
         {"transformer_layers_per_block": [2, 1], "only_cross_attention": True, "act_fn": "gelu"},
-        {"layers_per_block": [2, 1], "time_embedding_act_fn": "silu", "conv_out_kernel": 5, "mid_block_scale_factor": 3},
+        {
+            "layers_per_block": [2, 1],
+            "time_embedding_act_fn": "silu",
+            "conv_out_kernel": 5,
+            "mid_block_scale_factor": 3,
+        },
     ],
 )
-def test_a_network_with_a_context_is_built_as_its_config_says(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_network_with_a_context_is_built_as_its_config_says(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
     theirs = written(tmp_path, UNet2DConditionModel, ACROSS | changes)
     model = read(tmp_path)
     inputs = rows(model)
@@ -120,10 +134,16 @@ def test_a_network_with_a_context_is_built_as_its_config_says(changes: dict[str,
     ("kind", "settings"),
     [
         (UNet2DModel, PLAIN | {"act_fn": "mish", "mid_block_scale_factor": 2.0, "add_attention": False}),
-        (UNet2DConditionModel, ACROSS | {"attention_head_dim": [2, 4], "use_linear_projection": True, "only_cross_attention": True}),
+        (
+            UNet2DConditionModel,
+            ACROSS
+            | {"attention_head_dim": [2, 4], "use_linear_projection": True, "only_cross_attention": True},
+        ),
     ],
 )
-def test_such_a_network_is_quantized_saved_and_read(kind: type, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_such_a_network_is_quantized_saved_and_read(
+    kind: type, settings: dict[str, Any], tmp_path: Path
+) -> None:
     theirs = written(tmp_path, kind, settings)
     model, bits = read(tmp_path), Bits()
     inputs = rows(model)
@@ -169,10 +189,16 @@ def test_another_network_than_the_presets_is_refused_by_the_key_and_both_values(
     with pytest.raises(EdadmError, match=key):
         convert_checkpoint(model.model_copy(update={"checkpoint": str(tmp_path / "unet")}))
     with pytest.raises(EdadmError, match=key):  # the file itself, with its configuration beside it
-        convert_checkpoint(model.model_copy(update={"checkpoint": str(tmp_path / "unet/diffusion_pytorch_model.safetensors")}))
+        convert_checkpoint(
+            model.model_copy(
+                update={"checkpoint": str(tmp_path / "unet/diffusion_pytorch_model.safetensors")}
+            )
+        )
 
 
-@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1}, {"sample_size": 16}, {"act_fn": "swish"}, {"attn_norm_num_groups": 8}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"dropout": 0.1}, {"sample_size": 16}, {"act_fn": "swish"}, {"attn_norm_num_groups": 8}]
+)
 def test_what_changes_nothing_is_not_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     theirs = written(tmp_path, UNet2DModel, PLAIN | OF_DDIM | changes)
     model = Model(checkpoint=str(tmp_path), architecture=SAME_AS_DDIM)
@@ -187,9 +213,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "latent_channels": 4, "scaling_factor": 0.5}
     blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     random_network(AutoencoderKL(**sizes, **blocks), 4).save_pretrained(folder / "vae")
-    DDIMScheduler(beta_schedule="scaled_linear", num_train_timesteps=400, prediction_type="v_prediction").save_pretrained(
-        folder / "scheduler"
-    )
+    DDIMScheduler(
+        beta_schedule="scaled_linear", num_train_timesteps=400, prediction_type="v_prediction"
+    ).save_pretrained(folder / "scheduler")
     return folder
 
 
@@ -198,7 +224,13 @@ def test_a_pipelines_scheduler_and_autoencoder_are_read(pipeline: Path) -> None:
     assert model == read(pipeline)
     assert model.prediction == "v"
     assert model.schedule == NoiseSchedule(kind="sqrt_linear", start=1e-4, end=0.02, timesteps=400)
-    sizes: dict[str, Any] = {"latent_channels": 4, "channels": 8, "multipliers": (1, 2), "blocks_per_level": 1, "norm_groups": 4}
+    sizes: dict[str, Any] = {
+        "latent_channels": 4,
+        "channels": 8,
+        "multipliers": (1, 2),
+        "blocks_per_level": 1,
+        "norm_groups": 4,
+    }
     assert model.autoencoder == Autoencoder(kind="kl", scale=0.5, **sizes)
     assert convert_checkpoint(model, "autoencoder")["scale_factor"] == 0.5
 
@@ -207,13 +239,23 @@ def test_a_pipelines_scheduler_and_autoencoder_are_read(pipeline: Path) -> None:
     ("changes", "part", "said"),
     [
         ({"prediction": "eps"}, "unet", "says that the network predicts v, the preset eps"),
-        ({"schedule": NoiseSchedule(timesteps=400)}, "unet", "betas are sqrt_linear 0.0001 to 0.02 in 400 timesteps, the preset's linear"),
-        ({"schedule": NoiseSchedule(kind="sqrt_linear")}, "unet", "in 400 timesteps, the preset's sqrt_linear 0.0001 to 0.02 in 1000"),
+        (
+            {"schedule": NoiseSchedule(timesteps=400)},
+            "unet",
+            "betas are sqrt_linear 0.0001 to 0.02 in 400 timesteps, the preset's linear",
+        ),
+        (
+            {"schedule": NoiseSchedule(kind="sqrt_linear")},
+            "unet",
+            "in 400 timesteps, the preset's sqrt_linear 0.0001 to 0.02 in 1000",
+        ),
         ({"scale": 0.18215}, "autoencoder", "says autoencoder.scale: 0.5, the preset 0.18215"),
         ({"norm_groups": 8}, "autoencoder", "says autoencoder.norm_groups: 4, the preset 8"),
     ],
 )
-def test_another_training_than_the_presets_is_refused(changes: dict[str, Any], part: str, said: str, pipeline: Path) -> None:
+def test_another_training_than_the_presets_is_refused(
+    changes: dict[str, Any], part: str, said: str, pipeline: Path
+) -> None:
     model = read(pipeline)
     if part == "autoencoder":
         assert model.autoencoder is not None
@@ -227,7 +269,10 @@ def test_a_scale_left_to_the_checkpoint_is_the_folders(pipeline: Path) -> None:
     model = read(pipeline)
     assert model.autoencoder is not None
     left = model.autoencoder.model_copy(update={"scale": None})
-    assert convert_checkpoint(model.model_copy(update={"autoencoder": left}), "autoencoder")["scale_factor"] == 0.5
+    assert (
+        convert_checkpoint(model.model_copy(update={"autoencoder": left}), "autoencoder")["scale_factor"]
+        == 0.5
+    )
 
 
 def test_text_encoders_are_compared(tmp_path: Path) -> None:
@@ -235,11 +280,15 @@ def test_text_encoders_are_compared(tmp_path: Path) -> None:
 
     model = tiny("sd14_coco", tmp_path)
     assert model.conditioning is not None
-    random_network(build_condition_network(model.conditioning, 24), 1).save_pretrained(tmp_path / "text_encoder")
+    random_network(build_condition_network(model.conditioning, 24), 1).save_pretrained(
+        tmp_path / "text_encoder"
+    )
     assert convert_checkpoint(model, "condition")
     file = tmp_path / "text_encoder/config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))
-    with pytest.raises(EdadmError, match=r"says conditioning\.encoder\.activation: gelu, the preset quick_gelu"):
+    with pytest.raises(
+        EdadmError, match=r"says conditioning\.encoder\.activation: gelu, the preset quick_gelu"
+    ):
         convert_checkpoint(model, "condition")
 
 
@@ -257,7 +306,9 @@ def test_weights_of_the_file_arrive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"act_fn": "gelu"}, {"act_fn": "mish"}, {"mid_block_scale_factor": 2.0}])
-def test_blocks_that_integers_arrange_anew_are_only_those_they_know(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_blocks_that_integers_arrange_anew_are_only_those_they_know(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
     """The integer networks' own residual blocks apply SiLU and scale nothing."""
     from edadm.nn.resnet import ResnetParts
 
@@ -269,7 +320,11 @@ def test_blocks_that_integers_arrange_anew_are_only_those_they_know(changes: dic
 def test_only_what_differs_is_named(tmp_path: Path) -> None:
     written(tmp_path, UNet2DModel, PLAIN | {"attention_head_dim": 8})
     sizes = SAME_AS_DDIM.model_dump() | {"family": "ldm"}
-    same, other = (UNetArchitecture.model_validate(sizes | {"head_channels": channels}) for channels in (8, 16))
+    same, other = (
+        UNetArchitecture.model_validate(sizes | {"head_channels": channels}) for channels in (8, 16)
+    )
     assert convert_checkpoint(Model(checkpoint=str(tmp_path), layout="compvis", architecture=same))
-    with pytest.raises(EdadmError, match=r"says attention_head_dim: 8 \(the preset's network has 16\); run `edadm describe"):
+    with pytest.raises(
+        EdadmError, match=r"says attention_head_dim: 8 \(the preset's network has 16\); run `edadm describe"
+    ):
         convert_checkpoint(Model(checkpoint=str(tmp_path), layout="compvis", architecture=other))

@@ -31,10 +31,16 @@ def convert(state: State, folder: Path, metadata: dict[str, str] | None = None, 
     return convert_checkpoint(tiny("sd14_coco", folder / "merged.safetensors", **changes))
 
 
-@pytest.mark.parametrize("metadata", [{"modelspec.prediction_type": "v"}, {"ss_v_parameterization": "True"}, None])
-def test_a_network_of_velocities_is_told_by_its_file(metadata: dict[str, str] | None, network: State, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "metadata", [{"modelspec.prediction_type": "v"}, {"ss_v_parameterization": "True"}, None]
+)
+def test_a_network_of_velocities_is_told_by_its_file(
+    metadata: dict[str, str] | None, network: State, tmp_path: Path
+) -> None:
     state = network if metadata else network | {"v_pred": torch.zeros(0)}
-    with pytest.raises(EdadmError, match=r"merged\.safetensors .*v.*, the preset prediction: eps; set prediction: v"):
+    with pytest.raises(
+        EdadmError, match=r"merged\.safetensors .*v.*, the preset prediction: eps; set prediction: v"
+    ):
         convert(state, tmp_path, metadata)
     assert convert(state, tmp_path, metadata, prediction="v")
     if metadata is None:
@@ -61,7 +67,9 @@ def test_what_no_sampler_here_follows_is_refused(
 
 
 @pytest.mark.parametrize("name", ["betas", "alphas_cumprod"])
-def test_the_betas_of_a_training_are_compared_with_the_preset(name: str, network: State, tmp_path: Path) -> None:
+def test_the_betas_of_a_training_are_compared_with_the_preset(
+    name: str, network: State, tmp_path: Path
+) -> None:
     def buffer(schedule: NoiseSchedule) -> torch.Tensor:
         kept = alphas_cumprod(schedule)
         whole = torch.cat([torch.ones(1, dtype=torch.float64), kept])
@@ -69,14 +77,23 @@ def test_the_betas_of_a_training_are_compared_with_the_preset(name: str, network
 
     published = tiny("sd14_coco").schedule
     assert convert(network | {name: buffer(published)}, tmp_path)
-    for other in (NoiseSchedule(), published.model_copy(update={"timesteps": 4000}), published.model_copy(update={"end": 0.0125})):
-        with pytest.raises(EdadmError, match=r"holds the betas .*, and the preset's are sqrt_linear 0\.00085 to 0\.012 in 1000 timesteps"):
+    for other in (
+        NoiseSchedule(),
+        published.model_copy(update={"timesteps": 4000}),
+        published.model_copy(update={"end": 0.0125}),
+    ):
+        with pytest.raises(
+            EdadmError,
+            match=r"holds the betas .*, and the preset's are sqrt_linear 0\.00085 to 0\.012 in 1000 timesteps",
+        ):
             convert(network | {name: buffer(other)}, tmp_path)
 
 
 def test_half_precision_betas_are_taken_for_what_they_are(network: State, tmp_path: Path) -> None:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    assert convert(network | {"betas": betas.half(), "alphas_cumprod": torch.cumprod(1 - betas, 0).half()}, tmp_path)
+    assert convert(
+        network | {"betas": betas.half(), "alphas_cumprod": torch.cumprod(1 - betas, 0).half()}, tmp_path
+    )
     assert convert(network | {"betas": torch.zeros(1000)}, tmp_path)  # never filled
     with pytest.raises(EdadmError, match="end without a signal"):
         convert(network | {"betas": torch.cat([betas[:-1], torch.ones(1)])}, tmp_path)
