@@ -162,7 +162,7 @@ class Bits(Strict):
     activations: int = Field(8, ge=2, le=8)
     softmax: int = Field(8, ge=2, le=8, description="bits of the attention weights")
     split_shortcuts: bool = Field(
-        True, description="two grids where a skip is concatenated (method: split quantization)"
+        True, description="two grids where a skip is concatenated (docs/method.md, 3.6)"
     )
     layers: dict[str, LayerBits] = Field(
         {

@@ -57,7 +57,7 @@ def clip_scores(
 ) -> Float[Tensor, " n"]:
     """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718 without its factor and clipping).
 
-    The published runs use ViT-L/14 on the images at full size (method 5.1); the model's own preparation
+    The published runs use ViT-L/14 on the images at full size (method, 5.1); the model's own preparation
     resizes them.
     """
     model, prepare, tokenize = load_clip(name, weights, device)

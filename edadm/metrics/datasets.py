@@ -33,7 +33,7 @@ class Images(Protocol):
 def centre_square(image: Image.Image, side: int) -> Image.Image:
     """The largest centred square, resized to `side` with Pillow's bicubic filter.
 
-    As the LSUN loader of latent diffusion prepares real images (method 5.3); FID depends on it.
+    As the LSUN loader of latent diffusion prepares real images (method, 5.3); FID depends on it.
     """
     width, height = image.size
     shorter = min(width, height)

@@ -32,7 +32,7 @@ def shard_range(total: int, shards: int, shard: int) -> range:
 def to_uint8(
     images: Float[Tensor, "n c h w"], pixels: Literal["round", "truncate"] = "round"
 ) -> UInt8[Tensor, "n c h w"]:
-    """Pixels in [-1, 1], clamped, to [0, 255]: rounded (the CIFAR-10 run) or truncated (the others; method 5.2)."""
+    """Pixels in [-1, 1], clamped, to [0, 255]: rounded (the CIFAR-10 run) or truncated (the others; method, 5.2)."""
     scaled = images.clamp(-1, 1).add(1).mul(127.5)
     return (scaled.round() if pixels == "round" else scaled).to(torch.uint8)
 

@@ -30,7 +30,7 @@ def test_any_size_gives_exactly_as_many_samples_as_asked_and_reaches_both_ends(
 
 
 def test_the_bell_stands_around_the_middle_with_the_width_of_the_method() -> None:
-    """Method 2.7: about T/6.5 at N = 1024, centred in the middle, not at 0.4 T."""
+    """About T/6.5 at N = 1024, centred in the middle, not at 0.4 T (method, 2.7)."""
     steps = np.arange(100) + 0.5
     means, widths = [], []
     for seed in range(40):

@@ -1,7 +1,7 @@
-"""FBR of one unit as a page of plain fp64 code, written from the method's text: what the engine must compute.
+"""FBR of one unit as a page of plain fp64 code, written from its text (method, 3.1 to 4.5).
 
-It shares with the engine the random streams and the modules' structure, and nothing else: quantizers,
-rounding, errors, Adam and schedule are written out.
+What the engine must compute. It shares with the engine the random streams and the modules' structure, and
+nothing else: quantizers, rounding, errors, Adam and schedule are written out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The U-Net of ermongroup/ddim, restated from its description (method, section 1 and its key layout) to compare with."""
+"""The U-Net of ermongroup/ddim, restated from its description (method, 1.1, and its key layout)."""
 
 from __future__ import annotations
 

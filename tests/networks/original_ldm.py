@@ -1,4 +1,4 @@
-"""CompVis' U-Nets, restated from their description (method, section 1, and the checkpoints' key layout) to compare with."""
+"""CompVis' U-Nets, restated from their description (method, 1.1, and the checkpoints' key layout)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five published networks at full size: counts of method 1.1, 3.4, 3.6 and 4.1 (acceptance check 1)."""
+"""The five published networks at full size have the originals' counts (method, 1.1, 3.4, 3.6 and 4.1)."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from .fakes import published_networks
 
 WORKFLOW = Path(__file__).parents[2] / "workflow" / "published"
 
-# Evaluations of rows while collecting and generating, calibration rows, learning steps (method 1.1, 1.4,
-# 4.1), bytes of states (2.5).
+# Evaluations of rows while collecting and generating, calibration rows, learning steps, bytes of states
+# (method, 1.1, 1.4, 2.1 and 4.1).
 RUNS = {
     "ddim_cifar10": (102_400, 5_000_000, 1024, 38 * 5000, 1.26e9),
     "ldm4_bedroom": (204_800, 10_000_000, 1024, 48 * 5000, 10.07e9),
