@@ -109,7 +109,7 @@ def test_every_stage_that_a_rule_names_has_a_fingerprint() -> None:
     named = {
         stage
         for file in rules.glob("*.smk")
-        for stage in re.findall(r'stage_fingerprint\("([a-z-]+)"[,)]', file.read_text())
+        for stage in re.findall(r'stage_fingerprint\(\s*"([a-z-]+)"[,)]', file.read_text())
     }
     assert set(STAGES) <= named
     for stage in named:

@@ -18,10 +18,10 @@ class Tiles(NamedTuple):
     """Sizes of a block of the output and of a step through the inner dimension, and how the GPU runs them.
 
     `splits` parts of the inner dimension are summed side by side, where the output has too few blocks for the
-    GPU. `kind` is the kernel: `window` for any problem, in `int8_convolution`; `pipelined` where the result
-    is as large as the image, in `int8_pipelined`; `matrix` and `descriptor` for products of matrices, in
-    `int8_matrix`, through pointers or through tensor descriptors; `descriptor` for larger windows, in
-    `int8_image`. What a kernel cannot do goes to `window`.
+    GPU. `kind` is the kernel: `window` for any problem, in `convolution`; `pipelined` where the result
+    is as large as the image, in `conv_wgmma`; `matrix` and `descriptor` for products of matrices, in
+    `gemm`, through pointers or through tensor descriptors; `descriptor` for larger windows, in
+    `conv_tma`. What a kernel cannot do goes to `window`.
     """
 
     rows: int

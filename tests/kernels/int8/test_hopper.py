@@ -17,8 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
-from edadm.kernels import int8_geglu, int8_held, int8_image, int8_layer_normalisation
-from edadm.kernels import int8_matrix, int8_normalisation, int8_pipelined
+from edadm.kernels.int8.norms import group_norm, group_norm_resident, layer_norm
+from edadm.kernels.int8.products import conv_tma, conv_wgmma, geglu, gemm
 from edadm.kernels.int8.products.gemm import stages_beside
 from edadm.kernels.int8.norms.statistics import divided
 from edadm.kernels.int8.tiles import Problem, Tiles, candidates
@@ -41,22 +41,22 @@ def compiled(kernel, block, stages, constants, blocks, result="bf16"):
 
 for block in [Tiles(128, 256, 128, 8, 3), Tiles(64, 256, 128, 4, 2)]:  # what descriptors do not fit comes here with their sizes
     size = {"ROWS": block.rows, "COLUMNS": block.columns, "WHOLE": False, "ADDS": True}
-    compiled(int8_matrix._by_pointers, block, stages_beside(block, torch.float32), size, {}, "fp32")
+    compiled(gemm._by_pointers, block, stages_beside(block, torch.float32), size, {}, "fp32")
 for block in [one for one in candidates(Problem(65_536, 1280, 320, 3, 1)) if one.kind == "descriptor"]:
     size, half, depth = {"ROWS": block.rows, "COLUMNS": block.columns}, block.columns // 2, block.depth
     x, weight = f"i8[{block.rows}, {depth}]", f"i8[{block.columns}, {depth}]"
     blocks = {"x": x, "weight": weight, "out": f"bf16[{block.rows}, {half}]"}
-    compiled(int8_matrix._by_descriptors, block, stages_beside(block, torch.bfloat16), {**size, "ADDS": True}, blocks)
+    compiled(gemm._by_descriptors, block, stages_beside(block, torch.bfloat16), {**size, "ADDS": True}, blocks)
     images = {"IMAGES": 1, "HEIGHT": block.rows // 32, "WIDTH": 32, "COLUMNS": block.columns, "SIDE": 3, "ADDS": True}
     blocks |= {"x": f"i8[1, {block.rows // 32}, 32, {depth}]"}
     blocks |= dict.fromkeys(("addend", "out"), f"fp32[{block.rows}, {block.columns}]")
-    code = compiled(int8_image._convolved, block, block.stages, images, blocks).asm["ttgir"]
+    code = compiled(conv_tma._convolved, block, block.stages, images, blocks).asm["ttgir"]
     assert "memdesc_reshape" in code and code.count("local_load") == 1, block  # the addend goes through registers, operands do not
     blocks = {"x": x, "weight": f"i8[{half}, {depth}]", "out": f"i8[{block.rows}, {half}]"}
-    compiled(int8_geglu._by_descriptors, block, block.stages, {**size, "COLUMNS": half}, blocks)
+    compiled(geglu._by_descriptors, block, block.stages, {**size, "COLUMNS": half}, blocks)
 
 def pipelined(block, result, adds, splits=1):
-    kernel, layout = int8_pipelined._convolved, int8_pipelined.layout_of
+    kernel, layout = conv_wgmma._convolved, conv_wgmma.layout_of
     shapes = {"x": ("i8", (1, block.rows // 32, 32, block.depth)), "weight": ("i8", (block.columns, block.depth))}
     shapes["out"] = (result, (block.rows, block.columns))
     kinds = {"i8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -96,18 +96,18 @@ def normalised(kernel, warps, constants):
 for size, pixels, skips, grids in ((4, 1024, False, 1), (12, 1024, True, 1), (8, 256, False, 3), (16, 16, True, 1), (10, 4096, False, 1)):
     together, width = divided(500, 32, size)
     what = {"SIZE": size, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "AROUND": size == 12}
-    parts = int8_normalisation.parted(500, pixels, width)
-    by_parts = {"GROUPS": together, "CHANNELS": width, "PIXELS": parts.pixels, "STAGES": int8_normalisation.STAGES, "EVEN": True}
+    parts = group_norm.parted(500, pixels, width)
+    by_parts = {"GROUPS": together, "CHANNELS": width, "PIXELS": parts.pixels, "STAGES": group_norm.STAGES, "EVEN": True}
     by_parts |= {"GROUP_BLOCK": triton.next_power_of_2(together), "PARTS": triton.next_power_of_2(parts.programs)}
-    for kernel in (int8_normalisation._summed, int8_normalisation._written):
-        normalised(kernel, int8_normalisation.WARPS, what | by_parts)
-    if block := int8_held.block_of(500, pixels, 32, size):
+    for kernel in (group_norm._summed, group_norm._written):
+        normalised(kernel, group_norm.WARPS, what | by_parts)
+    if block := group_norm_resident.block_of(500, pixels, 32, size):
         held = {"GROUPS": block.groups, "GROUP_BLOCK": triton.next_power_of_2(block.groups), "CHANNELS": block.width}
-        held |= {"PIXELS": block.pixels, "CHUNKS": block.chunks, "VECTOR": int8_held.VECTOR, "num_warps": block.warps}
-        normalised(int8_held._held, block.warps, what | held)
+        held |= {"PIXELS": block.pixels, "CHUNKS": block.chunks, "VECTOR": group_norm_resident.VECTOR, "num_warps": block.warps}
+        normalised(group_norm_resident._held, block.warps, what | held)
     assert bool(block) == (size not in (10, 12)), block
 
-kernel = int8_layer_normalisation._rows_normalised
+kernel = layer_norm._rows_normalised
 types = {name: "*bf16" if name == "x_ptr" else "*fp32" if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
 constants = {"ROWS": 4, "CHANNELS": 512, "GRIDS": 3}
 types |= {"out_ptr": "*i8", "eps": "fp32"} | dict.fromkeys(constants, "constexpr")

@@ -199,7 +199,7 @@ def test_types_without_a_storage_of_their_own_are_read(tmp_path: Path) -> None:
             "tensor.dequantize()",
         ),
         (np.zeros(3), "numpy._core.multiarray._reconstruct", "tensor.detach()"),
-        (Mine(), "tests.models.test_pickles.Mine", "tensor.detach()"),
+        (Mine(), "tests.networks.weights.test_pickles.Mine", "tensor.detach()"),
         ([torch.zeros(2)], "a list", "tensor.detach()"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

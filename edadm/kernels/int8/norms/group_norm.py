@@ -1,7 +1,7 @@
 """Group normalisation on a GPU, from floating point to int8 numbers: what is added before it, SiLU after it, and the grids of the layers
 that follow.
 
-Where some groups of an image fit a processor's memory, a program reads them once (`int8_held`). Otherwise
+Where some groups of an image fit a processor's memory, a program reads them once (`group_norm_resident`). Otherwise
 programs share an image: the first kernel sums parts of it, the second one adds these sums up and reads the
 image again. `edadm.kernels.int8.reference.normalised` says what it means; a value is multiplied by a grid's
 inverse here instead of divided, so that one between two numbers may become the other one.

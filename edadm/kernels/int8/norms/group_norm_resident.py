@@ -67,7 +67,7 @@ def _held(
     head = x_ptr + channel
     if SKIPS:
         head = gl.where(channel < before, head, skip_ptr + (channel - before))
-    pivot = gl.load(head, mask=known, other=0.0).to(gl.float32)  # as in `int8_normalisation._summed`
+    pivot = gl.load(head, mask=known, other=0.0).to(gl.float32)  # as in `group_norm._summed`
     first, second = (
         gl.zeros([PIXELS, CHANNELS], gl.float32, layout),
         gl.zeros([PIXELS, CHANNELS], gl.float32, layout),

@@ -1,4 +1,4 @@
-"""The convolutions of `int8_image`, and linear layers, in Gluon, Triton's lower level: products that overlap.
+"""The convolutions of `conv_tma`, and linear layers, in Gluon, Triton's lower level: products that overlap.
 
 Triton waits for each product of integers before it starts the next one. Here the tensor cores have a product
 to work on while the next one is started: after each start a program waits for the product before, whose
