@@ -19,9 +19,8 @@ from edadm.errors import EdadmError
 from edadm.learning.bias import correct_bias
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import UnitData, inner_layers, listening
-from edadm.learning.demand import Demand, demand
+from edadm.learning.demand import demand, work_bytes
 from edadm.learning.engine import UnitReport, learn_unit, unit_errors
-from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
 from edadm.learning.unit_store import FinishedUnit, UnitStore
@@ -29,7 +28,8 @@ from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.offload.cache import Memory
-from edadm.offload.storage import Limits
+from edadm.offload.demand import Demand
+from edadm.offload.limits import Budget, Limits
 from edadm.quant.streams import Stream
 
 
@@ -102,7 +102,7 @@ def learn_chain(task: Task) -> None:
         EdadmError: what has to be kept exceeds the memory and the disk.
     """
     with arithmetic(task.settings.precision):
-        needed, memory = _memory(task)
+        needed, memory = _memory(task, networks=2)
         with _passes(task, memory, task.float_unet, task.quantized_unet) as (floats, quantized):
             for index, unit in enumerate(task.units):
                 module = task.quantized_unet.get_submodule(unit.name)
@@ -142,7 +142,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
             _finish(task, units[index], kept)
         return
     with arithmetic(task.settings.precision):
-        needed, memory = _memory(task)
+        needed, memory = _memory(task, networks=1)
         with _passes(task, memory, task.float_unet) as (floats,):
             for index, unit in enumerate(units):
                 if index in found and found[index] is None:
@@ -160,18 +160,15 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
                     _finish(task, unit, found[index])
 
 
-def _memory(task: Task) -> tuple[Demand, Memory]:
-    """What this reconstruction keeps, by one row of its inputs, and where it may keep it."""
-    needed = demand(task.float_unet, task.units, task.inputs, task.settings)
-    device, limits = task.inputs[0].device, Limits()
-    if task.memory is not None:
-        wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
-        refuse_too_little(needed, wanted)
-        if (
-            wanted.device < needed.of_peak()
-        ):  # else nothing ever leaves the device, and passes need not be watched
-            limits = wanted
-    return needed, Memory(device, limits)
+def _memory(task: Task, networks: int) -> tuple[Demand, Memory]:
+    """The demand of this reconstruction, by one row of its inputs, and the memory that it may take."""
+    needed = demand(task.float_unet, task.units, task.inputs, task.settings, networks=networks)
+    device = task.inputs[0].device
+    if task.memory is None:
+        return needed, Memory(device, Limits())
+    budget = Budget.in_gib(task.memory.device, task.memory.host, task.scratch)
+    work = work_bytes(needed, task.quantized_unet, task.settings)
+    return needed, Memory.within(budget, device, needed, work)
 
 
 @contextmanager
@@ -189,8 +186,7 @@ def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[l
 @contextmanager
 def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[UnitTables]:
     """Room for what the unit at a position learns from."""
-    sizes = needed.units[index].tables(needed.networks)
-    tables = UnitTables(memory, needed.rows, {name: size * needed.rows for name, size in sizes.items()})
+    tables = UnitTables(memory, needed.rows, needed.table_sizes(needed.units[index]))
     try:
         yield tables
     finally:
