@@ -119,7 +119,7 @@ def test_a_refusal_says_how_to_get_the_file_otherwise(
 ) -> None:
     site.status = status
     expected = (
-        f"{sentence} \(HTTP {status}\) \(accept its licence\); get a model by hand \(its README\) and put "
+        rf"{sentence} \(HTTP {status}\) \(accept its licence\); get a model by hand \(its README\) and put "
         r"it at weights/m\.ckpt"
     )
     with pytest.raises(DownloadError, match=expected):
