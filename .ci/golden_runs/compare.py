@@ -1,7 +1,8 @@
-"""Compares what two packages made of the tiny models, byte for byte: `compare.py OLD NEW`, with NEW's on PYTHONPATH.
+"""Compares byte for byte what two packages made of the tiny models: `compare.py OLD NEW`.
 
-Tensors, images, losses and graphs must be equal, and the newer package must read what the older one wrote. What
-files say of themselves (the key `edadm` of metadata and JSON, `.made.json` beside a file) may differ, and is listed.
+Tensors, images, losses and graphs must be equal, and the newer package, which PYTHONPATH names, must read what the
+older one wrote. What files say of themselves (the key `edadm` of metadata and JSON, `.made.json` beside a file) may
+differ, and is listed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs all stages of the tiny models with the package on PYTHONPATH, through its command line: `stages.py FOLDER`.
+"""Runs all stages of the tiny models through the command line of the package on PYTHONPATH: `stages.py FOLDER`.
 
-The folder holds `presets.yaml` and `originals`; what comes out lies below it, a folder a model. Only the command line and `edadm.load`
-are used, because modules move.
+The folder holds `presets.yaml` and `originals`; what comes out lies below it, a folder a model. Only the command
+line and `edadm.load` are used, because modules move.
 """
 
 from __future__ import annotations
@@ -108,14 +108,8 @@ class Tiny:
     def reconstruct(self, known: tuple[object, ...], bits: str, method: str, *units: object) -> None:
         """A checkpoint and its losses."""
         stem = f"{self.name}/{bits}.{method}"
-        paths = (
-            "--output",
-            f"{stem}.quantized.safetensors",
-            "--losses",
-            f"{stem}.losses.csv",
-            "--progress",
-            f"{self.name}/.{method}",
-        )
+        files = ("--output", f"{stem}.quantized.safetensors", "--losses", f"{stem}.losses.csv")
+        paths = (*files, "--progress", f"{self.name}/.{method}")
         self.run("reconstruct", *known, *self.preset("reconstruction", f"tiny_{method}"), *paths, *units)
 
     def share(self, known: tuple[object, ...], bits: str) -> None:
