@@ -1,8 +1,8 @@
 """Compares byte for byte what two packages made of the tiny models: `compare.py OLD NEW`.
 
-Tensors, images, losses and graphs must be equal, and the newer package, which PYTHONPATH names, must read what the
-older one wrote. What files say of themselves (the key `edadm` of metadata and JSON, `.made.json` beside a file) may
-differ, and is listed.
+Tensors, images, losses and graphs must be equal, and the newer package, which PYTHONPATH names, must read what
+the older one wrote. What files say of themselves (the key `edadm` of metadata and JSON, `.made.json` beside a
+file) may differ, and is listed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def compared(old: Path, new: Path) -> tuple[list[str], Counter[str], int]:
     count = 0
     for name in sorted(before.keys() & after.keys()):
         (content, said), (other_content, other_said) = taken_apart(before[name]), taken_apart(after[name])
-        found += [f"{name}: {item} differs" for item in different(content, other_content)]
+        if items := different(content, other_content):
+            found.append(f"{name}: {len(items)} of {len(content)} differ: {', '.join(items[:3])}")
         told.update(f"{kind(name)}: {item}" for item in different(said, other_said))
         count += len(content)
     return found, told, count
@@ -99,7 +100,9 @@ def compared(old: Path, new: Path) -> tuple[list[str], Counter[str], int]:
 
 def kind(name: str) -> str:
     """What a file is called in the list of what may differ."""
-    return "*" + "".join(Path(name).suffixes[-2:]) if ".zarr/" not in name else "*.zarr"
+    if "/units" in name:
+        return "units"
+    return "zarr" if ".zarr/" in name else ".".join(Path(name).name.split(".")[-2:])
 
 
 @torch.no_grad()
@@ -140,7 +143,7 @@ def main(old: Path, new: Path) -> int:
         sys.stdout.write("What files say of themselves differs, which is allowed:\n")
         sys.stdout.writelines(f"  {times:4d} files  {entry}\n" for entry, times in sorted(told.items()))
     sys.stdout.writelines(f"DIFFERENT  {sentence}\n" for sentence in found)
-    sys.stdout.write(f"{count} tensors, images, curves and graphs compared, {len(found)} different\n")
+    sys.stdout.write(f"{count} tensors, images, losses and graphs compared; {len(found)} files differ\n")
     return 1 if found else 0
 
 

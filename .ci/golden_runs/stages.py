@@ -1,7 +1,7 @@
-"""Runs all stages of the tiny models through the command line of the package on PYTHONPATH: `stages.py FOLDER`.
+"""Runs all stages of tiny models with the package on PYTHONPATH: `stages.py FOLDER [MODEL...]`; all without names.
 
-The folder holds `presets.yaml` and `originals`; what comes out lies below it, a folder a model. Only the command
-line and `edadm.load` are used, because modules move.
+The folder holds `presets.yaml` and `originals`; what comes out lies below it, a folder a model. Only the
+command line and `edadm.load` are used, because modules move.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Tiny:
         self.run("reconstruct", *known, *self.preset("reconstruction", f"tiny_{method}"), *paths, *units)
 
     def share(self, known: tuple[object, ...], bits: str) -> None:
-        """The method whose units do not wait for each other, in shares that are put together; of one model also whole."""
+        """The method whose units are independent, in shares that are put together; of one model also whole."""
         units: list[str] = []
         for part in range(SHARES):
             folder = f"{self.name}/units{part}"
@@ -169,12 +169,12 @@ class Tiny:
             self.run("export", learned, "--output", f"{self.name}/graph.onnx", "--format", "onnx")
 
 
-def go(folder: Path) -> None:
-    """All models, one after the other; says how long each took."""
+def go(folder: Path, names: list[str]) -> None:
+    """The models, one after the other; says how long each took."""
     os.chdir(folder)
     torch.set_num_threads(1)
     presets = yaml.safe_load(PRESETS.read_text())
-    for name in presets["models"]:
+    for name in names or presets["models"]:
         begin = time.monotonic()
         Path(name).mkdir()
         tiny = Tiny(name, presets)
@@ -184,4 +184,4 @@ def go(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    go(Path(sys.argv[1]))
+    go(Path(sys.argv[1]), sys.argv[2:])
