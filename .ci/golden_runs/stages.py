@@ -1,7 +1,7 @@
-"""Runs all stages of tiny models with the package on PYTHONPATH: `stages.py FOLDER [MODEL...]`; all without names.
+"""Runs all stages of tiny models with the package on PYTHONPATH: `stages.py FOLDER [MODEL...]`.
 
-The folder holds `presets.yaml` and `originals`; what comes out lies below it, a folder a model. Only the
-command line and `edadm.load` are used, because modules move.
+The folder holds `presets.yaml` and `originals`; what comes out lies below it, a folder a model; all models
+without names. Only the command line and `edadm.load` are used, because modules move.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Tiny:
         self.run("reconstruct", *known, *self.preset("reconstruction", f"tiny_{method}"), *paths, *units)
 
     def share(self, known: tuple[object, ...], bits: str) -> None:
-        """The method whose units are independent, in shares that are put together; of one model also whole."""
+        """The method whose units are independent, in shares put together; of one model also whole."""
         units: list[str] = []
         for part in range(SHARES):
             folder = f"{self.name}/units{part}"
