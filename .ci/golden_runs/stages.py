@@ -171,6 +171,9 @@ class Tiny:
 
 def go(folder: Path, names: list[str]) -> None:
     """The models, one after the other; says how long each took."""
+    package = Path(edadm.__file__).parent
+    if str(package.parent) != os.environ.get("PYTHONPATH"):
+        sys.exit(f"golden: PYTHONPATH is to name the folder of the package, but {package} was imported")
     os.chdir(folder)
     torch.set_num_threads(1)
     presets = yaml.safe_load(PRESETS.read_text())
