@@ -21,11 +21,12 @@ from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.deploy.export.formats import onnx
 from edadm.deploy.export.onnx import TARGETS, Target
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import network_call
+from edadm.networks.inputs import network_call
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges
 
+from ...conftest import as_rows
 from ...networks.families import FAMILIES, calibrated
 
 Calibration = tuple[Tensor, Tensor]
@@ -33,7 +34,7 @@ Calibration = tuple[Tensor, Tensor]
 
 def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
     quantized = quantized_copy(unet, bits)
-    set_ranges(quantized, *calibration, bits)
+    set_ranges(quantized, as_rows(calibration), bits)
     for layer in quantized_layers(quantized).values():
         layer.set_codes(layer.nearest_codes())
     return quantized.eval()
@@ -165,7 +166,11 @@ def test_every_family_can_be_exported(family: str, tmp_path: Path, monkeypatch: 
         tmp_path / "unet.onnx", providers=["CPUExecutionProvider"]
     )
     inputs = dict(
-        zip(("sample", "timestep", "context"), (value.numpy() for value in rows.values()), strict=False)
+        zip(
+            ("sample", "timestep", "context"),
+            (value.numpy() for value in rows.tensors.values()),
+            strict=False,
+        )
     )
     simulated, found = network_call(quantized, rows), torch.from_numpy(session.run(None, inputs)[0])
     assert (found - simulated).abs().mean() <= (simulated - network_call(unet, rows)).abs().mean()
