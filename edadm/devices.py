@@ -19,7 +19,8 @@ def device_named(name: torch.device | str) -> torch.device:
     """
     if str(name).partition(":")[0] == "mps":
         raise EdadmError(
-            "grids and distances take 64-bit numbers, which Apple's GPUs ('mps') do not have; use the device 'cpu'"
+            "grids and distances take 64-bit numbers, which Apple's GPUs ('mps') do not have; use the device "
+            "'cpu'"
         )
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:

@@ -29,7 +29,7 @@ from edadm.learning.demand import demand
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.limits import on_disk, resolved
 from edadm.learning.precision import arithmetic
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
 from edadm.networks.inputs import InputSpec, network_call
 from edadm.networks.random_weights import random_unet
@@ -194,7 +194,7 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
             as_rows(cuda_calibration),
             0,
             settings,
-            FolderShelf(folder),
+            FolderUnitStore(folder),
         )
         METHODS["fbr"].learn(task)
         return unet, task.reports
@@ -334,7 +334,7 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
             as_rows(inputs),
             0,
             settings,
-            FolderShelf(tmp_path / name),
+            FolderUnitStore(tmp_path / name),
             memory=memory,
             scratch=tmp_path / "scratch",
         )

@@ -45,7 +45,7 @@ def open_task(
     calibration_set: Path,
     ranges: Path,
     where: Any,
-    shelf: Any,
+    unit_store: Any,
 ) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
     from edadm.artifacts import read_tensors
@@ -67,7 +67,7 @@ def open_task(
     learned, held_out = Rows.of(rows), Rows.of(rows, HELD_OUT)
     held_out = held_out if held_out.tensors else learned[:0]
     inputs = Rows.concatenated([learned, held_out])
-    return Task(network, quantized, units, inputs, len(held_out), settings, shelf)
+    return Task(network, quantized, units, inputs, len(held_out), settings, unit_store)
 
 
 def within_limits(task: Any, device_memory: float | None, host_memory: float | None, progress: Path) -> Any:

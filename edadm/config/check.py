@@ -82,12 +82,14 @@ def _of_model(run: Run, config: Config) -> list[str]:
     first_shard = recorded.count // recorded.shards
     if recorded.feature_rows > first_shard:
         found.append(
-            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the {first_shard} runs of the first shard; "
+            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the "
+            f"{first_shard} runs of the first shard; "
             "lower feature_rows or shards, or raise count"
         )
     if evaluation.shards > evaluation.images:
         found.append(
-            f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards"
+            f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower "
+            "shards"
         )
     found += _of_condition(run, config)
     if not (_of_parts(run.model, model) or _of_sizes(run.model, model)):
@@ -138,7 +140,8 @@ def _of_parts(name: str, model: Model) -> list[str]:
     if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
         wanted = "ddim" if family == "ddim" else "compvis"
         found.append(
-            f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set layout: {wanted}"
+            f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set "
+            f"layout: {wanted}"
         )
     if model.architecture.has_context != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
@@ -149,16 +152,19 @@ def _of_parts(name: str, model: Model) -> list[str]:
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(
-            f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal"
+            f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; "
+            "make them equal"
         )
     if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
         found.append(
-            f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file with one per line"
+            f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file "
+            "with one per line"
         )
     found += [f"{where}.conditioning: {text}" for text in _of_conditioning(model)]
     if model.schedule.start > model.schedule.end:
         found.append(
-            f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, so swap them"
+            f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, "
+            "so swap them"
         )
     return found
 
@@ -186,7 +192,8 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     variant = Variant(name)
     if variant.checkpoint.name.count("/") != 2:
         return [
-            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the same with /{INTEGER}"
+            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the "
+            f"same with /{INTEGER}"
         ]
     names = variant.presets
     found = [
@@ -228,7 +235,8 @@ def _of_integers(run: Run, config: Config) -> list[str]:
     found, evaluation = [], config.evaluations.get(run.evaluation)
     if evaluation and evaluation.precision != "fp32":
         found.append(
-            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not {evaluation.precision}; set precision: fp32, "
+            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not "
+            f"{evaluation.precision}; set precision: fp32, "
             f"or take /{INTEGER} off the variants"
         )
     return found
@@ -244,12 +252,14 @@ def _of_calibration(run: Run, name: str, config: Config) -> list[str]:
     if calibration.size + calibration.held_out > recorded.count:
         held_out = f" with {calibration.held_out} held-out rows" if calibration.held_out else ""
         found.append(
-            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the {recorded.count} recorded trajectories; "
+            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the "
+            f"{recorded.count} recorded trajectories; "
             f"lower calibrations.{name}.size or raise models.{run.model}.trajectories.count"
         )
     if calibration.selector == "uniform" and calibration.every > steps:
         found.append(
-            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of models.{run.model}.sampler; "
+            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of "
+            f"models.{run.model}.sampler; "
             f"lower calibrations.{name}.every"
         )
     return found

@@ -60,7 +60,8 @@ class DiffusersUNet(Strict):
     layers_per_block: Count | tuple[Count, ...] = 2
     attention_head_dim: Count | tuple[Count, ...] | None = Field(
         8,
-        description="channels of a head (UNet2DModel), or, by a mistake that diffusers keeps, their number (UNet2DConditionModel)",
+        description="channels of a head (UNet2DModel), or, by a mistake that diffusers keeps, their number "
+        "(UNet2DConditionModel)",
     )
     norm_num_groups: Count = 32
     norm_eps: float = Field(1e-5, gt=0)
@@ -110,7 +111,8 @@ class DiffusersUNet(Strict):
         groups = self.norm_num_groups
         if odd := [width for width in self.block_out_channels if width % groups]:
             raise ValueError(
-                f"norm_num_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor of all"
+                f"norm_num_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor "
+                "of all"
             )
         across = [
             block for block in (*self.down_block_types, *self.up_block_types) if block.startswith("CrossAttn")
@@ -183,7 +185,8 @@ class UNetArchitecture(Strict):
         }
         if foreign := sorted(given - known[self.family]):
             raise ValueError(
-                f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another family"
+                f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another "
+                "family"
             )
         if self.family == "transformer" and not (
             self.context_channels and (self.heads or self.head_channels)
@@ -254,7 +257,8 @@ class Autoencoder(Strict):
     )
     scale: Annotated[float, Field(gt=0)] | None = Field(
         1.0,
-        description="the network sees latents times this number; null reads it from the checkpoint's `scale_factor`",
+        description="the network sees latents times this number; null reads it from the checkpoint's "
+        "`scale_factor`",
     )
 
     @property

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from edadm.learning.data import Arguments
 from edadm.networks.inputs import Rows, network_call
-from edadm.offload.cache import Memory, WaitingMemory
+from edadm.offload.cache import Memory
+from edadm.offload.paused import PausedMemory
 from edadm.offload.tracker import storages
 
 
@@ -76,7 +77,7 @@ class PausedForward:
     """
 
     def __init__(self, unet: nn.Module, rows: Rows, memory: Memory | None = None):
-        self._waiting = WaitingMemory(memory) if memory is not None else None
+        self._waiting = PausedMemory(memory) if memory is not None else None
         self._pass = _Pass(lambda: network_call(unet, rows))
         self._pass.gr_context = (
             copy_context()
@@ -123,7 +124,7 @@ class PausedForward:
             self._event = None
         self.rest()
 
-    def walk_past(self) -> None:
+    def advance(self) -> None:
         """Runs the unit in front of the pass and goes on to the next one."""
         self.run_unit()
         self.next_unit()

@@ -136,7 +136,8 @@ class FolderImages:
         )
         if self._rotated:
             found.append(
-                f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they are stored"
+                f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they "
+                "are stored"
             )
         return found
 

@@ -114,7 +114,8 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
     bad = [score for score, value in scores.items() if value is not None and not math.isfinite(value)]
     if bad:
         raise EdadmError(
-            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at the images, "
+            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at "
+            "the images, "
             f"or take {bad[0]} out of `scores`"
         )
 
@@ -146,7 +147,8 @@ def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Refe
         file_sha256(files.weights),
     ):
         raise EdadmError(
-            f"{path} was made with other weights than {files.weights}; make it again with `edadm reference-statistics`"
+            f"{path} was made with other weights than {files.weights}; make it again with `edadm "
+            "reference-statistics`"
         )
     return load_reference(path)
 

@@ -86,7 +86,8 @@ class PytorchFidInception(InceptionExtractor):
     def __init__(self, weights: Path, layers: tuple[str, ...]):
         if "logits" in layers:
             raise EdadmError(
-                "pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, or use inception"
+                "pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, "
+                "or use inception"
             )
         module = pytorch_fid.inception
         with _instead_of_a_download(module, weights):

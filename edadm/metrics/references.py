@@ -69,7 +69,8 @@ def _sound(path: Path, found: Reference) -> Reference:
         mu, sigma = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not _is_covariance(sigma):
             raise EdadmError(
-                f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these statistics again"
+                f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these "
+                "statistics again"
             )
         layers[layer] = {"mu": mu, "sigma": sigma}
     kept = found.features

@@ -46,7 +46,7 @@ class Rows:
         return cls({name: torch.cat([part.tensors[name] for part in parts]) for name in names})
 
     @property
-    def latents(self) -> Float[Tensor, "n *shape"]:
+    def latents(self) -> Float[Tensor, " n *s"]:
         """The states x_t."""
         return self.tensors["latents"]
 
@@ -140,7 +140,7 @@ class InputSpec:
         return Rows(drawn | {"latents": latents})
 
 
-def network_call(unet: nn.Module, rows: Rows) -> Float[Tensor, "n *shape"]:
+def network_call(unet: nn.Module, rows: Rows) -> Float[Tensor, " n *s"]:
     """The prediction of a network for rows of its inputs."""
     given = (rows.tensors[name] for name in ("latents", "timesteps", "context") if name in rows.tensors)
     return unet(*given, return_dict=False)[0]

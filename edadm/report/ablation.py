@@ -142,7 +142,8 @@ def findings(ablation: Ablation) -> list[str]:
         }
         worst = min(known, key=lambda name: known[name])
         sentences.append(
-            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full precision "
+            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full "
+            "precision "
             f"({known[best]:.1f} dB), {worst} least ({known[worst]:.1f} dB)."
         )
     return sentences

@@ -37,7 +37,8 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
     for run in runs:
         if missing := [key for key in _NEEDED if key not in run]:
             raise EdadmError(
-                f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which adds them"
+                f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which "
+                "adds them"
             )
     found = [read_run(results, run) for run in runs]
     html = (
@@ -126,7 +127,8 @@ def _calibration(calibration: CalibrationResult) -> dict[str, Any]:
     span = f"most at step {most} ({max(counts)}), fewest at step {least} ({min(counts)})"
     return {
         "name": calibration.name,
-        "text": f"{sum(counts):,} samples over {len(counts)} steps, {span if max(counts) > min(counts) else 'equally many at each'}.",
+        "text": f"{sum(counts):,} samples over {len(counts)} steps, "
+        f"{span if max(counts) > min(counts) else 'equally many at each'}.",
         "has_curves": calibration.density is not None and calibration.variety is not None,
         "figure": Markup(calibration_figure(calibration)),
     }

@@ -308,7 +308,8 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
             ) from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
-                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and run `snakemake` again"
+                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
+                "run `snakemake` again"
             )
         parts.append(np.array(images[:missing]))
     return np.concatenate(parts)

@@ -171,7 +171,8 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
     hardened = statistics.median(unit.hardening for unit in units)
     drift = math.expm1(statistics.median(unit.scale_drift for unit in units))
     return text + (
-        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the rounding hard changed "
+        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the "
+        "rounding hard changed "
         f"the error by {signed(100 * (hardened - 1), 1)}%, and activation step sizes moved by {drift:.1%}."
     )
 

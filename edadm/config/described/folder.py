@@ -91,7 +91,8 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
             )
     elif channels not in (1, 3):
         left_open.append(
-            f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to decode them"
+            f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to "
+            "decode them"
         )
 
 
@@ -111,7 +112,8 @@ def _describe_condition(path: Path, settings: Settings, left_open: list[str]) ->
     encoder = encoder_settings(read_json(file), file)
     if encoder["channels"] != width:
         raise DescriptionError(
-            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is {width}; give a pipeline whose "
+            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is "
+            f"{width}; give a pipeline whose "
             "parts belong together"
         )
     settings["conditioning"]["encoder"] = encoder
@@ -121,7 +123,8 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
     file = scheduler_of(path)
     if file is None:
         left_open.append(
-            f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had others"
+            f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
+            "others"
         )
         latent = "context_channels" in settings["architecture"]
         ends = (

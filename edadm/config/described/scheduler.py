@@ -118,6 +118,7 @@ def sampler_settings(config: Settings) -> tuple[Settings, list[str]]:
     if config.get("clip_sample") or config.get("thresholding"):
         key = "clip_sample" if config.get("clip_sample") else "thresholding"
         left_open.append(
-            f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; samplers here do not"
+            f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; "
+            "samplers here do not"
         )
     return settings, left_open

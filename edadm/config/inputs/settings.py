@@ -119,7 +119,8 @@ def _resolve(settings: dict[str, Any], place: tuple[Any, ...]) -> Any:
             node = node[part]
     except (OmegaConfBaseException, RecursionError):
         raise ConfigError(
-            f"{where}: '{text}' stands for nothing; name a setting as ${{KIND.NAME.KEY}}, a variable of the environment that is set as "
+            f"{where}: '{text}' stands for nothing; name a setting as ${{KIND.NAME.KEY}}, a variable of the "
+            "environment that is set as "
             "${oc.env:NAME}, or write the value"
         ) from None
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -52,6 +52,7 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
         and side != CLASSIFIER_SIDE
     ):
         yield (
-            f"its images have {side} px, and the bundled classifier sees {CLASSIFIER_SIDE}; set resolution: {CLASSIFIER_SIDE} in the "
+            f"its images have {side} px, and the bundled classifier sees {CLASSIFIER_SIDE}; set resolution: "
+            f"{CLASSIFIER_SIDE} in the "
             "evaluation, or extractor: inception"
         )

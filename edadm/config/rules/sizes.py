@@ -25,7 +25,8 @@ def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
         return
     if sizes.image_size % 2**halvings:
         yield (
-            f"image_size {sizes.image_size} cannot be halved {halvings} times, as its {halvings + 1} levels do; "
+            f"image_size {sizes.image_size} cannot be halved {halvings} times, as its {halvings + 1} levels "
+            "do; "
             f"take a multiple of {2**halvings}, or fewer multipliers"
         )
         return

@@ -70,7 +70,8 @@ def step_problem(sampler: Sampler, total: int) -> str | None:
     ]
     other = f", or spacing: {others[0]}" if sampler.method in SOLVERS and others else ""
     return (
-        f"{steps} {'step' if steps == 1 else 'steps'} of {sampler.method} with {spacing} spacing cannot lead from noise "
+        f"{steps} {'step' if steps == 1 else 'steps'} of {sampler.method} with {spacing} spacing cannot lead "
+        "from noise "
         f"to an image over {total} timesteps; set steps: {_nearest(sampler, total)}{other}"
     )
 
