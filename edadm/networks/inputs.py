@@ -30,8 +30,9 @@ class Rows:
     tensors: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        counts = {name: len(tensor) for name, tensor in self.tensors.items()}
-        if len(set(counts.values())) > 1:
+        counts = {name: tensor.shape[0] for name, tensor in self.tensors.items()}
+        first = next(iter(counts.values()), 0)
+        if any(count != first for count in counts.values()):  # no set: counts are symbols while one exports
             raise ValueError(f"inputs of a network have one number of rows, not {counts}")
 
     @classmethod

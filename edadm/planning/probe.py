@@ -134,10 +134,6 @@ class Probe:
         """Random inputs of the network."""
         return InputSpec.of(self.model).random(rows, self.device)
 
-    def inputs(self, rows: int) -> Rows:
-        """Random inputs of the network."""
-        return InputSpec.of(self.model).random(rows, self.device)
-
     def time_passes(self, passes: Passes, bits: Bits | None) -> None:
         """Seconds per row of network evaluations as in `passes`."""
         if passes.key in self.rates.rows:
