@@ -94,7 +94,9 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
     ]
 
     integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
-    segments = [module for module in exporter.export_graph(w8a6).modules() if isinstance(module, exporter._Segment)]
+    segments = [
+        module for module in exporter.export_graph(w8a6).modules() if isinstance(module, exporter._Segment)
+    ]
     assert any(
         segment.sign is not None for segment in segments
     )  # rows that reach 128, which 6-bit activations leave whole
@@ -233,7 +235,9 @@ def test_attention_may_be_left_in_floating_point(
     assert kept
     assert not [name for name in kept if "processor" in name]
     whole = {
-        name for name, module in exporter.export_graph(w8a6).named_modules() if isinstance(module, exporter._Pair)
+        name
+        for name, module in exporter.export_graph(w8a6).named_modules()
+        if isinstance(module, exporter._Pair)
     }
     assert (
         len([name for name in whole if "processor" in name])
@@ -245,7 +249,7 @@ def test_attention_may_be_left_in_floating_point(
 def test_without_onnx_the_command_says_what_to_install(
     w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"
     ):
