@@ -12,7 +12,9 @@ min_version("9.0")
 
 try:
     if Path("config.yaml").exists():
-        read_settings(Path("config.yaml"))  # before Snakemake does, whose words for a broken file are a traceback
+        read_settings(
+            Path("config.yaml")
+        )  # before Snakemake does, whose words for a broken file are a traceback
 except EdadmError as error:
     say(str(error))
     sys.exit(1)

@@ -37,5 +37,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise
-        say(f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the right to write there")
+        say(
+            f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the "
+            "right to write there"
+        )
         sys.exit(2)

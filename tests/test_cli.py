@@ -30,9 +30,16 @@ from edadm.quant import ranges
 
 from .config.server import serving
 from .conftest import reinitialise
-from .models.original import OriginalUNet
+from .networks.original import OriginalUNet
 
-ARCHITECTURE = UNetArchitecture(image_size=8, channels=8, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,), norm_groups=4)
+ARCHITECTURE = UNetArchitecture(
+    image_size=8,
+    channels=8,
+    multipliers=(1, 2),
+    blocks_per_level=1,
+    attention_resolutions=(4,),
+    norm_groups=4,
+)
 BITS = json.dumps({"weights": 4, "activations": 8, "range_bins": 64, "range_batch_size": 8})
 FBR = json.dumps({"iterations": 2, "batch_size": 4})
 EVALUATION = json.dumps({"images": 5, "batch_size": 2, "shards": 2})
@@ -65,7 +72,9 @@ def preset(folder: Path) -> str:
     save_file(network.state_dict(), folder / "original.safetensors")
     trajectories = Trajectories(count=6, batch_size=2, feature_rows=3, shards=2)
     checkpoint = str(folder / "original.safetensors")
-    return Model(checkpoint=checkpoint, architecture=ARCHITECTURE, sampler=Sampler(steps=3), trajectories=trajectories).model_dump_json()
+    return Model(
+        checkpoint=checkpoint, architecture=ARCHITECTURE, sampler=Sampler(steps=3), trajectories=trajectories
+    ).model_dump_json()
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +84,35 @@ def stages(folder: Path, preset: str) -> Path:
     chosen = ("--calibration-set", folder / "calibration.safetensors")
     calibration = json.dumps({"size": 6, "radius": 0.1})
     stores = [folder / f"{shard}.zarr" for shard in range(2)]
-    commands: list[tuple[object, ...]] = [("convert-checkpoint", "--model", preset, "--output", folder / "unet.safetensors")]
+    commands: list[tuple[object, ...]] = [
+        ("convert-checkpoint", "--model", preset, "--output", folder / "unet.safetensors")
+    ]
     for shard, store in enumerate(stores):
         progress = ("--progress", folder / f"progress{shard}", "--shard", shard)
         commands.append(("collect-trajectories", "--model", preset, *unet, "--output", store, *progress))
     summary = ("--output", folder / "calibration.safetensors", "--summary", folder / "calibration.json")
     commands.append(("select-calibration", *stores, "--calibration", calibration, *summary))
-    commands.append(("set-ranges", "--model", preset, "--bits", BITS, *unet, *chosen, "--output", folder / "ranges.safetensors"))
-    paths = ("--ranges", folder / "ranges.safetensors", "--output", folder / "quantized.safetensors", "--losses", folder / "losses.csv")
+    commands.append(
+        (
+            "set-ranges",
+            "--model",
+            preset,
+            "--bits",
+            BITS,
+            *unet,
+            *chosen,
+            "--output",
+            folder / "ranges.safetensors",
+        )
+    )
+    paths = (
+        "--ranges",
+        folder / "ranges.safetensors",
+        "--output",
+        folder / "quantized.safetensors",
+        "--losses",
+        folder / "losses.csv",
+    )
     settings = ("--model", preset, "--bits", BITS, "--reconstruction", FBR, *unet, *chosen)
     commands.append(("reconstruct", *settings, *paths, "--progress", folder / "units"))
     with pytest.MonkeyPatch.context() as patch:
@@ -107,7 +137,9 @@ def test_every_stage_leaves_its_artifact_and_no_progress(stages: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["unet.safetensors", "quantized.safetensors"])
-def test_images_are_generated_from_float_and_quantized_weights(weights: str, stages: Path, preset: str) -> None:
+def test_images_are_generated_from_float_and_quantized_weights(
+    weights: str, stages: Path, preset: str
+) -> None:
     parts = []
     for shard in range(2):
         output = stages / f"{weights}.{shard}.npy"
@@ -137,9 +169,13 @@ def saved_images(folder: Path, **images: np.ndarray) -> list[Path]:
     return files
 
 
-def test_images_far_from_the_simulated_ones_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_far_from_the_simulated_ones_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     full = np.random.default_rng(0).integers(40, 200, (4, 3, 32, 32), dtype=np.uint8)
-    far, near, simulated, reference = saved_images(tmp_path, far=full + 11, near=full + 6, simulated=full + 5, reference=full)
+    far, near, simulated, reference = saved_images(
+        tmp_path, far=full + 11, near=full + 6, simulated=full + 5, reference=full
+    )
     output = tmp_path / "metrics.json"
     compared = ("--evaluation", FOUR, "--reference", reference, "--simulated", simulated, "--output", output)
     assert edadm("evaluate", near, *compared) == 0
@@ -147,11 +183,16 @@ def test_images_far_from_the_simulated_ones_are_refused(tmp_path: Path, capsys: 
     assert (parity["difference"], parity["bound"]) == (1, 5)
     output.unlink()
     assert edadm("evaluate", far, *compared) == 2
-    assert "differ by 6.00 grey levels from the simulated ones, which differ by 5.00 from full precision" in capsys.readouterr().err
+    assert (
+        "differ by 6.00 grey levels from the simulated ones, which differ by 5.00 from full precision"
+        in capsys.readouterr().err
+    )
     assert not output.exists()
 
 
-def test_integers_need_a_quantized_checkpoint_and_a_known_name(stages: Path, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_integers_need_a_quantized_checkpoint_and_a_known_name(
+    stages: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     common = ("generate", "--model", preset, "--evaluation", FOUR, "--output", stages / "none.npy")
     assert edadm(*common, "--weights", stages / "unet.safetensors", "--backend", "integer") == 2
     assert "holds floating-point weights; integers need a quantized checkpoint" in capsys.readouterr().err
@@ -162,7 +203,16 @@ def test_integers_need_a_quantized_checkpoint_and_a_known_name(stages: Path, pre
 def test_a_comparison_of_networks_refuses_what_it_does_not_know_before_it_looks_for_a_gpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ("benchmark", "integer", "--model", "cifar10_small", "--bits", "w8a8", "--output", tmp_path / "unet.json")
+    common = (
+        "benchmark",
+        "integer",
+        "--model",
+        "cifar10_small",
+        "--bits",
+        "w8a8",
+        "--output",
+        tmp_path / "unet.json",
+    )
     assert edadm(*common, "--mode", "reduce-overhead") == 2
     assert "known are default, max-autotune-no-cudagraphs" in capsys.readouterr().err
     assert edadm(*common, "--tiles", tmp_path / "none.json") == 2
@@ -197,14 +247,29 @@ def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     assert speed["variants"]["fp32"]["bf16"]["seconds"] > 0
 
 
-def quantizing(stages: Path, preset: str, reconstruction: str, output: Path, *others: object) -> tuple[object, ...]:
+def quantizing(
+    stages: Path, preset: str, reconstruction: str, output: Path, *others: object
+) -> tuple[object, ...]:
     """Options of the commands that learn, or time learning."""
     names = (("unet", "unet"), ("calibration-set", "calibration"), ("ranges", "ranges"))
     files = [part for option, name in names for part in (f"--{option}", stages / f"{name}.safetensors")]
-    return ("--model", preset, "--bits", BITS, "--reconstruction", reconstruction, *files, "--output", output, *others)
+    return (
+        "--model",
+        preset,
+        "--bits",
+        BITS,
+        "--reconstruction",
+        reconstruction,
+        *files,
+        "--output",
+        output,
+        *others,
+    )
 
 
-def test_learning_is_timed_beside_plain_pytorch(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_learning_is_timed_beside_plain_pytorch(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = {path.name for path in stages.iterdir()}
     options = quantizing(stages, preset, FBR, tmp_path / "cost.json", "--plain-iterations", 1)
     assert edadm("benchmark", "calibration", *options) == 0
@@ -220,18 +285,37 @@ def test_limits_of_memory_change_no_byte_of_the_checkpoint(stages: Path, preset:
     options = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress", *limits)
     (tmp_path / "progress" / "scratch").mkdir(parents=True)
     (tmp_path / "progress" / "scratch" / "left").write_text("by a killed process")
-    assert edadm("reconstruct", *quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *options)) == 0
+    assert (
+        edadm("reconstruct", *quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *options))
+        == 0
+    )
     for name in ("quantized.safetensors", "losses.csv"):
         assert (tmp_path / name).read_bytes() == (stages / name).read_bytes()
     assert not (tmp_path / "progress").exists()
 
 
 def test_too_little_memory_and_disk_is_a_sentence_before_anything_is_learned(
-    stages: Path, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    stages: Path,
+    preset: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1000, 0, 1000))
-    options = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress", "--device-memory", 0, "--host-memory", 0)
-    assert edadm("reconstruct", *quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *options)) == 2
+    options = (
+        "--losses",
+        tmp_path / "losses.csv",
+        "--progress",
+        tmp_path / "progress",
+        "--device-memory",
+        0,
+        "--host-memory",
+        0,
+    )
+    assert (
+        edadm("reconstruct", *quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *options))
+        == 2
+    )
     assert "the disk would have to take" in capfd.readouterr().err
     assert not list((tmp_path / "progress").glob("*.safetensors"))
 
@@ -247,30 +331,57 @@ def test_shares_of_the_units_are_put_together_to_what_one_job_learns(
     parts = [tmp_path / "units" / str(part) for part in range(2)]
     progress = ("--progress", tmp_path / "progress")
     for part, folder in enumerate(parts):
-        assert edadm("reconstruct-part", *quantizing(stages, preset, independent(2), folder, *progress, "--part", part)) == 0
+        assert (
+            edadm(
+                "reconstruct-part",
+                *quantizing(stages, preset, independent(2), folder, *progress, "--part", part),
+            )
+            == 0
+        )
         assert len(list(folder.glob("*.safetensors"))) == 9
     finished = [option for folder in parts for option in ("--part", folder)]
     for jobs, others in ((2, finished), (1, [])):
         options = ("--losses", tmp_path / f"{jobs}.csv", *progress, *others)
-        assert edadm("reconstruct", *quantizing(stages, preset, independent(jobs), tmp_path / f"{jobs}.safetensors", *options)) == 0
+        assert (
+            edadm(
+                "reconstruct",
+                *quantizing(stages, preset, independent(jobs), tmp_path / f"{jobs}.safetensors", *options),
+            )
+            == 0
+        )
     assert not (tmp_path / "progress").exists()
     assert (tmp_path / "2.csv").read_text() == (tmp_path / "1.csv").read_text()
     two, one = (load_file(tmp_path / f"{jobs}.safetensors") for jobs in (2, 1))
     assert two.keys() == one.keys()
     assert all(torch.equal(two[name], one[name]) for name in two)
-    assert edadm("reconstruct-part", *quantizing(stages, preset, independent(2), tmp_path / "3", *progress, "--part", 2)) == 2
+    assert (
+        edadm(
+            "reconstruct-part",
+            *quantizing(stages, preset, independent(2), tmp_path / "3", *progress, "--part", 2),
+        )
+        == 2
+    )
     assert "there is no part 2; the preset has jobs: 2" in capfd.readouterr().err
 
 
-def test_a_share_may_be_empty_and_is_not_learned_over(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    options = quantizing(stages, preset, independent(40), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30)
+def test_a_share_may_be_empty_and_is_not_learned_over(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = quantizing(
+        stages, preset, independent(40), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30
+    )
     assert edadm("reconstruct-part", *options) == 0
     assert [path.name for path in (tmp_path / "units").iterdir()] == ["units.json"]
     assert edadm("reconstruct-part", *options) == 0
     assert "units is there already, made from the same settings and inputs" in capfd.readouterr().err
-    other = quantizing(stages, preset, independent(41), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30)
+    other = quantizing(
+        stages, preset, independent(41), tmp_path / "units", "--progress", tmp_path / "progress", "--part", 30
+    )
     assert edadm("reconstruct-part", *other) == 2
-    assert "units is there already, made from something else; remove it, or name another --output" in capfd.readouterr().err
+    assert (
+        "units is there already, made from something else; remove it, or name another --output"
+        in capfd.readouterr().err
+    )
     shutil.rmtree(tmp_path / "progress")
     assert not (tmp_path / "progress").exists()
 
@@ -288,7 +399,9 @@ def test_the_network_is_compiled_for_generation_only_if_the_preset_says_so(
     assert np.load(tmp_path / "images.npy").shape == (1, 3, 8, 8)
 
 
-def test_a_quantized_checkpoint_is_exported_for_plain_diffusers(stages: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_quantized_checkpoint_is_exported_for_plain_diffusers(
+    stages: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert edadm("export", stages / "quantized.safetensors", "--output", tmp_path / "plain") == 0
     unet = UNet2DModel.from_pretrained(tmp_path / "plain", torch_dtype=torch.float16)
     assert unet.config.block_out_channels == [8, 16]
@@ -303,10 +416,18 @@ def test_damaged_artifacts_are_named_with_the_stage_that_makes_them(
 ) -> None:
     for name in ("unet", "ranges", "calibration"):
         content = (stages / f"{name}.safetensors").read_bytes()
-        (tmp_path / f"{name}.safetensors").write_bytes(content[: len(content) // 2] if name == damaged else content)
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            content[: len(content) // 2] if name == damaged else content
+        )
     options = ("--losses", tmp_path / "losses.csv", "--progress", tmp_path / "progress")
-    assert edadm("reconstruct", *quantizing(tmp_path, preset, FBR, tmp_path / "quantized.safetensors", *options)) == 2
-    said, stage = capfd.readouterr().err, {"ranges": "set-ranges", "calibration": "select-calibration"}[damaged]
+    assert (
+        edadm("reconstruct", *quantizing(tmp_path, preset, FBR, tmp_path / "quantized.safetensors", *options))
+        == 2
+    )
+    said, stage = (
+        capfd.readouterr().err,
+        {"ranges": "set-ranges", "calibration": "select-calibration"}[damaged],
+    )
     assert f"{damaged}.safetensors cannot be read" in said
     assert f"remove it, and make it again with `edadm {stage}`" in said
 
@@ -318,24 +439,38 @@ def test_inputs_that_were_not_made_for_each_other_are_refused_with_both_settings
     options = list(quantizing(stages, preset, FBR, tmp_path / "quantized.safetensors", *output))
     wide = json.dumps(json.loads(BITS) | {"weights": 8})
     assert edadm("reconstruct", *(wide if option == BITS else option for option in options)) == 2
-    assert "ranges.safetensors was made with bits.weights: 4, here it is 8; name the file" in capfd.readouterr().err
+    assert (
+        "ranges.safetensors was made with bits.weights: 4, here it is 8; name the file"
+        in capfd.readouterr().err
+    )
     other = tmp_path / "unet.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(stages / "unet.safetensors").items()}, other)
     unet = stages / "unet.safetensors"
     assert edadm("reconstruct", *(other if option == unet else option for option in options)) == 2
     assert "calibration.safetensors was made from another unet (digest" in capfd.readouterr().err
     chosen = tmp_path / "calibration.safetensors"
-    save_file({name: tensor + 1 for name, tensor in load_file(stages / "calibration.safetensors").items()}, chosen)
+    save_file(
+        {name: tensor + 1 for name, tensor in load_file(stages / "calibration.safetensors").items()}, chosen
+    )
     given = stages / "calibration.safetensors"
     assert edadm("reconstruct", *(chosen if option == given else option for option in options)) == 2
     assert "ranges.safetensors was made from another calibration set (digest" in capfd.readouterr().err
     assert not (tmp_path / "progress").exists()
 
 
-def test_images_of_other_shards_or_seeds_do_not_count(stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_images_of_other_shards_or_seeds_do_not_count(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name, seed, shard in (("0", 0, 0), ("1", 0, 1), ("other", 1, 1)):
         evaluation = json.dumps(json.loads(EVALUATION) | {"seed": seed})
-        options = ("--weights", stages / "unet.safetensors", "--output", tmp_path / f"{name}.npy", "--shard", shard)
+        options = (
+            "--weights",
+            stages / "unet.safetensors",
+            "--output",
+            tmp_path / f"{name}.npy",
+            "--shard",
+            shard,
+        )
         assert edadm("generate", "--model", preset, "--evaluation", evaluation, *options) == 0
     first, second, other = (tmp_path / f"{name}.npy" for name in ("0", "1", "other"))
     common = ("--evaluation", "{}", "--output", tmp_path / "metrics.json")
@@ -351,7 +486,10 @@ def test_images_of_other_shards_or_seeds_do_not_count(stages: Path, preset: str,
 def test_scores_are_written_with_their_conditions(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("a", "b", "r"):
-        np.save(tmp_path / f"{name}.npy", generator.integers(0, 256, (4 if name != "r" else 8, 3, 32, 32), dtype="uint8"))
+        np.save(
+            tmp_path / f"{name}.npy",
+            generator.integers(0, 256, (4 if name != "r" else 8, 3, 32, 32), dtype="uint8"),
+        )
     options = ("--evaluation", "{}", "--output", tmp_path / "metrics.json", "--reference", tmp_path / "r.npy")
     assert edadm("evaluate", tmp_path / "a.npy", tmp_path / "b.npy", *options) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -364,9 +502,22 @@ def test_a_folder_of_real_images_becomes_statistics_and_scores(tmp_path: Path) -
     generator = np.random.default_rng(0)
     (tmp_path / "real").mkdir()
     for index in range(3):
-        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype="uint8")).save(tmp_path / "real" / f"{index}.png")
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype="uint8")).save(
+            tmp_path / "real" / f"{index}.png"
+        )
     made = tmp_path / "real.h5"
-    options = ("--images", tmp_path / "real", "--name", "noise", "--resolution", 32, "--keep-features", 3, "--output", made)
+    options = (
+        "--images",
+        tmp_path / "real",
+        "--name",
+        "noise",
+        "--resolution",
+        32,
+        "--keep-features",
+        3,
+        "--output",
+        made,
+    )
     assert edadm("reference-statistics", *options) == 0
     np.save(tmp_path / "a.npy", generator.integers(0, 256, (4, 3, 64, 64), dtype="uint8"))
     evaluation = json.dumps({"scores": ["fid", "kid"], "reference": str(tmp_path / "real"), "resolution": 32})
@@ -379,10 +530,19 @@ def test_a_folder_of_real_images_becomes_statistics_and_scores(tmp_path: Path) -
     assert metrics["conditions"]["preparation"] == "centre crop to a square, bicubic to 32 px"
 
 
-def test_a_stand_in_is_announced_with_what_to_put_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stand_in_is_announced_with_what_to_put_where(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype="uint8"))
-    evaluation = json.dumps({"extractor": "inception", "fallback_reference": "bundled:cifar10_train_statistics"})
-    assert edadm("evaluate", tmp_path / "a.npy", "--evaluation", evaluation, "--output", tmp_path / "metrics.json") == 0
+    evaluation = json.dumps(
+        {"extractor": "inception", "fallback_reference": "bundled:cifar10_train_statistics"}
+    )
+    assert (
+        edadm(
+            "evaluate", tmp_path / "a.npy", "--evaluation", evaluation, "--output", tmp_path / "metrics.json"
+        )
+        == 0
+    )
     said = capfd.readouterr().err
     assert "the bundled classifier scores instead of 'inception': extractor 'inception' needs weights" in said
     assert "edadm download torch_fidelity_inception" in said
@@ -405,13 +565,18 @@ def test_a_download_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "other.ckpt").read_bytes() == b"weights"
 
 
-def test_a_full_disk_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_ends_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(target))
 
     monkeypatch.setattr("os.replace", full)
     assert edadm("schema", "--output", tmp_path / "s.json") == 2
-    assert capfd.readouterr().err == f"edadm: {tmp_path}/s.json: no space left on device; make room or give the right to write there\n"
+    assert (
+        capfd.readouterr().err
+        == f"edadm: {tmp_path}/s.json: no space left on device; make room or give the right to write there\n"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -454,7 +619,12 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_one_sentence_and_exit_code_2(
-    arguments: tuple[str, ...], sentence: str, stages: Path, preset: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...],
+    sentence: str,
+    stages: Path,
+    preset: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(stages)
     (stages / "damaged").write_bytes(b"damaged")
@@ -471,31 +641,41 @@ def test_bad_input_ends_with_one_sentence_and_exit_code_2(
     assert not (stages / "out.npy").exists()
 
 
-def test_an_absent_input_is_refused_before_any_work(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_absent_input_is_refused_before_any_work(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     options = ("--unet", tmp_path / "absent", "--calibration-set", tmp_path, "--output", tmp_path / "o")
     assert edadm("set-ranges", "--model", "cifar10_small", "--bits", "w4a8", *options) == 2
     assert "Invalid value for '--unet'" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["schema", "--output", "schema.json"], ["download"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["schema", "--output", "schema.json"], ["download"]]
+)
 def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
     program = (
         f"import sys\nsys.argv = ['edadm', *{arguments!r}]\nfrom edadm.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'diffusers', 'zarr', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_help_lists_all_commands_in_the_order_of_work() -> None:
-    done = subprocess.run([sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True
+    )
     listed = [line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line.strip()]
     assert listed == list(ORDER) == sorted(get_command(app).commands, key=ORDER.index)
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "reconstruct-part"])
-def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDADM_DEVICE_MEMORY", "2.5")
     monkeypatch.setenv("EDADM_HOST_MEMORY", "")  # the workflow's way to say that none is wanted
     parsed = get_command(app).commands[command].make_context(command, [], resilient_parsing=True)

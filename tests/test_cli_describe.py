@@ -15,8 +15,8 @@ from edadm.config.load import load_config
 from edadm.config.schema import NoiseSchedule
 from edadm.errors import EdadmError
 
-from .models.described.test_tensors import project, saved
-from .models.families import random_network, tiny
+from .networks.described.test_tensors import project, saved
+from .networks.families import random_network, tiny
 
 PLAIN: dict[str, Any] = {
     "sample_size": 8,
@@ -37,14 +37,19 @@ def described(*arguments: object) -> str:
 def test_a_diffusers_folder_is_described(tmp_path: Path) -> None:
     folder = tmp_path / "ddpm butterflies"
     random_network(UNet2DModel(**PLAIN, act_fn="mish"), 1).save_pretrained(folder / "unet")
-    DDPMScheduler(beta_schedule="squaredcos_cap_v2", num_train_timesteps=400).save_pretrained(folder / "scheduler")
+    DDPMScheduler(beta_schedule="squaredcos_cap_v2", num_train_timesteps=400).save_pretrained(
+        folder / "scheduler"
+    )
     printed = described(folder)
     assert "  # the folder's scheduler says clip_sample: true" in printed
     assert "  # the sampler is a choice (the folder names DDPMScheduler)" in printed
     entry = yaml.safe_load(printed)
     assert list(entry["models"]) == ["ddpm_butterflies"]
     model = load_config(entry).models["ddpm_butterflies"]
-    assert model == load_config({"models": {"mine": {"checkpoint": str(folder)} | _chosen(model)}}).models["mine"]
+    assert (
+        model
+        == load_config({"models": {"mine": {"checkpoint": str(folder)} | _chosen(model)}}).models["mine"]
+    )
     assert model.schedule == NoiseSchedule(kind="cosine", timesteps=400)
     assert model.architecture.diffusers is not None
     assert model.architecture.diffusers.act_fn == "mish"
@@ -52,7 +57,13 @@ def test_a_diffusers_folder_is_described(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "entry"),
-    [("1e5", "model_1e5"), ("fp32", "model_fp32"), ("ddim_cifar10", "model_ddim_cifar10"), ("-a" * 70, "a" + "-a" * 29), ("a..b", "a_b")],
+    [
+        ("1e5", "model_1e5"),
+        ("fp32", "model_fp32"),
+        ("ddim_cifar10", "model_ddim_cifar10"),
+        ("-a" * 70, "a" + "-a" * 29),
+        ("a..b", "a_b"),
+    ],
 )
 def test_the_name_of_an_entry_is_one_that_is_read(name: str, entry: str, tmp_path: Path) -> None:
     folder = tmp_path / name

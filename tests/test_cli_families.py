@@ -14,7 +14,7 @@ from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
 from edadm.quant import ranges
 
-from .models.families import FAMILIES, original_checkpoint, tiny
+from .networks.families import FAMILIES, original_checkpoint, tiny
 from .test_cli import edadm
 
 BITS = {"weights": 4, "activations": 8, "range_bins": 64, "range_batch_size": 4}
@@ -40,14 +40,56 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     chosen = ("--calibration-set", folder / "calibration.safetensors")
     condition = ("--condition", folder / "condition.safetensors") if model.conditioning else ()
     commands: list[tuple[object, ...]] = [
-        ("convert-checkpoint", *preset, "--part", part, "--output", folder / f"{part}.safetensors") for part in model.parts
+        ("convert-checkpoint", *preset, "--part", part, "--output", folder / f"{part}.safetensors")
+        for part in model.parts
     ]
-    commands.append(("collect-trajectories", *preset, *unet, *condition, "--output", folder / "0.zarr", "--progress", folder / "runs"))
+    commands.append(
+        (
+            "collect-trajectories",
+            *preset,
+            *unet,
+            *condition,
+            "--output",
+            folder / "0.zarr",
+            "--progress",
+            folder / "runs",
+        )
+    )
     sizes = ("--calibration", json.dumps({"size": 6, "radius": 0.1}))
-    commands.append(("select-calibration", folder / "0.zarr", *sizes, "--output", chosen[1], "--summary", folder / "selection.json"))
+    commands.append(
+        (
+            "select-calibration",
+            folder / "0.zarr",
+            *sizes,
+            "--output",
+            chosen[1],
+            "--summary",
+            folder / "selection.json",
+        )
+    )
     commands.append(("set-ranges", *preset, *bits, *unet, *chosen, "--output", folder / "ranges.safetensors"))
-    paths = ("--ranges", folder / "ranges.safetensors", "--output", folder / "quantized.safetensors", "--losses", folder / "losses.csv")
-    commands.append(("reconstruct", *preset, *bits, "--reconstruction", FBR, *unet, *chosen, *paths, "--progress", folder / "units"))
+    paths = (
+        "--ranges",
+        folder / "ranges.safetensors",
+        "--output",
+        folder / "quantized.safetensors",
+        "--losses",
+        folder / "losses.csv",
+    )
+    commands.append(
+        (
+            "reconstruct",
+            *preset,
+            *bits,
+            "--reconstruction",
+            FBR,
+            *unet,
+            *chosen,
+            *paths,
+            "--progress",
+            folder / "units",
+        )
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranges, "THRESHOLDS", 10)
         for command in commands:
@@ -62,22 +104,34 @@ def test_calibration_rows_carry_their_condition(stages: Run) -> None:
         assert set(chosen) == {"latents", "timesteps", "steps"}
         assert len(chosen["latents"]) == 6
         return
-    assert {name: len(rows) for name, rows in chosen.items()} == dict.fromkeys(("latents", "timesteps", "steps", "context"), 12)
+    assert {name: len(rows) for name, rows in chosen.items()} == dict.fromkeys(
+        ("latents", "timesteps", "steps", "context"), 12
+    )
     assert torch.equal(chosen["latents"][0::2], chosen["latents"][1::2])
     without, given = chosen["context"][0::2], chosen["context"][1::2]
     assert torch.equal(without, without[:1].expand_as(without))
     assert len({tuple(row.flatten().tolist()) for row in given}) > 2
 
 
-def test_the_checkpoint_is_rebuilt_from_its_own_description_and_makes_images_near_the_float_ones(stages: Run) -> None:
+def test_the_checkpoint_is_rebuilt_from_its_own_description_and_makes_images_near_the_float_ones(
+    stages: Run,
+) -> None:
     model, folder = stages
     facts = read_metadata(folder / "quantized.safetensors")
     assert facts["architecture"] == model.architecture.model_dump(mode="json")
     images = []
     for weights in ("unet", "quantized"):
         output = folder / f"{weights}.npy"
-        options = ("--weights", folder / f"{weights}.safetensors", "--output", output, *converted_parts(folder, model))
-        assert edadm("generate", "--model", model.model_dump_json(), "--evaluation", EVALUATION, *options) == 0
+        options = (
+            "--weights",
+            folder / f"{weights}.safetensors",
+            "--output",
+            output,
+            *converted_parts(folder, model),
+        )
+        assert (
+            edadm("generate", "--model", model.model_dump_json(), "--evaluation", EVALUATION, *options) == 0
+        )
         images.append(np.load(output).astype(float))
     assert model.autoencoder is not None
     size = model.architecture.image_size * model.autoencoder.factor
@@ -94,7 +148,9 @@ def test_every_unit_learned_and_none_failed(stages: Run) -> None:
     assert {"res_block", "layer"} < kinds
 
 
-def test_a_stage_without_the_part_it_needs_says_which(stages: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_without_the_part_it_needs_says_which(
+    stages: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, folder = stages
     options = ("--weights", folder / "unet.safetensors", "--output", folder / "none.npy")
     assert edadm("generate", "--model", model.model_dump_json(), "--evaluation", EVALUATION, *options) == 2
@@ -103,12 +159,23 @@ def test_a_stage_without_the_part_it_needs_says_which(stages: Run, capsys: pytes
     assert f"--part {part}" in " ".join((said.out + said.err).split())
 
 
-def test_prompts_are_written_in_the_order_of_the_images(stages: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_are_written_in_the_order_of_the_images(
+    stages: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, folder = stages
-    arguments = ("--model", model.model_dump_json(), "--evaluation", EVALUATION, "--output", folder / "images.json")
+    arguments = (
+        "--model",
+        model.model_dump_json(),
+        "--evaluation",
+        EVALUATION,
+        "--output",
+        folder / "images.json",
+    )
     status = edadm("write-prompts", *arguments)
     if model.conditioning is None or model.conditioning.kind == "classes":
         assert status == 2
         return
     assert status == 0
-    assert json.loads((folder / "images.json").read_text()) == [f"a picture of {number} boats" for number in range(3)]
+    assert json.loads((folder / "images.json").read_text()) == [
+        f"a picture of {number} boats" for number in range(3)
+    ]

@@ -12,7 +12,14 @@ import pytest
 from edadm import cli
 from edadm.commands.workflow import PROJECT
 
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--workflow-profile"]
+SNAKEMAKE = [
+    sys.executable,
+    "-m",
+    "snakemake",
+    "--snakefile",
+    str(PROJECT / "Snakefile"),
+    "--workflow-profile",
+]
 SETTINGS = "runs: [{model: cifar10_small, variants: [fp32]}]\n"
 DEFAULT = str(PROJECT / "workflow" / "profiles" / "default")
 
@@ -32,7 +39,9 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_an_empty_folder_gets_the_main_job(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+def test_an_empty_folder_gets_the_main_job(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     assert told(monkeypatch) == [*SNAKEMAKE, DEFAULT, "--configfile", str(PROJECT / "config.yaml")]
     assert "there is no config.yaml here, so this runs the main job of the package" in capfd.readouterr().err
 
@@ -58,7 +67,11 @@ def test_a_profile_is_one_of_the_package_or_a_folder(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("absent.yaml",), "edadm: there is no configuration file absent.yaml; name one as `edadm run CONFIG`, or leave it out"),
+        (
+            ("absent.yaml",),
+            "edadm: there is no configuration file absent.yaml; name one as `edadm run CONFIG`, or leave it "
+            "out",
+        ),
         (("--profile", "x"), "edadm: there is no profile 'x'; use default, gpu, slurm, or the folder of one"),
     ],
 )
@@ -72,5 +85,11 @@ def test_what_is_absent_is_named(
 
 def test_the_workflow_of_the_package_is_that_of_the_repository() -> None:
     repository = Path(__file__).parents[1]
-    for name in ("Snakefile", "config.yaml", "requirements.lock", "envs/edadm.yaml", "workflow/rules/common.smk"):
+    for name in (
+        "Snakefile",
+        "config.yaml",
+        "requirements.lock",
+        "envs/edadm.yaml",
+        "workflow/rules/common.smk",
+    ):
         assert (PROJECT / name).read_bytes() == (repository / name).read_bytes()

@@ -16,9 +16,9 @@ from edadm.artifacts import facts, save_tensors, writing_json
 from edadm.cli import app, main
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
-from edadm.models.told import lines_on
+from edadm.networks.described.told import lines_on
 
-from .models.families import calibrated, original_checkpoint, tiny
+from .networks.families import calibrated, original_checkpoint, tiny
 
 
 def shown(capsys: pytest.CaptureFixture[str], *paths: Path) -> str:
@@ -26,14 +26,17 @@ def shown(capsys: pytest.CaptureFixture[str], *paths: Path) -> str:
     return capsys.readouterr().out
 
 
-def test_a_foreign_checkpoint_is_told_with_what_can_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_checkpoint_is_told_with_what_can_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, state = tmp_path / "m.ckpt", original_checkpoint(tiny("sd14_coco"))
     torch.save({"state_dict": state, "epoch": 3}, path)
     assert shown(capsys, path).splitlines() == [
         str(path),
         "  what it is: a whole model in CompVis' layout, with conditions",
         f"  packed as: a PyTorch file of {path.stat().st_size:,} bytes",
-        f"  tensors: {len(state) - 2:,}, in all {sum(tensor.numel() for tensor in state.values()) - 2:,} numbers; "
+        f"  tensors: {len(state) - 2:,}, in all {sum(tensor.numel() for tensor in state.values()) - 2:,} "
+        "numbers; "
         f"float32 ({len(state) - 3}), int64 (1)",
         "  averaged weights: 'model_ema'; `ema: auto` or `true` takes them, `false` those as trained",
         f"  with edadm: set layout: compvis; `edadm describe {path}` prints the whole entry under `models:`",
@@ -54,10 +57,14 @@ def test_files_of_any_kind_are_told_in_one_call(tmp_path: Path, capsys: pytest.C
     assert text.isascii()
 
 
-def test_a_quantized_checkpoint_is_told_with_bits_layers_and_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quantized_checkpoint_is_told_with_bits_layers_and_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, quantized, _ = calibrated("ldm4_bedroom", Bits(weights=4))
     provenance = {"reconstruction": {"method": "fbr", "iterations": 3}}
-    save_quantized(quantized, tmp_path / "q.safetensors", tiny("ldm4_bedroom").architecture, Bits(weights=4), provenance)
+    save_quantized(
+        quantized, tmp_path / "q.safetensors", tiny("ldm4_bedroom").architecture, Bits(weights=4), provenance
+    )
     text = shown(capsys, tmp_path / "q.safetensors")
     assert "what it is: a quantized U-Net of edadm (format 2" in text
     assert "network: family ldm, image_size 8, in_channels 3, channels 16, multipliers [1,2]" in text
@@ -67,7 +74,9 @@ def test_a_quantized_checkpoint_is_told_with_bits_layers_and_method(tmp_path: Pa
     assert '"method":"fbr"' in text
 
 
-def test_artifacts_are_told_with_what_they_were_made_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_artifacts_are_told_with_what_they_were_made_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     known = facts("ranges", {"bits": {"weights": 4}, "inputs": {"unet": "0123456789abcdef"}})
     save_tensors(tmp_path / "ranges.safetensors", {"a.scale": torch.ones(1)}, known)
     writing_json(tmp_path / "metrics.json", {"fid": 1.0}, facts("metrics", {"evaluation": {"images": 8}}))
@@ -131,6 +140,8 @@ def test_a_store_without_a_word_is_told_by_its_arrays(tmp_path: Path) -> None:
 def test_it_needs_neither_a_locale_nor_a_terminal(tmp_path: Path) -> None:
     (tmp_path / "page.ckpt").write_text("<!doctype html>é", encoding="utf-8")
     command = [sys.executable, "-m", "edadm", "show", str(tmp_path / "page.ckpt")]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    )
     assert done.returncode == 0, done.stderr
     assert "what it is: a web page" in done.stdout

@@ -30,7 +30,9 @@ def test_in_a_log_progress_is_a_line_now_and_then_and_one_at_the_end(
     ]
 
 
-def test_on_a_terminal_progress_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_progress_is_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     with console.progress_bar("collect", 3, "batches") as advance:
         advance(3)

@@ -22,7 +22,9 @@ def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
-def test_a_device_that_is_there_and_takes_no_work_is_not_called_absent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_there_and_takes_no_work_is_not_called_absent(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def zeros(*size: int, device: torch.device) -> None:
         raise RuntimeError("all devices are busy or unavailable\nCompile with TORCH_USE_CUDA_DSA")
 
@@ -30,7 +32,9 @@ def test_a_device_that_is_there_and_takes_no_work_is_not_called_absent(name: str
     for function, value in {"is_available": True, "device_count": 1}.items():
         monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
     called = "cuda" if name == "auto" else name
-    with pytest.raises(EdadmError, match=f"^the device '{called}' cannot be used: all devices are busy or unavailable$"):
+    with pytest.raises(
+        EdadmError, match=f"^the device '{called}' cannot be used: all devices are busy or unavailable$"
+    ):
         device_named(name)
     with pytest.raises(EdadmError, match=r"^this machine has no device 'cuda:1'; it has cpu, cuda:0$"):
         device_named("cuda:1")
@@ -42,8 +46,12 @@ def test_gpus_without_64_bit_numbers_are_refused_by_name(name: torch.device | st
         device_named(name)
 
 
-@pytest.mark.parametrize(("name", "current"), [("cuda:1", [torch.device("cuda:1")]), ("cuda", []), ("cpu", [])])
-def test_kernels_of_a_gpu_with_a_number_are_launched_there(name: str, current: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "current"), [("cuda:1", [torch.device("cuda:1")]), ("cuda", []), ("cpu", [])]
+)
+def test_kernels_of_a_gpu_with_a_number_are_launched_there(
+    name: str, current: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch, "zeros", lambda *size, device: torch.ones(1))
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)

@@ -17,36 +17,37 @@ from edadm.benchmark.kernels import measure
 from edadm.calibration.select import statistics_of
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Memory, Model, Reconstruction
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
-from edadm.deploy.cuda import lower_for_cuda
-from edadm.kernels import reference
-from edadm.kernels.int8_convolution import int8_convolution, triton_convolution
-from edadm.kernels.int8_geglu import triton_geglu
-from edadm.kernels.tiles import Problem, candidates
-from edadm.models.denoiser import Denoiser
-from edadm.models.random_weights import random_unet
-from edadm.models.units import trace_units
-from edadm.nn.surgery import activation_quantizers, quantized_layers
-from edadm.planning.network import network_rows
+from edadm.kernels.int8 import reference
+from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
+from edadm.kernels.int8.products.geglu import triton_geglu
+from edadm.kernels.int8.tiles import Problem, candidates
+from edadm.learning.chain import Task
+from edadm.learning.data import Arguments, UnitData
+from edadm.learning.demand import demand
+from edadm.learning.descent import Descent, align_layouts, learning, stepping
+from edadm.learning.limits import on_disk, resolved
+from edadm.learning.precision import arithmetic
+from edadm.learning.unit_store import FolderUnitStore
+from edadm.networks.denoiser import Denoiser
+from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.random_weights import random_unet
+from edadm.networks.unit import trace_units
+from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.offload.storage import GIB
+from edadm.passes.methods import METHODS
+from edadm.passes.ranges import set_ranges
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
-from edadm.reconstruction.budget import demand
-from edadm.reconstruction.chain import Task
-from edadm.reconstruction.data import Arguments, UnitData
-from edadm.reconstruction.descent import Descent, align_layouts, learning, stepping
-from edadm.reconstruction.limits import on_disk, resolved
-from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.observe import set_ranges
-from edadm.reconstruction.precision import arithmetic
-from edadm.reconstruction.shelf import FolderShelf
-from edadm.reconstruction.tiers import GIB
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 
-from .kernels.test_int8_geglu import FAR
-from .kernels.test_int8_geglu import arguments as feed_forward
-from .reconstruction.runs import same, state
-from .reconstruction.toys import float_block, quantized_block, unit_data
+from .conftest import as_rows
+from .kernels.int8.test_geglu import FAR
+from .kernels.int8.test_geglu import arguments as feed_forward
+from .learning.runs import same, state
+from .learning.toys import float_block, quantized_block, unit_data
 
 pytestmark = [
     pytest.mark.gpu,
@@ -79,7 +80,9 @@ def test_fake_quantization_and_its_gradients_are_those_of_the_cpu() -> None:
     results = []
     for device in ("cpu", "cuda"):
         values = x.clone().to(device).requires_grad_()
-        scale, zero_point = scale_and_zero_point(torch.tensor([-1.0], device=device), torch.tensor([1.5], device=device), 4)
+        scale, zero_point = scale_and_zero_point(
+            torch.tensor([-1.0], device=device), torch.tensor([1.5], device=device), 4
+        )
         scale.requires_grad_()
         y = fake_quantize(values, scale, *bounds(zero_point, 4))
         y.backward(upstream.to(device))
@@ -88,7 +91,9 @@ def test_fake_quantization_and_its_gradients_are_those_of_the_cpu() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_collected_trajectories_are_those_of_the_cpu(float_unet: UNet2DModel, cuda_unet: UNet2DModel, model: Model, tmp_path: Path) -> None:
+def test_collected_trajectories_are_those_of_the_cpu(
+    float_unet: UNet2DModel, cuda_unet: UNet2DModel, model: Model, tmp_path: Path
+) -> None:
     groups = []
     for unet, device in ((float_unet, torch.device("cpu")), (cuda_unet, CUDA)):
         store = open_store(tmp_path / f"{device.type}.zarr", model, 0)
@@ -104,11 +109,13 @@ def test_ranges_are_within_a_threshold_of_those_of_the_cpu(
     cuda_unet: UNet2DModel, cuda_calibration: Calibration, ranges: dict[str, Tensor], bits: Bits
 ) -> None:
     unet = quantized_copy(cuda_unet, bits)
-    set_ranges(unet, *cuda_calibration, bits)
+    set_ranges(unet, as_rows(cuda_calibration), bits)
     found = grids(unet)
     assert found.keys() == ranges.keys()
     for name, expected in ranges.items():
-        if name.endswith("weight_quantizer.zero_point"):  # of two grids that are as good, either may win (quirk Q14)
+        if name.endswith(
+            "weight_quantizer.zero_point"
+        ):  # of two grids that are as good, either may win (quirk Q14)
             difference = found[name].cpu().int() - expected.int()
             assert difference.abs().max() <= 1, name
         elif name.endswith("zero_point"):
@@ -123,14 +130,18 @@ def learned_block(kind: str, device: torch.device, graphs: bool, iterations: int
     """The loss of every step and the integer codes of a block that learns on a device, always from the same stream."""
 
     def there(arguments: Arguments) -> Arguments:
-        return Arguments({name: tensor.to(device) for name, tensor in arguments.tensors.items()}, arguments.others)
+        return Arguments(
+            {name: tensor.to(device) for name, tensor in arguments.tensors.items()}, arguments.others
+        )
 
     block = float_block(kind)
     here = unit_data(kind, block, 16, 1)
     unit = quantized_block(block, here).to(device)
     targets = {name: tensor.to(device) for name, tensor in here.layer_targets.items()}
     data = UnitData(there(here.quantized), there(here.exact), here.target.to(device), targets)
-    settings = Reconstruction(iterations=iterations, batch_size=8, weight_lr=0.05, scale_lr=1e-4, precision="fp32")
+    settings = Reconstruction(
+        iterations=iterations, batch_size=8, weight_lr=0.05, scale_lr=1e-4, precision="fp32"
+    )
     stream = Stream.of("block", step=torch.zeros((), dtype=torch.int32, device=device))
     with arithmetic("fp32"):
         align_layouts(unit, data)
@@ -153,13 +164,22 @@ def test_a_unit_learns_the_same_with_and_without_graphs_and_nearly_that_on_the_c
     (replayed, codes), (eager, same) = (learned_block(kind, CUDA, graphs, 50) for graphs in (True, False))
     torch.testing.assert_close(replayed, eager, rtol=1e-3, atol=1e-6)
     assert (codes == same).double().mean() > 0.999
-    (short, codes), (expected, same) = (learned_block(kind, device, True, 5) for device in (CUDA, torch.device("cpu")))
-    torch.testing.assert_close(short, expected, rtol=0.02, atol=1e-4)  # a value between two codes falls to either side
+    (short, codes), (expected, same) = (
+        learned_block(kind, device, True, 5) for device in (CUDA, torch.device("cpu"))
+    )
+    torch.testing.assert_close(
+        short, expected, rtol=0.02, atol=1e-4
+    )  # a value between two codes falls to either side
     assert (codes == same).double().mean() > 0.98
 
 
 def test_reconstruction_lowers_errors_and_its_network_generates(
-    cuda_unet: UNet2DModel, cuda_calibration: Calibration, ranges: dict[str, Tensor], bits: Bits, model: Model, tmp_path: Path
+    cuda_unet: UNet2DModel,
+    cuda_calibration: Calibration,
+    ranges: dict[str, Tensor],
+    bits: Bits,
+    model: Model,
+    tmp_path: Path,
 ) -> None:
     settings = Reconstruction(iterations=60, batch_size=4, weight_lr=0.05, scale_lr=1e-4)
 
@@ -167,7 +187,15 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
         unet = quantized_copy(cuda_unet, bits)
         set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
         folder.mkdir(exist_ok=True)
-        task = Task(cuda_unet, unet, trace_units(cuda_unet), cuda_calibration, 0, settings, FolderShelf(folder))
+        task = Task(
+            cuda_unet,
+            unet,
+            trace_units(cuda_unet),
+            as_rows(cuda_calibration),
+            0,
+            settings,
+            FolderUnitStore(folder),
+        )
         METHODS["fbr"].learn(task)
         return unet, task.reports
 
@@ -183,7 +211,11 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
     images = []
     for device in ("cuda", "cpu"):
         denoise = Denoiser(load_quantized(tmp_path / "quantized.safetensors", device))
-        images.append(generate_images(denoise, model.sampler, model.schedule, range(2), model.latent_shape, 0, 2, device))
+        images.append(
+            generate_images(
+                denoise, model.sampler, model.schedule, range(2), model.latent_shape, 0, 2, device
+            )
+        )
     difference = (images[0].int() - images[1].int()).abs().float()
     assert difference.mean() < 8  # rounding flips codes here and there, and five steps amplify that
 
@@ -223,7 +255,9 @@ def test_integer_sums_are_exact_with_all_tiles(layer: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("kind", ["matrix", "descriptor"])
 @pytest.mark.parametrize("size", [(1100, 320, 320), (2048, 1280, 640), (77, 48, 80)])
-def test_feed_forward_numbers_are_those_of_the_meaning_with_all_tiles(size: tuple[int, int, int], kind: str) -> None:
+def test_feed_forward_numbers_are_those_of_the_meaning_with_all_tiles(
+    size: tuple[int, int, int], kind: str
+) -> None:
     given = feed_forward(*size)
     expected = reference.geglu(*given).int()
     for tile in candidates(Problem(size[0], 2 * size[1], size[2], 1, 1)):
@@ -242,10 +276,14 @@ def test_addends_are_added_with_all_tiles(side: int) -> None:
         addend = torch.randn(3, 16, 16, 256, generator=generator).to(CUDA, dtype)
         arguments = x, weight, scale * 1e-4, offset, addend, 1, side // 2, 0, dtype
         expected, step = reference.convolution(*arguments), torch.finfo(dtype).eps
-        sums = 2 * torch.finfo(torch.float32).eps * addend.abs().max().item()  # where an addend takes most of a product away
+        sums = (
+            2 * torch.finfo(torch.float32).eps * addend.abs().max().item()
+        )  # where an addend takes most of a product away
         for tile in candidates(Problem(3 * 16 * 16, 256, 128, side, 1)):
             found = triton_convolution(*arguments, tile)
-            torch.testing.assert_close(found, expected, rtol=2 * step, atol=sums, msg=lambda text, tile=tile: f"{tile}: {text}")
+            torch.testing.assert_close(
+                found, expected, rtol=2 * step, atol=sums, msg=lambda text, tile=tile: f"{tile}: {text}"
+            )
 
 
 def test_the_integer_network_agrees_with_the_simulated_one(
@@ -261,7 +299,10 @@ def test_the_integer_network_agrees_with_the_simulated_one(
     with torch.no_grad():
         expected, exact = simulated(x, timesteps).sample, cuda_unet(x, timesteps).sample
         quantization = (expected - exact).square().mean().sqrt()
-        for dtype, bound in ((torch.float32, 1.0), (torch.bfloat16, 2.0)):  # as in tests/deploy/test_cuda.py
+        for dtype, bound in (
+            (torch.float32, 1.0),
+            (torch.bfloat16, 2.0),
+        ):  # as in tests/deploy/backends/test_cuda_int8.py
             for fuse in (False, True):
                 eager = lower_for_cuda(simulated, dtype, fuse=fuse)(x.to(dtype), timesteps).sample.float()
                 assert (eager - expected).square().mean().sqrt() < bound * quantization
@@ -272,16 +313,31 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
     method: str, cuda_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits, model: Model, tmp_path: Path
 ) -> None:
     rows, generator = 512, torch.Generator().manual_seed(3)
-    inputs = (torch.randn(rows, *model.latent_shape, generator=generator).to(CUDA), torch.arange(0, rows, device=CUDA) % 1000)
-    settings = Reconstruction(method=method, iterations=8, batch_size=8, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=32)
+    inputs = (
+        torch.randn(rows, *model.latent_shape, generator=generator).to(CUDA),
+        torch.arange(0, rows, device=CUDA) % 1000,
+    )
+    settings = Reconstruction(
+        method=method, iterations=8, batch_size=8, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=32
+    )
     units = trace_units(cuda_unet, METHODS[method].by_layer)
-    kept = demand(cuda_unet, units, inputs, settings).of_peak()
+    kept = demand(cuda_unet, units, as_rows(inputs), settings).of_peak()
 
     def run(name: str, memory: Memory | None) -> tuple[dict[str, Tensor], list, int]:
         unet = quantized_copy(cuda_unet, bits)
         set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
         (tmp_path / name).mkdir()
-        task = Task(cuda_unet, unet, units, inputs, 0, settings, FolderShelf(tmp_path / name), memory=memory, scratch=tmp_path / "scratch")
+        task = Task(
+            cuda_unet,
+            unet,
+            units,
+            as_rows(inputs),
+            0,
+            settings,
+            FolderUnitStore(tmp_path / name),
+            memory=memory,
+            scratch=tmp_path / "scratch",
+        )
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -298,9 +354,11 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
         assert name == "host" or list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, cuda_calibration: Calibration, bits: Bits) -> None:
+def test_without_wishes_nothing_leaves_a_gpu_with_room(
+    cuda_unet: UNet2DModel, cuda_calibration: Calibration, bits: Bits
+) -> None:
     settings = Reconstruction(batch_size=4)
-    needed = demand(cuda_unet, trace_units(cuda_unet), cuda_calibration, settings)
+    needed = demand(cuda_unet, trace_units(cuda_unet), as_rows(cuda_calibration), settings)
     found = resolved(Memory(), CUDA, needed, quantized_copy(cuda_unet, bits), settings, None)
     free, _ = torch.cuda.mem_get_info()
     assert needed.of_peak() < found.device < free + torch.cuda.memory_reserved()
@@ -308,32 +366,49 @@ def test_without_wishes_nothing_leaves_a_gpu_with_room(cuda_unet: UNet2DModel, c
 
 
 def test_integer_networks_compete_with_floating_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the compiler does not see through type checks
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # the compiler does not see through type checks
     model = load_config({}).models["cifar10_small"]
-    bits, beside = {"w4a8": load_config({}).bits["w4a8"]}, [name for name in BESIDE if name != FLOATS[2]]  # each takes its time to compile
-    found = compare_with_integers(random_unet(model, CUDA), bits, network_rows(model, 4, CUDA), beside=beside)
+    bits, beside = (
+        {"w4a8": load_config({}).bits["w4a8"]},
+        [name for name in BESIDE if name != FLOATS[2]],
+    )  # each takes its time to compile
+    found = compare_with_integers(
+        random_unet(model, CUDA), bits, InputSpec.of(model).random(4, CUDA), beside=beside
+    )
     integers = {"integer w4a8", "integer w4a8 fused"}
     assert set(found["networks"]) == {*integers, *beside}
     for name, row in found["networks"].items():
-        assert ("ms" in row and row["ms"] > 0 and row["warm_evaluation_gib"] > 0) or (name == TORCHAO and "failed" in row), (name, row)
+        assert ("ms" in row and row["ms"] > 0 and row["warm_evaluation_gib"] > 0) or (
+            name == TORCHAO and "failed" in row
+        ), (name, row)
     assert set(found["profiles"]) - {TORCHAO} == {*integers, FLOATS[1]}
-    assert found["networks"]["integer w4a8"]["weight_bytes"] < found["networks"][FLOATS[1]]["weight_bytes"] * 0.3
+    assert (
+        found["networks"]["integer w4a8"]["weight_bytes"] < found["networks"][FLOATS[1]]["weight_bytes"] * 0.3
+    )
     assert any("_convolved" in event["kernel"] for event in found["profiles"]["integer w4a8"])
-    assert any("_written" in event["kernel"] or "_held" in event["kernel"] for event in found["profiles"]["integer w4a8 fused"])
+    assert any(
+        "_written" in event["kernel"] or "_held" in event["kernel"]
+        for event in found["profiles"]["integer w4a8 fused"]
+    )
 
 
 def test_a_replayed_network_gives_what_it_gave_before() -> None:
     model = load_config({}).models["cifar10_small"]
-    network, inputs = random_unet(model, CUDA), network_rows(model, 2, CUDA)
+    network, inputs = random_unet(model, CUDA), InputSpec.of(model).random(2, CUDA)
     with torch.no_grad():
-        expected = network(*inputs, return_dict=False)[0].clone()
+        expected = network_call(network, inputs).clone()
         replayed = Replayed(network, inputs)
         replayed.output[0].zero_()
-        torch.testing.assert_close(replayed(*inputs, return_dict=False)[0], expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(network_call(replayed, inputs), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_kernels_are_measured_with_the_tiles_that_were_found(tmp_path: Path) -> None:
-    shapes = {Problem(2 * 16 * 16, 64, 64, 3, 1): (2, 16, 16, 64), Problem(2 * 8 * 8, 64, 32, 3, 2): (2, 17, 17, 32)}
+    shapes = {
+        Problem(2 * 16 * 16, 64, 64, 3, 1): (2, 16, 16, 64),
+        Problem(2 * 8 * 8, 64, 32, 3, 2): (2, 17, 17, 32),
+    }
     for row in measure(shapes, search=True, processes=2):
         assert row["int8_ms"] == min(row["tried"].values())
         assert row["ratio"] == pytest.approx(row["bf16_ms"] / row["int8_ms"])

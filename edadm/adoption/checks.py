@@ -25,7 +25,7 @@ from edadm.sampling.shards import open_whole
 
 
 def verdicts(*options: str) -> Iterator[tuple[Job, str | None]]:
-    """What Snakemake would run, each after those it waits for, with the reason why its outputs cannot be taken over.
+    """Jobs that Snakemake would run, each after those it waits for, with the reason against taking it over.
 
     Args:
         options: what else Snakemake is told.
@@ -86,15 +86,23 @@ def _damage(command: Command, output: Path) -> str | None:
     """Why an artifact of a long stage cannot be read, or is not what it should be."""
     try:
         if command.stage == "collect-trajectories":
-            return _of_trajectories(output, Model.model_validate_json(command.options["model"]), int(command.options["shard"]))
+            return _of_trajectories(
+                output, Model.model_validate_json(command.options["model"]), int(command.options["shard"])
+            )
         if command.stage == "generate":
             settings = Evaluation.model_validate_json(command.options["evaluation"])
-            return _of_images(output, len(shard_range(settings.images, settings.shards, int(command.options["shard"]))))
+            return _of_images(
+                output, len(shard_range(settings.images, settings.shards, int(command.options["shard"])))
+            )
         if command.stage == "reconstruct":
             load_quantized(output, torch.device("cpu"))
             return None
         grids = read_tensors(output, command.stage).values()
-        return None if all(torch.isfinite(grid).all() for grid in grids) else "it holds numbers that are not finite"
+        return (
+            None
+            if all(torch.isfinite(grid).all() for grid in grids)
+            else "it holds numbers that are not finite"
+        )
     except Exception as error:  # whatever a damaged file does to its reader
         return f"it is damaged ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
 
@@ -108,7 +116,9 @@ def _of_trajectories(output: Path, model: Model, shard: int) -> str | None:
         return "it holds another number of runs"
     for name in store.arrays():
         array = store.group[name]
-        if array.dtype.kind == "f" and not all(np.isfinite(array[row]).all() for row in range(array.shape[0])):
+        if array.dtype.kind == "f" and not all(
+            np.isfinite(array[row]).all() for row in range(array.shape[0])
+        ):
             return f"it is damaged ({name} holds numbers that are not finite)"
     return None
 

@@ -41,14 +41,28 @@ class Job(NamedTuple):
 
 
 def planned_jobs(said: str) -> list[Job]:
-    """The jobs of a dry run with shell commands (`snakemake -n -p`), each after those whose outputs it takes."""
+    """The jobs of a dry run with shell commands (`snakemake -n -p`), each after those it waits for."""
     jobs = []
     for block in said.split("\nrule ")[1:]:
         lines = block.splitlines()
-        listed = {name: line.strip().partition(": ")[2].split(", ") for line in lines for name in ("input", "output") if _names(line, name)}
-        command = next((line[line.index("python3 -m edadm") :] for line in lines if "python3 -m edadm" in line), None)
+        listed = {
+            name: line.strip().partition(": ")[2].split(", ")
+            for line in lines
+            for name in ("input", "output")
+            if _names(line, name)
+        }
+        command = next(
+            (line[line.index("python3 -m edadm") :] for line in lines if "python3 -m edadm" in line), None
+        )
         if command:
-            jobs.append(Job(lines[0].strip(":"), tuple(listed.get("input", ())), tuple(listed.get("output", ())), command))
+            jobs.append(
+                Job(
+                    lines[0].strip(":"),
+                    tuple(listed.get("input", ())),
+                    tuple(listed.get("output", ())),
+                    command,
+                )
+            )
     return _in_order(jobs)
 
 

@@ -1,4 +1,7 @@
-"""Digests of what files mean: settings as sorted JSON; tensors by name, type, shape and bytes, in any order."""
+"""Digests of what files mean.
+
+Settings count as sorted JSON; tensors by name, type, shape and bytes, in any order.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex
 
 
 class Header(NamedTuple):
-    """What the head of a safetensors file says: metadata, entries by tensor name, and where the numbers begin."""
+    """The head of a safetensors file: its metadata, its entries by tensor name, and where numbers begin."""
 
     metadata: dict[str, str]
     entries: dict[str, dict[str, Any]]
@@ -104,7 +107,9 @@ def read_header(path: Path) -> Header:
             raise ValueError("its tensors overlap or leave gaps")
         if ends[-1] != size - 8 - length:
             raise ValueError(f"its tensors take {ends[-1]} bytes, it has {size - 8 - length}")
-        if not all(isinstance(entry["dtype"], str) and math.prod(entry["shape"]) >= 0 for entry in entries.values()):
+        if not all(
+            isinstance(entry["dtype"], str) and math.prod(entry["shape"]) >= 0 for entry in entries.values()
+        ):
             raise ValueError("its header is not in order")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None

@@ -28,7 +28,9 @@ def save_tensors(partial: Path, tensors: Mapping[str, Any], known: Facts) -> Non
     save_file(ready, partial, {KEY: canonical(complete)})
 
 
-def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any = "cpu", kind: str | None = None) -> dict[str, Any]:
+def read_tensors(
+    path: Path, stage: str, needed: Sequence[str] = (), device: Any = "cpu", kind: str | None = None
+) -> dict[str, Any]:
     """The tensors of a safetensors artifact by name, after its digest was compared with what it says.
 
     Args:
@@ -48,9 +50,13 @@ def read_tensors(path: Path, stage: str, needed: Sequence[str] = (), device: Any
         intact(path, kind, stage)
         tensors: dict[str, Any] = load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{path} cannot be read ({error}); remove it, and make it again with `edadm {stage}`") from None
+        raise DamagedError(
+            f"{path} cannot be read ({error}); remove it, and make it again with `edadm {stage}`"
+        ) from None
     if missing := [name for name in needed if name not in tensors]:
-        raise DamagedError(f"{path} has no tensor '{missing[0]}', so it is not from `edadm {stage}`; name the file that is")
+        raise DamagedError(
+            f"{path} has no tensor '{missing[0]}', so it is not from `edadm {stage}`; name the file that is"
+        )
     return tensors
 
 
@@ -77,7 +83,9 @@ def as_json(content: Any, known: Facts | None = None) -> str:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
     except ValueError:
         where = next(_not_finite(content, ""), "a number")
-        raise EdadmError(f"{where} is not finite, which JSON cannot hold; look at what it was computed from") from None
+        raise EdadmError(
+            f"{where} is not finite, which JSON cannot hold; look at what it was computed from"
+        ) from None
 
 
 def _not_finite(value: Any, where: str) -> Iterator[str]:

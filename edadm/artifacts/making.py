@@ -47,7 +47,7 @@ class Work:
 
     @contextmanager
     def publishing(self, path: Path | None = None, beside: Facts | None = None) -> Iterator[Path]:
-        """A path to write to, which becomes the artifact, or another file of the same work, when the block ends well.
+        """A path to write to, which becomes an artifact of the work if the block ends well.
 
         Args:
             path: the other file.
@@ -90,7 +90,9 @@ class Work:
 
 
 @contextmanager
-def making(outputs: Sequence[Path], facts: Facts, code: str, progress: Path | None = None) -> Iterator[Work | None]:
+def making(
+    outputs: Sequence[Path], facts: Facts, code: str, progress: Path | None = None
+) -> Iterator[Work | None]:
     """The right to make an artifact, or None if it is there already, made from exactly this.
 
     A living job that makes the same is waited for. Pieces of a killed one are found in `Work.folder`; they go
@@ -133,7 +135,11 @@ def refuse_to_replace(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     if folder.exists():
         there = describe(folder)
-        other = "" if there is None or there.get("made_from") == facts["made_from"] else ", made from something else"
+        other = (
+            ""
+            if there is None or there.get("made_from") == facts["made_from"]
+            else ", made from something else"
+        )
         raise StaleError(f"{folder} is there already{other}; remove it, or name another --output")
 
 
@@ -171,7 +177,11 @@ def _finished(outputs: Sequence[Path], facts: Facts, key: str) -> bool:
 def _tidy(output: Path, key: str, progress: Path | None) -> None:
     """Removes the pieces of this work, and those that dead jobs left of other work on the same artifact."""
     begin, end = f".{output.name}.", ".making"
-    marks = [entry for entry in output.parent.iterdir() if entry.name.startswith(begin) and entry.name.endswith(end)]
+    marks = [
+        entry
+        for entry in output.parent.iterdir()
+        if entry.name.startswith(begin) and entry.name.endswith(end)
+    ]
     for mark in marks:
         other = mark.name[len(begin) : -len(end)]
         with nullcontext(True) if other == key else if_free(mark) as free:

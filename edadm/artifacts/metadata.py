@@ -1,4 +1,4 @@
-"""What an artifact says of itself: its kind, its format, what it was made from, and digests of both and its content.
+"""The metadata of an artifact: kind, format, what it was made from, and digests of both and its content.
 
 In safetensors files these facts are the metadata entry `edadm`, in JSON objects and zarr groups the key or
 attribute `edadm`, beside any other file `NAME` they are `NAME.made.json`. `docs/artifacts.md` lists the
@@ -22,7 +22,9 @@ from edadm.version import __version__
 KEY = "edadm"
 UNITS = "units.json"  # the facts of a folder of finished units
 VERSIONS = {  # of each kind of file; a reader refuses newer ones than it knows
-    **dict.fromkeys(("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1),
+    **dict.fromkeys(
+        ("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1
+    ),
     **dict.fromkeys(("trajectories", "statistics", "metrics", "speed", "units", "quantized"), 1),
 }
 Facts = dict[str, Any]
@@ -98,7 +100,10 @@ def remember(path: Path, known: Facts) -> None:
 
 
 def forget(path: Path) -> None:
-    """Removes the facts beside a file before another takes its place: a killed writer leaves none, not wrong ones."""
+    """Removes the facts beside a file before another takes its place.
+
+    A killed writer leaves none then, not wrong ones.
+    """
     beside(path).unlink(missing_ok=True)
 
 
@@ -123,7 +128,10 @@ def content_digest(path: Path) -> str:
 
 
 def _check_size(path: Path) -> None:
-    """Compares the size of a NumPy file with that of the array it says it holds; raises ValueError, or what NumPy raises."""
+    """Compares the size of a NumPy file with that of the array it says it holds.
+
+    Raises ValueError, or what NumPy raises.
+    """
     import numpy as np
 
     array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -180,7 +188,9 @@ def check_facts(path: Path, found: Facts, content: str | None = None) -> None:
     """
     again = "remove it and make it again"
     if found.get("sha256") != sha256_of({key: value for key, value in found.items() if key != "sha256"}):
-        raise DamagedError(f"{path} is damaged (what it says of itself has another digest than it says); {again}")
+        raise DamagedError(
+            f"{path} is damaged (what it says of itself has another digest than it says); {again}"
+        )
     if content is not None and found.get("content") != content:
         raise DamagedError(f"{path} is damaged (its content has another digest than it says); {again}")
     known = VERSIONS.get(found["kind"], 0)
@@ -198,7 +208,9 @@ def _check_quantized(path: Path) -> None:
 
 
 def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts | None = None) -> None:
-    """Refuses an artifact made from other settings or files than a reader wants; what it does not say is not compared.
+    """Refuses an artifact that was made from other settings or files than a reader wants.
+
+    What it does not say is not compared.
 
     Args:
         wanted: as in `facts`; settings that the reader does not know are left out.
@@ -216,7 +228,9 @@ def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts
     again = f"name the file that fits, or remove it and make it again with `edadm {stage}`"
     if name.startswith("inputs."):
         role = name.removeprefix("inputs.").replace("_", " ")
-        raise StaleError(f"{path} was made from another {role} (digest {_short(its)}, here {_short(ours)}); {again}")
+        raise StaleError(
+            f"{path} was made from another {role} (digest {_short(its)}, here {_short(ours)}); {again}"
+        )
     raise StaleError(f"{path} was made with {name}: {_short(its)}, here it is {_short(ours)}; {again}")
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.kernels.dispatch import without_kernels
-from edadm.models.units import Unit
+from edadm.kernels.learning.operations import without_kernels
+from edadm.learning.chain import Task, settings_of
+from edadm.learning.unit_store import FinishedUnit, UnitStore
+from edadm.networks.unit import Unit
+from edadm.passes.methods import Method
 from edadm.planning.clock import Clock
-from edadm.reconstruction.chain import FinishedUnit, Task, UnitShelf, settings_of
-from edadm.reconstruction.methods import Method
 
-MakeTask = Callable[[Reconstruction, UnitShelf], Task]
+MakeTask = Callable[[Reconstruction, UnitStore], Task]
 
 
-class NoShelf:
+class NoUnitStore:
     """Keeps nothing."""
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
@@ -33,10 +34,11 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
     """Learns, and says how long that took.
 
     Returns:
-        `seconds` in all; `learning_seconds` of learning steps; `other_seconds` for inputs, targets, errors and graph captures;
-        `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a CPU.
+        `seconds` in all; `learning_seconds` of learning steps; `other_seconds` for inputs, targets, errors
+        and graph captures; `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a
+        CPU.
     """
-    device = task.inputs[0].device
+    device = task.inputs.device
     clock = Clock(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -55,10 +57,13 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
     }
 
 
-def compare(make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int) -> dict[str, Any]:
+def compare(
+    make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int
+) -> dict[str, Any]:
     """The cost of learning with these settings, and the same steps without kernels and graphs, fewer of them.
 
-    The engine's steps before a graph capture are not counted, the baseline's first ones are: give it enough for that not to matter.
+    The engine's steps before a graph capture are not counted, the baseline's first ones are: give it enough
+    for that not to matter.
 
     Returns:
         `engine` and `plain` as from `learning_cost`, and `ratio` of their milliseconds per step.
@@ -66,8 +71,8 @@ def compare(make_task: MakeTask, methods: Mapping[str, Method], settings: Recons
     method = methods[settings.method]
     short = settings.model_copy(update={"iterations": plain_iterations, "unit_iterations": {}})
     with without_kernels():
-        plain = learning_cost(dataclasses.replace(make_task(short, NoShelf()), graphs=False), method)
-    engine = learning_cost(make_task(settings, NoShelf()), method)
+        plain = learning_cost(dataclasses.replace(make_task(short, NoUnitStore()), graphs=False), method)
+    engine = learning_cost(make_task(settings, NoUnitStore()), method)
     return {
         "settings": settings.model_dump(mode="json"),
         "device": torch.cuda.get_device_name() if engine["peak_gib"] else "cpu",

@@ -19,20 +19,21 @@ from torch import Tensor, nn
 from edadm.benchmark.scaled import ScaledRun
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
+from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
-from edadm.models.autoencoder import LatentDecoder
-from edadm.models.condition import ClassEmbedding, Condition, make_condition
-from edadm.models.denoiser import Denoiser, Precision, Prediction, network_inputs
-from edadm.models.random_weights import random_autoencoder, random_unet, randomised
-from edadm.models.unet import feature_module
-from edadm.models.units import Unit
-from edadm.nn.surgery import quantized_layers
+from edadm.learning.chain import Task
+from edadm.learning.unit_store import FolderUnitStore
+from edadm.networks.autoencoder import LatentDecoder
+from edadm.networks.denoiser import Denoiser, Precision, Prediction
+from edadm.networks.inputs import Rows
+from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
+from edadm.networks.unet.build import feature_module
+from edadm.networks.unit import Unit
+from edadm.nn.insert import quantized_layers
+from edadm.passes.methods import METHODS
+from edadm.passes.ranges import set_ranges
 from edadm.planning.clock import Clock
-from edadm.reconstruction.chain import Task
-from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.observe import set_ranges
-from edadm.reconstruction.shelf import FolderShelf
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 from edadm.sampling.noise import keyed_generator
@@ -140,8 +141,11 @@ class FamilyPass:
         network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
         with self.measured.stage("set-ranges"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            set_ranges(network, rows["latents"], rows["timesteps"], self.run.bits, context=rows.get("context"))
-            save_file({name: tensor.cpu() for name, tensor in grids(network).items()}, self.folder / "ranges.safetensors")
+            set_ranges(network, Rows.of(rows), self.run.bits)
+            save_file(
+                {name: tensor.cpu() for name, tensor in grids(network).items()},
+                self.folder / "ranges.safetensors",
+            )
 
     def reconstruct(self) -> None:
         """`reconstruct`, of some units."""
@@ -153,12 +157,16 @@ class FamilyPass:
         units.mkdir(exist_ok=True)
         with self.measured.stage("reconstruct"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            task = Task(network, quantized, self.units, network_inputs(rows), 0, settings, FolderShelf(units))
+            task = Task(network, quantized, self.units, Rows.of(rows), 0, settings, FolderUnitStore(units))
             METHODS[settings.method].learn(task)
             save_quantized(quantized, self.file, self.run.model.architecture, self.run.bits, {})
 
     def _round_others(self, quantized: nn.Module) -> None:
-        learned = {f"{unit.name}.{name}" for unit in self.units for name in quantized_layers(quantized.get_submodule(unit.name))}
+        learned = {
+            f"{unit.name}.{name}"
+            for unit in self.units
+            for name in quantized_layers(quantized.get_submodule(unit.name))
+        }
         learned |= {unit.name for unit in self.units}
         for name, layer in quantized_layers(quantized).items():
             if name not in learned:
@@ -173,13 +181,22 @@ class FamilyPass:
         """`generate`, by the float and the reloaded network in each precision; differences of images to fp32.
 
         Returns:
-            By network and precision: `psnr` to the same network's fp32 images in dB, None where they are equal or it is fp32 itself;
+            By network and precision: `psnr` to the same network's fp32 images in dB, None where they are
+                equal or it is fp32 itself;
             or `failed`, a sentence.
         """
         found: dict[str, Any] = {}
         model, settings = self.run.model, self.run.evaluation
         condition, decode = self.condition(settings.images), self._decoder()
-        run = (model.sampler, model.schedule, range(settings.images), model.latent_shape, settings.seed, settings.batch_size, self.device)
+        run = (
+            model.sampler,
+            model.schedule,
+            range(settings.images),
+            model.latent_shape,
+            settings.seed,
+            settings.batch_size,
+            self.device,
+        )
         for kind in ("float", "simulated"):
             network, first = self._network(kind), None
             for precision in PRECISIONS:

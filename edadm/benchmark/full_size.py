@@ -20,7 +20,9 @@ from edadm.planning.probe import Probe, Rates
 from edadm.planning.show import as_values
 
 
-def family_pass(model: Model, presets: tuple[str, str, str, str], scale: Scale, folder: Path, device: torch.device) -> dict[str, Any]:
+def family_pass(
+    model: Model, presets: tuple[str, str, str, str], scale: Scale, folder: Path, device: torch.device
+) -> dict[str, Any]:
     """Plans and runs the stages of one family.
 
     Args:
@@ -31,7 +33,8 @@ def family_pass(model: Model, presets: tuple[str, str, str, str], scale: Scale, 
         device: where.
 
     Returns:
-        `stages`: a row each with `seconds`, `peak_bytes`, and the plan's `estimated_seconds` and `estimated_bytes`; `images`: see
+        `stages`: a row each with `seconds`, `peak_bytes`, and the plan's `estimated_seconds` and
+            `estimated_bytes`; `images`: see
         `FamilyPass.generate`; `units`; `checkpoint_bytes`; `probe`, and `probe_seconds` that it took.
     """
     run = scaled_run(model, presets, scale)
@@ -45,7 +48,10 @@ def family_pass(model: Model, presets: tuple[str, str, str, str], scale: Scale, 
     work.set_ranges()
     work.reconstruct()
     images = work.generate()
-    rows = [{"stage": name} | measured | _estimate(name, plan, rates) for name, measured in work.measured.stages.items()]
+    rows = [
+        {"stage": name} | measured | _estimate(name, plan, rates)
+        for name, measured in work.measured.stages.items()
+    ]
     return {
         "stages": rows,
         "images": images,
@@ -56,7 +62,9 @@ def family_pass(model: Model, presets: tuple[str, str, str, str], scale: Scale, 
     }
 
 
-def _rates(networks: Networks, plan: Mapping[str, Stage], folder: Path, device: torch.device) -> tuple[Rates, float]:
+def _rates(
+    networks: Networks, plan: Mapping[str, Stage], folder: Path, device: torch.device
+) -> tuple[Rates, float]:
     clock = Clock(device)
     with clock():
         probe = Probe(networks, device)
@@ -89,7 +97,12 @@ def all_families(
         `device`, `torch`, `scale`, and `families` as from `family_pass`, or `failed` with a sentence.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "scale": vars(scale), "families": {}}
+    result: dict[str, Any] = {
+        "device": name,
+        "torch": torch.__version__,
+        "scale": vars(scale),
+        "families": {},
+    }
     for family, (model, presets) in families.items():
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -102,14 +115,20 @@ def all_families(
 
 def as_markdown(result: Mapping[str, Any]) -> str:
     """A table of stages and families: seconds and GiB, the plan's estimates in brackets."""
-    lines = ["| family | stage | seconds (plan) | peak device memory, GiB (plan) | PSNR to fp32, dB |", "|---|---|---|---|---|"]
+    lines = [
+        "| family | stage | seconds (plan) | peak device memory, GiB (plan) | PSNR to fp32, dB |",
+        "|---|---|---|---|---|",
+    ]
     for family, found in result["families"].items():
         if "failed" in found:
             lines.append(f"| {family} | {found['failed']} | | | |")
         for row in found.get("stages", ()):
             image = found["images"].get(row["stage"], {})
             psnr = image.get("failed") or ("" if image.get("psnr") is None else f"{image['psnr']:.1f}")
-            time, memory = _beside(row["seconds"], row["estimated_seconds"]), _beside(_gib(row["peak_bytes"]), _gib(row["estimated_bytes"]))
+            time, memory = (
+                _beside(row["seconds"], row["estimated_seconds"]),
+                _beside(_gib(row["peak_bytes"]), _gib(row["estimated_bytes"])),
+            )
             lines.append(f"| {family} | {row['stage']} | {time} | {memory} | {psnr} |")
     return "\n".join(lines)
 

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 
 from edadm.benchmark.kernels import sentence
 from edadm.config.schema import Bits, Model
+from edadm.deploy.backends.cuda_int8 import fused_attention, lower_for_cuda
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.deploy.cuda import fused_attention, lower_for_cuda
 from edadm.errors import EdadmError
-from edadm.models.random_weights import random_unet
-from edadm.models.unet import UNet
-from edadm.nn.surgery import activation_quantizers, disabled, quantized_layers
-from edadm.planning.network import network_rows
+from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.random_weights import random_unet
+from edadm.networks.unet.build import UNet
+from edadm.nn.insert import activation_quantizers, disabled, quantized_layers
+from edadm.passes.ranges import cover_weights
 from edadm.quant.affine import scale_and_zero_point
-from edadm.reconstruction.observe import cover_weights
 
-Inputs = tuple[Tensor, ...]
-Rows = dict[str, dict[str, Any]]
+Results = dict[str, dict[str, Any]]  # a row each by the network's name
 FLOATS = ("fp32 eager", "bf16 compiled", "tf32 compiled")
 TORCHAO = "torchao int8 linear"
 BESIDE = (*FLOATS, TORCHAO)
@@ -39,20 +38,24 @@ def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
         EdadmError: with what it knows.
     """
     if mode not in MODES:
-        raise EdadmError(f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are {', '.join(MODES)}")
+        raise EdadmError(
+            f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are {', '.join(MODES)}"
+        )
     if unknown := [name for name in beside if name not in BESIDE]:
-        raise EdadmError(f"there is no network '{unknown[0]}' to measure beside integers; known are {', '.join(BESIDE)}")
+        raise EdadmError(
+            f"there is no network '{unknown[0]}' to measure beside integers; known are {', '.join(BESIDE)}"
+        )
 
 
 @torch.no_grad()
-def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Inputs) -> UNet:
+def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Rows) -> UNet:
     """A quantized copy whose grids reach to the largest magnitudes, of weights and of what `inputs` lead to: for timing only."""
     quantized = quantized_copy(unet, bits)
     for layer in quantized_layers(quantized).values():
         cover_weights(layer)
         layer.set_codes(layer.nearest_codes())
     with _magnitudes(quantized) as largest, disabled(quantized):
-        quantized(*inputs, return_dict=False)
+        network_call(quantized, inputs)
     for name, quantizer in activation_quantizers(quantized).items():
         if name in largest:
             quantizer.set_grid(*scale_and_zero_point(-largest[name], largest[name], quantizer.bits))
@@ -81,7 +84,8 @@ def _magnitudes(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> UNet:
     """The integer network of a model with random weights, its layers one by one; takes fp32."""
-    quantized = quantized_by_magnitude(random_unet(model, device), bits, network_rows(model, 2, device))
+    inputs = InputSpec.of(model).random(2, device)
+    quantized = quantized_by_magnitude(random_unet(model, device), bits, inputs)
     return lower_for_cuda(quantized, torch.float32, fuse=False)
 
 
@@ -99,17 +103,13 @@ def _bytes(tensor: Tensor | None) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _milliseconds(network: nn.Module, inputs: Inputs) -> float:
+def _milliseconds(network: nn.Module, inputs: Rows) -> float:
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
-    network(*inputs, return_dict=False)
+    network_call(network, inputs)
     end.record()
     torch.cuda.synchronize()
     return begin.elapsed_time(end)
-
-
-def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    return tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
 
 
 class Replayed(nn.Module):
@@ -119,30 +119,30 @@ class Replayed(nn.Module):
     """
 
     @torch.no_grad()
-    def __init__(self, network: nn.Module, inputs: Inputs):
+    def __init__(self, network: nn.Module, inputs: Rows):
         super().__init__()
         self.network = network
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
-                network(*inputs, return_dict=False)
+                network_call(network, inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self.output = network(*inputs, return_dict=False)
+            self.output = (network_call(network, inputs),)
 
-    def forward(self, *inputs: Tensor, return_dict: bool = False) -> Any:
+    def forward(self, *inputs: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         self._graph.replay()
         return self.output
 
 
-def _warm_bytes(network: nn.Module, inputs: Inputs) -> int:
+def _warm_bytes(network: nn.Module, inputs: Rows) -> int:
     """Memory that one evaluation takes beyond weights and inputs, what compiling and warming up took not counted."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    network(*inputs, return_dict=False)
+    network_call(network, inputs)
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
 
@@ -151,27 +151,33 @@ class Contest:
     """Networks that take turns on the same batch. One that fails has a row that says why, and the others go on.
 
     Args:
-        inputs: the batch: samples, timesteps and perhaps a condition.
+        inputs: the batch.
         mode: of `torch.compile`.
         on_rows: told all rows so far whenever there is one more.
     """
 
-    def __init__(self, inputs: Inputs, mode: str = "default", on_rows: Callable[[Rows], None] = lambda rows: None):
+    def __init__(
+        self, inputs: Rows, mode: str = "default", on_rows: Callable[[Results], None] = lambda rows: None
+    ):
         self.inputs, self.mode, self.on_rows = inputs, mode, on_rows
-        self.entries: dict[str, tuple[nn.Module, Inputs]] = {}
-        self.rows: Rows = {}
+        self.entries: dict[str, tuple[nn.Module, Rows]] = {}
+        self.rows: Results = {}
 
     @contextmanager
     def guarded(self, name: str, what: str = "failed") -> Iterator[None]:
         """Turns an exception into a sentence `what` in a network's row; the network takes no further part."""
         try:
             yield
-        except Exception as error:  # of memory, of a compiler, of another library: whatever it is, the others are measured
+        except (
+            Exception
+        ) as error:  # of memory, of a compiler, of another library: whatever it is, the others are measured
             self.entries.pop(name, None)
             self.rows[name] = self.rows.get(name, {}) | {what: sentence(error)}
 
     @torch.no_grad()
-    def enter(self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str) -> None:
+    def enter(
+        self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str
+    ) -> None:
         """Makes a network, warms it up, counts its bytes, times it for a first time, and keeps it for `rounds`.
 
         Args:
@@ -182,18 +188,18 @@ class Contest:
             notes: for its row.
         """
         with self.guarded(name):
-            network, inputs = make(), _cast(self.inputs, dtype)
+            network, inputs = make(), self.inputs.cast(dtype)
             self.rows[name] = {"weight_bytes": weight_bytes(network), **notes}
             if compiled:
                 network.compile(mode=self.mode, dynamic=False)
             for _ in range(2):
-                network(*inputs, return_dict=False)
+                network_call(network, inputs)
             self.rows[name]["warm_evaluation_gib"] = _warm_bytes(network, inputs) / 2**30
             self.entries[name] = (Replayed(network, inputs) if compiled else network), inputs
         self._turns([name] if name in self.entries else [], 3)
         self.on_rows(self.rows)
 
-    def rounds(self, repeats: int = 15) -> Rows:
+    def rounds(self, repeats: int = 15) -> Results:
         """Alternates between the networks, so that all see the same clocks; median milliseconds and images per second of each."""
         self._turns(list(self.entries), repeats)
         self.on_rows(self.rows)
@@ -210,7 +216,11 @@ class Contest:
         for name, found in times.items():
             if name in self.entries:
                 ms = statistics.median(found)
-                self.rows[name] |= {"ms": ms, "fastest_ms": min(found), "samples_per_second": 1000 * len(self.inputs[0]) / ms}
+                self.rows[name] |= {
+                    "ms": ms,
+                    "fastest_ms": min(found),
+                    "samples_per_second": 1000 * len(self.inputs) / ms,
+                }
 
     @torch.no_grad()
     def profile(self, name: str, most: int = 25) -> list[dict[str, Any]]:
@@ -222,7 +232,12 @@ class Contest:
         total = sum(event.self_device_time_total for event in events)
         events.sort(key=lambda event: -event.self_device_time_total)
         return [
-            {"kernel": e.key[:90], "calls": e.count, "ms": e.self_device_time_total / 1000, "share": e.self_device_time_total / total}
+            {
+                "kernel": e.key[:90],
+                "calls": e.count,
+                "ms": e.self_device_time_total / 1000,
+                "share": e.self_device_time_total / total,
+            }
             for e in events[:most]
         ]
 
@@ -239,11 +254,11 @@ def _by_torchao(unet: UNet) -> nn.Module:
 def compare_with_integers(
     unet: UNet,
     bits: Mapping[str, Bits],
-    inputs: Inputs,
+    inputs: Rows,
     mode: str = "default",
     beside: Sequence[str] = BESIDE,
     fuse: Sequence[bool] = (False, True),
-    on_rows: Callable[[Rows], None] = lambda rows: None,
+    on_rows: Callable[[Results], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """The integer network of each width, compiled, and the network in floating point.
 
@@ -257,7 +272,8 @@ def compare_with_integers(
         on_rows: see `Contest`.
 
     Returns:
-        `networks`, a row each: `ms`, `fastest_ms`, `samples_per_second`, `weight_bytes`, `warm_evaluation_gib`, or `failed` with a reason;
+        `networks`, a row each: `ms`, `fastest_ms`, `samples_per_second`, `weight_bytes`,
+            `warm_evaluation_gib`, or `failed` with a reason;
         `profiles` of the compiled ones but TF32's; `device`, `batch`, `mode`.
 
     Raises:
@@ -277,20 +293,30 @@ def compare_with_integers(
 
     @cache
     def quantized(name: str) -> UNet:
-        return quantized_by_magnitude(unet, bits[name], tuple(x[:2] for x in inputs))
+        return quantized_by_magnitude(unet, bits[name], inputs[:2])
 
     def lowered(name: str, fuse: bool) -> UNet:
         return lower_for_cuda(quantized(name), half, fuse=fuse)
 
     for name in bits:
         for fused in fuse:
-            contest.enter(f"integer {name}{' fused' if fused else ''}", partial(lowered, name, fused), half, True)
+            contest.enter(
+                f"integer {name}{' fused' if fused else ''}", partial(lowered, name, fused), half, True
+            )
     if TORCHAO in beside:
-        contest.enter(TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16")
+        contest.enter(
+            TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16"
+        )
     if FLOATS[2] in beside:
         contest.enter(FLOATS[2], lambda: fused_attention(copy.deepcopy(unet)), torch.float32, True)
     networks, profiles = contest.rounds(), {}
     for name in [name for name in contest.entries if name != FLOATS[2]]:
         with contest.guarded(name, "profile_failed"):
             profiles[name] = contest.profile(name)
-    return {"device": torch.cuda.get_device_name(), "batch": len(inputs[0]), "mode": mode, "networks": networks, "profiles": profiles}
+    return {
+        "device": torch.cuda.get_device_name(),
+        "batch": len(inputs),
+        "mode": mode,
+        "networks": networks,
+        "profiles": profiles,
+    }

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.deploy.fuse.layers import IntegerConv2d
 from edadm.errors import EdadmError
-from edadm.kernels.int8_convolution import triton_convolution
-from edadm.kernels.tiles import Problem, Tiles, by_rule, candidates, tiles
-from edadm.nn.integer import IntegerConv2d
+from edadm.kernels.int8.products.convolution import triton_convolution
+from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, candidates, tiles
+from edadm.networks.inputs import Rows, network_call
 
 
 @contextmanager
@@ -26,7 +27,11 @@ def _recorded(network: nn.Module) -> Any:
 
     def record(module: IntegerConv2d, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         x = arguments[0]
-        shape = tuple(x.permute(0, 2, 3, 1).shape) if x.dim() == 4 else (x.numel() // x.shape[-1], 1, 1, x.shape[-1])
+        shape = (
+            tuple(x.permute(0, 2, 3, 1).shape)
+            if x.dim() == 4
+            else (x.numel() // x.shape[-1], 1, 1, x.shape[-1])
+        )
         rows = output.numel() // module.segments[0].shape[0]
         for segment in module.segments:
             columns, side, _, channels = segment.shape
@@ -42,10 +47,10 @@ def _recorded(network: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def problems_of(network: nn.Module, *inputs: Tensor) -> dict[Problem, tuple[int, ...]]:
+def problems_of(network: nn.Module, inputs: Rows) -> dict[Problem, tuple[int, ...]]:
     """What the integer layers of a network solve in one evaluation: problems, and the NHWC shape of an input of each."""
     with _recorded(network) as found:
-        network(*inputs, return_dict=False)
+        network_call(network, inputs)
     return found
 
 
@@ -61,7 +66,9 @@ def _operands(problem: Problem, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 def _call(problem: Problem, operands: tuple[Tensor, ...], chosen: Tiles) -> Tensor:
     x, weight, scale, offset = operands
-    return triton_convolution(x, weight, scale, offset, None, problem.stride, _padding(problem, x), 0, torch.bfloat16, chosen)
+    return triton_convolution(
+        x, weight, scale, offset, None, problem.stride, _padding(problem, x), 0, torch.bfloat16, chosen
+    )
 
 
 def _padding(problem: Problem, x: Tensor) -> int:
@@ -110,7 +117,10 @@ def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:
 def _bf16(problem: Problem, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
     bias = torch.zeros(problem.columns, device="cuda", dtype=torch.bfloat16)
     if problem.side == 1 and problem.stride == 1:
-        rows, matrix = x.reshape(-1, problem.channels).bfloat16(), weight.reshape(problem.columns, -1).bfloat16()
+        rows, matrix = (
+            x.reshape(-1, problem.channels).bfloat16(),
+            weight.reshape(problem.columns, -1).bfloat16(),
+        )
         return lambda: F.linear(rows, matrix, bias)
     image, window = x.bfloat16().permute(0, 3, 1, 2), weight.bfloat16().permute(0, 3, 1, 2)
     return lambda: F.conv2d(image, window, bias, problem.stride, _padding(problem, x))
@@ -128,12 +138,14 @@ def measure(
 
     Args:
         shapes: from `problems_of`.
-        search: times all candidates of `edadm.kernels.tiles` and takes the fastest.
+        search: times all candidates of `edadm.kernels.int8.tiles` and takes the fastest.
         processes: that compile.
         on_rows: told all rows so far whenever there is one more.
     """
     tried = {problem: candidates(problem) if search else [tiles(problem)] for problem in shapes}
-    compile_ahead([(problem, shapes[problem], one) for problem in shapes for one in tried[problem]], processes)
+    compile_ahead(
+        [(problem, shapes[problem], one) for problem in shapes for one in tried[problem]], processes
+    )
     rows: list[dict[str, Any]] = []
     for problem in shapes:
         try:
@@ -160,7 +172,12 @@ def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) 
         except Exception as error:  # Triton has no common error for tiles that do not fit
             refused[chosen] = sentence(error)
     bf16 = milliseconds(_bf16(problem, *operands[:2]))
-    row = {"key": problem.key, **problem._asdict(), "bf16_ms": bf16, "refused": {_name(one): why for one, why in refused.items()}}
+    row = {
+        "key": problem.key,
+        **problem._asdict(),
+        "bf16_ms": bf16,
+        "refused": {_name(one): why for one, why in refused.items()},
+    }
     if not times:
         return row | {"failed": "no tiles were accepted"}
     best = min(times, key=times.__getitem__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Calibration, Evaluation, Model, Reconstruction
-from edadm.models.units import Unit
+from edadm.networks.unit import Unit
 from edadm.planning.count import Stage, calibration_rows, collect, generate, reconstruct, select, set_ranges
 from edadm.planning.network import Networks
 
@@ -94,16 +94,24 @@ def chosen_units(networks: Networks, run: ScaledRun, count: int) -> list[Unit]:
         return units
     need = networks.demand(run.reconstruction, calibration_rows(run.model, run.calibration))
     known = {unit.name for unit in units}
-    fullest = max((u for u in need.units if u.unit.name in known), key=lambda u: need.of_tables(u) + need.of_passes(u)).unit
+    fullest = max(
+        (u for u in need.units if u.unit.name in known), key=lambda u: need.of_tables(u) + need.of_passes(u)
+    ).unit
     others = [unit for unit in units if unit != fullest]
-    spread = {others[place * len(others) // (count - 1)].name for place in range(count - 1)} if count > 1 else set()
+    spread = (
+        {others[place * len(others) // (count - 1)].name for place in range(count - 1)}
+        if count > 1
+        else set()
+    )
     return [unit for unit in units if unit.name in spread | {fullest.name}]
 
 
 def planned(networks: Networks, run: ScaledRun, units: list[Unit]) -> dict[str, Stage]:
     """What each stage of the small run does, by the names of `edadm.benchmark.families`."""
     half = {
-        f"generate {kind} {precision}": generate(kind, networks, run.evaluation.model_copy(update={"precision": precision}), bits)
+        f"generate {kind} {precision}": generate(
+            kind, networks, run.evaluation.model_copy(update={"precision": precision}), bits
+        )
         for kind, bits in (("float", None), ("simulated", run.bits))
         for precision in ("fp32", "bf16", "fp16")
     }

@@ -22,7 +22,8 @@ class StepStatistics:
 
     Attributes:
         distance: mean squared difference, (steps, steps).
-        dissimilarity: sum over feature rows and positions of one minus the cosine over channels, (steps, steps).
+        dissimilarity: sum over feature rows and positions of one minus the cosine over channels, (steps,
+            steps).
     """
 
     distance: Float[np.ndarray, "steps steps"]

@@ -14,13 +14,14 @@ HELD_OUT = "held_out_"
 
 
 def with_context(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> dict[str, np.ndarray]:
-    """Selected states with the context of their trajectories; with guidance every state becomes two rows (method, 4.2).
+    """Selected states with their trajectories' context; guidance makes two rows of each (method, 4.2).
 
-    The unconditional row of a state comes right before its conditional one, so that they stay together in any batch of an
-    even number of rows. Without a condition everything stays as it is.
+    The unconditional row of a state comes right before its conditional one, so that they stay together in any
+    batch of an even number of rows. Without a condition everything stays as it is.
 
     Args:
-        chosen: from `select`: arrays whose row k is of trajectory k, and `held_out_` ones, of the trajectories after those.
+        chosen: from `select`: arrays whose row k is of trajectory k, and `held_out_` ones, of the
+            trajectories after those.
         groups: trajectory stores of consecutive shards.
     """
     try:

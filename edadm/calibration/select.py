@@ -34,8 +34,9 @@ def statistics_of(groups: Sequence[Store]) -> StepStatistics:
 def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np.ndarray], Allocation]:
     """One state of each of the first trajectories: latents (n, c, h, w), timesteps and steps (n,).
 
-    The first `settings.size` trajectories give the calibration set. The `settings.held_out` after them give rows that nothing
-    learns from, with the same shares of steps, as `held_out_latents`, `held_out_timesteps` and `held_out_steps`; absent if 0.
+    The first `settings.size` trajectories give the calibration set. The `settings.held_out` after them give
+    rows that nothing learns from, with the same shares of steps, as `held_out_latents`, `held_out_timesteps`
+    and `held_out_steps`; absent if 0.
 
     Args:
         groups: trajectory stores of consecutive shards, as in `edadm.sampling.store`.
@@ -45,9 +46,13 @@ def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np
     """
     recorded = sum(group["latents"].shape[0] for group in groups)
     if settings.size + settings.held_out > recorded:
-        asked = f"calibration size {settings.size}" + (f" with {settings.held_out} held-out rows" if settings.held_out else "")
+        asked = f"calibration size {settings.size}" + (
+            f" with {settings.held_out} held-out rows" if settings.held_out else ""
+        )
         lower = "`size` or `held_out`" if settings.held_out else "`size`"
-        raise EdadmError(f"{asked} exceeds the {recorded} recorded trajectories; lower {lower} or record more")
+        raise EdadmError(
+            f"{asked} exceeds the {recorded} recorded trajectories; lower {lower} or record more"
+        )
     allocation = SELECTORS[settings.selector](statistics_of(groups), settings)
     chosen = _states(groups, 0, assign_steps(allocation.counts, settings.seed))
     if settings.held_out:
@@ -64,4 +69,8 @@ def _states(groups: Sequence[Store], start: int, steps: Int[np.ndarray, " n"]) -
         runs = range(max(start, first), min(start + len(steps), first + array.shape[0]))
         latents += [array[run - first, steps[run - start]] for run in runs]
         first += array.shape[0]
-    return {"latents": np.stack(latents), "timesteps": np.asarray(groups[0]["timesteps"][:])[steps], "steps": steps}
+    return {
+        "latents": np.stack(latents),
+        "timesteps": np.asarray(groups[0]["timesteps"][:])[steps],
+        "steps": steps,
+    }

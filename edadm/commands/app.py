@@ -11,7 +11,14 @@ from edadm.training.commands import app as train
 
 ORDER = (  # what comes before a run; the stages as the workflow has them; what is done with the results
     *("run", "plan", "describe", "show", "download", "schema"),
-    *("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct-part", "reconstruct"),
+    *(
+        "convert-checkpoint",
+        "collect-trajectories",
+        "select-calibration",
+        "set-ranges",
+        "reconstruct-part",
+        "reconstruct",
+    ),
     *("generate", "write-prompts", "reference-statistics", "evaluate", "report", "verify", "adopt"),
     *("export", "benchmark", "train"),
 )

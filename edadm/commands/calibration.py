@@ -30,14 +30,16 @@ from edadm.console import progress_bar
 def convert_checkpoint(
     model: ModelOption,
     output: OutputOption,
-    part: Annotated[str, typer.Option(help="unet, autoencoder, or condition (class embedding or text encoder)")] = "unet",
+    part: Annotated[
+        str, typer.Option(help="unet, autoencoder, or condition (class embedding or text encoder)")
+    ] = "unet",
     config: ConfigOption = None,
 ) -> None:
     """Bring a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
     from edadm.artifacts import making, save_tensors
     from edadm.artifacts.digest import canonical
     from edadm.config.sources import locate
-    from edadm.models.convert import convert_checkpoint
+    from edadm.networks.convert import convert_checkpoint
 
     preset = preset_named("models", model, config)
     known = facts_of("weights", of_weights(preset, part))
@@ -66,9 +68,9 @@ def collect_trajectories(
     """Record full-precision sampler runs to zarr, batch by batch, with the feature distances that TDAC needs."""
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.sources import locate_prompts
-    from edadm.models.convert import load_unet
-    from edadm.models.denoiser import Denoiser
-    from edadm.models.unet import feature_module
+    from edadm.networks.convert import load_unet
+    from edadm.networks.denoiser import Denoiser
+    from edadm.networks.unet.build import feature_module
     from edadm.sampling.collect import collect, open_store
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
@@ -92,7 +94,10 @@ def collect_trajectories(
 
 @app.command()
 def select_calibration(
-    trajectories: Annotated[list[Path], typer.Argument(exists=True, help="stores of consecutive shards, from collect-trajectories")],
+    trajectories: Annotated[
+        list[Path],
+        typer.Argument(exists=True, help="stores of consecutive shards, from collect-trajectories"),
+    ],
     calibration: CalibrationOption,
     output: OutputOption,
     summary: Annotated[Path, typer.Option(help="JSON with the counts and curves per sampler step")],

@@ -13,11 +13,18 @@ from edadm.errors import EdadmError
 
 @app.command()
 def describe(
-    checkpoint: Annotated[Path, typer.Argument(help="a diffusers folder, or a file of weights in any layout")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="a diffusers folder, or a file of weights in any layout")
+    ],
     config: Annotated[
-        Path | None, typer.Option("--config", help="the training's own configuration: CompVis' project.yaml, or ermongroup/ddim's")
+        Path | None,
+        typer.Option(
+            "--config", help="the training's own configuration: CompVis' project.yaml, or ermongroup/ddim's"
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="what to call the entry; else from the file's name")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="what to call the entry; else from the file's name")
+    ] = None,
 ) -> None:
     """Print the `models:` entry of a checkpoint, ready to paste, and what the files leave open."""
     from edadm.config.described.entry import entry_name
@@ -36,11 +43,13 @@ def describe(
     elif path.is_dir() or config_of(path, "unet") is not None:
         found = describe_folder(path)
     else:
-        from edadm.models.described.tensors import describe_tensors
+        from edadm.networks.described.tensors import describe_tensors
 
         found = describe_tensors(path, presets)
     if name in presets:
-        raise EdadmError(f"--name {name}: there is a preset of that name, whose settings would stay below the entry's; choose another")
+        raise EdadmError(
+            f"--name {name}: there is a preset of that name, whose settings would stay below the entry's; choose another"
+        )
     chosen = name or entry_name(path)
     chosen = f"model_{chosen}" if chosen in presets else chosen
     found = completed(found, presets)

@@ -23,10 +23,12 @@ def export(
             help="diffusers: a folder for from_pretrained; onnx: a file of integers (docs/integer_cpu.md: other forms of it)",
         ),
     ] = "diffusers",
-    precision: Annotated[str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")
+    ] = None,
 ) -> None:
     """Write a quantized checkpoint for other programs: with floating-point weights and activations, or as an ONNX graph of integers."""
-    from edadm.deploy.export import export
+    from edadm.deploy.export.formats import export
 
     export(weights, output, target, precision)
 
@@ -34,7 +36,9 @@ def export(
 @app.command()
 def download(
     name: Annotated[str | None, typer.Argument(help="which file; without it, all are listed")] = None,
-    output: Annotated[Path | None, typer.Option(help="where to put it; else where presets look for it")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="where to put it; else where presets look for it")
+    ] = None,
 ) -> None:
     """Fetch public weights or reference data; goes on where it broke off. No other command downloads anything."""
     from edadm.config.downloads import DOWNLOADS
@@ -42,7 +46,9 @@ def download(
 
     if name is None:
         for key, entry in DOWNLOADS.items():
-            typer.echo(f"{key}: {entry.what}, to {entry.path}; {entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}")
+            typer.echo(
+                f"{key}: {entry.what}, to {entry.path}; {entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}"
+            )
         return
     entry = find_download(name)
     fetch(entry, output or Path(entry.path))
@@ -50,8 +56,12 @@ def download(
 
 @app.command()
 def plan(
-    config: Annotated[Path, typer.Option("--config", help="a configuration file; its runs are planned")] = Path("config.yaml"),
-    model: Annotated[list[str] | None, typer.Option("--model", help="only the run of this model; may be repeated")] = None,
+    config: Annotated[
+        Path, typer.Option("--config", help="a configuration file; its runs are planned")
+    ] = Path("config.yaml"),
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="only the run of this model; may be repeated")
+    ] = None,
     probe: Annotated[bool, typer.Option(help="estimate times from a short probe of this machine")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="bytes and seconds as JSON")] = False,
     device: DeviceOption = "auto",
@@ -77,7 +87,9 @@ def plan(
 def report(
     results: Annotated[Path, typer.Option(help="the results folder")],
     output: OutputOption,
-    config: Annotated[str, typer.Option(help="a configuration file, or a configuration as JSON")] = "config.yaml",
+    config: Annotated[
+        str, typer.Option(help="a configuration file, or a configuration as JSON")
+    ] = "config.yaml",
 ) -> None:
     """Write the self-contained HTML page."""
     import json

@@ -9,7 +9,15 @@ import typer
 
 from edadm.commands.app import app
 from edadm.commands.made import code_of, digests, facts_of, of_scores
-from edadm.commands.opening import device_named, open_condition, open_decoder, open_integers, open_prediction, open_unet, preset_named
+from edadm.commands.opening import (
+    device_named,
+    open_condition,
+    open_decoder,
+    open_integers,
+    open_prediction,
+    open_unet,
+    preset_named,
+)
 from edadm.commands.options import (
     ConfigOption,
     DeviceOption,
@@ -34,7 +42,8 @@ def generate(
     autoencoder: PartOption = None,
     condition: PartOption = None,
     backend: Annotated[
-        Literal["simulated", "integer"], typer.Option(help="of a quantized checkpoint: floating point on its grids, or integers")
+        Literal["simulated", "integer"],
+        typer.Option(help="of a quantized checkpoint: floating point on its grids, or integers"),
     ] = "simulated",
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
@@ -47,7 +56,7 @@ def generate(
 
     from edadm.artifacts import describe, making
     from edadm.config.sources import locate_prompts
-    from edadm.models.denoiser import Denoiser
+    from edadm.networks.denoiser import Denoiser
     from edadm.sampling.generate import generate_images, shard_range
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
@@ -66,7 +75,9 @@ def generate(
         contexts = open_condition(preset, condition, settings.images, where)
         decode = open_decoder(preset, autoencoder, where)
         integers = backend == "integer"
-        network = open_integers(weights, where) if integers else open_unet(preset.architecture, weights, where)
+        network = (
+            open_integers(weights, where) if integers else open_unet(preset.architecture, weights, where)
+        )
         if settings.compiled:
             network.compile()
         denoise = Denoiser(network, contexts, preset.guidance, settings.precision, open_prediction(preset))
@@ -88,8 +99,8 @@ def write_prompts(
 ) -> None:
     """Write the prompts of all images of an evaluation in order, as a JSON list; CLIP scores compare images with them."""
     from edadm.artifacts import as_json, making
+    from edadm.conditions.condition import prompts_of
     from edadm.config.sources import locate_prompts
-    from edadm.models.condition import prompts_of
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
     if preset.conditioning is None or preset.conditioning.kind != "text":
@@ -109,12 +120,20 @@ def evaluate(
     samples: Annotated[list[Path], typer.Argument(exists=True, help="image files of all shards, in order")],
     evaluation: EvaluationOption,
     output: OutputOption,
-    references: Annotated[list[Path] | None, typer.Option("--reference", exists=True, help="full-precision image files, for PSNR")] = None,
-    simulated: Annotated[
-        list[Path] | None, typer.Option(exists=True, help="image files of the simulated network, for images made with integers")
+    references: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", exists=True, help="full-precision image files, for PSNR"),
     ] = None,
-    statistics: Annotated[Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")] = None,
-    prompts: Annotated[Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")] = None,
+    simulated: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, help="image files of the simulated network, for images made with integers"),
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")
+    ] = None,
     config: ConfigOption = None,
     threads: ThreadsOption = 1,
     label: LabelOption = "evaluate",
@@ -151,7 +170,9 @@ def evaluate(
             partial.write_text(as_json(scores, known))
 
 
-def _scores(settings: Any, files: Any, label: str, samples: list[Path], references: list[Path], simulated: list[Path]) -> dict[str, Any]:
+def _scores(
+    settings: Any, files: Any, label: str, samples: list[Path], references: list[Path], simulated: list[Path]
+) -> dict[str, Any]:
     """All scores of images, and how near those made with integers are to the simulated ones."""
     from dataclasses import asdict
 
@@ -173,13 +194,23 @@ def _scores(settings: Any, files: Any, label: str, samples: list[Path], referenc
 
 @app.command()
 def reference_statistics(
-    images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")],
+    images: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")
+    ],
     output: OutputOption,
     name: Annotated[str, typer.Option(help="what reports call this set")],
-    extractor: Annotated[str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")] = "cifar10_classifier",
-    weights: Annotated[Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")] = None,
-    resolution: Annotated[int | None, typer.Option(min=1, help="side to which images are cropped and resized; else as they are")] = None,
-    keep_features: Annotated[int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")] = 0,
+    extractor: Annotated[
+        str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")
+    ] = "cifar10_classifier",
+    weights: Annotated[
+        Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="side to which images are cropped and resized; else as they are")
+    ] = None,
+    keep_features: Annotated[
+        int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")
+    ] = 0,
     threads: ThreadsOption = 1,
     label: LabelOption = "reference-statistics",
 ) -> None:

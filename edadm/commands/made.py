@@ -51,7 +51,10 @@ def code_of(stage: str) -> str:
 def source_of(path: Path) -> list[Any]:
     """What tells a checkpoint from another without reading it: its place, and names, sizes and times of its files."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [str(path.resolve()), *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
+    return [
+        str(path.resolve()),
+        *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files),
+    ]
 
 
 def of_weights(model: Any, part: str) -> dict[str, Any]:
@@ -83,7 +86,9 @@ def of_task(model: Any, widths: Any, unet: Path, calibration_set: Path, ranges: 
     return made_from | {"inputs": inputs}
 
 
-def of_scores(settings: Any, files: Any, samples: list[Path], references: list[Path], simulated: list[Path]) -> dict[str, Any]:
+def of_scores(
+    settings: Any, files: Any, samples: list[Path], references: list[Path], simulated: list[Path]
+) -> dict[str, Any]:
     """What scores are made from, whose images must belong together.
 
     Args:
@@ -101,10 +106,12 @@ def of_scores(settings: Any, files: Any, samples: list[Path], references: list[P
     made_from = check_samples(samples, references, simulated, wanted)
     prompts = Path(settings.prompts).expanduser() if settings.prompts else None
     images = digests(samples=samples, references=references, simulated=simulated)
-    scoring = digests(statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts)
-    made_from = {name: made_from[name] for name in ("model", "bits", "reconstruction") if name in made_from} | {
-        "evaluation": made_from.get("evaluation", {}) | settings_of(settings, *OF_SCORES)
-    }
+    scoring = digests(
+        statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
+    )
+    made_from = {
+        name: made_from[name] for name in ("model", "bits", "reconstruction") if name in made_from
+    } | {"evaluation": made_from.get("evaluation", {}) | settings_of(settings, *OF_SCORES)}
     return made_from | {"inputs": images | scoring}
 
 

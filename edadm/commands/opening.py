@@ -31,21 +31,31 @@ def first_gpu() -> Any:
     import torch
 
     if not torch.cuda.is_available():
-        raise EdadmError("this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one")
+        raise EdadmError(
+            "this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one"
+        )
     return device_named("cuda", 1)
 
 
-def open_task(model: Any, widths: Any, settings: Any, unet: Path, calibration_set: Path, ranges: Path, where: Any, shelf: Any) -> Any:
+def open_task(
+    model: Any,
+    widths: Any,
+    settings: Any,
+    unet: Path,
+    calibration_set: Path,
+    ranges: Path,
+    where: Any,
+    unit_store: Any,
+) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
-    import torch
-
     from edadm.artifacts import read_tensors
+    from edadm.calibration.conditions import HELD_OUT
     from edadm.deploy.checkpoint import quantized_copy, set_grids
-    from edadm.models.convert import load_unet
-    from edadm.models.denoiser import network_inputs
-    from edadm.models.units import trace_units
-    from edadm.reconstruction.chain import Task, refuse_idle_patterns
-    from edadm.reconstruction.methods import METHODS
+    from edadm.learning.chain import Task, refuse_idle_patterns
+    from edadm.networks.convert import load_unet
+    from edadm.networks.inputs import Rows
+    from edadm.networks.unit import trace_units
+    from edadm.passes.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
@@ -54,10 +64,10 @@ def open_task(model: Any, widths: Any, settings: Any, unet: Path, calibration_se
     refuse_idle_patterns(units, settings)
     needed = ("latents", "timesteps")
     rows = read_tensors(calibration_set, "select-calibration", needed, where, "calibration")
-    names = [name for name in ("latents", "timesteps", "context") if name in rows]
-    held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
-    inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
-    return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
+    learned, held_out = Rows.of(rows), Rows.of(rows, HELD_OUT)
+    held_out = held_out if held_out.tensors else learned[:0]
+    inputs = Rows.concatenated([learned, held_out])
+    return Task(network, quantized, units, inputs, len(held_out), settings, unit_store)
 
 
 def within_limits(task: Any, device_memory: float | None, host_memory: float | None, progress: Path) -> Any:
@@ -74,14 +84,16 @@ def within_limits(task: Any, device_memory: float | None, host_memory: float | N
 def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
     """A float or a quantized U-Net, whichever the file holds; a quantized one is simulated."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.models.convert import load_unet
+    from edadm.networks.convert import load_unet
 
-    return load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+    return (
+        load_quantized(weights, device) if is_quantized(weights) else load_unet(architecture, weights, device)
+    )
 
 
 def open_prediction(model: Any) -> Any:
     """What the preset's network predicts, and how the noise follows from it."""
-    from edadm.models.denoiser import Prediction
+    from edadm.networks.denoiser import Prediction
     from edadm.sampling.schedule import alphas_cumprod
 
     return Prediction(model.prediction, alphas_cumprod(model.schedule))
@@ -89,34 +101,42 @@ def open_prediction(model: Any) -> Any:
 
 def open_integers(weights: Path, device: Any) -> Any:
     """A quantized U-Net that computes with integers."""
+    from edadm.deploy.backends.base import lower
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.deploy.lower import lower
 
     if not is_quantized(weights):
-        raise EdadmError(f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`")
+        raise EdadmError(
+            f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`"
+        )
     if device.type != "cpu":  # on a GPU attention's grids are dropped: another model
-        raise EdadmError("backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'")
+        raise EdadmError(
+            "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'"
+        )
     return lower(load_quantized(weights, device))
 
 
 def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:
     """What the model is told about each of its images, or None if it takes no condition."""
-    from edadm.models.condition import make_condition
-    from edadm.models.convert import load_condition_network
+    from edadm.conditions.condition import make_condition
+    from edadm.networks.convert import load_condition_network
 
     if model.conditioning is None:
         return None
     if weights is None:
-        raise EdadmError("this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)")
+        raise EdadmError(
+            "this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)"
+        )
     return make_condition(load_condition_network(model, weights, device), model.conditioning, images)
 
 
 def open_decoder(model: Any, weights: Path | None, device: Any) -> Any:
     """From latents to images; a model of pixels has them already."""
-    from edadm.models.convert import load_decoder
+    from edadm.networks.convert import load_decoder
 
     if model.autoencoder is None:
         return lambda latents: latents
     if weights is None:
-        raise EdadmError("this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)")
+        raise EdadmError(
+            "this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)"
+        )
     return load_decoder(model, weights, device)

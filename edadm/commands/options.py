@@ -8,23 +8,43 @@ from typing import Annotated
 import typer
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
-CalibrationOption = Annotated[str, typer.Option("--calibration", help="a calibration preset, by name or as JSON")]
+CalibrationOption = Annotated[
+    str, typer.Option("--calibration", help="a calibration preset, by name or as JSON")
+]
 BitsOption = Annotated[str, typer.Option("--bits", help="a bits preset, by name or as JSON")]
-ReconstructionOption = Annotated[str, typer.Option("--reconstruction", help="a reconstruction preset, by name or as JSON")]
-EvaluationOption = Annotated[str, typer.Option("--evaluation", help="an evaluation preset, by name or as JSON")]
+ReconstructionOption = Annotated[
+    str, typer.Option("--reconstruction", help="a reconstruction preset, by name or as JSON")
+]
+EvaluationOption = Annotated[
+    str, typer.Option("--evaluation", help="an evaluation preset, by name or as JSON")
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="a YAML file with presets of your own")]
-UnetOption = Annotated[Path, typer.Option("--unet", exists=True, help="float weights, from convert-checkpoint")]
+UnetOption = Annotated[
+    Path, typer.Option("--unet", exists=True, help="float weights, from convert-checkpoint")
+]
 SetOption = Annotated[Path, typer.Option("--calibration-set", exists=True, help="from select-calibration")]
 RangesOption = Annotated[Path, typer.Option("--ranges", exists=True, help="from set-ranges")]
-ProgressOption = Annotated[Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")]
+ProgressOption = Annotated[
+    Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")
+]
 OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
-ThreadsOption = Annotated[int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")]
-PartOption = Annotated[Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")
+]
+PartOption = Annotated[
+    Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")
+]
 DeviceMemoryOption = Annotated[
-    float | None, typer.Option(min=0, envvar="EDADM_DEVICE_MEMORY", help="GiB that may be kept on the device; else what is free")
+    float | None,
+    typer.Option(
+        min=0, envvar="EDADM_DEVICE_MEMORY", help="GiB that may be kept on the device; else what is free"
+    ),
 ]
 HostMemoryOption = Annotated[
-    float | None, typer.Option(min=0, envvar="EDADM_HOST_MEMORY", help="GiB that may be kept in host memory; else what is free")
+    float | None,
+    typer.Option(
+        min=0, envvar="EDADM_HOST_MEMORY", help="GiB that may be kept in host memory; else what is free"
+    ),
 ]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]

@@ -47,8 +47,9 @@ def set_ranges(
     """Search the grid of every weight and activation."""
     from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.checkpoint import grids, quantized_copy
-    from edadm.models.convert import load_unet
-    from edadm.reconstruction.observe import set_ranges
+    from edadm.networks.convert import load_unet
+    from edadm.networks.inputs import Rows
+    from edadm.passes.ranges import set_ranges
 
     where, widths = device_named(device, threads), preset_named("bits", bits, config)
     preset = preset_named("models", model, config)
@@ -63,8 +64,7 @@ def set_ranges(
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, where, "calibration")
         with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-            rows = (chosen["latents"], chosen["timesteps"])
-            set_ranges(network, *rows, widths, advance, chosen.get("context"))
+            set_ranges(network, Rows.of(chosen), widths, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)
 
@@ -80,7 +80,9 @@ def reconstruct(
     output: OutputOption,
     losses: Annotated[Path, typer.Option(help="CSV with the errors of every unit")],
     progress: ProgressOption,
-    parts: Annotated[list[Path] | None, typer.Option("--part", exists=True, help="finished units, from reconstruct-part")] = None,
+    parts: Annotated[
+        list[Path] | None, typer.Option("--part", exists=True, help="finished units, from reconstruct-part")
+    ] = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -91,8 +93,8 @@ def reconstruct(
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
-    from edadm.reconstruction.methods import METHODS
-    from edadm.reconstruction.shelf import FolderShelf, write_losses
+    from edadm.learning.unit_store import FolderUnitStore, write_losses
+    from edadm.passes.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
@@ -102,8 +104,8 @@ def reconstruct(
     with making([output, losses], known, code_of("reconstruct"), progress) as work:
         if work is None:
             return
-        shelf = FolderShelf(work.folder, *parts or [], known=unit)
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
+        unit_store = FolderUnitStore(work.folder, *parts or [], known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         with progress_bar(label, len(task.units), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             METHODS[settings.method].learn(within_limits(task, device_memory, host_memory, work.folder))
@@ -135,13 +137,15 @@ def reconstruct_part(
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.reconstruction.methods.fbr_float_inputs import fbr_float_inputs_part
-    from edadm.reconstruction.shelf import FolderShelf
+    from edadm.learning.unit_store import FolderUnitStore
+    from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs_part
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     if part >= settings.jobs:
-        raise EdadmError(f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0")
+        raise EdadmError(
+            f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0"
+        )
     made_from = of_task(preset, widths, unet, calibration_set, ranges)
     made_from["reconstruction"] = settings_of(settings)
     known, unit = facts_of("units", made_from | {"part": part}, where), facts_of("unit", made_from, where)
@@ -149,10 +153,10 @@ def reconstruct_part(
         if work is None:
             return
         refuse_to_replace(output, known)
-        shelf = FolderShelf(work.folder / "units", known=unit)
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
+        unit_store = FolderUnitStore(work.folder / "units", known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             fbr_float_inputs_part(within_limits(task, device_memory, host_memory, work.folder), part)
-        shelf.seal(known)
-        work.publish_folder(shelf.folder)
+        unit_store.seal(known)
+        work.publish_folder(unit_store.folder)

@@ -11,13 +11,15 @@ from edadm.commands.app import app
 from edadm.commands.options import ConfigOption
 from edadm.errors import EdadmError
 
-PathsArgument = Annotated[list[Path], typer.Argument(exists=True, metavar="FILE_OR_FOLDER...", help="files or folders of any kind")]
+PathsArgument = Annotated[
+    list[Path], typer.Argument(exists=True, metavar="FILE_OR_FOLDER...", help="files or folders of any kind")
+]
 
 
 @app.command()
 def show(paths: PathsArgument) -> None:
     """Say what files are: ours (model, bits, layers, made from what) or foreign (family, layout, what edadm can do)."""
-    from edadm.models.told import lines_on
+    from edadm.networks.described.told import lines_on
 
     for path in paths:
         typer.echo("\n".join(lines_on(path)))
@@ -51,7 +53,9 @@ def _on_the_earlier(results: Path, config: Path | None, silent: int) -> None:
     from edadm.adoption.checks import verdicts
     from edadm.commands.workflow import options_of
 
-    typer.echo(f"of edadm 0.1.0, which did not say what they were made from, so that only damage was looked for: {silent}")
+    typer.echo(
+        f"of edadm 0.1.0, which did not say what they were made from, so that only damage was looked for: {silent}"
+    )
     try:
         found = list(verdicts(*options_of(results, config)))
     except EdadmError as error:
@@ -63,4 +67,6 @@ def _on_the_earlier(results: Path, config: Path | None, silent: int) -> None:
         if reason:
             typer.echo(f"would be made again: {job.outputs[0]}: {reason}")
     if kept:
-        typer.echo(f"would be made again without `edadm adopt {results}`, though it means the same: the work of {kept} other jobs")
+        typer.echo(
+            f"would be made again without `edadm adopt {results}`, though it means the same: the work of {kept} other jobs"
+        )

@@ -44,6 +44,7 @@ def benchmark_unet(
     from edadm.artifacts import writing_json
     from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
     from edadm.benchmark.unet import step_latency
+    from edadm.networks.inputs import InputSpec
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
@@ -51,17 +52,24 @@ def benchmark_unet(
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: open_unet(preset.architecture, file, where) for variant, file in files.items()}
     rivals = cpu_rivals(networks) if where.type == "cpu" else {}
-    shape = (batch_size, *preset.latent_shape)
-    times = step_latency(networks | rivals, shape, context_shape=preset.context_shape)
-    variants: dict[str, Any] = {variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()}
+    spec = InputSpec.of(preset)
+    times = step_latency(networks | rivals, spec, batch_size)
+    variants: dict[str, Any] = {
+        variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()
+    }
     for rival in rivals:
         variant, _, arithmetic = rival.rpartition("/")
-        variants[variant][arithmetic] = times[rival] | {"shares": shares_of_time(rivals[rival], shape, preset.context_shape)}
+        shares = shares_of_time(rivals[rival], spec, batch_size)
+        variants[variant][arithmetic] = times[rival] | {"shares": shares}
         if arithmetic == INTEGER:
-            variants[variant][arithmetic]["parity"] = parity(networks[variant], rivals[rival], shape, preset.context_shape)
+            distance = parity(networks[variant], rivals[rival], spec, batch_size)
+            variants[variant][arithmetic]["parity"] = distance
     for sentence in slower_arithmetic(variants):
         say(sentence)
-    made_from = {"model": settings_of(preset, "architecture", "conditioning"), "inputs": digests(timed=list(files.values()))}
+    made_from = {
+        "model": settings_of(preset, "architecture", "conditioning"),
+        "inputs": digests(timed=list(files.values())),
+    }
     timed = {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants}
     writing_json(output, timed, facts_of("speed", made_from, where))
 
@@ -83,15 +91,22 @@ def benchmark_calibration(
     """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
-    from edadm.reconstruction.methods import METHODS
+    from edadm.passes.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     if settings.method == "none":
         raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
     files = (unet, calibration_set, ranges, where)
-    result = compare(lambda changed, shelf: open_task(preset, widths, changed, *files, shelf), METHODS, settings, plain_iterations)
-    say(f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} times as long")
+    result = compare(
+        lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
+        METHODS,
+        settings,
+        plain_iterations,
+    )
+    say(
+        f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} times as long"
+    )
     writing_json(output, result)
 
 
@@ -101,18 +116,20 @@ def benchmark_kernels(
     output: OutputOption,
     bits: BitsOption = "official_w8a8",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    tiles: Annotated[Path | None, typer.Option(help="search for the fastest tiles, and write them here")] = None,
+    tiles: Annotated[
+        Path | None, typer.Option(help="search for the fastest tiles, and write them here")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Time every integer layer of a network beside cuDNN's and cuBLAS's bf16, on random numbers; needs a GPU."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import random_integer_unet
     from edadm.benchmark.kernels import measure, problems_of
-    from edadm.planning.network import network_rows
+    from edadm.networks.inputs import InputSpec
 
     preset, where = preset_named("models", model, config), first_gpu()
-    inputs = network_rows(preset, batch_size, where)
-    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), *inputs)
+    inputs = InputSpec.of(preset).random(batch_size, where)
+    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), inputs)
 
     def keep(rows: list[dict[str, Any]]) -> None:
         if tiles is not None:
@@ -128,27 +145,39 @@ def benchmark_integer(
     output: OutputOption,
     bits: Annotated[list[str], typer.Option("--bits", help="a bits preset; several are measured in one run")],
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    mode: Annotated[str, typer.Option(help="of torch.compile: default or max-autotune-no-cudagraphs")] = "default",
-    beside: Annotated[list[str] | None, typer.Option(help="a network to measure beside integers; all that are known by default")] = None,
-    fuse: Annotated[
-        bool | None, typer.Option(help="only networks with, or without, what follows products at their ends; both if unsaid")
+    mode: Annotated[
+        str, typer.Option(help="of torch.compile: default or max-autotune-no-cudagraphs")
+    ] = "default",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="a network to measure beside integers; all that are known by default"),
     ] = None,
-    tiles: Annotated[Path | None, typer.Option(help="of `edadm benchmark kernels --tiles`, before those that come with edadm")] = None,
+    fuse: Annotated[
+        bool | None,
+        typer.Option(
+            help="only networks with, or without, what follows products at their ends; both if unsaid"
+        ),
+    ] = None,
+    tiles: Annotated[
+        Path | None,
+        typer.Option(help="of `edadm benchmark kernels --tiles`, before those that come with edadm"),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Time a network with random weights computed with integers, in bf16, TF32, fp32 and by torchao, in one run; needs a GPU."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
-    from edadm.kernels.tiles import adopt
-    from edadm.models.random_weights import random_unet
-    from edadm.planning.network import network_rows
+    from edadm.kernels.int8.tiles import adopt
+    from edadm.networks.inputs import InputSpec
+    from edadm.networks.random_weights import random_unet
 
     check_choices(mode, beside or BESIDE)
     if tiles is not None:
         adopt(tiles)
     preset, where = preset_named("models", model, config), first_gpu()
     widths = {name: preset_named("bits", name, config) for name in bits}
-    inputs, conditions = network_rows(preset, batch_size, where), {"model": model, "batch": batch_size, "mode": mode}
+    inputs = InputSpec.of(preset).random(batch_size, where)
+    conditions = {"model": model, "batch": batch_size, "mode": mode}
     unet, fused = random_unet(preset, where), (False, True) if fuse is None else (fuse,)
 
     def keep(rows: dict[str, Any]) -> None:
@@ -157,7 +186,9 @@ def benchmark_integer(
     result = compare_with_integers(unet, widths, inputs, mode, beside or BESIDE, fused, keep)
     for name, row in result["networks"].items():
         say(
-            f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second" if "ms" in row else f"{name}: {row['failed']}"
+            f"{name}: {row['ms']:.2f} ms, {row['samples_per_second']:.0f} samples per second"
+            if "ms" in row
+            else f"{name}: {row['failed']}"
         )
     writing_json(output, {"model": model} | result)
 
@@ -165,7 +196,9 @@ def benchmark_integer(
 @timing.command("families")
 def benchmark_families(
     output: OutputOption,
-    families: Annotated[list[str] | None, typer.Option("--family", help="a published model preset; all five by default")] = None,
+    families: Annotated[
+        list[str] | None, typer.Option("--family", help="a published model preset; all five by default")
+    ] = None,
     rows: Annotated[int, typer.Option(min=2, help="trajectories and calibration samples")] = 32,
     steps: Annotated[int, typer.Option(min=2, help="of the sampler")] = 5,
     units: Annotated[int, typer.Option(min=1, help="units that are learned")] = 5,
@@ -184,5 +217,7 @@ def benchmark_families(
         raise EdadmError(f"there is no published model '{unknown[0]}'; known are {', '.join(FAMILIES)}")
     chosen = {name: (preset_named("models", name, config), FAMILIES[name]) for name in families or FAMILIES}
     scale = Scale(rows, steps, units, iterations, images)
-    result = all_families(chosen, scale, device_named(device, threads), lambda so_far: writing_json(output, so_far))
+    result = all_families(
+        chosen, scale, device_named(device, threads), lambda so_far: writing_json(output, so_far)
+    )
     typer.echo(as_markdown(result))

@@ -33,9 +33,14 @@ class PassingOn(TyperCommand):
 @app.command("run", cls=PassingOn, context_settings=_UNPARSED)
 def run_workflow(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONFIG] [SNAKEMAKE OPTIONS]", help="a configuration file, then what Snakemake is told")
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG] [SNAKEMAKE OPTIONS]", help="a configuration file, then what Snakemake is told"
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="default, gpu or slurm, or the folder of your own one")] = "default",
+    profile: Annotated[
+        str, typer.Option(help="default, gpu or slurm, or the folder of your own one")
+    ] = "default",
 ) -> None:
     """Run the workflow in this folder: CONFIG, or config.yaml here, or, where there is none, the main job that comes with the package.
 
@@ -57,9 +62,13 @@ def snakemake_options(config: Path | None, profile: str) -> list[str]:
         EdadmError: there is no such configuration or profile.
     """
     if config is not None and not config.is_file():
-        raise EdadmError(f"there is no configuration file {config}; name one as `edadm run CONFIG`, or leave it out")
+        raise EdadmError(
+            f"there is no configuration file {config}; name one as `edadm run CONFIG`, or leave it out"
+        )
     if config is None and not OWN.is_file():
-        say(f"there is no {OWN} here, so this runs the main job of the package; `edadm run CONFIG` runs yours")
+        say(
+            f"there is no {OWN} here, so this runs the main job of the package; `edadm run CONFIG` runs yours"
+        )
         config = PROJECT / OWN
     own = [] if config is None else ["--configfile", str(config)]
     if config is not None and OWN.is_file():
@@ -116,7 +125,11 @@ def options_of(results: Path, config: Path | None) -> list[str]:
 
     settings = load_config(config or (OWN if OWN.is_file() else PROJECT / OWN))
     if Path(settings.results).resolve() != results.resolve():
-        raise EdadmError(f"the configuration's results are in {settings.results}, not in {results}; give its file with --config")
+        raise EdadmError(
+            f"the configuration's results are in {settings.results}, not in {results}; give its file with --config"
+        )
     if not (RECORDS / "metadata").is_dir():
-        raise EdadmError("there is no .snakemake here with records of what was made; start this in the folder where snakemake was started")
+        raise EdadmError(
+            "there is no .snakemake here with records of what was made; start this in the folder where snakemake was started"
+        )
     return snakemake_options(config, "default")

@@ -1,4 +1,7 @@
-"""The noise schedule as numbers; imports no torch, so that what a file says can be compared with a preset before anything runs."""
+"""The noise schedule as numbers.
+
+Imports no torch, so that what a file says can be compared with a preset before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from edadm.config.schema import NoiseSchedule
 def betas_of(schedule: NoiseSchedule) -> list[float]:
     """The beta of every timestep, in (0, 1).
 
-    `linear` spaces beta evenly (ermongroup/ddim), `sqrt_linear` its square root (CompVis), `cosine` is arXiv 2102.09672, eq. 17,
-    with betas of at most 0.999, `trained` lists them.
+    `linear` spaces beta evenly (ermongroup/ddim), `sqrt_linear` its square root (CompVis), `cosine` is arXiv
+    2102.09672, eq. 17, with betas of at most 0.999, `trained` lists them.
     """
     if schedule.betas is not None:
         return list(schedule.betas)

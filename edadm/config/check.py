@@ -29,10 +29,14 @@ def problems(config: Config) -> list[str]:
     ]
     found += _of_presets(config)
     for run in config.runs:
-        absent = _missing("models", run.model, config.models) + _missing("evaluations", run.evaluation, config.evaluations)
+        absent = _missing("models", run.model, config.models) + _missing(
+            "evaluations", run.evaluation, config.evaluations
+        )
         found += absent or _of_model(run, config)
         twice = [name for name in dict.fromkeys(run.variants) if run.variants.count(name) > 1]
-        found += [f"runs: '{name}' stands twice among the variants of '{run.model}'; remove one" for name in twice]
+        found += [
+            f"runs: '{name}' stands twice among the variants of '{run.model}'; remove one" for name in twice
+        ]
         for name in dict.fromkeys(run.variants):
             found += _of_variant(run, name, config)
     return found
@@ -78,21 +82,30 @@ def _of_model(run: Run, config: Config) -> list[str]:
     first_shard = recorded.count // recorded.shards
     if recorded.feature_rows > first_shard:
         found.append(
-            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the {first_shard} runs of the first shard; "
+            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the "
+            f"{first_shard} runs of the first shard; "
             "lower feature_rows or shards, or raise count"
         )
     if evaluation.shards > evaluation.images:
-        found.append(f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards")
+        found.append(
+            f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower "
+            "shards"
+        )
     found += _of_condition(run, config)
     if not (_of_parts(run.model, model) or _of_sizes(run.model, model)):
         found += [f"models.{run.model}: {text}" for text in mistakes_in_images(model, evaluation)]
     if evaluation.images < 2:
-        found.append(f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images")
+        found.append(
+            f"evaluations.{run.evaluation}: a Frechet distance needs at least 2 images; raise images"
+        )
     return found
 
 
 def _of_condition(run: Run, config: Config) -> list[str]:
-    """Whether labels or prompts last for all trajectories and images; prompts only where their file can be read."""
+    """Whether labels or prompts last for all trajectories and images.
+
+    Prompts are counted only where their file can be read.
+    """
     model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
     if model.conditioning is None:
         return []
@@ -115,7 +128,10 @@ def _of_condition(run: Run, config: Config) -> list[str]:
 
 
 def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
-    """How many labels or prompts there are, what they are called, and how to get more; None where that cannot be known yet."""
+    """The number of labels or prompts, what they are called, and how to get more.
+
+    None where that cannot be known yet.
+    """
     if conditioning.kind == "classes":
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
@@ -125,11 +141,17 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 
 
 def _of_parts(name: str, model: Model) -> list[str]:
-    """Whether architecture, layout, autoencoder and conditioning of a model belong together; stages see only some of them."""
+    """Whether architecture, layout, autoencoder and conditioning of a model belong together.
+
+    Stages see only some of them.
+    """
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
     if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
         wanted = "ddim" if family == "ddim" else "compvis"
-        found.append(f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set layout: {wanted}")
+        found.append(
+            f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set "
+            f"layout: {wanted}"
+        )
     if model.architecture.has_context != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
         takes = "the family 'transformer' takes a condition, the others take none"
@@ -138,12 +160,21 @@ def _of_parts(name: str, model: Model) -> list[str]:
         found.append(f"{where}: {takes}; {fix}")
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
-        found.append(f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal")
+        found.append(
+            f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; "
+            "make them equal"
+        )
     if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
-        found.append(f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file with one per line")
+        found.append(
+            f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file "
+            "with one per line"
+        )
     found += [f"{where}.conditioning: {text}" for text in _of_conditioning(model)]
     if model.schedule.start > model.schedule.end:
-        found.append(f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, so swap them")
+        found.append(
+            f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, "
+            "so swap them"
+        )
     return found
 
 
@@ -161,7 +192,10 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
     if told.kind == "text" and context not in (None, told.encoder.channels):
-        yield f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them equal"
+        yield (
+            f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them "
+            "equal"
+        )
 
 
 def _of_variant(run: Run, name: str, config: Config) -> list[str]:
@@ -169,9 +203,16 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
         return []
     variant = Variant(name)
     if variant.checkpoint.name.count("/") != 2:
-        return [f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the same with /{INTEGER}"]
+        return [
+            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the "
+            f"same with /{INTEGER}"
+        ]
     names = variant.presets
-    found = [sentence for kind, preset in zip(_KINDS, names, strict=True) for sentence in _missing(kind, preset, getattr(config, kind))]
+    found = [
+        sentence
+        for kind, preset in zip(_KINDS, names, strict=True)
+        for sentence in _missing(kind, preset, getattr(config, kind))
+    ]
     if found or run.model not in config.models:
         return found
     found = _of_calibration(run, names[0], config) + _of_patterns(run, names[1], names[2], config)
@@ -179,7 +220,10 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
 
 
 def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> list[str]:
-    """Patterns that match no layer or unit of the model, which would show in no result, and more jobs than units."""
+    """Patterns that match no layer or unit of the model, and more jobs than it has units.
+
+    Neither would show in a result.
+    """
     units = unit_layers(config.models[run.model].architecture)
     if units is None:
         return []
@@ -195,7 +239,9 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
         for pattern, hint in idle_patterns(settings.unit_iterations, known)
     ]
     if settings.jobs > len(known):
-        found.append(f"{where}: {settings.jobs} jobs share the {len(known)} units of '{run.model}'; lower jobs")
+        found.append(
+            f"{where}: {settings.jobs} jobs share the {len(known)} units of '{run.model}'; lower jobs"
+        )
     return found
 
 
@@ -204,24 +250,31 @@ def _of_integers(run: Run, config: Config) -> list[str]:
     found, evaluation = [], config.evaluations.get(run.evaluation)
     if evaluation and evaluation.precision != "fp32":
         found.append(
-            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not {evaluation.precision}; set precision: fp32, "
+            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not "
+            f"{evaluation.precision}; set precision: fp32, "
             f"or take /{INTEGER} off the variants"
         )
     return found
 
 
 def _of_calibration(run: Run, name: str, config: Config) -> list[str]:
-    calibration, recorded, steps = config.calibrations[name], config.models[run.model].trajectories, config.models[run.model].sampler.steps
+    calibration, recorded, steps = (
+        config.calibrations[name],
+        config.models[run.model].trajectories,
+        config.models[run.model].sampler.steps,
+    )
     found = []
     if calibration.size + calibration.held_out > recorded.count:
         held_out = f" with {calibration.held_out} held-out rows" if calibration.held_out else ""
         found.append(
-            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the {recorded.count} recorded trajectories; "
+            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the "
+            f"{recorded.count} recorded trajectories; "
             f"lower calibrations.{name}.size or raise models.{run.model}.trajectories.count"
         )
     if calibration.selector == "uniform" and calibration.every > steps:
         found.append(
-            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of models.{run.model}.sampler; "
+            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of "
+            f"models.{run.model}.sampler; "
             f"lower calibrations.{name}.every"
         )
     return found

@@ -1,7 +1,7 @@
 """Where public weights and reference data come from, where they go, and by what they are recognised.
 
-Addresses and checksums are those that the sources named here publish. `UNKNOWN` stands where none was published: such a file
-is taken as the server sends it, and its own hash is told.
+Addresses and checksums are those that the sources named here publish. `UNKNOWN` stands where none was
+published: such a file is taken as the server sends it, and its own hash is told.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Download:
 
 _LDM = "https://ommer-lab.com/files/latent-diffusion"
 _ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches"
-_INCEPTION = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # both projects publish the same file
+_INCEPTION = (
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # both projects publish the same file
+)
 
 DOWNLOADS = {
     "ddim_cifar10": Download(
@@ -85,7 +87,8 @@ DOWNLOADS = {
         "pytorch-fid's InceptionV3",
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         "checkpoints/pt_inception-2015-12-05-6726825d.pth",
-        "pytorch-fid, inception.py; the checksum's beginning is in the file name, the rest from a public copy's LFS pointer",
+        "pytorch-fid, inception.py; the checksum's beginning is in the file name, the rest from a public "
+        "copy's LFS pointer",
         f"sha256:{_INCEPTION}",
     ),
     "clip_vit_l_14": Download(

@@ -46,10 +46,12 @@ def find_download(name: str) -> Download:
 def fetch(entry: Download, output: Path) -> None:
     """Downloads a file to `output`, which exists only when it is complete and its checksum is right.
 
-    What has arrived waits in `OUTPUT.partial` (with the server's ETag in `OUTPUT.partial.etag`), and the next call goes on from there.
+    What has arrived waits in `OUTPUT.partial` (with the server's ETag in `OUTPUT.partial.etag`), and the next
+    call goes on from there.
 
     Raises:
-        DownloadError: the server cannot be reached, has no such file, broke off, or sent another file than expected.
+        DownloadError: the server cannot be reached, has no such file, broke off, or sent another file than
+            expected.
         BusyError: another process downloads to the same place.
     """
     if output.exists():
@@ -68,9 +70,13 @@ def fetch(entry: Download, output: Path) -> None:
             raise DownloadError(_refusal(entry, error.code)) from None
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise DownloadError(f"{entry.url} cannot be reached ({reason}); {_by_hand(entry)}, or try again to go on") from None
+            raise DownloadError(
+                f"{entry.url} cannot be reached ({reason}); {_by_hand(entry)}, or try again to go on"
+            ) from None
         except OSError as error:
-            raise DownloadError(f"{partial} cannot be written ({error.strerror}); make room, and try again to go on") from None
+            raise DownloadError(
+                f"{partial} cannot be written ({error.strerror}); make room, and try again to go on"
+            ) from None
         _check(entry, partial)
         if entry.member is None:
             os.replace(partial, output)
@@ -111,7 +117,9 @@ def _receive(entry: Download, file: IO[bytes], partial: Path) -> None:
         _copy(response, file, have, total, entry.what)
     have = file.tell()
     if total is not None and have != total:
-        raise DownloadError(f"{entry.url} broke off after {have:,} of {total:,} bytes; try again to go on from there")
+        raise DownloadError(
+            f"{entry.url} broke off after {have:,} of {total:,} bytes; try again to go on from there"
+        )
     return None
 
 
@@ -159,8 +167,14 @@ def _check(entry: Download, file: Path) -> None:
     if not found.startswith(expected):
         if file.suffix == ".partial":
             _drop(file)
-            raise DownloadError(f"{entry.url} sent another file than expected ({kind} {found}, not {expected}); {_by_hand(entry)}")
-        raise DownloadError(f"{file} is another file than {entry.what} ({kind} {found}, not {expected}); move it away and try again")
+            raise DownloadError(
+                f"{entry.url} sent another file than expected ({kind} {found}, not {expected}); "
+                f"{_by_hand(entry)}"
+            )
+        raise DownloadError(
+            f"{file} is another file than {entry.what} ({kind} {found}, not {expected}); move it away and "
+            "try again"
+        )
 
 
 def _unpack(entry: Download, archive: Path, output: Path) -> None:
@@ -174,7 +188,9 @@ def _unpack(entry: Download, archive: Path, output: Path) -> None:
             shutil.copyfileobj(member, file, CHUNK)
     except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
         _drop(archive)
-        raise DownloadError(f"{entry.url} is no archive with {entry.member} ({error}); {_by_hand(entry)}") from None
+        raise DownloadError(
+            f"{entry.url} is no archive with {entry.member} ({error}); {_by_hand(entry)}"
+        ) from None
     _drop(archive)
 
 
@@ -184,7 +200,9 @@ def _drop(partial: Path) -> None:
 
 
 def _refusal(entry: Download, code: int) -> str:
-    reason = {401: "asks to log in", 403: "denies access", 404: "has no such file any more"}.get(code, "refused")
+    reason = {401: "asks to log in", 403: "denies access", 404: "has no such file any more"}.get(
+        code, "refused"
+    )
     remark = f" ({entry.remark})" if entry.remark else ""
     return f"{entry.url} {reason} (HTTP {code}){remark}; {_by_hand(entry)}"
 

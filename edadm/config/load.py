@@ -46,7 +46,9 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     if unresolved:
         raise ConfigError("\n".join(unresolved))
     whole, bases, found = with_bases(settings)
-    return _validated(with_descriptions(whole), bases, found + mistakes_in_keys(own) + mistakes_in_names(settings))
+    return _validated(
+        with_descriptions(whole), bases, found + mistakes_in_keys(own) + mistakes_in_names(settings)
+    )
 
 
 def load_runs(user: Path | Mapping[str, Any]) -> Config:
@@ -57,7 +59,9 @@ def load_runs(user: Path | Mapping[str, Any]) -> Config:
     """
     config = load_config(user)
     if not config.runs:
-        raise ConfigError("the configuration has no runs; add some under `runs`, or name a file that has with --config")
+        raise ConfigError(
+            "the configuration has no runs; add some under `runs`, or name a file that has with --config"
+        )
     return config
 
 
@@ -67,7 +71,9 @@ def validate(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one line per problem.
     """
-    return _validated(dict(settings), {}, mistakes_in_keys(dict(settings)) + mistakes_in_names(dict(settings)))
+    return _validated(
+        dict(settings), {}, mistakes_in_keys(dict(settings)) + mistakes_in_names(dict(settings))
+    )
 
 
 def _validated(settings: dict[str, Any], bases: Bases, found: list[str]) -> Config:
@@ -112,7 +118,13 @@ def described_runs(config: Config) -> list[dict[str, Any]]:
         names = [Variant(name).presets for name in run.variants if Variant(name).is_quantized]
         presets: dict[str, Any] = {"model": config.models[run.model]}
         for position, kind in enumerate(("calibrations", "bits", "reconstructions")):
-            presets[kind] = {name: getattr(config, kind)[name] for name in dict.fromkeys(n[position] for n in names)}
+            presets[kind] = {
+                name: getattr(config, kind)[name] for name in dict.fromkeys(n[position] for n in names)
+            }
         evaluation = config.evaluations[run.evaluation]
-        described.append(to_jsonable_python(run.model_dump() | {"evaluation_settings": evaluation, "presets": presets}, by_alias=True))
+        described.append(
+            to_jsonable_python(
+                run.model_dump() | {"evaluation_settings": evaluation, "presets": presets}, by_alias=True
+            )
+        )
     return described

@@ -1,4 +1,7 @@
-"""With which files an evaluation works, checked before work starts; imports no torch, so that a dry run can do it."""
+"""Files with which an evaluation works, checked before work starts.
+
+Imports no torch, so that a dry run can do it.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,8 @@ def scoring(evaluation: Evaluation, prompts_follow: bool = False) -> Scoring:
 
     Args:
         evaluation: the settings.
-        prompts_follow: prompts that are not named will be written (`edadm write-prompts`), since the models are given some.
+        prompts_follow: prompts that are not named will be written (`edadm write-prompts`), since the models
+            are given some.
 
     Raises:
         EdadmError: weights, prompts or real images are absent, with a sentence that says what to put where.
@@ -59,12 +63,24 @@ def scoring(evaluation: Evaluation, prompts_follow: bool = False) -> Scoring:
     instead_of = absent = None
     if extractor != BUNDLED_EXTRACTOR and set(evaluation.scores) - {"clip_score"}:
         try:
-            weights = _file(evaluation.extractor_weights, "extractor_weights", f"extractor '{extractor}'", _EXTRACTOR_WEIGHTS[extractor])
+            weights = _file(
+                evaluation.extractor_weights,
+                "extractor_weights",
+                f"extractor '{extractor}'",
+                _EXTRACTOR_WEIGHTS[extractor],
+            )
         except EdadmError as error:
             if evaluation.fallback_reference is None:
-                raise EdadmError(f"{error}; or set `fallback_reference` to score with the bundled classifier instead") from None
+                raise EdadmError(
+                    f"{error}; or set `fallback_reference` to score with the bundled classifier instead"
+                ) from None
             absent = str(error)
-            extractor, instead_of, source, side = BUNDLED_EXTRACTOR, extractor, evaluation.fallback_reference, BUNDLED_SIDE
+            extractor, instead_of, source, side = (
+                BUNDLED_EXTRACTOR,
+                extractor,
+                evaluation.fallback_reference,
+                BUNDLED_SIDE,
+            )
     reference = _reference(source, side) if AGAINST_REAL_IMAGES & set(evaluation.scores) else None
     if reference is not None and not reference.is_dir():
         refuse_unfit(reference, statistics_head(reference), extractor, preparation(side), evaluation.scores)
@@ -76,7 +92,9 @@ def scoring_of(name: str, config: Config) -> Scoring:
     models = [config.models[run.model] for run in config.runs if run.evaluation == name]
     settings = config.evaluations[name]
     try:
-        found = scoring(settings, all(model.conditioning and model.conditioning.kind == "text" for model in models))
+        found = scoring(
+            settings, all(model.conditioning and model.conditioning.kind == "text" for model in models)
+        )
         if found.clip_weights and settings.prompts:
             prompts_per_image(Path(settings.prompts).expanduser(), settings.images)
         return found
@@ -87,8 +105,15 @@ def scoring_of(name: str, config: Config) -> Scoring:
 def _clip(evaluation: Evaluation, prompts_follow: bool) -> Path:
     there = prompts_follow if evaluation.prompts is None else Path(evaluation.prompts).expanduser().is_file()
     if not there:
-        where = "set `prompts`" if evaluation.prompts is None else f"there is no file {evaluation.prompts}; mend `prompts`"
-        raise EdadmError(f"clip_score compares images with their prompts: {where}, a text file with one per line or a JSON list")
+        where = (
+            "set `prompts`"
+            if evaluation.prompts is None
+            else f"there is no file {evaluation.prompts}; mend `prompts`"
+        )
+        raise EdadmError(
+            f"clip_score compares images with their prompts: {where}, a text file with one per line or a "
+            "JSON list"
+        )
     return _file(evaluation.clip_weights, "clip_weights", "clip_score", _CLIP_WEIGHTS)
 
 
@@ -99,8 +124,8 @@ def _file(path: str | None, setting: str, needs: str, name: str) -> Path:
         where = f"there is no file {path}" if path else f"`{setting}` is not set"
         target = path or entry.path
         raise EdadmError(
-            f"{needs} needs weights, and {where}: put {entry.what} there with `edadm download {name} --output {target}`"
-            + ("" if path else f" and set `{setting}: {target}`")
+            f"{needs} needs weights, and {where}: put {entry.what} there with `edadm download {name} "
+            f"--output {target}`" + ("" if path else f" and set `{setting}: {target}`")
         )
     return found
 
@@ -111,7 +136,10 @@ def _reference(source: str, resolution: int | None) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         if resolution is None:
-            raise EdadmError(f"{source} is a folder of images of any size; set `resolution` to the side they are to be compared at")
+            raise EdadmError(
+                f"{source} is a folder of images of any size; set `resolution` to the side they are to be "
+                "compared at"
+            )
         if not has_images(folder):
             list_images(folder)
         return folder

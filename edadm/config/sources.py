@@ -10,7 +10,7 @@ from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
+BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
 def locate(source: str, suffix: str = ".safetensors") -> Path:
@@ -37,7 +37,8 @@ def locate_checkpoint(name: str, model: Model) -> Path:
     """The checkpoint of the model preset `name`.
 
     Raises:
-        EdadmError: there is none; says which key to set, and where to get it if the preset knows. Or it is a folder without weights.
+        EdadmError: there is none; says which key to set, and where to get it if the preset knows. Or it is a
+            folder without weights.
     """
     where = f"models.{name}.checkpoint"
     if not model.checkpoint.strip():
@@ -47,9 +48,14 @@ def locate_checkpoint(name: str, model: Model) -> Path:
     except EdadmError as error:
         if not model.source:
             raise EdadmError(f"{where}: {error}") from None
-        raise EdadmError(f"{where}: there is no file {model.checkpoint}; get it from {model.source} and set this key to it") from None
+        raise EdadmError(
+            f"{where}: there is no file {model.checkpoint}; get it from {model.source} and set this key to it"
+        ) from None
     if path.is_dir() and not _holds_weights(path):
-        raise EdadmError(f"{where}: the folder {path} holds no weights ({', '.join(WEIGHTS)}); name the file or folder that does")
+        raise EdadmError(
+            f"{where}: the folder {path} holds no weights ({', '.join(WEIGHTS)}); name the file or folder "
+            "that does"
+        )
     return path
 
 
@@ -79,7 +85,10 @@ def locate_parts(name: str, model: Model) -> dict[str, Path]:
         if not os.path.exists(found[part]):
             raise EdadmError(f"{where}: there is no file {source}; put it there, or mend this key")
         if found[part].is_dir() and not _holds_weights(found[part]):
-            raise EdadmError(f"{where}: the folder {source} holds no weights ({', '.join(WEIGHTS)}); name the file or folder that does")
+            raise EdadmError(
+                f"{where}: the folder {source} holds no weights ({', '.join(WEIGHTS)}); name the file or "
+                "folder that does"
+            )
     return found
 
 
@@ -94,7 +103,8 @@ def locate_prompts(name: str, model: Model) -> Path | None:
     path = Path(model.conditioning.prompts).expanduser()
     if not path.is_file():
         raise EdadmError(
-            f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from cocodataset.org (2014 train/val "
+            f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from "
+            "cocodataset.org (2014 train/val "
             "annotations), or write a text file with a prompt per line, and set this key to it"
         )
     return path

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-OF_TRAJECTORIES = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # of a model
+OF_TRAJECTORIES = (
+    "architecture",
+    "conditioning",
+    "schedule",
+    "sampler",
+    "prediction",
+    "trajectories",
+)  # of a model
 OF_IMAGES = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
-OF_NOISE = ("images", "shards", "batch_size", "seed", "precision", "compiled")  # and of an evaluation, of its images
+OF_NOISE = (
+    "images",
+    "shards",
+    "batch_size",
+    "seed",
+    "precision",
+    "compiled",
+)  # and of an evaluation, of its images
 OF_SCORES = ("scores", "extractor", "resolution", "clip_model")
 _PLACES = {"prompts", "checkpoint"}  # where an input lies is no setting; its digest counts
 
@@ -19,6 +33,8 @@ def settings_of(preset: Any, *fields: str) -> dict[str, Any]:
     """
     dump: dict[str, Any] = preset.model_dump(mode="json", by_alias=True, include=set(fields) or None)
     return {
-        name: {key: part for key, part in value.items() if key not in _PLACES} if isinstance(value, dict) else value
+        name: {key: part for key, part in value.items() if key not in _PLACES}
+        if isinstance(value, dict)
+        else value
         for name, value in dump.items()
     }

@@ -21,18 +21,20 @@ from torch import Tensor, nn
 from edadm.artifacts import writing
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
-from edadm.deploy.compact import compact, expand
+from edadm.deploy.grid_packing import compact, expand
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4, unpack4
-from edadm.models.skips import shortcut_splits
-from edadm.models.unet import UNet, build_unet
-from edadm.models.weights import CheckpointError
+from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.unet.concat import shortcut_splits
+from edadm.networks.weights import CheckpointError
+from edadm.nn.insert import quantize_unet, quantized_layers
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.sound import code_flaws, float_flaws, grid_flaws
-from edadm.nn.surgery import quantize_unet, quantized_layers
 
-FORMAT_VERSION = 2  # 1 had a scale and a zero point under each quantizer's name, and no digest; it is still read
+FORMAT_VERSION = (
+    2  # 1 had a scale and a zero point under each quantizer's name, and no digest; it is still read
+)
 Facts = dict[str, Any]
 
 
@@ -54,7 +56,10 @@ def grids(unet: nn.Module) -> dict[str, Tensor]:
     Raises:
         EdadmError: a grid is none.
     """
-    _refuse(grid_flaws(unet), "nothing was written; look for numbers that are not finite in the weights and the calibration rows")
+    _refuse(
+        grid_flaws(unet),
+        "nothing was written; look for numbers that are not finite in the weights and the calibration rows",
+    )
     tensors = {}
     for name, quantizer in _quantizers(unet).items():
         tensors[f"{name}.scale"] = quantizer.scale.float().contiguous()
@@ -72,9 +77,13 @@ def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         try:
             quantizer.set_grid(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"].float())
         except KeyError as error:
-            raise CheckpointError(f"the file lacks the grid {error}; it was made for other bits or another network") from None
+            raise CheckpointError(
+                f"the file lacks the grid {error}; it was made for other bits or another network"
+            ) from None
         except ValueError as error:
-            raise CheckpointError(f"the grid of {name} does not fit ({error}); it was made for other bits or another network") from None
+            raise CheckpointError(
+                f"the grid of {name} does not fit ({error}); it was made for other bits or another network"
+            ) from None
     _refuse(grid_flaws(unet), "make the file again")
 
 
@@ -83,22 +92,30 @@ def _refuse(flaws: Iterable[str], fix: str) -> None:
         raise CheckpointError(f"{flaw}; {fix}")
 
 
-def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, bits: Bits, provenance: Mapping[str, Any]) -> None:
+def save_quantized(
+    unet: nn.Module, path: Path, architecture: UNetArchitecture, bits: Bits, provenance: Mapping[str, Any]
+) -> None:
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
-    Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or fewer) and
-    `NAME.bias`; grids as in `deploy.compact`; all other parameters under their own names. The tables `weights` and `activations` of
-    the metadata are for readers in other programs; this one knows the network.
+    Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or
+    fewer) and
+    `NAME.bias`; grids as in `deploy.grid_packing`; all other parameters under their own names. The tables
+    `weights` and `activations` of the metadata are for readers in other programs; this one knows the network.
 
     Raises:
         EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
     """
     layers = quantized_layers(unet)
     if absent := sorted(_quantizers(_described(architecture, bits)).keys() - _quantizers(unet).keys()):
-        raise EdadmError(f"the network has lost {len(absent)} of its grids, such as {absent[0]}; load it again, and save that")
+        raise EdadmError(
+            f"the network has lost {len(absent)} of its grids, such as {absent[0]}; load it again, and save that"
+        )
     unquantized = _unquantized(unet, layers)
     _refuse(code_flaws(unet), "nothing was written; quantize the network again")
-    _refuse(float_flaws(unquantized.items()), "nothing was written; convert the checkpoint again, and look for such numbers in it")
+    _refuse(
+        float_flaws(unquantized.items()),
+        "nothing was written; convert the checkpoint again, and look for such numbers in it",
+    )
     tensors = compact(grids(unet), _quantizers(unet))
     for name, layer in layers.items():
         codes = layer.codes.contiguous()  # type: ignore[union-attr]
@@ -111,10 +128,16 @@ def save_quantized(unet: nn.Module, path: Path, architecture: UNetArchitecture, 
         "bits": bits.model_dump(mode="json"),
         "provenance": dict(provenance),
         "weights": {
-            name: [layer.weight_quantizer.bits, list(layer.weight.shape), list(layer.weight_quantizer.segments)]
+            name: [
+                layer.weight_quantizer.bits,
+                list(layer.weight.shape),
+                list(layer.weight_quantizer.segments),
+            ]
             for name, layer in layers.items()
         },
-        "activations": {name: [q.bits, list(q.segments)] for name, q in _quantizers(unet).items() if q.rows is None},
+        "activations": {
+            name: [q.bits, list(q.segments)] for name, q in _quantizers(unet).items() if q.rows is None
+        },
     }
     facts["sha256"] = digest(tensors, facts)
     with writing(path) as partial:
@@ -129,10 +152,14 @@ def _unquantized(unet: nn.Module, layers: Mapping[str, QuantizedLayer]) -> dict[
 
 def digest(tensors: Mapping[str, Tensor], facts: Facts) -> str:
     """SHA-256 of a file's meaning: its facts but `sha256` as sorted JSON, then each tensor's name, type, shape and bytes."""
-    sha256 = hashlib.sha256(_compact_json({key: value for key, value in facts.items() if key != "sha256"}).encode())
+    sha256 = hashlib.sha256(
+        _compact_json({key: value for key, value in facts.items() if key != "sha256"}).encode()
+    )
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        sha256.update(_compact_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]).encode())
+        sha256.update(
+            _compact_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]).encode()
+        )
         sha256.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
@@ -144,7 +171,9 @@ def _compact_json(content: Any) -> str:
 def _facts(path: Path) -> Facts:
     """What this package wrote into a file's metadata; files with float weights have facts, too, but no `format_version`."""
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; name a quantized checkpoint, as `edadm reconstruct` makes it")
+        raise CheckpointError(
+            f"there is no file {path}; name a quantized checkpoint, as `edadm reconstruct` makes it"
+        )
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("edadm", "{}"))
@@ -162,9 +191,13 @@ def read_metadata(path: Path) -> Facts:
     facts = _facts(path)
     version = facts.get("format_version")
     if not isinstance(version, int):
-        raise CheckpointError(f"{path} is no quantized checkpoint of edadm; make one with `edadm reconstruct`")
+        raise CheckpointError(
+            f"{path} is no quantized checkpoint of edadm; make one with `edadm reconstruct`"
+        )
     if version > FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format {version}, this edadm reads up to {FORMAT_VERSION}; upgrade edadm")
+        raise CheckpointError(
+            f"{path} has format {version}, this edadm reads up to {FORMAT_VERSION}; upgrade edadm"
+        )
     return facts
 
 
@@ -189,9 +222,13 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the tensor {error}; copy it again or make it again") from None
     except ValueError as error:
-        raise CheckpointError(f"{path} does not fit the network it describes: {error}; copy it again or make it again") from None
+        raise CheckpointError(
+            f"{path} does not fit the network it describes: {error}; copy it again or make it again"
+        ) from None
     if facts["format_version"] > 1 and digest(tensors, facts) != facts.get("sha256"):
-        raise CheckpointError(f"{path} is damaged (its content has another digest than it says); copy it again or make it again")
+        raise CheckpointError(
+            f"{path} is damaged (its content has another digest than it says); copy it again or make it again"
+        )
     return unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
@@ -206,10 +243,22 @@ def _described(architecture: UNetArchitecture, bits: Bits) -> UNet:
 def _skeleton(facts: Facts, path: Path) -> UNet:
     """The network that the facts describe, with memory but without values."""
     try:
-        unet = _described(UNetArchitecture.model_validate(facts["architecture"]), Bits.model_validate(facts["bits"]))
-    except (ValidationError, EdadmError, KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
+        unet = _described(
+            UNetArchitecture.model_validate(facts["architecture"]), Bits.model_validate(facts["bits"])
+        )
+    except (
+        ValidationError,
+        EdadmError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        IndexError,
+    ) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} describes no network that can be built ({reason}); copy it again or make it again") from None
+        raise CheckpointError(
+            f"{path} describes no network that can be built ({reason}); copy it again or make it again"
+        ) from None
     return unet.to_empty(device="cpu")
 
 
@@ -224,7 +273,9 @@ def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:
     layers = quantized_layers(unet)
     for name, layer in layers.items():
         shape, packed = layer.weight.shape, layer.weight_quantizer.bits <= 4
-        codes = _fitting(tensors, f"{name}.codes", (-(-shape.numel() // 2),) if packed else shape, torch.uint8)
+        codes = _fitting(
+            tensors, f"{name}.codes", (-(-shape.numel() // 2),) if packed else shape, torch.uint8
+        )
         layer.set_codes(unpack4(codes, tuple(shape)) if packed else codes)
     unquantized = _unquantized(unet, layers)
     for name, parameter in unquantized.items():

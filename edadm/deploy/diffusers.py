@@ -1,8 +1,8 @@
 """Quantized U-Nets as diffusers models that know how they are saved, alone or inside a pipeline.
 
-diffusers writes the module and class of each part of a pipeline into its `model_index.json`, and loads it from there: so a
-saved pipeline with such a U-Net is loaded by `from_pretrained` wherever this package is installed. It finds `ModelMixin` by
-that name in this module, too.
+diffusers writes the module and class of each part of a pipeline into its `model_index.json`, and loads it
+from there: so a saved pipeline with such a U-Net is loaded by `from_pretrained` wherever this package is
+installed. It finds `ModelMixin` by that name in this module, too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
-from edadm.models.unet import UNet
-from edadm.models.weights import CheckpointError
+from edadm.networks.unet.build import UNet
+from edadm.networks.weights import CheckpointError
 
-__all__ = ["ModelMixin", "QuantizedUNet", "QuantizedUNet2DConditionModel", "QuantizedUNet2DModel", "as_diffusers_model"]
+__all__ = [
+    "ModelMixin",
+    "QuantizedUNet",
+    "QuantizedUNet2DConditionModel",
+    "QuantizedUNet2DModel",
+    "as_diffusers_model",
+]
 
 METHOD = "edadm"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives the weights of every model
@@ -40,7 +46,8 @@ class _Packed:
     Attributes:
         facts: what the checkpoint said of itself.
         backend: that it was loaded with.
-        was_cast: whether what is not quantized was ever in half precision; casting back does not bring its bits back.
+        was_cast: whether what is not quantized was ever in half precision; casting back does not bring its
+            bits back.
     """
 
     facts: Facts
@@ -60,7 +67,11 @@ class _Packed:
             EdadmError: others.
         """
         own = self.attn_processors  # type: ignore[attr-defined]
-        same = isinstance(processor, dict) and processor.keys() == own.keys() and all(own[name] is processor[name] for name in own)
+        same = (
+            isinstance(processor, dict)
+            and processor.keys() == own.keys()
+            and all(own[name] is processor[name] for name in own)
+        )
         if not same:
             raise EdadmError(
                 "the attention of a quantized network keeps its processors, which hold grids; leave the call out, or make it on "
@@ -76,7 +87,9 @@ class _Packed:
         Raises:
             EdadmError: always.
         """
-        raise EdadmError("the projections of a quantized network have grids of their own and cannot be fused; leave the call out")
+        raise EdadmError(
+            "the projections of a quantized network have grids of their own and cannot be fused; leave the call out"
+        )
 
     def unfuse_qkv_projections(self) -> None:
         """Changes nothing: they are never fused."""
@@ -87,7 +100,9 @@ class _Packed:
         Raises:
             EdadmError: always.
         """
-        raise EdadmError("a quantized network takes no IP-Adapter, whose attention has no grids; use the network in full precision")
+        raise EdadmError(
+            "a quantized network takes no IP-Adapter, whose attention has no grids; use the network in full precision"
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Writes `config.json` and the packed checkpoint into a folder; the same bytes as the file the network came from.
@@ -96,12 +111,19 @@ class _Packed:
             EdadmError: the network no longer holds all that a checkpoint does.
         """
         if self.backend != "simulated":
-            raise EdadmError(f"a network with backend '{self.backend}' cannot be saved; load it with backend='simulated' for that")
+            raise EdadmError(
+                f"a network with backend '{self.backend}' cannot be saved; load it with backend='simulated' for that"
+            )
         if self.was_cast:
-            raise EdadmError("a network cast to half precision has lost bits of its biases; load it with dtype=torch.float32 to save it")
+            raise EdadmError(
+                "a network cast to half precision has lost bits of its biases; load it with dtype=torch.float32 to save it"
+            )
         folder = Path(save_directory)
         self.save_config(folder)  # type: ignore[attr-defined]
-        architecture, bits = UNetArchitecture.model_validate(self.facts["architecture"]), Bits.model_validate(self.facts["bits"])
+        architecture, bits = (
+            UNetArchitecture.model_validate(self.facts["architecture"]),
+            Bits.model_validate(self.facts["bits"]),
+        )
         save_quantized(self, folder / WEIGHTS, architecture, bits, self.facts["provenance"])  # type: ignore[arg-type]
 
     @classmethod
@@ -123,7 +145,8 @@ class _Packed:
             backend: `simulated` or `integer`.
             torch_dtype: of what is not quantized; fp32 if None.
             device_map: not supported; the network fits one device.
-            loading: how floating-point weights would be read, as diffusers' pipelines say to each of their parts; without effect.
+            loading: how floating-point weights would be read, as diffusers' pipelines say to each of their
+                parts; without effect.
 
         Raises:
             EdadmError: as `edadm.load`; a device map.
@@ -134,7 +157,9 @@ class _Packed:
         if not folder.is_dir():
             raise CheckpointError(f"there is no folder {folder} on this machine; download it first")
         if device_map is not None:
-            raise EdadmError("a quantized U-Net cannot be spread over devices; leave out device_map, and call .to(device)")
+            raise EdadmError(
+                "a quantized U-Net cannot be spread over devices; leave out device_map, and call .to(device)"
+            )
         return load(folder, backend=backend, dtype=torch_dtype or torch.float32)
 
 
@@ -152,7 +177,8 @@ QuantizedUNet: TypeAlias = QuantizedUNet2DModel | QuantizedUNet2DConditionModel
 def as_diffusers_model(unet: UNet, facts: Facts, backend: str) -> QuantizedUNet:
     """The same network, whose class now saves and loads packed codes.
 
-    Its `config` says `quantization_config: {quant_method: edadm}`, upon which diffusers without this package refuses the folder
+    Its `config` says `quantization_config: {quant_method: edadm}`, upon which diffusers without this package
+    refuses the folder
     instead of filling a network with whatever names it knows.
     """
     conditional = isinstance(unet, UNet2DConditionModel)

@@ -11,8 +11,8 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices import device_named
 from edadm.errors import EdadmError
-from edadm.models.unet import UNet
-from edadm.models.weights import CheckpointError
+from edadm.networks.unet.build import UNet
+from edadm.networks.weights import CheckpointError
 from edadm.nn.sound import pass_on_what_is_not_finite
 
 Backend = Callable[[UNet, torch.dtype], UNet]
@@ -26,7 +26,7 @@ def _simulated(unet: UNet, dtype: torch.dtype) -> UNet:
 
 def _integer(unet: UNet, dtype: torch.dtype) -> UNet:
     """Integer kernels where there are any for the device."""
-    from edadm.deploy.lower import lower
+    from edadm.deploy.backends.base import lower
 
     return lower(unet, dtype)
 
@@ -45,10 +45,12 @@ def load(
     Built on an empty skeleton: no forward pass, no other file, no network.
 
     Args:
-        path: of `edadm reconstruct` or `save_pretrained`; a folder of the latter, or of a pipeline with its `unet`, stands for the file
-            in it.
-        device: where to put it; the CPU if None. A GPU with a number becomes the current device of the process.
-        backend: `simulated`, floating-point arithmetic on the integer grids, or `integer`, kernels that compute with the codes.
+        path: of `edadm reconstruct` or `save_pretrained`; a folder of the latter, or of a pipeline with its
+            `unet`, stands for the file in it.
+        device: where to put it; the CPU if None. A GPU with a number becomes the current device of the
+            process.
+        backend: `simulated`, floating-point arithmetic on the integer grids, or `integer`, kernels that
+            compute with the codes.
         dtype: of everything that is not quantized, and of the simulated arithmetic. Grids are fp32 always.
 
     Raises:
@@ -73,4 +75,6 @@ def checkpoint_in(path: Path) -> Path:
     for file in (path / WEIGHTS, path / "unet" / WEIGHTS):
         if file.is_file():
             return file
-    raise CheckpointError(f"the folder {path} holds no {WEIGHTS}; name the file, or a folder that `save_pretrained` wrote")
+    raise CheckpointError(
+        f"the folder {path} holds no {WEIGHTS}; name the file, or a folder that `save_pretrained` wrote"
+    )

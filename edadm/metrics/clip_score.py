@@ -13,14 +13,15 @@ from torch import Tensor
 
 from edadm.errors import EdadmError
 from edadm.metrics.datasets import Images
-from edadm.models.weights import CheckpointError, read_state
+from edadm.networks.weights import CheckpointError, read_state
 
 
 def load_clip(name: str, weights: Path, device: torch.device | str) -> tuple[Any, Any, Any]:
     """A CLIP model of open_clip with weights from a file, its image preparation and its tokenizer.
 
     Args:
-        name: open_clip's name; OpenAI's weights need a `-quickgelu` one. `local-dir:PATH` takes the configuration from a folder.
+        name: open_clip's name; OpenAI's weights need a `-quickgelu` one. `local-dir:PATH` takes the
+            configuration from a folder.
         weights: safetensors or a torch file of tensors, in open_clip's layout.
 
     Raises:
@@ -32,28 +33,42 @@ def load_clip(name: str, weights: Path, device: torch.device | str) -> tuple[Any
         model, _, prepare = open_clip.create_model_and_transforms(name, pretrained=None, load_weights=False)
         tokenize = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, FileNotFoundError) as error:
-        raise EdadmError(f"open_clip has no model '{name}' ({str(error).splitlines()[0]}); mend `clip_model`") from None
+        raise EdadmError(
+            f"open_clip has no model '{name}' ({str(error).splitlines()[0]}); mend `clip_model`"
+        ) from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
-        raise CheckpointError(f"{weights} does not fit {name} ({reason}); mend `clip_model` or `clip_weights`") from None
+        raise CheckpointError(
+            f"{weights} does not fit {name} ({reason}); mend `clip_model` or `clip_weights`"
+        ) from None
     return model.to(device).eval().requires_grad_(False), prepare, tokenize
 
 
 @torch.no_grad()
 def clip_scores(
-    images: Images, prompts: list[str], name: str, weights: Path, device: torch.device | str = "cpu", batch_size: int = 32
+    images: Images,
+    prompts: list[str],
+    name: str,
+    weights: Path,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
 ) -> Float[Tensor, " n"]:
-    """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718 without its factor and clipping).
+    """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718).
 
-    The published runs use ViT-L/14 on the images at full size (method 5.1); the model's own preparation resizes them.
+    Without that paper's factor and clipping.
+
+    The published runs use ViT-L/14 on the images at full size (method, 5.1); the model's own preparation
+    resizes them.
     """
     model, prepare, tokenize = load_clip(name, weights, device)
     scores = []
     for start in range(0, len(images), batch_size):
         batch = range(start, min(start + batch_size, len(images)))
-        pixels = torch.stack([prepare(Image.fromarray(images[index].permute(1, 2, 0).numpy())) for index in batch])
+        pixels = torch.stack(
+            [prepare(Image.fromarray(images[index].permute(1, 2, 0).numpy())) for index in batch]
+        )
         tokens = tokenize([prompts[index] for index in batch])
         seen = model.encode_image(pixels.to(device), normalize=True)
         read = model.encode_text(tokens.to(device), normalize=True)

@@ -33,7 +33,7 @@ class Images(Protocol):
 def centre_square(image: Image.Image, side: int) -> Image.Image:
     """The largest centred square, resized to `side` with Pillow's bicubic filter.
 
-    As the LSUN loader of latent diffusion prepares real images (method 5.3); FID depends on it.
+    As the LSUN loader of latent diffusion prepares real images (method, 5.3); FID depends on it.
     """
     width, height = image.size
     shorter = min(width, height)
@@ -58,7 +58,9 @@ class ShardedImages:
         self.shards = [_open(file) for file in files]
         self.ends = list(accumulate(len(shard) for shard in self.shards))
         if not self.ends or self.ends[-1] == 0:
-            raise EdadmError(f"{', '.join(map(str, files)) or 'no file'} holds no images; generate them again")
+            raise EdadmError(
+                f"{', '.join(map(str, files)) or 'no file'} holds no images; generate them again"
+            )
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -77,16 +79,18 @@ def _open(file: Path) -> np.ndarray:
     except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise EdadmError(f"{file} does not hold images ({error}); generate them again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise EdadmError(f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); generate them again")
+        raise EdadmError(
+            f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); generate them again"
+        )
     return images
 
 
 class FolderImages:
     """Images below a folder, in the order of their paths, each prepared by `centre_square`.
 
-    As torch-fidelity and pytorch-fid read them: palettes, grey and CMYK become RGB by Pillow, rotations in EXIF are left
-    alone, an alpha channel that is opaque everywhere is dropped. Other than there, 16-bit grey is scaled to 8 bits instead of
-    clipped to white, and what has no one meaning is refused: see
+    As torch-fidelity and pytorch-fid read them: palettes, grey and CMYK become RGB by Pillow, rotations in
+    EXIF are left alone, an alpha channel that is opaque everywhere is dropped. Other than there, 16-bit grey
+    is scaled to 8 bits instead of clipped to white, and what has no one meaning is refused: see
     `edadm.metrics.pictures`.
 
     Args:
@@ -94,7 +98,8 @@ class FolderImages:
         resolution: side in pixels; None leaves the images as they are.
 
     Raises:
-        EdadmError: there are none, or some cannot be scored; every file's head is looked at, and whether it ends where it should.
+        EdadmError: there are none, or some cannot be scored; every file's head is looked at, and whether it
+            ends where it should.
     """
 
     def __init__(self, folder: Path, resolution: int | None):
@@ -116,7 +121,10 @@ class FolderImages:
         return _pixels(pixels if self.resolution is None else centre_square(pixels, self.resolution))
 
     def digest(self) -> str:
-        """A hash of the names and sizes of all files, which tells most changes of a set without reading a million images."""
+        """A hash of the names and sizes of all files.
+
+        It tells most changes of a set without reading a million images.
+        """
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{file.relative_to(self.folder)}\0{file.stat().st_size}\n".encode())
@@ -124,9 +132,16 @@ class FolderImages:
 
     def remarks(self) -> list[str]:
         """Sentences on what a person may have expected otherwise."""
-        found = [] if self._left_out is None else [f"{self.folder}: {len(self.files)} images; left out: {self._left_out}"]
+        found = (
+            []
+            if self._left_out is None
+            else [f"{self.folder}: {len(self.files)} images; left out: {self._left_out}"]
+        )
         if self._rotated:
-            found.append(f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they are stored")
+            found.append(
+                f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they "
+                "are stored"
+            )
         return found
 
     def _look_at_all(self) -> None:
@@ -143,8 +158,12 @@ class FolderImages:
             more = f" (and {len(mistakes) - 1} more of {len(self.files)} files)" if mistakes[1:] else ""
             raise EdadmError(mistakes[0] + more)
         if self.resolution is None and len(sizes) > 1:
-            shown = ", ".join(f"{count} of {width} x {height}" for (width, height), count in sizes.most_common(3))
-            raise EdadmError(f"{self.folder} holds images of several sizes ({shown}); set `resolution` to bring all to one")
+            shown = ", ".join(
+                f"{count} of {width} x {height}" for (width, height), count in sizes.most_common(3)
+            )
+            raise EdadmError(
+                f"{self.folder} holds images of several sizes ({shown}); set `resolution` to bring all to one"
+            )
 
 
 class PreparedImages:

@@ -37,9 +37,10 @@ def evaluate(
     files: Scoring,
     advance: Advance = lambda images: None,
 ) -> dict[str, Any]:
-    """The scores that `settings` asks for, and PSNR to `references`, the full-precision images of the same noise.
+    """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
-    `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits, where these differ.
+    `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits,
+    where these differ.
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
@@ -47,8 +48,8 @@ def evaluate(
         advance: told the number of images after each batch.
 
     Raises:
-        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and images are not as many, before
-            anything is computed; or a score is no finite number.
+        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
+            images are not as many, before anything is computed; or a score is no finite number.
     """
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
@@ -58,7 +59,9 @@ def evaluate(
     features: dict[str, Tensor] = {}
     if layers:
         seen = prepared(images, files.resolution)
-        features = extract_features(seen, files.extractor, weights=files.weights, layers=layers, advance=advance)
+        features = extract_features(
+            seen, files.extractor, weights=files.weights, layers=layers, advance=advance
+        )
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {}
     for score in ("fid", "sfid"):
@@ -99,7 +102,11 @@ def _clip_conditions(settings: Evaluation, files: Scoring) -> dict[str, Any]:
     assert settings.prompts is not None
     assert files.clip_weights is not None
     digest = file_sha256(Path(settings.prompts).expanduser())
-    return {"clip_model": settings.clip_model, "clip_sha256": file_sha256(files.clip_weights), "prompts_sha256": digest}
+    return {
+        "clip_model": settings.clip_model,
+        "clip_sha256": file_sha256(files.clip_weights),
+        "prompts_sha256": digest,
+    }
 
 
 def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
@@ -107,13 +114,19 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
     bad = [score for score, value in scores.items() if value is not None and not math.isfinite(value)]
     if bad:
         raise EdadmError(
-            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at the images, "
+            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at "
+            "the images, "
             f"or take {bad[0]} out of `scores`"
         )
 
 
-def _sample_scores(features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation) -> dict[str, float]:
-    """Scores that need single real images' features: KID (arXiv 1801.01401), precision and recall (arXiv 1904.06991)."""
+def _sample_scores(
+    features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation
+) -> dict[str, float]:
+    """Scores that need single real images' features: KID, precision and recall.
+
+    arXiv 1801.01401 and 1904.06991.
+    """
     found: dict[str, float] = {}
     if "kid" in settings.scores:
         size = min(KID_SUBSET, len(features["pooled"]), len(real))
@@ -129,27 +142,46 @@ def _sample_scores(features: dict[str, Tensor], real: Float[Tensor, "m d"], sett
 
 
 def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Reference:
-    """Statistics of the right extractor, weights, preparation and size, with what every score needs; their head is looked at first."""
+    """Statistics of the right extractor, weights, preparation and size, with what every score needs.
+
+    Their head is looked at first.
+    """
     head = statistics_head(path)
     refuse_unfit(path, head, files.extractor, preparation(files.resolution), settings.scores)
-    if files.weights is not None and head.facts.get("weights_sha256") not in (None, file_sha256(files.weights)):
-        raise EdadmError(f"{path} was made with other weights than {files.weights}; make it again with `edadm reference-statistics`")
+    if files.weights is not None and head.facts.get("weights_sha256") not in (
+        None,
+        file_sha256(files.weights),
+    ):
+        raise EdadmError(
+            f"{path} was made with other weights than {files.weights}; make it again with `edadm "
+            "reference-statistics`"
+        )
     return load_reference(path)
 
 
-def _conditions(images: int, files: Scoring, reference: Reference | None, settings: Evaluation, splits: int) -> dict[str, Any]:
+def _conditions(
+    images: int, files: Scoring, reference: Reference | None, settings: Evaluation, splits: int
+) -> dict[str, Any]:
     """What the numbers hold under; keys that do not apply are absent."""
     conditions: dict[str, Any] = {"images": images}
     if set(settings.scores) & set(LAYERS):
         weights = files.weights or locate(f"bundled:{BUNDLED_EXTRACTOR}")
-        conditions |= {"extractor": files.extractor, "extractor_sha256": file_sha256(weights), "preparation": preparation(files.resolution)}
+        conditions |= {
+            "extractor": files.extractor,
+            "extractor_sha256": file_sha256(weights),
+            "preparation": preparation(files.resolution),
+        }
     if files.instead_of:
         conditions["instead_of"] = files.instead_of
     if "inception_score" in settings.scores:
         conditions["inception_score_splits"] = splits
     if reference is not None:
         facts = reference.facts
-        conditions |= {"reference_images": facts["images"], "reference_set": facts["set"], "reference_sha256": facts["sha256"]}
+        conditions |= {
+            "reference_images": facts["images"],
+            "reference_set": facts["set"],
+            "reference_sha256": facts["sha256"],
+        }
         conditions["reference_preparation"] = facts.get("preparation", "not stated")
         if reference.features is not None and {"kid", "precision_recall"} & set(settings.scores):
             conditions["reference_features"] = len(reference.features)

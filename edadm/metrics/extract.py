@@ -19,7 +19,9 @@ from edadm.metrics.features import LAYERS, NAME, CifarFeatureExtractor
 Advance = Callable[[int], None]
 
 
-def build_extractor(extractor: Extractor, weights: Path | None, layers: tuple[str, ...] = LAYERS) -> FeatureExtractorBase:
+def build_extractor(
+    extractor: Extractor, weights: Path | None, layers: tuple[str, ...] = LAYERS
+) -> FeatureExtractorBase:
     """A network that gives `layers` (among pooled, spatial, logits) of uint8 images.
 
     Raises:
@@ -29,9 +31,14 @@ def build_extractor(extractor: Extractor, weights: Path | None, layers: tuple[st
         return CifarFeatureExtractor(NAME, list(layers), None if weights is None else str(weights))
     if weights is None:
         raise EdadmError(f"extractor '{extractor}' needs a file with its weights; see `edadm download`")
-    from edadm.metrics.inception import PytorchFidInception, TorchFidelityInception  # torchvision takes a while to import
+    from edadm.metrics.inception import (
+        PytorchFidInception,
+        TorchFidelityInception,
+    )  # torchvision takes a while to import
 
-    return {"inception": TorchFidelityInception, "pytorch_fid": PytorchFidInception}[extractor](weights, layers)
+    return {"inception": TorchFidelityInception, "pytorch_fid": PytorchFidInception}[extractor](
+        weights, layers
+    )
 
 
 class _Dataset(Dataset):
@@ -48,26 +55,38 @@ class _Dataset(Dataset):
         expected = self.images[0].shape if self.side is None else (3, self.side, self.side)
         if tuple(pixels.shape) != tuple(expected):
             size, wanted = (" x ".join(map(str, shape[1:])) for shape in (pixels.shape, expected))
-            raise EdadmError(f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to one size")
+            raise EdadmError(
+                f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to one "
+                "size"
+            )
         return pixels
 
 
 def feature_batches(
-    images: Images, network: FeatureExtractorBase, batch_size: int, workers: int = 0, advance: Advance = lambda images: None
+    images: Images,
+    network: FeatureExtractorBase,
+    batch_size: int,
+    workers: int = 0,
+    advance: Advance = lambda images: None,
 ) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
     """Features of one batch after the other by layer, on the CPU; computed on the GPU where there is one.
 
     Raises:
-        EdadmError: images of several sizes, or not 32 x 32 for the bundled classifier, which has that size only.
+        EdadmError: images of several sizes, or not 32 x 32 for the bundled classifier, which has that size
+            only.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     side = 32 if isinstance(network, CifarFeatureExtractor) else None
-    loader = DataLoader(_Dataset(images, side), batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda")
+    loader = DataLoader(
+        _Dataset(images, side), batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
+    )
     for batch in loader:
         with torch.no_grad():
             found = network(batch.to(device, non_blocking=True))
-        yield {layer: values.float().cpu() for layer, values in zip(network.features_list, found, strict=True)}
+        yield {
+            layer: values.float().cpu() for layer, values in zip(network.features_list, found, strict=True)
+        }
         advance(len(batch))
 
 

@@ -12,8 +12,8 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from edadm.config.sources import locate
-from edadm.models.classifier import CifarClassifier
-from edadm.models.weights import read_state
+from edadm.networks.classifier import CifarClassifier
+from edadm.networks.weights import read_state
 
 NAME = "cifar10_classifier"
 LAYERS = ("pooled", "spatial", "logits")
@@ -23,18 +23,22 @@ SPATIAL_CHANNELS = 8
 class CifarFeatureExtractor(FeatureExtractorBase):
     """Three layers of the CIFAR-10 classifier, from uint8 images (n, 3, 32, 32).
 
-    `pooled` (n, 128): averages of the last feature maps, for FID. `spatial` (n, 128): the first 8 of these maps averaged
-    to 4x4, which keeps where things are, for sFID (as guided-diffusion's evaluator takes the first 7 maps of an inner
-    Inception layer). `logits` (n, 10), for IS.
+    `pooled` (n, 128): averages of the last feature maps, for FID. `spatial` (n, 128): the first 8 of these
+    maps averaged to 4x4, which keeps where things are, for sFID (as guided-diffusion's evaluator takes the
+    first 7 maps of an inner Inception layer). `logits` (n, 10), for IS.
     """
 
     INPUT_IMAGE_SIZE = 32
 
-    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any):
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
+    ):
         super().__init__(name, features_list)
         self.classifier = CifarClassifier()
         state = read_state(locate(feature_extractor_weights_path or "bundled:cifar10_classifier"))
-        self.classifier.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
+        self.classifier.load_state_dict(
+            {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+        )
         self.eval().requires_grad_(False)
 
     def forward(self, images: UInt8[Tensor, "n 3 32 32"]) -> tuple[Float[Tensor, "n _"], ...]:

@@ -33,9 +33,15 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def save_statistics(
-    path: Path, layers: Mapping[str, Statistics], facts: Mapping[str, Any], features: Float[np.ndarray, "n d"] | None = None
+    path: Path,
+    layers: Mapping[str, Statistics],
+    facts: Mapping[str, Any],
+    features: Float[np.ndarray, "n d"] | None = None,
 ) -> None:
-    """Statistics of some layers in an HDF5 file, with facts about the images (their number, the extractor), and features of some."""
+    """Statistics of some layers in an HDF5 file, with facts about the images, and features of some.
+
+    Facts are the images' number and the extractor.
+    """
     with writing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["facts"] = json.dumps(dict(facts), sort_keys=True)
         for layer, values in layers.items():
@@ -53,10 +59,16 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
     """
     try:
         with h5py.File(path) as file:
-            layers = {layer: {name: group[name][:] for name in ("mu", "sigma")} for layer, group in file.items() if layer != FEATURES}
+            layers = {
+                layer: {name: group[name][:] for name in ("mu", "sigma")}
+                for layer, group in file.items()
+                if layer != FEATURES
+            }
             facts = json.loads(file.attrs["facts"])
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise EdadmError(f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`") from None
+        raise EdadmError(
+            f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`"
+        ) from None
     return layers, facts | {"sha256": file_sha256(path)}
 
 

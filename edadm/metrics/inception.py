@@ -1,4 +1,7 @@
-"""InceptionV3 as torch-fidelity and as pytorch-fid run it, with weights from a file that is read without executing a pickle."""
+"""InceptionV3 as torch-fidelity and as pytorch-fid run it.
+
+Weights come from a file that is read without executing a pickle.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from edadm.errors import EdadmError
-from edadm.models.weights import CheckpointError, read_state
+from edadm.networks.weights import CheckpointError, read_state
 
 SPATIAL_CHANNELS = 7
 
@@ -23,11 +26,12 @@ SPATIAL_CHANNELS = 7
 class InceptionExtractor(FeatureExtractorBase):
     """Layers of an InceptionV3, from uint8 images (n, 3, h, w) of any size.
 
-    `pooled` (n, 2048): the averages before the classifier, for FID, KID, precision and recall. `spatial` (n, 2023): the first
-    7 channels of `Mixed_6d.branch1x1` (17x17), flattened with channels last, for sFID. Guided-diffusion's evaluator takes the
-    first 7 channels of `mixed_6/conv:0` of the TensorFlow graph, which torch-fidelity's own weight converter maps to that layer;
-    that the numbers agree with the evaluator's on the real weights is **not verified** here. `logits` (n, 1008), without the
-    bias, for IS; torch-fidelity's network only.
+    `pooled` (n, 2048): the averages before the classifier, for FID, KID, precision and recall. `spatial` (n,
+    2023): the first 7 channels of `Mixed_6d.branch1x1` (17x17), flattened with channels last, for sFID.
+    Guided-diffusion's evaluator takes the first 7 channels of `mixed_6/conv:0` of the TensorFlow graph, which
+    torch-fidelity's own weight converter maps to that layer; that the numbers agree with the evaluator's on
+    the real weights is **not verified** here. `logits` (n, 1008), without the bias, for IS; torch-fidelity's
+    network only.
     """
 
     def __init__(self, name: str, network: nn.Module, mixed_6d: nn.Module, layers: tuple[str, ...]):
@@ -80,11 +84,14 @@ class TorchFidelityInception(InceptionExtractor):
 
 
 class PytorchFidInception(InceptionExtractor):
-    """pytorch-fid's network: images in [0, 1], resized by PyTorch's bilinear interpolation, scaled to [-1, 1]."""
+    """pytorch-fid's network: images in [0, 1], resized bilinearly by PyTorch, scaled to [-1, 1]."""
 
     def __init__(self, weights: Path, layers: tuple[str, ...]):
         if "logits" in layers:
-            raise EdadmError("pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, or use inception")
+            raise EdadmError(
+                "pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, "
+                "or use inception"
+            )
         module = pytorch_fid.inception
         with _instead_of_a_download(module, weights):
             network = module.InceptionV3([module.InceptionV3.DEFAULT_BLOCK_INDEX])
@@ -96,7 +103,7 @@ class PytorchFidInception(InceptionExtractor):
 
 @contextmanager
 def _instead_of_a_download(module: ModuleType, weights: Path) -> Iterator[None]:
-    """Both libraries fetch their weights inside the constructor; during the block they get those of a local file.
+    """Hands both libraries the weights of a local file, which they would fetch inside their constructors.
 
     Raises:
         CheckpointError: the file is damaged, no plain checkpoint, or of another network.
@@ -110,6 +117,8 @@ def _instead_of_a_download(module: ModuleType, weights: Path) -> Iterator[None]:
         if "state_dict" not in str(error):
             raise
         reason = str(error).splitlines()[1].strip()
-        raise CheckpointError(f"{weights} is not the Inception of FID ({reason}); fetch it with `edadm download`") from None
+        raise CheckpointError(
+            f"{weights} is not the Inception of FID ({reason}); fetch it with `edadm download`"
+        ) from None
     finally:
         module.load_state_dict_from_url = original  # type: ignore[attr-defined]

@@ -24,7 +24,8 @@ class Parity:
         psnr: to the simulated images, mean over all in dB.
         difference: mean absolute difference to them, in grey levels.
         bound: that of the simulated images to full precision, which `difference` must not exceed.
-        worst: the largest `difference / bound` of a single image; a bound below one grey level in one value counts as that.
+        worst: the largest `difference / bound` of a single image; a bound below one grey level in one value
+            counts as that.
     """
 
     psnr: float
@@ -70,7 +71,10 @@ def _differences(one: UInt8[Tensor, "n c h w"], other: UInt8[Tensor, "n c h w"])
 def _blocks(images: Images, *others: Images) -> Iterator[list[UInt8[Tensor, "n c h w"]]]:
     for other in others:
         if len(images) != len(other):
-            raise EdadmError(f"{len(images)} images cannot be compared with {len(other)} of the same noise; generate as many of both")
+            raise EdadmError(
+                f"{len(images)} images cannot be compared with {len(other)} of the same noise; generate as "
+                "many of both"
+            )
     for start in range(0, len(images), BLOCK):
         block = range(start, min(start + BLOCK, len(images)))
         yield [torch.stack([each[index] for index in block]) for each in (images, *others)]

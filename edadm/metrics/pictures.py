@@ -14,11 +14,21 @@ _WITH_EXIF = frozenset({"JPEG", "MPO", "WEBP", "TIFF"})
 _PLAIN = frozenset({"RGB", "L", "1", "P", "CMYK", "YCbCr"})
 _WITH_ALPHA = frozenset({"RGBA", "LA", "PA"})
 _GREY_16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def look(file: Path) -> tuple[tuple[int, int], bool]:
-    """Size of an image and whether EXIF says that it is to be rotated; decodes it only where its end looks wrong.
+    """The size of an image, and whether EXIF says that it is to be rotated.
+
+    Decodes it only where its end looks wrong.
 
     Raises:
         one of `UNREADABLE`: it cannot be scored.
@@ -55,9 +65,13 @@ def _refuse(image: Image.Image) -> None:
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
         if lowest != 255:
-            raise ValueError("some of its pixels are transparent, whose colour depends on what lies behind them")
+            raise ValueError(
+                "some of its pixels are transparent, whose colour depends on what lies behind them"
+            )
     elif image.mode not in _PLAIN | _GREY_16:
-        raise ValueError(f"its pixels are of the kind '{image.mode}', whose range is not known; save it with 8 or 16 bits")
+        raise ValueError(
+            f"its pixels are of the kind '{image.mode}', whose range is not known; save it with 8 or 16 bits"
+        )
 
 
 def _ends_well(file: Path, form: str | None) -> bool:

@@ -31,7 +31,9 @@ def check_samples(
     own = _of_shards(samples)
     if own and (found := first_difference(own.get("evaluation", {}), dict(wanted))):
         name, its, asked = found
-        raise StaleError(f"{samples[0]} was made with {name}: {its}, the evaluation has {asked}; name the images of it")
+        raise StaleError(
+            f"{samples[0]} was made with {name}: {its}, the evaluation has {asked}; name the images of it"
+        )
     inputs = {"references": _OF_FULL_PRECISION, "simulated": (*_OF_FULL_PRECISION, "weights")}
     for role, files in (("references", references), ("simulated", simulated)):
         theirs = _of_shards(files)
@@ -40,7 +42,8 @@ def check_samples(
         if found := first_difference(theirs, ours):
             name, its, asked = found
             raise StaleError(
-                f"{files[0]} was made with another {name} than {samples[0]} ({its} and {asked}), so they do not compare; "
+                f"{files[0]} was made with another {name} than {samples[0]} ({its} and {asked}), so they do "
+                "not compare; "
                 "make both with the same settings"
             )
     return own
@@ -55,10 +58,14 @@ def _of_shards(files: Sequence[Path]) -> dict[str, Any]:
     first, common = known[0][0], {key: value for key, value in known[0][1].items() if key != "shard"}
     for place, (file, made_from) in enumerate(known):
         if made_from["shard"] != place:
-            raise StaleError(f"{file} holds shard {made_from['shard']}, where shard {place} belongs; name all in order")
+            raise StaleError(
+                f"{file} holds shard {made_from['shard']}, where shard {place} belongs; name all in order"
+            )
         if found := first_difference(made_from, common):
             name, its, asked = found
-            raise StaleError(f"{file} was made with another {name} than {first} ({its} and {asked}); make it again")
+            raise StaleError(
+                f"{file} was made with another {name} than {first} ({its} and {asked}); make it again"
+            )
     if len(known) != (shards := common.get("evaluation", {}).get("shards", len(known))):
         raise StaleError(f"{first} is one of {shards} shards, here are {len(known)}; name the files of all")
     return common

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-# Two renderings of one picture rounded to 8 bits differ by about this mean square; identical images count as that far apart.
+# Two renderings of one picture rounded to 8 bits differ by about this mean square; identical images count as
+# that far apart.
 ROUNDING_ERROR = 1 / 12
 
 

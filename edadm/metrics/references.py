@@ -23,9 +23,10 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics by layer, pooled features of some real images if they were kept, and what is known about the set.
+    """Statistics by layer, pooled features of some real images if they were kept, and facts of the set.
 
-    `facts` has `set` and `sha256`, and of our own files `extractor`, `images`, and where known `weights_sha256` and `preparation`.
+    `facts` has `set` and `sha256`, and of our own files `extractor`, `images`, and where known
+    `weights_sha256` and `preparation`.
     """
 
     layers: dict[str, Statistics]
@@ -34,10 +35,12 @@ class Reference:
 
 
 def load_reference(path: Path) -> Reference:
-    """Statistics in an `.h5` of `edadm reference-statistics`, or an `.npz` with `mu`, `sigma` and perhaps `mu_s`, `sigma_s`.
+    """Statistics in an `.h5` of `edadm reference-statistics`, or in an `.npz` with `mu` and `sigma`.
 
-    The latter are the files of pytorch-fid (`--save-stats`) and of guided-diffusion's reference batches, whose `_s` arrays are for
-    sFID. They do not say by which network they were made, nor of how many images.
+    The latter may hold `mu_s` and `sigma_s` as well.
+
+    The latter are the files of pytorch-fid (`--save-stats`) and of guided-diffusion's reference batches,
+    whose `_s` arrays are for sFID. They do not say by which network they were made, nor of how many images.
 
     Raises:
         EdadmError: neither of these.
@@ -62,19 +65,30 @@ def _sound(path: Path, found: Reference) -> Reference:
     for layer, arrays in found.layers.items():
         for name, array in arrays.items():
             if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-                raise EdadmError(f"{path}: {name} of {layer} holds {_kind(array)}; make or fetch these statistics again")
+                raise EdadmError(
+                    f"{path}: {name} of {layer} holds {_kind(array)}; make or fetch these statistics again"
+                )
         mu, sigma = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not _is_covariance(sigma):
-            raise EdadmError(f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these statistics again")
+            raise EdadmError(
+                f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these "
+                "statistics again"
+            )
         layers[layer] = {"mu": mu, "sigma": sigma}
     kept = found.features
-    if kept is not None and (kept.ndim != 2 or kept.shape[1:] != layers["pooled"]["mu"].shape or not kept.isfinite().all()):
+    if kept is not None and (
+        kept.ndim != 2 or kept.shape[1:] != layers["pooled"]["mu"].shape or not kept.isfinite().all()
+    ):
         raise EdadmError(f"{path}: its kept features are damaged; make these statistics again")
     return Reference(layers, kept, found.facts)
 
 
 def _kind(array: np.ndarray) -> str:
-    return "numbers that are not finite" if np.issubdtype(array.dtype, np.floating) else f"{array.dtype}, not floating-point numbers"
+    return (
+        "numbers that are not finite"
+        if np.issubdtype(array.dtype, np.floating)
+        else f"{array.dtype}, not floating-point numbers"
+    )
 
 
 def _is_covariance(sigma: np.ndarray) -> bool:
@@ -88,7 +102,10 @@ def _is_covariance(sigma: np.ndarray) -> bool:
 
 
 class RunningStatistics:
-    """Mean and covariance of features that come in batches, in fp64, around the first batch's mean so that digits survive."""
+    """Mean and covariance of features that come in batches, in fp64.
+
+    Around the first batch's mean, so that digits survive.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -99,7 +116,10 @@ class RunningStatistics:
         values = features.double()
         if self.shift is None:
             self.shift = values.mean(0)
-            self.sums, self.products = torch.zeros_like(self.shift), torch.zeros(len(self.shift), len(self.shift), dtype=torch.float64)
+            self.sums, self.products = (
+                torch.zeros_like(self.shift),
+                torch.zeros(len(self.shift), len(self.shift), dtype=torch.float64),
+            )
         values = values - self.shift
         self.sums += values.sum(0)
         self.products += values.T @ values
@@ -112,9 +132,14 @@ class RunningStatistics:
             EdadmError: fewer than two rows.
         """
         if self.shift is None or self.count < 2:
-            raise EdadmError(f"statistics need at least 2 images, here are {self.count}; add images to the reference set")
+            raise EdadmError(
+                f"statistics need at least 2 images, here are {self.count}; add images to the reference set"
+            )
         centred = self.products - torch.outer(self.sums, self.sums) / self.count
-        return {"mu": (self.shift + self.sums / self.count).numpy(), "sigma": (centred / (self.count - 1)).numpy()}
+        return {
+            "mu": (self.shift + self.sums / self.count).numpy(),
+            "sigma": (centred / (self.count - 1)).numpy(),
+        }
 
 
 def write_reference(
@@ -128,10 +153,13 @@ def write_reference(
     batch_size: int = 64,
     advance: Advance = lambda images: None,
 ) -> None:
-    """Statistics of real images, batch by batch, to an HDF5 file with `facts`, the extractor and the hash of its weights.
+    """Writes statistics of real images, batch by batch, to an HDF5 file with `facts`.
+
+    The extractor and the hash of its weights are among these.
 
     Args:
-        keep: pooled features of so many images, evenly spread over the set, are kept too, for KID, precision and recall.
+        keep: pooled features of so many images, evenly spread over the set, are kept too, for KID, precision
+            and recall.
         workers: processes that read images.
     """
     network = build_extractor(extractor, weights, ("pooled", "spatial"))
@@ -147,6 +175,10 @@ def write_reference(
         rows = len(batch["pooled"])
         kept.append(batch["pooled"][wanted[done : done + rows]])
         done += rows
-    known = {"extractor": extractor, "images": total} | ({} if weights is None else {"weights_sha256": file_sha256(weights)})
+    known = {"extractor": extractor, "images": total} | (
+        {} if weights is None else {"weights_sha256": file_sha256(weights)}
+    )
     features = torch.cat(kept).numpy() if keep else None
-    save_statistics(output, {layer: statistics.result() for layer, statistics in running.items()}, facts | known, features)
+    save_statistics(
+        output, {layer: statistics.result() for layer, statistics in running.items()}, facts | known, features
+    )

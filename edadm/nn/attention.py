@@ -27,10 +27,14 @@ def unknown_in(attention: Attention) -> list[str]:
     if abs(attention.scale * (attention.inner_dim // attention.heads) ** 0.5 - 1) > 1e-6:
         found.append("scale_qk")
     known = type(attention) is Attention and type(attention.processor) in (AttnProcessor, AttnProcessor2_0)
-    return found if known else [*found, f"{type(attention).__name__} with {type(attention.processor).__name__}"]
+    return (
+        found if known else [*found, f"{type(attention).__name__} with {type(attention.processor).__name__}"]
+    )
 
 
-def biases_of_heads(mask: Float[Tensor, "m q k"] | None, samples: Size, heads: int, keys: Size) -> Float[Tensor, "n q k"] | None:
+def biases_of_heads(
+    mask: Float[Tensor, "m q k"] | None, samples: Size, heads: int, keys: Size
+) -> Float[Tensor, "n q k"] | None:
     """What is added to the scores of all samples' heads, expanded as diffusers' `prepare_attention_mask` does it.
 
     Raises:
@@ -49,7 +53,8 @@ def biases_of_heads(mask: Float[Tensor, "m q k"] | None, samples: Size, heads: i
 class QuantizedAttention(Attention):
     """diffusers' attention as it is inside a quantized network: its processor holds grids, and nobody exchanges it.
 
-    `of` turns an attention into one. What only saves memory changes nothing; what changes arithmetic is refused.
+    `of` turns an attention into one. What only saves memory changes nothing; what changes arithmetic is
+    refused.
     """
 
     @staticmethod
@@ -80,9 +85,13 @@ class QuantizedAttention(Attention):
             EdadmError: where it is switched on.
         """
         if use:
-            raise EdadmError("the attention of a quantized network is computed on its grids, not by xformers; leave the call out")
+            raise EdadmError(
+                "the attention of a quantized network is computed on its grids, not by xformers; leave the call out"
+            )
 
-    def prepare_attention_mask(self, attention_mask: Any, target_length: Size, batch_size: Size, out_dim: int = 3) -> Any:
+    def prepare_attention_mask(
+        self, attention_mask: Any, target_length: Size, batch_size: Size, out_dim: int = 3
+    ) -> Any:
         """`biases_of_heads`, called as diffusers calls it; no processor here asks for another `out_dim`."""
         return biases_of_heads(attention_mask, batch_size, self.heads, target_length)
 
@@ -92,7 +101,9 @@ class QuantizedAttention(Attention):
         Raises:
             EdadmError: always.
         """
-        raise EdadmError("the projections of a quantized network have grids of their own and cannot be fused; leave the call out")
+        raise EdadmError(
+            "the projections of a quantized network have grids of their own and cannot be fused; leave the call out"
+        )
 
 
 class ProjectedAttention:
@@ -108,7 +119,8 @@ class ProjectedAttention:
     ) -> Float[Tensor, "m q d"]:
         """Both products, a mask of all heads added to the first.
 
-        Takes projections, which nobody else needs, and returns heads as `attn.head_to_batch_dim` lays them out.
+        Takes projections, which nobody else needs, and returns heads as `attn.head_to_batch_dim` lays them
+        out.
         """
         raise TypeError("a subclass says how attention mixes")
 
@@ -143,8 +155,9 @@ class ProjectedAttention:
 class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
     """Quantizes query, key and value after their projections and the softmax output, one grid per tensor each.
 
-    With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding where the original
-    network scales query and key before it multiplies them (`operands_scaled`, set by `edadm.models.unet`), and so does this.
+    With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding
+    where the original network scales query and key before it multiplies them (`operands_scaled`, set by
+    `edadm.networks.unet.build`), and so does this.
 
     Args:
         bits: width of the query, key and value grids.

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.kernels.dispatch import soft_weight
+from edadm.kernels.learning.operations import soft_weight
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.rounding import hard_codes, initial_alpha
 
@@ -17,8 +17,9 @@ from edadm.quant.rounding import hard_codes, initial_alpha
 class QuantizedLayer(nn.Module):
     """A convolution or linear layer whose weight lies on a grid and whose input is put on one.
 
-    `weight` is what the layer multiplies with: the float weight until `set_codes` folds integer codes into it, so that
-    no forward pass quantizes weights again. While rounding is learned, `alpha` replaces it by soft codes.
+    `weight` is what the layer multiplies with: the float weight until `set_codes` folds integer codes into
+    it, so that no forward pass quantizes weights again. While rounding is learned, `alpha` replaces it by
+    soft codes.
 
     Args:
         layer: the float layer; its parameters are shared, not copied.
@@ -29,7 +30,13 @@ class QuantizedLayer(nn.Module):
 
     codes: Tensor | None
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, weight_bits: int, input_bits: int | None, segments: tuple[int, ...]):
+    def __init__(
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        weight_bits: int,
+        input_bits: int | None,
+        segments: tuple[int, ...],
+    ):
         super().__init__()
         self.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
@@ -104,7 +111,12 @@ class QuantizedConv2d(QuantizedLayer):
 
     def __init__(self, layer: nn.Conv2d, weight_bits: int, input_bits: int | None, segments: tuple[int, ...]):
         super().__init__(layer, weight_bits, input_bits, segments)
-        self.stride, self.padding, self.dilation, self.groups = layer.stride, layer.padding, layer.dilation, layer.groups
+        self.stride, self.padding, self.dilation, self.groups = (
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
 
     def operation(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.kernels.dispatch import fake_quantize, spread
+from edadm.kernels.learning.operations import fake_quantize, spread
 from edadm.quant.affine import Bound, bounds, dequantize, quantize
 from edadm.quant.streams import Stream
 
@@ -18,7 +18,8 @@ class Quantizer(nn.Module):
 
     Args:
         bits: width of the grid.
-        segments: sizes of the channel segments with a grid each (axis 1 of the tensor); one segment is the usual case.
+        segments: sizes of the channel segments with a grid each (axis 1 of the tensor); one segment is the
+            usual case.
         rows: output channels of a weight; None for activations.
 
     Buffers `scale` and `zero_point` have shape (segments,) for activations and (rows, segments) for weights.
@@ -48,7 +49,9 @@ class Quantizer(nn.Module):
         scale, zero_point = self.scale, self.zero_point
         super()._apply(fn, recurse)
         self.scale, self.zero_point = _precise(scale, self.scale), _precise(zero_point, self.zero_point)
-        low, high = (_precise(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds)
+        low, high = (
+            _precise(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds
+        )
         self._bounds = low, high
         return self
 
@@ -59,7 +62,9 @@ class Quantizer(nn.Module):
             ValueError: another shape.
         """
         if scale.shape != self.scale.shape or zero_point.shape != self.zero_point.shape:
-            raise ValueError(f"scale {tuple(scale.shape)} does not fit a quantizer of shape {tuple(self.scale.shape)}")
+            raise ValueError(
+                f"scale {tuple(scale.shape)} does not fit a quantizer of shape {tuple(self.scale.shape)}"
+            )
         self.scale = scale.detach().to(self.scale.device)
         self.zero_point = zero_point.detach().to(self.zero_point.device)
         self._bounds = bounds(self.zero_point, self.bits)
@@ -71,7 +76,9 @@ class Quantizer(nn.Module):
     def grid(self, dimensions: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point, shaped to broadcast against a tensor of that many dimensions."""
         has_rows = self.rows is not None
-        return spread(self.scale, self.segments, dimensions, has_rows), spread(self.zero_point, self.segments, dimensions, has_rows)
+        return spread(self.scale, self.segments, dimensions, has_rows), spread(
+            self.zero_point, self.segments, dimensions, has_rows
+        )
 
     def codes(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Nearest integer codes in [0, 2^bits - 1]."""
@@ -84,7 +91,9 @@ class Quantizer(nn.Module):
     def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         if not self.enabled:
             return x
-        return fake_quantize(x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop)
+        return fake_quantize(
+            x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop
+        )
 
 
 def _precise(before: Tensor, after: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.surgery import quantized_layers
 
 _MASKS = ("attention_mask", "encoder_attention_mask", "cross_attention_kwargs")
 
@@ -51,8 +51,9 @@ def _first(values: Tensor, wrong: Tensor) -> float | None:
 def pass_on_what_is_not_finite(network: nn.Module) -> None:
     """Makes a network of grids answer an image that holds infinities or no numbers with no numbers, as float networks do.
 
-    Grids clip infinities, and integers know no others than numbers, so that such an image would come out plausible. Looked at
-    are the network's inputs, once per call; masks and arguments of attention apart, which may hold infinities.
+    Grids clip infinities, and integers know no others than numbers, so that such an image would come out
+    plausible. Looked at are the network's inputs, once per call; masks and arguments of attention apart,
+    which may hold infinities.
     """
     network.register_forward_hook(_pass_on, with_kwargs=True)
 
@@ -62,7 +63,11 @@ def _pass_on(network: nn.Module, args: tuple[Any, ...], named: dict[str, Any], o
     given = [*args[:5], *(value for name, value in named.items() if name not in _MASKS)]
     for tensor in _tensors(given):
         zeros = tensor.detach() * 0  # none where a number is not finite
-        by_image = zeros.reshape(len(found), -1).sum(1) if tensor.dim() and len(tensor) == len(found) else zeros.sum()
+        by_image = (
+            zeros.reshape(len(found), -1).sum(1)
+            if tensor.dim() and len(tensor) == len(found)
+            else zeros.sum()
+        )
         found = found + by_image.to(found.dtype).reshape(-1, *[1] * (found.dim() - 1))
     if isinstance(output, tuple):
         return (found, *output[1:])

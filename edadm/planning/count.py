@@ -8,10 +8,10 @@ from typing import Literal
 
 from edadm.config.layout import Variant
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction, Run
-from edadm.models.units import Unit
+from edadm.learning.chain import settings_of
+from edadm.networks.unit import Unit
 from edadm.planning.memory import Memory, collect_bytes, generate_bytes, ranges_bytes, reconstruct_bytes
 from edadm.planning.network import FP32, Networks
-from edadm.reconstruction.chain import settings_of
 from edadm.sampling.generate import shard_range
 from edadm.sampling.schedule import sampler_timesteps
 
@@ -29,8 +29,10 @@ class Passes:
     """Evaluations of the U-Net of one kind.
 
     Attributes:
-        kind: the float network; the one that simulates integers; or the latter while its activation ranges are searched.
-        precision: arithmetic, `fp32`, `bf16` or `fp16` of the sampler, or `CHAIN` and the precision of a reconstruction.
+        kind: the float network; the one that simulates integers; or the latter while its activation ranges
+            are searched.
+        precision: arithmetic, `fp32`, `bf16` or `fp16` of the sampler, or `CHAIN` and the precision of a
+            reconstruction.
         rows: evaluations of single rows; a guided model has two rows per image.
         batch: rows of a full batch.
         calls: batches.
@@ -120,12 +122,20 @@ def evaluations_per_run(model: Model) -> int:
     return len(sampler_timesteps(model.sampler, model.schedule)) + (model.sampler.method == "plms")
 
 
-def _sampling(model: Model, shards: Iterable[range], batch_size: int, kind: Literal["float", "simulated"], precision: str) -> Passes:
+def _sampling(
+    model: Model,
+    shards: Iterable[range],
+    batch_size: int,
+    kind: Literal["float", "simulated"],
+    precision: str,
+) -> Passes:
     """Sampler runs of all shards."""
     shards = list(shards)
     factor, each = rows_per_image(model), evaluations_per_run(model)
     total, calls = sum(map(len, shards)), sum(-(-len(shard) // batch_size) for shard in shards)
-    return Passes(kind, precision, total * factor * each, min(batch_size, max(map(len, shards))) * factor, calls * each)
+    return Passes(
+        kind, precision, total * factor * each, min(batch_size, max(map(len, shards))) * factor, calls * each
+    )
 
 
 def _latent_elements(model: Model) -> int:
@@ -200,7 +210,9 @@ def reconstruct(
     quantized, rows = networks.quantized(bits), calibration_rows(networks.model, calibration)
     units = networks.learned_units(settings, bits) if chosen is None else list(chosen)
     if settings.method == "none" or not units:
-        return Stage("reconstruct", name, disk=quantized.bytes, memory=Memory(weights=networks.parameters * FP32))
+        return Stage(
+            "reconstruct", name, disk=quantized.bytes, memory=Memory(weights=networks.parameters * FP32)
+        )
     batch = min(settings.chain_batch_size, rows)
     calls = -(-rows // settings.chain_batch_size)
     independent = settings.method == "fbr_float_inputs"
@@ -211,25 +223,55 @@ def reconstruct(
     flops = networks.flops
     share = sum(flops.get(unit.name, 0) for unit in units) / flops[""]
     repeats = UNIT_ERRORS + CORRECTIONS * settings.bias_correction
-    errors = Passes("simulated", CHAIN + settings.precision, round(repeats * rows * share), batch, round(repeats * calls * share))
+    errors = Passes(
+        "simulated",
+        CHAIN + settings.precision,
+        round(repeats * rows * share),
+        batch,
+        round(repeats * calls * share),
+    )
     own = [settings_of(unit, settings) for unit in units]
     size = min(settings.batch_size, calibration.size * rows_per_image(networks.model))
-    learning = tuple(Learning(unit, flops.get(unit.name, 0), s.iterations, size) for unit, s in zip(units, own, strict=True))
+    learning = tuple(
+        Learning(unit, flops.get(unit.name, 0), s.iterations, size)
+        for unit, s in zip(units, own, strict=True)
+    )
     memory = reconstruct_bytes(networks, quantized, settings, rows, [unit.name for unit in units])
-    return Stage("reconstruct", name, tuple(passes), (errors,), learning, disk=quantized.bytes, memory=memory, bits=bits, settings=settings)
+    return Stage(
+        "reconstruct",
+        name,
+        tuple(passes),
+        (errors,),
+        learning,
+        disk=quantized.bytes,
+        memory=memory,
+        bits=bits,
+        settings=settings,
+    )
 
 
 def generate(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | None) -> Stage:
     """`generate`, all shards, with full-precision weights or, where bits are given, simulated ones."""
     model = networks.model
     shards = [shard_range(evaluation.images, evaluation.shards, shard) for shard in range(evaluation.shards)]
-    passes = _sampling(model, shards, evaluation.batch_size, "simulated" if bits else "float", evaluation.precision)
+    passes = _sampling(
+        model, shards, evaluation.batch_size, "simulated" if bits else "float", evaluation.precision
+    )
     factor = model.autoencoder.factor if model.autoencoder else 1
     channels = model.autoencoder.image_channels if model.autoencoder else model.architecture.in_channels
     disk = evaluation.images * channels * (model.architecture.image_size * factor) ** 2
     memory = generate_bytes(networks, passes, networks.quantized(bits) if bits else None)
     decoded = evaluation.images if model.autoencoder else 0
-    return Stage("generate", name, (passes,), images=evaluation.images, decoded=decoded, disk=disk, memory=memory, bits=bits)
+    return Stage(
+        "generate",
+        name,
+        (passes,),
+        images=evaluation.images,
+        decoded=decoded,
+        disk=disk,
+        memory=memory,
+        bits=bits,
+    )
 
 
 def stages_of(run: Run, config: Config, networks: Networks | None = None) -> list[Stage]:
@@ -251,7 +293,10 @@ def stages_of(run: Run, config: Config, networks: Networks | None = None) -> lis
         settings = config.reconstructions[presets[2]]
         add(reconstruct(f"{run.model}/{'/'.join(presets)}", networks, calibration, bits, settings))
     if any(variant.is_quantized for variant in variants):
-        variants = [Variant("fp32"), *(variant for variant in variants if variant.is_quantized)]  # to compare with
+        variants = [
+            Variant("fp32"),
+            *(variant for variant in variants if variant.is_quantized),
+        ]  # to compare with
     for variant in variants:
         bits_of = config.bits[variant.presets[1]] if variant.is_quantized else None
         add(generate(f"{run.model}/{variant.name}", networks, evaluation, bits_of))

@@ -29,7 +29,9 @@ def seconds(stage: Stage, rates: Rates) -> float | None:
 
 def step_seconds(unit: Learning, rates: Sequence[UnitRate]) -> float:
     """Seconds of one learning step: between the cheapest and the costliest measured unit of its kind, linear in operations."""
-    of_kind = sorted((rate for rate in rates if rate.unit.kind == unit.unit.kind), key=lambda rate: rate.flops)
+    of_kind = sorted(
+        (rate for rate in rates if rate.unit.kind == unit.unit.kind), key=lambda rate: rate.flops
+    )
     least, most = of_kind[0], of_kind[-1]
     if most.flops == least.flops:
         return most.seconds

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from edadm.planning.count import Passes
 
 COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
-SEARCH_BYTES = 8 * 2**22 * FP32  # thresholds are tried in pieces of 2^22 elements, with a few temporaries each
+SEARCH_BYTES = (
+    8 * 2**22 * FP32
+)  # thresholds are tried in pieces of 2^22 elements, with a few temporaries each
 CODE_BYTES = 1
 
 
@@ -25,7 +27,8 @@ class Memory:
     Attributes:
         weights: of all networks that are there.
         work: activations and temporaries of a batch or a learning step.
-        kept: what reconstruction keeps between units: tables of the unit and paused passes, at the fullest unit.
+        kept: what reconstruction keeps between units: tables of the unit and paused passes, at the fullest
+            unit.
     """
 
     weights: int = 0
@@ -47,25 +50,38 @@ def collect_bytes(networks: Networks, batch: int, feature_rows: int) -> Memory:
     """Of `collect-trajectories`; `feature_rows` are those of all network calls of a batch."""
     weights = (networks.parameters + networks.condition_parameters) * FP32
     features = feature_rows * networks.feature_elements
-    return Memory(weights, features * FP32 + max(batch * networks.forward_bytes, min(features, PIECE) * COPY_BYTES))
+    return Memory(
+        weights, features * FP32 + max(batch * networks.forward_bytes, min(features, PIECE) * COPY_BYTES)
+    )
 
 
 def ranges_bytes(networks: Networks, quantized: Quantized, batch: int) -> Memory:
     """Of `set-ranges`."""
-    return Memory(networks.parameters * FP32 + quantized.weights * CODE_BYTES, batch * networks.forward_bytes + SEARCH_BYTES)
+    return Memory(
+        networks.parameters * FP32 + quantized.weights * CODE_BYTES,
+        batch * networks.forward_bytes + SEARCH_BYTES,
+    )
 
 
-def reconstruct_bytes(networks: Networks, quantized: Quantized, settings: Reconstruction, rows: int, learned: Collection[str]) -> Memory:
+def reconstruct_bytes(
+    networks: Networks, quantized: Quantized, settings: Reconstruction, rows: int, learned: Collection[str]
+) -> Memory:
     """Of `reconstruct`, where all is kept on the device; at the fullest of the units that are learned."""
     weights = networks.parameters * FP32 + quantized.weights * (FP32 + CODE_BYTES)
     need = networks.demand(settings, rows)
-    kept = max(need.of_tables(unit) + need.of_passes(unit) for unit in need.units if unit.unit.name in learned)
+    kept = max(
+        need.of_tables(unit) + need.of_passes(unit) for unit in need.units if unit.unit.name in learned
+    )
     return Memory(weights, need.of_work(settings), kept)
 
 
 def generate_bytes(networks: Networks, passes: Passes, quantized: Quantized | None) -> Memory:
     """Of `generate`; in half precision, autocast keeps a second, smaller copy of the weights."""
     half = passes.precision != "fp32"
-    unet = networks.parameters * (FP32 + (2 if half else 0)) + (quantized.weights * CODE_BYTES if quantized else 0)
+    unet = networks.parameters * (FP32 + (2 if half else 0)) + (
+        quantized.weights * CODE_BYTES if quantized else 0
+    )
     weights = unet + (networks.decoder_parameters + networks.condition_parameters) * FP32
-    return Memory(weights, max(passes.batch * networks.forward_bytes // (2 if half else 1), networks.decode_bytes))
+    return Memory(
+        weights, max(passes.batch * networks.forward_bytes // (2 if half else 1), networks.decode_bytes)
+    )

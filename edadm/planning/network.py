@@ -6,25 +6,28 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.models.autoencoder import LatentDecoder, build_autoencoder
-from edadm.models.condition import build_condition_network
-from edadm.models.unet import UNet, build_unet, feature_module
-from edadm.models.units import Exclude, Unit, trace_units
+from edadm.learning.demand import Demand, UnitBytes, unit_bytes
+from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.unet.build import UNet, build_unet, feature_module
+from edadm.networks.unit import Exclude, Unit, trace_units
+from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.surgery import quantized_layers
-from edadm.reconstruction.budget import Demand, UnitBytes, unit_bytes
-from edadm.reconstruction.methods import METHODS
-from edadm.reconstruction.watch import Peak
+from edadm.offload.tracker import PeakTracker
+from edadm.passes.methods import METHODS
 
 FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
-WEIGHT_ZERO_POINT_BITS = 1  # which of the two middle levels (`edadm.deploy.compact`); in `ranges.safetensors` all have 8
+WEIGHT_ZERO_POINT_BITS = (
+    1  # which of the two middle levels (`edadm.deploy.grid_packing`); in `ranges.safetensors` all have 8
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Quantized:
         weights: their weights.
         grids: quantizers of weights, activations and attention operands.
         grid_bytes: their scales and zero points as `ranges.safetensors` holds them.
-        bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes on top.
+        bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes
+            on top.
     """
 
     layers: frozenset[str]
@@ -88,28 +92,32 @@ class Networks:
             return _parameters(build_condition_network(self.model.conditioning, channels))
 
     @property
-    def inputs(self) -> tuple[Tensor, ...]:
+    def inputs(self) -> Rows:
         """One row of what the U-Net is given."""
-        return network_rows(self.model, 1, "meta")
+        return InputSpec.of(self.model).random(1, "meta")
 
     @cached_property
     def flops(self) -> dict[str, int]:
         """Floating-point operations of one row, of the whole network ('') and of each module by name."""
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            self.unet(*self.inputs)
+            network_call(self.unet, self.inputs)
         root = type(self.unet).__name__
         counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
-        return {"": counter.get_total_flops()} | {n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")}
+        return {"": counter.get_total_flops()} | {
+            n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")
+        }
 
     @cached_property
     def feature_elements(self) -> int:
         """Elements of one row of a step's feature: the input of the middle attention (method, 2.2)."""
         found: list[int] = []
-        handle = feature_module(self.unet).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
+        handle = feature_module(self.unet).register_forward_pre_hook(
+            lambda _, inputs: found.append(inputs[0].numel())
+        )
         try:
             with torch.no_grad():
-                self.unet(*self.inputs)
+                network_call(self.unet, self.inputs)
         finally:
             handle.remove()
         return found[-1]
@@ -122,9 +130,9 @@ class Networks:
         with torch.device("meta"):
             decoder = LatentDecoder(build_autoencoder(self.model.autoencoder).eval(), 1.0)
             latents = torch.zeros(decoder.batch_size, *self.model.latent_shape)
-        with Peak() as watch:
+        with PeakTracker() as tracker:
             decoder(latents)
-        return watch.most
+        return tracker.most
 
     def quantized(self, bits: Bits) -> Quantized:
         """What the bits preset makes of the U-Net.
@@ -144,16 +152,21 @@ class Networks:
         weights = {f"{name}.weight" for name in layers}
         kept = sum(parameter.numel() for name, parameter in unet.named_parameters() if name not in weights)
         codes = sum(
-            -(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel() for layer in layers.values()
+            -(-layer.weight.numel() // 2) if layer.weight_quantizer.bits <= 4 else layer.weight.numel()
+            for layer in layers.values()
         )
         grids = [module for module in unet.modules() if isinstance(module, Quantizer)]
         of_weights = sum(grid.scale.numel() for grid in grids if grid.rows is not None)
         of_activations = sum(grid.scale.numel() for grid in grids if grid.rows is None)
         scales = (of_weights + of_activations) * SCALE_BITS // 8
-        zero_points = -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
+        zero_points = (
+            -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
+        )
         total = sum(layer.weight.numel() for layer in layers.values())
         written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8
-        return Quantized(frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points)
+        return Quantized(
+            frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points
+        )
 
     def units(self, settings: Reconstruction) -> list[Unit]:
         """The units of the settings' method in order of execution."""
@@ -179,17 +192,9 @@ class Networks:
     @cached_property
     def forward_bytes(self) -> int:
         """Most that one row holds at once in an evaluation of the U-Net."""
-        with Peak() as watch, torch.no_grad():
-            self.unet(*self.inputs)
-        return watch.most
-
-
-def network_rows(model: Model, rows: int, device: torch.device | str) -> tuple[Tensor, ...]:
-    """Inputs of a model's U-Net: standard normal latents and contexts, one timestep in the middle."""
-    latents = torch.randn(rows, *model.latent_shape, device=device).contiguous(memory_format=torch.channels_last)
-    timesteps = torch.full((rows,), model.schedule.timesteps // 2, device=device)
-    shape = model.context_shape
-    return (latents, timesteps) if shape is None else (latents, timesteps, torch.randn(rows, *shape, device=device))
+        with PeakTracker() as tracker, torch.no_grad():
+            network_call(self.unet, self.inputs)
+        return tracker.most
 
 
 def _parameters(network: nn.Module) -> int:

@@ -28,14 +28,19 @@ def chosen_runs(config: Config, models: Sequence[str] | None = None) -> list[Run
     """
     known = [run.model for run in config.runs]
     if not known:
-        raise EdadmError("the configuration has no runs; add some under `runs`, or name a file that has with --config")
+        raise EdadmError(
+            "the configuration has no runs; add some under `runs`, or name a file that has with --config"
+        )
     if absent := [name for name in models or () if name not in known]:
         raise EdadmError(f"the configuration has no run of model '{absent[0]}'; it has {', '.join(known)}")
     return [run for run in config.runs if not models or run.model in models]
 
 
 def plan_run(
-    run: Run, config: Config, device: torch.device | None, feature_network: FeatureNetwork = lambda evaluation: None
+    run: Run,
+    config: Config,
+    device: torch.device | None,
+    feature_network: FeatureNetwork = lambda evaluation: None,
 ) -> dict[str, Any]:
     """The plan as plain values (see `show.as_values`).
 

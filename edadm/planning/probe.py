@@ -1,7 +1,7 @@
 """A short probe of the machine: a few timed evaluations, learning steps and searches of a network with random weights.
 
-A GPU is measured at the batch sizes of the plan. A CPU gets at most so many rows as `CPU_FLOPS` allow, and two of the costliest: beyond
-that its time is held to be proportional to rows.
+A GPU is measured at the batch sizes of the plan. A CPU gets at most so many rows as `CPU_FLOPS` allow, and
+two of the costliest: beyond that its time is held to be proportional to rows.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.models.autoencoder import LatentDecoder
-from edadm.models.random_weights import random_autoencoder, random_unet
-from edadm.models.unet import UNet
-from edadm.models.units import Unit
-from edadm.nn.surgery import quantized_layers
+from edadm.learning.capture import PausingNetwork
+from edadm.learning.chain import settings_of
+from edadm.learning.data import UnitData, inner_layers, listening
+from edadm.learning.engine import learn_unit
+from edadm.learning.precision import arithmetic
+from edadm.networks.autoencoder import LatentDecoder
+from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.random_weights import random_autoencoder, random_unet
+from edadm.networks.unet.build import UNet
+from edadm.networks.unit import Unit
+from edadm.nn.insert import quantized_layers
+from edadm.passes.ranges import cover_weights, observing, set_weight_grid
 from edadm.planning.clock import Clock
 from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
-from edadm.planning.network import Networks, network_rows
+from edadm.planning.network import Networks
 from edadm.quant.streams import Stream
-from edadm.reconstruction.capture import PausingNetwork
-from edadm.reconstruction.chain import settings_of
-from edadm.reconstruction.data import UnitData, inner_layers, listening
-from edadm.reconstruction.engine import learn_unit
-from edadm.reconstruction.observe import cover_weights, observing, set_weight_grid
-from edadm.reconstruction.precision import arithmetic
 
 CPU_FLOPS = 2 * 10**10  # of a call that is timed
 FEWEST_ROWS = 2
@@ -63,7 +64,8 @@ class Rates:
     Attributes:
         device: its name.
         rows: seconds per row of a network evaluation, by kind, precision and batch.
-        units: learning steps of the cheapest and the costliest unit of each kind, by method, precision and rows per step.
+        units: learning steps of the cheapest and the costliest unit of each kind, by method, precision and
+            rows per step.
         weight: seconds per weight of the range search.
         decoded: seconds per image from the autoencoder; 0 without one.
         scored: seconds per image whose features are computed; None where the network for that is not at hand.
@@ -89,7 +91,11 @@ class Probe:
 
     def __init__(self, networks: Networks, device: torch.device):
         self.networks, self.model, self.device = networks, networks.model, device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        name = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"cpu, {torch.get_num_threads()} threads"
+        )
         self.rates = Rates(name)
         self._unet: UNet | None = None
         self._quantized: dict[frozenset[str], nn.Module] = {}
@@ -124,25 +130,31 @@ class Probe:
         """With how many rows a batch is measured, if a row costs so many operations."""
         return rows if self.device.type == "cuda" else min(rows, max(FEWEST_ROWS, CPU_FLOPS // max(flops, 1)))
 
+    def inputs(self, rows: int) -> Rows:
+        """Random inputs of the network."""
+        return InputSpec.of(self.model).random(rows, self.device)
+
     def time_passes(self, passes: Passes, bits: Bits | None) -> None:
         """Seconds per row of network evaluations as in `passes`."""
         if passes.key in self.rates.rows:
             return
         network = self.unet if passes.kind == "float" else self.quantized(bits or Bits())
         rows = self.affordable(passes.batch, self.networks.flops[""])
-        inputs = network_rows(self.model, rows, self.device)
+        inputs = self.inputs(rows)
 
         @torch.no_grad()
         def call() -> None:
             with _arithmetic_of(passes.precision, self.device):
-                network(*inputs)
+                network_call(network, inputs)
 
         with _searching(network, bits if passes.kind == "observed" else None):
             self.rates.rows[passes.key] = self._seconds(call) / rows
 
     def time_weights(self, bits: Bits) -> None:
         """Seconds per weight of the range search, of one layer of middle size."""
-        layers = sorted(quantized_layers(self.quantized(bits)).values(), key=lambda layer: layer.weight.numel())
+        layers = sorted(
+            quantized_layers(self.quantized(bits)).values(), key=lambda layer: layer.weight.numel()
+        )
         layer = layers[len(layers) // 2]
         with torch.no_grad():
             search = self._seconds(lambda: set_weight_grid(layer, bits.weight_zero_point == "either"))
@@ -164,7 +176,10 @@ class Probe:
             return
         rates = self.rates.units.setdefault(stage.learning_key, [])
         measured = {rate.unit.kind for rate in rates}
-        wanted = {found.unit.name: found for found in extremes([found for found in stage.learning if found.unit.kind not in measured])}
+        wanted = {
+            found.unit.name: found
+            for found in extremes([found for found in stage.learning if found.unit.kind not in measured])
+        }
         if not wanted:
             return
         assert bits is not None and settings is not None
@@ -176,11 +191,13 @@ class Probe:
                 cover_weights(layer)
             rates.append(self._learn(module, data, wanted[unit.name], settings))
 
-    def _unit_data(self, wanted: dict[str, Learning], settings: Reconstruction) -> Iterator[tuple[Unit, UnitData]]:
+    def _unit_data(
+        self, wanted: dict[str, Learning], settings: Reconstruction
+    ) -> Iterator[tuple[Unit, UnitData]]:
         """Inputs and targets of units in order of execution, of a few rows of the float network again and again."""
         network = PausingNetwork(self.unet, list(wanted))
         try:
-            waiting = network.start(*network_rows(self.model, FEWEST_ROWS, self.device))
+            waiting = network.start(self.inputs(FEWEST_ROWS))
             for name, found in wanted.items():
                 arguments = waiting.arguments()
                 with listening(self.unet.get_submodule(name), inner_layers(found.unit, settings)) as outputs:
@@ -190,12 +207,17 @@ class Probe:
                 again = torch.arange(rows, device=self.device) % FEWEST_ROWS
                 quantized, exact = arguments.rows(again), arguments.rows(again)
                 targets = {name: tensor[again] for name, tensor in layers.items()}
-                yield found.unit, UnitData(quantized, exact, target[again], targets, 0, found.unit.kind == "attention")
+                yield (
+                    found.unit,
+                    UnitData(quantized, exact, target[again], targets, 0, found.unit.kind == "attention"),
+                )
                 waiting.next_unit()
         finally:
             network.close()
 
-    def _learn(self, module: nn.Module, data: UnitData, found: Learning, settings: Reconstruction) -> UnitRate:
+    def _learn(
+        self, module: nn.Module, data: UnitData, found: Learning, settings: Reconstruction
+    ) -> UnitRate:
         steps = STEPS[self.device.type]
         clock = Clock(self.device)
         own = settings_of(found.unit, settings).model_copy(update={"iterations": steps})
@@ -253,7 +275,10 @@ def extremes(learning: Sequence[Learning]) -> list[Learning]:
     chosen = set()
     for kind in {found.unit.kind for found in learning}:
         of_kind = [found for found in learning if found.unit.kind == kind]
-        chosen |= {min(of_kind, key=lambda found: found.flops).unit.name, max(of_kind, key=lambda found: found.flops).unit.name}
+        chosen |= {
+            min(of_kind, key=lambda found: found.flops).unit.name,
+            max(of_kind, key=lambda found: found.flops).unit.name,
+        }
     return [found for found in learning if found.unit.name in chosen]
 
 

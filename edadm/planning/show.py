@@ -54,7 +54,13 @@ def _rates(rates: Rates) -> dict[str, Any]:
         "device": rates.device,
         "evaluations": [dict(zip(names, (*key, value), strict=True)) for key, value in rates.rows.items()],
         "learning": [
-            {"method": key[0], "precision": key[1], "rows": key[2], "unit": rate.unit.name, "kind": rate.unit.kind}
+            {
+                "method": key[0],
+                "precision": key[1],
+                "rows": key[2],
+                "unit": rate.unit.name,
+                "kind": rate.unit.kind,
+            }
             | {"flops_per_row": rate.flops, "seconds_per_step": rate.seconds, "seconds_beside": rate.overhead}
             for key, units in rates.units.items()
             for rate in units
@@ -68,21 +74,28 @@ def _rates(rates: Rates) -> dict[str, Any]:
 
 def as_table(plan: dict[str, Any]) -> str:
     """The plan of a model in lines; values as from `as_values`."""
-    lines = [f"{plan['model']}: U-Net of {plan['parameters']:,} parameters, {plan['flops_per_row'] / 1e9:,.1f} GFLOP per evaluation"]
+    lines = [
+        f"{plan['model']}: U-Net of {plan['parameters']:,} parameters, {plan['flops_per_row'] / 1e9:,.1f} GFLOP per evaluation"
+    ]
     rows = [HEADER, *(_cells(stage, plan["model"]) for stage in plan["stages"]), _total(plan["stages"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     for row in rows:
         cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     if any(stage["device_bytes"]["kept"] for stage in plan["stages"]):
-        lines.append("what reconstruction keeps goes to the device as far as it fits (`memory.device`), then to host memory, then to files")
+        lines.append(
+            "what reconstruction keeps goes to the device as far as it fits (`memory.device`), then to host memory, then to files"
+        )
     return "\n".join([*lines, *_probe_lines(plan["probe"])])
 
 
 def _cells(stage: dict[str, Any], model: str) -> tuple[str, ...]:
-    counts = [f"{stage[key]:,}" if stage[key] else "" for key in ("unet_evaluations", "learning_steps", "images")]
+    counts = [
+        f"{stage[key]:,}" if stage[key] else "" for key in ("unet_evaluations", "learning_steps", "images")
+    ]
     memory = stage["device_bytes"]
     return (
         stage["stage"],
@@ -99,7 +112,10 @@ def _total(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     known = [stage["seconds"] for stage in stages if stage["seconds"] is not None]
     counts = [f"{sum(stage[key] for stage in stages):,}" for key in ("unet_evaluations", "learning_steps")]
     memory = [stage["device_bytes"] for stage in stages]
-    most = gib(max(found["weights"] + found["work"] for found in memory)), gib(max(found["kept"] for found in memory))
+    most = (
+        gib(max(found["weights"] + found["work"] for found in memory)),
+        gib(max(found["kept"] for found in memory)),
+    )
     disk = size(sum(stage["disk_bytes"] for stage in stages))
     return ("all", "", *counts, "", disk, *most, duration(sum(known)) if known else "")
 
@@ -112,10 +128,14 @@ def gib(count: int) -> str:
 def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
     if probe is None:
         return ["counts alone; without --no-probe times are estimated, too"]
-    lines = [f"times are estimates from a probe of this machine ({probe['device']}) with random weights, imports and loading not in them:"]
+    lines = [
+        f"times are estimates from a probe of this machine ({probe['device']}) with random weights, imports and loading not in them:"
+    ]
     for rate in probe["evaluations"]:
         batch = f"batches of {rate['batch_rows']} rows"
-        lines.append(f"  {rate['network']} network, {rate['precision']}, {batch}: {1000 * rate['seconds_per_row']:.4g} ms per evaluation")
+        lines.append(
+            f"  {rate['network']} network, {rate['precision']}, {batch}: {1000 * rate['seconds_per_row']:.4g} ms per evaluation"
+        )
     for rate in probe["learning"]:
         step = f"{1000 * rate['seconds_per_step']:.4g} ms per step of {rate['rows']} rows"
         lines.append(f"  {rate['kind']} {rate['unit']}: {step}, {rate['seconds_beside']:.3g} s beside them")
@@ -125,7 +145,14 @@ def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
         "features of images that are scored": (probe["seconds_per_scored_image"], 1e3, "ms per image"),
         "disk": (probe["written_bytes_per_second"], 1e-6, "MB/s"),
     }
-    return [*lines, *(f"  {name}: {value * factor:.4g} {unit}" for name, (value, factor, unit) in single.items() if value)]
+    return [
+        *lines,
+        *(
+            f"  {name}: {value * factor:.4g} {unit}"
+            for name, (value, factor, unit) in single.items()
+            if value
+        ),
+    ]
 
 
 def size(count: int | float) -> str:

@@ -1,7 +1,7 @@
 """Affine fake quantization on an unsigned grid, and its gradients.
 
-A grid of `bits` has levels 0 .. 2^bits - 1. With scale s > 0 and integer zero point z,
-`code = clamp(round(x / s) + z, 0, 2^bits - 1)` and the value of a code is `(code - z) * s`; round is half to even.
+A grid of `bits` has levels 0 .. 2^bits - 1. With scale s > 0 and integer zero point z, `code = clamp(round(x
+/ s) + z, 0, 2^bits - 1)` and the value of a code is `(code - z) * s`; round is half to even.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ SMALLEST_SCALE = 1e-8
 Bound = float | Tensor
 
 
-def scale_and_zero_point(low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bits: int) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"]]:
+def scale_and_zero_point(
+    low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bits: int
+) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"]]:
     """The grid that covers [low, high], widened to contain 0.
 
-    Symmetric ranges (low = -high) get zero point 2^(bits-1), that is signed two's complement; in the official code the
-    half-integer -low/s leaves it to float rounding whether it is that or one less (quirk Q14). For weights at 4 bits that is
-    not the same: see `edadm.quant.ranges.best_off_centre_range`.
+    Symmetric ranges (low = -high) get zero point 2^(bits-1), that is signed two's complement; in the official
+    code the half-integer -low/s leaves it to float rounding whether it is that or one less (quirk Q14). For
+    weights at 4 bits that is not the same: see `edadm.quant.ranges.best_off_centre_range`.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
     top = 2**bits - 1
@@ -31,12 +33,16 @@ def scale_and_zero_point(low: Float[Tensor, "*s"], high: Float[Tensor, "*s"], bi
     return scale, torch.where(low == -high, torch.full_like(zero_point, 2 ** (bits - 1)), zero_point)
 
 
-def quantize(x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int) -> Float[Tensor, "*s"]:
+def quantize(
+    x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int
+) -> Float[Tensor, "*s"]:
     """Integer codes in [0, 2^bits - 1], as floats; scale and zero point broadcast against `x`."""
     return (torch.round(x / scale) + zero_point).clamp_(0, 2**bits - 1)
 
 
-def dequantize(codes: Shaped[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]) -> Float[Tensor, "*s"]:
+def dequantize(
+    codes: Shaped[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]
+) -> Float[Tensor, "*s"]:
     """Values of integer codes."""
     return (codes.to(scale.dtype) - zero_point) * scale
 
@@ -44,7 +50,8 @@ def dequantize(codes: Shaped[Tensor, "*s"], scale: Float[Tensor, "..."], zero_po
 class _FakeQuantize(torch.autograd.Function):
     """`dequantize(quantize(x))` with a straight-through round (LSQ, arXiv 1902.08153, without its gradient scale).
 
-    d/dx is 1 inside the grid and 0 outside; d/ds is `round(x/s) - x/s` inside and the clipped integer outside.
+    d/dx is 1 inside the grid and 0 outside; d/ds is `round(x/s) - x/s` inside and the clipped integer
+    outside.
     """
 
     @staticmethod
@@ -77,7 +84,9 @@ def bounds(zero_point: Float[Tensor, "..."], bits: int) -> tuple[Bound, Bound]:
     return low, low + 2**bits - 1
 
 
-def fake_quantize(x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], low: Bound, high: Bound) -> Float[Tensor, "*s"]:
+def fake_quantize(
+    x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], low: Bound, high: Bound
+) -> Float[Tensor, "*s"]:
     """`x` moved to the nearest point of the grid, differentiable in `x` and `scale` (method, 3.1 and 3.7).
 
     Args:

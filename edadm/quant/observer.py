@@ -13,9 +13,9 @@ from edadm.quant.ranges import Range, best_asymmetric_range, best_range, best_ra
 class RunningRange:
     """The range of one tensor of the network over the batches it sees (method, 3.3).
 
-    Whether values lie on one side of zero is decided on the first batch and then fixed. Every batch moves the range by
-    `momentum` towards its own best range; the result depends on the order and the number of batches, as in the
-    official code (quirk Q38).
+    Whether values lie on one side of zero is decided on the first batch and then fixed. Every batch moves the
+    range by `momentum` towards its own best range; the result depends on the order and the number of batches,
+    as in the official code (quirk Q38).
 
     Args:
         bits: width of the grid.

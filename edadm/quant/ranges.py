@@ -34,13 +34,23 @@ def _errors(values: Tensor, weights: Tensor | None, low: Tensor, high: Tensor, b
     """Errors of every row on its grid; ends (..., rows) give errors of that shape."""
     scale, zero_point = (g[..., None] for g in scale_and_zero_point(low, high, bits))
     codes = values.div(scale).round_()
-    error = torch.minimum(torch.maximum(codes, -zero_point), 2**bits - 1 - zero_point).mul_(scale).sub_(values).abs_().pow_(EXPONENT)
+    error = (
+        torch.minimum(torch.maximum(codes, -zero_point), 2**bits - 1 - zero_point)
+        .mul_(scale)
+        .sub_(values)
+        .abs_()
+        .pow_(EXPONENT)
+    )
     return error.mean(-1) if weights is None else (error * weights).sum(-1) / weights.sum(-1)
 
 
 def _shares(values: Tensor) -> tuple[Tensor, ...]:
     """k/100 for k = 1..100, shape (k, 1), in as few pieces as memory allows for `values` times each piece."""
-    shares = torch.arange(1, THRESHOLDS + 1, dtype=torch.float64, device=values.device).div(THRESHOLDS).to(values.dtype)
+    shares = (
+        torch.arange(1, THRESHOLDS + 1, dtype=torch.float64, device=values.device)
+        .div(THRESHOLDS)
+        .to(values.dtype)
+    )
     return shares[:, None].split(max(1, MOST_ELEMENTS // values.numel()))
 
 
@@ -60,7 +70,8 @@ def best_range(
 ) -> Range:
     """Per row, the range `[-s0 * t, s1 * t]` with the least mean |x - x_quantized|^2.4.
 
-    The thresholds t are k/100 of the row's `extent` (its largest magnitude), k = 1..100; the smallest wins ties.
+    The thresholds t are k/100 of the row's `extent` (its largest magnitude), k = 1..100; the smallest wins
+    ties.
 
     Args:
         values: what is quantized.
@@ -81,15 +92,17 @@ def best_range(
 def best_off_centre_range(values: Float[Tensor, "rows n"], bits: int) -> Range:
     """Per row, the better of the two grids that a symmetric range can have: zero point 2^(bits-1), or one less.
 
-    An even number of levels cannot lie symmetrically about zero. With the same zero point in all rows, all of them clip their
-    positive ends more than their negative ones, and the errors add up; see quirk Q14.
+    An even number of levels cannot lie symmetrically about zero. With the same zero point in all rows, all of
+    them clip their positive ends more than their negative ones, and the errors add up; see quirk Q14.
     """
     top = 2**bits - 1
     more, less = (top + 1) / top, (top - 1) / top
     low_first, high_first = (best_range(values, bits, sides) for sides in ((more, less), (less, more)))
     errors = [_errors(values, None, one.low, one.high, bits) for one in (low_first, high_first)]
     first = errors[0] <= errors[1]
-    return Range(torch.where(first, low_first.low, high_first.low), torch.where(first, low_first.high, high_first.high))
+    return Range(
+        torch.where(first, low_first.low, high_first.low), torch.where(first, low_first.high, high_first.high)
+    )
 
 
 def best_asymmetric_range(
@@ -102,10 +115,11 @@ def best_asymmetric_range(
 ) -> Range:
     """Per row, a range with ends of their own, never worse than `best_range` on the same values.
 
-    A symmetric grid gives SiLU outputs, whose least value is -0.278, about half of its codes (quirk Q40). From the best
-    symmetric range, cut to where values lie, the search moves one end at a time over k/100 of the row's extreme on that side,
-    until neither end moves: a few hundred grids, where the official two-dimensional search tries 25,600 at 8 bits. The zero
-    point is an integer for every range, so that zero stays exact.
+    A symmetric grid gives SiLU outputs, whose least value is -0.278, about half of its codes (quirk Q40).
+    From the best symmetric range, cut to where values lie, the search moves one end at a time over k/100 of
+    the row's extreme on that side, until neither end moves: a few hundred grids, where the official
+    two-dimensional search tries 25,600 at 8 bits. The zero point is an integer for every range, so that zero
+    stays exact.
 
     Args:
         values: what is quantized.
@@ -127,24 +141,35 @@ def best_asymmetric_range(
         for side, extreme in ((0, lowest), (1, highest)):
             for shares in _shares(values):
                 tried = extreme * shares
-                low, high = (tried, ends[1].expand_as(tried)) if side == 0 else (ends[0].expand_as(tried), tried)
-                error, ends[side] = _better(_errors(values, weights, low, high, bits), tried, error, ends[side])
+                low, high = (
+                    (tried, ends[1].expand_as(tried)) if side == 0 else (ends[0].expand_as(tried), tried)
+                )
+                error, ends[side] = _better(
+                    _errors(values, weights, low, high, bits), tried, error, ends[side]
+                )
         if not bool((error < before).any()):
             break
     kept = _errors(values, weights, symmetric.low, symmetric.high, bits) <= error
     return Range(torch.where(kept, symmetric.low, ends[0]), torch.where(kept, symmetric.high, ends[1]))
 
 
-def best_range_of_histogram(x: Float[Tensor, "..."], bits: int, bins: int, sides: tuple[float, float], asymmetric: bool = False) -> Range:
+def best_range_of_histogram(
+    x: Float[Tensor, "..."], bits: int, bins: int, sides: tuple[float, float], asymmetric: bool = False
+) -> Range:
     """`best_range`, or `best_asymmetric_range`, of a whole tensor (one row), its values replaced by the centres of equal bins.
 
-    One pass over the tensor instead of a hundred. The bins are finer than the grid, so that the threshold found is the
-    exact search's or its neighbour (tests/quant/test_ranges.py).
+    One pass over the tensor instead of a hundred. The bins are finer than the grid, so that the threshold
+    found is the exact search's or its neighbour (tests/quant/test_ranges.py).
     """
     flat = x.detach().flatten().float()
     low, high = flat.min(), flat.max()
     ends = low.item(), high.item()  # counted in parts: histc counts in fp32, which stops at 2^24
-    counts = torch.stack([torch.histc(part, bins, *ends) for part in flat.split(MOST_COUNTED)]).double().sum(0).to(flat.dtype)
+    counts = (
+        torch.stack([torch.histc(part, bins, *ends) for part in flat.split(MOST_COUNTED)])
+        .double()
+        .sum(0)
+        .to(flat.dtype)
+    )
     centres = low + (torch.arange(bins, device=x.device) + 0.5) * ((high - low) / bins)
     filled = counts > 0
     values, weights = centres[filled][None], counts[filled][None]

@@ -1,8 +1,9 @@
 """Uniform random numbers as a function of a key, the learning step and the element, so that kernels draw them in place.
 
-A generator with hidden state would cost a pass over memory per mask and could not be shared by an engine, its reference
-and another device. Here element i of a mask is a hash of (key, step, i): whoever knows the three knows the number. The
-hash is `lowbias32` (Chris Wellons, "Prospecting for Hash Functions"; public domain), 32 bits in, 32 bits out.
+A generator with hidden state would cost a pass over memory per mask and could not be shared by an engine, its
+reference and another device. Here element i of a mask is a hash of (key, step, i): whoever knows the three
+knows the number. The hash is `lowbias32` (Chris Wellons, "Prospecting for Hash Functions"; public domain), 32
+bits in, 32 bits out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-GOLDEN = -1640531527  # 2^32 divided by the golden ratio, as a signed integer: odd, so that steps get different keys
+GOLDEN = (
+    -1640531527
+)  # 2^32 divided by the golden ratio, as a signed integer: odd, so that steps get different keys
 MULTIPLIERS = (2146121005, -2073254261)  # those of lowbias32, as signed integers
 
 

@@ -1,4 +1,7 @@
-"""Selection x reconstruction x bits: the quantized variants of a run as one table, its figure, CSV and Markdown."""
+"""Ablation tables: the quantized variants of a run by selection, reconstruction and bits.
+
+With its figure, CSV and Markdown.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,17 @@ from edadm.report.tables import ABSENT
 FEW = 4  # quantized variants that need no table of their own
 ROW = 46  # pixels per row of the figure
 DARKEST = 0.5  # opacity of the highest PSNR, on which text is still readable
-COLUMNS = ("model", "bits", "reconstruction", "selection", "fid", "psnr_db", "images", "extractor", "reference_set")
+COLUMNS = (
+    "model",
+    "bits",
+    "reconstruction",
+    "selection",
+    "fid",
+    "psnr_db",
+    "images",
+    "extractor",
+    "reference_set",
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,11 @@ def ablation_of(run: RunResult) -> Ablation:
         selection, bits, reconstruction = result.variant.presets
         selections[selection] = None
         found.setdefault(bits, {}).setdefault(reconstruction, {})[selection] = result
-    rows = [Row(bits, reconstruction, cells) for bits, learned in found.items() for reconstruction, cells in learned.items()]
+    rows = [
+        Row(bits, reconstruction, cells)
+        for bits, learned in found.items()
+        for reconstruction, cells in learned.items()
+    ]
     return Ablation(list(selections), rows)
 
 
@@ -89,38 +106,57 @@ def ablation_markdown(runs: Sequence[RunResult]) -> str:
 
 def _markdown(run: RunResult) -> str:
     ablation = ablation_of(run)
-    lines = [["Bits", "Reconstruction", *ablation.selections], ["---", "---", *["---:"] * len(ablation.selections)]]
+    lines = [
+        ["Bits", "Reconstruction", *ablation.selections],
+        ["---", "---", *["---:"] * len(ablation.selections)],
+    ]
     for row in ablation.rows:
-        cells = [" · ".join(_words(row.cells[name])) if name in row.cells else ABSENT for name in ablation.selections]
+        cells = [
+            " · ".join(_words(row.cells[name])) if name in row.cells else ABSENT
+            for name in ablation.selections
+        ]
         lines.append([row.bits, row.reconstruction, *cells])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     held = run.variants[0].conditions
     fid = f"FID ({note})" if (note := extractor_note(held)) else "FID"
-    return f"## {run.model}\n\nPSNR to full precision · {fid}, over {held['images']:,} images each.\n\n{table}\n"
+    return (
+        f"## {run.model}\n\nPSNR to full precision · {fid}, over {held['images']:,} images each.\n\n{table}\n"
+    )
 
 
 def _words(result: VariantResult) -> tuple[str, str]:
     fid, decibel = result.scores["fid"], result.scores["psnr"]
-    return ABSENT if decibel is None else f"{decibel:.1f} dB", f"FID {ABSENT if fid is None else f'{fid:.2f}'}"
+    return (
+        ABSENT if decibel is None else f"{decibel:.1f} dB",
+        f"FID {ABSENT if fid is None else f'{fid:.2f}'}",
+    )
 
 
 def findings(ablation: Ablation) -> list[str]:
-    """A sentence per row with several selectors: which one stays nearest to full precision, and how far they lie apart."""
+    """A sentence per row with several selectors: which one stays nearest, and how far they lie apart."""
     sentences = []
     for row in ablation.rows:
         if (best := row.best) is None:
             continue
-        known = {name: result.scores["psnr"] or 0.0 for name, result in row.cells.items() if result.scores["psnr"] is not None}
+        known = {
+            name: result.scores["psnr"] or 0.0
+            for name, result in row.cells.items()
+            if result.scores["psnr"] is not None
+        }
         worst = min(known, key=lambda name: known[name])
         sentences.append(
-            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full precision "
+            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full "
+            "precision "
             f"({known[best]:.1f} dB), {worst} least ({known[worst]:.1f} dB)."
         )
     return sentences
 
 
 def ablation_figure(ablation: Ablation, title: str) -> str:
-    """The table as a heat map: a row per bits and reconstruction, a column per selector, tinted by PSNR; a frame around each row's best."""
+    """The table as a heat map: a row per bits and reconstruction, a column per selector, tinted by PSNR.
+
+    A frame stands around each row's best.
+    """
     decibels = [result.scores["psnr"] for _, _, result in ablation.variants]
     known = [decibel for decibel in decibels if decibel is not None]
     lowest, highest = (min(known), max(known)) if known else (0.0, 0.0)
@@ -137,7 +173,10 @@ def ablation_figure(ablation: Ablation, title: str) -> str:
             if y and row.bits != ablation.rows[y - 1].bits:
                 axes.axhline(y, color=MUTED, linewidth=1)
         axes.set_xticks([x + 0.5 for x in range(len(ablation.selections))], ablation.selections)
-        axes.set_yticks([y + 0.5 for y in range(len(ablation.rows))], [f"{row.bits} · {row.reconstruction}" for row in ablation.rows])
+        axes.set_yticks(
+            [y + 0.5 for y in range(len(ablation.rows))],
+            [f"{row.bits} · {row.reconstruction}" for row in ablation.rows],
+        )
         axes.xaxis.tick_top()
         axes.tick_params(axis="both", labelcolor=INK)
         for spine in axes.spines.values():
@@ -148,7 +187,9 @@ def ablation_figure(ablation: Ablation, title: str) -> str:
 def _draw_cell(axes: Axes, x: int, y: int, result: VariantResult, lowest: float, highest: float) -> None:
     decibel, span = result.scores["psnr"], highest - lowest
     opacity = 0.0 if decibel is None else DARKEST * ((decibel - lowest) / span if span > 0 else 1.0)
-    axes.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor=FIRST, alpha=opacity, edgecolor="none"))
+    axes.add_patch(
+        Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor=FIRST, alpha=opacity, edgecolor="none")
+    )
     axes.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor="none", edgecolor=LINE, linewidth=1))
     main, note = _words(result)
     axes.text(x + 0.5, y + 0.38, main, ha="center", va="center", color=INK)
@@ -156,4 +197,6 @@ def _draw_cell(axes: Axes, x: int, y: int, result: VariantResult, lowest: float,
 
 
 def _draw_frame(axes: Axes, x: int, y: int) -> None:
-    axes.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor="none", edgecolor=SECOND, linewidth=2))
+    axes.add_patch(
+        Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor="none", edgecolor=SECOND, linewidth=2)
+    )

@@ -20,13 +20,20 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def calibration_figure(calibration: CalibrationResult) -> str:
-    """Samples per sampler step as bars, with density and variety, where there are any, on an axis of their own."""
+    """Samples per sampler step as bars, with density and variety on an axis of their own.
+
+    The latter where there are any.
+    """
     steps = range(len(calibration.counts))
     with matplotlib.rc_context(STYLE):
         figure = empty_figure(330 if calibration.density else 230)
         axes = figure.subplots()
         axes.bar(steps, calibration.counts, width=0.72, color=SOFT, label="samples")
-        axes.set(xlim=(-0.6, len(steps) - 0.4), ylabel="calibration samples", xlabel="sampler step, and below it its timestep")
+        axes.set(
+            xlim=(-0.6, len(steps) - 0.4),
+            ylabel="calibration samples",
+            xlabel="sampler step, and below it its timestep",
+        )
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.grid(True)
         stride = math.ceil(len(steps) / MOST_LABELS)
@@ -36,8 +43,12 @@ def calibration_figure(calibration: CalibrationResult) -> str:
         if calibration.density and calibration.variety:
             scores = axes.twinx()
             line: dict[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 4.5}
-            handles += scores.plot(steps, calibration.density, "-", color=SECOND, label="density (normalised)", **line)
-            handles += scores.plot(steps, calibration.variety, "--", color=THIRD, label="variety (normalised)", **line)
+            handles += scores.plot(
+                steps, calibration.density, "-", color=SECOND, label="density (normalised)", **line
+            )
+            handles += scores.plot(
+                steps, calibration.variety, "--", color=THIRD, label="variety (normalised)", **line
+            )
             scores.set(ylim=(0, 1.06), ylabel="score", yticks=(0, 0.5, 1))
             scores.spines["left"].set_visible(False)
             figure.legend(handles=handles, loc="outside upper left", ncols=3, handlelength=1.8)
@@ -68,7 +79,9 @@ def selection_figure(calibrations: Sequence[CalibrationResult]) -> str:
 
 
 def reconstruction_figure(units: Sequence[UnitErrors], title: str) -> str:
-    """Per unit, first one on top: its error before and after learning, flipped roundings, and the price of hardening.
+    """Errors per unit before and after learning, flipped roundings, and the price of hardening.
+
+    The first unit stands on top.
 
     Where there are held-out rows, the error after learning on them is a diamond.
 
@@ -77,7 +90,9 @@ def reconstruction_figure(units: Sequence[UnitErrors], title: str) -> str:
     rows = range(len(units))
     with matplotlib.rc_context(STYLE):
         figure = empty_figure(90 + ROW * len(units))
-        errors, flips, gaps = figure.subplots(1, 3, sharey=True, width_ratios=(3.2, 0.9, 1.3), gridspec_kw={"wspace": 0.08})
+        errors, flips, gaps = figure.subplots(
+            1, 3, sharey=True, width_ratios=(3.2, 0.9, 1.3), gridspec_kw={"wspace": 0.08}
+        )
         _draw_errors(errors, units)
         flips.barh(rows, [100 * unit.flipped for unit in units], height=0.5, color=SOFT)
         flips.set_title("flipped, %")
@@ -99,14 +114,18 @@ def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
     axes.scatter(before, rows, s=38, facecolors=PAPER, edgecolors=MUTED, linewidths=1.5, zorder=3)
     axes.scatter(after, rows, s=38, c=colors, zorder=4)
     held_out = [_positive(unit.held_out_after) for unit in units]
-    axes.scatter(held_out, rows, s=30, marker="D", facecolors="none", edgecolors=THIRD, linewidths=1.5, zorder=5)
+    axes.scatter(
+        held_out, rows, s=30, marker="D", facecolors="none", edgecolors=THIRD, linewidths=1.5, zorder=5
+    )
     axes.set_yticks(rows, [unit.name for unit in units])
     axes.set_ylim(len(units) - 0.4, -0.6)
     axes.set_xlabel("unit error (logarithmic)")
     drawn = [error for error in before + after + held_out if error > 0]
     if drawn and max(drawn) < 100 * min(drawn):
         # Whole decades, or no power of ten might fall inside the axis.
-        axes.set_xlim(0.9 * 10 ** math.floor(math.log10(min(drawn))), 1.1 * 10 ** math.ceil(math.log10(max(drawn))))
+        axes.set_xlim(
+            0.9 * 10 ** math.floor(math.log10(min(drawn))), 1.1 * 10 ** math.ceil(math.log10(max(drawn)))
+        )
     axes.xaxis.set_major_locator(LogLocator(subs=(1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -114,7 +133,15 @@ def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
     axes.spines["left"].set_visible(False)
     dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 6}
     handles = [
-        Line2D([], [], **dot, markerfacecolor=PAPER, markeredgecolor=MUTED, markeredgewidth=1.5, label="rounded to nearest"),
+        Line2D(
+            [],
+            [],
+            **dot,
+            markerfacecolor=PAPER,
+            markeredgecolor=MUTED,
+            markeredgewidth=1.5,
+            label="rounded to nearest",
+        ),
         Line2D([], [], **dot, color=FIRST, label="learned"),
     ]
     if SECOND in colors:
@@ -122,9 +149,25 @@ def _draw_errors(axes: Axes, units: Sequence[UnitErrors]) -> None:
     if any(error > 0 for error in held_out):
         diamond: dict[str, Any] = dot | {"marker": "D", "markersize": 5}
         handles.append(
-            Line2D([], [], **diamond, markerfacecolor="none", markeredgecolor=THIRD, markeredgewidth=1.5, label="learned, held out")
+            Line2D(
+                [],
+                [],
+                **diamond,
+                markerfacecolor="none",
+                markeredgecolor=THIRD,
+                markeredgewidth=1.5,
+                label="learned, held out",
+            )
         )
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1, handletextpad=0.1, columnspacing=1.5)
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=4,
+        borderaxespad=0.1,
+        handletextpad=0.1,
+        columnspacing=1.5,
+    )
 
 
 def _draw_gaps(axes: Axes, units: Sequence[UnitErrors]) -> None:
@@ -139,9 +182,17 @@ def _draw_gaps(axes: Axes, units: Sequence[UnitErrors]) -> None:
     if any(abs(change) > 50 for change in changes):
         axes.set_xscale("symlog", linthresh=10)
         low, high = axes.get_xlim()
-        axes.set_xticks([tick for tick in (-10, 0, *(10**power for power in range(1, 9, 2 if high > 1e4 else 1))) if low <= tick <= high])
+        axes.set_xticks(
+            [
+                tick
+                for tick in (-10, 0, *(10**power for power in range(1, 9, 2 if high > 1e4 else 1)))
+                if low <= tick <= high
+            ]
+        )
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
+    )
 
 
 def _power(value: float) -> str:

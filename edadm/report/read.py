@@ -17,17 +17,33 @@ from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
-SPREADS = {"inception_score": "inception_score_spread", "kid": "kid_spread"}  # standard deviations over splits and subsets
-SCORES = ("fid", "sfid", "inception_score", "kid", "precision", "recall", "clip_score", "psnr", *SPREADS.values())
+SPREADS = {
+    "inception_score": "inception_score_spread",
+    "kid": "kid_spread",
+}  # standard deviations over splits and subsets
+SCORES = (
+    "fid",
+    "sfid",
+    "inception_score",
+    "kid",
+    "precision",
+    "recall",
+    "clip_score",
+    "psnr",
+    *SPREADS.values(),
+)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
+    """Bytes of a checkpoint and seconds per network evaluation, beside full precision in the same process.
 
-    The float numbers are None where full precision is not among the timed variants. `bf16_seconds` are those of full precision with bf16
-    weights, where they were timed. `parity` is the mean and the largest difference between a prediction with integers and the simulated
-    one, in standard deviations, where the seconds are those of integers.
+    Seconds are a median and a range.
+
+    The float numbers are None where full precision is not among the timed variants. `bf16_seconds` are those
+    of full precision with bf16 weights, where they were timed. `parity` is the mean and the largest
+    difference between a prediction with integers and the simulated one, in standard deviations, where the
+    seconds are those of integers.
     """
 
     bytes: int
@@ -55,7 +71,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """One reconstructed unit, as in `edadm.reconstruction.engine.UnitReport`; held-out errors are not numbers if none were measured."""
+    """One reconstructed unit, as in `edadm.learning.engine.UnitReport`.
+
+    Held-out errors are not numbers if none were measured.
+    """
 
     name: str
     before: float
@@ -89,7 +108,10 @@ class UnitErrors:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Calibration samples per sampler step; density and variety in [0, 1] are None where the selector has none."""
+    """Calibration samples per sampler step.
+
+    Density and variety in [0, 1] are None where the selector has none.
+    """
 
     name: str
     counts: list[int]
@@ -100,10 +122,13 @@ class CalibrationResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned.
+    """All results of one variant; `images` (n, 3, h, w) uint8 are its first ones.
 
-    `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with integers beside simulated
-    ones, an `edadm.metrics.paired.Parity`. `integers` is the speed of the same checkpoint with integers, where that was timed.
+    `units` is empty if none was learned.
+
+    `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with
+    integers beside simulated ones, an `edadm.metrics.paired.Parity`. `integers` is the speed of the same
+    checkpoint with integers, where that was timed.
     """
 
     variant: Variant
@@ -143,14 +168,19 @@ class RunResult:
         """Of the quantized variants one per checkpoint, the simulated one if there is one."""
         names = {result.variant for result in self.variants}
         quantized = [(result, result.variant.checkpoint) for result in self.variants if result.is_quantized]
-        return [result for result, checkpoint in quantized if checkpoint == result.variant or checkpoint not in names]
+        return [
+            result
+            for result, checkpoint in quantized
+            if checkpoint == result.variant or checkpoint not in names
+        ]
 
 
 def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
     """The artifacts of one run.
 
     Raises:
-        EdadmError: a required file is absent or damaged, or the variants were not scored under the same conditions.
+        EdadmError: a required file is absent or damaged, or the variants were not scored under the same
+            conditions.
     """
     layout, model, presets = Layout(results), run["model"], run["presets"]
     names = sorted(map(Variant, run["variants"]), key=lambda variant: variant.is_quantized)
@@ -165,7 +195,10 @@ def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
 
 
 def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
-    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4"; what the words leave open stands in its preset's name."""
+    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4".
+
+    What the words leave open stands in its preset's name.
+    """
     if not variant.is_quantized:
         return "full precision"
     calibration, bits, reconstruction = variant.presets
@@ -174,12 +207,21 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
         widths = f"{widths} ({bits})"
     selector = {"tdac": "TDAC"}.get(calibration, calibration)
     learned = presets["reconstructions"][reconstruction]["method"] != "none"
-    label = f"{widths} · {selector} + {reconstruction}" if learned else f"{widths} · {selector}, rounded to nearest"
+    label = (
+        f"{widths} · {selector} + {reconstruction}"
+        if learned
+        else f"{widths} · {selector}, rounded to nearest"
+    )
     return f"{label}, integers" if variant.backend == INTEGER else label
 
 
 def _read_variant(
-    layout: Layout, model: str, variant: Variant, shards: int, presets: Mapping[str, Any], speeds: Mapping[str, Speed]
+    layout: Layout,
+    model: str,
+    variant: Variant,
+    shards: int,
+    presets: Mapping[str, Any],
+    speeds: Mapping[str, Speed],
 ) -> VariantResult:
     metrics = _read_json(layout.variant(model, variant) / "metrics.json", "psnr", "conditions")
     return VariantResult(
@@ -197,7 +239,11 @@ def _read_variant(
 
 def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> None:
     names = f"{model}: {one.variant.name} and {other.variant.name}"
-    if differing := [key for key in one.conditions | other.conditions if one.conditions.get(key) != other.conditions.get(key)]:
+    if differing := [
+        key
+        for key in one.conditions | other.conditions
+        if one.conditions.get(key) != other.conditions.get(key)
+    ]:
         raise EdadmError(
             f"{names} were scored with different {', '.join(differing)}, so their numbers do not compare; "
             "run `snakemake --forcerun evaluate`"
@@ -223,25 +269,40 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
         if integer := one.get(INTEGER):
             apart = integer["parity"]
             parity = (apart["mean"] / apart["spread"], apart["max"] / apart["spread"])
-            speeds[f"{name}/{INTEGER}"] = Speed(size, **{key: integer[key] for key in own}, **shared, parity=parity)
+            speeds[f"{name}/{INTEGER}"] = Speed(
+                size, **{key: integer[key] for key in own}, **shared, parity=parity
+            )
     return speeds
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:
-    found = _read_json(layout.calibration(model, calibration) / "selection.json", "counts", "timesteps", "curves")
+    found = _read_json(
+        layout.calibration(model, calibration) / "selection.json", "counts", "timesteps", "curves"
+    )
     curves = found["curves"]
-    return CalibrationResult(calibration, found["counts"], found["timesteps"], curves.get("density"), curves.get("variety"))
+    return CalibrationResult(
+        calibration, found["counts"], found["timesteps"], curves.get("density"), curves.get("variety")
+    )
 
 
 def _read_units(path: Path) -> list[UnitErrors]:
-    fields, optional = ("before", "soft", "after", "flipped", "scale_drift"), ("held_out_before", "held_out_after")
+    fields, optional = (
+        ("before", "soft", "after", "flipped", "scale_drift"),
+        ("held_out_before", "held_out_after"),
+    )
     try:
         return [
-            UnitErrors(row["unit"], *(float(row[field]) for field in fields), *(float(row.get(field) or "nan") for field in optional))
+            UnitErrors(
+                row["unit"],
+                *(float(row[field]) for field in fields),
+                *(float(row.get(field) or "nan") for field in optional),
+            )
             for row in table_rows(path, ",")
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise EdadmError(f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again") from None
+        raise EdadmError(
+            f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again"
+        ) from None
 
 
 def _first_images(files: Sequence[Path]) -> np.ndarray:
@@ -255,10 +316,13 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
         try:
             images = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError, SyntaxError) as error:
-            raise EdadmError(f"{file} does not hold images ({error}); delete it and run `snakemake` again") from None
+            raise EdadmError(
+                f"{file} does not hold images ({error}); delete it and run `snakemake` again"
+            ) from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
-                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and run `snakemake` again"
+                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
+                "run `snakemake` again"
             )
         parts.append(np.array(images[:missing]))
     return np.concatenate(parts)
@@ -289,11 +353,13 @@ def table_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
 
 def _require(path: Path) -> None:
     if not path.is_file():
-        raise EdadmError(f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`")
+        raise EdadmError(
+            f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`"
+        )
 
 
 def _ratio(above: float, below: float) -> float:
-    """Infinite rather than not a number where an error diverged, so that medians and worst units come out right."""
+    """Infinity in place of an error that is no number, so that medians and worst units come out right."""
     if above == below == 0:
         return 1.0
     return above / below if below != 0 and math.isfinite(above) else math.inf

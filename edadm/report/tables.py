@@ -107,8 +107,15 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
     smaller, relative = result.speed.smaller, result.speed.relative
-    yield Cell("Size", megabytes(result.speed.bytes), f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "")
-    median, span = _milliseconds(result.speed.seconds), _milliseconds(result.speed.fastest, result.speed.slowest)
+    yield Cell(
+        "Size",
+        megabytes(result.speed.bytes),
+        f"{smaller:.2f}× smaller" if smaller and result.is_quantized else "",
+    )
+    median, span = (
+        _milliseconds(result.speed.seconds),
+        _milliseconds(result.speed.fastest, result.speed.slowest),
+    )
     if relative is None:
         yield Cell("Speed", median, span)
         return
@@ -118,7 +125,10 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
 
 
 def finding(run: RunResult) -> str:
-    """One sentence on which variant stays nearest to full precision and which is the smallest; empty if unknown."""
+    """One sentence on which variant stays nearest to full precision and which is the smallest.
+
+    Empty if unknown.
+    """
     scored = [result for result in run.checkpoints if result.scores["psnr"] is not None]
     if not scored:
         return ""
@@ -152,7 +162,10 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
     """What learning did to the unit errors, in a few sentences."""
     median = statistics.median(unit.ratio for unit in units)
     best = min(units, key=lambda unit: unit.ratio)
-    text = f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by {best.ratio:.2f} in {best.name}. "
+    text = (
+        f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by "
+        f"{best.ratio:.2f} in {best.name}. "
+    )
     worse = sorted((unit for unit in units if unit.grew), key=lambda unit: -unit.ratio)
     if worse:
         named = ", ".join(f"{unit.name} (×{unit.ratio:.2f})" for unit in worse[:MOST_NAMED])
@@ -164,7 +177,8 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
     hardened = statistics.median(unit.hardening for unit in units)
     drift = math.expm1(statistics.median(unit.scale_drift for unit in units))
     return text + (
-        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the rounding hard changed "
+        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the "
+        "rounding hard changed "
         f"the error by {signed(100 * (hardened - 1), 1)}%, and activation step sizes moved by {drift:.1%}."
     )
 
@@ -174,10 +188,22 @@ def _held_out_sentence(units: Sequence[UnitErrors]) -> str:
     if not ratios:
         return ""
     grew = sum(not ratio <= 1 for ratio in ratios)
-    return f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it grew in {grew or 'none'}. "
+    return (
+        f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it "
+        f"grew in {grew or 'none'}. "
+    )
 
 
-UNIT_COLUMNS = ("before", "soft", "after", "soft to hard", "held-out before", "held-out after", "flipped", "scale drift")
+UNIT_COLUMNS = (
+    "before",
+    "soft",
+    "after",
+    "soft to hard",
+    "held-out before",
+    "held-out after",
+    "flipped",
+    "scale drift",
+)
 
 
 def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
@@ -188,7 +214,10 @@ def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
             [
                 *(f"{error:.3g}" for error in (unit.before, unit.soft, unit.after)),
                 f"{signed(100 * (unit.hardening - 1), 1)}%" if math.isfinite(unit.hardening) else ABSENT,
-                *(ABSENT if math.isnan(error) else f"{error:.3g}" for error in (unit.held_out_before, unit.held_out_after)),
+                *(
+                    ABSENT if math.isnan(error) else f"{error:.3g}"
+                    for error in (unit.held_out_before, unit.held_out_after)
+                ),
                 f"{unit.flipped:.2%}",
                 f"{math.expm1(unit.scale_drift):.2%}",
             ],
@@ -198,7 +227,10 @@ def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
 
 
 def metrics_csv(runs: Sequence[RunResult]) -> str:
-    """Every number of the metric tables at full precision, with its conditions; what was not measured is empty."""
+    """Every number of the metric tables at full precision, with its conditions.
+
+    What was not measured is empty.
+    """
     text = io.StringIO()
     records = [_record(run, result) for run in runs for result in run.variants]
     table = csv.DictWriter(text, list(records[0]), lineterminator="\n")
@@ -272,7 +304,10 @@ def size_rows(run: RunResult) -> list[dict[str, str]]:
     """Per measured variant its label, file size, and share of the largest file in percent; formatted."""
     files = [*([run.baseline] if run.baseline else []), *run.checkpoints]
     sizes = {result.label: result.speed.bytes for result in files if result.speed}
-    return [{"label": label, "size": megabytes(size), "share": f"{100 * size / max(sizes.values()):.2f}"} for label, size in sizes.items()]
+    return [
+        {"label": label, "size": megabytes(size), "share": f"{100 * size / max(sizes.values()):.2f}"}
+        for label, size in sizes.items()
+    ]
 
 
 def settings_rows(preset: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -39,7 +39,9 @@ def read_times(results: Path) -> list[StageTime]:
 
     The report's own times, of an earlier run, are left out: a page must not depend on when it was made.
     """
-    folders = [folder for folder in (results / "times").glob("*") if folder.is_dir() and folder.name != "report"]
+    folders = [
+        folder for folder in (results / "times").glob("*") if folder.is_dir() and folder.name != "report"
+    ]
     order = {stage: index for index, stage in enumerate(STAGES)}
     folders.sort(key=lambda folder: (order.get(folder.name.replace("_", "-"), len(order)), folder.name))
     stages = []
@@ -47,7 +49,11 @@ def read_times(results: Path) -> list[StageTime]:
         rows = [row for file in sorted(folder.rglob("*.tsv")) for row in table_rows(file, "\t")]
         if rows:
             seconds, memory = (_numbers(row.get(column) for row in rows) for column in ("s", "max_rss"))
-            stages.append(StageTime(folder.name, len(rows), math.fsum(seconds) if seconds else None, max(memory, default=None)))
+            stages.append(
+                StageTime(
+                    folder.name, len(rows), math.fsum(seconds) if seconds else None, max(memory, default=None)
+                )
+            )
     return stages
 
 

@@ -46,10 +46,13 @@ class Finding(NamedTuple):
 
 @dataclass
 class Results:
-    """Artifacts of a results folder, each with what it says of itself and the digest of its content, once it was read.
+    """Artifacts of a results folder, each with what it says of itself and the digest of its content.
+
+    Each is read in full.
 
     Attributes:
-        silent: those that say nothing of themselves, as those of edadm 0.1.0 did, so that only reading them was tried.
+        silent: those that say nothing of themselves, as those of edadm 0.1.0 did, so that only reading them
+            was tried.
     """
 
     root: Path
@@ -70,7 +73,10 @@ class Results:
                 yield Finding("damaged", str(error))
         for beside in sorted(self.root.rglob(f"*{_BESIDE}")):
             if not (described := beside.with_name(beside.name.removesuffix(_BESIDE))).exists():
-                yield Finding("damaged", f"{described} is gone, and {beside.name} is left of it; remove that, and make it again")
+                yield Finding(
+                    "damaged",
+                    f"{described} is gone, and {beside.name} is left of it; remove that, and make it again",
+                )
         self.silent = [path for path, found in known.items() if found is None]
         for path, found in known.items():
             yield from self._of_another_place(path, found)
@@ -82,7 +88,9 @@ class Results:
         if expected is None:
             yield Finding("foreign", f"{path} is no artifact of edadm; move it elsewhere")
         elif found and found["kind"] != expected:
-            yield Finding("foreign", f"{path} holds {found['kind']}, where {expected} belongs; move it elsewhere")
+            yield Finding(
+                "foreign", f"{path} holds {found['kind']}, where {expected} belongs; move it elsewhere"
+            )
         place = found and found["made_from"].get("shard", found["made_from"].get("part"))
         if isinstance(place, int) and path.stem != str(place):
             yield Finding("foreign", f"{path} is number {place}; move it elsewhere")
@@ -108,12 +116,16 @@ def artifacts_in(root: Path) -> Iterator[Path]:
     """Files and folders of the kinds that edadm makes, in order; hidden ones are work in progress."""
     for parent, folders, files in os.walk(root):
         here = Path(parent)
-        whole = [name for name in sorted(folders) if name.endswith(".zarr") or (here / name / UNITS).is_file()]
+        whole = [
+            name for name in sorted(folders) if name.endswith(".zarr") or (here / name / UNITS).is_file()
+        ]
         yield from (here / name for name in whole)
         skipped = {*whole, *(_DERIVED if here == root else ())}
         folders[:] = [name for name in sorted(folders) if name not in skipped and not name.startswith(".")]
         for name in sorted(files):
-            artifact = Path(name).suffix in _SUFFIXES and not name.endswith(_BESIDE) and not name.startswith(".")
+            artifact = (
+                Path(name).suffix in _SUFFIXES and not name.endswith(_BESIDE) and not name.startswith(".")
+            )
             if artifact:
                 yield here / name
 
@@ -154,7 +166,9 @@ def _content(path: Path) -> str:
     units = _units(listed)
     for name, digest in units.items():
         if intact(path / name, "unit") != digest:
-            raise DamagedError(f"{path / name} is another unit than {listed} says; remove {path} and make it again")
+            raise DamagedError(
+                f"{path / name} is another unit than {listed} says; remove {path} and make it again"
+            )
     if extra := sorted(file.name for file in path.glob("*.safetensors") if file.name not in units):
         raise DamagedError(f"{path / extra[0]} is not listed in {listed}; remove {path} and make it again")
     return content

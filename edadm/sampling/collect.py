@@ -25,7 +25,7 @@ from edadm.sampling.trajectory import StepRecorder, recording_inputs
 
 @runtime_checkable
 class Contexts(Protocol):
-    """The condition of trajectories, by index (see `edadm.models.condition`)."""
+    """The condition of trajectories, by index (see `edadm.conditions.condition`)."""
 
     def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
         """The context of each trajectory."""
@@ -88,8 +88,8 @@ def collect(
 
     Args:
         denoise: the float network as the sampler sees it.
-        feature_module: the middle attention; its input is the feature of a step (method, 2.2). With guidance, features of
-            unconditional and conditional rows count.
+        feature_module: the middle attention; its input is the feature of a step (method, 2.2). With guidance,
+            features of unconditional and conditional rows count.
         model: sampler, schedule and numbers.
         store: from `open_store`.
         device: where the network is.
@@ -111,6 +111,9 @@ def collect(
         features = recorder.last_of_each_step() if rows else []
         states = recorder.stacked()
         if not bool(states.isfinite().all()):
-            raise EdadmError(f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the checkpoint's weights")
+            raise EdadmError(
+                f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the "
+                "checkpoint's weights"
+            )
         store.write(batch, states, features, None if contexts is None else contexts.rows(runs))
         on_batch()

@@ -29,8 +29,13 @@ def shard_range(total: int, shards: int, shard: int) -> range:
     return range(total * shard // shards, total * (shard + 1) // shards)
 
 
-def to_uint8(images: Float[Tensor, "n c h w"], pixels: Literal["round", "truncate"] = "round") -> UInt8[Tensor, "n c h w"]:
-    """Pixels in [-1, 1], clamped, to [0, 255]: rounded (the CIFAR-10 run) or truncated (the others; method 5.2)."""
+def to_uint8(
+    images: Float[Tensor, "n c h w"], pixels: Literal["round", "truncate"] = "round"
+) -> UInt8[Tensor, "n c h w"]:
+    """Pixels in [-1, 1], clamped, to [0, 255]: rounded, or truncated (method, 5.2).
+
+    The CIFAR-10 run rounds.
+    """
     scaled = images.clamp(-1, 1).add(1).mul(127.5)
     return (scaled.round() if pixels == "round" else scaled).to(torch.uint8)
 
@@ -43,7 +48,11 @@ def run_sampler(
     on_step: OnStep = lambda step, timestep, latents: None,
 ) -> Float[Tensor, "n c h w"]:
     """One run of the preset's sampler over a batch, to the final latents."""
-    timesteps, alphas, last = sampler_timesteps(sampler, schedule), alphas_cumprod(schedule), final_alpha(sampler, schedule)
+    timesteps, alphas, last = (
+        sampler_timesteps(sampler, schedule),
+        alphas_cumprod(schedule),
+        final_alpha(sampler, schedule),
+    )
     if sampler.method in SCHEDULERS:
         return sample_with_scheduler(denoise, noise.draw, make_scheduler(sampler, schedule), on_step)
     if sampler.method == "plms":
@@ -54,7 +63,10 @@ def run_sampler(
 def _not_finite(indices: Sequence[int], made: int) -> str:
     """Names and counts images that are not."""
     images = f"image {indices[0]} is" if len(indices) == 1 else f"images {_listed(indices)} are"
-    return f"{images} not finite, {len(indices)} of the {made} made so far; use precision: fp32 or bf16, or check the weights"
+    return (
+        f"{images} not finite, {len(indices)} of the {made} made so far; use precision: fp32 or bf16, or "
+        "check the weights"
+    )
 
 
 def _listed(indices: Sequence[int]) -> str:
@@ -77,7 +89,9 @@ def generate_images(
     decode: Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n d i j"]] = lambda latents: latents,
     pixels: Literal["round", "truncate"] = "round",
 ) -> UInt8[Tensor, "n d i j"]:
-    """The images `indices`; image i has the noise of (seed, i) whatever its batch or shard (sums may differ in the last bits).
+    """The images `indices`; image i has the noise of (seed, i) whatever its batch or shard.
+
+    Sums may differ in the last bits.
 
     Args:
         shape: (channels, height, width).
@@ -95,7 +109,9 @@ def generate_images(
         noise = ImageNoise(seed, batch, shape, device)
         latents = run_sampler(denoiser_of(denoise, batch), sampler, schedule, noise)
         decoded = decode(latents)
-        if broken := [index for index, image in zip(batch, decoded, strict=True) if not bool(image.isfinite().all())]:
+        if broken := [
+            index for index, image in zip(batch, decoded, strict=True) if not bool(image.isfinite().all())
+        ]:
             raise EdadmError(_not_finite(broken, start + len(batch)))
         images.append(to_uint8(decoded, pixels).cpu())
         on_batch(len(batch))

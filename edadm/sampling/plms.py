@@ -25,8 +25,8 @@ def sample_plms(
 ) -> Float[Tensor, "n c h w"]:
     """From noise to the final latents, deterministically; one network evaluation more than steps.
 
-    Step 0 evaluates the network twice, the second time where the first prediction leads (pseudo improved Euler); the listener
-    is told of the first only, and so the second point is never recorded (quirk Q11).
+    Step 0 evaluates the network twice, the second time where the first prediction leads (pseudo improved
+    Euler); the listener is told of the first only, and so the second point is never recorded (quirk Q11).
 
     Args:
         denoise: predicts eps from `x_t` and `t`; condition and guidance live inside it.
@@ -46,15 +46,21 @@ def sample_plms(
         if len(history) == 1:
             following = timesteps[min(1, len(timesteps) - 1)]
             reached = _moved(latents, eps, alphas[step], alphas[step + 1])
-            direction = (eps + denoise(reached, torch.full((len(latents),), following, device=latents.device))) / 2
+            direction = (
+                eps + denoise(reached, torch.full((len(latents),), following, device=latents.device))
+            ) / 2
         else:
             weights = _WEIGHTS[len(history)]
-            direction = torch.stack([weight * past for weight, past in zip(weights, history, strict=True)]).sum(0)
+            direction = torch.stack(
+                [weight * past for weight, past in zip(weights, history, strict=True)]
+            ).sum(0)
         latents = _moved(latents, direction, alphas[step], alphas[step + 1])
     return latents
 
 
-def _moved(latents: Float[Tensor, "n c h w"], eps: Float[Tensor, "n c h w"], alpha: float, alpha_next: float) -> Float[Tensor, "n c h w"]:
+def _moved(
+    latents: Float[Tensor, "n c h w"], eps: Float[Tensor, "n c h w"], alpha: float, alpha_next: float
+) -> Float[Tensor, "n c h w"]:
     """A deterministic DDIM step from one alpha-bar to another."""
     x0 = (latents - (1 - alpha) ** 0.5 * eps) / alpha**0.5
     return alpha_next**0.5 * x0 + (1 - alpha_next) ** 0.5 * eps

@@ -15,7 +15,8 @@ from edadm.errors import EdadmError
 def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
     """Products of (1 - beta) up to each timestep, in (0, 1), fp64 (DDPM, arXiv 2006.11239, eq. 4).
 
-    `linear` spaces beta linearly (ermongroup/ddim), `sqrt_linear` its square root (CompVis); others are `betas_of`'s.
+    `linear` spaces beta linearly (ermongroup/ddim), `sqrt_linear` its square root (CompVis); others are
+    `betas_of`'s.
     """
     start, end = schedule.start, schedule.end
     if schedule.kind == "linear":
@@ -31,7 +32,8 @@ def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
     """The timesteps of a sampler run, noisiest first; `edadm.config.rules.steps.visited` says which.
 
     Raises:
-        EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a network, may.
+        EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a
+            network, may.
     """
     problem = step_problem(sampler, schedule.timesteps)
     if problem and sampler.steps > 1:
@@ -40,5 +42,8 @@ def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
 
 
 def final_alpha(sampler: Sampler, schedule: NoiseSchedule) -> float:
-    """alpha-bar after the last step: 1 in ermongroup/ddim, that of timestep 0 in CompVis' samplers (`uniform_from_one`)."""
+    """alpha-bar after the last step: 1 in ermongroup/ddim, that of timestep 0 in CompVis' samplers.
+
+    The latter are those with `uniform_from_one`.
+    """
     return alphas_cumprod(schedule)[0].item() if sampler.spacing == "uniform_from_one" else 1.0

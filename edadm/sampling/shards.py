@@ -69,11 +69,24 @@ def _wrong_arrays(store: TrajectoryStore, known: Facts | None) -> str | None:
     arrays = store.arrays()
     if known is not None and arrays != known.get("arrays"):
         return "it has other arrays than it says"
-    expected = ("latents", "timesteps", "finished", "distance", "dissimilarity", "feature_rows", "feature_elements")
+    expected = (
+        "latents",
+        "timesteps",
+        "finished",
+        "distance",
+        "dissimilarity",
+        "feature_rows",
+        "feature_elements",
+    )
     if absent := [name for name in expected if name not in arrays]:
         return f"it has no array '{absent[0]}'"
     (runs, steps, *latent), batches = arrays["latents"][0], arrays["finished"][0][0]
-    if store.batch_size < 1 or store.first_run < 0 or len(latent) != 3 or batches != -(-runs // store.batch_size):
+    if (
+        store.batch_size < 1
+        or store.first_run < 0
+        or len(latent) != 3
+        or batches != -(-runs // store.batch_size)
+    ):
         return "its batches do not add up to its runs"
     shapes = {"timesteps": [steps], "feature_rows": [batches], "feature_elements": [batches]}
     shapes |= {name: [batches, steps, steps] for name in ("distance", "dissimilarity")}
@@ -88,7 +101,10 @@ def _absent(store: TrajectoryStore) -> str | None:
     """Which chunks a store without digests lacks, as far as that can be told: states are never all zero."""
     for name in ("latents", "context"):
         if name in store.group and (array := store.group[name]).nchunks_initialized < array.nchunks:
-            return f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of '{name}' are absent"
+            return (
+                f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of '{name}' are "
+                "absent"
+            )
     steps = store.group["timesteps"][:]
     if len(steps) > 1 and not steps.any():
         return "its timesteps are absent"
@@ -111,14 +127,20 @@ def _check_order(stores: Sequence[TrajectoryStore]) -> None:
     for store in stores:
         if store.first_run != end:
             order = "name the stores of all shards once, in order"
-            raise StaleError(f"{store.path} begins with run {store.first_run}, where run {end} is next; {order}")
+            raise StaleError(
+                f"{store.path} begins with run {store.first_run}, where run {end} is next; {order}"
+            )
         end += store.runs
         if other := _other(_settings(first), _settings(store)):
-            raise StaleError(f"{first.path} and {store.path} differ in {other}; name stores of one collection")
+            raise StaleError(
+                f"{first.path} and {store.path} differ in {other}; name stores of one collection"
+            )
     known = stores[0].stated() or {}
     count = known.get("made_from", {}).get("model", {}).get("trajectories", {}).get("count", end)
     if end != count:
-        raise StaleError(f"{stores[-1].path} ends with run {end - 1} of {count}; name the stores of all shards")
+        raise StaleError(
+            f"{stores[-1].path} ends with run {end - 1} of {count}; name the stores of all shards"
+        )
 
 
 def _settings(store: TrajectoryStore) -> dict[str, Any]:
@@ -129,7 +151,9 @@ def _settings(store: TrajectoryStore) -> dict[str, Any]:
         "shape of states": arrays["latents"][0][1:],
         "contexts": arrays.get("context", [[0]])[0][1:],
     }
-    return common | {name: part for name, part in (store.stated() or {}).get("made_from", {}).items() if name != "shard"}
+    return common | {
+        name: part for name, part in (store.stated() or {}).get("made_from", {}).items() if name != "shard"
+    }
 
 
 def _other(one: dict[str, Any], other: dict[str, Any]) -> str | None:

@@ -35,7 +35,10 @@ class StepRecorder:
         return torch.stack(self.latents, dim=1)
 
     def last_of_each_step(self) -> list[Tensor]:
-        """Of every step the last of its calls: PLMS evaluates the network twice at step 0, and the second counts (quirk Q11)."""
+        """The last call of every step: PLMS evaluates the network twice at step 0 (quirk Q11).
+
+        The second evaluation counts.
+        """
         return [self._calls[end - 1] for end in [*self._begins[1:], len(self._calls)]]
 
 
@@ -46,7 +49,8 @@ def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> I
     Args:
         module: the one to listen to.
         rows: how many rows to keep, of each part of the batch.
-        runs: rows of such a part, if the batch has several: with guidance, unconditional rows and conditional ones.
+        runs: rows of such a part, if the batch has several: with guidance, unconditional rows and conditional
+            ones.
     """
     calls: list[Tensor] = []
 
@@ -61,12 +65,15 @@ def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> I
         handle.remove()
 
 
-def step_matrices(features: list[Features]) -> tuple[Float[Tensor, "steps steps"], Float[Tensor, "steps steps"]]:
+def step_matrices(
+    features: list[Features],
+) -> tuple[Float[Tensor, "steps steps"], Float[Tensor, "steps steps"]]:
     """How far the features of any two steps lie apart, as sums over rows, so that batches add up.
 
-    With f_i the features of step i as one vector and g_i the same with every position normalised over channels, the
-    first matrix is `|f_i - f_j|^2` and the second `sum of (1 - cosine over channels)` over rows and positions. Both come
-    from Gram matrices, not from a loop over pairs (method, 2.3), in fp64, which the features become piece by piece.
+    With f_i the features of step i as one vector and g_i the same with every position normalised over
+    channels, the first matrix is `|f_i - f_j|^2` and the second `sum of (1 - cosine over channels)` over rows
+    and positions. Both come from Gram matrices, not from a loop over pairs (method, 2.3), in fp64, which the
+    features become piece by piece.
     """
     rows = max(1, PIECE // (len(features) * features[0][0].numel()))
     gram = features[0].new_zeros(2, len(features), len(features), dtype=torch.float64)

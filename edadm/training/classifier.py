@@ -10,12 +10,15 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from edadm.models.classifier import CifarClassifier
+from edadm.networks.classifier import CifarClassifier
 
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """Settings of `train_classifier`; `epochs` passes over the data, one-cycle learning rate up to `learning_rate`."""
+    """Settings of `train_classifier`.
+
+    `epochs` passes over the data, one-cycle learning rate up to `learning_rate`.
+    """
 
     epochs: int = 60
     batch_size: int = 512
@@ -27,8 +30,13 @@ class ClassifierTraining:
     seed: int = 0
 
 
-def augment(images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator) -> UInt8[Tensor, "n 3 h w"]:
-    """Random horizontal flip, random crop of the reflect-padded image, and one grey square of `cutout` pixels a side."""
+def augment(
+    images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Augments images: horizontal flip, crop of the reflect-padded image, one grey square.
+
+    The square has `cutout` pixels a side.
+    """
     n, _, height, width = images.shape
     device = images.device
 
@@ -56,12 +64,23 @@ def train_classifier(
     settings: ClassifierTraining,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
-    """Fits `model` in place by SGD with Nesterov momentum; `images` and `labels` lie on the model's device."""
+    """Fits `model` in place by SGD with Nesterov momentum.
+
+    `images` and `labels` lie on the model's device.
+    """
     device = images.device
     generator = torch.Generator(device).manual_seed(settings.seed)
     batches = len(images) // settings.batch_size
-    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.epochs * batches, pct_start=0.2)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        settings.learning_rate,
+        momentum=0.9,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, settings.epochs * batches, pct_start=0.2
+    )
     model.train()
     for epoch in range(settings.epochs):
         order = torch.randperm(len(images), generator=generator, device=device)
@@ -80,7 +99,15 @@ def train_classifier(
 
 
 @torch.no_grad()
-def accuracy(model: CifarClassifier, images: UInt8[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], batch_size: int = 1000) -> float:
+def accuracy(
+    model: CifarClassifier,
+    images: UInt8[Tensor, "n 3 h w"],
+    labels: Int[Tensor, " n"],
+    batch_size: int = 1000,
+) -> float:
     """Share of images whose class is named right, in [0, 1]."""
-    hits = [(model(x).argmax(1) == y).sum() for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)]
+    hits = [
+        (model(x).argmax(1) == y).sum()
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    ]
     return torch.stack(hits).sum().item() / len(images)

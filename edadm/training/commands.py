@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Train the bundled DDPM and the classifier that scores it (one GPU).")
+app = typer.Typer(
+    no_args_is_help=True, help="Train the bundled DDPM and the classifier that scores it (one GPU)."
+)
 
 Images = Annotated[Path, typer.Option(help="training images, a sub-folder per class")]
 Output = Annotated[Path, typer.Option(help="the .safetensors file to write")]
@@ -31,21 +33,33 @@ def classifier(
     from safetensors.torch import save_file
 
     from edadm.devices import device_named
-    from edadm.models.classifier import CifarClassifier
+    from edadm.networks.classifier import CifarClassifier
     from edadm.training.classifier import ClassifierTraining, accuracy, train_classifier
     from edadm.training.images import read_image_folder
 
     torch.manual_seed(seed)
     where = device_named(device)
-    (pixels, labels, _), (test_pixels, test_labels, _) = read_image_folder(images), read_image_folder(test_images)
+    (pixels, labels, _), (test_pixels, test_labels, _) = (
+        read_image_folder(images),
+        read_image_folder(test_images),
+    )
     model = CifarClassifier().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     settings = ClassifierTraining(epochs=epochs, seed=seed)
-    train_classifier(model, pixels.to(where), labels.to(where), settings, lambda e, loss: typer.echo(f"epoch {e} loss {loss:.4f}"))
+    train_classifier(
+        model,
+        pixels.to(where),
+        labels.to(where),
+        settings,
+        lambda e, loss: typer.echo(f"epoch {e} loss {loss:.4f}"),
+    )
     model = model.half().float()
     score = accuracy(model, test_pixels.to(where), test_labels.to(where))
     typer.echo(f"test accuracy {score:.4f}")
     facts = {"test_accuracy": score, "epochs": epochs, "seed": seed, "training_images": len(pixels)}
-    state = {name: t.half().contiguous() if t.is_floating_point() else t for name, t in model.cpu().state_dict().items()}
+    state = {
+        name: t.half().contiguous() if t.is_floating_point() else t
+        for name, t in model.cpu().state_dict().items()
+    }
     save_file(state, output, {"edadm": json.dumps(facts)})
 
 
@@ -54,12 +68,16 @@ def diffusion(
     images: Images,
     output: Output,
     state: Annotated[Path, typer.Option(help="where to keep what is needed to go on")],
-    model: Annotated[str, typer.Option(help="the model preset whose architecture is trained")] = "cifar10_small",
+    model: Annotated[
+        str, typer.Option(help="the model preset whose architecture is trained")
+    ] = "cifar10_small",
     steps: int = 100_000,
     batch_size: int = 512,
     learning_rate: float = 1e-3,
     seed: Seed = 0,
-    minutes: Annotated[float | None, typer.Option(help="choose the number of steps so that training takes this long")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="choose the number of steps so that training takes this long")
+    ] = None,
     device: str = "auto",
 ) -> None:
     """Train a DDPM and write the average of its weights in fp16 in the ermongroup/ddim layout."""
@@ -68,21 +86,25 @@ def diffusion(
     from edadm.config.load import load_config
     from edadm.devices import device_named
     from edadm.errors import EdadmError
-    from edadm.models.unet import build_unet
+    from edadm.networks.unet.build import build_unet
     from edadm.sampling.schedule import alphas_cumprod
     from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining
     from edadm.training.images import read_image_folder
 
     preset = load_config().models[model]
     if preset.prediction != "eps":
-        raise EdadmError(f"this trains networks that predict eps; the model '{model}' predicts {preset.prediction}")
+        raise EdadmError(
+            f"this trains networks that predict eps; the model '{model}' predicts {preset.prediction}"
+        )
     settings = DiffusionTraining(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     where = device_named(device)
     pixels = read_image_folder(images)[0].to(where)
     unet = build_unet(preset.architecture)
-    trainer = DiffusionTrainer(unet, pixels, alphas_cumprod(preset.schedule), settings, compiled=where.type == "cuda")
+    trainer = DiffusionTrainer(
+        unet, pixels, alphas_cumprod(preset.schedule), settings, compiled=where.type == "cuda"
+    )
     if state.exists():
         trainer.resume(state)
     losses, begin, first = [], time.monotonic(), None
@@ -92,7 +114,10 @@ def diffusion(
             recent, losses, now = torch.stack(losses).mean().item(), [], time.monotonic()
             first = first or (trainer.step, now)  # the steps before include compilation
             rate = (trainer.step - first[0]) / max(now - first[1], 1e-9)
-            typer.echo(f"step {trainer.step} of {trainer.settings.steps} loss {recent:.5f} steps/s {rate:.1f} after {now - begin:.0f} s")
+            typer.echo(
+                f"step {trainer.step} of {trainer.settings.steps} loss {recent:.5f} steps/s {rate:.1f} after "
+                f"{now - begin:.0f} s"
+            )
             if minutes and trainer.step > first[0]:
                 trainer.fit_into(first[0] + int(rate * (60 * minutes - (first[1] - begin))))
         if trainer.step % 5000 == 0:
@@ -105,7 +130,9 @@ def diffusion(
 def _write_original_layout(state: dict, output: Path, facts: dict) -> None:
     from safetensors.torch import save_file
 
-    from edadm.models.converters.ddim import from_diffusers
+    from edadm.networks.layouts.ermongroup import from_diffusers
 
     layout = from_diffusers({name: tensor.cpu().half() for name, tensor in state.items()})
-    save_file({name: tensor.contiguous() for name, tensor in layout.items()}, output, {"edadm": json.dumps(facts)})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in layout.items()}, output, {"edadm": json.dumps(facts)}
+    )

@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class DiffusionTraining:
-    """Settings of `DiffusionTrainer`; the learning rate warms up, stays, and falls linearly to zero over the last steps."""
+    """Settings of `DiffusionTrainer`.
+
+    The learning rate warms up, stays, and falls linearly to zero over the last steps.
+    """
 
     steps: int = 100_000
     batch_size: int = 512
@@ -36,7 +39,9 @@ def learning_rate(step: int, settings: DiffusionTraining) -> float:
 
 
 class DiffusionTrainer:
-    """Minimises |eps - eps_theta(x_t, t)|^2 over uniform t, flips and noise, with an exponential average of the weights.
+    """Minimises the squared error of eps over uniform t, flips and noise.
+
+    With an exponential average of the weights.
 
     Args:
         unet: trained in place, on the device of `images`.
@@ -59,21 +64,30 @@ class DiffusionTrainer:
         self.unet = unet.to(self.device, memory_format=torch.channels_last).train()
         self.average = {name: p.detach().clone() for name, p in unet.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            unet.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=self.device.type == "cuda"
+            unet.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda",
         )
         self.step = 0
         self._images = images
         self._signal = alphas_cumprod.sqrt().float().to(self.device)
         self._noise = (1 - alphas_cumprod).sqrt().float().to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(settings.seed)
-        self._loss_of: Callable[..., Tensor] = torch.compile(self._loss, mode="reduce-overhead") if compiled else self._loss
+        self._loss_of: Callable[..., Tensor] = (
+            torch.compile(self._loss, mode="reduce-overhead") if compiled else self._loss
+        )
 
-    def _loss(self, images: UInt8[Tensor, "n c h w"], flip: Tensor, t: Tensor, eps: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+    def _loss(
+        self, images: UInt8[Tensor, "n c h w"], flip: Tensor, t: Tensor, eps: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         clean = images.float() / 127.5 - 1
         clean = torch.where(flip[:, None, None, None], clean.flip(3), clean)
         noisy = self._signal[t][:, None, None, None] * clean + self._noise[t][:, None, None, None] * eps
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, return_dict=False)[0]
+            predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, return_dict=False)[
+                0
+            ]
         return F.mse_loss(predicted.float(), eps)
 
     def _integers(self, high: int) -> Int[Tensor, " n"]:

@@ -28,7 +28,9 @@ def read_image_folder(folder: Path) -> tuple[UInt8[Tensor, "n 3 h w"], Int[Tenso
         if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     ]
     if not files:
-        raise EdadmError(f"{folder} holds no images; give a folder with one sub-folder of .jpg or .png files per class")
+        raise EdadmError(
+            f"{folder} holds no images; give a folder with one sub-folder of .jpg or .png files per class"
+        )
 
     def read(item: tuple[Path, int]) -> np.ndarray:
         with Image.open(item[0]) as image:

@@ -14,7 +14,10 @@ import pytest
 from edadm.adoption.earlier import difference, parsed
 from edadm.adoption.records import newer_input, planned_jobs
 
-BEFORE = {"checkpoint": "a.ckpt", "sampler": {"method": "ddim", "steps": 20, "spacing": "uniform", "eta": 0.0}}
+BEFORE = {
+    "checkpoint": "a.ckpt",
+    "sampler": {"method": "ddim", "steps": 20, "spacing": "uniform", "eta": 0.0},
+}
 NOW = {"checkpoint": "b.ckpt", "sampler": BEFORE["sampler"], "autoencoder": None}
 
 
@@ -22,7 +25,9 @@ def generate(model: dict[str, Any], weights: str = "w.safetensors", label: str =
     """A command as a rule has it."""
     more = "".join(f" --{name} {value}" for name, value in options.items())
     quoted = shlex.quote(json.dumps(model))
-    return f"python3 -m edadm generate --model {quoted} --weights {weights}{more} --label {label} 2>&1 | tee log"
+    return (
+        f"python3 -m edadm generate --model {quoted} --weights {weights}{more} --label {label} 2>&1 | tee log"
+    )
 
 
 def sampler(**changes: Any) -> dict[str, Any]:
@@ -35,8 +40,15 @@ def why(before: str, now: str) -> str | None:
 
 
 def test_a_command_is_its_stage_its_options_and_its_files() -> None:
-    command = parsed("python3 -m edadm select-calibration a b --calibration '{\"size\": 3}' --part=u --output c 2>&1 | tee 'l o g'")
-    assert command == ("select-calibration", {"calibration": '{"size": 3}', "part": "u", "output": "c"}, ("a", "b"))
+    command = parsed(
+        "python3 -m edadm select-calibration a b --calibration '{\"size\": 3}' --part=u --output c 2>&1 | "
+        "tee 'l o g'"
+    )
+    assert command == (
+        "select-calibration",
+        {"calibration": '{"size": 3}', "part": "u", "output": "c"},
+        ("a", "b"),
+    )
 
 
 def test_places_labels_and_settings_that_are_new_make_no_difference() -> None:
@@ -111,11 +123,16 @@ rule all:
 Shell command: None
 """
     jobs = planned_jobs(said)
-    assert [(job.rule, job.inputs, job.outputs) for job in jobs] == [("convert_checkpoint", (), ("b",)), ("generate", ("b", "c"), ("d",))]
+    assert [(job.rule, job.inputs, job.outputs) for job in jobs] == [
+        ("convert_checkpoint", (), ("b",)),
+        ("generate", ("b", "c"), ("d",)),
+    ]
     assert jobs[1].command == "python3 -m edadm generate --output d 2>&1 | tee log"
 
 
-def test_an_input_that_was_made_after_the_work_began_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_was_made_after_the_work_began_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Commands name files, not what they held: a calibration set made again leaves the command of its ranges as it was."""
     monkeypatch.chdir(tmp_path)
     records = tmp_path / ".snakemake/metadata"

@@ -56,7 +56,9 @@ def test_a_lock_is_waited_for_with_one_line_and_dies_with_its_process(
         assert free
 
 
-def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempts: list[Any] = []
 
     def attempt(file: Any) -> bool:
@@ -78,7 +80,9 @@ def failing(code: int) -> Any:
     return lock
 
 
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EIO, errno.EINVAL])
+@pytest.mark.parametrize(
+    "code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EIO, errno.EINVAL]
+)
 def test_where_flock_fails_the_other_kind_of_lock_is_taken(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +109,9 @@ def test_where_no_lock_works_the_work_goes_on_and_one_line_says_so(
     for _ in range(2):
         with locked(tmp_path / "lock", "the store"):
             pass
-    assert capfd.readouterr().err == f"{tmp_path} has no file locks; do not start the same stage twice there\n"
+    assert (
+        capfd.readouterr().err == f"{tmp_path} has no file locks; do not start the same stage twice there\n"
+    )
     with if_free(tmp_path / "lock") as free:
         assert not free
 
@@ -128,5 +134,8 @@ def test_edadm_is_imported_where_there_are_no_such_locks(monkeypatch: pytest.Mon
 
 def test_a_lock_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
-    with pytest.raises(EdadmError, match=r"lock cannot be opened as a lock \(Is a directory\); remove it"), locked(tmp_path / "lock", "x"):
+    with (
+        pytest.raises(EdadmError, match=r"lock cannot be opened as a lock \(Is a directory\); remove it"),
+        locked(tmp_path / "lock", "x"),
+    ):
         pass

@@ -21,7 +21,9 @@ def wanted(setting: int) -> dict[str, Any]:
     return facts("selection", {"calibration": {"size": setting}})
 
 
-def make(folder: Path, setting: int, begun: Event | None = None, end: Event | None = None, code: str = "code") -> None:
+def make(
+    folder: Path, setting: int, begun: Event | None = None, end: Event | None = None, code: str = "code"
+) -> None:
     """A stage with one piece, which waits before it publishes; its made pieces are counted in a file."""
     output, known = folder / "artifact.json", wanted(setting)
     with making([output], known, code, folder / "progress") as work:
@@ -59,13 +61,18 @@ def value(folder: Path) -> int:
     return found["made_from"]["calibration"]["size"]
 
 
-def test_an_artifact_is_made_once_and_its_pieces_go(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_artifact_is_made_once_and_its_pieces_go(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path, 1)
     before = (tmp_path / "artifact.json").stat().st_mtime_ns
     assert left(tmp_path) == [".artifact.json.lock", "artifact.json"]
     assert capfd.readouterr().err == ""
     make(tmp_path, 1)
-    assert capfd.readouterr().err == f"{tmp_path}/artifact.json is there already, made from the same settings and inputs\n"
+    assert (
+        capfd.readouterr().err
+        == f"{tmp_path}/artifact.json is there already, made from the same settings and inputs\n"
+    )
     assert (tmp_path / "artifact.json").stat().st_mtime_ns == before
     make(tmp_path, 2)
     make(tmp_path, 2, code="other")
@@ -102,7 +109,9 @@ def test_two_jobs_of_the_same_work_make_it_once(killed: bool, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("newer_ends_first", [True, False])
-def test_an_orphan_of_an_older_setting_does_not_replace_the_newer_artifact(newer_ends_first: bool, tmp_path: Path) -> None:
+def test_an_orphan_of_an_older_setting_does_not_replace_the_newer_artifact(
+    newer_ends_first: bool, tmp_path: Path
+) -> None:
     orphan, _, end = started(tmp_path, 1)
     newer, _, newer_end = started(tmp_path, 2)
     order = [(newer, newer_end), (orphan, end)] if newer_ends_first else [(orphan, end), (newer, newer_end)]
@@ -136,7 +145,10 @@ def test_what_an_orphan_has_so_far_is_left_alone_while_it_lives(tmp_path: Path) 
     os.kill(orphan.pid, signal.SIGKILL)
     orphan.join()
     make(tmp_path, 3)
-    assert left(tmp_path) == [".artifact.json.lock", "artifact.json"]  # and goes with the next work when it is dead
+    assert left(tmp_path) == [
+        ".artifact.json.lock",
+        "artifact.json",
+    ]  # and goes with the next work when it is dead
 
 
 def test_who_gives_up_says_so(tmp_path: Path) -> None:
@@ -147,7 +159,9 @@ def test_who_gives_up_says_so(tmp_path: Path) -> None:
             with work.publishing() as partial:
                 partial.write_text("old")
 
-    with pytest.raises(StaleError, match=r"artifact\.json was asked for with other settings since this job began"):
+    with pytest.raises(
+        StaleError, match=r"artifact\.json was asked for with other settings since this job began"
+    ):
         overtaken()
     assert value(tmp_path) == 2
 
@@ -180,7 +194,10 @@ def test_a_finished_folder_is_not_overwritten(tmp_path: Path) -> None:
 
     make_folder(1)
     make_folder(1)
-    with pytest.raises(StaleError, match=r"0\.zarr is there already, made from something else; remove it, or name another --output"):
+    with pytest.raises(
+        StaleError,
+        match=r"0\.zarr is there already, made from something else; remove it, or name another --output",
+    ):
         make_folder(2)
     assert describe(tmp_path / "0.zarr") == wanted(1)
     assert list((tmp_path / "progress").rglob("zarr.json"))  # nothing is lost

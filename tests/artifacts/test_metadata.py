@@ -11,7 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edadm.artifacts import DamagedError, StaleError, describe, facts, intact, read_tensors, refuse_other, save_tensors, writing_json
+from edadm.artifacts import (
+    DamagedError,
+    StaleError,
+    describe,
+    facts,
+    intact,
+    read_tensors,
+    refuse_other,
+    save_tensors,
+    writing_json,
+)
 from edadm.artifacts.digest import safetensors_digest, tensors_digest
 from edadm.artifacts.metadata import beside, remember
 
@@ -34,12 +44,19 @@ def test_equal_tensors_have_one_digest_in_memory_and_in_any_file(path: Path, tmp
     digest = intact(path, "ranges")
     save_file(dict(reversed(TENSORS.items())), tmp_path / "bare.safetensors")
     save_tensors(tmp_path / "other.safetensors", TENSORS, facts("unit", {}))
-    assert digest == tensors_digest(TENSORS) == intact(tmp_path / "bare.safetensors") == intact(tmp_path / "other.safetensors")
+    assert (
+        digest
+        == tensors_digest(TENSORS)
+        == intact(tmp_path / "bare.safetensors")
+        == intact(tmp_path / "other.safetensors")
+    )
     assert digest != tensors_digest(TENSORS | {"b": TENSORS["b"].reshape(3, 2)})
     assert digest != tensors_digest(TENSORS | {"a": torch.tensor(4, dtype=torch.uint8)})
 
 
-def test_equal_content_gives_equal_bytes_which_do_not_tell_where_they_were_made(path: Path, tmp_path: Path) -> None:
+def test_equal_content_gives_equal_bytes_which_do_not_tell_where_they_were_made(
+    path: Path, tmp_path: Path
+) -> None:
     save_tensors(tmp_path / "again.safetensors", TENSORS, RANGES)
     assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     assert str(tmp_path).encode() not in path.read_bytes()
@@ -48,7 +65,12 @@ def test_equal_content_gives_equal_bytes_which_do_not_tell_where_they_were_made(
 def test_a_file_says_what_it_is(path: Path) -> None:
     found = describe(path)
     assert found is not None
-    assert {"kind": "ranges", "format": 1, "device": "cpu", "made_from": RANGES["made_from"]}.items() <= found.items()
+    assert {
+        "kind": "ranges",
+        "format": 1,
+        "device": "cpu",
+        "made_from": RANGES["made_from"],
+    }.items() <= found.items()
     assert found["content"] == safetensors_digest(path)
 
 
@@ -69,7 +91,9 @@ def test_a_file_without_room_has_its_facts_beside_it(tmp_path: Path) -> None:
     remember(images, facts("samples", {"shard": 0}))
     assert intact(images, "samples")
     images.write_bytes(images.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamagedError, match=r"0\.npy is damaged \(its content has another digest than it says\)"):
+    with pytest.raises(
+        DamagedError, match=r"0\.npy is damaged \(its content has another digest than it says\)"
+    ):
         intact(images)
     beside(images).unlink()
     assert intact(images)
@@ -109,7 +133,9 @@ def test_every_damage_is_named_with_the_command_that_makes_the_file_again(damage
     changed = DAMAGES[damage](data)
     assert changed != data
     path.write_bytes(changed)
-    with pytest.raises(DamagedError, match=r"ranges\.safetensors .*; remove it, and make it again with `edadm set-ranges`"):
+    with pytest.raises(
+        DamagedError, match=r"ranges\.safetensors .*; remove it, and make it again with `edadm set-ranges`"
+    ):
         read_tensors(path, "set-ranges", kind="ranges")
 
 
@@ -127,9 +153,14 @@ def test_any_flipped_bit_is_found_or_harmless(path: Path) -> None:
 
 
 def test_other_kinds_newer_formats_and_missing_tensors_are_refused(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(DamagedError, match=r"ranges\.safetensors holds ranges, not calibration; remove it, and make"):
+    with pytest.raises(
+        DamagedError, match=r"ranges\.safetensors holds ranges, not calibration; remove it, and make"
+    ):
         read_tensors(path, "select-calibration", kind="calibration")
-    with pytest.raises(DamagedError, match=r"has no tensor 'latents', so it is not from `edadm set-ranges`; name the file that is"):
+    with pytest.raises(
+        DamagedError,
+        match=r"has no tensor 'latents', so it is not from `edadm set-ranges`; name the file that is",
+    ):
         read_tensors(path, "set-ranges", ("a", "latents"))
     save_tensors(tmp_path / "new.safetensors", TENSORS, RANGES | {"format": 9})
     with pytest.raises(StaleError, match=r"has format 9 of ranges, this edadm reads up to 1; upgrade edadm"):
@@ -139,12 +170,21 @@ def test_other_kinds_newer_formats_and_missing_tensors_are_refused(path: Path, t
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [
-        ({"bits": {"weights": 8}}, "was made with bits.weights: 4, here it is 8; name the file that fits, or remove it and make it again"),
-        ({"inputs": {"unet": "cd" * 32}}, "was made from another unet (digest abababababab..., here cdcdcdcdcdcd...); name the file"),
+        (
+            {"bits": {"weights": 8}},
+            "was made with bits.weights: 4, here it is 8; name the file that fits, or remove it and make it "
+            "again",
+        ),
+        (
+            {"inputs": {"unet": "cd" * 32}},
+            "was made from another unet (digest abababababab..., here cdcdcdcdcdcd...); name the file",
+        ),
         ({"bits": {"weights": 4, "split": 1}, "model": {}, "inputs": {"set": "x"}}, None),
     ],
 )
-def test_a_reader_compares_what_it_knows_and_names_both(wanted: dict, sentence: str | None, path: Path) -> None:
+def test_a_reader_compares_what_it_knows_and_names_both(
+    wanted: dict, sentence: str | None, path: Path
+) -> None:
     if sentence is None:
         refuse_other(path, wanted, "set-ranges")
         return

@@ -100,16 +100,25 @@ def test_a_name_as_long_as_file_systems_allow_can_be_written(tmp_path: Path) -> 
     assert path.read_text() == "content"
 
 
-def test_content_and_name_are_on_the_disk_before_the_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_and_name_are_on_the_disk_before_the_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[tuple[bool, bool]] = []
     path = tmp_path / "file"
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((os.path.isdir(f"/proc/self/fd/{descriptor}"), path.exists())))
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: synced.append((os.path.isdir(f"/proc/self/fd/{descriptor}"), path.exists())),
+    )
     with writing(path) as partial:
         partial.write_text("content")
     assert synced == [(False, False), (True, True)]  # the file before its rename, its folder after
 
 
-@pytest.mark.parametrize(("code", "harmless"), [(errno.ENOTSUP, True), (errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)])
+@pytest.mark.parametrize(
+    ("code", "harmless"),
+    [(errno.ENOTSUP, True), (errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)],
+)
 def test_a_file_system_that_cannot_tell_what_is_on_the_disk_is_used_and_a_full_disk_is_not(
     code: int, harmless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +127,10 @@ def test_a_file_system_that_cannot_tell_what_is_on_the_disk_is_used_and_a_full_d
 
     monkeypatch.setattr(os, "fsync", fail)
     path = tmp_path / "file"
-    with nullcontext() if harmless else pytest.raises(OSError, match=os.strerror(code)), writing(path) as partial:
+    with (
+        nullcontext() if harmless else pytest.raises(OSError, match=os.strerror(code)),
+        writing(path) as partial,
+    ):
         partial.write_text("content")
     assert path.exists() == harmless
     assert len(list(tmp_path.iterdir())) == harmless

@@ -9,23 +9,27 @@ import pytest
 from diffusers import UNet2DModel
 from torch import nn
 
-from edadm.benchmark.calibration import NoShelf, compare, learning_cost
+from edadm.benchmark.calibration import NoUnitStore, compare, learning_cost
 from edadm.config.schema import Reconstruction
-from edadm.kernels import dispatch
-from edadm.models.units import trace_units
-from edadm.reconstruction.chain import Task, UnitShelf
-from edadm.reconstruction.methods import METHODS, Method
+from edadm.kernels.learning import operations
+from edadm.learning.chain import Task
+from edadm.learning.unit_store import UnitStore
+from edadm.networks.unit import trace_units
+from edadm.passes.methods import METHODS, Method
 
-from ..reconstruction.runs import Calibration, a_task
+from ..learning.runs import Calibration, a_task
 
 COST = {"seconds", "learning_seconds", "other_seconds", "steps", "ms_per_step", "peak_gib"}
 
 
 def test_the_steps_of_all_units_are_counted_and_timed(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     some = settings.model_copy(update={"iterations": 1, "unit_iterations": {"conv_*": 3}})
-    cost = learning_cost(a_task(float_unet, gridded(), calibration, some, NoShelf()), METHODS["fbr"])
+    cost = learning_cost(a_task(float_unet, gridded(), calibration, some, NoUnitStore()), METHODS["fbr"])
     names = [unit.name for unit in trace_units(float_unet)]
     assert cost.keys() == COST
     assert cost["steps"] == len(names) + 2 * sum(name.startswith("conv_") for name in names)
@@ -36,22 +40,25 @@ def test_the_steps_of_all_units_are_counted_and_timed(
 
 
 def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
-    float_unet: UNet2DModel, gridded: Callable[[], nn.Module], calibration: Calibration, settings: Reconstruction
+    float_unet: UNet2DModel,
+    gridded: Callable[[], nn.Module],
+    calibration: Calibration,
+    settings: Reconstruction,
 ) -> None:
     made: list[tuple[bool, bool, int]] = []
 
     def learn(task: Task) -> None:
-        made.append((dispatch._PLAIN.get(), task.graphs, task.settings.iterations))
+        made.append((operations._PLAIN.get(), task.graphs, task.settings.iterations))
         METHODS["fbr"].learn(task)
 
-    def make_task(changed: Reconstruction, shelf: UnitShelf) -> Task:
-        return a_task(float_unet, gridded(), calibration, changed, shelf)
+    def make_task(changed: Reconstruction, unit_store: UnitStore) -> Task:
+        return a_task(float_unet, gridded(), calibration, changed, unit_store)
 
     longer = settings.model_copy(update={"unit_iterations": {"conv_in": 4}})
     result = compare(make_task, {"fbr": Method(learn)}, longer, plain_iterations=1)
     count = len(trace_units(float_unet))
     assert made == [(True, False, 1), (False, True, 2)]
-    assert not dispatch._PLAIN.get()
+    assert not operations._PLAIN.get()
     assert result.keys() == {"settings", "device", "engine", "plain", "ratio"}
     assert result["device"] == "cpu"
     assert (result["plain"]["steps"], result["engine"]["steps"]) == (count, 2 * count + 2)

@@ -18,15 +18,21 @@ from edadm.deploy.checkpoint import read_metadata
 from edadm.planning.network import Networks
 from edadm.quant import ranges
 
-from ..models.families import tiny
+from ..networks.families import tiny
 
 CPU = torch.device("cpu")
 SCALE = Scale(rows=4, steps=4, units=3, iterations=2, images=2)
-GENERATED = [f"generate {kind} {precision}" for kind in ("float", "simulated") for precision in ("fp32", "bf16", "fp16")]
+GENERATED = [
+    f"generate {kind} {precision}"
+    for kind in ("float", "simulated")
+    for precision in ("fp32", "bf16", "fp16")
+]
 
 
 @pytest.mark.parametrize("name", ["ldm4_imagenet", "sd14_coco"])
-def test_a_family_goes_through_all_stages_beside_its_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_goes_through_all_stages_beside_its_plan(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 5)
     found = family_pass(tiny(name), FAMILIES[name], SCALE, tmp_path, CPU)
     stages = {row["stage"]: row for row in found["stages"]}
@@ -34,7 +40,11 @@ def test_a_family_goes_through_all_stages_beside_its_plan(name: str, tmp_path: P
     assert list(stages) == [*learning, *GENERATED[:3], "reload", *GENERATED[3:]]
     assert all(row["seconds"] > 0 and row["peak_bytes"] is None for row in stages.values())
     assert {stage for stage, row in stages.items() if row["estimated_seconds"] is None} == {"reload"}
-    assert all(row["estimated_bytes"] > 0 for stage, row in stages.items() if stage not in ("reload", "select-calibration"))
+    assert all(
+        row["estimated_bytes"] > 0
+        for stage, row in stages.items()
+        if stage not in ("reload", "select-calibration")
+    )
     assert len(found["units"]) == len(list((tmp_path / "units").iterdir())) == 3
     assert found["images"].keys() == set(GENERATED)
     assert not any("failed" in image for image in found["images"].values())
@@ -60,9 +70,17 @@ def test_a_scaled_run_keeps_all_but_its_numbers() -> None:
     model = tiny("ldm4_imagenet")
     run = scaled_run(model, FAMILIES["ldm4_imagenet"], Scale(rows=5, steps=3, iterations=7, images=2))
     assert run.model.architecture == model.architecture
-    assert (run.model.sampler.steps, run.model.trajectories.count, run.model.trajectories.batch_size) == (3, 5, 3)
+    assert (run.model.sampler.steps, run.model.trajectories.count, run.model.trajectories.batch_size) == (
+        3,
+        5,
+        3,
+    )
     assert (run.calibration.size, run.calibration.lambda_, run.calibration.radius) == (5, 0.5, 3.0)
-    assert (run.reconstruction.iterations, run.reconstruction.batch_size, run.reconstruction.layer_weight) == (7, 32, 1.3)
+    assert (
+        run.reconstruction.iterations,
+        run.reconstruction.batch_size,
+        run.reconstruction.layer_weight,
+    ) == (7, 32, 1.3)
     assert (run.evaluation.images, run.evaluation.batch_size, run.evaluation.precision) == (2, 2, "fp32")
 
 
@@ -76,8 +94,20 @@ def test_random_conditions_are_functions_of_the_index() -> None:
 
 
 def test_a_family_that_does_not_fit_says_so_and_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"stage": "generate float bf16", "seconds": 1.5, "peak_bytes": 2**30, "estimated_seconds": 1.0, "estimated_bytes": 2**31}
-    reload = {"stage": "reload", "seconds": 0.25, "peak_bytes": 2**29, "estimated_seconds": None, "estimated_bytes": None}
+    row = {
+        "stage": "generate float bf16",
+        "seconds": 1.5,
+        "peak_bytes": 2**30,
+        "estimated_seconds": 1.0,
+        "estimated_bytes": 2**31,
+    }
+    reload = {
+        "stage": "reload",
+        "seconds": 0.25,
+        "peak_bytes": 2**29,
+        "estimated_seconds": None,
+        "estimated_bytes": None,
+    }
     small = {"stages": [row, reload], "images": {"generate float bf16": {"psnr": 41.26}}}
 
     def one(model: Model, *_: Any) -> dict[str, Any]:

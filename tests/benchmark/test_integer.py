@@ -24,12 +24,12 @@ from edadm.benchmark.kernels import problems_of
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.kernels.tiles import Problem
-from edadm.models.random_weights import random_unet
-from edadm.nn.surgery import activation_quantizers, quantized_layers
-from edadm.planning.network import network_rows
+from edadm.kernels.int8.tiles import Problem
+from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.random_weights import random_unet
+from edadm.nn.insert import activation_quantizers, quantized_layers
 
-from ..models.families import tiny
+from ..networks.families import tiny
 
 CPU = torch.device("cpu")
 
@@ -41,18 +41,20 @@ def bits(name: str) -> Bits:
 @torch.no_grad()
 def test_grids_reach_to_what_occurs_and_no_further() -> None:
     model = tiny("sd14_coco")
-    unet, inputs = random_unet(model, CPU), network_rows(model, 2, CPU)
+    unet, inputs = random_unet(model, CPU), InputSpec.of(model).random(2, CPU)
     quantized = quantized_by_magnitude(unet, bits("official_w8a8"), inputs)
     for name, layer in quantized_layers(quantized).items():
         weight = unet.get_submodule(name).weight
         assert (layer.weight - weight).abs().max() <= layer.weight_quantizer.scale.max(), name
     for name, quantizer in activation_quantizers(quantized).items():
         assert ((quantizer.scale != 1) & torch.isfinite(quantizer.scale)).all(), name
-    exact, found = unet(*inputs, return_dict=False)[0], quantized(*inputs, return_dict=False)[0]
+    exact, found = network_call(unet, inputs), network_call(quantized, inputs)
     assert 0 < (found - exact).square().mean() < 0.05 * exact.square().mean()
 
 
-@pytest.mark.parametrize(("name", "smallest", "largest"), [("official_w8a8", 3.0, 4.0), ("official_w4a8", 5.0, 8.0)])
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest"), [("official_w8a8", 3.0, 4.0), ("official_w4a8", 5.0, 8.0)]
+)
 def test_an_integer_network_has_a_fraction_of_the_bytes(name: str, smallest: float, largest: float) -> None:
     model = tiny("ldm8_church")
     ratio = weight_bytes(random_unet(model, CPU)) / weight_bytes(random_integer_unet(model, bits(name), CPU))
@@ -61,12 +63,24 @@ def test_an_integer_network_has_a_fraction_of_the_bytes(name: str, smallest: flo
 
 def test_problems_are_those_of_the_layers_and_a_split_layer_poses_two() -> None:
     model = tiny("ldm4_imagenet")
-    network, inputs = random_integer_unet(model, bits("official_w4a8"), CPU), network_rows(model, 2, CPU)
-    found = problems_of(network, *inputs)
+    network, inputs = (
+        random_integer_unet(model, bits("official_w4a8"), CPU),
+        InputSpec.of(model).random(2, CPU),
+    )
+    found = problems_of(network, inputs)
     first = network.get_submodule("conv_in").segments[0].shape
-    assert found[Problem(2 * 8 * 8, first[0], first[3], 1, 1)] == (2, 8, 8, first[3])  # few channels: a window's numbers are gathered
+    assert found[Problem(2 * 8 * 8, first[0], first[3], 1, 1)] == (
+        2,
+        8,
+        8,
+        first[3],
+    )  # few channels: a window's numbers are gathered
     split = next(module for module in network.modules() if len(getattr(module, "sizes", ())) == 2)
-    channels = {problem.channels for problem in found if problem.columns == split.segments[0].shape[0] and problem.side == 1}
+    channels = {
+        problem.channels
+        for problem in found
+        if problem.columns == split.segments[0].shape[0] and problem.side == 1
+    }
     assert set(split.sizes) <= channels
 
 
@@ -83,7 +97,8 @@ def test_bytes_of_a_tensor_are_those_of_the_tensors_that_it_is_made_of() -> None
 
 
 @pytest.mark.parametrize(
-    ("mode", "beside", "sentence"), [("reduce-overhead", BESIDE, "no mode 'reduce-overhead'"), ("default", ["fp8"], "'fp8'")]
+    ("mode", "beside", "sentence"),
+    [("reduce-overhead", BESIDE, "no mode 'reduce-overhead'"), ("default", ["fp8"], "'fp8'")],
 )
 def test_choices_are_refused_before_work_starts(mode: str, beside: Sequence[str], sentence: str) -> None:
     with pytest.raises(EdadmError, match=f"{sentence}.* known are"):
@@ -109,8 +124,8 @@ class Ill(nn.Module):
 def clockless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU's clock and memory counts; an evaluation takes 2 ms."""
 
-    def evaluated(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-        network(*inputs, return_dict=False)
+    def evaluated(network: nn.Module, inputs: Rows) -> int:
+        network_call(network, inputs)
         return 2
 
     monkeypatch.setattr(module, "_milliseconds", evaluated)
@@ -120,7 +135,9 @@ def clockless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("clockless")
 def test_a_network_that_fails_leaves_the_others_their_rows() -> None:
     seen = []
-    contest = Contest((torch.zeros(4, 1),), on_rows=lambda rows: seen.append(copy.deepcopy(rows)))
+    contest = Contest(
+        Rows({"latents": torch.zeros(4, 1, 1, 1)}), on_rows=lambda rows: seen.append(copy.deepcopy(rows))
+    )
 
     def absent() -> nn.Module:
         raise ImportError("no torchao")
@@ -132,17 +149,23 @@ def test_a_network_that_fails_leaves_the_others_their_rows() -> None:
     assert "ms" in seen[-1]["later"]
     rows = contest.rounds(5)
     assert rows["absent"] == {"failed": "ImportError: no torchao"}
-    assert rows["at once"]["failed"] == rows["later"]["failed"] == "OutOfMemoryError: out of memory. Tried to allocate 3 GiB"
+    assert (
+        rows["at once"]["failed"]
+        == rows["later"]["failed"]
+        == "OutOfMemoryError: out of memory. Tried to allocate 3 GiB"
+    )
     assert rows["well"]["ms"] == 2
     assert rows["well"]["samples_per_second"] == 2000
     assert rows["well"]["note"] == "a note"
     assert "failed" not in rows["well"]
-    assert [list(rows) for rows in seen] == [["absent", "at once", "well", "later"][:count] for count in (1, 2, 3, 4, 4)]
+    assert [list(rows) for rows in seen] == [
+        ["absent", "at once", "well", "later"][:count] for count in (1, 2, 3, 4, 4)
+    ]
 
 
 @pytest.mark.usefixtures("clockless")
 def test_a_profile_that_fails_leaves_the_times() -> None:
-    contest = Contest((torch.zeros(4, 1),))
+    contest = Contest(Rows({"latents": torch.zeros(4, 1, 1, 1)}))
     contest.enter("well", lambda: Ill(1000), torch.float32, False)
     with contest.guarded("well", "profile_failed"):
         raise RuntimeError("no profiler")
@@ -154,7 +177,9 @@ def test_a_profile_that_fails_leaves_the_times() -> None:
 class Noted(Contest):
     """Makes every network, and evaluates none."""
 
-    def enter(self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str) -> None:
+    def enter(
+        self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str
+    ) -> None:
         with self.guarded(name):
             parameters = {parameter.dtype for parameter in make().parameters()}
             self.rows[name] = {"dtypes": parameters | {dtype}, "compiled": compiled, **notes}
@@ -166,8 +191,10 @@ def test_networks_that_are_compared(fuse: tuple[bool, ...], monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     model = tiny("sd14_coco")
-    inputs = network_rows(model, 2, CPU)
-    found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)["networks"]
+    inputs = InputSpec.of(model).random(2, CPU)
+    found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)[
+        "networks"
+    ]
     integers = ["integer w8", "integer w8 fused"][-len(fuse) :]
     assert list(found) == ["fp32 eager", "bf16 compiled", *integers, "torchao int8 linear", "tf32 compiled"]
     assert found.pop("torchao int8 linear")["failed"].startswith("ModuleNotFoundError: import of torchao")

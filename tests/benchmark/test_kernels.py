@@ -9,9 +9,13 @@ import pytest
 
 from edadm.benchmark import kernels as module
 from edadm.benchmark.kernels import measure
-from edadm.kernels.tiles import Problem, Tiles
+from edadm.kernels.int8.tiles import Problem, Tiles
 
-GOOD, BETTER, TOO_LARGE = Tiles(64, 64, 64, 4, 4), Tiles(64, 128, 64, 4, 3, kind="descriptor"), Tiles(256, 256, 128, 8, 4)
+GOOD, BETTER, TOO_LARGE = (
+    Tiles(64, 64, 64, 4, 4),
+    Tiles(64, 128, 64, 4, 3, kind="descriptor"),
+    Tiles(256, 256, 128, 8, 4),
+)
 WRONG = Tiles(64, 64, 64, 4, 3, kind="pipelined")
 MILLISECONDS = {GOOD: 0.4, BETTER: 0.2, WRONG: 0.1, "bf16": 0.3}
 FINE, ILL, TIGHT = Problem(512, 64, 64, 3, 1), Problem(512, 64, 32, 3, 1), Problem(512, 32, 64, 3, 1)

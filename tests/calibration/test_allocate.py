@@ -22,7 +22,9 @@ def test_counts_sum_to_the_total_and_none_is_negative(weight: list[float], total
 
 
 @given(weights, st.integers(1, 300))
-def test_steps_with_a_larger_share_never_get_fewer_than_rounding_takes_away(weight: list[float], total: int) -> None:
+def test_steps_with_a_larger_share_never_get_fewer_than_rounding_takes_away(
+    weight: list[float], total: int
+) -> None:
     shares = np.asarray(weight) / sum(weight)
     counts = apportion(shares, total)
     rounded = np.round(shares * total)
@@ -36,13 +38,19 @@ def test_steps_with_a_larger_share_never_get_fewer_than_rounding_takes_away(weig
         ([0.25, 0.5, 0.25], 4, [1, 2, 1]),
         ([0.5, 0.5], 1, [1, 0]),  # halves round to even: one sample is missing, the earlier step gets it
         ([0.5, 0.5], 3, [2, 1]),  # 1.5 rounds to 2: the cleanest step gives one back
-        ([0.25, 0.25, 0.25, 0.25, 0.0], 6, [2, 2, 1, 1, 0]),  # a step that has none is never charged (quirk Q9)
+        (
+            [0.25, 0.25, 0.25, 0.25, 0.0],
+            6,
+            [2, 2, 1, 1, 0],
+        ),  # a step that has none is never charged (quirk Q9)
         ([0.1] * 10, 4, [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]),  # more steps than samples
         ([0.4, 0.3, 0.3], 1, [1, 0, 0]),
         ([1.0], 5, [5]),
     ],
 )
-def test_missing_go_to_the_most_and_surplus_comes_from_the_cleanest(shares: list[float], total: int, counts: list[int]) -> None:
+def test_missing_go_to_the_most_and_surplus_comes_from_the_cleanest(
+    shares: list[float], total: int, counts: list[int]
+) -> None:
     assert apportion(np.asarray(shares), total).tolist() == counts
 
 
@@ -61,7 +69,9 @@ def test_the_assignment_is_shuffled_by_its_seed() -> None:
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60).filter(any), st.integers(0, 200))
-def test_held_out_rows_follow_the_allocation_to_within_one_sample_a_step(counts: list[int], total: int) -> None:
+def test_held_out_rows_follow_the_allocation_to_within_one_sample_a_step(
+    counts: list[int], total: int
+) -> None:
     found = held_out_counts(np.asarray(counts), total)
     assert found.sum() == total
     assert len(found) == len(counts)

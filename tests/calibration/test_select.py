@@ -48,15 +48,22 @@ def test_sums_of_batches_and_shards_add_up_to_means() -> None:
 
 
 def test_more_samples_than_trajectories_are_refused() -> None:
-    with pytest.raises(EdadmError, match="calibration size 12 exceeds the 11 recorded trajectories; lower `size` or record more"):
+    with pytest.raises(
+        EdadmError,
+        match="calibration size 12 exceeds the 11 recorded trajectories; lower `size` or record more",
+    ):
         select(stores(6, 5), Calibration(size=12))
 
 
 @pytest.mark.parametrize("selector", sorted(SELECTORS))
 @pytest.mark.parametrize(("size", "held_out"), [(6, 5), (3, 2), (7, 4), (8, 1)])
-def test_held_out_rows_come_from_the_trajectories_after_the_first(selector: str, size: int, held_out: int) -> None:
+def test_held_out_rows_come_from_the_trajectories_after_the_first(
+    selector: str, size: int, held_out: int
+) -> None:
     alone, _ = select(stores(6, 5), Calibration(selector=selector, size=size, radius=0.05))
-    chosen, allocation = select(stores(6, 5), Calibration(selector=selector, size=size, held_out=held_out, radius=0.05))
+    chosen, allocation = select(
+        stores(6, 5), Calibration(selector=selector, size=size, held_out=held_out, radius=0.05)
+    )
     values = chosen["held_out_latents"][:, 0, 0, 0]
     assert (values // 10).tolist() == list(range(size, size + held_out))
     assert (values % 10).tolist() == chosen["held_out_steps"].tolist()
@@ -68,6 +75,9 @@ def test_held_out_rows_come_from_the_trajectories_after_the_first(selector: str,
 
 
 def test_too_many_held_out_rows_are_refused() -> None:
-    sentence = "calibration size 8 with 4 held-out rows exceeds the 11 recorded trajectories; lower `size` or `held_out` or record more"
+    sentence = (
+        "calibration size 8 with 4 held-out rows exceeds the 11 recorded trajectories; lower `size` or "
+        "`held_out` or record more"
+    )
     with pytest.raises(EdadmError, match=sentence):
         select(stores(6, 5), Calibration(size=8, held_out=4))

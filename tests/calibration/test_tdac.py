@@ -15,9 +15,16 @@ from edadm.config.schema import Calibration
 from .points import statistics
 
 
-@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 200), st.floats(0, 100), st.floats(1e-3, 100))
-def test_any_scores_give_exactly_as_many_samples_as_asked(seed: int, steps: int, size: int, lambda_: float, radius: float) -> None:
-    counts = tdac(statistics(seed, steps), Calibration.model_validate({"size": size, "lambda": lambda_, "radius": radius})).counts
+@given(
+    st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 200), st.floats(0, 100), st.floats(1e-3, 100)
+)
+def test_any_scores_give_exactly_as_many_samples_as_asked(
+    seed: int, steps: int, size: int, lambda_: float, radius: float
+) -> None:
+    counts = tdac(
+        statistics(seed, steps),
+        Calibration.model_validate({"size": size, "lambda": lambda_, "radius": radius}),
+    ).counts
     assert counts.sum() == size
     assert counts.min() >= 0
     assert len(counts) == steps
@@ -31,7 +38,9 @@ def test_any_scores_give_exactly_as_many_samples_as_asked(seed: int, steps: int,
 def test_constant_scores_do_not_divide_by_zero(distance: float | None, dissimilarity: float | None) -> None:
     random = statistics(0)
     constant = np.ones((12, 12)) - np.eye(12)
-    given_statistics = StepStatistics(constant if distance else random.distance, constant if dissimilarity else random.dissimilarity)
+    given_statistics = StepStatistics(
+        constant if distance else random.distance, constant if dissimilarity else random.dissimilarity
+    )
     allocation = tdac(given_statistics, Calibration(size=50, radius=2.0))
     assert allocation.counts.sum() == 50
     if distance and dissimilarity:
@@ -71,7 +80,9 @@ def test_lambda_moves_samples_from_dense_steps_to_varied_ones() -> None:
     random = statistics(4)
 
     def counts(lambda_: float) -> np.ndarray:
-        return tdac(random, Calibration.model_validate({"size": 500, "lambda": lambda_, "radius": 4.0})).counts
+        return tdac(
+            random, Calibration.model_validate({"size": 500, "lambda": lambda_, "radius": 4.0})
+        ).counts
 
     varied = int(normalised(variety(random.dissimilarity)).argmax())
     assert counts(0.0)[varied] < counts(1.0)[varied] < counts(50.0)[varied]
@@ -87,7 +98,10 @@ def test_a_radius_beyond_all_distances_leaves_variety_alone() -> None:
     assert far.counts.tolist() != tdac(random, Calibration(size=500, radius=4.0)).counts.tolist()
 
 
-@pytest.mark.parametrize(("preset", "alone", "other"), [("tdac_density", "density", "variety"), ("tdac_variety", "variety", "density")])
+@pytest.mark.parametrize(
+    ("preset", "alone", "other"),
+    [("tdac_density", "density", "variety"), ("tdac_variety", "variety", "density")],
+)
 def test_the_presets_of_the_ablation_weigh_one_score_alone(preset: str, alone: str, other: str) -> None:
     curves = tdac(statistics(6), load_config().calibrations[preset].model_copy(update={"radius": 4.0})).curves
     assert curves[other].any()

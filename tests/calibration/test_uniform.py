@@ -14,7 +14,9 @@ from .points import statistics
 
 @example(steps=8, size=2, every=2)  # four shares of half a sample, all rounded to none
 @given(st.integers(1, 40), st.integers(1, 200), st.integers(1, 40))
-def test_every_kth_step_gets_equally_many_where_they_divide_and_no_other_any(steps: int, size: int, every: int) -> None:
+def test_every_kth_step_gets_equally_many_where_they_divide_and_no_other_any(
+    steps: int, size: int, every: int
+) -> None:
     counts = uniform(statistics(0, steps), Calibration(selector="uniform", size=size, every=every)).counts
     taken = counts[::every]
     assert counts.sum() == taken.sum() == size

@@ -13,4 +13,9 @@ _FILES = sorted((Path(edadm.config.load.__file__).parent / "presets").glob("*.ya
 
 def for_the_bundled_model(kind: str) -> list[str]:
     """Names of presets that are not of a published run; those lie in files of their own, and have tests of their own."""
-    return sorted(str(name) for file in _FILES if not file.name.startswith("published_") for name in OmegaConf.load(file).get(kind, {}))
+    return sorted(
+        str(name)
+        for file in _FILES
+        if not file.name.startswith("published_")
+        for name in OmegaConf.load(file).get(kind, {})
+    )

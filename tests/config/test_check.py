@@ -15,7 +15,11 @@ def settings(**changes: Any) -> dict[str, Any]:
     """A configuration that could start, and changes of its parts."""
     small = {
         "models": {
-            "m": {"checkpoint": "x", "sampler": {"steps": 5}, "trajectories": {"count": 8, "batch_size": 4, "feature_rows": 4, "shards": 2}}
+            "m": {
+                "checkpoint": "x",
+                "sampler": {"steps": 5},
+                "trajectories": {"count": 8, "batch_size": 4, "feature_rows": 4, "shards": 2},
+            }
         },
         "calibrations": {"c": {"size": 8}},
         "evaluations": {"e": {"images": 4, "shards": 2}},
@@ -44,7 +48,8 @@ def test_the_example_could_start() -> None:
         ),
         (
             {"calibrations__c__size": 7, "calibrations__c__held_out": 2},
-            "calibrations.c: calibration size 7 with 2 held-out rows exceeds the 8 recorded trajectories; lower calibrations.c.size or",
+            "calibrations.c: calibration size 7 with 2 held-out rows exceeds the 8 recorded trajectories; "
+            "lower calibrations.c.size or",
         ),
         (
             {"calibrations__c": {"selector": "uniform", "size": 8, "every": 6}},
@@ -59,7 +64,8 @@ def test_the_example_could_start() -> None:
         ({"runs__0__variants": ["c/w4a9/none/integer"]}, "runs: there is no preset 'w4a9' among bits; did you mean 'w4a8'?"),
         (
             {"runs__0__variants": ["c/w4a8/none/integer"], "evaluations__e__precision": "bf16"},
-            "evaluations.e: between layers of integers there is fp32, not bf16; set precision: fp32, or take /integer off the variants",
+            "evaluations.e: between layers of integers there is fp32, not bf16; set precision: fp32, or take "
+            "/integer off the variants",
         ),
         ({"runs__0__evaluation": "quik"}, "runs: there is no preset 'quik' among evaluations; did you mean 'quick'?"),
         ({"models__m__trajectories__feature_rows": 5}, "models.m.trajectories: feature_rows 5 exceeds the 4 runs of the first shard;"),
@@ -75,7 +81,8 @@ def test_the_example_could_start() -> None:
         ),
         (
             {"models__m__sampler": {"method": "unipc", "steps": 25, "spacing": "uniform_from_one"}},
-            "models.m.sampler: 25 steps of unipc with uniform_from_one spacing cannot lead from noise to an image over 1000 timesteps; "
+            "models.m.sampler: 25 steps of unipc with uniform_from_one spacing cannot lead from noise to an "
+            "image over 1000 timesteps; "
             "set steps: 24 or 26, or spacing: trailing",
         ),
     ],
@@ -89,14 +96,18 @@ def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], senten
 def test_an_unknown_model_hides_no_mistake_of_the_next_run() -> None:
     runs = settings(evaluations__e__shards=5)
     runs["runs"] = [{"model": "absent", "variants": ["fp32"]}, *runs["runs"]]
-    with pytest.raises(ConfigError, match=r"(?s)no preset 'absent' among models.*evaluations.e: 5 shards for 4 images"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)no preset 'absent' among models.*evaluations.e: 5 shards for 4 images"
+    ):
         load_config(runs)
 
 
 def test_a_model_in_two_runs_is_refused() -> None:
     twice = settings()
     twice["runs"] = twice["runs"] * 2
-    with pytest.raises(ConfigError, match="runs: model 'm' stands in several runs; list all its variants in one"):
+    with pytest.raises(
+        ConfigError, match="runs: model 'm' stands in several runs; list all its variants in one"
+    ):
         load_config(twice)
 
 
@@ -127,18 +138,22 @@ def conditional(conditioning: dict[str, Any], images: int, trajectories: int = 4
 def test_labels_last_for_all_images_and_trajectories(only: list[int] | None, labels: int) -> None:
     conditioning = LABELS | {"only": only}
     assert load_config(conditional(conditioning, labels, min(labels, 4) or 2))
-    sentence = (
-        f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"
-    )
+    sentence = f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"  # noqa: E501
     with pytest.raises(ConfigError, match=sentence):
         load_config(conditional(conditioning, labels + 1, 2))
-    with pytest.raises(ConfigError, match=f"models.m: 8 trajectories exceed the {labels} labels of models.m.conditioning; raise"):
+    with pytest.raises(
+        ConfigError,
+        match=f"models.m: 8 trajectories exceed the {labels} labels of models.m.conditioning; raise",
+    ):
         load_config(conditional(conditioning, labels, 8))
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("prompts.txt", "a boat\n\n  \na bus\nno end\n"), ("captions.json", json.dumps({"annotations": [{"caption": "x"}] * 3}))],
+    [
+        ("prompts.txt", "a boat\n\n  \na bus\nno end\n"),
+        ("captions.json", json.dumps({"annotations": [{"caption": "x"}] * 3})),
+    ],
 )
 def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(content)
@@ -155,10 +170,16 @@ def test_prompts_last_for_all_images(file: str, content: str, tmp_path: Path) ->
         ("captions.json", "[]", "evaluations.e: 4 images exceed the 0 prompts of models.m.conditioning"),
     ],
 )
-def test_prompts_that_cannot_be_used_are_refused(file: str, content: str, sentence: str, tmp_path: Path) -> None:
+def test_prompts_that_cannot_be_used_are_refused(
+    file: str, content: str, sentence: str, tmp_path: Path
+) -> None:
     (tmp_path / file).write_text(content)
     with pytest.raises(ConfigError, match=sentence):
-        load_config(conditional({"kind": "text", "prompts": str(tmp_path / file), "encoder": {"channels": 8, "heads": 1}}, 4))
+        load_config(
+            conditional(
+                {"kind": "text", "prompts": str(tmp_path / file), "encoder": {"channels": 8, "heads": 1}}, 4
+            )
+        )
 
 
 def test_prompts_that_are_not_there_yet_are_left_to_those_who_run(tmp_path: Path) -> None:

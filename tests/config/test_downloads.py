@@ -38,12 +38,16 @@ def source_of(library: str, file: str) -> str:
         ("torch_fidelity_inception", "torch_fidelity", "feature_extractor_inceptionv3.py"),
     ],
 )
-def test_scoring_networks_come_from_where_their_libraries_get_them(name: str, library: str, file: str) -> None:
+def test_scoring_networks_come_from_where_their_libraries_get_them(
+    name: str, library: str, file: str
+) -> None:
     assert DOWNLOADS[name].url in source_of(library, file)
 
 
 def test_clip_comes_from_where_open_clip_gets_it() -> None:
-    repository, _, file = DOWNLOADS["clip_vit_l_14"].url.removeprefix("https://huggingface.co/").partition("/resolve/main/")
+    repository, _, file = (
+        DOWNLOADS["clip_vit_l_14"].url.removeprefix("https://huggingface.co/").partition("/resolve/main/")
+    )
     assert f'hf_hub="{repository}/"' in source_of("open_clip", "pretrained.py")
     assert f'HF_SAFE_WEIGHTS_NAME = "{file}"' in source_of("open_clip", "constants.py")
 

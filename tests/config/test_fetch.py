@@ -29,7 +29,9 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def entry(site: Site) -> Download:
-    return Download("a model", site.url, "weights/m.ckpt", "its README", f"md5:{hashlib.md5(CONTENT).hexdigest()}")
+    return Download(
+        "a model", site.url, "weights/m.ckpt", "its README", f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+    )
 
 
 def left(folder: Path) -> list[str]:
@@ -44,7 +46,9 @@ def test_a_file_arrives_whole_and_nothing_else_stays(entry: Download, tmp_path: 
 
 def test_a_file_that_broke_off_is_told_and_resumed(entry: Download, site: Site, tmp_path: Path) -> None:
     site.cut_after = 1000
-    with pytest.raises(DownloadError, match="broke off after 1,000 of 1,280,000 bytes; try again to go on from there"):
+    with pytest.raises(
+        DownloadError, match="broke off after 1,000 of 1,280,000 bytes; try again to go on from there"
+    ):
         fetch(entry, tmp_path / "m.ckpt")
     assert left(tmp_path) == ["m.ckpt.partial", "m.ckpt.partial.etag"]
     site.cut_after = None
@@ -83,7 +87,10 @@ def test_an_unknown_length_is_no_obstacle(entry: Download, site: Site, tmp_path:
 
 
 def test_another_file_than_expected_is_not_kept(entry: Download, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"sent another file than expected \(sha256 .*, not abc\); get a model by hand \(its README\)"):
+    with pytest.raises(
+        DownloadError,
+        match=r"sent another file than expected \(sha256 .*, not abc\); get a model by hand \(its README\)",
+    ):
         fetch(replace(entry, checksum="sha256:abc"), tmp_path / "m.ckpt")
     assert left(tmp_path) == []
 
@@ -93,18 +100,28 @@ def test_the_beginning_of_a_checksum_suffices(entry: Download, tmp_path: Path) -
     assert (tmp_path / "m.ckpt").exists()
 
 
-def test_without_a_published_checksum_its_own_is_told(entry: Download, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_published_checksum_its_own_is_told(
+    entry: Download, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fetch(replace(entry, checksum=UNKNOWN), tmp_path / "m.ckpt")
-    assert f"no checksum is published for this file; its sha256 is {hashlib.sha256(CONTENT).hexdigest()}" in capsys.readouterr().err
+    assert (
+        f"no checksum is published for this file; its sha256 is {hashlib.sha256(CONTENT).hexdigest()}"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [(404, "has no such file any more"), (401, "asks to log in"), (403, "denies access"), (500, "refused")],
 )
-def test_a_refusal_says_how_to_get_the_file_otherwise(status: int, sentence: str, entry: Download, site: Site, tmp_path: Path) -> None:
+def test_a_refusal_says_how_to_get_the_file_otherwise(
+    status: int, sentence: str, entry: Download, site: Site, tmp_path: Path
+) -> None:
     site.status = status
-    expected = rf"{sentence} \(HTTP {status}\) \(accept its licence\); get a model by hand \(its README\) and put it at weights/m\.ckpt"
+    expected = (
+        rf"{sentence} \(HTTP {status}\) \(accept its licence\); get a model by hand \(its README\) and put "
+        r"it at weights/m\.ckpt"
+    )
     with pytest.raises(DownloadError, match=expected):
         fetch(replace(entry, remark="accept its licence"), tmp_path / "m.ckpt")
     assert not (tmp_path / "m.ckpt").exists()
@@ -123,7 +140,9 @@ def test_a_file_that_is_there_is_checked_and_not_fetched(entry: Download, site: 
     fetch(entry, tmp_path / "m.ckpt")
     assert site.asked == []
     (tmp_path / "m.ckpt").write_bytes(b"mine")
-    with pytest.raises(DownloadError, match=r"m\.ckpt is another file than a model .*; move it away and try again"):
+    with pytest.raises(
+        DownloadError, match=r"m\.ckpt is another file than a model .*; move it away and try again"
+    ):
         fetch(entry, tmp_path / "m.ckpt")
     assert (tmp_path / "m.ckpt").read_bytes() == b"mine"
 

@@ -10,7 +10,9 @@ from edadm.config.layout import Layout, Variant
 def test_a_path_is_a_sentence_of_decisions() -> None:
     layout, variant = Layout(Path("results")), Variant("tdac/w4a8/fbr_w4")
     assert layout.weights("m", variant) == Path("results/m/tdac/w4a8/fbr_w4/quantized.safetensors")
-    assert layout.samples("m", variant, 2) == [Path(f"results/m/tdac/w4a8/fbr_w4/samples/{shard}.npy") for shard in range(2)]
+    assert layout.samples("m", variant, 2) == [
+        Path(f"results/m/tdac/w4a8/fbr_w4/samples/{shard}.npy") for shard in range(2)
+    ]
     assert layout.calibration("m", "tdac") == Path("results/m/tdac")
     assert layout.trajectories("m", 3) == Path("results/m/trajectories/3.zarr")
 
@@ -18,7 +20,9 @@ def test_a_path_is_a_sentence_of_decisions() -> None:
 def test_full_precision_is_a_variant_like_any_other() -> None:
     layout, variant = Layout(Path("results")), Variant("fp32")
     assert not variant.is_quantized
-    assert layout.weights("m", variant) == layout.float_weights("m") == Path("results/m/fp32/unet.safetensors")
+    assert (
+        layout.weights("m", variant) == layout.float_weights("m") == Path("results/m/fp32/unet.safetensors")
+    )
     assert layout.samples("m", variant, 1) == [Path("results/m/fp32/samples/0.npy")]
 
 
@@ -28,8 +32,16 @@ def test_the_parts_of_a_variant_are_its_presets() -> None:
 
 
 def test_integers_have_images_of_their_own_and_the_weights_of_the_simulated_variant() -> None:
-    layout, simulated, integer = Layout(Path("results")), Variant("tdac/w4a8/fbr_w4"), Variant("tdac/w4a8/fbr_w4/integer")
-    assert (simulated.backend, integer.backend, Variant("fp32").backend) == ("simulated", "integer", "simulated")
+    layout, simulated, integer = (
+        Layout(Path("results")),
+        Variant("tdac/w4a8/fbr_w4"),
+        Variant("tdac/w4a8/fbr_w4/integer"),
+    )
+    assert (simulated.backend, integer.backend, Variant("fp32").backend) == (
+        "simulated",
+        "integer",
+        "simulated",
+    )
     assert integer.checkpoint == simulated == simulated.checkpoint
     assert integer.presets == simulated.presets
     assert layout.weights("m", integer) == layout.weights("m", simulated)

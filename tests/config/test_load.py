@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[2]
 def test_the_configuration_at_the_root_loads() -> None:
     config = load_config(ROOT / "config.yaml")
     assert config.runs
-    assert {variant.split("/")[-1] for run in config.runs for variant in run.variants} == {"fp32", "fbr_w8", "fbr_w4", "none", "integer"}
+    assert {variant.split("/")[-1] for run in config.runs for variant in run.variants} == {
+        "fp32",
+        "fbr_w8",
+        "fbr_w4",
+        "none",
+        "integer",
+    }
 
 
 def test_the_schema_for_editors_is_in_step() -> None:
@@ -97,17 +103,23 @@ def test_a_preset_inherits_what_it_does_not_say() -> None:
 @pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c")])
 def test_bases_in_a_circle_are_refused(names: tuple[str, ...]) -> None:
     presets = {name: {"base": names[(index + 1) % len(names)]} for index, name in enumerate(names)}
-    with pytest.raises(ConfigError, match=r"calibrations\.[abc]: its bases form a circle; break it by removing one `base`"):
+    with pytest.raises(
+        ConfigError, match=r"calibrations\.[abc]: its bases form a circle; break it by removing one `base`"
+    ):
         load_config({"calibrations": presets})
 
 
 def test_an_absent_base_is_refused_and_the_nearest_named() -> None:
-    with pytest.raises(ConfigError, match=r"calibrations\.a: there is no preset 'tdca' to build on; did you mean 'tdac'\?"):
+    with pytest.raises(
+        ConfigError, match=r"calibrations\.a: there is no preset 'tdca' to build on; did you mean 'tdac'\?"
+    ):
         load_config({"calibrations": {"a": {"base": "tdca"}}})
 
 
 def test_an_absent_file_and_broken_yaml_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no configuration file .*absent\.yaml; give one with --config"):
+    with pytest.raises(
+        ConfigError, match=r"there is no configuration file .*absent\.yaml; give one with --config"
+    ):
         load_config(tmp_path / "absent.yaml")
     (tmp_path / "broken.yaml").write_text("runs: [")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
@@ -119,7 +131,9 @@ def test_a_preset_is_found_by_name_in_a_file_or_given_whole(tmp_path: Path) -> N
     assert find_preset("calibrations", "mine", tmp_path / "mine.yaml").size == 3
     assert find_preset("calibrations", '{"size": 4, "lambda": 0.25}').lambda_ == 0.25
     assert find_preset("calibrations", "tdac") == load_config().calibrations["tdac"]
-    with pytest.raises(ConfigError, match=r"there is no preset 'tdak' among calibrations; did you mean 'tdac'\?"):
+    with pytest.raises(
+        ConfigError, match=r"there is no preset 'tdak' among calibrations; did you mean 'tdac'\?"
+    ):
         find_preset("calibrations", "tdak")
     with pytest.raises(ConfigError, match="calibrations: this is not valid JSON"):
         find_preset("calibrations", "{size: 4")
@@ -135,7 +149,9 @@ def test_presets_survive_a_trip_through_json() -> None:
 
 
 def test_described_runs_are_plain_values_with_the_presets_in_use() -> None:
-    settings = {"runs": [{"model": "cifar10_small", "variants": ["fp32", "tdac/w4a8/none", "tdac/w8a8/none"]}]}
+    settings = {
+        "runs": [{"model": "cifar10_small", "variants": ["fp32", "tdac/w4a8/none", "tdac/w8a8/none"]}]
+    }
     (run,) = described_runs(load_config(settings))
     assert json.loads(json.dumps(run)) == run
     assert set(run["presets"]["calibrations"]) == {"tdac"}

@@ -6,7 +6,7 @@ import pytest
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
-from edadm.nn.surgery import layer_bits
+from edadm.nn.insert import layer_bits
 
 from .bundled import for_the_bundled_model
 

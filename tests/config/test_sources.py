@@ -29,7 +29,9 @@ def test_every_bundled_file_that_a_preset_names_is_there() -> None:
 
 @pytest.mark.parametrize("source", ["bundled:absent", "/absent/model.ckpt"])
 def test_an_absent_file_is_refused_with_those_that_exist(source: str) -> None:
-    with pytest.raises(EdadmError, match=r"there is no file .*; put it there, or use one of .*bundled:cifar10_small"):
+    with pytest.raises(
+        EdadmError, match=r"there is no file .*; put it there, or use one of .*bundled:cifar10_small"
+    ):
         locate(source)
 
 

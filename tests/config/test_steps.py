@@ -16,12 +16,17 @@ PUBLISHED = (20, 50, 100, 200, 500)
 
 @pytest.mark.parametrize("total", [1000, 37, 3])
 @pytest.mark.parametrize(("spacing", "first"), [("uniform", 0), ("uniform_from_one", 1)])
-def test_equal_spacing_reaches_from_the_noisiest_timesteps_to_the_least_noisy(spacing: str, first: int, total: int) -> None:
+def test_equal_spacing_reaches_from_the_noisiest_timesteps_to_the_least_noisy(
+    spacing: str, first: int, total: int
+) -> None:
     for steps in range(2, total + 1):
         sampler = Sampler.model_construct(method="plms", spacing=spacing, steps=steps)
         problem = step_problem(sampler, total)
         if steps == total and first:
-            assert problem == f"uniform_from_one spacing of {total} timesteps has at most {total - 1} steps; lower steps"
+            assert (
+                problem
+                == f"uniform_from_one spacing of {total} timesteps has at most {total - 1} steps; lower steps"
+            )
             continue
         assert problem is None
         listed = visited(sampler, total)
@@ -40,7 +45,10 @@ def test_published_lists_stay(steps: int) -> None:
 
 
 def test_many_steps_begin_where_an_image_is_noise() -> None:
-    starts = {steps: visited(Sampler(steps=steps, spacing="uniform_from_one"), 1000)[0] for steps in (30, 150, 400, 550, 999)}
+    starts = {
+        steps: visited(Sampler(steps=steps, spacing="uniform_from_one"), 1000)[0]
+        for steps in (30, 150, 400, 550, 999)
+    }
     assert starts == {30: 967, 150: 994, 400: 998, 550: 999, 999: 999}
 
 
@@ -60,11 +68,20 @@ def test_usual_numbers_of_solver_steps_begin_at_the_last_timestep(method: str, s
         ({"steps": 550, "spacing": "uniform"}, "set steps: 499 or 998, or spacing: trailing"),
         ({"steps": 61, "spacing": "trailing"}, "set steps: 60 or 62, or spacing: linspace"),
         ({"steps": 999, "spacing": "uniform_from_one"}, "set steps: 998, or spacing: trailing"),
-        ({"steps": 1, "spacing": "uniform"}, "1 step of dpm_solver++ with uniform spacing cannot lead from noise to an image over 1000"),
-        ({"steps": 1000, "spacing": "linspace"}, "linspace spacing of 1000 timesteps has at most 999 steps; lower steps"),
+        (
+            {"steps": 1, "spacing": "uniform"},
+            "1 step of dpm_solver++ with uniform spacing cannot lead from noise to an image over 1000",
+        ),
+        (
+            {"steps": 1000, "spacing": "linspace"},
+            "linspace spacing of 1000 timesteps has at most 999 steps; lower steps",
+        ),
         ({"steps": 1, "method": "plms", "spacing": "uniform"}, "over 1000 timesteps; set steps: 2"),
         ({"steps": 1, "method": "ddim", "spacing": "quadratic"}, "over 1000 timesteps; set steps: 2"),
-        ({"steps": 1001, "method": "ddim", "spacing": "quadratic"}, "quadratic spacing of 1000 timesteps has at most 1000 steps"),
+        (
+            {"steps": 1001, "method": "ddim", "spacing": "quadratic"},
+            "quadratic spacing of 1000 timesteps has at most 1000 steps",
+        ),
     ],
 )
 def test_what_cannot_be_names_the_nearest_that_can(settings: dict, sentence: str) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
-from edadm.models.unet import UNet, build_unet
-from edadm.nn.surgery import quantized_layers
+from edadm.networks.inputs import Rows
+from edadm.networks.unet.build import UNet, build_unet
+from edadm.nn.insert import quantized_layers
+from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges
-from edadm.reconstruction.observe import set_ranges
 
-from ..models.families import random_network, tiny
+from ..networks.families import random_network, tiny
 
 PROVENANCE = {"reconstruction": {"method": "none"}}
 
@@ -38,7 +39,7 @@ def saved(folded: nn.Module, model: Model, bits: Bits, tmp_path: Path) -> Path:
     return tmp_path / "quantized.safetensors"
 
 
-Family = tuple[UNet, UNet, dict[str, Tensor]]
+Family = tuple[UNet, UNet, Rows]
 
 
 @pytest.fixture
@@ -48,15 +49,18 @@ def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], F
     @torch.no_grad()
     def make(family: str, path: Path) -> Family:
         monkeypatch.setattr(ranges, "THRESHOLDS", 10)
-        architecture, bits = tiny(family).architecture, Bits(weights=4, activations=8, range_bins=64, range_batch_size=4)
+        architecture, bits = (
+            tiny(family).architecture,
+            Bits(weights=4, activations=8, range_bins=64, range_batch_size=4),
+        )
         unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
         quantized, generator = quantized_copy(unet, bits), torch.Generator().manual_seed(2)
         latents = torch.randn(4, architecture.in_channels, 8, 8, generator=generator)
         rows = {"latents": latents, "timesteps": torch.tensor([9, 400, 700, 990])}
         if architecture.context_channels:
             rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
-        set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+        set_ranges(quantized, Rows(rows), bits)
         save_quantized(quantized, path, architecture, bits, {})
-        return unet, quantized, rows
+        return unet, quantized, Rows(rows)
 
     return make

@@ -14,12 +14,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttn
 from torch import Tensor, nn
 
 import edadm
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import read_metadata
-from edadm.deploy.cuda import lower_for_cuda
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.errors import EdadmError
-from edadm.models.unet import UNet
-from edadm.nn.surgery import activation_quantizers
+from edadm.networks.unet.build import UNet
+from edadm.nn.insert import activation_quantizers
 
 from .conftest import Family
 
@@ -44,7 +44,9 @@ def family_of(patch: pytest.MonkeyPatch) -> Callable[[str, Path], Family]:
 
 def on_gpu(path: Path, fuse: bool = True) -> QuantizedUNet:
     """The network for GPUs, by its plain meaning."""
-    return as_diffusers_model(lower_for_cuda(edadm.load(path), torch.float32, fuse=fuse), read_metadata(path), "integer")
+    return as_diffusers_model(
+        lower_for_cuda(edadm.load(path), torch.float32, fuse=fuse), read_metadata(path), "integer"
+    )
 
 
 BACKENDS: dict[str, Callable[[Path], QuantizedUNet]] = {
@@ -70,7 +72,9 @@ def output(network: nn.Module, rows: dict[str, Tensor], **others: Any) -> Tensor
 KEPT: dict[str, Callable[[Any], object]] = {
     "slices": lambda unet: unet.set_attention_slice("auto"),
     "a slice": lambda unet: unet.set_attention_slice(1),
-    "no slices": lambda unet: [m.set_attention_slice(None) for m in unet.modules() if type(m).__name__ == "QuantizedAttention"],
+    "no slices": lambda unet: [
+        m.set_attention_slice(None) for m in unet.modules() if type(m).__name__ == "QuantizedAttention"
+    ],
     "the default": lambda unet: unet.set_default_attn_processor(),
     "its own": lambda unet: unet.set_attn_processor(dict(unet.attn_processors)),
     "no xformers": lambda unet: unet.disable_xformers_memory_efficient_attention(),
@@ -79,7 +83,9 @@ KEPT: dict[str, Callable[[Any], object]] = {
 }
 REFUSED: dict[str, Callable[[Any], object]] = {
     "a processor": lambda unet: unet.set_attn_processor(AttnProcessor2_0()),
-    "processors": lambda unet: unet.set_attn_processor({name: AttnProcessor2_0() for name in unet.attn_processors} | {"x": None}),
+    "processors": lambda unet: unet.set_attn_processor(
+        {name: AttnProcessor2_0() for name in unet.attn_processors} | {"x": None}
+    ),
     "IP-Adapter": lambda unet: unet._load_ip_adapter_weights([{}]),
     "adapters": lambda unet: unet.set_attn_processor(IPAdapterAttnProcessor2_0(8, 8)),
     "fused": lambda unet: unet.fuse_qkv_projections(),
@@ -115,7 +121,9 @@ def test_a_network_without_one_of_its_grids_is_not_saved(made: Made, tmp_path: P
     attention = next(module for module in unet.modules() if type(module).__name__ == "QuantizedAttention")
     del attention.processor
     attention.processor = AttnProcessor2_0()
-    with pytest.raises(EdadmError, match=r"has lost 4 of its grids, such as .*attn1\.processor\.key_quantizer; load it again"):
+    with pytest.raises(
+        EdadmError, match=r"has lost 4 of its grids, such as .*attn1\.processor\.key_quantizer; load it again"
+    ):
         unet.save_pretrained(tmp_path)
     assert not (tmp_path / WEIGHTS).exists()
 
@@ -135,12 +143,16 @@ def masks(rows: dict[str, Tensor], seed: int) -> Tensor:
     return kept.long()
 
 
-def test_masks_mean_the_same_on_every_backend_as_in_full_precision(made: Made, networks: dict[str, QuantizedUNet]) -> None:
+def test_masks_mean_the_same_on_every_backend_as_in_full_precision(
+    made: Made, networks: dict[str, QuantizedUNet]
+) -> None:
     unet, _, rows = made
     mask = masks(rows, 1)
     expected = output(unet, rows, encoder_attention_mask=mask)
     assert (expected - output(unet, rows)).square().mean() > 0.01 * expected.square().mean()
-    found = {backend: output(network, rows, encoder_attention_mask=mask) for backend, network in networks.items()}
+    found = {
+        backend: output(network, rows, encoder_attention_mask=mask) for backend, network in networks.items()
+    }
     assert torch.equal(found["copied"], found["simulated"])
     error = (found["simulated"] - expected).square().mean()
     assert (found["cpu"] - found["simulated"]).square().mean() < 0.5 * error
@@ -152,7 +164,9 @@ def test_masks_mean_the_same_on_every_backend_as_in_full_precision(made: Made, n
 
 @contextmanager
 def without_operand_grids(network: QuantizedUNet) -> Iterator[QuantizedUNet]:
-    quantizers = [quantizer for name, quantizer in activation_quantizers(network).items() if ".processor." in name]
+    quantizers = [
+        quantizer for name, quantizer in activation_quantizers(network).items() if ".processor." in name
+    ]
     for quantizer in quantizers:
         quantizer.enabled = False
     yield network
@@ -170,7 +184,9 @@ def test_masks_of_another_length_are_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_number_in_gives_no_number_out_of_that_image_alone(backend: str, made: Made, networks: dict[str, QuantizedUNet]) -> None:
+def test_no_number_in_gives_no_number_out_of_that_image_alone(
+    backend: str, made: Made, networks: dict[str, QuantizedUNet]
+) -> None:
     unet = networks[backend]
     expected = output(unet, made[2])
     places = {"latents": (1, 0, 0, 0), "context": (1, 0, 0), "timesteps": (1,)}
@@ -182,4 +198,8 @@ def test_no_number_in_gives_no_number_out_of_that_image_alone(backend: str, made
         assert found[1].isnan().all()
         torch.testing.assert_close(found[[0, 2, 3]], expected[[0, 2, 3]], rtol=1e-3, atol=1e-3)
     assert output(unet, made[2] | {"latents": made[2]["latents"] * torch.nan}).isnan().all()
-    assert unet(*(made[2][key] for key in ("latents", "timesteps", "context")), return_dict=False)[0].isfinite().all()
+    assert (
+        unet(*(made[2][key] for key in ("latents", "timesteps", "context")), return_dict=False)[0]
+        .isfinite()
+        .all()
+    )

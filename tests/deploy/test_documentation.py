@@ -15,7 +15,7 @@ from torch import nn
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.deploy.diffusers import QuantizedUNet2DModel
-from edadm.nn.surgery import quantized_layers
+from edadm.nn.insert import quantized_layers
 
 logging.set_verbosity_error()
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,13 @@ def example(document: str, heading: str) -> str:
     return block
 
 
-def test_the_readme_uses_a_checkpoint_in_diffusers(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_uses_a_checkpoint_in_diffusers(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    program = example("README.md", "Use it in diffusers").replace("num_inference_steps=20", "num_inference_steps=2")
+    program = example("README.md", "Use it in diffusers").replace(
+        "num_inference_steps=20", "num_inference_steps=2"
+    )
     (named,) = re.findall(r'edadm\.load\("(.*)"\)', program)
     Path(named).parent.mkdir(parents=True)
     shutil.copy(saved, named)
@@ -39,12 +43,19 @@ def test_the_readme_uses_a_checkpoint_in_diffusers(saved: Path, tmp_path: Path, 
     assert Path("image.png").stat().st_size > 100
     assert isinstance(names["pipeline"], DDIMPipeline)
     assert isinstance(names["pipeline"].unet, QuantizedUNet2DModel)
-    assert (Path("cifar10_w4a8/unet") / "diffusion_pytorch_model.safetensors").read_bytes() == saved.read_bytes()
+    assert (
+        Path("cifar10_w4a8/unet") / "diffusion_pytorch_model.safetensors"
+    ).read_bytes() == saved.read_bytes()
 
 
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_numpy_reads_the_weights_as_the_format_says(
-    one_sided: bool, folded: nn.Module, model: Model, bits: Bits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_sided: bool,
+    folded: nn.Module,
+    model: Model,
+    bits: Bits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     layers = quantized_layers(folded)
     grid = layers["down_blocks.0.resnets.0.conv1"].weight_quantizer

@@ -11,11 +11,11 @@ from diffusers.models.attention_processor import Attention
 
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import load_quantized, quantized_copy
-from edadm.models.denoiser import network_call
-from edadm.models.unet import build_unet
-from edadm.nn.surgery import activation_quantizers
+from edadm.networks.inputs import network_call
+from edadm.networks.unet.build import build_unet
+from edadm.nn.insert import activation_quantizers
 
-from ..models.families import FAMILIES, random_network, tiny
+from ..networks.families import FAMILIES, random_network, tiny
 from .conftest import Family
 
 
@@ -31,7 +31,9 @@ def test_a_loaded_network_predicts_what_the_saved_one_does(
     assert not torch.equal(network_call(loaded, rows), network_call(unet, rows))
     for module in loaded.modules():
         if isinstance(module, Attention) and architecture.family == "ldm":
-            assert module.heads == (architecture.heads or module.inner_dim // (architecture.head_channels or 1))
+            assert module.heads == (
+                architecture.heads or module.inner_dim // (architecture.head_channels or 1)
+            )
             assert module.operands_scaled
 
 

@@ -25,12 +25,12 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 import edadm
-from edadm.deploy.lower import lower
+from edadm.deploy.backends.base import lower
 from edadm.errors import EdadmError
-from edadm.models.weights import CheckpointError
-from edadm.nn.surgery import quantized_layers
+from edadm.networks.weights import CheckpointError
+from edadm.nn.insert import quantized_layers
 
-from ..models.families import random_network
+from ..networks.families import random_network
 from .conftest import Family
 
 logging.set_verbosity_error()
@@ -41,10 +41,14 @@ HALVES = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("U
 def images(pipeline: Any, **options: Any) -> np.ndarray:
     """What a pipeline makes from the same noise as the last one."""
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline(num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="np", **options).images
+    return pipeline(
+        num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="np", **options
+    ).images
 
 
-def assert_same_only_with_the_same_network(pipeline: Any, networks: tuple[nn.Module, nn.Module, nn.Module], **options: Any) -> None:
+def assert_same_only_with_the_same_network(
+    pipeline: Any, networks: tuple[nn.Module, nn.Module, nn.Module], **options: Any
+) -> None:
     """The third network makes the second one's images, and not the first one's."""
     made = []
     for network in networks:
@@ -55,12 +59,18 @@ def assert_same_only_with_the_same_network(pipeline: Any, networks: tuple[nn.Mod
     assert not np.array_equal(made[2], made[0])
 
 
-@pytest.mark.parametrize(("pipeline", "scheduler"), [(DDIMPipeline, DDIMScheduler), (DDPMPipeline, DDPMScheduler)])
-def test_pipelines_of_pixels(pipeline: Any, scheduler: Any, float_unet: nn.Module, folded: nn.Module, saved: Path) -> None:
+@pytest.mark.parametrize(
+    ("pipeline", "scheduler"), [(DDIMPipeline, DDIMScheduler), (DDPMPipeline, DDPMScheduler)]
+)
+def test_pipelines_of_pixels(
+    pipeline: Any, scheduler: Any, float_unet: nn.Module, folded: nn.Module, saved: Path
+) -> None:
     unet = edadm.load(saved)
     assert (unet.config.sample_size, unet.config.in_channels) == (16, 3)
     assert (unet.dtype, unet.device.type) == (torch.float32, "cpu")
-    assert_same_only_with_the_same_network(pipeline(float_unet, scheduler()), (float_unet, folded, unet), batch_size=2)
+    assert_same_only_with_the_same_network(
+        pipeline(float_unet, scheduler()), (float_unet, folded, unet), batch_size=2
+    )
 
 
 def test_a_pipeline_of_latents(quantized_family: Callable[[str, Path], Family], tmp_path: Path) -> None:
@@ -76,7 +86,9 @@ def test_stable_diffusion(quantized_family: Callable[[str, Path], Family], tmp_p
     loaded = edadm.load(tmp_path / "quantized.safetensors")
     autoencoder = random_network(AutoencoderKL(**(BLOCKS | {"latent_channels": 4}), **HALVES), 3)
     parts = {"text_encoder": None, "tokenizer": None, "safety_checker": None, "feature_extractor": None}
-    pipeline = StableDiffusionPipeline(vae=autoencoder, unet=unet, scheduler=DDIMScheduler(), **parts, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder, unet=unet, scheduler=DDIMScheduler(), **parts, requires_safety_checker=False
+    )
     prompts = {"prompt_embeds": rows["context"][:2], "negative_prompt_embeds": rows["context"][2:]}
     options = prompts | {"height": 16, "width": 16, "guidance_scale": 3.0}
     assert_same_only_with_the_same_network(pipeline, (unet, quantized, loaded), **options)
@@ -84,13 +96,17 @@ def test_stable_diffusion(quantized_family: Callable[[str, Path], Family], tmp_p
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_cast_changes_arithmetic_but_no_grid_and_is_undone_by_another(dtype: torch.dtype, saved: Path, calibration: tuple) -> None:
+def test_a_cast_changes_arithmetic_but_no_grid_and_is_undone_by_another(
+    dtype: torch.dtype, saved: Path, calibration: tuple
+) -> None:
     exact, rough = edadm.load(saved), edadm.load(saved, dtype=dtype)
     x, t = calibration
     expected, found = exact(x, t).sample, rough(x.to(dtype), t).sample
     assert rough.dtype == found.dtype == dtype
     assert 0 < (found.float() - expected).abs().max() < 0.2 * expected.abs().max()
-    for (name, layer), other in zip(quantized_layers(rough).items(), quantized_layers(exact).values(), strict=True):
+    for (name, layer), other in zip(
+        quantized_layers(rough).items(), quantized_layers(exact).values(), strict=True
+    ):
         assert layer.weight.dtype == dtype
         assert torch.equal(layer.weight_quantizer.scale, other.weight_quantizer.scale), name
         assert torch.equal(layer.codes, other.codes), name
@@ -100,11 +116,15 @@ def test_a_cast_changes_arithmetic_but_no_grid_and_is_undone_by_another(dtype: t
 
 
 @torch.no_grad()
-def test_the_integer_backend_computes_nearly_the_same(saved: Path, calibration: tuple[Tensor, Tensor]) -> None:
+def test_the_integer_backend_computes_nearly_the_same(
+    saved: Path, calibration: tuple[Tensor, Tensor]
+) -> None:
     simulated, integer = edadm.load(saved), edadm.load(saved, backend="integer")
     expected, found = simulated(*calibration).sample, integer(*calibration).sample
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
-    with pytest.raises(EdadmError, match="a network with backend 'integer' cannot be saved; load it with backend='simulated'"):
+    with pytest.raises(
+        EdadmError, match="a network with backend 'integer' cannot be saved; load it with backend='simulated'"
+    ):
         integer.save_pretrained(saved.parent / "folder")
 
 
@@ -131,9 +151,14 @@ def test_an_unknown_backend_is_refused_before_anything_is_read(tmp_path: Path) -
 
 
 def test_absent_files_and_folders_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no file .*absent\.safetensors; name a quantized checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"there is no file .*absent\.safetensors; name a quantized checkpoint"
+    ):
         edadm.load(str(tmp_path / "absent.safetensors"))
-    with pytest.raises(CheckpointError, match=r"holds no diffusion_pytorch_model\.safetensors; name the file, or a folder that"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds no diffusion_pytorch_model\.safetensors; name the file, or a folder that",
+    ):
         edadm.load(tmp_path)
 
 

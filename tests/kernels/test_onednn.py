@@ -17,7 +17,14 @@ from torch.nn import functional as F
 
 from edadm.errors import EdadmError
 from edadm.kernels import onednn
-from edadm.kernels.onednn import ExactConvolution, FloatConvolution, Geometry, PackedConvolution, Problem, exact_parts
+from edadm.kernels.onednn import (
+    ExactConvolution,
+    FloatConvolution,
+    Geometry,
+    PackedConvolution,
+    Problem,
+    exact_parts,
+)
 
 OLDER = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(Path(onednn.__file__).parents[2])}
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="instruction sets of x86")
@@ -36,14 +43,20 @@ def problem(case: str, largest: int, zero_point: int, seed: int = 0) -> tuple[Pr
     """Random weights up to `largest` with rows of extremes, random codes with an image of each extreme, and a bias."""
     (channels, rows, size), geometry = SHAPES[case]
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randint(-largest, largest + 1, (rows, channels // geometry.groups, size, size), generator=generator)
+    weight = torch.randint(
+        -largest, largest + 1, (rows, channels // geometry.groups, size, size), generator=generator
+    )
     weight[0] = largest
     weight[-1] = -largest
     scale = (torch.rand(rows, generator=generator) - 0.3) * 0.01
     integers = torch.randint(0, 256, (3, channels, 6, 5), generator=generator).float()
     integers[1], integers[2] = 255, 0
     integers = (integers - zero_point).contiguous(memory_format=torch.channels_last)
-    return Problem(weight.to(torch.int8), scale, 0.0317, zero_point, geometry), integers, torch.randn(rows, generator=generator)
+    return (
+        Problem(weight.to(torch.int8), scale, 0.0317, zero_point, geometry),
+        integers,
+        torch.randn(rows, generator=generator),
+    )
 
 
 def expected(given: Problem, integers: Tensor, bias: Tensor) -> Tensor:
@@ -65,7 +78,9 @@ def test_both_routes_compute_the_same_bits(case: str, largest: int, zero_point: 
     if convolution.packed and convolution.interchangeable:
         assert torch.equal(convolution.packed(integers.clone(), bias), right)
     elif convolution.packed:
-        torch.testing.assert_close(convolution(integers, bias), right, rtol=0, atol=2**-21 * right.abs().max().item())
+        torch.testing.assert_close(
+            convolution(integers, bias), right, rtol=0, atol=2**-21 * right.abs().max().item()
+        )
         assert not convolution.fastest
 
 
@@ -83,7 +98,9 @@ def test_sums_beyond_what_floating_point_numbers_hold_are_rounded_once(zero_poin
     weight[1], weight[2, ::2] = -128, -128
     weight[3] = torch.randint(-128, 128, (3001, 1, 1), generator=torch.Generator().manual_seed(0))
     integers = torch.full((2, 3001, 2, 1), 255.0 - zero_point).contiguous(memory_format=torch.channels_last)
-    integers[1] = torch.randint(-zero_point, 256 - zero_point, (3001, 2, 1), generator=torch.Generator().manual_seed(1)).float()
+    integers[1] = torch.randint(
+        -zero_point, 256 - zero_point, (3001, 2, 1), generator=torch.Generator().manual_seed(1)
+    ).float()
     given = Problem(weight, torch.ones(4), 1.0, zero_point)
     sums = (weight.flatten(1).long() @ integers.flatten(2).long()).unsqueeze(-1)
     assert zero_point == 255 or sums.abs().max() > 2**24
@@ -94,14 +111,18 @@ def test_sums_beyond_what_floating_point_numbers_hold_are_rounded_once(zero_poin
 
 @pytest.mark.parametrize("zero_point", [0, 90, 255])
 def test_parts_are_as_large_as_their_largest_sums_allow(zero_point: int) -> None:
-    weight = torch.randint(-128, 128, (5, 900, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    weight = torch.randint(
+        -128, 128, (5, 900, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.int8
+    )
     ends = exact_parts(weight, zero_point)
     assert ends[0] == 0
     assert ends[-1] == 900
 
     def largest(first: int, last: int) -> int:
         part = weight[:, first:last].flatten(1).long()
-        positive, negative = (torch.where((part > 0) == up, 255 - zero_point, zero_point) * part.abs() for up in (True, False))
+        positive, negative = (
+            torch.where((part > 0) == up, 255 - zero_point, zero_point) * part.abs() for up in (True, False)
+        )
         return int(torch.maximum(positive.sum(1), negative.sum(1)).max())
 
     for first, last in pairwise(ends):
@@ -110,17 +131,23 @@ def test_parts_are_as_large_as_their_largest_sums_allow(zero_point: int) -> None
 
 
 def test_a_kernel_too_large_for_exact_sums_is_refused() -> None:
-    with pytest.raises(EdadmError, match="a kernel of 529 positions is too large for exact sums; use backend 'simulated'"):
+    with pytest.raises(
+        EdadmError, match="a kernel of 529 positions is too large for exact sums; use backend 'simulated'"
+    ):
         exact_parts(torch.full((1, 1, 23, 23), 127, dtype=torch.int8), 0)
 
 
 @pytest.mark.parametrize("preferred", [PackedConvolution, FloatConvolution])
-def test_the_faster_route_is_kept_for_each_shape_and_changes_no_bit(preferred: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_route_is_kept_for_each_shape_and_changes_no_bit(
+    preferred: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given, integers, bias = problem("3x3", 64, 128)
     if not onednn.packed_is_exact(given.weight):
         pytest.skip("there is one route on this processor")
     timed: list[torch.Size] = []
-    monkeypatch.setattr(onednn, "_seconds", lambda route, x, bias: timed.append(x.shape) or not isinstance(route, preferred))
+    monkeypatch.setattr(
+        onednn, "_seconds", lambda route, x, bias: timed.append(x.shape) or not isinstance(route, preferred)
+    )
     convolution = ExactConvolution(given)
     right = expected(given, integers, bias)
     for rows in (3, 1, 3):
@@ -146,7 +173,9 @@ def test_sums_below_the_bound_make_routes_interchangeable(case: str) -> None:
     assert ExactConvolution(problem(case, 127, 37)[0]).interchangeable
     wide = problem("wide", 127, 37)[0]
     assert not ExactConvolution(wide).interchangeable
-    assert ExactConvolution(wide._replace(weight=wide.weight[:, :50])).interchangeable  # 450 * 127 * 255 < 2^24
+    assert ExactConvolution(
+        wide._replace(weight=wide.weight[:, :50])
+    ).interchangeable  # 450 * 127 * 255 < 2^24
 
 
 def bits_of_routes() -> str:
@@ -162,6 +191,8 @@ def bits_of_routes() -> str:
 @x86_only
 def test_an_older_processor_is_found_out_and_computes_the_same_bits() -> None:
     program = "from tests.kernels.test_onednn import bits_of_routes, onednn; print(onednn.sums_are_exact(), bits_of_routes())"
-    run = subprocess.run([sys.executable, "-c", program], env=OLDER, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=OLDER, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["False", bits_of_routes()]

@@ -37,7 +37,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = open_clip.create_model("edadm-tiny", pretrained=None)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "tiny.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "tiny.safetensors",
+    )
     return folder / "tiny.safetensors"
 
 
@@ -46,7 +49,10 @@ def test_the_score_is_a_hundred_times_the_cosine(weights: Path) -> None:
     found = clip_scores(images, PROMPTS, "edadm-tiny", weights, batch_size=2)
     model, _, prepare = open_clip.create_model_and_transforms("edadm-tiny", pretrained=str(weights))
     pixels = torch.stack([prepare(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
-    seen, read = model.eval().encode_image(pixels), model.encode_text(open_clip.get_tokenizer("edadm-tiny")(PROMPTS))
+    seen, read = (
+        model.eval().encode_image(pixels),
+        model.encode_text(open_clip.get_tokenizer("edadm-tiny")(PROMPTS)),
+    )
     expected = 100 * torch.nn.functional.cosine_similarity(seen, read)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-3)
     assert not torch.allclose(found, clip_scores(images, PROMPTS[::-1], "edadm-tiny", weights))
@@ -55,9 +61,15 @@ def test_the_score_is_a_hundred_times_the_cosine(weights: Path) -> None:
 def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:2]))
     prompts = str(tmp_path / "prompts.txt")
-    settings = Evaluation(scores=("clip_score",), prompts=prompts, clip_model="edadm-tiny", clip_weights=str(weights))
-    scores = evaluate(random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, weights))
-    assert scores["clip_score"] == pytest.approx(clip_scores(random_images(2), PROMPTS[:2], "edadm-tiny", weights).mean().item())
+    settings = Evaluation(
+        scores=("clip_score",), prompts=prompts, clip_model="edadm-tiny", clip_weights=str(weights)
+    )
+    scores = evaluate(
+        random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, weights)
+    )
+    assert scores["clip_score"] == pytest.approx(
+        clip_scores(random_images(2), PROMPTS[:2], "edadm-tiny", weights).mean().item()
+    )
     assert scores["conditions"] == {
         "images": 2,
         "clip_model": "edadm-tiny",
@@ -68,9 +80,19 @@ def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) ->
 
 def test_one_prompt_too_many_is_refused_before_anything_is_computed(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    settings = Evaluation(scores=("clip_score",), prompts=str(tmp_path / "prompts.txt"), clip_weights=str(weights))
-    with pytest.raises(EdadmError, match=r"prompts\.txt holds 3 prompts for 2 images; give exactly one per image, in their order"):
-        evaluate(random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, tmp_path / "absent.pth"))
+    settings = Evaluation(
+        scores=("clip_score",), prompts=str(tmp_path / "prompts.txt"), clip_weights=str(weights)
+    )
+    with pytest.raises(
+        EdadmError,
+        match=r"prompts\.txt holds 3 prompts for 2 images; give exactly one per image, in their order",
+    ):
+        evaluate(
+            random_images(2),
+            None,
+            settings,
+            Scoring("cifar10_classifier", None, None, None, tmp_path / "absent.pth"),
+        )
 
 
 def test_other_models_and_weights_are_refused(weights: Path, tmp_path: Path) -> None:

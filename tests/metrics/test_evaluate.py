@@ -17,7 +17,13 @@ from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
-from edadm.metrics.frechet import frechet_distance, load_features, load_statistics, save_statistics, statistics
+from edadm.metrics.frechet import (
+    frechet_distance,
+    load_features,
+    load_statistics,
+    save_statistics,
+    statistics,
+)
 from edadm.metrics.psnr import psnr
 
 from .images import random_images
@@ -36,7 +42,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("metrics") / "reference.h5"
     layers = extract_features(random_images(150, 1), NAME)
     facts = {"extractor": NAME, "images": 150, "set": "noise"}
-    save_statistics(path, {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")}, facts, layers["pooled"].numpy())
+    save_statistics(
+        path,
+        {layer: statistics(layers[layer]) for layer in ("pooled", "spatial")},
+        facts,
+        layers["pooled"].numpy(),
+    )
     return path
 
 
@@ -44,8 +55,12 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     images, others = random_images(40), random_images(40, 2)
     scores = evaluate(images, others, ALL, files(reference))
     layers, (expected, facts) = extract_features(images, NAME), load_statistics(reference)
-    assert scores["fid"] == pytest.approx(frechet_distance(statistics(layers["pooled"]), expected["pooled"]), rel=1e-4)
-    assert scores["sfid"] == pytest.approx(frechet_distance(statistics(layers["spatial"]), expected["spatial"]), rel=1e-4)
+    assert scores["fid"] == pytest.approx(
+        frechet_distance(statistics(layers["pooled"]), expected["pooled"]), rel=1e-4
+    )
+    assert scores["sfid"] == pytest.approx(
+        frechet_distance(statistics(layers["spatial"]), expected["spatial"]), rel=1e-4
+    )
     assert scores["psnr"] == pytest.approx(psnr(images, others).mean().item())
     assert 1 <= scores["inception_score"] <= 10
     conditions = scores["conditions"]
@@ -59,7 +74,9 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     assert conditions["preparation"] == "none"
     assert conditions["reference_features"] == 150
     assert abs(scores["kid"]) < 0.5
-    kid = kid_features_to_metric(layers["pooled"], load_features(reference), kid_subset_size=40, verbose=False)
+    kid = kid_features_to_metric(
+        layers["pooled"], load_features(reference), kid_subset_size=40, verbose=False
+    )
     assert scores["kid_spread"] == pytest.approx(kid["kernel_inception_distance_std"], rel=1e-3)
     assert "inception_score_spread" not in scores
     assert 0 <= scores["precision"] <= 1
@@ -76,14 +93,20 @@ def test_images_of_another_kind_lie_farther_from_the_reference(reference: Path) 
 def test_statistics_of_another_extractor_are_refused(reference: Path, tmp_path: Path) -> None:
     layers, facts = load_statistics(reference)
     save_statistics(tmp_path / "inception.h5", layers, facts | {"extractor": "inception-v3-compat"})
-    with pytest.raises(EdadmError, match="holds features of 'inception-v3-compat', the images are scored by 'cifar10_classifier'"):
+    with pytest.raises(
+        EdadmError,
+        match="holds features of 'inception-v3-compat', the images are scored by 'cifar10_classifier'",
+    ):
         evaluate(random_images(4), None, Evaluation(), files(tmp_path / "inception.h5"))
 
 
 def test_the_bundled_statistics_are_of_the_bundled_extractor() -> None:
     layers, facts = load_statistics(locate("bundled:cifar10_train_statistics", ".h5"))
     assert facts["extractor"] == NAME
-    assert {layer: values["mu"].shape for layer, values in layers.items()} == {"pooled": (128,), "spatial": (128,)}
+    assert {layer: values["mu"].shape for layer, values in layers.items()} == {
+        "pooled": (128,),
+        "spatial": (128,),
+    }
 
 
 def test_only_the_scores_that_were_asked_for_are_there(reference: Path) -> None:
@@ -95,7 +118,13 @@ def test_only_the_scores_that_were_asked_for_are_there(reference: Path) -> None:
 def test_without_real_images_there_is_no_reference_in_the_conditions() -> None:
     scores = evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
     assert set(scores) == {"inception_score", "psnr", "conditions"}
-    assert set(scores["conditions"]) == {"images", "extractor", "extractor_sha256", "preparation", "inception_score_splits"}
+    assert set(scores["conditions"]) == {
+        "images",
+        "extractor",
+        "extractor_sha256",
+        "preparation",
+        "inception_score_splits",
+    }
 
 
 def test_precision_and_recall_know_generated_from_real(reference: Path) -> None:
@@ -107,7 +136,9 @@ def test_precision_and_recall_know_generated_from_real(reference: Path) -> None:
 
 
 def test_the_stand_in_is_named_beside_the_number(reference: Path) -> None:
-    scores = evaluate(random_images(8), None, Evaluation(scores=("fid",)), files(reference, instead_of="inception"))
+    scores = evaluate(
+        random_images(8), None, Evaluation(scores=("fid",)), files(reference, instead_of="inception")
+    )
     assert scores["conditions"]["extractor"] == NAME
     assert scores["conditions"]["instead_of"] == "inception"
 
@@ -116,8 +147,18 @@ def test_the_stand_in_is_named_beside_the_number(reference: Path) -> None:
     ("change", "settings", "other", "sentence"),
     [
         ({}, ALL, {}, "kid needs features of single real images"),
-        ({"preparation": "none"}, Evaluation(), {"resolution": 32}, "was made with the preparation 'none', the images get 'centre crop"),
-        ({"weights_sha256": "0" * 64}, Evaluation(), {"weights": locate("bundled:cifar10_classifier")}, "was made with other weights than"),
+        (
+            {"preparation": "none"},
+            Evaluation(),
+            {"resolution": 32},
+            "was made with the preparation 'none', the images get 'centre crop",
+        ),
+        (
+            {"weights_sha256": "0" * 64},
+            Evaluation(),
+            {"weights": locate("bundled:cifar10_classifier")},
+            "was made with other weights than",
+        ),
     ],
 )
 def test_a_reference_that_does_not_fit_is_refused(
@@ -132,7 +173,9 @@ def test_a_reference_that_does_not_fit_is_refused(
 def test_a_reference_without_spatial_features_has_no_sfid(reference: Path, tmp_path: Path) -> None:
     layers, facts = load_statistics(reference)
     save_statistics(tmp_path / "pooled.h5", {"pooled": layers["pooled"]}, facts)
-    with pytest.raises(EdadmError, match=r"pooled.h5 holds nothing to compute sfid from; take it out of `scores`"):
+    with pytest.raises(
+        EdadmError, match=r"pooled.h5 holds nothing to compute sfid from; take it out of `scores`"
+    ):
         evaluate(random_images(4), None, Evaluation(), files(tmp_path / "pooled.h5"))
 
 
@@ -154,5 +197,8 @@ def test_features_that_are_no_numbers_give_no_score(reference: Path, monkeypatch
 def test_statistics_of_another_size_are_refused_before_any_features(extractor: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64))
     needed = files(tmp_path / "other.npz", extractor=extractor, weights=locate("bundled:cifar10_classifier"))
-    with pytest.raises(EdadmError, match=rf"holds pooled statistics \(64,\) and \(64, 64\), those of '{extractor}' are \(2048,\)"):
+    with pytest.raises(
+        EdadmError,
+        match=rf"holds pooled statistics \(64,\) and \(64, 64\), those of '{extractor}' are \(2048,\)",
+    ):
         evaluate(random_images(4), None, Evaluation(scores=("fid",), extractor=extractor), needed)

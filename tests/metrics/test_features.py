@@ -56,5 +56,7 @@ def test_images_of_another_size_are_refused_with_the_setting_that_helps() -> Non
 
 
 def test_an_extractor_that_is_not_bundled_asks_for_its_weights() -> None:
-    with pytest.raises(EdadmError, match="extractor 'inception' needs a file with its weights; see `edadm download`"):
+    with pytest.raises(
+        EdadmError, match="extractor 'inception' needs a file with its weights; see `edadm download`"
+    ):
         build_extractor("inception", None)

@@ -56,17 +56,26 @@ def test_a_statistics_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     for layer, values in layers.items():
         for name, array in values.items():
             assert np.array_equal(found[layer][name], array)
-    assert facts == {"extractor": "x", "images": 7, "set": "seven", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert facts == {
+        "extractor": "x",
+        "images": 7,
+        "set": "seven",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save_statistics(tmp_path / name, {"pooled": gaussian([0, 1], [1, 2])}, {"images": 1, "extractor": "x"})
+        save_statistics(
+            tmp_path / name, {"pooled": gaussian([0, 1], [1, 2])}, {"images": 1, "extractor": "x"}
+        )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"no hdf5", None])
-def test_a_foreign_file_is_refused_with_the_command_that_makes_one(content: bytes | None, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused_with_the_command_that_makes_one(
+    content: bytes | None, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / "statistics.h5").write_bytes(content)
     with pytest.raises(EdadmError, match="make them with `edadm reference-statistics`"):

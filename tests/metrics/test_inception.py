@@ -36,10 +36,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = pytorch_fid.inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)
-    state = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     for name, tensor in state.items():
         if name.endswith("conv.weight"):
-            tensor.mul_(6**0.5)  # from a third to twice the inverse fan-in, so that activations keep their size through all layers
+            tensor.mul_(
+                6**0.5
+            )  # from a third to twice the inverse fan-in, so that activations keep their size through all layers
     torch.save(state, folder / LIBRARY_NAME)
     return folder / LIBRARY_NAME
 
@@ -60,20 +66,33 @@ def pytorch_fid_features(weights: Path, images: Tensor) -> dict[str, Tensor]:
     return extract_features(images, "pytorch_fid", 3, weights, ("pooled", "spatial"))
 
 
-def test_features_are_those_of_torch_fidelity(weights: Path, images: Tensor, inception: dict[str, Tensor]) -> None:
+def test_features_are_those_of_torch_fidelity(
+    weights: Path, images: Tensor, inception: dict[str, Tensor]
+) -> None:
     own = ["2048", "logits_unbiased"]
-    network = create_feature_extractor("inception-v3-compat", own, cuda=False, verbose=False, feature_extractor_weights_path=str(weights))
+    network = create_feature_extractor(
+        "inception-v3-compat", own, cuda=False, verbose=False, feature_extractor_weights_path=str(weights)
+    )
     maps = []
     network.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: maps.append(output))
     pooled, logits = network(images)
     torch.testing.assert_close(inception["pooled"], pooled, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(inception["logits"], logits, rtol=1e-4, atol=1e-5)
     assert inception["spatial"].shape == (COUNT, 2023)
-    torch.testing.assert_close(inception["spatial"].reshape(COUNT, 17, 17, 7).permute(0, 3, 1, 2), maps[0][:, :7], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        inception["spatial"].reshape(COUNT, 17, 17, 7).permute(0, 3, 1, 2),
+        maps[0][:, :7],
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_features_are_those_of_pytorch_fid(
-    weights: Path, images: Tensor, pytorch_fid_features: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    images: Tensor,
+    pytorch_fid_features: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(weights.parents[2]))
     files = [tmp_path / f"{index}.png" for index in range(COUNT)]
@@ -85,7 +104,9 @@ def test_features_are_those_of_pytorch_fid(
     assert pytorch_fid_features["spatial"].shape == (COUNT, 2023)
 
 
-def test_the_libraries_differ_in_how_they_resize(inception: dict[str, Tensor], pytorch_fid_features: dict[str, Tensor]) -> None:
+def test_the_libraries_differ_in_how_they_resize(
+    inception: dict[str, Tensor], pytorch_fid_features: dict[str, Tensor]
+) -> None:
     """So their FIDs are not one number under two names."""
     scale = inception["pooled"].std()
     assert scale > 0.01
@@ -109,7 +130,9 @@ def test_a_score_names_weights_and_preparation(
 
 
 def test_pytorch_fid_gives_no_inception_score(weights: Path) -> None:
-    with pytest.raises(EdadmError, match=r"gives no class scores for IS; take inception_score out of `scores`"):
+    with pytest.raises(
+        EdadmError, match=r"gives no class scores for IS; take inception_score out of `scores`"
+    ):
         build_extractor("pytorch_fid", weights, ("pooled", "logits"))
 
 

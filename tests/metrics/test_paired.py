@@ -12,7 +12,9 @@ from edadm.metrics.psnr import psnr
 
 
 def drawn(seed: int, count: int = 7) -> Tensor:
-    return torch.randint(60, 190, (count, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        60, 190, (count, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,9 @@ def test_one_image_that_is_full_precisions_gives_a_number_all_the_same() -> None
     simulated = full + 8
     simulated[0] = full[0]
     parity = image_parity(simulated + 2, simulated, full)
-    assert parity.worst == pytest.approx(2 * full[0].numel())  # 2 levels in each value, where one level in one would be allowed
+    assert parity.worst == pytest.approx(
+        2 * full[0].numel()
+    )  # 2 levels in each value, where one level in one would be allowed
     assert parity.holds
 
 

@@ -37,7 +37,12 @@ def rgb16(path: Path) -> None:
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(np.uint16) * 257)
     head = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def palette(**options: object) -> Callable[[Path], None]:
@@ -62,9 +67,21 @@ def rotated(path: Path) -> None:
         ("a.tif", lambda path: Image.fromarray(COLOURS).save(path), COLOURS),
         ("a.webp", lambda path: Image.fromarray(COLOURS).save(path, lossless=True), COLOURS),
         ("a.png", lambda path: Image.fromarray(RAMP).save(path), np.dstack([RAMP] * 3)),
-        ("a.png", lambda path: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path), np.dstack([RAMP] * 3)),
-        ("a.tiff", lambda path: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path), np.dstack([RAMP] * 3)),
-        ("a.png", lambda path: Image.fromarray(RAMP > 100).save(path), np.dstack([np.where(RAMP > 100, 255, 0)] * 3)),
+        (
+            "a.png",
+            lambda path: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path),
+            np.dstack([RAMP] * 3),
+        ),
+        (
+            "a.tiff",
+            lambda path: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path),
+            np.dstack([RAMP] * 3),
+        ),
+        (
+            "a.png",
+            lambda path: Image.fromarray(RAMP > 100).save(path),
+            np.dstack([np.where(RAMP > 100, 255, 0)] * 3),
+        ),
         ("a.png", rgb16, COLOURS),
         ("a.png", palette(), np.full((32, 32, 3), (10, 20, 30))),
         ("a.png", palette(transparency=1), np.full((32, 32, 3), (10, 20, 30))),
@@ -72,7 +89,9 @@ def rotated(path: Path) -> None:
         ("a.png", lambda path: Image.fromarray(RAMP).convert("LA").save(path), np.dstack([RAMP] * 3)),
     ],
 )
-def test_pixels_are_those_of_the_file(name: str, save: Callable[[Path], None], pixels: np.ndarray, tmp_path: Path) -> None:
+def test_pixels_are_those_of_the_file(
+    name: str, save: Callable[[Path], None], pixels: np.ndarray, tmp_path: Path
+) -> None:
     save(tmp_path / name)
     assert np.array_equal(seen(tmp_path), pixels)
 
@@ -85,7 +104,9 @@ def test_ordinary_files_are_seen_as_by_torch_fidelity(tmp_path: Path) -> None:
     for file, pixels in zip(found.files, found, strict=True):
         expected = np.asarray(Image.open(file).convert("RGB"))
         assert torch.equal(pixels, torch.from_numpy(expected.copy()).permute(2, 0, 1))
-    assert found.remarks() == [f"{tmp_path}: 1 images carry a rotation (EXIF); pixels are taken as they are stored"]
+    assert found.remarks() == [
+        f"{tmp_path}: 1 images carry a rotation (EXIF); pixels are taken as they are stored"
+    ]
 
 
 def frames(path: Path) -> None:
@@ -111,13 +132,29 @@ def flipped(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "save", "sentence"),
     [
-        ("a.png", lambda path: rgba(128).save(path), "some of its pixels are transparent, whose colour depends on what lies behind them"),
+        (
+            "a.png",
+            lambda path: rgba(128).save(path),
+            "some of its pixels are transparent, whose colour depends on what lies behind them",
+        ),
         ("a.png", palette(transparency=0), "some of its pixels are transparent"),
-        ("a.png", lambda path: Image.new("RGB", (32, 32)).save(path, transparency=(0, 0, 0)), "some of its pixels are transparent"),
+        (
+            "a.png",
+            lambda path: Image.new("RGB", (32, 32)).save(path, transparency=(0, 0, 0)),
+            "some of its pixels are transparent",
+        ),
         ("a.webp", frames, "it holds 2 frames, of which one would have to be chosen"),
         ("a.tiff", frames, "it holds 2 frames"),
-        ("a.tiff", lambda path: Image.fromarray(np.ones((32, 32), np.float32)).save(path), "its pixels are of the kind 'F', whose range"),
-        ("a.tiff", lambda path: Image.fromarray(np.ones((32, 32), np.int32)).save(path), "its pixels are of the kind 'I', whose range"),
+        (
+            "a.tiff",
+            lambda path: Image.fromarray(np.ones((32, 32), np.float32)).save(path),
+            "its pixels are of the kind 'F', whose range",
+        ),
+        (
+            "a.tiff",
+            lambda path: Image.fromarray(np.ones((32, 32), np.int32)).save(path),
+            "its pixels are of the kind 'I', whose range",
+        ),
         ("a.png", lambda path: path.write_bytes(b""), "it is no image"),
         ("a.png", lambda path: path.write_bytes(b"\0\5\x16\7" + bytes(200)), "it is no image"),
         ("a.png", cut, ""),
@@ -127,7 +164,9 @@ def flipped(path: Path) -> None:
         ("a.png", flipped, ""),
     ],
 )
-def test_what_cannot_be_scored_is_named_before_anything_is(name: str, save: Callable[[Path], None], sentence: str, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_named_before_anything_is(
+    name: str, save: Callable[[Path], None], sentence: str, tmp_path: Path
+) -> None:
     save(tmp_path / name)
     Image.fromarray(COLOURS).save(tmp_path / "good.png")
     with pytest.raises(EdadmError) as caught:
@@ -141,10 +180,15 @@ def test_what_cannot_be_scored_is_named_before_anything_is(name: str, save: Call
 def test_several_are_counted_and_several_sizes_need_one(tmp_path: Path) -> None:
     for index, side in enumerate((32, 32, 16)):
         Image.new("RGB", (side, 32)).save(tmp_path / f"{index}.png")
-    with pytest.raises(EdadmError, match=r"holds images of several sizes \(2 of 32 x 32, 1 of 16 x 32\); set `resolution` to bring all"):
+    with pytest.raises(
+        EdadmError,
+        match=r"holds images of several sizes \(2 of 32 x 32, 1 of 16 x 32\); set `resolution` to bring all",
+    ):
         FolderImages(tmp_path, None)
     assert FolderImages(tmp_path, 8)[2].shape == (3, 8, 8)
     for name in ("x.png", "y.png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(EdadmError, match=r"x\.png cannot be scored: it is no image; .* \(and 1 more of 5 files\)$"):
+    with pytest.raises(
+        EdadmError, match=r"x\.png cannot be scored: it is no image; .* \(and 1 more of 5 files\)$"
+    ):
         FolderImages(tmp_path, 32)

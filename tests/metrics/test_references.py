@@ -42,10 +42,16 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
     features = extract_features(images, NAME)
     assert sum(told) == 11
     for layer in ("pooled", "spatial"):
-        np.testing.assert_allclose(found.layers[layer]["sigma"], statistics(features[layer])["sigma"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found.layers[layer]["sigma"], statistics(features[layer])["sigma"], rtol=1e-4, atol=1e-5
+        )
     assert found.features is not None
     torch.testing.assert_close(found.features, features["pooled"][[0, 3, 7, 10]], rtol=1e-4, atol=1e-4)
-    assert {key: found.facts[key] for key in ("extractor", "images", "set", "preparation")} == {"extractor": NAME, "images": 11, **facts}
+    assert {key: found.facts[key] for key in ("extractor", "images", "set", "preparation")} == {
+        "extractor": NAME,
+        "images": 11,
+        **facts,
+    }
 
 
 def test_features_are_kept_only_on_request(tmp_path: Path) -> None:
@@ -54,7 +60,12 @@ def test_features_are_kept_only_on_request(tmp_path: Path) -> None:
 
 
 def test_statistics_of_others_are_read(tmp_path: Path) -> None:
-    arrays = {"mu": np.arange(3.0), "sigma": np.eye(3, dtype=np.float32), "mu_s": np.zeros(2), "sigma_s": np.eye(2)}
+    arrays = {
+        "mu": np.arange(3.0),
+        "sigma": np.eye(3, dtype=np.float32),
+        "mu_s": np.zeros(2),
+        "sigma_s": np.eye(2),
+    }
     np.savez(tmp_path / "adm.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), **arrays)
     np.savez(tmp_path / "fid.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     adm, fid = load_reference(tmp_path / "adm.npz"), load_reference(tmp_path / "fid.npz")
@@ -71,12 +82,18 @@ def test_statistics_of_others_are_read(tmp_path: Path) -> None:
         ({"mu": np.array([{}]), "sigma": np.eye(2)}, "cannot be read as an .npz"),
     ],
 )
-def test_other_archives_are_refused_and_no_pickle_is_executed(arrays: dict, sentence: str, tmp_path: Path) -> None:
+def test_other_archives_are_refused_and_no_pickle_is_executed(
+    arrays: dict, sentence: str, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(EdadmError, match=sentence):
         load_reference(tmp_path / "x.npz")
     (tmp_path / "x.npz").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(EdadmError, match=r"cannot be read as an \.npz archive \(it is empty, cut short, or a web page or Git-LFS pointer"):
+    with pytest.raises(
+        EdadmError,
+        match=r"cannot be read as an \.npz archive \(it is empty, cut short, or a web page or Git-LFS "
+        r"pointer",
+    ):
         load_reference(tmp_path / "x.npz")
 
 
@@ -97,7 +114,11 @@ def changed(sigma: np.ndarray, row: int, column: int, value: float) -> np.ndarra
     ("mu", "sigma", "sentence"),
     [
         (np.array([0.0, np.nan, 0.0]), covariance(3), "mu of pooled holds numbers that are not finite"),
-        (np.zeros(3), changed(covariance(3), 0, 1, np.inf), "sigma of pooled holds numbers that are not finite"),
+        (
+            np.zeros(3),
+            changed(covariance(3), 0, 1, np.inf),
+            "sigma of pooled holds numbers that are not finite",
+        ),
         (np.zeros(3, np.int64), covariance(3), "mu of pooled holds int64, not floating-point numbers"),
         (np.zeros(3, np.complex128), covariance(3), "mu of pooled holds complex128"),
         (np.zeros(4), covariance(3), r"sigma of pooled is no covariance of features \(4,\)"),
@@ -108,12 +129,16 @@ def changed(sigma: np.ndarray, row: int, column: int, value: float) -> np.ndarra
     ],
 )
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
-def test_numbers_that_are_no_statistics_are_refused(mu: np.ndarray, sigma: np.ndarray, sentence: str, suffix: str, tmp_path: Path) -> None:
+def test_numbers_that_are_no_statistics_are_refused(
+    mu: np.ndarray, sigma: np.ndarray, sentence: str, suffix: str, tmp_path: Path
+) -> None:
     file = tmp_path / f"x{suffix}"
     if suffix == ".npz":
         np.savez(file, mu=mu, sigma=sigma)
     else:
-        save_statistics(file, {"pooled": {"mu": mu, "sigma": sigma}}, {"extractor": NAME, "images": 3, "set": "x"})
+        save_statistics(
+            file, {"pooled": {"mu": mu, "sigma": sigma}}, {"extractor": NAME, "images": 3, "set": "x"}
+        )
     with pytest.raises(EdadmError, match=sentence):
         load_reference(file)
 
@@ -121,7 +146,11 @@ def test_numbers_that_are_no_statistics_are_refused(mu: np.ndarray, sigma: np.nd
 def test_fp32_statistics_of_few_images_are_a_covariance(tmp_path: Path) -> None:
     """Rank 4 of 100, rounded to fp32: eigenvalues and entries are off by rounding, as in published files."""
     features = np.random.default_rng(0).normal(size=(5, 100)) * np.logspace(-4, 2, 100)
-    np.savez(tmp_path / "x.npz", mu=features.mean(0).astype(np.float32), sigma=np.cov(features, rowvar=False).astype(np.float32))
+    np.savez(
+        tmp_path / "x.npz",
+        mu=features.mean(0).astype(np.float32),
+        sigma=np.cov(features, rowvar=False).astype(np.float32),
+    )
     assert load_reference(tmp_path / "x.npz").layers["pooled"]["sigma"].dtype == np.float64
 
 
@@ -129,5 +158,7 @@ def test_fp32_statistics_of_few_images_are_a_covariance(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
 def test_files_of_another_kind_are_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"x{suffix}").write_bytes(content)
-    with pytest.raises(EdadmError, match=rf"x\{suffix} (cannot be read as an \.npz archive|holds no reference statistics)"):
+    with pytest.raises(
+        EdadmError, match=rf"x\{suffix} (cannot be read as an \.npz archive|holds no reference statistics)"
+    ):
         load_reference(tmp_path / f"x{suffix}")

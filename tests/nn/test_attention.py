@@ -12,15 +12,21 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
 from edadm.nn.attention import QuantizedAttention, QuantizedAttnProcessor, unknown_in
+from edadm.nn.insert import disabled, quantize_unet
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.surgery import disabled, quantize_unet
 
 from ..conftest import reinitialise
 
 
 def attention(heads: int = 1, cross: int | None = None) -> Attention:
     module = Attention(
-        32, cross_attention_dim=cross, heads=heads, dim_head=32 // heads, bias=True, residual_connection=True, norm_num_groups=8
+        32,
+        cross_attention_dim=cross,
+        heads=heads,
+        dim_head=32 // heads,
+        bias=True,
+        residual_connection=True,
+        norm_num_groups=8,
     )
     reinitialise(module, 2)
     module.set_processor(AttnProcessor())
@@ -77,7 +83,11 @@ def test_every_operand_of_the_matrix_products_is_quantized(operand: str) -> None
 
 def test_widths_of_the_softmax_and_the_projections_are_separate() -> None:
     processor = QuantizedAttnProcessor(6, 8)
-    assert [processor.query_quantizer.bits, processor.key_quantizer.bits, processor.value_quantizer.bits] == [6, 6, 6]
+    assert [processor.query_quantizer.bits, processor.key_quantizer.bits, processor.value_quantizer.bits] == [
+        6,
+        6,
+        6,
+    ]
     assert processor.softmax_quantizer.bits == 8
 
 
@@ -95,8 +105,12 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("settings", "named"), UNKNOWN)
-def test_an_attention_with_something_unknown_is_refused_by_name_and_the_network_left_as_it_was(settings: dict, named: str) -> None:
-    network = nn.ModuleDict({"layer": nn.Linear(32, 32), "middle": Attention(32, heads=4, dim_head=8, **settings)})
+def test_an_attention_with_something_unknown_is_refused_by_name_and_the_network_left_as_it_was(
+    settings: dict, named: str
+) -> None:
+    network = nn.ModuleDict(
+        {"layer": nn.Linear(32, 32), "middle": Attention(32, heads=4, dim_head=8, **settings)}
+    )
     sentence = f"the attention 'middle' has {named}, which edadm cannot quantize"
     with pytest.raises(EdadmError, match=sentence):
         quantize_unet(network, Bits(layers={}), {})
@@ -124,7 +138,9 @@ KNOWN = [
 @pytest.mark.parametrize("masked", ["not", "by sample", "by query", "by head"])
 @torch.no_grad()
 def test_what_is_known_computes_what_diffusers_computes(settings: dict, masked: str) -> None:
-    network = nn.ModuleDict({"middle": Attention(32, heads=4, dim_head=8, processor=AttnProcessor(), **settings)}).eval()
+    network = nn.ModuleDict(
+        {"middle": Attention(32, heads=4, dim_head=8, processor=AttnProcessor(), **settings)}
+    ).eval()
     reinitialise(network, 3)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(2, 9, 32, generator=generator)
@@ -144,7 +160,10 @@ def test_masks_that_fit_nothing_are_refused_in_a_sentence() -> None:
     module = attention(heads=4)
     QuantizedAttention.of(module, QuantizedAttnProcessor(8, 8))
     for shape in ((2, 1, 5), (1, 1, 16), (3, 1, 16)):
-        with pytest.raises(EdadmError, match=f"an attention mask of {shape[0]} x {shape[2]} does not fit 2 samples of 16 tokens"):
+        with pytest.raises(
+            EdadmError,
+            match=f"an attention mask of {shape[0]} x {shape[2]} does not fit 2 samples of 16 tokens",
+        ):
             module(inputs(), attention_mask=torch.zeros(shape))
 
 

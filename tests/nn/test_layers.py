@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
-from edadm.reconstruction.observe import set_weight_grid
+from edadm.passes.ranges import set_weight_grid
 
 from ..conftest import reinitialise
 
@@ -25,7 +25,9 @@ def made(kind: str, bits: int = 4) -> tuple[nn.Module, QuantizedLayer, Tensor]:
         quantized: QuantizedLayer = QuantizedLinear(layer, bits, 8, (6,))
     else:
         padding = 0 if kind == "split" else 1
-        layer = nn.Conv2d(channels, 5, 1 if kind == "split" else 3, stride=2 if kind == "strided" else 1, padding=padding)
+        layer = nn.Conv2d(
+            channels, 5, 1 if kind == "split" else 3, stride=2 if kind == "strided" else 1, padding=padding
+        )
         quantized = QuantizedConv2d(layer, bits, 8, (4, 6) if kind == "split" else (channels,))
     reinitialise(layer, 1)
     set_weight_grid(quantized)
@@ -82,7 +84,11 @@ def test_hardening_saturated_roundings_changes_no_output(kind: str) -> None:
     _, quantized, x = made(kind)
     alpha = quantized.start_rounding()
     with torch.no_grad():
-        alpha.copy_(torch.where(torch.rand(alpha.shape, generator=torch.Generator().manual_seed(8)) < 0.5, -20.0, 20.0))
+        alpha.copy_(
+            torch.where(
+                torch.rand(alpha.shape, generator=torch.Generator().manual_seed(8)) < 0.5, -20.0, 20.0
+            )
+        )
     soft = quantized(x).detach()
     quantized.harden()
     assert torch.equal(quantized(x), soft)

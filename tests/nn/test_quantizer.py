@@ -18,7 +18,9 @@ def test_an_activation_is_quantized_on_its_grid() -> None:
     quantizer = Quantizer(4)
     quantizer.set_grid(torch.tensor([0.3]), torch.tensor([8.0]))
     x = normal(2, 3, 4, 4)
-    expected = dequantize(quantize(x, torch.tensor(0.3), torch.tensor(8.0), 4), torch.tensor(0.3), torch.tensor(8.0))
+    expected = dequantize(
+        quantize(x, torch.tensor(0.3), torch.tensor(8.0), 4), torch.tensor(0.3), torch.tensor(8.0)
+    )
     torch.testing.assert_close(quantizer(x), expected)
 
 

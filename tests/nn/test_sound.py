@@ -28,7 +28,9 @@ def test_a_scale_that_is_no_positive_number_is_named_with_its_value(value: float
 def test_a_zero_point_off_the_grid_is_named_with_its_value(value: float) -> None:
     found = network()
     found["layer"].weight_quantizer.zero_point[0, 0] = value
-    assert list(grid_flaws(found)) == [f"the zero point of layer.weight_quantizer is {value}, not from 0 to 7"]
+    assert list(grid_flaws(found)) == [
+        f"the zero point of layer.weight_quantizer is {value}, not from 0 to 7"
+    ]
 
 
 def test_codes_beyond_the_width_or_absent_are_named() -> None:

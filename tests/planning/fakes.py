@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 from edadm.config.schema import Bits, Reconstruction
-from edadm.models.units import Kind, Unit
+from edadm.networks.unit import Kind, Unit
 from edadm.planning.count import Learning, Passes, Stage
 from edadm.planning.memory import Memory
 from edadm.planning.network import Networks
 from edadm.planning.probe import Rates, UnitRate
 
-from ..models.families import published
+from ..networks.families import published
 
 
 @cache
@@ -31,7 +31,11 @@ def learning() -> tuple[Learning, ...]:
 
 def rates() -> Rates:
     """Layers of 10 and 40 operations take 1 and 4 s a step, the block 10 s; 2, 3 and 1 s beside."""
-    measured = [UnitRate(unit("a"), 10, 1.0, 2.0), UnitRate(unit("c"), 40, 4.0, 3.0), UnitRate(unit("block", "res_block"), 100, 10.0, 1.0)]
+    measured = [
+        UnitRate(unit("a"), 10, 1.0, 2.0),
+        UnitRate(unit("c"), 40, 4.0, 3.0),
+        UnitRate(unit("block", "res_block"), 100, 10.0, 1.0),
+    ]
     return Rates(
         "a fake machine",
         rows={("float", "fp32", 8): 0.5, ("observed", "fp32", 2): 2.0, ("simulated", "chain-tf32", 4): 0.25},
@@ -44,12 +48,27 @@ def rates() -> Rates:
 
 def reconstruct() -> Stage:
     passes = Passes("simulated", "chain-tf32", 8, 4, 2)
-    return Stage("reconstruct", "m/v", (passes,), (passes,), learning(), disk=50, bits=Bits(), settings=Reconstruction())
+    return Stage(
+        "reconstruct",
+        "m/v",
+        (passes,),
+        (passes,),
+        learning(),
+        disk=50,
+        bits=Bits(),
+        settings=Reconstruction(),
+    )
 
 
 def stages() -> list[Stage]:
     return [
-        Stage("collect-trajectories", "m", (Passes("float", "fp32", 24, 8, 3),), disk=100, memory=Memory(2**30, 2**29)),
+        Stage(
+            "collect-trajectories",
+            "m",
+            (Passes("float", "fp32", 24, 8, 3),),
+            disk=100,
+            memory=Memory(2**30, 2**29),
+        ),
         Stage("select-calibration", "m/c", read=30, disk=10),
         Stage("set-ranges", "m/c/b", (Passes("observed", "fp32", 6, 2, 3),), searched_weights=2000),
         reconstruct(),

@@ -15,12 +15,13 @@ from edadm.planning.memory import Memory
 from edadm.planning.network import Networks
 from edadm.sampling.collect import open_store
 
-from ..models.families import PUBLISHED, tiny
+from ..networks.families import PUBLISHED, tiny
 from .fakes import published_networks
 
 WORKFLOW = Path(__file__).parents[2] / "workflow" / "published"
 
-# Evaluations of rows while collecting and generating, calibration rows, learning steps (method 1.1, 1.4, 4.1), bytes of states (2.5).
+# Evaluations of rows while collecting and generating, calibration rows, learning steps, bytes of states
+# (method, 1.1, 1.4, 2.1 and 4.1).
 RUNS = {
     "ddim_cifar10": (102_400, 5_000_000, 1024, 38 * 5000, 1.26e9),
     "ldm4_bedroom": (204_800, 10_000_000, 1024, 48 * 5000, 10.07e9),
@@ -32,12 +33,20 @@ RUNS = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_runs_have_the_published_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for function in ("collect_bytes", "ranges_bytes", "reconstruct_bytes", "generate_bytes"):  # slow, and tested with a tiny network
+    for function in (
+        "collect_bytes",
+        "ranges_bytes",
+        "reconstruct_bytes",
+        "generate_bytes",
+    ):  # slow, and tested with a tiny network
         monkeypatch.setattr(count, function, lambda *_: Memory())
     config = load_config(WORKFLOW / f"{name}.yaml")
     stages = stages_of(config.runs[0], config, published_networks(name))
     collected, generated, rows, steps, states = RUNS[name]
-    of = {kind: [stage for stage in stages if stage.name == kind] for kind in dict.fromkeys(stage.name for stage in stages)}
+    of = {
+        kind: [stage for stage in stages if stage.name == kind]
+        for kind in dict.fromkeys(stage.name for stage in stages)
+    }
     assert [stage.evaluations for stage in of["collect-trajectories"]] == [collected]
     assert of["collect-trajectories"][0].disk == pytest.approx(states, rel=5e-3)
     assert [stage.evaluations for stage in of["generate"]] == [generated] * 3
@@ -47,7 +56,9 @@ def test_published_runs_have_the_published_counts(name: str, monkeypatch: pytest
     side = {"ddim_cifar10": 32, "sd14_coco": 512}.get(name, 256)
     images = 10_000 if name == "sd14_coco" else 50_000
     assert {stage.disk for stage in of["generate"]} == {images * 3 * side**2}
-    assert len(of["select-calibration"]) == (2 if name == "ddim_cifar10" else 1)  # shared where both variants have the same
+    assert len(of["select-calibration"]) == (
+        2 if name == "ddim_cifar10" else 1
+    )  # shared where both variants have the same
     assert sum(stage.scored for stage in of["evaluate"]) == 3 * images
 
 
@@ -63,7 +74,9 @@ def test_plms_evaluates_once_more_than_it_steps_and_guidance_doubles_rows() -> N
 
 def test_states_and_contexts_on_disk_have_the_bytes_that_were_counted(tmp_path: Path) -> None:
     model = tiny("ldm4_imagenet")
-    uneven = model.trajectories.model_copy(update={"count": 7, "batch_size": 2, "shards": 2, "feature_rows": 2})
+    uneven = model.trajectories.model_copy(
+        update={"count": 7, "batch_size": 2, "shards": 2, "feature_rows": 2}
+    )
     model = model.model_copy(update={"trajectories": uneven})
 
     class Contexts:
@@ -88,9 +101,16 @@ def a_config(**changes: object) -> Config:
     """Four variants of a tiny model that share what they can."""
     model = tiny("ldm8_church")
     calibration = {"a": Calibration(size=5, held_out=1), "b": Calibration(size=4)}
-    recon = {"fbr": Reconstruction(iterations=7, unit_iterations={"conv_*": 9}, batch_size=4, chain_batch_size=4)}
-    recon |= {"none": Reconstruction(method="none"), "apart": Reconstruction(method="fbr_float_inputs", jobs=3, iterations=2)}
-    runs = [{"model": "m", "variants": ["a/w4/fbr", "a/w4/none", "b/w4/fbr", "a/w4/apart"], "evaluation": "e"}]
+    recon = {
+        "fbr": Reconstruction(iterations=7, unit_iterations={"conv_*": 9}, batch_size=4, chain_batch_size=4)
+    }
+    recon |= {
+        "none": Reconstruction(method="none"),
+        "apart": Reconstruction(method="fbr_float_inputs", jobs=3, iterations=2),
+    }
+    runs = [
+        {"model": "m", "variants": ["a/w4/fbr", "a/w4/none", "b/w4/fbr", "a/w4/apart"], "evaluation": "e"}
+    ]
     settings = {
         "runs": runs,
         "models": {"m": model},
@@ -130,7 +150,11 @@ def test_variants_share_stages_and_are_compared_with_full_precision(networks: Ne
         ),
     ]
     alone = a_config(runs=[{"model": "m", "variants": ["fp32"], "evaluation": "e"}])
-    assert [stage.name for stage in stages_of(alone.runs[0], alone, networks)] == ["convert-checkpoint", "generate", "evaluate"]
+    assert [stage.name for stage in stages_of(alone.runs[0], alone, networks)] == [
+        "convert-checkpoint",
+        "generate",
+        "evaluate",
+    ]
 
 
 def test_reconstruction_counts_passes_errors_and_steps_of_its_method(networks: Networks) -> None:
@@ -140,7 +164,10 @@ def test_reconstruction_counts_passes_errors_and_steps_of_its_method(networks: N
     convolutions = sum(unit.unit.name.startswith("conv_") for unit in fbr.learning)
     assert convolutions == 2
     assert fbr.steps == 7 * len(fbr.learning) + 2 * convolutions
-    assert [(p.kind, p.rows, p.batch, p.calls) for p in fbr.passes] == [("float", 6, 4, 2), ("simulated", 6, 4, 2)]
+    assert [(p.kind, p.rows, p.batch, p.calls) for p in fbr.passes] == [
+        ("float", 6, 4, 2),
+        ("simulated", 6, 4, 2),
+    ]
     assert fbr.unit_rows[0].rows == 3 * 6
     assert {unit.rows for unit in fbr.learning} == {4}
     apart = found["reconstruct", "a/w4/apart"]
@@ -176,11 +203,15 @@ def test_memory_is_that_of_weights_activations_and_what_waits(networks: Networks
     assert fbr.memory.total == fbr.memory.weights + fbr.memory.kept + fbr.memory.work
     simulated, plain = found["generate", "a/w4/fbr"].memory, found["generate", "fp32"].memory
     assert simulated.weights - plain.weights == quantized.weights
-    half = count.generate("m", networks, config.evaluations["e"].model_copy(update={"precision": "fp16"}), None).memory
+    half = count.generate(
+        "m", networks, config.evaluations["e"].model_copy(update={"precision": "fp16"}), None
+    ).memory
     assert half.weights - plain.weights == 2 * networks.parameters
 
 
 def test_a_pattern_that_matches_no_layer_is_refused(model: Model) -> None:
     bits = Bits(layers={"conv_inn": {"weights": 8, "activations": 8}})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="the pattern 'conv_inn' matches no layer of the U-Net; remove it or mend its name"):
+    with pytest.raises(
+        ValueError, match="the pattern 'conv_inn' matches no layer of the U-Net; remove it or mend its name"
+    ):
         count.set_ranges("m", Networks(model), Calibration(), bits)

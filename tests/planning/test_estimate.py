@@ -27,8 +27,12 @@ def test_learning_takes_its_steps_a_median_beside_each_unit_and_its_passes() -> 
 
 
 @pytest.mark.parametrize(("flops", "expected"), [(10, 1.0), (25, 2.5), (40, 4.0)])
-def test_steps_lie_between_the_cheapest_and_the_costliest_unit_of_their_kind(flops: int, expected: float) -> None:
-    assert step_seconds(Learning(unit("x"), flops, 1, 4), rates().units["fbr", "tf32", 4]) == pytest.approx(expected)
+def test_steps_lie_between_the_cheapest_and_the_costliest_unit_of_their_kind(
+    flops: int, expected: float
+) -> None:
+    assert step_seconds(Learning(unit("x"), flops, 1, 4), rates().units["fbr", "tf32", 4]) == pytest.approx(
+        expected
+    )
 
 
 def test_a_kind_with_one_measured_cost_has_that() -> None:

@@ -12,12 +12,13 @@ from diffusers import UNet2DModel
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, LayerBits, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, quantized_copy, save_quantized
-from edadm.models.units import trace_units
-from edadm.nn.surgery import quantized_layers
-from edadm.planning.network import Networks, network_rows
+from edadm.networks.inputs import InputSpec
+from edadm.networks.unit import trace_units
+from edadm.nn.insert import quantized_layers
+from edadm.planning.network import Networks
 
-from ..models.families import PUBLISHED, tiny
-from ..models.test_published import FACTS
+from ..networks.families import PUBLISHED, tiny
+from ..networks.test_published import FACTS
 from .fakes import published_networks
 
 # Megabytes of the packed U-Net by the official count: weights at their bits, the rest fp32 (method, 7.1).
@@ -40,7 +41,9 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
         assert quantized.weights == facts.quantized_weights
         beside = quantized.bytes - size * 1e6  # scales, zero points, and at 4 bits the two layers of 8 bits
         assert 0 < beside < 0.03 * size * 1e6
-    assert len(networks.learned_units(config.reconstructions["seed_coco_w4"], config.bits[wide])) == facts.units
+    assert (
+        len(networks.learned_units(config.reconstructions["seed_coco_w4"], config.bits[wide])) == facts.units
+    )
 
 
 @pytest.mark.parametrize(("weights", "split"), [(4, True), (8, False)])
@@ -50,9 +53,13 @@ def test_the_tensors_of_a_checkpoint_have_the_bytes_that_were_counted(
     widths = bits.model_copy(update={"weights": weights, "split_shortcuts": split})
     unet = quantized_copy(float_unet, widths)
     for layer in quantized_layers(unet).values():
-        layer.weight_quantizer.set_grid(layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 2.0 ** (weights - 1)))
+        layer.weight_quantizer.set_grid(
+            layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 2.0 ** (weights - 1))
+        )
         if layer.weight_quantizer.bits == 8:
-            layer.weight_quantizer.set_grid(layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 128.0))
+            layer.weight_quantizer.set_grid(
+                layer.weight_quantizer.scale, torch.full_like(layer.weight_quantizer.scale, 128.0)
+            )
         layer.set_codes(layer.nearest_codes())
     save_quantized(unet, tmp_path / "q.safetensors", model.architecture, widths, {})
     content = (tmp_path / "q.safetensors").read_bytes()
@@ -63,7 +70,9 @@ def test_the_tensors_of_a_checkpoint_have_the_bytes_that_were_counted(
     assert counted.layers == quantized_layers(unet).keys()
 
 
-def test_layers_in_floating_point_are_no_quantized_ones_and_their_units_are_not_learned(model: Model, bits: Bits) -> None:
+def test_layers_in_floating_point_are_no_quantized_ones_and_their_units_are_not_learned(
+    model: Model, bits: Bits
+) -> None:
     without = bits.model_copy(update={"layers": {"conv_out": LayerBits(weights=None, activations=None)}})
     networks, settings = Networks(model), Reconstruction()
     names = [unit.name for unit in networks.learned_units(settings, without)]
@@ -85,7 +94,8 @@ def test_operations_of_units_add_up_to_nearly_those_of_the_network(model: Model)
 def test_inputs_fit_the_network_and_features_are_those_of_the_middle(name: str) -> None:
     model = tiny(name)
     networks = Networks(model)
-    assert [tuple(tensor.shape) for tensor in network_rows(model, 3, "cpu")] == [
+    rows = InputSpec.of(model).random(3, "cpu")
+    assert [tuple(tensor.shape) for tensor in rows.tensors.values()] == [
         (3, *model.latent_shape),
         (3,),
         (3, *(model.context_shape or ())),

@@ -18,7 +18,7 @@ from edadm.planning.plan import chosen_runs, plan_run
 from edadm.planning.probe import CPU_FLOPS, FEWEST_ROWS, Probe, extremes
 from edadm.quant import ranges
 
-from ..models.families import tiny
+from ..networks.families import tiny
 from .fakes import learning
 
 CPU = torch.device("cpu")
@@ -27,11 +27,16 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def config() -> Config:
     """A guided model with text at W4A8, learned by FBR; its images are made in bf16."""
-    presets = {"calibrations": {"c": Calibration(size=4)}, "bits": {"b": Bits(weights=4, range_batch_size=2, range_bins=16)}}
+    presets = {
+        "calibrations": {"c": Calibration(size=4)},
+        "bits": {"b": Bits(weights=4, range_batch_size=2, range_bins=16)},
+    }
     runs = [{"model": "m", "variants": ["c/b/r"], "evaluation": "e"}]
     recon = {"r": Reconstruction(iterations=3, batch_size=4, chain_batch_size=4)}
     evaluation = {"e": Evaluation(images=2, batch_size=2, precision="bf16")}
-    return Config(runs=runs, models={"m": tiny("sd14_coco")}, reconstructions=recon, evaluations=evaluation, **presets)
+    return Config(
+        runs=runs, models={"m": tiny("sd14_coco")}, reconstructions=recon, evaluations=evaluation, **presets
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,9 @@ def measured(config: Config) -> tuple[Probe, list[Stage]]:
 
 def test_every_stage_that_runs_a_network_can_be_estimated(measured: tuple[Probe, list[Stage]]) -> None:
     probe, stages = measured
-    assert probe.rates.rows.keys() == {passes.key for stage in stages for passes in (*stage.passes, *stage.unit_rows)}
+    assert probe.rates.rows.keys() == {
+        passes.key for stage in stages for passes in (*stage.passes, *stage.unit_rows)
+    }
     assert all(value > 0 for value in probe.rates.rows.values())
     assert probe.rates.weight > 0
     assert probe.rates.decoded > 0
@@ -56,7 +63,9 @@ def test_every_stage_that_runs_a_network_can_be_estimated(measured: tuple[Probe,
             assert seconds(stage, probe.rates) > 0
 
 
-def test_the_cheapest_and_the_costliest_unit_of_each_kind_were_learned(measured: tuple[Probe, list[Stage]]) -> None:
+def test_the_cheapest_and_the_costliest_unit_of_each_kind_were_learned(
+    measured: tuple[Probe, list[Stage]],
+) -> None:
     probe, stages = measured
     stage = next(stage for stage in stages if stage.learning)
     found = probe.rates.units[stage.learning_key]
@@ -65,13 +74,18 @@ def test_the_cheapest_and_the_costliest_unit_of_each_kind_were_learned(measured:
     assert all(rate.seconds > 0 and rate.overhead > 0 for rate in found)
 
 
-def test_variants_that_quantize_other_layers_are_each_measured_where_they_learn(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_that_quantize_other_layers_are_each_measured_where_they_learn(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 5)
     networks, settings = Networks(config.models["m"]), config.reconstructions["r"]
     in_float = {"*attentions*": LayerBits(weights=None, activations=None)}
     widths = [Bits(weights=4, range_bins=16, layers=in_float), Bits(weights=4, range_bins=16)]
     stages = [count.reconstruct("m", networks, Calibration(size=4), bits, settings) for bits in widths]
-    assert [any(found.unit.kind == "transformer" for found in stage.learning) for stage in stages] == [False, True]
+    assert [any(found.unit.kind == "transformer" for found in stage.learning) for stage in stages] == [
+        False,
+        True,
+    ]
     rates = Probe(networks, CPU).measure(stages)
     assert all(seconds(stage, rates) > 0 for stage in stages)
     names = [rate.unit.name for rate in rates.units[stages[1].learning_key]]
@@ -108,7 +122,9 @@ def test_a_plan_without_a_device_has_counts_alone(config: Config) -> None:
 
 
 @pytest.mark.parametrize("full", ["measure", "time_scoring"])
-def test_a_device_with_too_little_memory_is_told_in_a_sentence(full: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_with_too_little_memory_is_told_in_a_sentence(
+    full: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
@@ -130,7 +146,9 @@ def test_runs_are_chosen_by_model_or_refused_in_a_sentence(config: Config) -> No
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
-def test_a_gpu_is_timed_at_full_batches_and_after_its_kernels_are_compiled(model: Model, bits: Bits, settings: Reconstruction) -> None:
+def test_a_gpu_is_timed_at_full_batches_and_after_its_kernels_are_compiled(
+    model: Model, bits: Bits, settings: Reconstruction
+) -> None:
     networks, calibration, device = Networks(model), Calibration(size=8), torch.device("cuda")
     stages = [count.collect("m", networks), count.set_ranges("m", networks, calibration, bits)]
     stages.append(count.reconstruct("m", networks, calibration, bits, settings))

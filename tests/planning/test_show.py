@@ -20,11 +20,21 @@ def test_values_are_bytes_and_seconds_and_survive_json(model: Model) -> None:
     rows = {row["stage"]: row for row in values["stages"]}
     assert rows["collect-trajectories"]["unet_evaluations"] == 24
     assert rows["collect-trajectories"]["unet_calls"] == 3
-    assert rows["collect-trajectories"]["device_bytes"] == {"weights": 2**30, "work": 2**29, "kept": 0, "total": 2**30 + 2**29}
+    assert rows["collect-trajectories"]["device_bytes"] == {
+        "weights": 2**30,
+        "work": 2**29,
+        "kept": 0,
+        "total": 2**30 + 2**29,
+    }
     assert rows["reconstruct"]["learning_steps"] == 3 * 3 + 5
     assert rows["reconstruct"]["units"] == 4
     assert (rows["evaluate"]["images"], rows["evaluate"]["seconds"]) == (2, None)
-    assert values["probe"]["evaluations"][0] == {"network": "float", "precision": "fp32", "batch_rows": 8, "seconds_per_row": 0.5}
+    assert values["probe"]["evaluations"][0] == {
+        "network": "float",
+        "precision": "fp32",
+        "batch_rows": 8,
+        "seconds_per_row": 0.5,
+    }
     assert [unit["unit"] for unit in values["probe"]["learning"]] == ["a", "c", "block"]
 
 
@@ -52,12 +62,15 @@ def test_counts_alone_have_no_times(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (18_071_234, "18.1 MB"), (1_300_000_000, "1.3 GB"), (5e15, "5,000 TB")]
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (18_071_234, "18.1 MB"), (1_300_000_000, "1.3 GB"), (5e15, "5,000 TB")],
 )
 def test_sizes(count: int | float, text: str) -> None:
     assert size(count) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(0.04, "0.04 s"), (59, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0.04, "0.04 s"), (59, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")]
+)
 def test_durations(count: int | float, text: str) -> None:
     assert duration(count) == text

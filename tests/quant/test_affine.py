@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edadm.quant.affine import SMALLEST_SCALE, bounds, dequantize, fake_quantize, quantize, scale_and_zero_point
+from edadm.quant.affine import (
+    SMALLEST_SCALE,
+    bounds,
+    dequantize,
+    fake_quantize,
+    quantize,
+    scale_and_zero_point,
+)
 
 WIDTHS = st.integers(2, 8)
 SEEDS = st.integers(0, 2**31)
@@ -27,7 +34,9 @@ def test_a_symmetric_range_has_its_zero_point_in_the_middle(bits: int, half: flo
 
 
 @given(WIDTHS, st.floats(-5, 5), st.floats(0, 5))
-def test_every_range_is_widened_to_contain_zero_and_zero_is_exact(bits: int, low: float, width: float) -> None:
+def test_every_range_is_widened_to_contain_zero_and_zero_is_exact(
+    bits: int, low: float, width: float
+) -> None:
     scale, zero_point = scale_and_zero_point(torch.tensor(low), torch.tensor(low + width), bits)
     assert 0 <= zero_point <= 2**bits - 1
     assert scale >= SMALLEST_SCALE
@@ -50,7 +59,9 @@ def test_fake_quantization_is_dequantized_quantization(seed: int, bits: int) -> 
     x = torch.randn(50, generator=torch.Generator().manual_seed(seed))
     scale, zero_point = grid_for(x, bits)
     expected = dequantize(quantize(x, scale, zero_point, bits), scale, zero_point)
-    torch.testing.assert_close(fake_quantize(x, scale, *bounds(zero_point, bits)), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        fake_quantize(x, scale, *bounds(zero_point, bits)), expected, rtol=0, atol=1e-6
+    )
 
 
 @given(SEEDS, WIDTHS)
@@ -61,7 +72,9 @@ def test_values_inside_the_range_move_by_at_most_half_a_step(seed: int, bits: in
     assert error <= scale * 1.001  # the rounded zero point may shift the ends of the grid by half a step more
     middle = x[(x > x.min() / 2) & (x < x.max() / 2)]
     if len(middle):
-        assert (fake_quantize(middle, scale, *bounds(zero_point, bits)) - middle).abs().max() <= scale / 2 * 1.001
+        assert (
+            fake_quantize(middle, scale, *bounds(zero_point, bits)) - middle
+        ).abs().max() <= scale / 2 * 1.001
 
 
 def test_rounding_is_half_to_even() -> None:
@@ -95,7 +108,9 @@ def test_gradients_equal_finite_differences_with_the_rounding_residue_held(bits:
     x = torch.randn(400, generator=torch.Generator().manual_seed(bits), dtype=torch.float64)
     scale, zero_point = grid_for(x, bits)
     low, high = bounds(zero_point, bits)
-    distance_to_ends = torch.minimum(((x / scale).round() - low + 0.5).abs(), ((x / scale).round() - high - 0.5).abs())
+    distance_to_ends = torch.minimum(
+        ((x / scale).round() - low + 0.5).abs(), ((x / scale).round() - high - 0.5).abs()
+    )
     x = x[distance_to_ends > 0.25].contiguous()
     residue = (x / scale).round() - x / scale
 
@@ -105,7 +120,9 @@ def test_gradients_equal_finite_differences_with_the_rounding_residue_held(bits:
     step = 1e-7
     numeric_scale = (surrogate(x, scale + step) - surrogate(x, scale - step)) / (2 * step)
     numeric_x = (surrogate(x + step, scale) - surrogate(x - step, scale)) / (2 * step)
-    at_ends = ((x / scale).round() == low) | ((x / scale).round() == high)  # the surrogate has its kinks there
+    at_ends = ((x / scale).round() == low) | (
+        (x / scale).round() == high
+    )  # the surrogate has its kinks there
     x.requires_grad_()
     per_element = scale.expand(len(x)).clone().requires_grad_()
     fake_quantize(x, per_element, low, high).sum().backward()

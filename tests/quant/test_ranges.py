@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from edadm.quant.affine import dequantize, quantize, scale_and_zero_point
-from edadm.quant.ranges import Range, best_asymmetric_range, best_off_centre_range, best_range, best_range_of_histogram, sidedness
+from edadm.quant.ranges import (
+    Range,
+    best_asymmetric_range,
+    best_off_centre_range,
+    best_range,
+    best_range_of_histogram,
+    sidedness,
+)
 
 
 def drawn(kind: str, seed: int) -> torch.Tensor:
@@ -19,12 +26,18 @@ def drawn(kind: str, seed: int) -> torch.Tensor:
 
 
 def searched_by_hand(values: torch.Tensor, bits: int, sides: tuple[float, float]) -> float:
-    """The best threshold, by the sentence of the method, one threshold after the other."""
+    """The best threshold, one threshold after the other (method, 3.2)."""
     extent, best, least = values.abs().max(), 0.0, float("inf")
     for k in range(1, 101):
         threshold = extent * (k / 100)
         scale, zero_point = scale_and_zero_point(-sides[0] * threshold, sides[1] * threshold, bits)
-        error = (dequantize(quantize(values, scale, zero_point, bits), scale, zero_point) - values).abs().pow(2.4).mean().item()
+        error = (
+            (dequantize(quantize(values, scale, zero_point, bits), scale, zero_point) - values)
+            .abs()
+            .pow(2.4)
+            .mean()
+            .item()
+        )
         if error < least:
             best, least = threshold.item(), error
     return best
@@ -46,7 +59,9 @@ def test_the_exact_search_finds_the_threshold_of_the_method(kind: str, bits: int
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("kind", ["gaussian", "silu", "softmax"])
-def test_the_histogram_search_is_within_one_threshold_of_the_exact_one(kind: str, bits: int, seed: int) -> None:
+def test_the_histogram_search_is_within_one_threshold_of_the_exact_one(
+    kind: str, bits: int, seed: int
+) -> None:
     x = drawn(kind, seed)
     sides = sidedness(x.min().item(), x.max().item())
     exact = best_range(x.reshape(1, -1), bits, sides)
@@ -57,9 +72,12 @@ def test_the_histogram_search_is_within_one_threshold_of_the_exact_one(kind: str
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "sides"), [(-1.0, 2.0, (1, 1)), (0.0, 2.0, (0, 1)), (-2.0, 0.0, (1, 0)), (-2.0, -1.0, (1, 0)), (0.5, 1.0, (0, 1))]
+    ("low", "high", "sides"),
+    [(-1.0, 2.0, (1, 1)), (0.0, 2.0, (0, 1)), (-2.0, 0.0, (1, 0)), (-2.0, -1.0, (1, 0)), (0.5, 1.0, (0, 1))],
 )
-def test_a_range_covers_only_the_sides_where_values_lie(low: float, high: float, sides: tuple[float, float]) -> None:
+def test_a_range_covers_only_the_sides_where_values_lie(
+    low: float, high: float, sides: tuple[float, float]
+) -> None:
     assert sidedness(low, high) == sides
 
 
@@ -96,7 +114,9 @@ def test_weights_count_like_repetitions() -> None:
     x = drawn("gaussian", 3)[:1, :100]
     times = torch.randint(1, 4, (1, 100), generator=torch.Generator().manual_seed(0))
     repeated = x.repeat_interleave(times[0], dim=1)
-    assert best_range(x, 4, weights=times.float()).high.item() == pytest.approx(best_range(repeated, 4).high.item(), rel=0.011)
+    assert best_range(x, 4, weights=times.float()).high.item() == pytest.approx(
+        best_range(repeated, 4).high.item(), rel=0.011
+    )
 
 
 def test_a_constant_zero_row_does_not_break_the_search() -> None:
@@ -111,13 +131,17 @@ def test_a_constant_tensor_does_not_break_the_histogram_search(value: float) -> 
     assert torch.isfinite(found.low).all()
     assert found.low.item() <= value <= found.high.item() or abs(value) < 0.02
     scale, zero_point = scale_and_zero_point(found.low, found.high, 8)
-    assert dequantize(quantize(x, scale[0], zero_point[0], 8), scale[0], zero_point[0])[0, 0].item() == pytest.approx(value, rel=0.01)
+    assert dequantize(quantize(x, scale[0], zero_point[0], 8), scale[0], zero_point[0])[
+        0, 0
+    ].item() == pytest.approx(value, rel=0.01)
 
 
 def error_of(x: torch.Tensor, found: Range, bits: int) -> float:
     """Mean |x - x_quantized|^2.4 over all values, with the grid of a one-row range."""
     scale, zero_point = scale_and_zero_point(found.low[0], found.high[0], bits)
-    return (dequantize(quantize(x, scale, zero_point, bits), scale, zero_point) - x).abs().pow(2.4).mean().item()
+    return (
+        (dequantize(quantize(x, scale, zero_point, bits), scale, zero_point) - x).abs().pow(2.4).mean().item()
+    )
 
 
 @given(
@@ -144,7 +168,10 @@ def test_two_ends_are_never_worse_than_one_threshold_and_zero_stays_exact(
     assert zero_point == zero_point.round()
     assert dequantize(quantize(torch.zeros(1), step, zero_point, bits), step, zero_point).item() == 0
     if 0 in sides:
-        assert (asymmetric.low.item(), asymmetric.high.item()) == (symmetric.low.item(), symmetric.high.item())
+        assert (asymmetric.low.item(), asymmetric.high.item()) == (
+            symmetric.low.item(),
+            symmetric.high.item(),
+        )
 
 
 @pytest.mark.parametrize("bins", [None, 8192])
@@ -152,9 +179,14 @@ def test_two_ends_are_never_worse_than_one_threshold_and_zero_stays_exact(
 def test_silu_outputs_gain_almost_a_bit_from_two_ends(bits: int, bins: int | None) -> None:
     x = drawn("silu", bits)
     if bins is None:
-        symmetric, asymmetric = best_range(x.reshape(1, -1), bits), best_asymmetric_range(x.reshape(1, -1), bits)
+        symmetric, asymmetric = (
+            best_range(x.reshape(1, -1), bits),
+            best_asymmetric_range(x.reshape(1, -1), bits),
+        )
     else:
-        symmetric, asymmetric = (best_range_of_histogram(x, bits, bins, (1.0, 1.0), choice) for choice in (False, True))
+        symmetric, asymmetric = (
+            best_range_of_histogram(x, bits, bins, (1.0, 1.0), choice) for choice in (False, True)
+        )
     assert error_of(x, asymmetric, bits) < 0.45 * error_of(x, symmetric, bits)
     assert -0.2785 <= asymmetric.low.item() < 0
     used = quantize(x, *scale_and_zero_point(asymmetric.low[0], asymmetric.high[0], bits), bits).unique()
@@ -188,7 +220,10 @@ def test_rows_get_ends_of_their_own() -> None:
     together = best_asymmetric_range(rows, 4)
     for index in range(2):
         alone = best_asymmetric_range(rows[index : index + 1], 4)
-        assert (alone.low.item(), alone.high.item()) == (together.low[index].item(), together.high[index].item())
+        assert (alone.low.item(), alone.high.item()) == (
+            together.low[index].item(),
+            together.high[index].item(),
+        )
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -212,6 +247,8 @@ def test_grids_off_centre_do_not_shift_the_mean_of_symmetric_values() -> None:
     shifts = []
     for ends in (found, best_range(values, 3)):
         scale, zero_point = (g[:, None] for g in scale_and_zero_point(ends.low, ends.high, 3))
-        shifts.append((((values / scale).round().clamp(-zero_point, 7 - zero_point) * scale) - values).mean().item())
+        shifts.append(
+            (((values / scale).round().clamp(-zero_point, 7 - zero_point) * scale) - values).mean().item()
+        )
     assert abs(shifts[0]) < 0.3 * abs(shifts[1])
     assert shifts[1] < 0

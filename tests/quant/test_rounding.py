@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from edadm.quant.affine import quantize
 from edadm.quant.rounding import hard_codes, initial_alpha, soft_codes, soft_rounding
 
-ratios = st.integers(0, 2**31).map(lambda seed: 6 * torch.randn(64, generator=torch.Generator().manual_seed(seed)))
+ratios = st.integers(0, 2**31).map(
+    lambda seed: 6 * torch.randn(64, generator=torch.Generator().manual_seed(seed))
+)
 WIDTHS = st.integers(2, 8)
 
 
 @given(ratios, WIDTHS)
-def test_soft_codes_start_at_the_weight_inside_the_grid_and_at_its_ends_outside(ratio: torch.Tensor, bits: int) -> None:
+def test_soft_codes_start_at_the_weight_inside_the_grid_and_at_its_ends_outside(
+    ratio: torch.Tensor, bits: int
+) -> None:
     middle, top = 2 ** (bits - 1), 2**bits - 1
     codes = soft_codes(ratio.floor() + middle, initial_alpha(ratio), bits)
     torch.testing.assert_close(codes - middle, ratio.clamp(-middle, top - middle), rtol=1e-4, atol=1e-4)
@@ -49,7 +53,9 @@ def test_learning_alpha_moves_only_codes_inside_the_grid() -> None:
 
 
 @given(ratios, WIDTHS)
-def test_the_gradient_of_soft_codes_equals_that_of_the_written_out_formula(ratio: torch.Tensor, bits: int) -> None:
+def test_the_gradient_of_soft_codes_equals_that_of_the_written_out_formula(
+    ratio: torch.Tensor, bits: int
+) -> None:
     base, top = ratio.floor() + 2 ** (bits - 1), 2**bits - 1
     generator = torch.Generator().manual_seed(bits)
     alpha, upstream = 3 * torch.randn(64, generator=generator), torch.randn(64, generator=generator)

@@ -30,19 +30,30 @@ UNITS = {  # before, soft, after, flipped, scale drift
     "mid_block.attentions.0": (2.0e-2, 2.2e-2, 2.5e-2, 0.02, 0.03),
     "conv_out": (3e-3, 1.0e-3, 1.2e-3, 0.11, 0.04),
 }
-HELD_OUT = {"conv_in": (5e-3, 2e-3), "down_blocks.0.resnets.0": (1.7e-1, 4.5e-2), "mid_block.attentions.0": (2e-2, 2.8e-2)}
+HELD_OUT = {
+    "conv_in": (5e-3, 2e-3),
+    "down_blocks.0.resnets.0": (1.7e-1, 4.5e-2),
+    "mid_block.attentions.0": (2e-2, 2.8e-2),
+}
 PRESETS: dict[str, Any] = {
     "model": {
         "checkpoint": "bundled:cifar10_small",
         "architecture": {"multipliers": [1, 2, 3, 5]},
         "sampler": {"method": "ddim", "steps": 8},
     },
-    "calibrations": {"tdac": {"selector": "tdac", "size": 64, "lambda_": 1.2}, "uniform": {"selector": "uniform", "size": 64}},
+    "calibrations": {
+        "tdac": {"selector": "tdac", "size": 64, "lambda_": 1.2},
+        "uniform": {"selector": "uniform", "size": 64},
+    },
     "bits": {
         "w8a8": {"weights": 8, "activations": 8, "split_shortcuts": True},
         "w4a8": {"weights": 4, "activations": 8, "range_bins": None},
     },
-    "reconstructions": {"fbr_w8": {"method": "fbr"}, "fbr_w4": {"method": "fbr", "iterations": 4321}, "none": {"method": "none"}},
+    "reconstructions": {
+        "fbr_w8": {"method": "fbr"},
+        "fbr_w4": {"method": "fbr", "iterations": 4321},
+        "none": {"method": "none"},
+    },
 }
 
 
@@ -67,11 +78,18 @@ def write_variant(folder: Path, name: str, images: np.ndarray) -> None:
     scores = {"fid": fid, "sfid": sfid, "inception_score": inception, "psnr": psnr, "conditions": CONDITIONS}
     write(folder / "metrics.json", scores)
     if name != "fp32":
-        rows = [] if name.endswith("none") else [f"{unit},layer,1,{','.join(map(repr, errors))}" for unit, errors in UNITS.items()]
+        rows = (
+            []
+            if name.endswith("none")
+            else [f"{unit},layer,1,{','.join(map(repr, errors))}" for unit, errors in UNITS.items()]
+        )
         header = "unit,kind,layers,before,soft,after,flipped,scale_drift"
         if name.endswith("fbr_w4"):  # the other one learned without held-out rows; a unit may have none, too
             header += ",held_out_before,held_out_after"
-            rows = [f"{row},{','.join(map(repr, HELD_OUT.get(row.split(',')[0], ('', ''))))}".replace("''", "") for row in rows]
+            rows = [
+                f"{row},{','.join(map(repr, HELD_OUT.get(row.split(',')[0], ('', ''))))}".replace("''", "")
+                for row in rows
+            ]
         write(folder / "losses.csv", "\n".join([header, *rows, ""]))
     for shard, part in enumerate(np.array_split(images, 2)):
         (folder / "samples").mkdir(exist_ok=True)
@@ -81,7 +99,8 @@ def write_variant(folder: Path, name: str, images: np.ndarray) -> None:
 def write_speed(folder: Path, names: list[str], integer: float | None = None) -> None:
     """With `integer`, seconds of every quantized network with integers, and half of them for full precision in bf16."""
     measured: dict[str, Any] = {
-        name: {"bytes": SCORES[name][4], "seconds": SCORES[name][5], "fastest": 0.3, "slowest": 0.9} for name in names
+        name: {"bytes": SCORES[name][4], "seconds": SCORES[name][5], "fastest": 0.3, "slowest": 0.9}
+        for name in names
     }
     if integer:
         for name in names:
@@ -96,7 +115,10 @@ def add_integers(fake: Fake, name: str) -> dict[str, Any]:
     folder = fake.file(*name.split("/"))
     metrics = json.loads((folder / "metrics.json").read_text())
     parity = {"psnr": 44.56, "difference": 1.25, "bound": 3.5, "worst": 0.75}
-    write(folder / "integer" / "metrics.json", metrics | {"fid": metrics["fid"] + 0.5, "psnr": 22.5, "parity": parity})
+    write(
+        folder / "integer" / "metrics.json",
+        metrics | {"fid": metrics["fid"] + 0.5, "psnr": 22.5, "parity": parity},
+    )
     (folder / "integer" / "samples").mkdir()
     for file in (folder / "samples").iterdir():
         np.save(folder / "integer" / "samples" / file.name, np.load(file) + np.uint8(1))
@@ -114,7 +136,10 @@ def make_results(results: Path) -> Fake:
     curves = {"density": density, "variety": variety, "weight": density}
     tdac = {"counts": [11, 10, 9, 8, 8, 7, 6, 5], "timesteps": timesteps, "curves": curves}
     write(results / MODEL / "tdac" / "selection.json", tdac)
-    write(results / MODEL / "uniform" / "selection.json", {"counts": [8] * 8, "timesteps": timesteps, "curves": {"weight": [1.0] * 8}})
+    write(
+        results / MODEL / "uniform" / "selection.json",
+        {"counts": [8] * 8, "timesteps": timesteps, "curves": {"weight": [1.0] * 8}},
+    )
     header = "s\th:m:s\tmax_rss\tmax_vms\n"
     write(results / "times" / "generate" / MODEL / "fp32" / "0.tsv", f"{header}100.5\t0:01:40\t900.2\t1\n")
     write(results / "times" / "generate" / MODEL / "fp32" / "1.tsv", f"{header}99.5\t0:01:39\t1234.4\t1\n")

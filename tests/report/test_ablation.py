@@ -10,7 +10,14 @@ import re
 import pytest
 
 from edadm.config.layout import Variant
-from edadm.report.ablation import ablation_csv, ablation_figure, ablation_markdown, ablation_of, findings, is_ablation
+from edadm.report.ablation import (
+    ablation_csv,
+    ablation_figure,
+    ablation_markdown,
+    ablation_of,
+    findings,
+    is_ablation,
+)
 from edadm.report.page import write_page
 from edadm.report.read import RunResult, read_run
 
@@ -33,7 +40,9 @@ def run(fake: Fake) -> RunResult:
     run = read_run(fake.results, fake.runs[0])
     full, learned = run.variants[0], run.variants[1]
     made = [
-        dataclasses.replace(learned, variant=Variant(name), label=name, scores=learned.scores | {"fid": fid, "psnr": psnr})
+        dataclasses.replace(
+            learned, variant=Variant(name), label=name, scores=learned.scores | {"fid": fid, "psnr": psnr}
+        )
         for name, (fid, psnr) in CELLS.items()
     ]
     return dataclasses.replace(run, variants=[full, *made])
@@ -68,7 +77,9 @@ def test_csv_parses_back_to_the_numbers(run: RunResult) -> None:
         for row in rows
     }
     assert found == CELLS
-    assert {(row["model"], row["images"], row["extractor"]) for row in rows} == {(MODEL, "256", "cifar10_classifier")}
+    assert {(row["model"], row["images"], row["extractor"]) for row in rows} == {
+        (MODEL, "256", "cifar10_classifier")
+    }
 
 
 def test_markdown_is_a_table_with_empty_cells_where_nothing_was_run(run: RunResult) -> None:
@@ -81,9 +92,16 @@ def test_markdown_is_a_table_with_empty_cells_where_nothing_was_run(run: RunResu
 
 
 def test_scores_of_another_kind_say_so_or_leave_their_cells_empty(run: RunResult) -> None:
-    inception = [dataclasses.replace(v, conditions=v.conditions | {"extractor": "inception"}) for v in run.variants]
-    assert "FID (torch-fidelity), over 256 images" in ablation_markdown([dataclasses.replace(run, variants=inception)])
-    clip = [dataclasses.replace(v, scores=v.scores | {"fid": None}, conditions={"images": 256}) for v in run.variants]
+    inception = [
+        dataclasses.replace(v, conditions=v.conditions | {"extractor": "inception"}) for v in run.variants
+    ]
+    assert "FID (torch-fidelity), over 256 images" in ablation_markdown(
+        [dataclasses.replace(run, variants=inception)]
+    )
+    clip = [
+        dataclasses.replace(v, scores=v.scores | {"fid": None}, conditions={"images": 256})
+        for v in run.variants
+    ]
     rows = list(csv.DictReader(io.StringIO(ablation_csv([dataclasses.replace(run, variants=clip)]))))
     assert {(row["fid"], row["extractor"], row["reference_set"]) for row in rows} == {("", "", "")}
 
@@ -91,16 +109,27 @@ def test_scores_of_another_kind_say_so_or_leave_their_cells_empty(run: RunResult
 def test_findings_compare_the_selectors_of_a_row(run: RunResult) -> None:
     assert findings(ablation_of(run)) == [
         "w4a8, none: of 2 selectors uniform stays nearest to full precision (15.5 dB), tdac least (14.0 dB).",
-        "w4a8, fbr_w4: of 2 selectors tdac stays nearest to full precision (22.0 dB), uniform least (21.2 dB).",
+        "w4a8, fbr_w4: of 2 selectors tdac stays nearest to full precision (22.0 dB), uniform least (21.2 "
+        "dB).",
     ]
 
 
 def test_the_figure_has_every_cell_and_is_darker_where_psnr_is_higher(run: RunResult) -> None:
     svg = ablation_figure(ablation_of(run), "ablation")
     shown = texts(svg)
-    assert {"tdac", "uniform", "w4a8 · none", "w8a8 · fbr_w8", "22.0 dB", "FID 27.00", "–", "FID 24.75"} <= set(shown)
+    assert {
+        "tdac",
+        "uniform",
+        "w4a8 · none",
+        "w8a8 · fbr_w8",
+        "22.0 dB",
+        "FID 27.00",
+        "–",
+        "FID 24.75",
+    } <= set(shown)
     tints = [float(opacity) for opacity in re.findall(r"fill: var\(--first\); opacity: ([\d.]+)", svg)]
-    # In the order of rows 15.5, 22.0, 21.25 and 35.0 dB, a half at the highest; the lowest (14.0) and the unknown have no tint.
+    # In the order of rows 15.5, 22.0, 21.25 and 35.0 dB, a half at the highest; the lowest (14.0) and the
+    # unknown have no tint.
     assert tints == pytest.approx([0.0357, 0.1905, 0.1726, 0.5], abs=1e-3)
     assert svg.count("stroke: var(--second)") == 2
 
@@ -108,7 +137,9 @@ def test_the_figure_has_every_cell_and_is_darker_where_psnr_is_higher(run: RunRe
 @pytest.mark.parametrize("psnr", [None, 20.0])
 def test_equal_or_absent_scores_do_not_break_the_figure(run: RunResult, psnr: float | None) -> None:
     variants = [dataclasses.replace(result, scores=result.scores | {"psnr": psnr}) for result in run.variants]
-    assert "FID 27.00" in texts(ablation_figure(ablation_of(dataclasses.replace(run, variants=variants)), "ablation"))
+    assert "FID 27.00" in texts(
+        ablation_figure(ablation_of(dataclasses.replace(run, variants=variants)), "ablation")
+    )
 
 
 def test_the_page_of_a_large_run_shows_the_table_and_files_lie_beside_it(fake: Fake) -> None:
@@ -116,9 +147,15 @@ def test_the_page_of_a_large_run_shows_the_table_and_files_lie_beside_it(fake: F
     more = [f"tdac_lambda{index}/w4a8/none" for index in range(3)]
     for name in more:
         write_variant(fake.file(name), "uniform/w4a8/none", images.repeat(2, axis=0)[:20])
-        write(fake.file(name.split("/")[0], "selection.json"), {"counts": [8] * 8, "timesteps": list(range(8)), "curves": {}})
+        write(
+            fake.file(name.split("/")[0], "selection.json"),
+            {"counts": [8] * 8, "timesteps": list(range(8)), "curves": {}},
+        )
     calibrations = PRESETS["calibrations"] | {name.split("/")[0]: {"selector": "tdac"} for name in more}
-    large = fake.runs[0] | {"variants": fake.runs[0]["variants"] + more, "presets": PRESETS | {"calibrations": calibrations}}
+    large = fake.runs[0] | {
+        "variants": fake.runs[0]["variants"] + more,
+        "presets": PRESETS | {"calibrations": calibrations},
+    }
     output = fake.results / "report" / "index.html"
     write_page(fake.results, fake.runs, output)
     assert "Bits, reconstruction and selection" not in output.read_text()

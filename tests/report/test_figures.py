@@ -35,13 +35,19 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_calibration_figure_shows_steps_timesteps_and_curves():
     curves = [0.0, 0.5, 1.0]
-    shown = texts(calibration_figure(CalibrationResult("tdac", [3, 2, 1], [991, 377, 12], curves, curves[::-1])))
+    shown = texts(
+        calibration_figure(CalibrationResult("tdac", [3, 2, 1], [991, 377, 12], curves, curves[::-1]))
+    )
     assert {"0", "991", "377", "12", "samples", "density (normalised)", "variety (normalised)"} <= set(shown)
-    assert "density (normalised)" not in texts(calibration_figure(CalibrationResult("uniform", [2, 2, 2], [991, 377, 12], None, None)))
+    assert "density (normalised)" not in texts(
+        calibration_figure(CalibrationResult("uniform", [2, 2, 2], [991, 377, 12], None, None))
+    )
 
 
 def test_many_steps_are_labelled_sparsely():
-    shown = texts(calibration_figure(CalibrationResult("uniform", [1] * 100, list(range(5000, 4900, -1)), None, None)))
+    shown = texts(
+        calibration_figure(CalibrationResult("uniform", [1] * 100, list(range(5000, 4900, -1)), None, None))
+    )
     timesteps = [int(text) for text in shown if text.isdigit() and int(text) > 4000]
     assert timesteps == list(range(5000, 4900, -4))
 
@@ -59,22 +65,31 @@ def test_held_out_errors_are_diamonds_where_there_are_any():
     assert "learned, held out" in texts(svg)
     assert "var(--third)" in svg
     assert "learned, held out" not in texts(reconstruction_figure(UNIT_ERRORS, "errors"))
-    assert "10" in texts(reconstruction_figure([dataclasses.replace(held_out, held_out_after=9.0)], "errors")), "the axis reaches them"
+    assert "10" in texts(
+        reconstruction_figure([dataclasses.replace(held_out, held_out_after=9.0)], "errors")
+    ), "the axis reaches them"
 
 
 @pytest.mark.parametrize("count", [2, 4, 7])
 def test_selectors_stand_side_by_side_on_one_scale(count: int):
-    selectors = [CalibrationResult(f"selector{index}", [index + 1] * 20, list(range(20)), None, None) for index in range(count)]
+    selectors = [
+        CalibrationResult(f"selector{index}", [index + 1] * 20, list(range(20)), None, None)
+        for index in range(count)
+    ]
     svg = selection_figure(selectors)
     shown = texts(svg)
-    assert [text for text in shown if text.startswith("selector")] == [selector.name for selector in selectors]
+    assert [text for text in shown if text.startswith("selector")] == [
+        selector.name for selector in selectors
+    ]
     assert svg.count("fill: var(--soft)") == 20 * count
     assert "sampler step" in shown
 
 
 @pytest.mark.parametrize(("error", "labels"), [(3e-2, {"0.01", "0.1"}), (3e-8, {"10⁻⁸", "10⁻⁷"})])
 def test_errors_of_one_decade_still_have_an_axis(error: float, labels: set[str]):
-    assert labels <= set(texts(reconstruction_figure([UnitErrors("a", error, error, 0.8 * error, 0.1, 0.0)], "errors")))
+    assert labels <= set(
+        texts(reconstruction_figure([UnitErrors("a", error, error, 0.8 * error, 0.1, 0.0)], "errors"))
+    )
 
 
 def test_one_large_price_of_hardening_does_not_hide_the_others():
@@ -92,7 +107,9 @@ def test_errors_that_are_no_numbers_do_not_break_the_figure():
 def test_figures_leave_colours_and_fonts_to_the_page():
     svg = reconstruction_figure(UNIT_ERRORS, 'errors of "a" & b')
     assert not re.findall(r"#[0-9a-f]{6}\b", svg)
-    assert {"currentColor", "var(--muted)", "var(--first)", "var(--second)"} <= set(re.findall(r"currentColor|var\(--\w+\)", svg))
+    assert {"currentColor", "var(--muted)", "var(--first)", "var(--second)"} <= set(
+        re.findall(r"currentColor|var\(--\w+\)", svg)
+    )
     assert "http" not in svg
     assert "<style" not in svg
     assert "font-family" not in svg
@@ -118,14 +135,20 @@ def test_gallery_has_a_strip_per_variant_and_a_difference_per_quantized_one(fake
     run = read_run(fake.results, fake.runs[0])
     strips = gallery(run.variants)
     assert [strip.is_difference for strip in strips] == [False, False, True, False, True, False, True]
-    assert [strip.label for strip in strips if not strip.is_difference] == [result.label for result in run.variants]
+    assert [strip.label for strip in strips if not strip.is_difference] == [
+        result.label for result in run.variants
+    ]
     # The images of 8 pixels stand side by side with a transparent gap of one.
     shown = pixels(strips[1].uri)
     assert shown.shape == (8, 16 * 9 - 1, 4)
     np.testing.assert_array_equal(shown[:, 9:17, :3], run.variants[1].images[1].transpose(1, 2, 0))
     assert not shown[:, 8, 3].any()
     # The fake adds 1, 2 and 3 to the full-precision images.
-    assert [set(pixels(strip.uri)[:, :8, :3].flat) for strip in strips if strip.is_difference] == [{132}, {136}, {140}]
+    assert [set(pixels(strip.uri)[:, :8, :3].flat) for strip in strips if strip.is_difference] == [
+        {132},
+        {136},
+        {140},
+    ]
     assert strips[0].width == 7 * (16 * 9 - 1)
 
 
@@ -134,7 +157,9 @@ def test_without_full_precision_there_are_no_differences(fake: Fake):
     assert [strip.is_difference for strip in gallery(run.variants)] == [False]
 
 
-@pytest.mark.parametrize(("size", "tile", "columns"), [(32, 32, 16), (64, 64, 16), (128, 128, 8), (256, 128, 8), (512, 128, 8)])
+@pytest.mark.parametrize(
+    ("size", "tile", "columns"), [(32, 32, 16), (64, 64, 16), (128, 128, 8), (256, 128, 8), (512, 128, 8)]
+)
 def test_large_images_are_fewer_and_smaller(fake: Fake, size: int, tile: int, columns: int):
     result = read_run(fake.results, fake.runs[0] | {"variants": ["fp32"]}).variants[0]
     large = result.__class__(**(result.__dict__ | {"images": np.zeros((16, 3, size, size), np.uint8)}))

@@ -30,7 +30,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data", "srcset")]
+        self.addresses += [
+            value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data", "srcset")
+        ]
 
     def handle_data(self, data: str) -> None:
         self.pieces.append(data)
@@ -51,9 +53,24 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fake, Page]:
 
 def test_numbers_stand_on_the_page_formatted(written: tuple[Fake, Page]):
     text = written[1].text
-    for number in ("24.31", "34.88", "+2.70", "7.42", "22.5 dB", "13.41 MB", "7.13× smaller", "0.64×", "625 ms , 300–900 ms"):
+    for number in (
+        "24.31",
+        "34.88",
+        "+2.70",
+        "7.42",
+        "22.5 dB",
+        "13.41 MB",
+        "7.13× smaller",
+        "0.64×",
+        "625 ms , 300–900 ms",
+    ):
         assert number in text
-    for words in ("full precision fp32", "W4A8 · TDAC + fbr_w4 tdac/w4a8/fbr_w4", "Every row scores 256 images", "Step 0 is pure noise"):
+    for words in (
+        "full precision fp32",
+        "W4A8 · TDAC + fbr_w4 tdac/w4a8/fbr_w4",
+        "Every row scores 256 images",
+        "Step 0 is pure noise",
+    ):
         assert words in text
 
 
@@ -81,7 +98,8 @@ def test_pages_differ_in_nothing_but_times_whichever_network_was_faster(tmp_path
 
 def test_figures_are_there(written: tuple[Fake, Page]):
     page = written[1]
-    # All selectors, the one with curves, and two learned variants; four strips of images and three differences.
+    # All selectors, the one with curves, and two learned variants; four strips of images and three
+    # differences.
     assert page.tags.count("svg") == 4
     assert page.tags.count("img") == 7
     assert "mid_block.attentions.0" in page.text
@@ -113,10 +131,14 @@ def test_tables_lie_beside_the_page(written: tuple[Fake, Page]):
 
 def test_equal_results_give_equal_bytes(written: tuple[Fake, Page], fake: Fake):
     (times := fake.results / "times" / "report").mkdir()
-    (times / "page.tsv").write_text("s\th:m:s\tmax_rss\n5.1\t0:00:05\t300\n")  # an earlier report must not change the next
+    (times / "page.tsv").write_text(
+        "s\th:m:s\tmax_rss\n5.1\t0:00:05\t300\n"
+    )  # an earlier report must not change the next
     render(fake)
     for name in ("index.html", "metrics.csv", "metrics.md", "ablation.csv", "ablation.md"):
-        assert (fake.results / "report" / name).read_bytes() == (written[0].results / "report" / name).read_bytes()
+        assert (fake.results / "report" / name).read_bytes() == (
+            written[0].results / "report" / name
+        ).read_bytes()
 
 
 def test_optional_artifacts_leave_their_sections_out(written: tuple[Fake, Page], fake: Fake):
@@ -138,7 +160,9 @@ def test_full_precision_alone_makes_a_page(fake: Fake):
 
 
 def test_names_are_escaped(fake: Fake):
-    fake.runs[0]["presets"] = fake.runs[0]["presets"] | {"model": fake.runs[0]["presets"]["model"] | {"checkpoint": "<script>&"}}
+    fake.runs[0]["presets"] = fake.runs[0]["presets"] | {
+        "model": fake.runs[0]["presets"]["model"] | {"checkpoint": "<script>&"}
+    }
     page = render(Fake(fake.results, [fake.runs[0] | {"variants": ["fp32"]}]))
     assert "script" not in page.tags
     assert "<script>&" in page.text
@@ -155,7 +179,11 @@ def test_runs_are_checked_at_the_door(fake: Fake):
     with pytest.raises(EdadmError, match="name at least one run"):
         write_page(fake.results, [], fake.results / "page.html")
     with pytest.raises(EdadmError, match="lacks evaluation_settings, presets"):
-        write_page(fake.results, [{"model": MODEL, "variants": VARIANTS, "evaluation": "quick"}], fake.results / "page.html")
+        write_page(
+            fake.results,
+            [{"model": MODEL, "variants": VARIANTS, "evaluation": "quick"}],
+            fake.results / "page.html",
+        )
 
 
 def test_the_report_needs_no_torch():

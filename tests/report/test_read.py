@@ -16,18 +16,30 @@ from .fakes import PRESETS, Fake, add_integers, write, write_speed
 
 def test_full_precision_comes_first(fake: Fake):
     run = fake.runs[0] | {"variants": ["tdac/w4a8/fbr_w4", "fp32", "tdac/w8a8/fbr_w8"]}
-    assert [result.variant.name for result in read_run(fake.results, run).variants] == ["fp32", "tdac/w4a8/fbr_w4", "tdac/w8a8/fbr_w8"]
+    assert [result.variant.name for result in read_run(fake.results, run).variants] == [
+        "fp32",
+        "tdac/w4a8/fbr_w4",
+        "tdac/w8a8/fbr_w8",
+    ]
 
 
 def test_a_checkpoint_stands_once_for_simulation_and_integers(fake: Fake):
     run = add_integers(fake, "tdac/w4a8/fbr_w4")
     both = read_run(fake.results, run)
-    assert [result.variant.name for result in both.checkpoints] == ["tdac/w8a8/fbr_w8", "tdac/w4a8/fbr_w4", "uniform/w4a8/none"]
+    assert [result.variant.name for result in both.checkpoints] == [
+        "tdac/w8a8/fbr_w8",
+        "tdac/w4a8/fbr_w4",
+        "uniform/w4a8/none",
+    ]
     alone = read_run(fake.results, run | {"variants": ["fp32", "tdac/w4a8/fbr_w4/integer"]})
-    assert [(result.label, len(result.units)) for result in alone.checkpoints] == [("W4A8 · TDAC + fbr_w4, integers", 4)]
+    assert [(result.label, len(result.units)) for result in alone.checkpoints] == [
+        ("W4A8 · TDAC + fbr_w4, integers", 4)
+    ]
 
 
-@pytest.mark.parametrize("file", ["fp32/metrics.json", "tdac/w4a8/fbr_w4/losses.csv", "tdac/selection.json", "fp32/samples/0.npy"])
+@pytest.mark.parametrize(
+    "file", ["fp32/metrics.json", "tdac/w4a8/fbr_w4/losses.csv", "tdac/selection.json", "fp32/samples/0.npy"]
+)
 def test_missing_artifact_is_told_with_its_command(fake: Fake, file: str):
     fake.file(file).unlink()
     with pytest.raises(EdadmError, match=rf"there is no .*{file}; make it with `snakemake .*{file}`"):
@@ -48,7 +60,13 @@ def test_speed_without_full_precision_is_only_seconds(fake: Fake):
     write_speed(fake.file(), ["tdac/w4a8/fbr_w4"])
     speed = read_run(fake.results, fake.runs[0]).variants[2].speed
     assert speed is not None
-    assert (speed.seconds, speed.fastest, speed.slowest, speed.relative, speed.smaller) == (0.625, 0.3, 0.9, None, None)
+    assert (speed.seconds, speed.fastest, speed.slowest, speed.relative, speed.smaller) == (
+        0.625,
+        0.3,
+        0.9,
+        None,
+        None,
+    )
 
 
 def test_damaged_files_are_told(fake: Fake):
@@ -124,7 +142,12 @@ def test_an_error_that_is_no_number_counts_as_grown():
 def test_held_out_errors_are_optional_per_file_and_per_unit(fake: Fake):
     _, without, learned, _ = read_run(fake.results, fake.runs[0]).variants
     assert [unit.held_out_ratio for unit in without.units] == [None] * 4
-    assert [unit.held_out_ratio for unit in learned.units] == [pytest.approx(0.4), pytest.approx(0.045 / 0.17), pytest.approx(1.4), None]
+    assert [unit.held_out_ratio for unit in learned.units] == [
+        pytest.approx(0.4),
+        pytest.approx(0.045 / 0.17),
+        pytest.approx(1.4),
+        None,
+    ]
     fake.file("tdac", "w4a8", "fbr_w4", "losses.csv").write_text(
         "unit,before,soft,after,flipped,scale_drift,held_out_before\nconv_in,1,1,1,0,0,large\n"
     )

@@ -19,7 +19,12 @@ def test_csv_parses_back_to_the_numbers(fake: Fake):
     assert list(rows) == VARIANTS
     for name, (fid, sfid, inception, psnr, size, seconds) in SCORES.items():
         row = rows[name]
-        assert [float(row[key]) for key in ("fid", "sfid", "inception_score", "seconds_per_step")] == [fid, sfid, inception, seconds]
+        assert [float(row[key]) for key in ("fid", "sfid", "inception_score", "seconds_per_step")] == [
+            fid,
+            sfid,
+            inception,
+            seconds,
+        ]
         assert row["psnr_db"] == ("" if psnr is None else str(psnr))
         assert (int(row["bytes"]), int(row["images"])) == (size, 256)
         assert float(row["speed"]) == pytest.approx(0.4001 / seconds)
@@ -54,7 +59,10 @@ def test_images_made_with_integers_have_a_row_of_their_own(fake: Fake):
     wanted = add_integers(fake, name)
     write_speed(fake.file(), VARIANTS, integer=0.2)
     run = read_run(fake.results, wanted)
-    cells = {result.variant.name: {cell.column: cell for cell in cells} for result, cells in tables.metric_rows(run)}
+    cells = {
+        result.variant.name: {cell.column: cell for cell in cells}
+        for result, cells in tables.metric_rows(run)
+    }
     own, other = cells[f"{name}/integer"], cells[name]
     assert (own["FID"].main, own["FID"].note) == ("27.51", "+3.20")
     assert (own["PSNR"].main, own["PSNR"].note) == ("22.5 dB", "44.6 dB to simulated")
@@ -93,16 +101,31 @@ def test_markdown_has_a_line_per_variant_and_the_conditions(fake: Fake):
     text = tables.metrics_markdown([read_run(fake.results, fake.runs[0])])
     lines = text.splitlines()
     assert "| Variant | FID | sFID | IS | PSNR | Size | Speed |" in lines
-    assert "| full precision (`fp32`) | 24.31 | 31.27 | 7.42 | – | 13.41 MB | 1.00× (400 ms, 300–900 ms) |" in lines
+    assert (
+        "| full precision (`fp32`) | 24.31 | 31.27 | 7.42 | – | 13.41 MB | 1.00× (400 ms, 300–900 ms) |"
+        in lines
+    )
     assert any(
-        line.startswith("| W4A8 · TDAC + fbr_w4 (`tdac/w4a8/fbr_w4`) | 27.01 (+2.70) | 34.88 (+3.61) | 7.15 (−0.27) |") for line in lines
+        line.startswith(
+            "| W4A8 · TDAC + fbr_w4 (`tdac/w4a8/fbr_w4`) | 27.01 (+2.70) | 34.88 (+3.61) | 7.15 (−0.27) |"
+        )
+        for line in lines
     )
     assert "Every row scores 256 images" in text
 
 
 def test_conditions_name_what_the_numbers_hold_under(fake: Fake):
     text = tables.conditions(read_run(fake.results, fake.runs[0]))
-    for part in ("256 images", "seed 7", "cifar10_classifier", "50,000 images", "cifar10_train", "1a2b3c4d…", "1 split.", "Inception"):
+    for part in (
+        "256 images",
+        "seed 7",
+        "cifar10_classifier",
+        "50,000 images",
+        "cifar10_train",
+        "1a2b3c4d…",
+        "1 split.",
+        "Inception",
+    ):
         assert part in text
     assert "simulated in floating point" in text
     assert "cpu, batch of 32, 2 threads" in text
@@ -111,7 +134,10 @@ def test_conditions_name_what_the_numbers_hold_under(fake: Fake):
 def rescored(fake: Fake, scores: dict, conditions: dict) -> tables.RunResult:
     """The run with other scores and conditions of all variants."""
     for name in VARIANTS:
-        write(fake.file(*name.split("/"), "metrics.json"), {"psnr": None} | scores | {"conditions": {"images": 256} | conditions})
+        write(
+            fake.file(*name.split("/"), "metrics.json"),
+            {"psnr": None} | scores | {"conditions": {"images": 256} | conditions},
+        )
     return read_run(fake.results, fake.runs[0])
 
 
@@ -130,21 +156,35 @@ CLIP = {"clip_model": "ViT-L-14-quickgelu", "clip_sha256": "ab" * 32, "prompts_s
 def test_columns_are_those_of_computed_scores_and_name_the_network(fake: Fake):
     run = rescored(fake, {"fid": 13.3, "clip_score": 30.641}, INCEPTION | CLIP)
     (_, cells), *_ = tables.metric_rows(run)
-    assert [(cell.column, cell.main) for cell in cells[:2]] == [("FID (pytorch-fid)", "13.30"), ("CLIP score", "30.64")]
+    assert [(cell.column, cell.main) for cell in cells[:2]] == [
+        ("FID (pytorch-fid)", "13.30"),
+        ("CLIP score", "30.64"),
+    ]
     assert not {"IS", "IS (pytorch-fid)", "sFID (pytorch-fid)", "KID"} & {cell.column for cell in cells}
     text = tables.conditions(run)
-    for part in ("“pytorch_fid” (SHA256\u00a06726825d…)", "an unstated number of images", "bicubic to 300 px; the real ones: not stated"):
+    for part in (
+        "“pytorch_fid” (SHA256\u00a06726825d…)",
+        "an unstated number of images",
+        "bicubic to 300 px; the real ones: not stated",
+    ):
         assert part in text
     assert "ViT-L-14-quickgelu (SHA256\u00a0abababab…; prompts cdcdcdcd…)" in text
     assert "do not compare with published" not in text
     assert "split" not in text
     record = next(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
-    assert (record["extractor"], record["clip_score"], record["sfid"], record["kid"]) == ("pytorch_fid", "30.641", "", "")
+    assert (record["extractor"], record["clip_score"], record["sfid"], record["kid"]) == (
+        "pytorch_fid",
+        "30.641",
+        "",
+        "",
+    )
     assert record["clip_sha256"] == "ab" * 32
 
 
 def test_the_stand_in_is_named_in_its_column(fake: Fake):
-    run = rescored(fake, {"fid": 1.0}, INCEPTION | {"extractor": "cifar10_classifier", "instead_of": "inception"})
+    run = rescored(
+        fake, {"fid": 1.0}, INCEPTION | {"extractor": "cifar10_classifier", "instead_of": "inception"}
+    )
     assert tables.metric_rows(run)[0][1][0].column == "FID (bundled classifier)"
     assert "The weights of “inception” were absent; the bundled classifier stood in" in tables.conditions(run)
     assert "do not compare with published" in tables.conditions(run)
@@ -167,10 +207,20 @@ def test_kid_precision_and_recall_have_digits_enough(fake: Fake):
 
 def test_spreads_stand_beside_their_scores(fake: Fake):
     scores = {"kid": 0.00123, "kid_spread": 0.00045, "inception_score": 9.5, "inception_score_spread": 0.125}
-    run = rescored(fake, scores, INCEPTION | {"extractor": "inception", "reference_features": 10_000, "inception_score_splits": 10})
+    run = rescored(
+        fake,
+        scores,
+        INCEPTION | {"extractor": "inception", "reference_features": 10_000, "inception_score_splits": 10},
+    )
     cells = {cell.column: cell.main for cell in tables.metric_rows(run)[0][1]}
-    assert (cells["KID (torch-fidelity)"], cells["IS (torch-fidelity)"]) == ("0.00123 ± 0.00045", "9.50 ± 0.12")
-    assert "After ± stands the standard deviation of IS over its splits, and of KID over its subsets." in tables.conditions(run)
+    assert (cells["KID (torch-fidelity)"], cells["IS (torch-fidelity)"]) == (
+        "0.00123 ± 0.00045",
+        "9.50 ± 0.12",
+    )
+    assert (
+        "After ± stands the standard deviation of IS over its splits, and of KID over its subsets."
+        in tables.conditions(run)
+    )
     record = next(csv.DictReader(io.StringIO(tables.metrics_csv([run]))))
     assert (record["kid_spread"], record["inception_score_spread"]) == ("0.00045", "0.125")
 
@@ -190,8 +240,12 @@ def test_finding_when_one_variant_is_both(fake: Fake):
 def test_reconstruction_summary(fake: Fake):
     units = read_run(fake.results, fake.runs[0]).variants[1].units
     text = tables.reconstruction_summary(units)
-    # Ratios are 0.275, 0.25, 1.25 and 0.4, flipped shares 5, 8, 2 and 11 %, after over soft 1.1, 1.026, 1.136 and 1.2.
-    assert "Over 4 units learning multiplied the error by 0.34 (median), at best by 0.25 in down_blocks.0.resnets.0." in text
+    # Ratios are 0.275, 0.25, 1.25 and 0.4, flipped shares 5, 8, 2 and 11 %, after over soft 1.1, 1.026, 1.136
+    # and 1.2.
+    assert (
+        "Over 4 units learning multiplied the error by 0.34 (median), at best by 0.25 in "
+        "down_blocks.0.resnets.0." in text
+    )
     assert "It grew in 1 of them: mid_block.attentions.0 (×1.25)." in text
     assert "6.5% of the weights" in text
     assert "+11.8%" in text
@@ -208,14 +262,28 @@ def test_reconstruction_summary_names_only_the_worst():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(None, "–"), (3.24, "3.2 s"), (59.96, "1 min 00 s"), (252.0, "4 min 12 s"), (3599.7, "1 h 00 min"), (3780.0, "1 h 03 min")],
+    [
+        (None, "–"),
+        (3.24, "3.2 s"),
+        (59.96, "1 min 00 s"),
+        (252.0, "4 min 12 s"),
+        (3599.7, "1 h 00 min"),
+        (3780.0, "1 h 03 min"),
+    ],
 )
 def test_durations(seconds: float | None, words: str):
     assert tables.duration(seconds) == words
 
 
 def test_settings_are_flat_and_readable():
-    preset = {"lambda_": 1.2, "sampler": {"steps": 20}, "multipliers": [1, 2], "split": True, "bins": None, "layers": {}}
+    preset = {
+        "lambda_": 1.2,
+        "sampler": {"steps": 20},
+        "multipliers": [1, 2],
+        "split": True,
+        "bins": None,
+        "layers": {},
+    }
     assert dict(tables.settings_rows(preset)) == {
         "lambda": "1.2",
         "sampler.steps": "20",

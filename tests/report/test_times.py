@@ -11,8 +11,18 @@ def test_times_sum_seconds_count_jobs_and_keep_the_largest_memory(fake: Fake):
     write(fake.results / "times" / "report" / "page.tsv", "s\th:m:s\tmax_rss\n5\t0:00:05\t1\n")
     write(fake.results / "times" / "own-stage" / "a.tsv", "s\th:m:s\tmax_rss\nNA\tNA\t-\n")
     convert, generate, own = read_times(fake.results)
-    assert (convert.stage, convert.jobs, convert.seconds, convert.peak_mb) == ("convert-checkpoint", 1, 0.8, None)
-    assert (generate.stage, generate.jobs, generate.seconds, generate.peak_mb) == ("generate", 2, 200.0, 1234.4)
+    assert (convert.stage, convert.jobs, convert.seconds, convert.peak_mb) == (
+        "convert-checkpoint",
+        1,
+        0.8,
+        None,
+    )
+    assert (generate.stage, generate.jobs, generate.seconds, generate.peak_mb) == (
+        "generate",
+        2,
+        200.0,
+        1234.4,
+    )
     assert (own.stage, own.jobs, own.seconds, own.peak_mb) == ("own-stage", 1, None, None)
 
 

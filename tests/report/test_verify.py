@@ -70,7 +70,10 @@ def results(tmp_path: Path) -> Path:
 
 
 def findings(results: Path, config: Config | None = CONFIG) -> list[tuple[str, str]]:
-    return [(found.what, found.sentence.replace(f"{results}/", "")) for found in Results(results, config).findings()]
+    return [
+        (found.what, found.sentence.replace(f"{results}/", ""))
+        for found in Results(results, config).findings()
+    ]
 
 
 def test_results_as_they_were_made_need_no_word(results: Path) -> None:
@@ -82,7 +85,11 @@ def test_results_as_they_were_made_need_no_word(results: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("m/fp32/unet.safetensors", "m/trajectories/0.zarr/latents/c/0/0/0/0/0", "m/c/calibration.safetensors"),
+        *(
+            "m/fp32/unet.safetensors",
+            "m/trajectories/0.zarr/latents/c/0/0/0/0/0",
+            "m/c/calibration.safetensors",
+        ),
         *("m/c/selection.json", "m/c/b/ranges.safetensors", "m/c/b/r/units/0/000_a.safetensors"),
         *("m/fp32/samples/0.npy", "m/fp32/metrics.json"),
     ],
@@ -171,7 +178,9 @@ CHANGES: dict[Callable[[Path], None], list[tuple[str, str]]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_no_longer_belongs_together_is_named(change: Callable[[Path], None], results: Path) -> None:
     change(results)
-    assert sorted((what, sentence.split()[0]) for what, sentence in findings(results)) == sorted(CHANGES[change])
+    assert sorted((what, sentence.split()[0]) for what, sentence in findings(results)) == sorted(
+        CHANGES[change]
+    )
 
 
 def test_a_changed_setting_makes_stale_what_it_shaped(results: Path) -> None:

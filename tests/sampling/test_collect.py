@@ -13,18 +13,20 @@ from diffusers import UNet2DModel
 
 from edadm.calibration.select import select, statistics_of
 from edadm.config.schema import Calibration, Model
-from edadm.models.denoiser import Denoiser
-from edadm.models.unet import build_unet
+from edadm.networks.denoiser import Denoiser
+from edadm.networks.unet.build import build_unet
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 
-from ..models.families import random_network, tiny
+from ..networks.families import random_network, tiny
 
 RADIUS = 0.05
 
 
-def collected(unet: UNet2DModel, model: Model, folder: Path, batch_size: int, shards: int, eta: float = 0.0) -> list[zarr.Group]:
+def collected(
+    unet: UNet2DModel, model: Model, folder: Path, batch_size: int, shards: int, eta: float = 0.0
+) -> list[zarr.Group]:
     """The stores of all shards, collected in batches of that size."""
     trajectories = model.trajectories.model_copy(update={"batch_size": batch_size, "shards": shards})
     sampler = model.sampler.model_copy(update={"eta": eta})
@@ -39,13 +41,20 @@ def collected(unet: UNet2DModel, model: Model, folder: Path, batch_size: int, sh
 
 
 @pytest.fixture(scope="module")
-def reference(float_unet: UNet2DModel, model: Model, tmp_path_factory: pytest.TempPathFactory) -> list[zarr.Group]:
+def reference(
+    float_unet: UNet2DModel, model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> list[zarr.Group]:
     return collected(float_unet, model, tmp_path_factory.mktemp("reference"), batch_size=8, shards=1, eta=1.0)
 
 
 @pytest.mark.parametrize(("batch_size", "shards"), [(3, 1), (1, 2), (4, 2)])
 def test_the_calibration_set_is_the_same_for_any_batch_size_and_number_of_shards(
-    batch_size: int, shards: int, reference: list[zarr.Group], float_unet: UNet2DModel, model: Model, tmp_path: Path
+    batch_size: int,
+    shards: int,
+    reference: list[zarr.Group],
+    float_unet: UNet2DModel,
+    model: Model,
+    tmp_path: Path,
 ) -> None:
     groups = collected(float_unet, model, tmp_path, batch_size, shards, eta=1.0)
     a, b = statistics_of(reference), statistics_of(groups)
@@ -59,11 +68,19 @@ def test_the_calibration_set_is_the_same_for_any_batch_size_and_number_of_shards
     np.testing.assert_allclose(one["latents"], other["latents"], rtol=1e-3, atol=1e-3)
 
 
-def test_stored_states_are_those_of_the_sampler(reference: list[zarr.Group], float_unet: UNet2DModel, model: Model) -> None:
+def test_stored_states_are_those_of_the_sampler(
+    reference: list[zarr.Group], float_unet: UNet2DModel, model: Model
+) -> None:
     states: list[torch.Tensor] = []
     sampler = model.sampler.model_copy(update={"eta": 1.0})
     noise = ImageNoise(model.trajectories.seed, [5], model.latent_shape)
-    run_sampler(Denoiser(float_unet), sampler, model.schedule, noise, lambda step, timestep, latents: states.append(latents))
+    run_sampler(
+        Denoiser(float_unet),
+        sampler,
+        model.schedule,
+        noise,
+        lambda step, timestep, latents: states.append(latents),
+    )
     np.testing.assert_allclose(reference[0]["latents"][5], torch.cat(states).numpy(), rtol=1e-3, atol=1e-3)
     assert len(states) == sampler.steps
 
@@ -76,17 +93,33 @@ def test_a_killed_collection_goes_on_with_the_missing_batches(
     float_unet: UNet2DModel, model: Model, reference: list[zarr.Group], tmp_path: Path
 ) -> None:
     short = model.trajectories.model_copy(update={"batch_size": 4})
-    model = model.model_copy(update={"trajectories": short, "sampler": model.sampler.model_copy(update={"eta": 1.0})})
+    model = model.model_copy(
+        update={"trajectories": short, "sampler": model.sampler.model_copy(update={"eta": 1.0})}
+    )
     store = open_store(tmp_path / "store.zarr", model, 0)
 
     def killed() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect(Denoiser(float_unet), float_unet.mid_block.attentions[0], model, store, torch.device("cpu"), killed)
+        collect(
+            Denoiser(float_unet),
+            float_unet.mid_block.attentions[0],
+            model,
+            store,
+            torch.device("cpu"),
+            killed,
+        )
     again, batches = open_store(tmp_path / "store.zarr", model, 0), []
     assert again.unfinished() == [1]
-    collect(Denoiser(float_unet), float_unet.mid_block.attentions[0], model, again, torch.device("cpu"), lambda: batches.append(1))
+    collect(
+        Denoiser(float_unet),
+        float_unet.mid_block.attentions[0],
+        model,
+        again,
+        torch.device("cpu"),
+        lambda: batches.append(1),
+    )
     assert len(batches) == 1
     np.testing.assert_allclose(again.group["latents"][:], reference[0]["latents"][:], rtol=1e-3, atol=1e-3)
 
@@ -102,10 +135,14 @@ class Labels:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
-def test_a_guided_collection_keeps_contexts_and_features_of_both_halves(guidance: float, tmp_path: Path) -> None:
+def test_a_guided_collection_keeps_contexts_and_features_of_both_halves(
+    guidance: float, tmp_path: Path
+) -> None:
     model = tiny("sd14_coco")
     assert model.conditioning is not None
-    model = model.model_copy(update={"conditioning": model.conditioning.model_copy(update={"guidance": guidance})})
+    model = model.model_copy(
+        update={"conditioning": model.conditioning.model_copy(update={"guidance": guidance})}
+    )
     unet, contexts = random_network(build_unet(model.architecture), 1), Labels()
     store = open_store(tmp_path / "0.zarr", model, 0, contexts)
     evaluations: list[int] = []
@@ -114,7 +151,9 @@ def test_a_guided_collection_keeps_contexts_and_features_of_both_halves(guidance
     collect(denoise, unet.mid_block.attentions[0], model, store, torch.device("cpu"), contexts=contexts)
     handle.remove()
     halves = 1 if guidance == 1 else 2
-    assert evaluations == [3 * halves] * 2 * (model.sampler.steps + 1)  # PLMS evaluates once more than it steps
+    assert evaluations == [3 * halves] * 2 * (
+        model.sampler.steps + 1
+    )  # PLMS evaluates once more than it steps
     assert store.group["context"][:, 0, 0].tolist() == list(range(6))
     assert ("unconditional" in store.group) == (guidance != 1)
     assert store.group["feature_rows"][:].tolist() == [3 * halves, 0]

@@ -43,7 +43,9 @@ def filled(path: Path, first: int, seed: int, known: dict | None) -> TrajectoryS
 def collection(folder: Path, sealed: bool = True, unet: str = "aa") -> Path:
     for shard in range(2):
         made_from = {"model": MODEL, "shard": shard, "inputs": {"unet": unet}}
-        store = filled(folder / f"{shard}.zarr", 4 * shard, shard, facts("trajectories", made_from) if sealed else None)
+        store = filled(
+            folder / f"{shard}.zarr", 4 * shard, shard, facts("trajectories", made_from) if sealed else None
+        )
         if not sealed:  # as edadm 0.1.0 left it
             shutil.rmtree(store.path / "digests")
     return folder
@@ -66,7 +68,16 @@ def chosen(folder: Path) -> dict[str, np.ndarray]:
     return with_context(select(groups, SETTINGS)[0], groups)
 
 
-ARRAYS = ("latents", "context", "timesteps", "finished", "distance", "dissimilarity", "feature_rows", "feature_elements")
+ARRAYS = (
+    "latents",
+    "context",
+    "timesteps",
+    "finished",
+    "distance",
+    "dissimilarity",
+    "feature_rows",
+    "feature_elements",
+)
 ARRAYS = (*ARRAYS, "digests", "unconditional")
 
 
@@ -141,7 +152,9 @@ def test_whole_stores_are_read(whole: Path, old: Path) -> None:
     ("array", "damage"),
     [*itertools.product(ARRAYS, BYTES), *itertools.product(("latents", "distance", "finished"), ODD_BYTES)],
 )
-def test_a_damaged_chunk_is_named_or_harmless(array: str, damage: Callable[[Path], None], whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_named_or_harmless(
+    array: str, damage: Callable[[Path], None], whole: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(whole, tmp_path / "copy")
     file = chunks(folder, array)[0]
     before = file.read_bytes()
@@ -153,13 +166,20 @@ def test_a_damaged_chunk_is_named_or_harmless(array: str, damage: Callable[[Path
 
 @pytest.mark.parametrize("damage", [lose, put_another, "text"])
 @pytest.mark.parametrize("array", ["", *ARRAYS])
-def test_damaged_metadata_are_named_or_harmless(array: str, damage: Callable[[Path], None] | str, whole: Path, tmp_path: Path) -> None:
+def test_damaged_metadata_are_named_or_harmless(
+    array: str, damage: Callable[[Path], None] | str, whole: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(whole, tmp_path / "copy")
     file = folder / "0.zarr" / array / "zarr.json"
     if isinstance(damage, str):
         file.write_text("[]")
     elif damage is put_another:
-        shutil.copy(folder / "0.zarr/latents/zarr.json" if array != "latents" else folder / "0.zarr/context/zarr.json", file)
+        shutil.copy(
+            folder / "0.zarr/latents/zarr.json"
+            if array != "latents"
+            else folder / "0.zarr/context/zarr.json",
+            file,
+        )
     else:
         damage(file)
     kept = survives(folder, whole)
@@ -171,7 +191,10 @@ EDITS = {
     "more runs": ("latents", lambda found: found.update(shape=[10**9, 3, 1, 4, 4])),
     "type": ("latents", lambda found: found.update(data_type="float64")),
     "fill": ("latents", lambda found: found.update(fill_value=1.0)),
-    "chunks": ("latents", lambda found: found["chunk_grid"]["configuration"].update(chunk_shape=[1, 1, 1, 4, 4])),
+    "chunks": (
+        "latents",
+        lambda found: found["chunk_grid"]["configuration"].update(chunk_shape=[1, 1, 1, 4, 4]),
+    ),
     "codec": ("latents", lambda found: found["codecs"][0]["configuration"].update(endian="big")),
     "steps": ("timesteps", lambda found: found.update(shape=[10**12])),
     "batches": ("finished", lambda found: found.update(shape=[3])),
@@ -180,7 +203,10 @@ EDITS = {
     "size 0": ("", lambda found: found["attributes"].update(batch_size=0)),
     "size 1": ("", lambda found: found["attributes"].update(batch_size=1)),
     "size text": ("", lambda found: found["attributes"].update(batch_size="many")),
-    "settings": ("", lambda found: found["attributes"]["edadm"]["made_from"]["model"]["trajectories"].update(seed=2)),
+    "settings": (
+        "",
+        lambda found: found["attributes"]["edadm"]["made_from"]["model"]["trajectories"].update(seed=2),
+    ),
     "content": ("", lambda found: found["attributes"]["edadm"].update(content="0" * 64)),
     "format": ("", lambda found: found["attributes"]["edadm"].update(format=99)),
     "no attributes": ("", lambda found: found.update(attributes={})),
@@ -253,7 +279,18 @@ def nothing_for_store(folder: Path) -> None:
     (folder / "0.zarr").mkdir()
 
 
-SHARDS = (double, repeat, lose_last, lose_first, foreign, lose_array, swap_arrays, swap_chunks, file_for_store, nothing_for_store)
+SHARDS = (
+    double,
+    repeat,
+    lose_last,
+    lose_first,
+    foreign,
+    lose_array,
+    swap_arrays,
+    swap_chunks,
+    file_for_store,
+    nothing_for_store,
+)
 
 
 @pytest.mark.parametrize("damage", SHARDS)
@@ -263,7 +300,9 @@ def test_wrong_shards_are_named(damage: Callable[[Path], None], whole: Path, tmp
     assert not survives(folder, whole)
 
 
-@pytest.mark.parametrize("array", ["latents", "context", "timesteps", "finished", "distance", "dissimilarity", "feature_elements"])
+@pytest.mark.parametrize(
+    "array", ["latents", "context", "timesteps", "finished", "distance", "dissimilarity", "feature_elements"]
+)
 def test_what_a_store_without_digests_must_have_is_looked_for(array: str, old: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(old, tmp_path / "copy")
     chunks(folder, array)[0].unlink()
@@ -271,7 +310,10 @@ def test_what_a_store_without_digests_must_have_is_looked_for(array: str, old: P
 
 
 def test_shards_in_another_order_are_refused_with_what_to_do(whole: Path) -> None:
-    with pytest.raises(EdadmError, match=r"1\.zarr begins with run 4, where run 0 is next; name the stores of all shards once, in order"):
+    with pytest.raises(
+        EdadmError,
+        match=r"1\.zarr begins with run 4, where run 0 is next; name the stores of all shards once, in order",
+    ):
         open_finished([whole / "1.zarr", whole / "0.zarr"])
 
 

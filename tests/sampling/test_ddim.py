@@ -31,7 +31,11 @@ def noises(seed: int = 0) -> Iterator[torch.Tensor]:
 @pytest.mark.parametrize("steps", [4, 10])
 def test_samples_equal_those_of_diffusers_with_the_same_noise(eta: float, steps: int, offset: int) -> None:
     scheduler = DDIMScheduler(
-        beta_schedule="linear", clip_sample=False, set_alpha_to_one=True, steps_offset=offset, timestep_spacing="leading"
+        beta_schedule="linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=offset,
+        timestep_spacing="leading",
     )
     scheduler.set_timesteps(steps)
     theirs = noises()
@@ -40,9 +44,13 @@ def test_samples_equal_those_of_diffusers_with_the_same_noise(eta: float, steps:
         last = t == scheduler.timesteps[-1]
         noise = None if eta == 0 or last else next(theirs)
         eps = denoise(expected, t.repeat(len(expected)))
-        expected = scheduler.step(eps, t, expected, eta=0.0 if last else eta, variance_noise=noise).prev_sample
+        expected = scheduler.step(
+            eps, t, expected, eta=0.0 if last else eta, variance_noise=noise
+        ).prev_sample
     schedule = NoiseSchedule()
-    timesteps = sampler_timesteps(Sampler(steps=steps, spacing="uniform_from_one" if offset else "uniform"), schedule)
+    timesteps = sampler_timesteps(
+        Sampler(steps=steps, spacing="uniform_from_one" if offset else "uniform"), schedule
+    )
     assert timesteps == scheduler.timesteps.tolist()
     ours = noises()
     result = sample_ddim(denoise, lambda: next(ours), timesteps, alphas_cumprod(schedule), eta)
@@ -58,7 +66,14 @@ def test_the_listener_hears_every_state_the_network_is_given() -> None:
 
     source = noises()
     alphas = alphas_cumprod(NoiseSchedule())
-    sample_ddim(listening_denoise, lambda: next(source), [900, 400, 3], alphas, 0.0, lambda *event: heard.append(event))
+    sample_ddim(
+        listening_denoise,
+        lambda: next(source),
+        [900, 400, 3],
+        alphas,
+        0.0,
+        lambda *event: heard.append(event),
+    )
     assert [step for step, _, _ in heard] == [0, 1, 2]
     assert [timestep for _, timestep, _ in heard] == [900, 400, 3]
     for (_, timestep, latents), (x, t) in zip(heard, given, strict=True):
@@ -87,5 +102,7 @@ def test_a_perfect_denoiser_gives_back_the_clean_image() -> None:
         return (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
 
     source = noises()
-    result = sample_ddim(perfect, lambda: next(source), sampler_timesteps(Sampler(steps=10), NoiseSchedule()), alphas)
+    result = sample_ddim(
+        perfect, lambda: next(source), sampler_timesteps(Sampler(steps=10), NoiseSchedule()), alphas
+    )
     torch.testing.assert_close(result, clean, rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
-from edadm.models.denoiser import Denoiser
+from edadm.networks.denoiser import Denoiser
 from edadm.sampling.generate import generate_images, shard_range, to_uint8
 
 
@@ -27,11 +27,15 @@ def test_pixels_are_clamped_and_rounded() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(batch_size: int, float_unet: UNet2DModel, model: Model) -> None:
+def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(
+    batch_size: int, float_unet: UNet2DModel, model: Model
+) -> None:
     sampler = model.sampler.model_copy(update={"steps": 2, "eta": 1.0})
 
     def images(indices: range, size: int) -> torch.Tensor:
-        return generate_images(Denoiser(float_unet), sampler, model.schedule, indices, model.latent_shape, 0, size)
+        return generate_images(
+            Denoiser(float_unet), sampler, model.schedule, indices, model.latent_shape, 0, size
+        )
 
     whole = images(range(5), 5)
     parts = torch.cat([images(range(0, 3), batch_size), images(range(3, 5), batch_size)])
@@ -43,7 +47,10 @@ def test_an_image_is_the_same_whatever_batch_or_shard_it_is_in(batch_size: int, 
 
 def test_the_seed_changes_every_image(float_unet: UNet2DModel, model: Model) -> None:
     sampler = model.sampler.model_copy(update={"steps": 1})
-    first, second = (generate_images(Denoiser(float_unet), sampler, model.schedule, [0], model.latent_shape, s, 1) for s in (0, 1))
+    first, second = (
+        generate_images(Denoiser(float_unet), sampler, model.schedule, [0], model.latent_shape, s, 1)
+        for s in (0, 1)
+    )
     assert (first != second).float().mean() > 0.3
 
 
@@ -51,7 +58,10 @@ def test_images_that_are_no_numbers_are_refused_named_and_counted(model: Model) 
     def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return x * torch.inf
 
-    sentence = "images 4 to 5 are not finite, 2 of the 2 made so far; use precision: fp32 or bf16, or check the weights"
+    sentence = (
+        "images 4 to 5 are not finite, 2 of the 2 made so far; use precision: fp32 or bf16, or check the "
+        "weights"
+    )
     with pytest.raises(EdadmError, match=sentence):
         generate_images(broken, model.sampler, model.schedule, range(4, 6), model.latent_shape, 0, 2)
 

@@ -36,7 +36,15 @@ def test_noise_is_standard_normal() -> None:
 
 
 def test_generators_of_different_keys_differ_and_of_equal_keys_agree() -> None:
-    keys = [(0,), (1,), (0, "image"), (0, "image", 1), (0, "reconstruct", 1), (0, "image", 11), ("0/image", 2)]
+    keys = [
+        (0,),
+        (1,),
+        (0, "image"),
+        (0, "image", 1),
+        (0, "reconstruct", 1),
+        (0, "image", 11),
+        ("0/image", 2),
+    ]
     seeds = [keyed_generator(*key).initial_seed() for key in keys]
     assert len(set(seeds)) == len(keys)
     assert keyed_generator(0, "image", 1).initial_seed() == keyed_generator(0, "image", 1).initial_seed()

@@ -36,7 +36,9 @@ def test_quadratic_spacing_is_that_of_the_cifar_run() -> None:
     [(200, 1, 6, 996), (500, 1, 3, 999), (20, 1, 51, 951), (50, 1, 21, 981)],
     ids=["bedroom", "church", "imagenet", "stable diffusion"],
 )
-def test_uniform_spacing_from_one_is_that_of_the_latent_runs(steps: int, first: int, second: int, last: int) -> None:
+def test_uniform_spacing_from_one_is_that_of_the_latent_runs(
+    steps: int, first: int, second: int, last: int
+) -> None:
     timesteps = sampler_timesteps(Sampler(steps=steps, spacing="uniform_from_one"), NoiseSchedule())[::-1]
     assert len(timesteps) == steps
     assert [timesteps[0], timesteps[1], timesteps[-1]] == [first, second, last]

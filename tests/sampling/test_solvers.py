@@ -31,8 +31,15 @@ def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         ("ddim", DDIMScheduler, "uniform_from_one", "leading"),
         *(
             (method, kind, *spacing)
-            for method, kind in (("dpm_solver++", DPMSolverMultistepScheduler), ("unipc", UniPCMultistepScheduler))
-            for spacing in (("uniform_from_one", "leading"), ("trailing", "trailing"), ("linspace", "linspace"))
+            for method, kind in (
+                ("dpm_solver++", DPMSolverMultistepScheduler),
+                ("unipc", UniPCMultistepScheduler),
+            )
+            for spacing in (
+                ("uniform_from_one", "leading"),
+                ("trailing", "trailing"),
+                ("linspace", "linspace"),
+            )
         ),
     ],
 )
@@ -44,12 +51,17 @@ def test_a_run_equals_diffusers_own_loop(method: str, kind: type, spacing: str, 
     for t in scheduler.timesteps:
         expected = scheduler.step(denoise(expected, t.repeat(2)), t, expected, return_dict=False)[0]
     sampler, heard = Sampler(method=method, steps=8, spacing=spacing), []
-    result = run_sampler(denoise, sampler, SCHEDULE, ImageNoise(5, [0, 1], SHAPE), lambda step, t, x: heard.append(t))
+    result = run_sampler(
+        denoise, sampler, SCHEDULE, ImageNoise(5, [0, 1], SHAPE), lambda step, t, x: heard.append(t)
+    )
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     assert heard == sampler_timesteps(sampler, SCHEDULE) == scheduler.timesteps.tolist()
 
 
-@pytest.mark.parametrize(("steps", "first", "last"), [(200, [996, 991], 1), (500, [999, 997], 1), (20, [951, 901], 1), (50, [981, 961], 1)])
+@pytest.mark.parametrize(
+    ("steps", "first", "last"),
+    [(200, [996, 991], 1), (500, [999, 997], 1), (20, [951, 901], 1), (50, [981, 961], 1)],
+)
 def test_the_published_timesteps(steps: int, first: list[int], last: int) -> None:
     timesteps = sampler_timesteps(Sampler(steps=steps, spacing="uniform_from_one"), SCHEDULE)
     assert timesteps[:2] == first
@@ -68,10 +80,15 @@ def test_compvis_ends_at_the_alpha_of_timestep_zero_and_draws_noise_in_every_ste
     alphas, sampler = alphas_cumprod(SCHEDULE), Sampler(steps=1, spacing="uniform_from_one")
     x = ImageNoise(0, [0], SHAPE).draw()
     eps = denoise(x, torch.tensor([1]))
-    expected = alphas[0] ** 0.5 * (x - (1 - alphas[1]) ** 0.5 * eps) / alphas[1] ** 0.5 + (1 - alphas[0]) ** 0.5 * eps
+    expected = (
+        alphas[0] ** 0.5 * (x - (1 - alphas[1]) ** 0.5 * eps) / alphas[1] ** 0.5
+        + (1 - alphas[0]) ** 0.5 * eps
+    )
     result = run_sampler(denoise, sampler, SCHEDULE, ImageNoise(0, [0], SHAPE))
     torch.testing.assert_close(result, expected.float(), rtol=1e-4, atol=1e-5)
-    run_sampler(denoise, sampler.model_copy(update={"steps": 4, "eta": 1.0}), SCHEDULE, Counting(0, [0], SHAPE))
+    run_sampler(
+        denoise, sampler.model_copy(update={"steps": 4, "eta": 1.0}), SCHEDULE, Counting(0, [0], SHAPE)
+    )
     assert len(draws) == 5
 
 
@@ -85,7 +102,10 @@ def test_pixels_are_truncated_where_the_original_truncates() -> None:
     [
         ({"method": "plms", "eta": 0.5, "spacing": "uniform"}, "'plms' is deterministic; set eta: 0"),
         ({"method": "unipc", "spacing": "quadratic"}, "'unipc' has no quadratic spacing"),
-        ({"method": "ddim", "spacing": "trailing"}, "'ddim' has no trailing spacing; set spacing: quadratic, uniform or uniform_from_one"),
+        (
+            {"method": "ddim", "spacing": "trailing"},
+            "'ddim' has no trailing spacing; set spacing: quadratic, uniform or uniform_from_one",
+        ),
     ],
 )
 def test_settings_of_another_sampler_are_refused(settings: dict, said: str) -> None:
@@ -93,7 +113,8 @@ def test_settings_of_another_sampler_are_refused(settings: dict, said: str) -> N
         Sampler(**settings)
 
 
-# Where the flow of a perfect denoiser leads from noise of mean 0 at the last timestep: 0.3 less the share of it that is in x_T already.
+# Where the flow of a perfect denoiser leads from noise of mean 0 at the last timestep: 0.3 less the share of
+# it that is in x_T already.
 PERFECT = 0.3 - 0.5 * 0.0683 * 0.3
 
 
@@ -110,7 +131,9 @@ def average(method: str, spacing: str, steps: int) -> tuple[float, float]:
             noise = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
             return (noise - noise.mean()) / noise.std()
 
-    images = run_sampler(perfect, Sampler(method=method, spacing=spacing, steps=steps), schedule, Noise(0, [0], SHAPE))
+    images = run_sampler(
+        perfect, Sampler(method=method, spacing=spacing, steps=steps), schedule, Noise(0, [0], SHAPE)
+    )
     return images.mean().item(), images.std().item()
 
 
@@ -125,7 +148,13 @@ def test_a_perfect_denoiser_has_its_mean_whatever_the_steps(method: str, spacing
 
 @pytest.mark.parametrize("method", ["dpm_solver++", "unipc"])
 def test_a_perfect_denoiser_has_its_mean_with_solvers_too(method: str) -> None:
-    for spacing, steps in (("trailing", 20), ("trailing", 25), ("linspace", 28), ("linspace", 30), ("trailing", 300)):
+    for spacing, steps in (
+        ("trailing", 20),
+        ("trailing", 25),
+        ("linspace", 28),
+        ("linspace", 30),
+        ("trailing", 300),
+    ):
         mean, spread = average(method, spacing, steps)
         assert mean == pytest.approx(PERFECT, abs=0.003)
         assert spread == pytest.approx(0.5, abs=0.05)
@@ -133,7 +162,9 @@ def test_a_perfect_denoiser_has_its_mean_with_solvers_too(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["dpm_solver++", "unipc"])
 @pytest.mark.parametrize("spacing", ["uniform", "uniform_from_one", "trailing", "linspace"])
-def test_every_accepted_list_is_the_schedulers_own_with_falling_finite_noise(method: str, spacing: str) -> None:
+def test_every_accepted_list_is_the_schedulers_own_with_falling_finite_noise(
+    method: str, spacing: str
+) -> None:
     """Over 100 timesteps: all numbers of steps."""
     short = NoiseSchedule(timesteps=100)
     scheduler = make_scheduler(Sampler(method=method, spacing=spacing, steps=10), short)
@@ -151,5 +182,8 @@ def test_every_accepted_list_is_the_schedulers_own_with_falling_finite_noise(met
 
 def test_lists_that_are_not_accepted_are_not_run() -> None:
     sampler = Sampler(method="dpm_solver++", spacing="uniform_from_one", steps=999)
-    with pytest.raises(EdadmError, match=r"sampler: 999 steps of dpm_solver\+\+ with uniform_from_one spacing cannot lead from noise"):
+    with pytest.raises(
+        EdadmError,
+        match=r"sampler: 999 steps of dpm_solver\+\+ with uniform_from_one spacing cannot lead from noise",
+    ):
         run_sampler(denoise, sampler, LATENT, ImageNoise(0, [0], SHAPE))

@@ -18,14 +18,21 @@ from edadm.artifacts import describe
 from edadm.cli import main
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Sampler, Trajectories
-from edadm.models.unet import build_unet
+from edadm.networks.unet.build import build_unet
 from edadm.sampling.shards import open_finished
 from edadm.sampling.store import TrajectoryStore
 
 from ..conftest import reinitialise
 
 FORK = multiprocessing.get_context("fork")
-ARCHITECTURE = UNetArchitecture(image_size=8, channels=8, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,), norm_groups=4)
+ARCHITECTURE = UNetArchitecture(
+    image_size=8,
+    channels=8,
+    multipliers=(1, 2),
+    blocks_per_level=1,
+    attention_resolutions=(4,),
+    norm_groups=4,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,11 +53,15 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def preset(seed: int) -> str:
     trajectories = Trajectories(count=4, batch_size=2, feature_rows=2, seed=seed)
-    model = Model(checkpoint="none", architecture=ARCHITECTURE, sampler=Sampler(steps=2), trajectories=trajectories)
+    model = Model(
+        checkpoint="none", architecture=ARCHITECTURE, sampler=Sampler(steps=2), trajectories=trajectories
+    )
     return model.model_dump_json()
 
 
-def collect(folder: Path, unet: Path, seed: int = 1, begun: Event | None = None, end: Event | None = None) -> None:
+def collect(
+    folder: Path, unet: Path, seed: int = 1, begun: Event | None = None, end: Event | None = None
+) -> None:
     """The subcommand, which stops after its first batch until it may go on; every batch it makes is counted."""
     write = TrajectoryStore.write
 
@@ -63,7 +74,12 @@ def collect(folder: Path, unet: Path, seed: int = 1, begun: Event | None = None,
             end.wait(60)
 
     TrajectoryStore.write = stop  # type: ignore[method-assign]
-    options = {"model": preset(seed), "unet": unet, "output": folder / "0.zarr", "progress": folder / "progress"}
+    options = {
+        "model": preset(seed),
+        "unet": unet,
+        "output": folder / "0.zarr",
+        "progress": folder / "progress",
+    }
     sys.argv = ["edadm", "collect-trajectories", *(f"--{name}={value}" for name, value in options.items())]
     try:
         main()

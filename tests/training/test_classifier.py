@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from edadm.models.classifier import CifarClassifier
+from edadm.networks.classifier import CifarClassifier
 from edadm.training.classifier import ClassifierTraining, accuracy, augment, train_classifier
 
-WIDTHS = (16, 16, 16)  # PyTorch 2.13 ends the process in the backward pass of convolutions with 4 channels, with AVX2 and no AVX-512
+WIDTHS = (
+    16,
+    16,
+    16,
+)  # PyTorch 2.13 ends the process in the backward pass of convolutions with 4 channels, with AVX2 and no AVX-512
 
 
 def coloured(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +57,9 @@ def test_augmentation_moves_flips_and_hides_a_square_but_invents_no_pixel() -> N
 
 
 def test_without_padding_and_square_only_flips_remain() -> None:
-    images = torch.randint(256, (30, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images = torch.randint(
+        256, (30, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     found = augment(images, 0, 0, torch.Generator().manual_seed(0))
     same, flipped = ((found == other).flatten(1).all(1) for other in (images, images.flip(3)))
     assert (same ^ flipped).all()

@@ -9,11 +9,13 @@ import torch
 
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import NoiseSchedule
-from edadm.models.unet import build_unet
+from edadm.networks.unet.build import build_unet
 from edadm.sampling.schedule import alphas_cumprod
 from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining, learning_rate
 
-SMALL = UNetArchitecture(image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4)
+SMALL = UNetArchitecture(
+    image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4
+)
 SETTINGS = DiffusionTraining(steps=40, batch_size=4, warmup=5, seed=1)
 
 

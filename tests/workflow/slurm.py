@@ -133,8 +133,13 @@ def wait_for_node(folder: Path, clients: Path) -> None:
     """Returns when the node takes jobs."""
     end, said = time.monotonic() + 60, ""
     while "idle" not in said.split():
-        logs = "".join(f"\n{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in sorted(folder.glob("*.[lo][ou][gt]")))
+        logs = "".join(
+            f"\n{log.name}:\n{log.read_text(errors='replace')[-2000:]}"
+            for log in sorted(folder.glob("*.[lo][ou][gt]"))
+        )
         assert time.monotonic() < end, f"no node is ready: {said}{logs}"
-        done = subprocess.run([clients / "sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [clients / "sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=60
+        )
         said = done.stdout + done.stderr
         time.sleep(0.5)

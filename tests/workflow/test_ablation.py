@@ -31,16 +31,27 @@ def test_every_selector_and_every_method_is_compared_with_faithful_tdac_and_fbr(
     assert len(set(presets)) == len(presets)
     selectors = {name for name in for_the_bundled_model("calibrations") if not name.startswith("tdac_lambda")}
     for reconstruction in ("fbr_w4", "none"):
-        assert {selection for selection, bits, learned in presets if (bits, learned) == ("w4a8", reconstruction)} == selectors
-    methods = {config.reconstructions[learned].method for selection, bits, learned in presets if (selection, bits) == ("tdac", "w4a8")}
+        assert {
+            selection for selection, bits, learned in presets if (bits, learned) == ("w4a8", reconstruction)
+        } == selectors
+    methods = {
+        config.reconstructions[learned].method
+        for selection, bits, learned in presets
+        if (selection, bits) == ("tdac", "w4a8")
+    }
     assert methods == {"none", "layer", "block", "fbr", "fbr_float_inputs"}
-    grids = {bits for selection, bits, learned in presets if selection == "tdac" and learned.startswith("fbr")}
+    grids = {
+        bits for selection, bits, learned in presets if selection == "tdac" and learned.startswith("fbr")
+    }
     assert {"w8a8", "w4a8", "w4a6", "w4a8_asymmetric", "w4a8_conv_in8"} <= grids
 
 
 def test_rivals_have_the_same_budget_and_seeds(config: Config) -> None:
     used = {Variant(name).presets[2] for name in config.runs[0].variants if name.endswith("_w4")}
-    budgets = {(preset.iterations, preset.batch_size, preset.seed) for preset in (config.reconstructions[name] for name in used)}
+    budgets = {
+        (preset.iterations, preset.batch_size, preset.seed)
+        for preset in (config.reconstructions[name] for name in used)
+    }
     assert len(budgets) == 1
     selected = [config.calibrations[name] for name in for_the_bundled_model("calibrations")]
     assert len({(preset.size, preset.held_out, preset.seed) for preset in selected}) == 1

@@ -50,7 +50,9 @@ def generating(toy: Toy, run: Run) -> list[psutil.Process]:
             words = process.cmdline()
         except psutil.Error:
             continue
-        if words[1:4] == ["-m", "edadm", "generate"] and any(word.endswith("quantized.safetensors") for word in words):
+        if words[1:4] == ["-m", "edadm", "generate"] and any(
+            word.endswith("quantized.safetensors") for word in words
+        ):
             found.append(process)
     return found
 
@@ -73,9 +75,14 @@ def test_power_cuts_and_a_killed_job_leave_no_trace(toy: Toy, request: pytest.Fi
         run.power_cut()
     units = finished_units(toy)
     assert "convert_checkpoint" not in job_stats(run.text())
-    assert f"{4 - kept}/{4 - kept} batches" in (toy.folder / f"logs/collect-trajectories/toy/{shard}.log").read_text()
+    assert (
+        f"{4 - kept}/{4 - kept} batches"
+        in (toy.folder / f"logs/collect-trajectories/toy/{shard}.log").read_text()
+    )
     for mark, written in batches.items():
-        assert (toy.results / COLLECT / f"{mark.parents[4].name.split('.')[1]}.zarr/finished/c" / mark.name).stat().st_mtime_ns == written
+        assert (
+            toy.results / COLLECT / f"{mark.parents[4].name.split('.')[1]}.zarr/finished/c" / mark.name
+        ).stat().st_mtime_ns == written
     assert not (toy.results / "toy/tdac/w4a8/fbr/quantized.safetensors").exists()
 
     with toy.started() as run:
@@ -103,8 +110,18 @@ def collect(reference: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Runs the subcommand for the first shard in this process, from unet.safetensors to 0.zarr in `tmp_path`."""
     unet, output, progress = tmp_path / "unet.safetensors", tmp_path / "0.zarr", tmp_path / "progress"
     shutil.copy(reference.results / "toy/fp32/unet.safetensors", unet)
-    options = {"model": "toy", "config": reference.folder / "config.yaml", "unet": unet, "output": output, "progress": progress}
-    monkeypatch.setattr(sys, "argv", ["edadm", "collect-trajectories", *(f"--{name}={value}" for name, value in options.items())])
+    options = {
+        "model": "toy",
+        "config": reference.folder / "config.yaml",
+        "unet": unet,
+        "output": output,
+        "progress": progress,
+    }
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["edadm", "collect-trajectories", *(f"--{name}={value}" for name, value in options.items())],
+    )
 
     def run() -> None:
         with contextlib.suppress(SystemExit):

@@ -26,7 +26,10 @@ def test_a_second_run_leaves_the_first_alone_and_a_killed_one_locks_nobody_out(t
         status, said = toy.run(TARGET)
         assert status == 2
         assert f"process {first.process.pid} on " in said
-        assert "is running the workflow of toy in results; wait for it to end, or kill it, and start again" in said
+        assert (
+            "is running the workflow of toy in results; wait for it to end, or kill it, and start again"
+            in said
+        )
         assert "Traceback" not in said
         assert toy.planned(TARGET)  # a dry run asks for no lock
         first.process.kill()
@@ -54,7 +57,9 @@ def test_an_orphan_does_not_replace_what_was_asked_for_after_it(tmp_path: Path) 
     toy, target = Toy(tmp_path, REPOSITORY), "results/toy/fp32/samples/0.npy"
     images, now = tmp_path / target, ("--config", 'evaluations={"few": {"seed": 1}}')
     with toy.started(target) as run:
-        (orphan,) = run.until(lambda: generating(run) if list(images.parent.glob(".0.npy.*.making")) else None)
+        (orphan,) = run.until(
+            lambda: generating(run) if list(images.parent.glob(".0.npy.*.making")) else None
+        )
         orphan.suspend()
         run.process.kill()
         run.wait()

@@ -31,9 +31,21 @@ def project(tmp_path: Path) -> Path:
 
 def dry_run(project: Path, model: str, *targets: str) -> tuple[int, str]:
     """Exit status of a dry run and all it says, shell commands included."""
-    command = [sys.executable, "-m", "snakemake", "-n", "-p", "--configfile", f"workflow/published/{model}.yaml", "--cores", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "-p",
+        "--configfile",
+        f"workflow/published/{model}.yaml",
+        "--cores",
+        "1",
+    ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"}
-    done = subprocess.run([*command, "--", *targets], cwd=project, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--", *targets], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -57,7 +69,10 @@ def test_one_target_of_a_conditional_model_gets_its_parts(project: Path) -> None
         + ["generate"] * 99
         + ["reference-statistics", "evaluate"]
     )
-    parts = {part: f"--{part}=results/ldm4_imagenet/fp32/{part}.safetensors" for part in ("condition", "autoencoder")}
+    parts = {
+        part: f"--{part}=results/ldm4_imagenet/fp32/{part}.safetensors"
+        for part in ("condition", "autoencoder")
+    }
     for stage, command in zip(stages, commands, strict=True):
         assert (parts["condition"] in command) == (stage in ("collect-trajectories", "generate")), command
         assert (parts["autoencoder"] in command) == (stage == "generate"), command
@@ -73,7 +88,10 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
     (project / "checkpoints" / "captions_val2014.json").write_text(json.dumps(captions))
     status, said = dry_run(project, "sd14_coco")
     assert status == 1
-    assert "evaluations.coco_published: clip_score needs weights, and there is no file checkpoints/clip_vit_l_14.safetensors" in said
+    assert (
+        "evaluations.coco_published: clip_score needs weights, and there is no file "
+        "checkpoints/clip_vit_l_14.safetensors" in said
+    )
     put(project, "checkpoints/clip_vit_l_14.safetensors", INCEPTION, "data/coco_val2014/0.jpg")
     status, said = dry_run(project, "sd14_coco")
     assert status == 0, said
@@ -90,10 +108,18 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
         ("ldm8_church", ("lsun_churches256/model.ckpt", "../data/lsun_church_train/0.jpg"), 50, 2),
     ],
 )
-def test_the_other_models_make_both_precisions(project: Path, model: str, files: tuple[str, ...], shards: int, parts: int) -> None:
+def test_the_other_models_make_both_precisions(
+    project: Path, model: str, files: tuple[str, ...], shards: int, parts: int
+) -> None:
     put(project, INCEPTION, *(f"checkpoints/{file}" for file in files))
     status, said = dry_run(project, model)
     assert status == 0, said
-    counts = {"convert-checkpoint": parts, "set-ranges": 2, "reconstruct": 2, "generate": 3 * shards, "evaluate": 3}
+    counts = {
+        "convert-checkpoint": parts,
+        "set-ranges": 2,
+        "reconstruct": 2,
+        "generate": 3 * shards,
+        "evaluate": 3,
+    }
     for stage, count in counts.items():
         assert said.count(f"python3 -m edadm {stage} ") == count, stage

@@ -36,25 +36,53 @@ def setting(**kinds: Any) -> tuple[str, ...]:
             {"collect_trajectories": 2, "select_calibration": 1, **AFTER_SELECT},
             id="trajectory seed",
         ),
-        pytest.param(setting(calibrations={"tdac": {"lambda": 0.5}}), {"select_calibration": 1, **AFTER_SELECT}, id="lambda"),
-        pytest.param(setting(reconstructions={"fbr": {"iterations": 7}}), {"reconstruct": 1, **AFTER_RECONSTRUCT}, id="iterations"),
-        pytest.param(setting(evaluations={"few": {"scores": ["fid"]}}), {"evaluate": 2, "report": 1}, id="scores"),
+        pytest.param(
+            setting(calibrations={"tdac": {"lambda": 0.5}}),
+            {"select_calibration": 1, **AFTER_SELECT},
+            id="lambda",
+        ),
+        pytest.param(
+            setting(reconstructions={"fbr": {"iterations": 7}}),
+            {"reconstruct": 1, **AFTER_RECONSTRUCT},
+            id="iterations",
+        ),
+        pytest.param(
+            setting(evaluations={"few": {"scores": ["fid"]}}), {"evaluate": 2, "report": 1}, id="scores"
+        ),
         pytest.param(
             setting(evaluations={"few": {"reference": "pictures", "resolution": 32}}),
             {"reference_statistics": 1, "evaluate": 2, "report": 1},
             id="a folder of real images",
         ),
-        pytest.param(setting(evaluations={"few": {"seed": 1}}), {"generate": 2, "evaluate": 2, "report": 1}, id="evaluation seed"),
+        pytest.param(
+            setting(evaluations={"few": {"seed": 1}}),
+            {"generate": 2, "evaluate": 2, "report": 1},
+            id="evaluation seed",
+        ),
         pytest.param(
             setting(
-                runs=[{"model": "toy", "variants": ["fp32", "tdac/w4a8/fbr", "tdac/w4a8/none"], "evaluation": "few"}],
+                runs=[
+                    {
+                        "model": "toy",
+                        "variants": ["fp32", "tdac/w4a8/fbr", "tdac/w4a8/none"],
+                        "evaluation": "few",
+                    }
+                ],
                 reconstructions={"none": {"method": "none"}},
             ),
             {"reconstruct": 1, **AFTER_RECONSTRUCT},
             id="another variant",
         ),
         pytest.param(
-            setting(runs=[{"model": "toy", "variants": ["fp32", "tdac/w4a8/fbr", "tdac/w4a8/fbr/integer"], "evaluation": "few"}]),
+            setting(
+                runs=[
+                    {
+                        "model": "toy",
+                        "variants": ["fp32", "tdac/w4a8/fbr", "tdac/w4a8/fbr/integer"],
+                        "evaluation": "few",
+                    }
+                ]
+            ),
             {"generate": 1, **AFTER_GENERATE},
             id="the same with integers",
         ),
@@ -73,13 +101,16 @@ def test_a_checkpoint_counts_by_what_it_holds(reference: Toy) -> None:
     shutil.copy(reference.folder / "toy.safetensors", reference.folder / "elsewhere/other.safetensors")
     assert reference.planned(*moved) == {}
     weights = load_file(reference.folder / "toy.safetensors")
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, reference.folder / "elsewhere/other.safetensors")
+    save_file(
+        {name: tensor + 1 for name, tensor in weights.items()},
+        reference.folder / "elsewhere/other.safetensors",
+    )
     assert reference.planned(*moved)["convert_checkpoint"] == 1
 
 
 def test_the_bundled_classifier_counts_by_what_it_holds(reference: Toy, tmp_path: Path) -> None:
     package = copy_package(tmp_path / "package", reference.package)
-    bundled = package / "edadm/models/bundled"
+    bundled = package / "edadm/bundled"
     originals = bundled.resolve()
     bundled.unlink()
     shutil.copytree(originals, bundled)
@@ -109,15 +140,18 @@ def change_nothing_that_counts(package: Path) -> None:
     """Changes code outside the workflow, and a comment inside."""
     append(package / "edadm/training/diffusion.py", "EXTRA = 1")
     append(package / "edadm/calibration/tdac.py", "# a remark")
-    append(package / "edadm/reconstruction/engine.py", "# a remark")
-    reword(package / "edadm/models/convert.py", "the preset's model has no", "this model is without")
+    append(package / "edadm/learning/engine.py", "# a remark")
+    reword(package / "edadm/networks/convert.py", "the preset's model has no", "this model is without")
     reword(package / "edadm/config/schema.py", "Adam steps per unit", "steps of Adam for each unit")
 
 
 @pytest.mark.parametrize(
-    ("change", "planned"), [(change_tdac, {"select_calibration": 1, **AFTER_SELECT}), (change_nothing_that_counts, {})]
+    ("change", "planned"),
+    [(change_tdac, {"select_calibration": 1, **AFTER_SELECT}), (change_nothing_that_counts, {})],
 )
-def test_code_reruns_the_stages_that_import_it(reference: Toy, tmp_path: Path, change: Callable[[Path], None], planned: dict[str, int]):
+def test_code_reruns_the_stages_that_import_it(
+    reference: Toy, tmp_path: Path, change: Callable[[Path], None], planned: dict[str, int]
+):
     package = copy_package(tmp_path / "package", reference.package)
     change(package)
     assert reference.planned(package=package) == planned

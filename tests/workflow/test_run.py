@@ -12,16 +12,31 @@ from .toy import Toy
 pytestmark = pytest.mark.workflow
 
 VARIANTS = ("fp32", "tdac/w4a8/fbr")
-STAGES = ("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate", "evaluate")
+STAGES = (
+    "convert-checkpoint",
+    "collect-trajectories",
+    "select-calibration",
+    "set-ranges",
+    "reconstruct",
+    "generate",
+    "evaluate",
+)
 
 
 def test_a_run_leaves_every_declared_artifact_and_nothing_else(reference: Toy):
-    declared = {"fp32/unet.safetensors", "tdac/calibration.safetensors", "tdac/selection.json", "tdac/w4a8/ranges.safetensors"}
+    declared = {
+        "fp32/unet.safetensors",
+        "tdac/calibration.safetensors",
+        "tdac/selection.json",
+        "tdac/w4a8/ranges.safetensors",
+    }
     declared |= {"tdac/w4a8/fbr/quantized.safetensors", "tdac/w4a8/fbr/losses.csv"}
     declared |= {f"{variant}/{name}" for variant in VARIANTS for name in ("metrics.json", "samples/0.npy")}
     declared |= {f"{name}.made.json" for name in declared if name.endswith((".csv", ".npy"))}
     stored = set(reference.artifacts())
-    trajectories = {name for name in stored if name.startswith(("toy/trajectories/0.zarr/", "toy/trajectories/1.zarr/"))}
+    trajectories = {
+        name for name in stored if name.startswith(("toy/trajectories/0.zarr/", "toy/trajectories/1.zarr/"))
+    }
     tables = {"report/ablation.csv", "report/ablation.md"}
     assert stored - trajectories == {f"toy/{name}" for name in declared} | tables
     for name in ("toy/speed.json", "report/index.html", "report/metrics.csv"):

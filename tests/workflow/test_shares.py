@@ -17,7 +17,9 @@ pytestmark = pytest.mark.workflow
 
 
 @pytest.mark.parametrize(("jobs", "planned"), [(1, {}), (2, {"reconstruct_part": 2})])
-def test_each_share_of_the_units_is_a_job_and_one_more_puts_them_together(jobs: int, planned: dict[str, int], tmp_path: Path) -> None:
+def test_each_share_of_the_units_is_a_job_and_one_more_puts_them_together(
+    jobs: int, planned: dict[str, int], tmp_path: Path
+) -> None:
     toy = Toy(tmp_path, REPOSITORY)
     shared = {"fbr": {"method": "fbr_float_inputs", "iterations": 6, "batch_size": 4, "jobs": jobs}}
     (tmp_path / "config.yaml").write_text(json.dumps(CONFIG | {"reconstructions": shared}))
@@ -28,21 +30,41 @@ def test_each_share_of_the_units_is_a_job_and_one_more_puts_them_together(jobs: 
 
 def test_another_number_of_jobs_reruns_nothing_that_is_finished(tmp_path: Path) -> None:
     """Placeholders for all files, of which Snakemake is told that they are finished."""
-    toy, folder, target = Toy(tmp_path, REPOSITORY), tmp_path / "results/toy", "results/toy/tdac/w4a8/fbr/quantized.safetensors"
+    toy, folder, target = (
+        Toy(tmp_path, REPOSITORY),
+        tmp_path / "results/toy",
+        "results/toy/tdac/w4a8/fbr/quantized.safetensors",
+    )
     settings = {"method": "fbr_float_inputs", "iterations": 6, "batch_size": 4, "jobs": 2}
 
     def configure(**changes: int) -> None:
-        (tmp_path / "config.yaml").write_text(json.dumps(CONFIG | {"reconstructions": {"fbr": settings | changes}}))
+        (tmp_path / "config.yaml").write_text(
+            json.dumps(CONFIG | {"reconstructions": {"fbr": settings | changes}})
+        )
 
     configure()
-    for store in ("trajectories/0.zarr", "trajectories/1.zarr", "tdac/w4a8/fbr/units/0_of_2", "tdac/w4a8/fbr/units/1_of_2"):
+    for store in (
+        "trajectories/0.zarr",
+        "trajectories/1.zarr",
+        "tdac/w4a8/fbr/units/0_of_2",
+        "tdac/w4a8/fbr/units/1_of_2",
+    ):
         (folder / store).mkdir(parents=True)
     (folder / "fp32").mkdir()
-    for file in ("fp32/unet.safetensors", "tdac/calibration.safetensors", "tdac/selection.json", "tdac/w4a8/ranges.safetensors"):
+    for file in (
+        "fp32/unet.safetensors",
+        "tdac/calibration.safetensors",
+        "tdac/selection.json",
+        "tdac/w4a8/ranges.safetensors",
+    ):
         (folder / file).write_text(file)
     (folder / "tdac/w4a8/fbr/losses.csv").write_text("losses")
     made = Reconstruction.model_validate(settings).model_dump(mode="json")
-    save_file({"x": torch.zeros(1)}, tmp_path / target, {"edadm": json.dumps({"provenance": {"reconstruction": made}})})
+    save_file(
+        {"x": torch.zeros(1)},
+        tmp_path / target,
+        {"edadm": json.dumps({"provenance": {"reconstruction": made}})},
+    )
     status, said = toy.run("--touch", target)
     assert status == 0, said
     assert job_stats(said)["reconstruct_part"] == 2

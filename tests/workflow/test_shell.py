@@ -25,7 +25,9 @@ def renamed(folder: Path, name: str) -> Toy:
 
 def test_every_value_in_every_command_is_quoted() -> None:
     commands = [command for file in RULES for command in SHELL.findall(file.read_text())]
-    assert len(commands) == sum(file.read_text().count("\nrule ") + file.read_text().startswith("rule ") for file in RULES)
+    assert len(commands) == sum(
+        file.read_text().count("\nrule ") + file.read_text().startswith("rule ") for file in RULES
+    )
     for command in commands:
         assert "'" not in command, command  # nothing is quoted by hand
         values = re.findall(r"\{[^{}]*\}", command)

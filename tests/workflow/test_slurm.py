@@ -10,7 +10,11 @@ import pytest
 from .slurm import missing, running_slurm
 from .toy import Toy, job_stats
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=f"no local Slurm: {missing()}")]
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(missing()), reason=f"no local Slurm: {missing()}"),
+]
 
 STAGES_WITH_GPU = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
 OPTIONS = (
@@ -29,7 +33,9 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_a_cluster_makes_the_same_bytes(reference: Toy, clients: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cluster_makes_the_same_bytes(
+    reference: Toy, clients: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("PATH", str(clients), prepend=":")
     toy = Toy(tmp_path, package)
     status, said = toy.run(*OPTIONS)

@@ -20,8 +20,8 @@ import psutil
 from safetensors.torch import save_file
 
 from edadm.config.networks import UNetArchitecture
-from edadm.models.converters.ddim import from_diffusers
-from edadm.models.unet import build_unet
+from edadm.networks.layouts.ermongroup import from_diffusers
+from edadm.networks.unet.build import build_unet
 
 from ..conftest import reinitialise
 from ..report.times import without_times
@@ -64,8 +64,10 @@ def write_checkpoint(path: Path) -> None:
 
 def copy_package(target: Path, source: Path = REPOSITORY) -> Path:
     """A copy of the package, for PYTHONPATH; its code may be changed. Bundled files stay where they are."""
-    shutil.copytree(source / "edadm", target / "edadm", ignore=shutil.ignore_patterns("__pycache__", "bundled"))
-    (target / "edadm" / "models" / "bundled").symlink_to(REPOSITORY / "edadm" / "models" / "bundled")
+    shutil.copytree(
+        source / "edadm", target / "edadm", ignore=shutil.ignore_patterns("__pycache__", "bundled")
+    )
+    (target / "edadm" / "bundled").symlink_to(REPOSITORY / "edadm" / "bundled")
     return target
 
 
@@ -143,7 +145,11 @@ class Toy:
 
     def command(self, *options: str) -> list[str]:
         """The command line of a Snakemake run."""
-        profile = [] if "--workflow-profile" in options else ["--workflow-profile", "workflow/profiles/default", "--cores", "2"]
+        profile = (
+            []
+            if "--workflow-profile" in options
+            else ["--workflow-profile", "workflow/profiles/default", "--cores", "2"]
+        )
         return [sys.executable, "-m", "snakemake", *profile, *options]
 
     def start(self, *options: str) -> Run:
@@ -198,7 +204,9 @@ class Toy:
         named = (path for path in self.results.rglob("*") if path.is_file() and path.suffix != ".lock")
         files = (path for path in named if path.name not in MEASURED)
         named = {str(path.relative_to(self.results)): path for path in files}
-        return {name: path.read_bytes() for name, path in sorted(named.items()) if not name.startswith("times/")}
+        return {
+            name: path.read_bytes() for name, path in sorted(named.items()) if not name.startswith("times/")
+        }
 
     def page(self) -> str:
         """The report without its times."""

@@ -17,7 +17,9 @@ rule collect_trajectories:
         runtime=720,
     params:
         model=model_with("architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"),
-        settings=model_settings("architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"),
+        settings=model_settings(
+            "architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"
+        ),
         prompts=prompts_content,
         parts=part_options("condition"),
         progress=lambda wildcards, output: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",

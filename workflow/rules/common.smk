@@ -79,7 +79,9 @@ for tier, limit in CONFIG.memory:
     os.environ[f"EDADM_{tier.upper()}_MEMORY"] = "" if limit is None else str(limit)
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+)
 
 
 wildcard_constraints:
@@ -128,7 +130,15 @@ def model_settings(*fields):
 
 def without_paths(preset):
     """Takes from a preset, if there is one, where its files are."""
-    for name in ("checkpoint", "source", "extractor_weights", "reference", "fallback_reference", "prompts", "clip_weights"):
+    for name in (
+        "checkpoint",
+        "source",
+        "extractor_weights",
+        "reference",
+        "fallback_reference",
+        "prompts",
+        "clip_weights",
+    ):
         (preset or {}).pop(name, None)
 
 
@@ -166,7 +176,9 @@ def reconstruction_with(wildcards, input):
 
 def reconstruction_settings(wildcards):
     """What of the reconstruction a result depends on: not on how many jobs share the units."""
-    return as_json(CONFIG.reconstructions[wildcards.reconstruction], *(set(Reconstruction.model_fields) - {"jobs"}))
+    return as_json(
+        CONFIG.reconstructions[wildcards.reconstruction], *(set(Reconstruction.model_fields) - {"jobs"})
+    )
 
 
 def label_of(stage, *wildcard_names):
@@ -222,7 +234,9 @@ def trajectory_shards(wildcards):
 
 def model_part(part):
     """The file with a part of the model other than its U-Net, if it has that part."""
-    return lambda wildcards: [str(LAYOUT.part(wildcards.model, part))] if part in CONFIG.models[wildcards.model].parts else []
+    return lambda wildcards: (
+        [str(LAYOUT.part(wildcards.model, part))] if part in CONFIG.models[wildcards.model].parts else []
+    )
 
 
 def part_options(*parts):
@@ -245,12 +259,17 @@ def reference_samples(wildcards):
     """The full-precision images that a quantized variant's are compared with."""
     if not Variant(wildcards.variant).is_quantized:
         return []
-    return [str(file) for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)]
+    return [
+        str(file)
+        for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)
+    ]
 
 
 def generate_code(wildcards):
     """The code that makes a variant's images; that of integers concerns only those who compute with them."""
-    return stage_fingerprint("generate", without="" if Variant(wildcards.variant).backend == INTEGER else "open_integers")
+    return stage_fingerprint(
+        "generate", without="" if Variant(wildcards.variant).backend == INTEGER else "open_integers"
+    )
 
 
 def simulated_samples(wildcards):
@@ -258,13 +277,18 @@ def simulated_samples(wildcards):
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
     if variant.checkpoint == variant or variant.checkpoint.name not in run.variants:
         return []
-    return [str(file) for file in LAYOUT.samples(wildcards.model, variant.checkpoint, evaluation_of(wildcards).shards)]
+    return [
+        str(file)
+        for file in LAYOUT.samples(wildcards.model, variant.checkpoint, evaluation_of(wildcards).shards)
+    ]
 
 
 def scoring_content(wildcards):
     """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
-    weights = files.weights or (locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) - {"clip_score"} else None)
+    weights = files.weights or (
+        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) - {"clip_score"} else None
+    )
     reference = None if files.reference is None or files.reference.is_dir() else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
@@ -282,7 +306,11 @@ def evaluate_options(wildcards, input):
     """Files that images are compared with, each as the option of `evaluate` for it."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     own = [Path(settings.prompts).expanduser()] if settings.prompts and files.clip_weights else []
-    given = None if files.reference is None or files.reference.is_dir() or files.reference.parent == BUNDLED else files.reference
+    given = (
+        None
+        if files.reference is None or files.reference.is_dir() or files.reference.parent == BUNDLED
+        else files.reference
+    )
     named = {
         "reference": input.references,
         "simulated": input.simulated,
@@ -308,7 +336,11 @@ def reference_settings(wildcards):
 
 def kept_features(wildcards):
     """Real images whose features are kept, for scores that compare with them one by one."""
-    return KEPT_FEATURES if {"kid", "precision_recall"} & set(CONFIG.evaluations[wildcards.evaluation].scores) else 0
+    return (
+        KEPT_FEATURES
+        if {"kid", "precision_recall"} & set(CONFIG.evaluations[wildcards.evaluation].scores)
+        else 0
+    )
 
 
 def reference_options(wildcards, input):
@@ -322,7 +354,9 @@ def reference_options(wildcards, input):
 def evaluate_memory(wildcards):
     """MB for the features of all images: Inception's are 5,079 numbers an image, and are there twice for a moment."""
     settings = evaluation_of(wildcards)
-    return 4000 + (settings.images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0)
+    return 4000 + (
+        settings.images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0
+    )
 
 
 def checkpoints_of(model):
@@ -342,9 +376,14 @@ def named_weights(wildcards, input):
 
 def reported(paths):
     """The configuration as the report needs it: presets that runs use, with or without the places of files."""
-    variants = [Variant(name).presets for run in CONFIG.runs for name in run.variants if Variant(name).is_quantized]
+    variants = [
+        Variant(name).presets for run in CONFIG.runs for name in run.variants if Variant(name).is_quantized
+    ]
     used = {"models": set(RUNS), "evaluations": {run.evaluation for run in CONFIG.runs}}
-    used |= {kind: {names[at] for names in variants} for at, kind in enumerate(("calibrations", "bits", "reconstructions"))}
+    used |= {
+        kind: {names[at] for names in variants}
+        for at, kind in enumerate(("calibrations", "bits", "reconstructions"))
+    }
     dump = json.loads(CONFIG.model_dump_json(by_alias=True, exclude={"memory"}))
     dump |= {kind: {name: dump[kind][name] for name in sorted(names)} for kind, names in used.items()}
     if not paths:

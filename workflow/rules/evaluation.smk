@@ -17,8 +17,12 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=model_with("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"),
-        settings=model_settings("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"),
+        model=model_with(
+            "architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"
+        ),
+        settings=model_settings(
+            "architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"
+        ),
         prompts=prompts_content,
         parts=part_options("autoencoder", "condition"),
         evaluation=evaluation_settings("images", "shards", "batch_size", "seed", "precision", "compiled"),

@@ -33,7 +33,9 @@ rule reconstruct_part:
         chosen=f"{RESULTS}/{{model}}/{{calibration}}/calibration.safetensors",
         ranges=f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/ranges.safetensors",
     output:
-        directory(f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/units/{{share}}_of_{{jobs}}"),
+        directory(
+            f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/units/{{share}}_of_{{jobs}}"
+        ),
     log:
         "logs/reconstruct-part/{model}/{calibration}/{bits}/{reconstruction}/{share}_of_{jobs}.log",
     benchmark:

@@ -33,8 +33,13 @@ class Description:
     left_open: list[str] = field(default_factory=list)
 
     def as_yaml(self, name: str) -> str:
-        """The entry, ready to paste into a configuration file; what is left open stands above it as comments."""
-        dumped = yaml.safe_dump({name: self.settings}, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+        """The entry, ready to paste into a configuration file.
+
+        What is left open stands above it as comments.
+        """
+        dumped = yaml.safe_dump(
+            {name: self.settings}, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+        )
         comments = [f"# {sentence}\n" for sentence in self.left_open]
         return "models:\n" + "".join(f"  {line}" for line in comments + dumped.splitlines(keepends=True))
 
@@ -42,7 +47,11 @@ class Description:
 def entry_name(path: Path) -> str:
     """A name for the entry of a checkpoint, from its file's or folder's."""
     stem = path.name if path.is_dir() else path.stem
-    stem = path.parent.name if stem in ("model", "unet", "diffusion_pytorch_model", "last") and path.parent.name else stem
+    stem = (
+        path.parent.name
+        if stem in ("model", "unet", "diffusion_pytorch_model", "last") and path.parent.name
+        else stem
+    )
     name = re.sub(r"[^A-Za-z0-9_+-]+", "_", stem)[:_LONGEST_NAME].strip("_+-") or "mine"
     taken = name.lower() in RESERVED or not name[0].isalpha()  # readers of YAML differ on what is a number
     return f"model_{name}" if taken else name
@@ -76,10 +85,14 @@ def understood(read: Callable[[Settings, Path], Found]) -> Callable[[Settings, P
         except ValidationError as error:
             problem = error.errors()[0]
             setting = ".".join(map(str, problem["loc"]))
-            raise DescriptionError(f"{where} has a value that fits no {setting} ({problem['msg']}); fetch it again") from None
+            raise DescriptionError(
+                f"{where} has a value that fits no {setting} ({problem['msg']}); fetch it again"
+            ) from None
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DescriptionError(f"{where} has a value of the wrong kind ({reason}); fetch it again") from None
+            raise DescriptionError(
+                f"{where} has a value of the wrong kind ({reason}); fetch it again"
+            ) from None
 
     return reading
 
@@ -90,16 +103,20 @@ def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionErro
 
 
 def groups_of(widths: Iterable[int], left_open: list[str], where: str) -> Settings:
-    """The setting `norm_groups` for channels that the original codes' 32 groups do not divide; none where they do."""
+    """The setting `norm_groups` where the original codes' 32 groups do not divide the channels."""
     widths = list(widths)
     if not any(width % 32 for width in widths):
         return {}
     groups = max(count for count in range(1, 33) if not any(width % count for width in widths))
-    left_open.append(f"{where}.norm_groups: the original code's 32 does not divide all channels; {groups} is a guess")
+    left_open.append(
+        f"{where}.norm_groups: the original code's 32 does not divide all channels; {groups} is a guess"
+    )
     return {"norm_groups": groups}
 
 
-def checked(where: Path, settings: Mapping[str, Any], neutral: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+def checked(
+    where: Path, settings: Mapping[str, Any], neutral: Mapping[str, Any], reasons: Mapping[str, str]
+) -> None:
     """Refuses settings that are neither at a value which changes nothing, nor None nor False.
 
     Args:

@@ -28,12 +28,28 @@ def describe_ermongroup(config: Settings, where: Path, checkpoint: Path) -> Desc
         DescriptionError: incomplete, or of a network that is not built here; names the setting.
     """
     model, diffusion, data = (config.get(name) or {} for name in ("model", "diffusion", "data"))
-    checked(where, {key: value for key, value in model.items() if key not in _MODEL_READ}, {"resamp_with_conv": True}, {})
+    checked(
+        where,
+        {key: value for key, value in model.items() if key not in _MODEL_READ},
+        {"resamp_with_conv": True},
+        {},
+    )
     if model.get("resamp_with_conv", True) is not True:
-        raise refuse(where, "resamp_with_conv", model["resamp_with_conv"], "only resampling by convolutions is built here")
-    for name, part, key in (("model", model, "ch"), ("model", model, "ch_mult"), ("data", data, "image_size")):
+        raise refuse(
+            where,
+            "resamp_with_conv",
+            model["resamp_with_conv"],
+            "only resampling by convolutions is built here",
+        )
+    for name, part, key in (
+        ("model", model, "ch"),
+        ("model", model, "ch_mult"),
+        ("data", data, "image_size"),
+    ):
         if key not in part:
-            raise DescriptionError(f"{where} says no {name}.{key}; complete it, or leave it out to read the tensors alone")
+            raise DescriptionError(
+                f"{where} says no {name}.{key}; complete it, or leave it out to read the tensors alone"
+            )
     channels = model.get("in_channels", 3)
     if model.get("out_ch", channels) != channels:
         reason = f"in_channels is {channels}; only networks that predict what they are given are built here"
@@ -64,4 +80,6 @@ def describe_ermongroup(config: Settings, where: Path, checkpoint: Path) -> Desc
     left_open: list[str] = []
     widths = [model["ch"] * multiplier for multiplier in (1, *model["ch_mult"])]
     settings["architecture"] |= groups_of(widths, left_open, "architecture")
-    return Description(settings, [*left_open, "ema is not set: averaged weights are taken where the file holds them"])
+    return Description(
+        settings, [*left_open, "ema is not set: averaged weights are taken where the file holds them"]
+    )

@@ -26,7 +26,9 @@ def has_description(path: Path) -> bool:
 
 
 def config_of(path: Path, part: str) -> Path | None:
-    """The `config.json` that speaks of a part of a checkpoint: in a pipeline's folder for it, in the folder itself, or beside a file.
+    """The `config.json` that speaks of a part of a checkpoint.
+
+    It lies in a pipeline's folder for the part, in the folder itself, or beside a file.
 
     Beside a file lies what it will: there, only one of the part's own kind counts.
     """
@@ -47,7 +49,10 @@ def _kinds(config: Settings) -> tuple[object, ...]:
 
 
 def scheduler_of(path: Path) -> Path | None:
-    """The `scheduler_config.json` of a pipeline, of the pipeline around a network's folder, or beside the weights."""
+    """The `scheduler_config.json` of a pipeline.
+
+    Looked for in the pipeline, around a network's folder, and beside the weights.
+    """
     folder = path if path.is_dir() else path.parent
     candidates = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
     if folder.name.startswith("unet"):
@@ -63,9 +68,13 @@ def describe_folder(path: Path) -> Description:
     """
     file = config_of(path, "unet")
     if file is None:
-        other = next((name for name in ("transformer", "prior", "controlnet") if (path / name).is_dir()), None)
+        other = next(
+            (name for name in ("transformer", "prior", "controlnet") if (path / name).is_dir()), None
+        )
         found = f"a '{other}' and no U-Net" if other else f"no {CONFIG} of a U-Net"
-        raise DescriptionError(f"{path} holds {found}; give the folder of a pipeline with a U-Net, or the U-Net's own")
+        raise DescriptionError(
+            f"{path} holds {found}; give the folder of a pipeline with a U-Net, or the U-Net's own"
+        )
     architecture, left_open = unet_architecture(read_json(file), file)
     settings: Settings = {"checkpoint": str(path), "architecture": architecture}
     _describe_autoencoder(path, settings, left_open)
@@ -82,9 +91,14 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
         settings["autoencoder"] = autoencoder_settings(config, file)
         if "scaling_factor" not in config:
             scale = settings["autoencoder"]["scale"]
-            left_open.append(f"scaling_factor is not set in {file.parent.name}/{file.name}: {scale} is diffusers' default")
+            left_open.append(
+                f"scaling_factor is not set in {file.parent.name}/{file.name}: {scale} is diffusers' default"
+            )
     elif channels not in (1, 3):
-        left_open.append(f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to decode them")
+        left_open.append(
+            f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to "
+            "decode them"
+        )
 
 
 def _describe_condition(path: Path, settings: Settings, left_open: list[str]) -> None:
@@ -92,7 +106,9 @@ def _describe_condition(path: Path, settings: Settings, left_open: list[str]) ->
     if width is None:
         return
     settings["conditioning"] = {"kind": "text", "guidance": 7.5, "prompts": "prompts.txt"}
-    left_open.append("conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line")
+    left_open.append(
+        "conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line"
+    )
     left_open.append("conditioning.guidance stands in no file; 7.5 is usual for Stable Diffusion")
     file = config_of(path, "condition")
     if file is None or not (path / "text_encoder").is_dir():
@@ -101,7 +117,8 @@ def _describe_condition(path: Path, settings: Settings, left_open: list[str]) ->
     encoder = encoder_settings(read_json(file), file)
     if encoder["channels"] != width:
         raise DescriptionError(
-            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is {width}; give a pipeline whose "
+            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is "
+            f"{width}; give a pipeline whose "
             "parts belong together"
         )
     settings["conditioning"]["encoder"] = encoder
@@ -110,10 +127,21 @@ def _describe_condition(path: Path, settings: Settings, left_open: list[str]) ->
 def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> None:
     file = scheduler_of(path)
     if file is None:
-        left_open.append(f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had others")
+        left_open.append(
+            f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
+            "others"
+        )
         latent = "context_channels" in settings["architecture"]
-        ends = {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012} if latent else {"kind": "linear", "start": 1e-4, "end": 0.02}
-        settings |= {"prediction": "eps", "schedule": ends, "sampler": {"method": "ddim", "steps": 50, "spacing": "uniform"}}
+        ends = (
+            {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012}
+            if latent
+            else {"kind": "linear", "start": 1e-4, "end": 0.02}
+        )
+        settings |= {
+            "prediction": "eps",
+            "schedule": ends,
+            "sampler": {"method": "ddim", "steps": 50, "spacing": "uniform"},
+        }
         return
     config = read_json(file)
     settings["schedule"], settings["prediction"] = schedule_settings(config, file)

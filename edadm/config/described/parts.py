@@ -53,21 +53,48 @@ def autoencoder_settings(config: Settings, where: Path) -> Settings:
     """
     kind = config.get("_class_name")
     if kind not in _CHANNELS:
-        raise refuse(where, "_class_name", kind, "only AutoencoderKL and VQModel are built here; use another checkpoint")
-    checked(where, {key: value for key, value in config.items() if key not in _AUTOENCODER_READ}, _AUTOENCODER, _AUTOENCODER_REASONS)
+        raise refuse(
+            where,
+            "_class_name",
+            kind,
+            "only AutoencoderKL and VQModel are built here; use another checkpoint",
+        )
+    checked(
+        where,
+        {key: value for key, value in config.items() if key not in _AUTOENCODER_READ},
+        _AUTOENCODER,
+        _AUTOENCODER_REASONS,
+    )
     for key in _AUTOENCODER_ON:
         if config.get(key, True) is not True:
-            raise refuse(where, key, config[key], "autoencoders without it are not built here; use another checkpoint")
+            raise refuse(
+                where, key, config[key], "autoencoders without it are not built here; use another checkpoint"
+            )
     channels = config.get("block_out_channels", [64])
     _check_blocks(config, where, len(channels))
     if any(width % channels[0] for width in channels):
-        raise refuse(where, "block_out_channels", channels, "each must be a multiple of the first here; use another checkpoint")
+        raise refuse(
+            where,
+            "block_out_channels",
+            channels,
+            "each must be a multiple of the first here; use another checkpoint",
+        )
     latent = config.get("latent_channels", _CHANNELS[kind])
     if config.get("vq_embed_dim") not in (None, latent):
-        raise refuse(where, "vq_embed_dim", config["vq_embed_dim"], f"only that of latent_channels ({latent}) is built here")
+        raise refuse(
+            where,
+            "vq_embed_dim",
+            config["vq_embed_dim"],
+            f"only that of latent_channels ({latent}) is built here",
+        )
     pixels = config.get("in_channels", 3)
     if config.get("out_channels", 3) != pixels:
-        raise refuse(where, "out_channels", config.get("out_channels", 3), f"in_channels is {pixels}; only equal ones are built here")
+        raise refuse(
+            where,
+            "out_channels",
+            config.get("out_channels", 3),
+            f"in_channels is {pixels}; only equal ones are built here",
+        )
     settings = {
         "kind": "kl" if kind == "AutoencoderKL" else "vq",
         "latent_channels": latent,
@@ -88,10 +115,13 @@ def _check_blocks(config: Settings, where: Path, levels: int) -> None:
     for key, block in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         blocks = config.get(key, [block])
         if blocks != [block] * levels:
-            raise refuse(where, key, blocks, f"only {levels} times {block} is built here; use another checkpoint")
+            raise refuse(
+                where, key, blocks, f"only {levels} times {block} is built here; use another checkpoint"
+            )
 
 
-# Of transformers' many keys, those that change the last hidden states; which others there are depends on its version.
+# Of transformers' many keys, those that change the last hidden states; which others there are depends on its
+# version.
 _ENCODER: Settings = {"layer_norm_eps": 1e-5, "vocab_size": 49408, "quantization_config": None}
 _ENCODER_REASONS = {
     "quantization_config": "its weights are quantized already; take the checkpoint that they were made from",
@@ -110,12 +140,16 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
     if "hidden_size" not in config and isinstance(config.get("text_config"), dict):
         config = config["text_config"]
     if (kind := config.get("model_type", "clip_text_model")) not in ("clip_text_model", "clip"):
-        raise refuse(where, "model_type", kind, "only CLIP's text encoder is built here; use another checkpoint")
+        raise refuse(
+            where, "model_type", kind, "only CLIP's text encoder is built here; use another checkpoint"
+        )
     read = {key: value for key, value in config.items() if key in _ENCODER}
     checked(where, read, _ENCODER, _ENCODER_REASONS)
     activation = config.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu"):
-        raise refuse(where, "hidden_act", activation, "only quick_gelu and gelu are built here; use another checkpoint")
+        raise refuse(
+            where, "hidden_act", activation, "only quick_gelu and gelu are built here; use another checkpoint"
+        )
     settings = {
         "channels": config.get("hidden_size", 512),
         "hidden_channels": config.get("intermediate_size", 2048),
@@ -139,4 +173,9 @@ def _padding(file: Path) -> str:
         return "end_of_text"
     if token == "!":
         return "zero"
-    raise refuse(file, "pad_token", token, 'prompts are padded with "<|endoftext|>" or "!" here; use another checkpoint')
+    raise refuse(
+        file,
+        "pad_token",
+        token,
+        'prompts are padded with "<|endoftext|>" or "!" here; use another checkpoint',
+    )

@@ -10,7 +10,9 @@ from edadm.config.inputs.settings import merged
 
 
 def with_descriptions(settings: dict[str, Any]) -> dict[str, Any]:
-    """Models without an architecture, whose checkpoint is a diffusers folder, get what the folder says of itself below their own.
+    """Models without an architecture of their own, with what their diffusers folder says of itself.
+
+    A model's own settings come first.
 
     Raises:
         DescriptionError: of a network that is not built here.
@@ -22,12 +24,18 @@ def with_descriptions(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _described(model: Any) -> Any:
-    if not isinstance(model, dict) or model.get("architecture") or not isinstance(model.get("checkpoint"), str):
+    if (
+        not isinstance(model, dict)
+        or model.get("architecture")
+        or not isinstance(model.get("checkpoint"), str)
+    ):
         return model
     path = Path(model["checkpoint"]).expanduser()
     if not has_description(path):
         return model
     below = describe_folder(path).settings
     if "conditioning" in below:
-        below["conditioning"].pop("prompts", None)  # a placeholder where it is printed; here the user is asked for them
+        below["conditioning"].pop(
+            "prompts", None
+        )  # a placeholder where it is printed; here the user is asked for them
     return merged(below, model)

@@ -44,18 +44,38 @@ def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
     """
     kind = str(config.get("_class_name", "DDPMScheduler"))
     if kind in _DISTILLED:
-        raise refuse(where, "_class_name", kind, f"{_DISTILLED[kind]}, which no sampler here does; use another checkpoint")
+        raise refuse(
+            where,
+            "_class_name",
+            kind,
+            f"{_DISTILLED[kind]}, which no sampler here does; use another checkpoint",
+        )
     if kind not in _BETAS:
-        raise refuse(where, "_class_name", kind, "networks of other than discrete betas are not sampled here; use another checkpoint")
+        raise refuse(
+            where,
+            "_class_name",
+            kind,
+            "networks of other than discrete betas are not sampled here; use another checkpoint",
+        )
     if config.get("rescale_betas_zero_snr"):
-        reason = "a step from a signal of zero has no meaning for samplers that take it from the noise; use another checkpoint"
+        reason = (
+            "a step from a signal of zero has no meaning for samplers that take it from the noise; use "
+            "another checkpoint"
+        )
         raise refuse(where, "rescale_betas_zero_snr", True, reason)
     if config.get("timestep_type", "discrete") != "discrete":
-        raise refuse(where, "timestep_type", config["timestep_type"], "only discrete timesteps are sampled here; use another checkpoint")
+        raise refuse(
+            where,
+            "timestep_type",
+            config["timestep_type"],
+            "only discrete timesteps are sampled here; use another checkpoint",
+        )
     predicted = config.get("prediction_type", "epsilon")
     if predicted not in _PREDICTIONS:
         known = ", ".join(_PREDICTIONS)
-        raise refuse(where, "prediction_type", predicted, f"only {known} are sampled here; use another checkpoint")
+        raise refuse(
+            where, "prediction_type", predicted, f"only {known} are sampled here; use another checkpoint"
+        )
     return _betas(config, where, _BETAS[kind]), _PREDICTIONS[predicted]
 
 
@@ -76,8 +96,14 @@ def _betas(config: Settings, where: Path, ends: tuple[float, float]) -> Settings
         NoiseSchedule.model_validate(settings)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = "trained_betas" if trained is not None else f"beta_{problem['loc'][0] if problem['loc'] else 'schedule'}"
-        raise refuse(where, key, config.get(key), f"that is no schedule ({problem['msg']}); mend it") from None
+        key = (
+            "trained_betas"
+            if trained is not None
+            else f"beta_{problem['loc'][0] if problem['loc'] else 'schedule'}"
+        )
+        raise refuse(
+            where, key, config.get(key), f"that is no schedule ({problem['msg']}); mend it"
+        ) from None
     return settings
 
 
@@ -94,5 +120,8 @@ def sampler_settings(config: Settings) -> tuple[Settings, list[str]]:
     left_open = [f"the sampler is a choice (the folder names {named}); its number of steps stands in no file"]
     if config.get("clip_sample") or config.get("thresholding"):
         key = "clip_sample" if config.get("clip_sample") else "thresholding"
-        left_open.append(f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; samplers here do not")
+        left_open.append(
+            f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; "
+            "samplers here do not"
+        )
     return settings, left_open

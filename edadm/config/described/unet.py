@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from edadm.config.described.entry import DescriptionError, Settings, checked, refuse, understood
 from edadm.config.networks import DiffusersUNet, UNetArchitecture
 
-# What a constructor takes where the file has no such key, as far as `DiffusersUNet` has no default for both classes.
+# What a constructor takes where the file has no such key, as far as `DiffusersUNet` has no default for both
+# classes.
 _DEFAULTS: dict[str, Settings] = {
     "UNet2DModel": {
         "in_channels": 3,
@@ -23,7 +24,12 @@ _DEFAULTS: dict[str, Settings] = {
         "in_channels": 4,
         "out_channels": 4,
         "block_out_channels": [320, 640, 1280, 1280],
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "down_block_types": [
+            "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D",
+            "DownBlock2D",
+        ],
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
         "cross_attention_dim": 1280,
     },
@@ -36,15 +42,33 @@ _NEUTRAL: Settings = {
 }
 _MIDDLE = {"UNet2DModel": "UNetMidBlock2D", "UNet2DConditionModel": "UNetMidBlock2DCrossAttn"}
 # What diffusers' `EMAModel` adds to the configuration of the averaged network that it saves.
-AVERAGING = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
-_IRRELEVANT = ("sample_size", "in_channels", "out_channels", "cross_attention_dim", "dropout", "num_train_timesteps", *AVERAGING)
+AVERAGING = (
+    "decay",
+    "min_decay",
+    "optimization_step",
+    "update_after_step",
+    "use_ema_warmup",
+    "inv_gamma",
+    "power",
+)
+_IRRELEVANT = (
+    "sample_size",
+    "in_channels",
+    "out_channels",
+    "cross_attention_dim",
+    "dropout",
+    "num_train_timesteps",
+    *AVERAGING,
+)
 _CLASSES = "its time embedding adds a class or a size, which no stage here gives to a network"
 _REASONS = {
     "class_embed_type": _CLASSES,
     "num_class_embeds": _CLASSES,
     "projection_class_embeddings_input_dim": _CLASSES,
-    "addition_embed_type": "such networks (SDXL and its relatives) take a second condition, which no stage here gives them",
-    "addition_time_embed_dim": "such networks (SDXL and its relatives) take a second condition, which no stage here gives them",
+    "addition_embed_type": "such networks (SDXL and its relatives) take a second condition, which no stage "
+    "here gives them",
+    "addition_time_embed_dim": "such networks (SDXL and its relatives) take a second condition, which no "
+    "stage here gives them",
     "time_cond_proj_dim": "such networks (LCM) are told the guidance scale, which no stage here tells them",
     "encoder_hid_dim": "such networks project their context first, which is not built here",
     "encoder_hid_dim_type": "such networks project their context first, which is not built here",
@@ -69,16 +93,25 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
     """
     kind = config.get("_class_name")
     if kind not in _DEFAULTS:
-        raise refuse(where, "_class_name", kind, f"only {' and '.join(_DEFAULTS)} are built here; use another checkpoint")
+        raise refuse(
+            where,
+            "_class_name",
+            kind,
+            f"only {' and '.join(_DEFAULTS)} are built here; use another checkpoint",
+        )
     config = _DEFAULTS[kind] | config
     _check_channels(config, where)
     across = kind == "UNet2DConditionModel"
     own = {name for name in DiffusersUNet.model_fields if name in config and _belongs(name, kind)}
     rest = {key: value for key, value in config.items() if key not in own and key not in _IRRELEVANT}
     if (middle := rest.pop("mid_block_type", _MIDDLE[kind])) != _MIDDLE[kind]:
-        raise refuse(where, "mid_block_type", middle, f"only {_MIDDLE[kind]} is built here; use another checkpoint")
+        raise refuse(
+            where, "mid_block_type", middle, f"only {_MIDDLE[kind]} is built here; use another checkpoint"
+        )
     if rest.get("time_embedding_type", "") is None:
-        raise refuse(where, "time_embedding_type", None, _REASONS["time_embedding_type"] + "; use another checkpoint")
+        raise refuse(
+            where, "time_embedding_type", None, _REASONS["time_embedding_type"] + "; use another checkpoint"
+        )
     checked(where, rest, _NEUTRAL, _REASONS)
     size, left_open = _image_size(config, where)
     settings: Settings = {"family": "diffusers", "image_size": size, "in_channels": config["in_channels"]}
@@ -86,7 +119,9 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
         settings["context_channels"] = _context(config, where)
     fields = DiffusersUNet.model_fields
     settings["diffusers"] = {"class_name": kind}
-    settings["diffusers"] |= {name: config[name] for name in fields if name in own and config[name] != fields[name].default}
+    settings["diffusers"] |= {
+        name: config[name] for name in fields if name in own and config[name] != fields[name].default
+    }
     try:
         UNetArchitecture.model_validate(settings)
     except ValidationError as error:
@@ -96,7 +131,12 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
 
 def _belongs(name: str, kind: str) -> bool:
     """Whether the class has a setting; the other class's are checked like unknown ones."""
-    sizes: Any = {"class_name": kind, "block_out_channels": (32,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    sizes: Any = {
+        "class_name": kind,
+        "block_out_channels": (32,),
+        "down_block_types": ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",),
+    }
     return name in DiffusersUNet(**sizes).own
 
 
@@ -104,9 +144,19 @@ def _check_channels(config: Settings, where: Path) -> None:
     given, predicted = config["in_channels"], config["out_channels"]
     if given == predicted:
         return
-    kinds = {(9, 4): "an inpainting network", (8, 4): "an image-editing network (InstructPix2Pix)", (7, 4): "an upscaler"}
-    what = kinds.get((given, predicted), "a network that predicts a variance, too" if predicted == 2 * given else "another kind of network")
-    reason = f"in_channels is {given}: that is {what}, and only networks that predict what they are given are built here"
+    kinds = {
+        (9, 4): "an inpainting network",
+        (8, 4): "an image-editing network (InstructPix2Pix)",
+        (7, 4): "an upscaler",
+    }
+    what = kinds.get(
+        (given, predicted),
+        "a network that predicts a variance, too" if predicted == 2 * given else "another kind of network",
+    )
+    reason = (
+        f"in_channels is {given}: that is {what}, and only networks that predict what they are given are "
+        "built here"
+    )
     raise refuse(where, "out_channels", predicted, reason)
 
 
@@ -119,7 +169,9 @@ def _image_size(config: Settings, where: Path) -> tuple[int, list[str]]:
     if isinstance(size, int) and size > 0:
         return size, []
     default = 32 if config["_class_name"] == "UNet2DModel" else 64
-    return default, [f"sample_size is not set in {where.name}: set architecture.image_size; {default} is a guess"]
+    return default, [
+        f"sample_size is not set in {where.name}: set architecture.image_size; {default} is a guess"
+    ]
 
 
 def _context(config: Settings, where: Path) -> Any:
@@ -127,7 +179,12 @@ def _context(config: Settings, where: Path) -> Any:
     if isinstance(width, list) and len(set(width)) == 1:
         return width[0]
     if not isinstance(width, int):
-        raise refuse(where, "cross_attention_dim", width, "one context of one width is given to all blocks here; use another checkpoint")
+        raise refuse(
+            where,
+            "cross_attention_dim",
+            width,
+            "one context of one width is given to all blocks here; use another checkpoint",
+        )
     return width
 
 
@@ -135,7 +192,11 @@ def _sentence(error: ValidationError, config: Settings, where: Path) -> Descript
     problem = error.errors()[0]
     place = [str(part) for part in problem["loc"] if part != "diffusers"]
     if not place:
-        return DescriptionError(f"{where} describes no network that can be built: {problem['msg'].removeprefix('Value error, ')}")
+        return DescriptionError(
+            f"{where} describes no network that can be built: {problem['msg'].removeprefix('Value error, ')}"
+        )
     key = place[0]
-    reason = f"that is not built here ({problem['msg'][0].lower()}{problem['msg'][1:]}); use another checkpoint"
+    reason = (
+        f"that is not built here ({problem['msg'][0].lower()}{problem['msg'][1:]}); use another checkpoint"
+    )
     return refuse(where, key, config.get(key), reason)

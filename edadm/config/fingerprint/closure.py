@@ -1,8 +1,8 @@
 """The code of a stage: the function of its subcommand, the functions of `commands` that it calls, and every module of the package that
 these import, directly or not.
 
-Of each counts what can change a result (`meaning`), and of data files beside a module those that it names. Some modules change no
-result at all: they say, check and refuse, or write and lock files.
+Of each counts what can change a result (`meaning`), and of data files beside a module those that it names.
+Some modules change no result at all: they say, check and refuse, or write and lock files.
 """
 
 from __future__ import annotations
@@ -20,10 +20,20 @@ PACKAGE = Path(__file__).parents[2]
 SETTINGS = "config/schema.py"
 WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
     *("__init__.py", "version.py", "errors.py", "console.py", "devices.py", "artifacts/"),
-    *("config/fingerprint/", "config/load.py", "config/check.py", "config/rules/", "config/inputs/settings.py"),
-    *("config/downloads.py", "config/fetch.py", "config/described/", "models/described/"),
+    *(
+        "config/fingerprint/",
+        "config/load.py",
+        "config/check.py",
+        "config/rules/",
+        "config/inputs/settings.py",
+    ),
+    *("config/downloads.py", "config/fetch.py", "config/described/", "networks/described/"),
 )
-FOREIGN = ("models/weights/", "models/converters/", "models/described/", "models/folders.py")  # read files of other programs
+FOREIGN = (
+    "networks/weights/",
+    "networks/layouts/",
+    "networks/described/",
+)  # read files of other programs
 CONVERTS = "convert-checkpoint"  # the stage for which these count; all others read what it wrote
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
 
@@ -54,7 +64,11 @@ def _import_statements(text: str) -> list[ast.AST]:
 
 @cache
 def _strings(text: str) -> set[str]:
-    return {node.value for node in ast.walk(_meaning(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value
+        for node in ast.walk(_meaning(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 @cache
@@ -120,9 +134,16 @@ def _functions(package: Path) -> dict[str, tuple[ast.AST, frozenset[Path]]]:
             assert function.name not in found, f"two functions of `commands` have the name {function.name}"
             function.decorator_list = []  # they say what the subcommand is called
             used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-            needed = [node for node in above if {alias.asname or alias.name.partition(".")[0] for alias in node.names} & used]
+            needed = [
+                node
+                for node in above
+                if {alias.asname or alias.name.partition(".")[0] for alias in node.names} & used
+            ]
             imports = _imports([function, *needed], file, package)
-            found[function.name] = (function, frozenset(path for path in imports if not path.is_relative_to(package / "commands")))
+            found[function.name] = (
+                function,
+                frozenset(path for path in imports if not path.is_relative_to(package / "commands")),
+            )
     return found
 
 
@@ -154,8 +175,12 @@ def stage_files(stage: str, package: Path = PACKAGE, without: str = "") -> set[P
 @cache
 def _named_data(file: Path) -> set[Path]:
     """Files beside a module that are not code and whose names stand in it, and templates."""
-    beside = {text for text in _strings(_text(file)) if "." in text and "/" not in text and not text.endswith(".py")}
-    return {found for text in beside if (found := file.parent / text).is_file()} | set(file.parent.glob("*.j2"))
+    beside = {
+        text for text in _strings(_text(file)) if "." in text and "/" not in text and not text.endswith(".py")
+    }
+    return {found for text in beside if (found := file.parent / text).is_file()} | set(
+        file.parent.glob("*.j2")
+    )
 
 
 def stage_fingerprint(stage: str, package: Path = PACKAGE, without: str = "") -> str:

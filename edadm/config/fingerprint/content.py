@@ -15,9 +15,14 @@ def content_digest(path: Path, known: Path | None = None) -> str:
 
     Args:
         path: of a file or a folder.
-        known: a file for digests of files that keep size and time; a checkpoint of gigabytes is then read once.
+        known: a file for digests of files that keep size and time; a checkpoint of gigabytes is then read
+            once.
     """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _is_seen(file, path)) if path.is_dir() else [path]
+    files = (
+        sorted(file for file in path.rglob("*") if file.is_file() and _is_seen(file, path))
+        if path.is_dir()
+        else [path]
+    )
     notes = _read(known)
     stamps = {file: _stamp(file) for file in files}
     digests = {file: notes.get(stamp) or file_sha256(file) for file, stamp in stamps.items()}

@@ -18,12 +18,15 @@ Node = TypeVar("Node", bound=ast.AST)
 def meaning_of(tree: Node) -> Node:
     """The tree without what changes no result; it is changed in place.
 
-    Dropped are docstrings, types of arguments and results, imports for type checkers alone, help and description texts, what is said
-    or raised, and text that only goes into that. Of classes of settings there remains what they compute: which values they allow and
-    what these are without a user's word is in the parameters of each stage already.
+    Dropped are docstrings, types of arguments and results, imports for type checkers alone, help and
+    description texts, what is said or raised, and text that only goes into that. Of classes of settings there
+    remains what they compute: which values they allow and what these are without a user's word is in the
+    parameters of each stage already.
     """
     tree = _Plain().visit(tree)
-    scopes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | _FUNCTIONS) and _has_sentences(node)]
+    scopes = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Module | _FUNCTIONS) and _has_sentences(node)
+    ]
     for _ in range(_SENTENCES):
         if not sum([_silence(scope) for scope in scopes]):
             break
@@ -36,7 +39,11 @@ def serialised(node: object) -> str:
         return f"[{','.join(map(serialised, node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []) or isinstance(node, ast.Constant))
+    fields = (
+        (name, value)
+        for name, value in ast.iter_fields(node)
+        if value not in (None, []) or isinstance(node, ast.Constant)
+    )
     return f"{type(node).__name__}({','.join(f'{name}={serialised(value)}' for name, value in fields if name not in ('ctx', 'kind'))})"
 
 
@@ -45,7 +52,12 @@ class _Plain(ast.NodeTransformer):
 
     def _body(self, node: Node) -> Node:
         body = node.body  # type: ignore[attr-defined]
-        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+        if (
+            body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+            and isinstance(body[0].value.value, str)
+        ):
             node.body = body[1:]  # type: ignore[attr-defined]
         return self.generic_visit(node)  # type: ignore[return-value]
 
@@ -112,7 +124,9 @@ class _Silent(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """What a piece of text makes of its arguments is text."""
         node = self.generic_visit(node)  # type: ignore[assignment]
-        return ast.Constant("") if isinstance(node.func, ast.Attribute) and _is_empty(node.func.value) else node
+        return (
+            ast.Constant("") if isinstance(node.func, ast.Attribute) and _is_empty(node.func.value) else node
+        )
 
 
 def _silence(scope: ast.AST) -> bool:
@@ -127,7 +141,12 @@ def _silence(scope: ast.AST) -> bool:
             targets = {name for target in node.targets for name in _targets(target)}
             if not targets & (alive | {""}):
                 changed |= _silenced(node)
-        elif isinstance(scope, ast.Module) and isinstance(node, _FUNCTIONS) and node.name.startswith("_") and node.name not in alive:
+        elif (
+            isinstance(scope, ast.Module)
+            and isinstance(node, _FUNCTIONS)
+            and node.name.startswith("_")
+            and node.name not in alive
+        ):
             returned = [inner for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value]
             changed |= sum(map(_silenced, returned)) > 0
     return changed
@@ -173,7 +192,10 @@ def _speaks(call: ast.Call) -> bool:
 
 
 def _is_check(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return bool({_name(mark.func if isinstance(mark, ast.Call) else mark) for mark in function.decorator_list} & _CHECKS)
+    return bool(
+        {_name(mark.func if isinstance(mark, ast.Call) else mark) for mark in function.decorator_list}
+        & _CHECKS
+    )
 
 
 def _is_empty(node: ast.AST) -> bool:

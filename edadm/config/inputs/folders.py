@@ -11,9 +11,26 @@ from pathlib import Path
 from edadm.errors import EdadmError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
-_OTHER_IMAGES = (".gif", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".tga", ".npy", ".npz", ".svg", ".exr")
+_OTHER_IMAGES = (
+    ".gif",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jp2",
+    ".jxl",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".tga",
+    ".npy",
+    ".npz",
+    ".svg",
+    ".exr",
+)
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-_SYSTEM = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini"})
+_SYSTEM = frozenset(
+    {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini"}
+)
 
 
 @dataclass
@@ -33,8 +50,9 @@ class Listing:
 def list_images(folder: Path) -> Listing:
     """The images below a folder, those in folders behind links included.
 
-    Hidden files and folders (`.ipynb_checkpoints`, `._0.png`) and what systems keep beside images (`@eaDir`, `__MACOSX`, `Thumbs.db`) are
-    none of them. Files of other kinds are left out, images of kinds that are not read are counted.
+    Hidden files and folders (`.ipynb_checkpoints`, `._0.png`) and what systems keep beside images (`@eaDir`,
+    `__MACOSX`, `Thumbs.db`) are none of them. Files of other kinds are left out, images of kinds that are not
+    read are counted.
 
     Raises:
         EdadmError: no image is left; or a link leads to nothing, or back to a folder above it.
@@ -51,7 +69,9 @@ def list_images(folder: Path) -> Listing:
     listing.files.sort()
     if not listing.files:
         rest = f" (left out: {remark})" if (remark := listing.remark()) else ""
-        raise EdadmError(f"{folder} holds no images{rest}; put the reference images there as {', '.join(SUFFIXES)}")
+        raise EdadmError(
+            f"{folder} holds no images{rest}; put the reference images there as {', '.join(SUFFIXES)}"
+        )
     return listing
 
 

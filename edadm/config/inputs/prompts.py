@@ -31,14 +31,17 @@ class Prompts:
 
 
 def prompts_in(path: Path, per_image: bool = False) -> Prompts:
-    """The prompts in a file: `.json`, `.jsonl` or `.ndjson`, or a text file of any other suffix but those of tables and markup.
+    """The prompts in a file of captions (`.json`, `.jsonl`, `.ndjson`) or of text, one per line.
 
-    Lines end at a line feed, and at nothing else: form feeds and U+2028 stay inside a prompt, as models see them. A text whose
-    lines are JSON, or end at carriage returns alone, is refused.
+    Suffixes of tables and markup are refused.
+
+    Lines end at a line feed, and at nothing else: form feeds and U+2028 stay inside a prompt, as models see
+    them. A text whose lines are JSON, or end at carriage returns alone, is refused.
 
     Args:
         path: of the file.
-        per_image: line i is the prompt of image i, so that a blank line among the others is refused; else blank lines count as none.
+        per_image: line i is the prompt of image i, so that a blank line among the others is refused; else
+            blank lines count as none.
 
     Raises:
         EdadmError: absent, not UTF-8, or of another form; says which line or entry.
@@ -52,12 +55,19 @@ def prompts_in(path: Path, per_image: bool = False) -> Prompts:
     while lines and not lines[-1]:
         lines.pop()
     if per_image and "" in lines:
-        raise EdadmError(f"{path}: line {lines.index('') + 1} is blank; write the prompt of its image there, or remove it")
+        raise EdadmError(
+            f"{path}: line {lines.index('') + 1} is blank; write the prompt of its image there, or remove it"
+        )
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         _refuse_other_text(path, text, [line for _, line in numbered])
         return Prompts([line for _, line in numbered])
-    return Prompts([_of_entry(path, f"line {number}", _parsed(path, line, f": line {number}")) for number, line in numbered])
+    return Prompts(
+        [
+            _of_entry(path, f"line {number}", _parsed(path, line, f": line {number}"))
+            for number, line in numbered
+        ]
+    )
 
 
 def prompts_per_image(path: Path, images: int) -> list[str]:
@@ -68,9 +78,15 @@ def prompts_per_image(path: Path, images: int) -> list[str]:
     """
     found = prompts_in(path, per_image=True)
     if found.annotations:
-        raise EdadmError(f"{path} holds captions to draw from; as prompts of images give a JSON list or a text file, one for each image")
+        raise EdadmError(
+            f"{path} holds captions to draw from; as prompts of images give a JSON list or a text file, one "
+            "for each image"
+        )
     if len(found.texts) != images:
-        raise EdadmError(f"{path} holds {len(found.texts)} prompts for {images} images; give exactly one per image, in their order")
+        raise EdadmError(
+            f"{path} holds {len(found.texts)} prompts for {images} images; give exactly one per image, in "
+            "their order"
+        )
     return found.texts
 
 
@@ -94,11 +110,19 @@ def _text(path: Path) -> str:
 def _refuse_other_text(path: Path, text: str, lines: list[str]) -> None:
     """Refuses text whose lines are not prompts themselves."""
     if (suffix := path.suffix.lower()) in _TABLES:
-        raise EdadmError(f"{path}: the columns or marks of a {suffix} file would become part of prompts; give {FORMS}")
+        raise EdadmError(
+            f"{path}: the columns or marks of a {suffix} file would become part of prompts; give {FORMS}"
+        )
     if "\r" in text.strip() and "\n" not in text:
-        raise EdadmError(f"{path} ends its lines with carriage returns alone, so that all are one prompt; save it with line feeds")
+        raise EdadmError(
+            f"{path} ends its lines with carriage returns alone, so that all are one prompt; save it with "
+            "line feeds"
+        )
     if lines and (_is_json(text) or all(map(_is_json, lines))):
-        raise EdadmError(f"{path} holds JSON in a text file; call it .json if it is one list, or .jsonl if each line is an entry")
+        raise EdadmError(
+            f"{path} holds JSON in a text file; call it .json if it is one list, or .jsonl if each line is "
+            "an entry"
+        )
 
 
 def _is_json(text: str) -> bool:
@@ -124,9 +148,14 @@ def _of_json(path: Path, text: str) -> Prompts:
     annotated = isinstance(found, dict)
     entries = found.get("annotations") if isinstance(found, dict) else found
     if not isinstance(entries, list):
-        raise EdadmError(f"{path} is neither a list of prompts nor COCO captions (a list 'annotations' of objects with a 'caption')")
+        raise EdadmError(
+            f"{path} is neither a list of prompts nor COCO captions (a list 'annotations' of objects with a "
+            "'caption')"
+        )
     kind = "annotation" if annotated else "entry"
-    return Prompts([_of_entry(path, f"{kind} {index}", entry) for index, entry in enumerate(entries)], annotated)
+    return Prompts(
+        [_of_entry(path, f"{kind} {index}", entry) for index, entry in enumerate(entries)], annotated
+    )
 
 
 def _of_entry(path: Path, where: str, entry: Any) -> str:

@@ -1,4 +1,7 @@
-"""Configuration files: read strictly, merged, and their references to other settings and to the environment replaced."""
+"""Configuration files, read strictly and merged.
+
+References to other settings and to the environment are replaced.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The settings in a YAML (or JSON) file, as they stand there.
 
     Raises:
-        ConfigError: absent, a folder, no UTF-8, no valid YAML (a key that stands twice, tabs), empty, or a list or text.
+        ConfigError: absent, a folder, no UTF-8, no valid YAML (a key that stands twice, tabs), empty, or a
+            list or text.
     """
     from omegaconf import OmegaConf
 
@@ -26,9 +30,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         found = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except OSError:
-        raise ConfigError(f"{path} holds a single value; write settings as KEY: VALUE, for instance `runs:`") from None
+        raise ConfigError(
+            f"{path} holds a single value; write settings as KEY: VALUE, for instance `runs:`"
+        ) from None
     except RecursionError:
-        raise ConfigError(f"{path} is not valid YAML: it contains itself; write out what `*` stands for") from None
+        raise ConfigError(
+            f"{path} is not valid YAML: it contains itself; write out what `*` stands for"
+        ) from None
     except Exception as error:
         raise ConfigError(f"{path} is not valid YAML: {_reason(error, text)}") from None
     if not isinstance(found, dict):
@@ -48,7 +56,9 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); mend its permissions or name another file") from None
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); mend its permissions or name another file"
+        ) from None
 
 
 def _reason(error: Exception, source: str) -> str:
@@ -82,10 +92,12 @@ def merged(below: Any, above: Any) -> Any:
 
 
 def resolved(settings: dict[str, Any], own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings with every `${...}` of `own`, the user's part of them, replaced; and a sentence for each that cannot be.
+    """The settings with every `${...}` of `own` replaced, and a sentence for each that cannot be.
 
-    `${models.mine.checkpoint}` is another setting, `${oc.env:HOME}` a variable of the environment, `${oc.env:HOME,/tmp}` with
-    a value for where it is not set (OmegaConf's notation).
+    `own` is the user's part of them.
+
+    `${models.mine.checkpoint}` is another setting, `${oc.env:HOME}` a variable of the environment,
+    `${oc.env:HOME,/tmp}` with a value for where it is not set (OmegaConf's notation).
     """
     places = [place for place, text in _texts(own, ()) if "${" in text or text == "???"]
     found = []
@@ -112,7 +124,8 @@ def _resolve(settings: dict[str, Any], place: tuple[Any, ...]) -> Any:
             node = node[part]
     except (OmegaConfBaseException, RecursionError):
         raise ConfigError(
-            f"{where}: '{text}' stands for nothing; name a setting as ${{KIND.NAME.KEY}}, a variable of the environment that is set as "
+            f"{where}: '{text}' stands for nothing; name a setting as ${{KIND.NAME.KEY}}, a variable of the "
+            "environment that is set as "
             "${oc.env:NAME}, or write the value"
         ) from None
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
@@ -138,4 +151,6 @@ def _nested(settings: Any, place: tuple[Any, ...], value: Any) -> Any:
         return value
     first, *rest = place
     inner = _nested(settings[first], tuple(rest), value)
-    return {first: inner} if isinstance(settings, dict) else [*settings[:first], inner, *settings[first + 1 :]]
+    return (
+        {first: inner} if isinstance(settings, dict) else [*settings[:first], inner, *settings[first + 1 :]]
+    )

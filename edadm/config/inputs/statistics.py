@@ -1,4 +1,4 @@
-"""What statistics of real images hold and whether they fit an evaluation, told from a file's head; imports no torch."""
+"""Statistics of real images: what a file's head says of them, and whether they fit; imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from edadm.errors import EdadmError
 
 FEATURES = "features"
 OF_OTHERS = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # names in an .npz
-LAYERS = {"fid": "pooled", "sfid": "spatial", "inception_score": "logits", "kid": "pooled", "precision_recall": "pooled"}
+LAYERS = {
+    "fid": "pooled",
+    "sfid": "spatial",
+    "inception_score": "logits",
+    "kid": "pooled",
+    "precision_recall": "pooled",
+}
 SIZES = {  # features of an image
     "cifar10_classifier": {"pooled": 128, "spatial": 128},
     "inception": {"pooled": 2048, "spatial": 2023},
@@ -62,7 +68,9 @@ def _own_head(path: Path) -> Head:
             facts = json.loads(file.attrs["facts"])
             known = {"extractor", "images", "set"} <= set(facts)
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise EdadmError(f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`") from None
+        raise EdadmError(
+            f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`"
+        ) from None
     if not known or not shapes:
         raise EdadmError(f"{path} holds no reference statistics; make them with `edadm reference-statistics`")
     return Head(shapes, features, facts)
@@ -77,11 +85,15 @@ def _head_of_others(path: Path) -> Head:
     try:
         with np.load(path, allow_pickle=False) as archive:
             named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}
-            shapes = {layer: (archive[mu].shape, archive[sigma].shape) for layer, (mu, sigma) in named.items()}
+            shapes = {
+                layer: (archive[mu].shape, archive[sigma].shape) for layer, (mu, sigma) in named.items()
+            }
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise EdadmError(f"{path} cannot be read as an .npz archive ({error}); fetch it again") from None
     if "pooled" not in shapes:
-        raise EdadmError(f"{path} has no arrays `mu` and `sigma`; give statistics as of pytorch-fid, or a folder of images")
+        raise EdadmError(
+            f"{path} has no arrays `mu` and `sigma`; give statistics as of pytorch-fid, or a folder of images"
+        )
     return Head(shapes, None, {"extractor": None, "images": None, "set": path.stem})
 
 
@@ -93,24 +105,37 @@ def refuse_unfit(path: Path, head: Head, extractor: str, preparation: str, score
     """
     made_by, wanted = head.facts["extractor"], list(scores)
     if made_by not in (extractor, None):
-        raise EdadmError(f"{path} holds features of '{made_by}', the images are scored by '{extractor}'; use one for both")
+        raise EdadmError(
+            f"{path} holds features of '{made_by}', the images are scored by '{extractor}'; use one for both"
+        )
     if made_by is None and extractor == "cifar10_classifier":
-        raise EdadmError(f"{path} holds features of Inception, the images are scored by the bundled classifier; use one for both")
+        raise EdadmError(
+            f"{path} holds features of Inception, the images are scored by the bundled classifier; use one "
+            "for both"
+        )
     if head.facts.get("preparation", preparation) != preparation:
         raise EdadmError(
-            f"{path} was made with the preparation '{head.facts['preparation']}', the images get '{preparation}'; "
+            f"{path} was made with the preparation '{head.facts['preparation']}', the images get "
+            f"'{preparation}'; "
             "use the same `resolution` for both"
         )
     missing = [score for score in ("fid", "sfid") if score in wanted and LAYERS[score] not in head.shapes]
     if missing:
-        raise EdadmError(f"{path} holds nothing to compute {missing[0]} from; take it out of `scores`, or give a folder of images")
+        raise EdadmError(
+            f"{path} holds nothing to compute {missing[0]} from; take it out of `scores`, or give a folder "
+            "of images"
+        )
     needy = [score for score in _NEED_FEATURES if score in wanted]
     if head.features is None and needy:
         raise EdadmError(
-            f"{needy[0]} needs features of single real images, and {path} has none; give a folder as `reference`, "
+            f"{needy[0]} needs features of single real images, and {path} has none; give a folder as "
+            "`reference`, "
             "or make it with `edadm reference-statistics --keep-features 10000`"
         )
     for layer, (mu, sigma) in head.shapes.items():
         size = SIZES.get(extractor, {}).get(layer)
         if size and (mu, sigma) != ((size,), (size, size)):
-            raise EdadmError(f"{path} holds {layer} statistics {mu} and {sigma}, those of '{extractor}' are ({size},) and ({size}, {size})")
+            raise EdadmError(
+                f"{path} holds {layer} statistics {mu} and {sigma}, those of '{extractor}' are ({size},) and "
+                f"({size}, {size})"
+            )

@@ -23,16 +23,26 @@ def with_bases(settings: dict[str, Any]) -> tuple[dict[str, Any], Bases, list[st
         presets = settings.get(kind)
         if not isinstance(presets, dict):
             continue
-        texts = {name: preset for name, preset in presets.items() if isinstance(name, str) and isinstance(preset, dict)}
+        texts = {
+            name: preset
+            for name, preset in presets.items()
+            if isinstance(name, str) and isinstance(preset, dict)
+        }
         own = {name: preset["base"] for name, preset in texts.items() if "base" in preset}
         good = {name: base for name, base in own.items() if isinstance(base, str) and base in presets}
         found += [_absent(kind, name, base, settings) for name, base in own.items() if name not in good]
         lost, circles = _in_circles(good)
-        found += [f"{kind}.{circle}: its bases form a circle; break it by removing one `base`" for circle in circles]
+        found += [
+            f"{kind}.{circle}: its bases form a circle; break it by removing one `base`" for circle in circles
+        ]
         known = {name: base for name, base in good.items() if name not in lost}
         left = lost | (own.keys() - good.keys())
         left |= {name for name in known if any(base in left for base in _line(name, known))}
-        whole[kind] = {name: _inherited(name, presets, known) if name in known else presets[name] for name in presets if name not in left}
+        whole[kind] = {
+            name: _inherited(name, presets, known) if name in known else presets[name]
+            for name in presets
+            if name not in left
+        }
         bases |= {(kind, name): base for name, base in known.items()}
     return whole, bases, found
 
@@ -44,7 +54,10 @@ def without_inherited(sentences: Iterable[str], bases: Bases) -> list[str]:
     def is_inherited(sentence: str) -> bool:
         for (kind, name), base in bases.items():
             place = f"{kind}.{name}"
-            if sentence.startswith((f"{place}.", f"{place}:")) and f"{kind}.{base}{sentence[len(place) :]}" in every:
+            if (
+                sentence.startswith((f"{place}.", f"{place}:"))
+                and f"{kind}.{base}{sentence[len(place) :]}" in every
+            ):
                 return True
         return False
 
@@ -57,7 +70,9 @@ def _absent(kind: str, name: str, base: Any, settings: dict[str, Any]) -> str:
         return f"{where}.base: wants the name of one preset of {kind}, not {base!r}; write it"
     elsewhere = [other for other in KINDS if other != kind and base in (settings.get(other) or ())]
     if elsewhere:
-        return f"{where}: '{base}' is a preset of {elsewhere[0]}, not of {kind}; build on one of the same kind"
+        return (
+            f"{where}: '{base}' is a preset of {elsewhere[0]}, not of {kind}; build on one of the same kind"
+        )
     return f"{where}: there is no preset '{base}' to build on{nearest(base, settings[kind])}"
 
 

@@ -10,7 +10,12 @@ from edadm.config.networks import UNetArchitecture
 from edadm.config.rules.sizes import KNOWN
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_TRANSFORMER = (*(f"attn1.{name}" for name in _ATTENTION), "ff.net.0.proj", "ff.net.2", *(f"attn2.{name}" for name in _ATTENTION))
+_TRANSFORMER = (
+    *(f"attn1.{name}" for name in _ATTENTION),
+    "ff.net.0.proj",
+    "ff.net.2",
+    *(f"attn2.{name}" for name in _ATTENTION),
+)
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
 Units = dict[str, tuple[str, ...]]
@@ -27,7 +32,12 @@ def idle_patterns(patterns: Iterable[str], names: Iterable[str]) -> Iterator[tup
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             close = difflib.get_close_matches(pattern, names, n=1)
-            yield pattern, f"did you mean '{close[0]}'?" if close else f"names are such as '{names[0]}' and '{names[-1]}'"
+            yield (
+                pattern,
+                f"did you mean '{close[0]}'?"
+                if close
+                else f"names are such as '{names[0]}' and '{names[-1]}'",
+            )
 
 
 def _units(sizes: UNetArchitecture) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -38,7 +48,10 @@ def _units(sizes: UNetArchitecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     for level in range(levels):
         place, before = f"down_blocks.{level}", widths[max(0, level - 1)]
         yield from _level(
-            sizes, place, [(before if block == 0 else widths[level]) != widths[level] for block in range(blocks)], attends[level]
+            sizes,
+            place,
+            [(before if block == 0 else widths[level]) != widths[level] for block in range(blocks)],
+            attends[level],
         )
         if level < levels - 1:
             yield from _resampling(sizes, f"{place}.downsamplers.0")

@@ -11,8 +11,36 @@ LONGEST = 100
 _READ_AS = {int: "a number", float: "a number", bool: "true or false", type(None): "nothing"}
 _ALLOWED = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")
 # What lies in a results folder beside presets' folders (edadm/config/layout.py), or is a word of `variants`.
-RESERVED = frozenset({"fp32", "integer", "simulated", "report", "references", "times", "trajectories", "logs", "samples", "units", "base"})
-_FILES = (".json", ".safetensors", ".zarr", ".h5", ".npy", ".csv", ".html", ".md", ".tsv", ".log", ".lock", ".partial", ".progress")
+RESERVED = frozenset(
+    {
+        "fp32",
+        "integer",
+        "simulated",
+        "report",
+        "references",
+        "times",
+        "trajectories",
+        "logs",
+        "samples",
+        "units",
+        "base",
+    }
+)
+_FILES = (
+    ".json",
+    ".safetensors",
+    ".zarr",
+    ".h5",
+    ".npy",
+    ".csv",
+    ".html",
+    ".md",
+    ".tsv",
+    ".log",
+    ".lock",
+    ".partial",
+    ".progress",
+)
 
 
 def mistakes_in_names(settings: dict[str, Any]) -> list[str]:
@@ -30,16 +58,21 @@ def mistakes_in_keys(settings: dict[str, Any]) -> list[str]:
     """One sentence per key that YAML read as a number or a truth value, at any depth."""
     found = [sentence for key, value in settings.items() for sentence in _keys(value, str(key))]
     odd = [key for key in settings if not isinstance(key, str)]
-    return found + [f"{key!r}: a setting's name is text; remove this line or put its name in quotes" for key in odd]
+    return found + [
+        f"{key!r}: a setting's name is text; remove this line or put its name in quotes" for key in odd
+    ]
 
 
 def _keys(value: Any, where: str) -> list[str]:
     if isinstance(value, list):
-        return [sentence for index, inner in enumerate(value) for sentence in _keys(inner, f"{where}.{index}")]
+        return [
+            sentence for index, inner in enumerate(value) for sentence in _keys(inner, f"{where}.{index}")
+        ]
     if not isinstance(value, dict):
         return []
     found = [
-        f"{where}: the name {str(key).lower()} is read as {_READ_AS.get(type(key), 'something else')}; put it in quotes"
+        f"{where}: the name {str(key).lower()} is read as {_READ_AS.get(type(key), 'something else')}; put "
+        "it in quotes"
         for key in value
         if not isinstance(key, str)
     ]
@@ -66,5 +99,8 @@ def _same_but_for_case(names: Iterable[str]) -> list[str]:
     for name in names:
         other = seen.setdefault(name.lower(), name)
         if other != name:
-            found.append(f"'{other}' and '{name}' differ in case only, which some file systems do not tell apart; rename one")
+            found.append(
+                f"'{other}' and '{name}' differ in case only, which some file systems do not tell apart; "
+                "rename one"
+            )
     return found

@@ -31,27 +31,42 @@ _TYPE = re.compile(r"(literal|tuple|list|dict|constrained-\w+|function-\w+)\b|(b
 def sentences(problems: Iterable[Any], settings: Any) -> list[str]:
     """The problems of a pydantic `ValidationError` about `settings`, one sentence for each mistake.
 
-    A mistyped key is not told again as a missing one, nor a bad entry as a list that is too short; what fits none of several types
-    is told once. Keys that are no text are told by `edadm.config.rules.names`.
+    A mistyped key is not told again as a missing one, nor a bad entry as a list that is too short; what fits
+    none of several types is told once. Keys that are no text are told by `edadm.config.rules.names`.
     """
-    told = [problem for problem in problems if problem["type"] != "invalid_key" and "[key]" not in problem["loc"]]
-    told = [problem for problem in told if problem["loc"][:1] == ("runs",) or all(isinstance(key, str) for key in problem["loc"][1:2])]
+    told = [
+        problem for problem in problems if problem["type"] != "invalid_key" and "[key]" not in problem["loc"]
+    ]
+    told = [
+        problem
+        for problem in told
+        if problem["loc"][:1] == ("runs",) or all(isinstance(key, str) for key in problem["loc"][1:2])
+    ]
     grouped: dict[tuple[Any, ...], list[Any]] = {}
     for problem in told:
         grouped.setdefault(_place(problem, settings), []).append(problem)
-    mistyped = {_close(place, grouped) for place, group in grouped.items() if group[0]["type"] == "extra_forbidden"}
+    mistyped = {
+        _close(place, grouped) for place, group in grouped.items() if group[0]["type"] == "extra_forbidden"
+    }
     found = []
     for place, group in grouped.items():
         kinds = {problem["type"] for problem in group}
         inside = any(other != place and other[: len(place)] == place for other in grouped)
-        if (kinds == {"missing"} and place in mistyped) or (kinds == {"too_short"} and inside) or (len(group) > 1 and inside):
+        if (
+            (kinds == {"missing"} and place in mistyped)
+            or (kinds == {"too_short"} and inside)
+            or (len(group) > 1 and inside)
+        ):
             continue
         found.append(_of_several(place, group) if len(group) > 1 else _sentence(place, group[0]))
     return found
 
 
 def _place(problem: Any, settings: Any) -> tuple[Any, ...]:
-    """Where a problem lies, without pydantic's names of the types that a setting may have, such as `bool` and `tuple[int, ...]`."""
+    """The place of a problem, without pydantic's names of the types that a setting may have.
+
+    Such as `bool` and `tuple[int, ...]`.
+    """
     place: list[Any] = []
     for part in problem["loc"]:
         try:
@@ -72,10 +87,15 @@ def _close(place: tuple[Any, ...], grouped: Iterable[tuple[Any, ...]]) -> tuple[
 
 
 def _of_several(place: tuple[Any, ...], group: list[Any]) -> str:
-    choices = [p["ctx"]["expected"] if p["type"] == "literal_error" else _WANTED.get(p["type"], "") for p in group]
+    choices = [
+        p["ctx"]["expected"] if p["type"] == "literal_error" else _WANTED.get(p["type"], "") for p in group
+    ]
     if "" in choices:
         return _sentence(place, next(p for p in group if p["type"] not in _WANTED))
-    return f"{'.'.join(map(str, place))}: wants {' or '.join(dict.fromkeys(choices))}, not {_shown(group[0]['input'])}"
+    return (
+        f"{'.'.join(map(str, place))}: wants {' or '.join(dict.fromkeys(choices))}, not "
+        f"{_shown(group[0]['input'])}"
+    )
 
 
 def _sentence(place: tuple[Any, ...], problem: Any) -> str:
@@ -129,7 +149,9 @@ def _shown(value: Any) -> str:
 
 def _way_out(kind: str, given: Any) -> str:
     if given is None:
-        return "; write it, or remove the line for the default" + (" ({} is all defaults)" if kind in _SETTINGS else "")
+        return "; write it, or remove the line for the default" + (
+            " ({} is all defaults)" if kind in _SETTINGS else ""
+        )
     number = _number(given) if kind in _NUMBERS and isinstance(given, str) else None
     if number is not None:
         return f"; write {int(number) if number == number // 1 else number} without quotes"
@@ -175,5 +197,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
 
 def _model_in(kind: Any) -> Any:
     """The model of `Model | None`; other types as they are."""
-    choices = [choice for choice in get_args(kind) if isinstance(choice, type) and issubclass(choice, BaseModel)]
+    choices = [
+        choice for choice in get_args(kind) if isinstance(choice, type) and issubclass(choice, BaseModel)
+    ]
     return choices[0] if choices and type(None) in get_args(kind) else kind

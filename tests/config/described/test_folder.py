@@ -73,12 +73,17 @@ def written(folder: Path, **parts: dict[str, Any]) -> Path:
 
 
 def test_stable_diffusion_2_is_read_whole(tmp_path: Path) -> None:
-    unet = UNET | {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": True, "sample_size": 96}
+    unet = UNET | {
+        "attention_head_dim": [5, 10, 20, 20],
+        "cross_attention_dim": 1024,
+        "use_linear_projection": True,
+        "sample_size": 96,
+    }
     parts = {"text_encoder": ENCODER, "tokenizer": {"pad_token": "!"}, "scheduler": SCHEDULER, "vae": VAE}
     folder = written(tmp_path, unet=unet, **parts)
-    model = load_config({"models": {"two": {"checkpoint": str(folder), "conditioning": {"kind": "text", "prompts": "p.txt"}}}}).models[
-        "two"
-    ]
+    model = load_config(
+        {"models": {"two": {"checkpoint": str(folder), "conditioning": {"kind": "text", "prompts": "p.txt"}}}}
+    ).models["two"]
     assert model.prediction == "v"
     assert (model.schedule.kind, model.schedule.start, model.schedule.end) == ("sqrt_linear", 0.00085, 0.012)
     assert model.sampler.spacing == "uniform_from_one"
@@ -95,8 +100,13 @@ def test_stable_diffusion_2_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_ones_own_goes_before_what_the_folder_says(tmp_path: Path) -> None:
-    folder = written(tmp_path, unet=UNET | {"cross_attention_dim": 1024}, text_encoder=ENCODER, scheduler=SCHEDULER)
-    own = {"sampler": {"method": "ddim", "steps": 10}, "conditioning": {"kind": "text", "prompts": "p.txt", "guidance": 3.0}}
+    folder = written(
+        tmp_path, unet=UNET | {"cross_attention_dim": 1024}, text_encoder=ENCODER, scheduler=SCHEDULER
+    )
+    own = {
+        "sampler": {"method": "ddim", "steps": 10},
+        "conditioning": {"kind": "text", "prompts": "p.txt", "guidance": 3.0},
+    }
     model = load_config({"models": {"mine": {"checkpoint": str(folder)} | own}}).models["mine"]
     assert (model.sampler.steps, model.sampler.spacing, model.guidance) == (10, "uniform_from_one", 3.0)
     without = load_config({"models": {"mine": {"checkpoint": str(folder)}}}).models["mine"]
@@ -134,10 +144,17 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     ("part", "key", "value", "said"),
     [
         ("vae", "act_fn", "gelu", 'act_fn: "gelu", and only silu is built here'),
-        ("text_encoder", "vocab_size", 100, "vocab_size: 100, and prompts are cut into CLIP's 49408 tokens here"),
+        (
+            "text_encoder",
+            "vocab_size",
+            100,
+            "vocab_size: 100, and prompts are cut into CLIP's 49408 tokens here",
+        ),
     ],
 )
-def test_a_parts_other_values_are_refused_with_their_reason(part: str, key: str, value: object, said: str, tmp_path: Path) -> None:
+def test_a_parts_other_values_are_refused_with_their_reason(
+    part: str, key: str, value: object, said: str, tmp_path: Path
+) -> None:
     parts = {"unet": UNET | {"cross_attention_dim": 1024}, "vae": VAE, "text_encoder": ENCODER}
     with pytest.raises(EdadmError, match=said):
         describe_folder(written(tmp_path, **parts | {part: parts[part] | {key: value}}))
@@ -145,7 +162,9 @@ def test_a_parts_other_values_are_refused_with_their_reason(part: str, key: str,
 
 def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> None:
     folder = written(tmp_path, unet=UNET, scheduler=SCHEDULER | {"_class_name": "LCMScheduler"})
-    with pytest.raises(EdadmError, match=r'says _class_name: "LCMScheduler", and networks that were distilled'):
+    with pytest.raises(
+        EdadmError, match=r'says _class_name: "LCMScheduler", and networks that were distilled'
+    ):
         describe_folder(folder)
 
 
@@ -191,7 +210,12 @@ def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> N
     ],
 )
 def test_what_is_not_built_is_refused_by_its_key(part: str, key: str, value: object, tmp_path: Path) -> None:
-    parts = {"unet": UNET | {"cross_attention_dim": 1024}, "vae": VAE, "text_encoder": ENCODER, "scheduler": SCHEDULER}
+    parts = {
+        "unet": UNET | {"cross_attention_dim": 1024},
+        "vae": VAE,
+        "text_encoder": ENCODER,
+        "scheduler": SCHEDULER,
+    }
     parts["tokenizer"] = {"pad_token": {"content": "!"}}
     assert describe_folder(written(tmp_path, **parts))
     (tmp_path / part / _FILES.get(part, "config.json")).write_text(json.dumps(parts[part] | {key: value}))
@@ -203,7 +227,10 @@ def test_what_is_not_built_is_refused_by_its_key(part: str, key: str, value: obj
 
 
 def test_sizes_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(EdadmError, match=r"unet/config\.json describes no network that can be built: norm_num_groups 48 does not divide"):
+    with pytest.raises(
+        EdadmError,
+        match=r"unet/config\.json describes no network that can be built: norm_num_groups 48 does not divide",
+    ):
         describe_folder(written(tmp_path, unet=UNET | {"norm_num_groups": 48}))
 
 
@@ -216,7 +243,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     folder = written(tmp_path, unet=UNET)
     for content in (b"{", b"[]", b"\xff\xfe"):
         (folder / "unet/config.json").write_bytes(content)
-        with pytest.raises(EdadmError, match=r"unet/config\.json (cannot be read as JSON|holds no JSON object)"):
+        with pytest.raises(
+            EdadmError, match=r"unet/config\.json (cannot be read as JSON|holds no JSON object)"
+        ):
             describe_folder(folder)
 
 
@@ -227,7 +256,9 @@ def test_a_pipeline_without_a_unet_is_refused(tmp_path: Path) -> None:
 
 def test_an_autoencoder_without_a_scale_has_diffusers_own_and_says_so(tmp_path: Path) -> None:
     vae = {key: value for key, value in VAE.items() if key != "scaling_factor"}
-    found = describe_folder(written(tmp_path, unet=UNET | {"cross_attention_dim": 1024}, vae=vae, text_encoder=ENCODER))
+    found = describe_folder(
+        written(tmp_path, unet=UNET | {"cross_attention_dim": 1024}, vae=vae, text_encoder=ENCODER)
+    )
     assert found.settings["autoencoder"]["scale"] == 0.18215
     assert any("scaling_factor is not set in vae/config.json" in sentence for sentence in found.left_open)
     assert any("prediction and schedule are guesses" in sentence for sentence in found.left_open)

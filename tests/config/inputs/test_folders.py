@@ -19,9 +19,25 @@ def put(folder: Path, *names: str) -> Path:
 
 
 def test_images_come_in_the_order_of_their_paths_whatever_lies_beside_them(tmp_path: Path) -> None:
-    images = ["a/1.PNG", "a/2.jpg", "a.png", "b/c/0.jpeg", "z.JPE", "z.jfif", "z.webp", "z.bmp", "z.tif", "z.tiff"]
+    images = [
+        "a/1.PNG",
+        "a/2.jpg",
+        "a.png",
+        "b/c/0.jpeg",
+        "z.JPE",
+        "z.jfif",
+        "z.webp",
+        "z.bmp",
+        "z.tif",
+        "z.tiff",
+    ]
     strays = (
-        (".ipynb_checkpoints/0-checkpoint.png", "a/.ipynb_checkpoints/1.png", ".thumbnails/x.png", ".Trash-1000/files/0.png"),
+        (
+            ".ipynb_checkpoints/0-checkpoint.png",
+            "a/.ipynb_checkpoints/1.png",
+            ".thumbnails/x.png",
+            ".Trash-1000/files/0.png",
+        ),
         ("@eaDir/0.png", "__MACOSX/0.png", "#recycle/0.png", "a/@EADIR/0.png"),
         ("._a.png", "a/._1.PNG", ".hidden.jpg"),
         ("Thumbs.db", "desktop.ini", ".DS_Store", "notes.txt", "labels.csv"),
@@ -69,6 +85,9 @@ def test_a_link_to_nothing_and_a_link_in_a_circle_are_refused(tmp_path: Path) ->
 def test_a_folder_without_images_is_refused_with_what_it_has(tmp_path: Path) -> None:
     put(tmp_path, "a.txt", ".b.png")
     assert not has_images(tmp_path)
-    with pytest.raises(EdadmError, match=r"holds no images \(left out: 1 hidden .*\); put the reference images there as \.png"):
+    with pytest.raises(
+        EdadmError,
+        match=r"holds no images \(left out: 1 hidden .*\); put the reference images there as \.png",
+    ):
         list_images(tmp_path)
     assert has_images(put(tmp_path, "c/d.png"))

@@ -274,9 +274,18 @@ FILES = (
     (b"- runs\n- models\n", "holds a list; write settings as KEY: VALUE"),
     (b"42\n", "holds a single value"),
     (b"runs: [\n", "is not valid YAML: line 2: "),
-    (b"runs:\n\t- model: m\n", "is not valid YAML: line 2: a tab stands where spaces belong; indent with spaces"),
-    (b"results: a\nresults: b\n", "is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of them"),
-    (b"bits:\n  b: {weights: 4}\n  c: {}\n  b: {weights: 8}\n", "line 4: the key 'b' stands twice in one place"),
+    (
+        b"runs:\n\t- model: m\n",
+        "is not valid YAML: line 2: a tab stands where spaces belong; indent with spaces",
+    ),
+    (
+        b"results: a\nresults: b\n",
+        "is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of them",
+    ),
+    (
+        b"bits:\n  b: {weights: 4}\n  c: {}\n  b: {weights: 8}\n",
+        "line 4: the key 'b' stands twice in one place",
+    ),
     (b"results: a: b\n", "is not valid YAML: line 1: mapping values are not allowed"),
     (b"results: *other\n", "is not valid YAML: line 1: found undefined alias"),
     (b"results: !!python/name:os.system x\n", "is not valid YAML: line 1: could not determine a constructor"),

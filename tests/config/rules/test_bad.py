@@ -63,7 +63,11 @@ def test_a_bad_file_is_refused_in_one_line(content: bytes, line: str, tmp_path: 
 
 def test_a_base_says_its_mistake_once_and_every_other_gets_its_line() -> None:
     settings = yaml.safe_load(MODEL)
-    settings["evaluations"] |= {"a": {"images": 0, "shards": "1"}, "b": {"base": "a"}, "c": {"base": "b", "images": -1}}
+    settings["evaluations"] |= {
+        "a": {"images": 0, "shards": "1"},
+        "b": {"base": "a"},
+        "c": {"base": "b", "images": -1},
+    }
     with pytest.raises(ConfigError) as caught:
         load_runs(settings)
     assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
@@ -76,15 +80,20 @@ def test_a_base_says_its_mistake_once_and_every_other_gets_its_line() -> None:
 def test_what_the_command_line_says_is_what_snakemake_says_and_torch_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("results: a\nresults: b\n")
     checked = (
-        "import sys; from edadm.cli import main; from edadm.commands import app; sys.argv[1:] = ['plan', '--config', 'mine.yaml']\n"
+        "import sys; from edadm.cli import main; from edadm.commands import app; sys.argv[1:] = ['plan', "
+        "'--config', 'mine.yaml']\n"
         "try: main()\nfinally: print('torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True)
-    sentence = "mine.yaml is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of them"
+    sentence = (
+        "mine.yaml is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of them"
+    )
     assert (told.returncode, told.stderr, told.stdout) == (2, f"edadm: {sentence}\n", "False\n")
 
 
-def test_edadm_run_reads_its_file_before_snakemake_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edadm_run_reads_its_file_before_snakemake_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.execv", lambda *_: pytest.fail("Snakemake was started"))
     for name, given in (("mine.yaml", ["mine.yaml"]), ("config.yaml", [])):

@@ -8,16 +8,29 @@ from torch import nn
 from edadm.config.load import load_config
 from edadm.config.networks import UNetArchitecture
 from edadm.config.rules.layers import idle_patterns, unit_layers
-from edadm.models.unet import build_unet
-from edadm.models.units import trace_units
+from edadm.networks.unet.build import build_unet
+from edadm.networks.unit import trace_units
 
-SMALL = {"image_size": 8, "channels": 8, "norm_groups": 4, "blocks_per_level": 1, "multipliers": (1, 2), "attention_resolutions": (4,)}
+SMALL = {
+    "image_size": 8,
+    "channels": 8,
+    "norm_groups": 4,
+    "blocks_per_level": 1,
+    "multipliers": (1, 2),
+    "attention_resolutions": (4,),
+}
 SIZES = (
     {},
     {"blocks_per_level": 2, "multipliers": (1, 1, 2), "attention_resolutions": (8, 2)},
     {"multipliers": (2,), "attention_resolutions": ()},
     {"family": "ldm", "heads": 2},
-    {"family": "ldm", "head_channels": 4, "resample": "res_block", "scale_shift": True, "multipliers": (1, 2, 2)},
+    {
+        "family": "ldm",
+        "head_channels": 4,
+        "resample": "res_block",
+        "scale_shift": True,
+        "multipliers": (1, 2, 2),
+    },
     {"family": "transformer", "heads": 2, "context_channels": 6, "blocks_per_level": 2},
     {"family": "transformer", "heads": 2, "context_channels": 6, "attention_resolutions": (8, 4)},
 )
@@ -29,7 +42,9 @@ def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
     network, told = build_unet(architecture), unit_layers(architecture)
     assert told is not None
     units = trace_units(network)
-    assert {unit.name: set(unit.layers) for unit in units} == {name: set(layers) for name, layers in told.items()}
+    assert {unit.name: set(unit.layers) for unit in units} == {
+        name: set(layers) for name, layers in told.items()
+    }
     layers = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     assert {layer for names in told.values() for layer in names} == layers
 
@@ -37,12 +52,16 @@ def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
 def test_every_pattern_of_the_package_matches_in_every_family() -> None:
     config = load_config()
     for sizes in SIZES[2:6]:
-        layers = [layer for names in unit_layers(UNetArchitecture(**SMALL | sizes)).values() for layer in names]
+        layers = [
+            layer for names in unit_layers(UNetArchitecture(**SMALL | sizes)).values() for layer in names
+        ]
         for bits in config.bits.values():
             assert list(idle_patterns(bits.layers, layers)) == []
 
 
 def test_an_idle_pattern_comes_with_what_may_have_been_meant() -> None:
     names = ["conv_in", "down_blocks.0.resnets.0.conv1", "conv_out"]
-    assert list(idle_patterns(["conv_*", "*.conv1", "con_in"], names)) == [("con_in", "did you mean 'conv_in'?")]
+    assert list(idle_patterns(["conv_*", "*.conv1", "con_in"], names)) == [
+        ("con_in", "did you mean 'conv_in'?")
+    ]
     assert list(idle_patterns(["?"], names)) == [("?", "names are such as 'conv_in' and 'conv_out'")]

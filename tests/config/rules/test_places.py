@@ -24,7 +24,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-@pytest.mark.parametrize("results", ["results", "./results/", "../elsewhere", "a/b/c", "results 2", "/absent/results", "résultats"])
+@pytest.mark.parametrize(
+    "results", ["results", "./results/", "../elsewhere", "a/b/c", "results 2", "/absent/results", "résultats"]
+)
 def test_folders_of_their_own_are_taken(results: str, place: Path) -> None:
     assert list(mistakes_in_results(results)) == []
 
@@ -74,7 +76,10 @@ def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
         "clip": {"images": 3, "scores": ["clip_score"], "prompts": "prompts.txt", "clip_weights": "file"},
     }
     named = {"a": "quick", "b": "real", "c": "quick", "d": "clip", "e": "kid"}
-    runs = [{"model": model, "variants": ["fp32"], "evaluation": evaluation} for model, evaluation in named.items()]
+    runs = [
+        {"model": model, "variants": ["fp32"], "evaluation": evaluation}
+        for model, evaluation in named.items()
+    ]
     evaluations["clip"]["resolution"] = 32
     config = load_config({"models": models, "evaluations": evaluations, "runs": runs, "results": "file"})
     with pytest.raises(ConfigError) as caught:
@@ -83,7 +88,8 @@ def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
     beginnings = (
         f"results: {place}/file is no folder; remove it, or name another",
         "models.a.checkpoint: there is no file absent.ckpt; put it there, or use one of bundled:",
-        "models.b.checkpoint: the folder empty holds no weights (.safetensors, .bin, .pt, .pth, .ckpt); name the file or folder that does",
+        "models.b.checkpoint: the folder empty holds no weights (.safetensors, .bin, .pt, .pth, .ckpt); name "
+        "the file or folder that does",
         "models.c.checkpoint: no file is named; set this key to one",
         "models.d.conditioning.prompts: there is no file absent.txt",
         "evaluations.real: empty holds no images; put the reference images there as .png",
@@ -98,8 +104,13 @@ def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
 def test_the_main_job_has_all_it_needs(place: Path) -> None:
     config = load_config({"runs": [{"model": "cifar10_small", "variants": ["fp32"]}]})
     found = find_inputs(config)
-    assert {part: path.name for part, path in found.sources["cifar10_small"].items()} == {"unet": "cifar10_small.safetensors"}
-    assert (found.prompts, found.scoring["quick"].extractor) == ({"cifar10_small": None}, "cifar10_classifier")
+    assert {part: path.name for part, path in found.sources["cifar10_small"].items()} == {
+        "unet": "cifar10_small.safetensors"
+    }
+    assert (found.prompts, found.scoring["quick"].extractor) == (
+        {"cifar10_small": None},
+        "cifar10_classifier",
+    )
 
 
 def test_a_part_with_a_file_of_its_own_needs_that_file(place: Path) -> None:
@@ -113,7 +124,11 @@ def test_a_part_with_a_file_of_its_own_needs_that_file(place: Path) -> None:
     (place / "vae.safetensors").touch()
     (place / "empty").mkdir()
     assert sources("vae.safetensors") == {"unet": Path("file"), "autoencoder": Path("vae.safetensors")}
-    with pytest.raises(ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: there is no file absent\.pt"):
+    with pytest.raises(
+        ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: there is no file absent\.pt"
+    ):
         sources("absent.pt")
-    with pytest.raises(ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: the folder empty holds no weights"):
+    with pytest.raises(
+        ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: the folder empty holds no weights"
+    ):
         sources("empty")

@@ -1,0 +1,1 @@
+"""Networks that compute with integers, a file per kind of arithmetic."""

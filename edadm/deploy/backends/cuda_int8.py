@@ -1,0 +1,170 @@
+"""Integer inference on a GPU: a quantized U-Net whose layers are `edadm.deploy.fuse.layers`'s."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import nn
+
+from edadm.deploy.fuse.layers import (
+    InputGrid,
+    IntegerConv2d,
+    IntegerGatheredConv2d,
+    IntegerLinear,
+    IntegerSegment,
+)
+from edadm.deploy.fuse.transformer import (
+    IntegerFeedForward,
+    IntegerSelfAttention,
+    IntegerTransformer,
+    IntegerTransformerBlock,
+)
+from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
+from edadm.deploy.int_weight import signed_weight
+from edadm.networks.unet.build import UNet
+from edadm.nn.insert import quantized_layers
+from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from edadm.nn.sound import pass_on_what_is_not_finite
+
+
+def computes_with_integers(layer: QuantizedLayer) -> bool:
+    """Whether a layer has an input on a grid and a window that the kernel knows; others stay in floating point."""
+    if layer.input_quantizer is None or layer.input_quantizer.bits > 8:
+        return False
+    if not isinstance(layer, QuantizedConv2d):
+        return True
+    square = layer.weight.shape[2] == layer.weight.shape[3] and layer.stride[0] == layer.stride[1]
+    even = not isinstance(layer.padding, str) and layer.padding[0] == layer.padding[1]
+    return square and even and layer.groups == 1 and tuple(layer.dilation) == (1, 1)
+
+
+def _last(weight: torch.Tensor) -> torch.Tensor:
+    """Output channels first, input channels last."""
+    return weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight[:, None, None, :]
+
+
+def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerConv2d:
+    """A layer that computes with the codes of a quantized one.
+
+    Args:
+        layer: with codes, and an input on a grid.
+        keep_packed: 4-bit weights stay packed in memory and are unpacked at every call, but for those of few
+            channels.
+    """
+    grid, codes = layer.input_quantizer, layer.codes
+    assert grid is not None and codes is not None
+    sizes = layer.channel_sizes
+    weights, scales = signed_weight(layer)
+    zero_points = layer.weight_quantizer.zero_point.unbind(1)
+    segments = []
+    for index, part in enumerate(codes.split(sizes, 1)):
+        inputs, weight = (
+            InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits),
+            _last(weights[index]),
+        )
+        if isinstance(layer, QuantizedConv2d) and len(sizes) == 1 and IntegerGatheredConv2d.fits(weight):
+            segment = IntegerSegment(IntegerGatheredConv2d.gathered_weight(weight), scales[index], inputs)
+            return IntegerGatheredConv2d(
+                segment, sizes[0], layer.bias, weight.shape[1], layer.stride[0], int(layer.padding[0])
+            )
+        packed = (
+            (_last(part), zero_points[index]) if keep_packed and layer.weight_quantizer.bits <= 4 else None
+        )
+        segments.append(IntegerSegment(weight, scales[index], inputs, packed))
+    if isinstance(layer, QuantizedConv2d):
+        return IntegerConv2d(segments, sizes, layer.bias, layer.stride[0], int(layer.padding[0]))
+    return IntegerLinear(segments, sizes, layer.bias)
+
+
+def _float_layer(layer: QuantizedLayer) -> nn.Module:
+    """A layer whose input has no grid, with the values of its codes."""
+    rows, channels = layer.weight.shape[:2]
+    made: nn.Conv2d | nn.Linear
+    if isinstance(layer, QuantizedLinear):
+        made = nn.Linear(channels, rows, layer.bias is not None, device="meta")
+    else:
+        assert isinstance(layer, QuantizedConv2d)
+        window: Any = (
+            tuple(layer.weight.shape[2:]),
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+        )
+        with torch.device("meta"):
+            made = nn.Conv2d(channels * layer.groups, rows, *window)
+    made.weight = nn.Parameter(layer.weight.data.clone(), requires_grad=False)
+    made.bias = None if layer.bias is None else nn.Parameter(layer.bias.data.clone(), requires_grad=False)
+    return made
+
+
+def fused_attention(unet: UNet) -> UNet:
+    """With PyTorch's fused attention, and without grids of its operands, in place."""
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            Attention.set_processor(module, AttnProcessor2_0())  # a quantized one would refuse
+    return unet
+
+
+def fused_ends(unet: UNet) -> UNet:
+    """With what follows a product at the product's end, in place.
+
+    That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the
+    grids after it, and the addition at the end, of residual blocks and of attention between pixels; layer
+    normalisation and the grids after it, and all additions, of transformers; and skips, which are read where
+    they are.
+    """
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
+            layers = [
+                layer
+                for layer in (module.net[0].proj, module.net[2])
+                if isinstance(layer, IntegerLinear) and len(layer.segments) == 1
+            ]
+            if len(layers) == 2:
+                unet.set_submodule(name, IntegerFeedForward(*layers))
+        if IntegerResnetBlock.fits(module):
+            unet.set_submodule(name, IntegerResnetBlock(module))
+        if IntegerSelfAttention.fits(module):
+            unet.set_submodule(name, IntegerSelfAttention(module))
+    larger: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)
+    for made in larger:  # of the others, so they come later
+        for name, module in list(unet.named_modules()):
+            if made.fits(module):
+                unet.set_submodule(name, made(module))
+    return unet
+
+
+def lower_for_cuda(
+    unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True
+) -> UNet:
+    """A copy of a quantized U-Net that computes its layers with integers.
+
+    Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype`
+    are the layers without (the last convolution), normalisations, activations, and attention's two products:
+    their grids are dropped, PyTorch's `scaled_dot_product_attention` takes their place. `.compile()` fuses
+    what lies between the layers, the quantization included.
+
+    Args:
+        unet: from `edadm.deploy.checkpoint.load_quantized`. On a CPU the copy computes the same, slowly, by
+            the operations' plain meaning.
+        dtype: of activations.
+        keep_packed: see `integer_layer`.
+        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to
+            `dtype`. FreeU and `cross_attention_kwargs` need a network without.
+    """
+    memo: dict[int, Any] = {}
+    for layer in quantized_layers(unet).values():
+        memo[id(layer)] = (
+            integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
+        )
+    lowered = fused_attention(copy.deepcopy(unet, memo))
+    lowered = (fused_ends(lowered) if fuse else lowered).to(dtype)
+    pass_on_what_is_not_finite(lowered)
+    return lowered

@@ -1,0 +1,1 @@
+"""Quantized checkpoints in formats of other programs."""

@@ -1,0 +1,82 @@
+"""Quantized checkpoints for programs that know nothing of this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from edadm.artifacts import writing
+from edadm.config.networks import UNetArchitecture
+from edadm.deploy.checkpoint import load_quantized, read_metadata
+from edadm.deploy.diffusers import WEIGHTS
+from edadm.deploy.export.onnx import TARGETS, export_onnx
+from edadm.errors import EdadmError
+from edadm.networks.unet.build import build_unet
+
+FORMATS = ("diffusers", *TARGETS)
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
+    """A folder that plain diffusers loads: `config.json`, and the values of all codes as floating-point weights.
+
+    Weights keep their learned rounding, to the precision of `dtype`; activations are not quantized any more,
+    and so outputs are those of weight quantization alone. In fp16 the file is twice (W8) or four times (W4)
+    as large.
+
+    Args:
+        path: the quantized checkpoint.
+        folder: is made.
+        dtype: of all tensors.
+
+    Raises:
+        CheckpointError: as `edadm.load`.
+        EdadmError: diffusers' configuration cannot describe the network.
+    """
+    architecture = UNetArchitecture.model_validate(read_metadata(path)["architecture"])
+    if architecture.family == "ldm" and architecture.heads:
+        raise EdadmError(
+            f"diffusers' UNet2DModel has no setting for {architecture.heads} heads at every level, so that {path} would compute something "
+            "else there; use edadm.load"
+        )
+    weights = {
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in load_quantized(path).named_parameters()
+    }
+    with torch.device("meta"):
+        plain = build_unet(architecture)
+    assert weights.keys() == plain.state_dict().keys()
+    plain.save_config(folder)
+    with writing(folder / WEIGHTS) as partial:
+        save_file(weights, partial, {"format": "pt"})
+
+
+def export(path: Path, output: Path, target: str, precision: str | None = None) -> None:
+    """Writes a quantized checkpoint in another format.
+
+    Args:
+        path: the quantized checkpoint.
+        output: the folder or file to write; it must not be there.
+        target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
+        precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
+
+    Raises:
+        EdadmError: no such format or precision, a precision with ONNX, an output that is there, and what the
+            format's function raises.
+    """
+    for kind, name, known in (
+        ("format", target, FORMATS),
+        ("precision", precision or "fp16", tuple(PRECISIONS)),
+    ):
+        if name not in known:
+            raise EdadmError(f"there is no {kind} '{name}'; known are {', '.join(known)}")
+    if output.exists():
+        raise EdadmError(f"{output} is there already; remove it, or name another output")
+    if target == "diffusers":
+        to_diffusers(path, output, PRECISIONS[precision or "fp16"])
+        return
+    if precision is not None:
+        raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
+    export_onnx(load_quantized(path), output, TARGETS[target])

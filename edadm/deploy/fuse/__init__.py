@@ -1,0 +1,1 @@
+"""Modules of integer networks: layers, and blocks whose parts run as one."""

@@ -1,0 +1,64 @@
+"""Tensors of an integer network that stay fp32 when the network is cast to another type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from edadm.deploy.fuse.layers import IntegerSegment
+
+
+class Exact(nn.Module):
+    """A module whose own floating-point buffers move with the network, and keep their type and values."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Exact:
+        exact = {
+            name: tensor
+            for name, tensor in self._buffers.items()
+            if tensor is not None and tensor.is_floating_point()
+        }
+        super()._apply(fn, recurse)
+        for name, tensor in exact.items():
+            setattr(self, name, tensor.to(getattr(self, name).device))
+        return self
+
+
+class Grids(Exact):
+    """Grids of inputs of layers, (layers, 4): scale, low, high and shift of each.
+
+    Args:
+        segments: of the layers.
+    """
+
+    values: Tensor
+
+    def __init__(self, segments: Iterable[IntegerSegment]):
+        super().__init__()
+        self.register_buffer("values", torch.stack([segment.grid for segment in segments]))
+
+
+class Affine(Exact):
+    """What a normalisation multiplies by and adds, (1, c) each, and the number that it adds to a variance.
+
+    Args:
+        norm: group or layer normalisation.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.GroupNorm | nn.LayerNorm):
+        super().__init__()
+        self.eps, self.groups = norm.eps, norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
+        self.register_buffer("weight", norm.weight.detach().float()[None])
+        self.register_buffer("bias", norm.bias.detach().float()[None])
+
+    @property
+    def values(self) -> tuple[Float[Tensor, "1 c"], Float[Tensor, "1 c"]]:
+        """Weight and bias."""
+        return self.weight, self.bias

@@ -1,0 +1,149 @@
+"""Residual blocks of integer layers, in inference: what lies between two products is computed as one of them ends, or as its numbers are
+written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_blocks import AttnUpBlock2D, CrossAttnUpBlock2D, UpBlock2D
+from diffusers.models.upsampling import Upsample2D
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edadm.deploy.fuse.exact import Affine, Grids
+from edadm.deploy.fuse.layers import IntegerConv2d
+from edadm.deploy.fuse.resnet import ResnetParts
+from edadm.errors import EdadmError
+from edadm.kernels.int8.norms.group_norm import int8_normalised
+
+
+class IntegerResnetBlock(ResnetParts):
+    """The block between whose layers only int8 numbers pass; its second convolution adds what goes around both as it ends.
+
+    Args:
+        block: one that `fits`.
+    """
+
+    def __init__(self, block: ResnetBlock2D):
+        super().__init__(block)
+        self.affine1, self.affine2, shortcut = Affine(self.norm1), Affine(self.norm2), self.conv_shortcut
+        del self.norm1, self.norm2
+        self.around = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
+
+    @staticmethod
+    def fits(block: nn.Module) -> bool:
+        """Whether it is one of those with two convolutions of integers, each of one segment."""
+        if not ResnetParts.fits(block):
+            return False
+        return all(
+            isinstance(layer, IntegerConv2d) and len(layer.segments) == 1
+            for layer in (block.conv1, block.conv2)
+        )
+
+    def forward(
+        self,
+        input_tensor: Float[Tensor, "n b h w"],
+        temb: Float[Tensor, "n e"],
+        skip: Float[Tensor, "n s h w"] | None = None,
+    ) -> Float[Tensor, "n o h w"]:
+        """The block's result.
+
+        Args:
+            input_tensor: of the block.
+            temb: the time embedding.
+            skip: further channels of the input, which stay where they are.
+        """
+        parts = [part.permute(0, 2, 3, 1).contiguous() for part in (input_tensor, skip) if part is not None]
+        dtype, embedded, shortcut = input_tensor.dtype, self.time_emb_proj(F.silu(temb)), self.conv_shortcut
+        together = self.around is not None and shortcut.sizes == tuple(part.shape[-1] for part in parts)
+        hidden, *around = self._numbers(
+            self.affine1, self.conv1, parts, None, self.affine1.values, self.around if together else None
+        )
+        hidden = self.conv1.summed([hidden], dtype)
+        (weight, bias), added = self.affine2.values, embedded
+        if self.scales:
+            scale, shift = embedded.float().chunk(2, 1)
+            weight, bias, added = weight * (1 + scale), bias * (1 + scale) + shift, None
+        hidden, *_ = self._numbers(self.affine2, self.conv2, [hidden], added, (weight, bias), None)
+        if together:
+            last = shortcut.summed(around[: len(parts)], dtype)
+        else:
+            last = torch.cat(parts, -1)
+            last = (
+                last
+                if shortcut is None
+                else shortcut(last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+            )
+        return self.conv2.summed([hidden], dtype, last).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _numbers(
+        norm: Affine,
+        convolution: IntegerConv2d,
+        parts: list[Tensor],
+        added: Tensor | None,
+        values: tuple[Tensor, Tensor],
+        around: Grids | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A convolution's input, normalised, and perhaps what goes around it."""
+        x, skip = (*parts, None)[:2]
+        grid, others = convolution.segments[0].grid[None], None if around is None else around.values
+        numbers, itself, other = int8_normalised(
+            x, skip, added, *values, norm.groups, norm.eps, True, grid, others
+        )
+        return numbers[0], itself, other
+
+
+class IntegerUpBlock(nn.Module):
+    """A block of the network's second half whose residual blocks read a skip where it is, instead of a copy behind their input.
+
+    Args:
+        block: one that `fits`, of diffusers.
+
+    Raises:
+        EdadmError: when it is called, if diffusers' FreeU was switched on, which changes skips.
+    """
+
+    def __init__(self, block: UpBlock2D | AttnUpBlock2D | CrossAttnUpBlock2D):
+        super().__init__()
+        self.has_cross_attention = isinstance(block, CrossAttnUpBlock2D)
+        attentions: Any = getattr(block, "attentions", None)
+        self.resnets, self.attentions, self.upsamplers = block.resnets, attentions, block.upsamplers
+
+    @staticmethod
+    def fits(block: nn.Module) -> bool:
+        """Whether all residual blocks can do that."""
+        if not isinstance(block, UpBlock2D | AttnUpBlock2D | CrossAttnUpBlock2D):
+            return False
+        plain = all(isinstance(upsampler, Upsample2D) for upsampler in block.upsamplers or ())
+        return plain and all(isinstance(resnet, IntegerResnetBlock) for resnet in block.resnets)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "n c h w"],
+        res_hidden_states_tuple: tuple[Tensor, ...],
+        temb: Float[Tensor, "n e"],
+        upsample_size: tuple[int, ...] | None = None,
+        encoder_hidden_states: Float[Tensor, "n tokens d"] | None = None,
+        **others: Any,
+    ) -> Float[Tensor, "n o p q"]:
+        """As diffusers calls it; the last skip comes first. `others` go to attention over a context."""
+        if getattr(self, "s1", None) is not None:
+            raise EdadmError(
+                "FreeU changes skips, which this network reads where they are; disable it, or load with backend 'simulated'"
+            )
+        for index, resnet in enumerate(self.resnets):
+            hidden_states = resnet(hidden_states, temb, res_hidden_states_tuple[-1 - index])
+            if self.has_cross_attention:
+                attention = self.attentions[index]
+                hidden_states = attention(
+                    hidden_states, encoder_hidden_states=encoder_hidden_states, return_dict=False, **others
+                )[0]
+            elif self.attentions is not None:
+                hidden_states = self.attentions[index](hidden_states)
+        for upsampler in self.upsamplers or ():
+            hidden_states = upsampler(hidden_states, upsample_size)
+        return hidden_states

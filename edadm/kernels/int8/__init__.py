@@ -1,0 +1,1 @@
+"""Arithmetic of int8 numbers on a GPU."""

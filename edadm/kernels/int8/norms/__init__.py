@@ -1,0 +1,1 @@
+"""Normalisations from floating point to int8 numbers on a GPU."""

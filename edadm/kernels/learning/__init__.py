@@ -1,0 +1,1 @@
+"""Operations of learning: fake quantization, soft weights, drawn rows."""

@@ -1,0 +1,135 @@
+"""Operations of learning: one pass over memory where there is a Triton kernel for the device, plain PyTorch elsewhere.
+
+The plain path is the meaning of each kernel. Under `torch.compile` it is used too, since the compiler fuses
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from edadm.kernels.learning.geometry import memory_like
+from edadm.quant import affine
+from edadm.quant.rounding import soft_codes
+from edadm.quant.streams import Stream
+
+_PLAIN = ContextVar("plain", default=False)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Plain PyTorch everywhere inside the context, to measure against."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether Triton kernels run where `x` lies."""
+    return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling() and not _PLAIN.get()
+
+
+def spread(
+    values: Float[Tensor, "..."], segments: tuple[int, ...], dimensions: int, has_rows: bool
+) -> Float[Tensor, "..."]:
+    """Per-segment values (segments,), or (rows, segments), shaped to broadcast against a tensor of that many dimensions."""
+    if len(segments) > 1:
+        sizes = torch.tensor(segments, device=values.device)
+        values = values.repeat_interleave(sizes, dim=-1, output_size=sum(segments))
+        return values.reshape(*([len(values)] if has_rows else [1]), -1, *[1] * (dimensions - 2))
+    return values.reshape(len(values), *[1] * (dimensions - 1)) if has_rows else values.reshape(())
+
+
+def fake_quantize(
+    x: Float[Tensor, "*s"],
+    scale: Float[Tensor, " segments"],
+    zero_point: Float[Tensor, " segments"],
+    bits: int,
+    segments: tuple[int, ...],
+    ends: tuple[affine.Bound, affine.Bound],
+    drop: float = 0.0,
+    stream: Stream | None = None,
+) -> Float[Tensor, "*s"]:
+    """`x` on its grid, differentiable in `x` and `scale`; each element is spared with probability `drop` (QDrop, arXiv 2203.05740).
+
+    Args:
+        x: activations; axis 1 is divided where there are two segments.
+        scale: of each segment.
+        zero_point: of each segment.
+        bits: width of the grid.
+        segments: sizes of the channel segments.
+        ends: `affine.bounds` of the zero points, known already.
+        drop: in [0, 1).
+        stream: draws what is spared; none spares nothing.
+    """
+    if has_kernels(x):
+        from edadm.kernels.learning.fake_quantize import FakeQuantize
+
+        return FakeQuantize.apply(x, scale, zero_point, bits, segments, drop, stream)
+    if x.dtype in (torch.bfloat16, torch.float16):  # codes are those of fp32 division, as in the kernel
+        return fake_quantize(x.float(), scale, zero_point, bits, segments, ends, drop, stream).to(x.dtype)
+    low, high = (spread(end, segments, x.dim(), False) if isinstance(end, Tensor) else end for end in ends)
+    if torch.compiler.is_compiling():
+        step = spread(scale, segments, x.dim(), False)
+        return torch.clamp((x / step).round(), low, high) * step  # type: ignore[arg-type]
+    quantized = affine.fake_quantize(x, spread(scale, segments, x.dim(), False), low, high)
+    if stream is None or drop == 0:
+        return quantized
+    x = memory_like(x)
+    return torch.lerp(
+        quantized, x, stream.below(drop, like=x).to(x.dtype)
+    )  # exact at 0 and 1, and faster than `where`
+
+
+def soft_weight(
+    base: Float[Tensor, " rows *s"],
+    alpha: Float[Tensor, " rows *s"],
+    scale: Float[Tensor, "rows segments"],
+    zero_point: Float[Tensor, "rows segments"],
+    bits: int,
+    segments: tuple[int, ...],
+) -> Float[Tensor, " rows *s"]:
+    """A weight with learned fractional rounding (`quant.rounding.soft_codes`), as values; differentiable in `alpha`."""
+    if has_kernels(alpha):
+        from edadm.kernels.learning.soft_weight import SoftWeight
+
+        return SoftWeight.apply(base, alpha, scale, zero_point, bits, segments)
+    grid = (spread(values, segments, alpha.dim(), True) for values in (scale, zero_point))
+    return affine.dequantize(soft_codes(base, alpha, bits), *grid)
+
+
+def mixed_rows(
+    a: Float[Tensor, " n *s"],
+    b: Float[Tensor, " n *s"],
+    rows: Int[Tensor, " k"],
+    probability: float,
+    stream: Stream,
+) -> Float[Tensor, " k *s"]:
+    """Rows in which each element comes from `a` with the given probability and from `b` otherwise (method, 4.3, step 2)."""
+    if probability in (0.0, 1.0):
+        return (a if probability else b)[rows]
+    if has_kernels(a):
+        from edadm.kernels.learning.rows import mixed_rows as kernel
+
+        return kernel(a, b, rows, probability, stream)
+    first = memory_like(a[rows], a)
+    return torch.lerp(b[rows], first, stream.below(probability, like=first).to(first.dtype))
+
+
+def rows_error(
+    output: Float[Tensor, "k c *s"], target: Float[Tensor, "n c *s"], rows: Int[Tensor, " k"]
+) -> Float[Tensor, ""]:
+    """Squared differences to rows of `target`, summed over axis 1, averaged over the others (method, 4.3, step 6)."""
+    if has_kernels(output):
+        from edadm.kernels.learning.rows import RowsError
+
+        return RowsError.apply(output, target, rows)
+    return (output - target[rows]).square().sum(1).mean()

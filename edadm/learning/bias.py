@@ -1,0 +1,113 @@
+"""Bias correction: what quantization adds to the mean of every layer's output is taken off its bias.
+
+The idea is of Nagel et al. (arXiv 1906.04721, section 4.2), with means over calibration rows instead of batch
+norm statistics. It is no part of EDA-DM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from edadm.errors import EdadmError
+from edadm.learning.data import Arguments
+from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+
+
+@torch.no_grad()
+def correct_bias(
+    float_module: nn.Module,
+    quantized_module: nn.Module,
+    layers: Sequence[str],
+    float_arguments: Arguments,
+    quantized_arguments: Arguments,
+    batch_size: int,
+) -> dict[str, Float[Tensor, " channels"]]:
+    """Corrects, in place, the biases of a quantized unit, or of a whole network, after its rounding is decided.
+
+    From a layer's bias goes the mean, per output channel, over rows and positions, of its output in the
+    quantized module less that in the float module. Layers are corrected in the order in which the float
+    module runs them, each on what the corrected ones before it let through: one pass over the rows for each.
+    The float module, with which quantized layers share their parameters, is left as it is: a corrected layer
+    gets a new bias.
+
+    Args:
+        float_module: the unit in full precision.
+        quantized_module: the same unit, quantized.
+        layers: names within the unit, in any order; "" is the unit itself. Those without a bias are left as
+            they are, since a checkpoint has no place for one.
+        float_arguments: what the float unit is called with, over all calibration rows; for a network with
+            `return_dict: False`.
+        quantized_arguments: likewise of the quantized unit, usually from the quantized network before it.
+        batch_size: rows per pass.
+
+    Returns:
+        The new biases by name of the layer, in the order of correction.
+
+    Raises:
+        EdadmError: a name is not that of a quantized layer, or the unit never runs the layer.
+    """
+    quantized = {name: _quantized_layer(quantized_module, name) for name in layers}
+    axes = {
+        name: 1 if isinstance(layer, QuantizedConv2d) else -1
+        for name, layer in quantized.items()
+        if layer.bias is not None
+    }
+    wanted = _means(float_module, axes, float_arguments, batch_size)
+    if absent := [name for name in axes if name not in wanted]:
+        raise EdadmError(f"bias correction: the unit never runs '{absent[0]}'; leave it out")
+    corrected = {}
+    for name, mean in wanted.items():
+        bias = quantized[name].bias
+        assert bias is not None
+        found = _means(quantized_module, {name: axes[name]}, quantized_arguments, batch_size)[name]
+        corrected[name] = (bias.double() + mean - found).to(bias.dtype)
+        quantized[name].bias = nn.Parameter(corrected[name], requires_grad=False)
+    return corrected
+
+
+def _quantized_layer(module: nn.Module, name: str) -> QuantizedLayer:
+    layer = module.get_submodule(name)
+    if not isinstance(layer, QuantizedLayer):
+        raise EdadmError(
+            f"bias correction: '{name}' is no quantized layer; name layers of `quantized_layers` only"
+        )
+    return layer
+
+
+def _means(
+    module: nn.Module, axes: dict[str, int], arguments: Arguments, batch_size: int
+) -> dict[str, Tensor]:
+    """Means of layers' outputs per channel, in fp64, in the order in which the module runs the layers; `axes` name the channels."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    with _listening(module, axes, sums, counts):
+        for start in range(0, len(arguments.tensors[arguments.main]), batch_size):
+            arguments.rows(slice(start, start + batch_size)).call(module)
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+@contextmanager
+def _listening(
+    module: nn.Module, axes: dict[str, int], sums: dict[str, Tensor], counts: dict[str, int]
+) -> Iterator[None]:
+    """Inside the context every output of a layer is added to its sum per channel, and its rows and positions to its count."""
+
+    def add(name: str, output: Tensor) -> None:
+        channels_last = output.movedim(axes[name], -1).flatten(0, -2).double()
+        sums[name] = sums.get(name, 0) + channels_last.sum(0)
+        counts[name] = counts.get(name, 0) + len(channels_last)
+
+    handles = [
+        module.get_submodule(name).register_forward_hook(lambda _, inputs, out, n=name: add(n, out))
+        for name in axes
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,56 @@
+"""From latents to images."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL, VQModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from jaxtyping import Float
+from torch import Tensor
+
+from edadm.config.networks import Autoencoder
+
+
+def build_autoencoder(settings: Autoencoder) -> VQModel | AutoencoderKL:
+    """A randomly initialised autoencoder with the arithmetic of CompVis/latent-diffusion's `VQModelInterface` or `AutoencoderKL`."""
+    levels = len(settings.multipliers)
+    sizes = {
+        "in_channels": settings.image_channels,
+        "out_channels": settings.image_channels,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "block_out_channels": [settings.channels * multiplier for multiplier in settings.multipliers],
+        "layers_per_block": settings.blocks_per_level,
+        "latent_channels": settings.latent_channels,
+        "norm_num_groups": settings.norm_groups,
+        "scaling_factor": settings.scale
+        or 1.0,  # for readers of a saved configuration; `LatentDecoder` scales
+    }
+    autoencoder = (
+        VQModel(**sizes, num_vq_embeddings=settings.codes)
+        if settings.kind == "vq"
+        else AutoencoderKL(**sizes)
+    )
+    for module in autoencoder.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+    return autoencoder
+
+
+class LatentDecoder:
+    """Decodes what a sampler ends with; a vector-quantized latent is snapped to the codebook first.
+
+    Args:
+        autoencoder: from `build_autoencoder`, with weights.
+        scale: the sampler's latents are the autoencoder's times this number.
+        batch_size: images decoded at once; a decoder needs far more memory per image than the U-Net.
+    """
+
+    def __init__(self, autoencoder: VQModel | AutoencoderKL, scale: float, batch_size: int = 8):
+        self.autoencoder, self.scale, self.batch_size = autoencoder, scale, batch_size
+
+    @torch.no_grad()
+    def __call__(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 i j"]:
+        """Images, about in [-1, 1]."""
+        parts = (latents / self.scale).split(self.batch_size)
+        return torch.cat([self.autoencoder.decode(part, return_dict=False)[0] for part in parts])

@@ -1,0 +1,188 @@
+"""A checkpoint in any known layout -> the state dicts of our modules, checked against the preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from edadm.conditions.condition import build_condition_network
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Model
+from edadm.config.sources import locate, source_of
+from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.described.agreement import described_scale, refuse_disagreement
+from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup
+from edadm.networks.layouts.diffusers import are_diffusers, to_current
+from edadm.networks.layouts.numbers import as_fp32
+from edadm.networks.layouts.parts import own_tensors
+from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.weights import CheckpointError, check_fit, read_state
+from edadm.networks.weights.folders import Averaged, find_weights, read_weights
+from edadm.networks.weights.known.identify import refuse_other, said_of
+
+State = dict[str, Tensor]
+SCALE = "scale_factor"
+_TIME = {"ddim": "temb.dense.0.weight", "compvis": "time_embed.0.weight"}
+
+
+def convert_checkpoint(model: Model, part: str = "unet") -> State:
+    """One part of the preset's checkpoint as fp32 tensors in the layout of our modules.
+
+    Args:
+        model: the preset.
+        part: `unet`; `autoencoder`, with a further tensor `scale_factor`; or `condition`, the class embedding
+            or text encoder.
+
+    Raises:
+        CheckpointError: absent, damaged, of another network than the preset's, or with numbers that no
+            network can have.
+    """
+    if part not in model.parts:
+        raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
+    checkpoint = locate(source_of(model, part))
+    found = find_weights(checkpoint, part, _wanted(model, part))
+    state = read_weights(found.path, _wanted(model, part) if found.averaged is None else "auto")
+    refuse_other(state, part, found.path)
+    refuse_disagreement(model, part, checkpoint, found.path, state)
+    with torch.device("meta"):
+        expected = _network(model, part).state_dict()
+    if part == "unet":
+        _check_layout(state, model, found.path)
+    own = own_tensors(state, _kind(model, part), found.path)
+    own = _translated(as_fp32(own, found.path), model, part, found.path)
+    in_diffusers = model.architecture.family == "diffusers"
+    check_fit(own, expected, found.path, state, in_diffusers)
+    converted = {name: own[name] for name in sorted(expected)}
+    if part == "autoencoder":
+        converted[SCALE] = _scale(model, state, found.path)
+    return converted
+
+
+def _check_layout(state: State, model: Model, path: Path) -> None:
+    """Refuses a U-Net whose names are of another original code than the preset says."""
+    if any(name.endswith(_TIME[model.layout]) for name in state):
+        return
+    for layout, anchor in _TIME.items():
+        if any(name.endswith(anchor) for name in state):
+            raise CheckpointError(
+                f"{path} is not in the '{model.layout}' layout but in '{layout}'; set layout: {layout} and the "
+                "`architecture` that `edadm describe` prints for it, or name another file"
+            )
+
+
+def _wanted(model: Model, part: str) -> Averaged:
+    """Which weights of a part to take; the setting speaks of the network's."""
+    return model.ema if part == "unet" else "auto"
+
+
+def _kind(model: Model, part: str) -> str:
+    """A part by what it is."""
+    return model.conditioning.kind if part == "condition" and model.conditioning else part
+
+
+def _network(model: Model, part: str) -> nn.Module:
+    """The module that holds a part."""
+    if part == "unet":
+        return build_unet(model.architecture)
+    if part == "autoencoder":
+        assert model.autoencoder is not None
+        return build_autoencoder(model.autoencoder)
+    assert model.conditioning is not None and model.architecture.context_channels is not None
+    return build_condition_network(model.conditioning, model.architecture.context_channels)
+
+
+def _translated(own: State, model: Model, part: str, path: Path) -> State:
+    """A part's tensors by the names of our modules."""
+    kind = _kind(model, part)
+    try:
+        if kind == "text":
+            return clip.to_transformers(own)
+        if kind == "classes":
+            return own
+        if are_diffusers(own):
+            return to_current(own)
+        if kind == "autoencoder":
+            return compvis_autoencoder.to_diffusers(own)
+        if model.architecture.family == "diffusers":
+            fix = "choose the family ermongroup, ldm or transformer, as `edadm describe` prints it"
+            raise ValueError(f"its names are an original code's; {fix}")
+        return (
+            ermongroup.to_diffusers(own)
+            if model.layout == "ddim"
+            else compvis_unet.to_diffusers(own, model.architecture)
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
+    except KeyError as error:
+        layout = "transformers" if kind == "text" else model.layout
+        raise CheckpointError(
+            f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}"
+        ) from None
+
+
+def _scale(model: Model, state: State, path: Path) -> Tensor:
+    """By what the network's latents are larger than the autoencoder's."""
+    assert model.autoencoder is not None
+    if model.autoencoder.scale is not None:
+        return torch.tensor(model.autoencoder.scale)
+    if (said := described_scale(path)) is not None:
+        return torch.tensor(said)
+    if SCALE not in state and model.autoencoder.checkpoint:
+        path = find_weights(locate(model.checkpoint), "unet").path
+        state = read_weights(path)
+    if SCALE not in state:
+        raise CheckpointError(
+            f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with"
+        )
+    scale = as_fp32({SCALE: state[SCALE]}, path)[SCALE]
+    if scale.numel() != 1 or not scale > 0:
+        fix = "set autoencoder.scale to the one the model was trained with"
+        raise CheckpointError(f"{path}: '{SCALE}' is no positive number; {fix}")
+    return scale.reshape(())
+
+
+def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
+    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
+    with torch.device("meta"):
+        unet = build_unet(architecture)
+    return _filled(unet, read_state(weights), weights).to(device, memory_format=torch.channels_last)
+
+
+def load_decoder(model: Model, weights: Path, device: torch.device | str = "cpu") -> LatentDecoder:
+    """From latents to images, with converted weights.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
+    with torch.device("meta"):
+        autoencoder = _network(model, "autoencoder")
+    state = read_state(weights)
+    scale = state.pop(SCALE, torch.ones(())).item()
+    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale)
+
+
+def load_condition_network(model: Model, weights: Path, device: torch.device | str = "cpu") -> Any:
+    """The class embedding or text encoder with converted weights.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
+    return _filled(_network(model, "condition"), read_state(weights), weights).to(device)
+
+
+def _filled(network: Any, state: State, path: Path) -> Any:
+    """The network with the weights of a file, in inference mode and frozen."""
+    state = as_fp32(state, path)
+    check_fit(state, network.state_dict(), path)
+    network.load_state_dict(state, assign=True)
+    if isinstance(network, CLIPTextModel):  # the one buffer that no file holds
+        network.embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
+    return network.eval().requires_grad_(False)

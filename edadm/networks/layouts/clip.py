@@ -1,0 +1,24 @@
+"""The text encoder keys of Stable Diffusion and of transformers' folders, to today's transformers."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from edadm.networks.layouts.diffusers import joined
+
+_FIRST = r"(?:embeddings|encoder|final_layer_norm)\."
+_BEFORE = re.compile(rf"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?(?={_FIRST})")
+
+
+def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a CLIP text encoder, with or without `text_model.` -> state dict of a `CLIPTextModel`.
+
+    Raises:
+        KeyError: a key does not belong to the layout.
+    """
+    for key in state:
+        if not _BEFORE.match(key):
+            raise KeyError(f"'{key}' is not a tensor of a CLIP text encoder")
+    return joined((_BEFORE.sub("", key, count=1), tensor) for key, tensor in state.items())

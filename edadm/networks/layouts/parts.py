@@ -1,0 +1,98 @@
+"""Which tensors of a checkpoint are a part's, whatever stands before their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor
+
+from edadm.networks.weights import CheckpointError
+from edadm.networks.weights.known.identify import said_of
+
+State = dict[str, Tensor]
+
+# A tensor that every network of the kind has and no other kind of network has, in each layout.
+_ANCHORS = {
+    "unet": ("time_embed.0.weight", "time_embedding.linear_1.weight", "temb.dense.0.weight"),
+    "autoencoder": ("decoder.conv_in.weight",),
+    "text": ("embeddings.token_embedding.weight",),
+    "classes": ("embedding.weight",),
+}
+_PREFIXES = {"classes": ("cond_stage_model.", "")}
+_BESIDE_TEXT = "text_projection|visual_projection|vision_model"
+_USELESS = {
+    "unet": r"model_ema\..*|(?:.*\.)?loss\..*",
+    "autoencoder": r"model_ema\..*|loss\..*|scale_factor",
+    "text": rf"(?:.*\.)?(?:position_ids|logit_scale)|.*embedding_manager\..*|.*\b(?:{_BESIDE_TEXT})\b.*",
+    "classes": "(?!)",
+}
+_NAMES = {
+    "unet": "U-Net",
+    "autoencoder": "autoencoder",
+    "text": "CLIP text encoder",
+    "classes": "class embedding",
+}
+_WHOLE = "point to the whole original checkpoint"
+_FIXES = {
+    "unet": "point `checkpoint` to the model's own file or folder",
+    "autoencoder": f"{_WHOLE}, or set autoencoder.checkpoint to the file or folder of a VAE",
+    "text": f"{_WHOLE}, or set conditioning.checkpoint to the file or folder of the text encoder",
+    "classes": _WHOLE,
+}
+_CONTROL = "control_model."
+_TEXT_PREFIX = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?$")
+_OTHER_ENCODERS = (
+    ("conditioner.", "Stable Diffusion XL, which takes two text encoders"),
+    ("text_encoders.", "a transformer with several text encoders (Stable Diffusion 3, FLUX)"),
+    ("cond_stage_model.model.", "Stable Diffusion 2, whose text encoder is OpenCLIP's"),
+    ("cond_stage_model.transformer.token_emb.", "the text-to-image LDM, whose text encoder is BERT's"),
+    ("transformer.token_emb.", "the text-to-image LDM, whose text encoder is BERT's"),
+    ("transformer.resblocks.", "a CLIP in the layout of OpenAI's or open_clip's own code"),
+)
+
+
+def own_tensors(state: State, kind: str, path: Path) -> State:
+    """The tensors of one part by the names they have inside it.
+
+    Args:
+        state: all tensors of a checkpoint.
+        kind: `unet`, `autoencoder`, `text` or `classes`.
+        path: for sentences.
+
+    Raises:
+        CheckpointError: the checkpoint has no such part, or more than one.
+    """
+    if kind == "text":
+        _refuse_other_encoders(state, path)
+    prefix, useless = _prefix(state, kind, path), re.compile(_USELESS[kind])
+    inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in inside.items() if "." in name and not useless.fullmatch(name)}
+
+
+def _prefix(state: State, kind: str, path: Path) -> str:
+    """What stands before the part's names."""
+    anchors = _ANCHORS[kind]
+    pairs = ((name, anchor) for name in state for anchor in anchors)
+    found = {name.removesuffix(anchor) for name, anchor in pairs if f".{name}".endswith(f".{anchor}")}
+    found -= {prefix for prefix in found if prefix.endswith(_CONTROL)}
+    if kind in _PREFIXES:
+        found &= set(_PREFIXES[kind])
+    if kind == "text":
+        found = {_TEXT_PREFIX.sub("", prefix) for prefix in found}
+    if len(found) > 1:
+        all_of_them = ", ".join(sorted(found))
+        told = f"{path} holds more than one {_NAMES[kind]} ({all_of_them})"
+        raise CheckpointError(f"{told}; export one and point to that")
+    if not found:
+        told = said_of(state, kind if kind in ("unet", "autoencoder") else "condition")
+        lacking = f"no tensor '{anchors[0]}', whatever stands before it"
+        raise CheckpointError(f"{path} holds no {_NAMES[kind]} ({lacking}); {_FIXES[kind]}{told}")
+    return found.pop()
+
+
+def _refuse_other_encoders(state: State, path: Path) -> None:
+    for prefix, what in _OTHER_ENCODERS:
+        if any(name.startswith(prefix) for name in state):
+            built = "CLIP text encoders in transformers' layout (Stable Diffusion 1)"
+            raise CheckpointError(f"{path} is of {what}; edadm builds {built}")

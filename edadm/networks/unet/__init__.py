@@ -1,0 +1,1 @@
+"""U-Nets with skips: how they are built, and where their decoders concatenate."""

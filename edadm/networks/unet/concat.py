@@ -1,0 +1,27 @@
+"""Where, on the channels a decoder block receives, the main path ends and the skip begins."""
+
+from __future__ import annotations
+
+from diffusers.models.resnet import ResnetBlock2D
+
+from edadm.networks.unet.build import UNet
+
+
+def shortcut_splits(unet: UNet) -> dict[str, int]:
+    """For every 1x1 shortcut over a concatenated skip: its name and the number of main-path channels before the skip.
+
+    Found without a forward pass: skips are pushed by the input convolution, every encoder res-block and every
+    downsampler, and popped in reverse by the decoder res-blocks (method, 3.6).
+    """
+    pushed = [unet.conv_in.out_channels]
+    for block in unet.down_blocks:
+        pushed += [resnet.out_channels for resnet in block.resnets]
+        pushed += [downsampler.out_channels for downsampler in block.downsamplers or []]
+    splits = {}
+    for position, block in enumerate(unet.up_blocks):
+        for index, resnet in enumerate(block.resnets):
+            assert isinstance(resnet, ResnetBlock2D)
+            main = resnet.in_channels - pushed.pop()
+            if resnet.conv_shortcut is not None:
+                splits[f"up_blocks.{position}.resnets.{index}.conv_shortcut"] = main
+    return splits

@@ -1,0 +1,257 @@
+"""The ONNX graph, run by onnxruntime, against the simulated model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from edadm.cli import app
+from edadm.config.networks import UNetArchitecture
+from edadm.config.schema import Bits
+from edadm.deploy.checkpoint import quantized_copy, save_quantized
+from edadm.deploy.export import onnx as exporter
+from edadm.deploy.export.onnx import TARGETS, Target
+from edadm.errors import EdadmError
+from edadm.networks.inputs import network_call
+from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.passes.ranges import set_ranges
+from edadm.quant import ranges
+
+from ...conftest import as_rows
+from ...networks.families import FAMILIES, calibrated
+
+Calibration = tuple[Tensor, Tensor]
+
+
+def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
+    quantized = quantized_copy(unet, bits)
+    set_ranges(quantized, as_rows(calibration), bits)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return quantized.eval()
+
+
+@pytest.fixture
+def w8a6(float_unet: nn.Module, calibration: Calibration) -> nn.Module:
+    """8-bit weights, among them negated rows; 6-bit activations; split shortcuts; scales that differ, as learned ones do."""
+    unet = folded(
+        float_unet, Bits(weights=8, activations=6, softmax=6, range_batch_size=8, range_bins=64), calibration
+    )
+    for index, quantizer in enumerate(activation_quantizers(unet).values()):
+        quantizer.set_grid(quantizer.scale * (1 + 1e-3 * index), quantizer.zero_point)
+    return unet
+
+
+def outputs(path: Path, calibration: Calibration) -> Tensor:
+    session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(
+        session.run(None, {"sample": calibration[0].numpy(), "timestep": calibration[1].numpy()})[0]
+    )
+
+
+@pytest.fixture
+def exported(w8a6: nn.Module, architecture: UNetArchitecture, tmp_path: Path) -> Path:
+    """Written by the command, from a checkpoint."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    bits = Bits(weights=8, activations=6, softmax=6)
+    save_quantized(w8a6, tmp_path / "quantized.safetensors", architecture, bits, {})
+    options = ["--format", "onnx", "--output", str(tmp_path / "unet.onnx")]
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "quantized.safetensors"), *options])
+    assert run.exit_code == 0, run.output
+    return tmp_path / "unet.onnx"
+
+
+@torch.no_grad()
+def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
+    exported: Path, w8a6: nn.Module, float_unet: nn.Module, calibration: Calibration
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    for rows in (slice(8), slice(3)):
+        batch = calibration[0][rows], calibration[1][rows]
+        simulated, error = w8a6(*batch).sample, (w8a6(*batch).sample - float_unet(*batch).sample).abs().mean()
+        difference = (outputs(exported, batch) - simulated).abs().flatten(1)
+        assert (
+            difference.mean() <= error
+        )  # the bound of integer inference: tests/deploy/backends/test_onednn.py
+        assert (difference.amax(1) < 1e-4).any()
+    model = onnx.load(exported)
+    onnx.checker.check_model(model)
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [exporter.OPSET]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == [
+        "sample",
+        "timestep",
+        "eps",
+    ]
+
+    integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    segments = [
+        module for module in exporter.export_graph(w8a6).modules() if isinstance(module, exporter._Segment)
+    ]
+    assert any(
+        segment.sign is not None for segment in segments
+    )  # rows that reach 128, which 6-bit activations leave whole
+    expected = [part for segment in segments for part in segment.parts]
+    assert sorted(onnx.numpy_helper.to_array(tensor).tobytes() for tensor in integers) == sorted(
+        w.numpy().tobytes() for w in expected
+    )
+    pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(pairs) == sum(len(quantizer.segments) for quantizer in activation_quantizers(w8a6).values())
+    assert len([node for node in model.graph.node if node.op_type == "DequantizeLinear"]) == len(pairs) + len(
+        expected
+    )
+
+
+@torch.no_grad()
+def test_weights_of_4_bits_may_take_4_bits(
+    float_unet: nn.Module,
+    bits: Bits,
+    calibration: Calibration,
+    architecture: UNetArchitecture,
+    tmp_path: Path,
+) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    onnx = pytest.importorskip("onnx")
+    unet = folded(float_unet, bits, calibration)
+    for layer in quantized_layers(unet).values():
+        grid = layer.weight_quantizer
+        grid.set_grid(
+            grid.scale, torch.full_like(grid.zero_point, 2 ** (grid.bits - 1) - 1)
+        )  # so that rows reach 8
+        layer.set_codes(layer.nearest_codes())
+    paths = {int4: tmp_path / f"{int4}.onnx" for int4 in (False, True)}
+    for int4, path in paths.items():
+        exporter.export_onnx(unet, path, Target(int4=int4))
+    simulated, error = (
+        unet(*calibration).sample,
+        (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean(),
+    )
+    assert (outputs(paths[True], calibration) - simulated).abs().mean() <= error
+    model = onnx.load(paths[True])
+    onnx.checker.check_model(model)
+    narrow = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT4]
+    layers = [layer for layer in quantized_layers(unet).values() if layer.weight_quantizer.bits == 4]
+    assert len(narrow) == sum(len(layer.channel_sizes) for layer in layers) > 0
+    weights = sum(layer.codes.numel() for layer in layers if layer.codes is not None)
+    sizes = {
+        int4: sum(len(tensor.raw_data) for tensor in onnx.load(path).graph.initializer)
+        for int4, path in paths.items()
+    }
+    signs = sum(
+        4 * len(layer.weight) * len(layer.channel_sizes) for layer in layers
+    )  # fp32, of rows that reach 8
+    assert sizes[False] - sizes[True] == pytest.approx(weights / 2, abs=signs)
+    assert all(str(Path(onnx.__file__).parent).encode() not in path.read_bytes() for path in paths.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_every_family_can_be_exported(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    monkeypatch.setattr(ranges, "THRESHOLDS", 10)
+    unet, quantized, rows = calibrated(
+        family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4)
+    )
+    exporter.export_onnx(quantized, tmp_path / "unet.onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        tmp_path / "unet.onnx", providers=["CPUExecutionProvider"]
+    )
+    inputs = dict(
+        zip(
+            ("sample", "timestep", "context"),
+            (value.numpy() for value in rows.tensors.values()),
+            strict=False,
+        )
+    )
+    simulated, found = network_call(quantized, rows), torch.from_numpy(session.run(None, inputs)[0])
+    assert (found - simulated).abs().mean() <= (simulated - network_call(unet, rows)).abs().mean()
+
+
+OPENVINO = """
+import sys
+import numpy as np
+import openvino
+core = openvino.Core()
+core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+rows = np.load(sys.argv[2])
+found = core.compile_model(sys.argv[1], "CPU")({"sample": rows["sample"], "timestep": rows["timestep"]})
+np.save(sys.argv[3], next(iter(found.values())))
+"""
+
+
+@pytest.mark.parametrize("target", ["onnx", "onnx_7bit", "onnx_uint8"])
+@torch.no_grad()
+def test_openvino_computes_it_without_vnni_too(
+    target: str, float_unet: nn.Module, calibration: Calibration, tmp_path: Path
+) -> None:
+    """On a processor with VNNI its instructions are kept from OpenVINO, in a process of its own."""
+    for name in ("onnx", "onnxscript", "openvino"):
+        pytest.importorskip(name)
+    unet = folded(
+        float_unet, Bits(weights=8, activations=8, softmax=8, range_batch_size=8, range_bins=64), calibration
+    )
+    exporter.export_onnx(unet, tmp_path / "unet.onnx", TARGETS[target])
+    np.savez(tmp_path / "rows.npz", sample=calibration[0].numpy(), timestep=calibration[1].numpy())
+    files = [tmp_path / name for name in ("unet.onnx", "rows.npz", "eps.npy")]
+    subprocess.run(
+        [sys.executable, "-c", OPENVINO, *files], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True
+    )
+    simulated, error = (
+        unet(*calibration).sample,
+        (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean(),
+    )
+    difference = (torch.from_numpy(np.load(files[2])) - simulated).abs().mean()
+    assert difference <= (2 if target == "onnx_7bit" else 1) * error
+
+
+def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Module]) -> None:
+    quantizer = next(iter(activation_quantizers(gridded()).values()))
+    quantizer.bits = 6
+    quantizer.set_grid(torch.tensor([0.25]), torch.tensor([20.0]))
+    pair = exporter._Pair(quantizer, 0)
+    assert pair.ends == (-5.0, 10.75)
+    assert np.array_equal(
+        quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.ends, dtype=np.float32)
+    )
+
+
+@torch.no_grad()
+def test_attention_may_be_left_in_floating_point(
+    w8a6: nn.Module, calibration: Calibration, tmp_path: Path
+) -> None:
+    graph = exporter.export_graph(w8a6, Target(attention=False))
+    kept = {name for name, module in graph.named_modules() if isinstance(module, exporter._Pair)}
+    assert kept
+    assert not [name for name in kept if "processor" in name]
+    whole = {
+        name
+        for name, module in exporter.export_graph(w8a6).named_modules()
+        if isinstance(module, exporter._Pair)
+    }
+    assert (
+        len([name for name in whole if "processor" in name])
+        == len(whole) - len(kept)
+        == 4 * len({n.rpartition(".")[0] for n in whole - kept})
+    )
+
+
+def test_without_onnx_the_command_says_what_to_install(
+    w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"
+    ):
+        exporter.export_onnx(w8a6, tmp_path / "unet.onnx")
+    assert not list(tmp_path.iterdir())
