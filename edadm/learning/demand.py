@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
 from edadm.learning.tables import INPUTS, LAYER, OTHERS, TARGET
+from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.offload.demand import Demand, UnitBytes
@@ -27,7 +28,7 @@ FOLDED_BYTES = 5  # of a weight whose rounding is decided: its value beside the 
 def demand(
     float_unet: nn.Module,
     units: Sequence[Unit],
-    inputs: tuple[Tensor, ...],
+    inputs: Rows,
     settings: Reconstruction,
     rows: int | None = None,
     networks: int = 2,
@@ -38,8 +39,8 @@ def demand(
         float_unet, units, inputs, settings, networks: see `unit_bytes`.
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
-    found = unit_bytes(float_unet, units, tuple(tensor[:1] for tensor in inputs), settings, networks)
-    return Demand(found, len(inputs[0]) if rows is None else rows)
+    found = unit_bytes(float_unet, units, inputs[:1], settings, networks)
+    return Demand(found, len(inputs) if rows is None else rows)
 
 
 def work_bytes(needed: Demand, quantized_unet: nn.Module, settings: Reconstruction) -> int:
@@ -57,7 +58,7 @@ def work_bytes(needed: Demand, quantized_unet: nn.Module, settings: Reconstructi
 def unit_bytes(
     float_unet: nn.Module,
     units: Sequence[Unit],
-    inputs: tuple[Tensor, ...],
+    inputs: Rows,
     settings: Reconstruction,
     networks: int = 2,
 ) -> list[UnitBytes]:
@@ -67,16 +68,16 @@ def unit_bytes(
         float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no
             memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
-        inputs: of the network, x_t, t and perhaps a context, on its device; one row is enough.
+        inputs: of the network, on its device; one row is enough.
         settings: decide which layers have an error of their own.
         networks: passes of so many networks wait: 2 in a chain, 1 where units learn from float inputs.
     """
-    rows = len(inputs[0])
+    rows = len(inputs)
     network = PausingNetwork(float_unet, [unit.name for unit in units])
     tracker = PeakTracker()
     try:
         with tracker:
-            waiting = network.start(*inputs)
+            waiting = network.start(inputs)
         found = []
         for unit in units:
             module = float_unet.get_submodule(unit.name)

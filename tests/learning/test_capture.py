@@ -15,6 +15,8 @@ from edadm.networks.unit import trace_units
 from edadm.offload.cache import Memory
 from edadm.offload.limits import TIERS, Limits
 
+from ..conftest import as_rows
+
 Calibration = tuple[Tensor, Tensor]
 
 
@@ -51,7 +53,7 @@ def test_every_unit_gives_what_it_gives_in_a_plain_forward_bit_for_bit(
 ) -> None:
     expected = plain_outputs(float_unet, names, calibration)
     network = PausingNetwork(float_unet, names)
-    waiting = network.start(*calibration)
+    waiting = network.start(as_rows(calibration))
     for name in names:
         assert torch.equal(waiting.run_unit(), expected[name]), name
         waiting.next_unit()
@@ -63,7 +65,7 @@ def test_interleaved_passes_do_not_disturb_each_other(
 ) -> None:
     x, t = calibration
     halves = [(x[:4], t[:4]), (x[4:], t[4:])]
-    passes = [pausing.start(*half) for half in halves]
+    passes = [pausing.start(as_rows(half)) for half in halves]
     seen: list[dict[str, Tensor]] = [{}, {}]
     for name in names:
         for outputs, waiting in zip(seen, passes, strict=True):
@@ -79,7 +81,7 @@ def test_interleaved_passes_do_not_disturb_each_other(
 def test_the_arguments_are_those_of_the_unit(
     pausing: PausingNetwork, names: list[str], calibration: Calibration
 ) -> None:
-    waiting, calls = pausing.start(*calibration), {}
+    waiting, calls = pausing.start(as_rows(calibration)), {}
     for name in names:
         calls[name] = waiting.arguments()
         waiting.run_unit()
@@ -98,7 +100,7 @@ def test_a_waiting_pass_meets_changes_made_to_a_module(
 ) -> None:
     unet = gridded()
     network = PausingNetwork(unet, names)
-    waiting = network.start(*calibration)
+    waiting = network.start(as_rows(calibration))
     while_waiting = {}
     for name in names:
         if name == "mid_block.resnets.1":
@@ -122,7 +124,7 @@ def test_a_waiting_pass_meets_changes_made_to_a_module(
 def test_a_unit_can_be_called_while_passes_wait_without_disturbing_them(
     float_unet: UNet2DModel, pausing: PausingNetwork, names: list[str], calibration: Calibration
 ) -> None:
-    waiting = pausing.start(*calibration)
+    waiting = pausing.start(as_rows(calibration))
     module = float_unet.get_submodule(names[0])
     inputs = list(waiting.arguments().tensors.values())
     own = module(*(2 * x for x in inputs))
@@ -142,7 +144,7 @@ def test_the_grad_mode_of_the_caller_stays_his_own_and_the_pass_records_no_graph
     weight.requires_grad_(True)
     try:
         with torch.set_grad_enabled(learning):
-            waiting = pausing.start(*calibration)
+            waiting = pausing.start(as_rows(calibration))
             for _ in names:
                 assert torch.is_grad_enabled() is learning
                 assert not waiting.run_unit().requires_grad
@@ -155,7 +157,7 @@ def test_the_grad_mode_of_the_caller_stays_his_own_and_the_pass_records_no_graph
 def test_calling_twice_without_going_on_is_an_error(
     pausing: PausingNetwork, calibration: Calibration
 ) -> None:
-    waiting = pausing.start(*calibration)
+    waiting = pausing.start(as_rows(calibration))
     waiting.run_unit()
     with pytest.raises(AssertionError, match="call `next_unit` first"):
         waiting.run_unit()
@@ -177,7 +179,7 @@ def test_waiting_passes_hold_no_more_memory_than_allowed_and_end_as_without_limi
         expected = float_unet(*calibration).sample
     memory = Memory(torch.device("cpu"), Limits(device=60_000, host=40_000, scratch=tmp_path))
     network = PausingNetwork(float_unet, names, memory)
-    passes = [network.start(*(rows[first : first + 2] for rows in calibration)) for first in range(0, 8, 2)]
+    passes = [network.start(batch) for batch in as_rows(calibration).split(2)]
     resident, outputs = [], []
     for name in names:
         for waiting in passes:

@@ -19,7 +19,7 @@ from edadm.learning import chain
 from edadm.learning.chain import Task
 from edadm.learning.demand import demand
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
-from edadm.networks.denoiser import network_inputs
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import trace_units
 from edadm.offload import limits
@@ -122,17 +122,17 @@ def test_families_with_a_context_and_residual_resampling_learn_the_same(
         rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
     bits = Bits(weights=4, activations=8, range_bins=64)
     first = quantized_copy(unet, bits)
-    set_ranges(first, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+    set_ranges(first, Rows(rows), bits)
     found = grids(first)
 
     def task() -> Task:
         quantized = quantized_copy(unet, bits)
         set_grids(quantized, found)
         changed = settings.model_copy(update={"batch_size": 2, "chain_batch_size": 2})
-        return Task(unet, quantized, trace_units(unet), network_inputs(rows), 0, changed, UnitsInMemory())
+        return Task(unet, quantized, trace_units(unet), Rows(rows), 0, changed, UnitsInMemory())
 
     expected = learned_state(task())
-    peak = demand(unet, trace_units(unet), network_inputs(rows), settings).of_peak()
+    peak = demand(unet, trace_units(unet), Rows(rows), settings).of_peak()
     assert same(learned_state(limited(task(), peak // 5, peak // 5, tmp_path)), expected)
 
 
