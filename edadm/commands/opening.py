@@ -51,12 +51,12 @@ def open_task(
     import torch
 
     from edadm.artifacts import read_tensors
+    from edadm.config.methods import METHODS
     from edadm.deploy.checkpoint import quantized_copy, set_grids
     from edadm.learning.chain import Task, refuse_idle_patterns
     from edadm.networks.convert import load_unet
     from edadm.networks.denoiser import network_inputs
     from edadm.networks.unit import trace_units
-    from edadm.passes.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
@@ -136,9 +137,7 @@ def demand(
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
     found = unit_bytes(float_unet, units, tuple(tensor[:1] for tensor in inputs), settings)
-    return Demand(
-        found, len(inputs[0]) if rows is None else rows, 1 if settings.method == "fbr_float_inputs" else 2
-    )
+    return Demand(found, len(inputs[0]) if rows is None else rows, METHODS[settings.method].networks)
 
 
 def _of_unit(

@@ -8,12 +8,13 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.learning.chain import FinishedUnit, Task, UnitShelf
 from edadm.learning.engine import UnitReport
 from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.passes.methods import METHODS
+from edadm.passes.methods import run_method
 
 Calibration = tuple[Tensor, Tensor]
 Reports = list[tuple[Unit, UnitReport]]
@@ -59,7 +60,7 @@ def learned(
 ) -> Reports:
     """Learns with the settings' method in place; returns what each unit reported."""
     task = a_task(float_unet, unet, calibration, settings, shelf, on_unit, held_out)
-    METHODS[settings.method].learn(task)
+    run_method(task)
     return task.reports
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.unit_store import FolderShelf
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs, fbr_float_inputs_part
+from edadm.passes.methods import run_method
 
 from ..learning.runs import Calibration, Shelf, a_task, learned, same, state
 
@@ -163,7 +164,7 @@ def test_three_jobs_learn_what_one_learns(
     folders = [tmp_path / str(part) for part in range(3)]
     for part in (2, 0, 1):
         task = a_task(float_unet, gridded(), calibration, shared, FolderShelf(folders[part]))
-        fbr_float_inputs_part(task, part)
+        run_method(dataclasses.replace(task, chosen=range(part, len(units), 3)))
         assert [unit for unit, _ in task.reports] == units[part::3]
         assert len(list(folders[part].iterdir())) == len(units[part::3])
     together = gridded()
@@ -172,7 +173,7 @@ def test_three_jobs_learn_what_one_learns(
     handles = [
         network.register_forward_pre_hook(lambda *_: passes.append(1)) for network in (float_unet, together)
     ]
-    fbr_float_inputs(task)
+    run_method(task)
     assert task.reports == reports
     for handle in handles:
         handle.remove()
