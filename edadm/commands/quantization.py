@@ -93,7 +93,7 @@ def reconstruct(
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
-    from edadm.learning.unit_store import FolderShelf, write_losses
+    from edadm.learning.unit_store import FolderUnitStore, write_losses
     from edadm.passes.methods import run_method
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
@@ -104,8 +104,8 @@ def reconstruct(
     with making([output, losses], known, code_of("reconstruct"), progress) as work:
         if work is None:
             return
-        shelf = FolderShelf(work.folder, *parts or [], known=unit)
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
+        unit_store = FolderUnitStore(work.folder, *parts or [], known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         with progress_bar(label, len(task.units), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             run_method(within_limits(task, device_memory, host_memory, work.folder))
@@ -138,7 +138,7 @@ def reconstruct_part(
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.methods import INDEPENDENT, METHODS
-    from edadm.learning.unit_store import FolderShelf
+    from edadm.learning.unit_store import FolderUnitStore
     from edadm.passes.methods import run_method
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
@@ -159,11 +159,11 @@ def reconstruct_part(
         if work is None:
             return
         refuse_to_replace(output, known)
-        shelf = FolderShelf(work.folder / "units", known=unit)
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
+        unit_store = FolderUnitStore(work.folder / "units", known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         chosen = range(part, len(task.units), settings.jobs)
         with progress_bar(label, len(chosen), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance, chosen=chosen)
             run_method(within_limits(task, device_memory, host_memory, work.folder))
-        shelf.seal(known)
-        work.publish_folder(shelf.folder)
+        unit_store.seal(known)
+        work.publish_folder(unit_store.folder)

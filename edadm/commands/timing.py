@@ -102,7 +102,7 @@ def benchmark_calibration(
         )
     files = (unet, calibration_set, ranges, where)
     result = compare(
-        lambda changed, shelf: open_task(preset, widths, changed, *files, shelf),
+        lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
         settings,
         plain_iterations,
     )
