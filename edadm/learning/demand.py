@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
@@ -31,15 +32,14 @@ def demand(
     inputs: Rows,
     settings: Reconstruction,
     rows: int | None = None,
-    networks: int = 2,
 ) -> Demand:
     """The demand of a whole reconstruction; for a plan or before work starts.
 
     Args:
-        float_unet, units, inputs, settings, networks: see `unit_bytes`.
+        float_unet, units, inputs, settings: see `unit_bytes`.
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
-    found = unit_bytes(float_unet, units, inputs[:1], settings, networks)
+    found = unit_bytes(float_unet, units, inputs[:1], settings)
     return Demand(found, len(inputs) if rows is None else rows)
 
 
@@ -60,7 +60,6 @@ def unit_bytes(
     units: Sequence[Unit],
     inputs: Rows,
     settings: Reconstruction,
-    networks: int = 2,
 ) -> list[UnitBytes]:
     """The bytes of every unit, from one pass of the float network.
 
@@ -69,10 +68,11 @@ def unit_bytes(
             memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
         inputs: of the network, on its device; one row is enough.
-        settings: decide which layers have an error of their own.
-        networks: passes of so many networks wait: 2 in a chain, 1 where units learn from float inputs.
+        settings: decide which layers have an error of their own, and of how many networks passes wait: 2 in a
+            chain, 1 where units learn from float inputs.
     """
     rows = len(inputs)
+    networks = METHODS[settings.method].networks
     network = PausingNetwork(float_unet, [unit.name for unit in units])
     tracker = PeakTracker()
     try:

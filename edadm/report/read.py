@@ -14,6 +14,7 @@ import numpy as np
 
 from edadm.artifacts import intact
 from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
+from edadm.config.methods import METHODS
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
@@ -206,7 +207,7 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
     if bits.upper() != widths:
         widths = f"{widths} ({bits})"
     selector = {"tdac": "TDAC"}.get(calibration, calibration)
-    learned = presets["reconstructions"][reconstruction]["method"] != "none"
+    learned = METHODS[presets["reconstructions"][reconstruction]["method"]].learns
     label = (
         f"{widths} · {selector} + {reconstruction}"
         if learned

@@ -120,7 +120,8 @@ def test_inputs_of_the_float_network_are_kept_once(
 ) -> None:
     units = trace_units(float_unet)
     chained = demand(float_unet, units, as_rows(calibration), settings, rows=100)
-    alone = demand(float_unet, units, as_rows(calibration), settings, rows=100, networks=1)
+    changed = settings.model_copy(update={"method": "fbr_float_inputs"})
+    alone = demand(float_unet, units, as_rows(calibration), changed, rows=100)
     one, other = chained.largest_unit(), alone.largest_unit()
     assert one.name == other.name
     once = other.tables[INPUTS] + other.tables[OTHERS]

@@ -25,7 +25,7 @@ from edadm.networks.unit import trace_units
 from edadm.offload import limits
 from edadm.offload.cache import Memory
 from edadm.offload.limits import GIB, Limits
-from edadm.passes.methods import METHODS
+from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges as range_search
 
@@ -51,7 +51,7 @@ def limited(task: Task, device: int, host: int, scratch: Path) -> Task:
 
 def learned_state(task: Task) -> dict[str, Tensor]:
     """Learns; everything that was decided, and the errors on the way."""
-    METHODS[task.settings.method].learn(task)
+    run_method(task)
     errors = torch.tensor(
         [[report.before, report.soft, report.after, report.scale_drift] for _, report in task.reports]
     )
@@ -82,8 +82,7 @@ def test_no_limit_changes_what_is_learned_and_none_is_exceeded(
 ) -> None:
     expected = learned_state(make_task(UnitsInMemory()))
     task = make_task(UnitsInMemory())
-    networks = 1 if method == "fbr_float_inputs" else 2
-    needed = demand(task.float_unet, task.units, task.inputs, task.settings, networks=networks)
+    needed = demand(task.float_unet, task.units, task.inputs, task.settings)
     peak = needed.of_peak()
     monkeypatch.setattr(chain, "Memory", Spy)
     used = []
