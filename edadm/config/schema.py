@@ -305,8 +305,11 @@ class Evaluation(Strict):
 
 
 class Run(Strict):
-    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets, perhaps with `/integer`: the same
-    checkpoint, its images made with integers (on a CPU)."""
+    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets.
+
+    `/integer` or the name of another backend may follow: the same checkpoint, its images made by that backend,
+    with `/integer` by integers on a CPU.
+    """
 
     model: str
     variants: tuple[str, ...] = Field(min_length=1)
