@@ -29,7 +29,7 @@ from edadm.learning.demand import demand
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.limits import on_disk, resolved
 from edadm.learning.precision import arithmetic
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
 from edadm.networks.random_weights import random_unet
 from edadm.networks.unit import trace_units
@@ -187,7 +187,7 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
         set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
         folder.mkdir(exist_ok=True)
         task = Task(
-            cuda_unet, unet, trace_units(cuda_unet), cuda_calibration, 0, settings, FolderShelf(folder)
+            cuda_unet, unet, trace_units(cuda_unet), cuda_calibration, 0, settings, FolderUnitStore(folder)
         )
         METHODS["fbr"].learn(task)
         return unet, task.reports
@@ -327,7 +327,7 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
             inputs,
             0,
             settings,
-            FolderShelf(tmp_path / name),
+            FolderUnitStore(tmp_path / name),
             memory=memory,
             scratch=tmp_path / "scratch",
         )

@@ -23,7 +23,7 @@ from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
 from edadm.learning.chain import Task
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.denoiser import Denoiser, Precision, Prediction, network_inputs
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
@@ -158,7 +158,9 @@ class FamilyPass:
         units.mkdir(exist_ok=True)
         with self.measured.stage("reconstruct"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            task = Task(network, quantized, self.units, network_inputs(rows), 0, settings, FolderShelf(units))
+            task = Task(
+                network, quantized, self.units, network_inputs(rows), 0, settings, FolderUnitStore(units)
+            )
             METHODS[settings.method].learn(task)
             save_quantized(quantized, self.file, self.run.model.architecture, self.run.bits, {})
 

@@ -45,7 +45,7 @@ def open_task(
     calibration_set: Path,
     ranges: Path,
     where: Any,
-    shelf: Any,
+    unit_store: Any,
 ) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
     import torch
@@ -68,7 +68,7 @@ def open_task(
     names = [name for name in ("latents", "timesteps", "context") if name in rows]
     held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
     inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
-    return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
+    return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, unit_store)
 
 
 def within_limits(task: Any, device_memory: float | None, host_memory: float | None, progress: Path) -> Any:

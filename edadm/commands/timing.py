@@ -108,7 +108,7 @@ def benchmark_calibration(
         raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
     files = (unet, calibration_set, ranges, where)
     result = compare(
-        lambda changed, shelf: open_task(preset, widths, changed, *files, shelf),
+        lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
         METHODS,
         settings,
         plain_iterations,

@@ -17,7 +17,8 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from edadm.learning.data import Arguments
-from edadm.offload.cache import Memory, WaitingMemory
+from edadm.offload.cache import Memory
+from edadm.offload.paused import PausedMemory
 from edadm.offload.tracker import storages
 
 
@@ -75,7 +76,7 @@ class PausedForward:
     """
 
     def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...], memory: Memory | None = None):
-        self._waiting = WaitingMemory(memory) if memory is not None else None
+        self._waiting = PausedMemory(memory) if memory is not None else None
         self._pass = _Pass(lambda: unet(*inputs))
         self._pass.gr_context = (
             copy_context()
@@ -122,7 +123,7 @@ class PausedForward:
             self._event = None
         self.rest()
 
-    def walk_past(self) -> None:
+    def advance(self) -> None:
         """Runs the unit in front of the pass and goes on to the next one."""
         self.run_unit()
         self.next_unit()

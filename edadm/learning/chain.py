@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,56 +24,13 @@ from edadm.learning.engine import UnitReport, learn_unit, unit_errors
 from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
+from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit
-from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.offload.cache import Memory
 from edadm.offload.storage import Limits
 from edadm.quant.streams import Stream
-
-
-@dataclass(frozen=True)
-class FinishedUnit:
-    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations, biases."""
-
-    codes: dict[str, Tensor]
-    scales: dict[str, Tensor]
-    biases: dict[str, Tensor]
-    report: UnitReport
-
-    @classmethod
-    def of(cls, module: nn.Module, report: UnitReport) -> FinishedUnit:
-        """What a hardened module holds."""
-        codes = {
-            name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None
-        }
-        scales = {name: quantizer.scale for name, quantizer in activation_quantizers(module).items()}
-        biases = {
-            name: layer.bias.detach()
-            for name, layer in quantized_layers(module).items()
-            if layer.bias is not None
-        }
-        return cls(codes, scales, biases, report)
-
-    def put_into(self, module: nn.Module) -> None:
-        """Brings a module with searched grids and float weights to the finished state."""
-        for name, layer in quantized_layers(module).items():
-            layer.set_codes(self.codes[name].to(layer.weight.device))
-            if name in self.biases:  # replaced, not changed: the float network shares the old one
-                layer.bias = nn.Parameter(self.biases[name].to(layer.weight.device), requires_grad=False)
-        for name, quantizer in activation_quantizers(module).items():
-            quantizer.set_grid(self.scales[name], quantizer.zero_point)
-
-
-@runtime_checkable
-class UnitShelf(Protocol):
-    """Where finished units are kept."""
-
-    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """A unit that was finished before, if it was."""
-
-    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
-        """Keeps a finished unit."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +44,7 @@ class Task:
         inputs: of the network, calibration rows first: x_t, t, and a condition if it takes one.
         held_out: so many rows at the end only measure what was learned.
         settings: how to learn.
-        shelf: keeps finished units.
+        unit_store: keeps finished units.
         on_unit: told 1 whenever a unit is finished.
         around_learning: a context for the learning steps of each unit, e.g. a clock.
         graphs: replay CUDA graphs where there is a GPU.
@@ -103,7 +59,7 @@ class Task:
     inputs: tuple[Tensor, ...]
     held_out: int
     settings: Reconstruction
-    shelf: UnitShelf
+    unit_store: UnitStore
     on_unit: Callable[[int], None] = lambda units: None
     around_learning: Callable[[], AbstractContextManager[None]] = nullcontext
     graphs: bool = True
@@ -139,7 +95,7 @@ def refuse_idle_patterns(units: Sequence[Unit], settings: Reconstruction) -> Non
 def learn_chain(task: Task) -> None:
     """Learns units one after another; the inputs of a unit pass through the finished units before it (method, 4.2).
 
-    A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units
+    A unit found in the unit store is taken from there; the passes walk through it all the same, so that the units
     after it see exactly what they would have seen in one undisturbed run.
 
     Raises:
@@ -150,9 +106,9 @@ def learn_chain(task: Task) -> None:
         with _passes(task, memory, task.float_unet, task.quantized_unet) as (floats, quantized):
             for index, unit in enumerate(task.units):
                 module = task.quantized_unet.get_submodule(unit.name)
-                kept = task.shelf.get(index, unit) if quantized_layers(module) else None
+                kept = task.unit_store.get(index, unit) if quantized_layers(module) else None
                 if kept is not None or not quantized_layers(module):
-                    _walk_past(floats)
+                    _advance(floats)
                     _finish(task, unit, kept)
                 else:
                     with _tables(task, memory, needed, index) as tables:
@@ -166,7 +122,7 @@ def learn_chain(task: Task) -> None:
                             unit,
                             tables.data("quantized", "float", task.held_out, unit.kind == "attention"),
                         )
-                _walk_past(quantized)
+                _advance(quantized)
 
 
 def learn_independently(task: Task, chosen: Sequence[int]) -> None:
@@ -177,7 +133,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
     """
     units = task.units
     found = {
-        i: task.shelf.get(i, units[i])
+        i: task.unit_store.get(i, units[i])
         for i in chosen
         if quantized_layers(task.quantized_unet.get_submodule(units[i].name))
     }
@@ -199,7 +155,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
                             tables.data("float", "float", task.held_out, unit.kind == "attention"),
                         )
                     continue
-                _walk_past(floats)
+                _advance(floats)
                 if index in found:
                     _finish(task, unit, found[index])
 
@@ -241,9 +197,9 @@ def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[
         tables.free()
 
 
-def _walk_past(passes: Sequence[PausedForward]) -> None:
+def _advance(passes: Sequence[PausedForward]) -> None:
     for waiting in passes:
-        waiting.walk_past()
+        waiting.advance()
 
 
 def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
@@ -255,7 +211,7 @@ def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
 
 
 def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
-    """Learns a unit, and puts it on the shelf."""
+    """Learns a unit, and puts it into the unit store."""
     module = task.quantized_unet.get_submodule(unit.name)
     step = torch.zeros((), dtype=torch.int32, device=task.inputs[0].device)
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
@@ -264,7 +220,7 @@ def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     )
     report = _corrected(task, unit, module, data, report)
     _refuse_no_numbers(unit, module, report)
-    task.shelf.put(index, unit, FinishedUnit.of(module, report))
+    task.unit_store.put(index, unit, FinishedUnit.of(module, report))
     task.reports.append((unit, report))
     task.on_unit(1)
 

@@ -16,7 +16,7 @@ from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
 from edadm.networks.unit import Unit
-from edadm.offload.tracker import Peak, Watch
+from edadm.offload.tracker import PeakTracker, StorageTracker
 
 INPUTS, OTHERS, TARGET, LAYER = "inputs", "others", "target", "layer:"
 ROUNDING_BYTES = 20  # of a weight while it learns, fp32: its base, alpha, gradient, and Adam's two moments
@@ -110,12 +110,12 @@ def unit_bytes(
     """
     rows = len(inputs[0])
     network = PausingNetwork(float_unet, [unit.name for unit in units])
-    watch = Peak()
+    tracker = PeakTracker()
     try:
-        with watch:
+        with tracker:
             waiting = network.start(*inputs)
         return [
-            _of_unit(float_unet.get_submodule(unit.name), unit, waiting, watch, rows, settings)
+            _of_unit(float_unet.get_submodule(unit.name), unit, waiting, tracker, rows, settings)
             for unit in units
         ]
     finally:
@@ -142,15 +142,20 @@ def demand(
 
 
 def _of_unit(
-    module: nn.Module, unit: Unit, waiting: PausedForward, watch: Peak, rows: int, settings: Reconstruction
+    module: nn.Module,
+    unit: Unit,
+    waiting: PausedForward,
+    tracker: PeakTracker,
+    rows: int,
+    settings: Reconstruction,
 ) -> UnitBytes:
-    arguments, kept = waiting.arguments(), watch.bytes_alive()
+    arguments, kept = waiting.arguments(), tracker.bytes_alive()
     main = arguments.tensors[arguments.main]
     others = sum(tensor.nbytes for key, tensor in arguments.tensors.items() if key != arguments.main)
     learning = _kept_for_backward(module, arguments)
     inner = inner_layers(unit, settings)
-    watch.most = 0
-    with listening(module, inner) as outputs, watch:
+    tracker.most = 0
+    with listening(module, inner) as outputs, tracker:
         targets = {
             TARGET: waiting.run_unit().nbytes // rows,
             **{LAYER + name: outputs[name].nbytes // rows for name in inner},
@@ -159,7 +164,14 @@ def _of_unit(
         del arguments
         waiting.next_unit()
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
-    sizes = (main.nbytes // rows, others // rows, targets, kept // rows, watch.most // rows, learning // rows)
+    sizes = (
+        main.nbytes // rows,
+        others // rows,
+        targets,
+        kept // rows,
+        tracker.most // rows,
+        learning // rows,
+    )
     return UnitBytes(unit, *sizes, ROUNDING_BYTES * weights)
 
 
@@ -171,7 +183,7 @@ def _kept_for_backward(module: nn.Module, arguments: Arguments) -> int:
         def forward(self, *positional: object, **named: object) -> object:
             return functional_call(module, weights, positional, named)
 
-    with torch.enable_grad(), Watch() as watch:
+    with torch.enable_grad(), StorageTracker() as tracker:
         output = arguments.call(_Learned())
         assert output is not None
-    return watch.bytes_alive()
+    return tracker.bytes_alive()

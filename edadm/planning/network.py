@@ -18,7 +18,7 @@ from edadm.networks.unet.build import UNet, build_unet, feature_module
 from edadm.networks.unit import Exclude, Unit, trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.offload.tracker import Peak
+from edadm.offload.tracker import PeakTracker
 from edadm.passes.methods import METHODS
 
 FP32 = 4
@@ -129,9 +129,9 @@ class Networks:
         with torch.device("meta"):
             decoder = LatentDecoder(build_autoencoder(self.model.autoencoder).eval(), 1.0)
             latents = torch.zeros(decoder.batch_size, *self.model.latent_shape)
-        with Peak() as watch:
+        with PeakTracker() as tracker:
             decoder(latents)
-        return watch.most
+        return tracker.most
 
     def quantized(self, bits: Bits) -> Quantized:
         """What the bits preset makes of the U-Net.
@@ -191,9 +191,9 @@ class Networks:
     @cached_property
     def forward_bytes(self) -> int:
         """Most that one row holds at once in an evaluation of the U-Net."""
-        with Peak() as watch, torch.no_grad():
+        with PeakTracker() as tracker, torch.no_grad():
             self.unet(*self.inputs)
-        return watch.most
+        return tracker.most
 
 
 def network_rows(model: Model, rows: int, device: torch.device | str) -> tuple[Tensor, ...]:

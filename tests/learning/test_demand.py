@@ -22,10 +22,10 @@ from edadm.learning.limits import on_disk
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import Unit, trace_units
 from edadm.offload.storage import GIB, Limits
-from edadm.offload.tracker import Watch
+from edadm.offload.tracker import StorageTracker
 
 from ..networks.families import PUBLISHED, published
-from .runs import Calibration, Shelf, learned
+from .runs import Calibration, UnitsInMemory, learned
 
 
 def by_name(units: list[UnitBytes]) -> dict[str, UnitBytes]:
@@ -79,7 +79,9 @@ def test_tables_have_the_bytes_that_units_learn_from(
         return learn_unit(module, data, *others)
 
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
-    learned(float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), Shelf())
+    learned(
+        float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), UnitsInMemory()
+    )
     rows = len(calibration[0])
     assert seen == [{name: rows * size for name, size in one.tables().items()} for one in predicted]
     whole = demand(float_unet, trace_units(float_unet), calibration, settings)
@@ -92,12 +94,12 @@ def test_waiting_passes_hold_what_was_predicted(
 ) -> None:
     network = PausingNetwork(float_unet, [one.unit.name for one in predicted])
     rows = len(calibration[0])
-    with Watch() as watch:
+    with StorageTracker() as tracker:
         waiting = network.start(*calibration)
     for one in predicted:
-        assert watch.bytes_alive() == pytest.approx(rows * one.waiting, rel=0.02, abs=1024), one.unit.name
-        with watch:
-            waiting.walk_past()
+        assert tracker.bytes_alive() == pytest.approx(rows * one.waiting, rel=0.02, abs=1024), one.unit.name
+        with tracker:
+            waiting.advance()
     network.close()
     skip = by_name(predicted)["mid_block.resnets.0"]
     assert skip.waiting > 4 * skip.inputs, "the skips wait, too"

@@ -69,7 +69,7 @@ def test_inner_errors_reach_the_rounding_of_every_kind_of_unit(
     arguments: list[Arguments] = []
     for _ in units:
         arguments.append(waiting.arguments())
-        waiting.walk_past()
+        waiting.advance()
     network.close()
     for index in chosen.values():
         unit, inner = (

@@ -21,7 +21,7 @@ from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.offload.storage import GIB, Limits
 
-from .runs import Calibration, Shelf, a_task
+from .runs import Calibration, UnitsInMemory, a_task
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,7 @@ def test_the_refusal_comes_before_any_unit_is_learned(
 ) -> None:
     monkeypatch.setattr(limits.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     monkeypatch.setattr(chain, "learn_unit", None)
-    task = a_task(float_unet, gridded(), calibration, settings, Shelf())
+    task = a_task(float_unet, gridded(), calibration, settings, UnitsInMemory())
     task.__dict__.update(memory=MemorySettings(device=0, host=0), scratch=tmp_path)
     with pytest.raises(EdadmError, match="the disk would have to take"):
         chain.learn_chain(task)
