@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from edadm.config.backends import DEFAULT, backend_names
@@ -41,7 +40,7 @@ def _known_backend(name: str) -> str:
     if name in backend_names():
         return name
     known = ", ".join(f"'{known}'" for known in backend_names())
-    raise click.BadParameter(f"'{name}' is not one of {known}.")
+    raise typer.BadParameter(f"'{name}' is not one of {known}.")
 
 
 BackendOption = Annotated[
