@@ -179,13 +179,15 @@ def test_scores_say_which_backend_made_the_images(stages: Path, preset: str) -> 
 def test_a_registered_backend_makes_images_by_its_name(
     toy_backend: str, stages: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = ("--weights", stages / "quantized.safetensors", "--output", stages / "toy.npy")
-    options = ("generate", "--model", preset, "--evaluation", FOUR, "--backend", toy_backend)
-    assert edadm(*options, *files) == 0
-    assert (describe(stages / "toy.npy") or {})["made_from"]["resolved_backend"] == toy_backend
-    images = np.load(stages / "toy.npy")
-    assert not np.array_equal(images, np.load(stages / "simulated.npy"))
-    assert edadm(*options, *files, "--device", "cuda:0") == 2
+    output = stages / "toy.npy"
+    common = ("generate", "--model", preset, "--evaluation", FOUR, "--output", output)
+    options = (*common, "--weights", stages / "quantized.safetensors")
+    assert edadm(*options) == 0
+    simulated = np.load(output)
+    assert edadm(*options, "--backend", toy_backend) == 0
+    assert (describe(output) or {})["made_from"]["resolved_backend"] == toy_backend
+    assert not np.array_equal(np.load(output), simulated)
+    assert edadm(*options, "--backend", toy_backend, "--device", "cuda:0") == 2
     assert f"backend '{toy_backend}' generates on a CPU only" in capsys.readouterr().err
 
 

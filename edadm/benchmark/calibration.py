@@ -38,7 +38,7 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
         and graph captures; `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a
         CPU.
     """
-    device = task.inputs[0].device
+    device = task.inputs.device
     clock = Clock(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

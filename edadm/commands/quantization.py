@@ -48,6 +48,7 @@ def set_ranges(
     from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.checkpoint import grids, quantized_copy
     from edadm.networks.convert import load_unet
+    from edadm.networks.inputs import Rows
     from edadm.passes.ranges import set_ranges
 
     where, widths = device_named(device, threads), preset_named("bits", bits, config)
@@ -63,8 +64,7 @@ def set_ranges(
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, where, "calibration")
         with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-            rows = (chosen["latents"], chosen["timesteps"])
-            set_ranges(network, *rows, widths, advance, chosen.get("context"))
+            set_ranges(network, Rows.of(chosen), widths, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
@@ -25,6 +25,7 @@ from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
 from edadm.learning.unit_store import FinishedUnit, UnitStore
+from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
@@ -41,7 +42,7 @@ class Task:
         float_unet: the full-precision network.
         quantized_unet: its quantized copy, grids set, weights in floating point; learned in place.
         units: all units in order of execution; those left in floating point are passed by.
-        inputs: of the network, calibration rows first: x_t, t, and a condition if it takes one.
+        inputs: of the network, calibration rows first.
         held_out: so many rows at the end only measure what was learned.
         settings: how to learn.
         unit_store: keeps finished units.
@@ -56,7 +57,7 @@ class Task:
     float_unet: nn.Module
     quantized_unet: nn.Module
     units: Sequence[Unit]
-    inputs: tuple[Tensor, ...]
+    inputs: Rows
     held_out: int
     settings: Reconstruction
     unit_store: UnitStore
@@ -163,7 +164,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
 def _memory(task: Task) -> tuple[Demand, Memory]:
     """What this reconstruction keeps, by one row of its inputs, and where it may keep it."""
     needed = demand(task.float_unet, task.units, task.inputs, task.settings)
-    device, limits = task.inputs[0].device, Limits()
+    device, limits = task.inputs.device, Limits()
     if task.memory is not None:
         wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
         refuse_too_little(needed, wanted)
@@ -178,9 +179,9 @@ def _memory(task: Task) -> tuple[Demand, Memory]:
 def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
     """Paused passes of the networks over all rows, a list for each network."""
     pausing = [PausingNetwork(network, [unit.name for unit in task.units], memory) for network in networks]
-    batches = list(zip(*(rows.split(task.settings.chain_batch_size) for rows in task.inputs), strict=True))
+    batches = task.inputs.split(task.settings.chain_batch_size)
     try:
-        yield [[network.start(*batch) for batch in batches] for network in pausing]
+        yield [[network.start(batch) for batch in batches] for network in pausing]
     finally:
         for network in pausing:
             network.close()
@@ -213,7 +214,7 @@ def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
 def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     """Learns a unit, and puts it into the unit store."""
     module = task.quantized_unet.get_submodule(unit.name)
-    step = torch.zeros((), dtype=torch.int32, device=task.inputs[0].device)
+    step = torch.zeros((), dtype=torch.int32, device=task.inputs.device)
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
     report = learn_unit(
         module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
+from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
 from edadm.offload.tracker import PeakTracker, StorageTracker
 
@@ -97,7 +98,7 @@ class Demand:
 
 
 def unit_bytes(
-    float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tensor, ...], settings: Reconstruction
+    float_unet: nn.Module, units: Sequence[Unit], inputs: Rows, settings: Reconstruction
 ) -> list[UnitBytes]:
     """The bytes of every unit, from one pass of the float network.
 
@@ -105,15 +106,15 @@ def unit_bytes(
         float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no
             memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
-        inputs: of the network, x_t, t and perhaps a context, on its device; one row is enough.
+        inputs: of the network, on its device; one row is enough.
         settings: decide which layers have an error of their own.
     """
-    rows = len(inputs[0])
+    rows = len(inputs)
     network = PausingNetwork(float_unet, [unit.name for unit in units])
     tracker = PeakTracker()
     try:
         with tracker:
-            waiting = network.start(*inputs)
+            waiting = network.start(inputs)
         return [
             _of_unit(float_unet.get_submodule(unit.name), unit, waiting, tracker, rows, settings)
             for unit in units
@@ -125,7 +126,7 @@ def unit_bytes(
 def demand(
     float_unet: nn.Module,
     units: Sequence[Unit],
-    inputs: tuple[Tensor, ...],
+    inputs: Rows,
     settings: Reconstruction,
     rows: int | None = None,
 ) -> Demand:
@@ -135,10 +136,9 @@ def demand(
         float_unet, units, inputs, settings: see `unit_bytes`.
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
-    found = unit_bytes(float_unet, units, tuple(tensor[:1] for tensor in inputs), settings)
-    return Demand(
-        found, len(inputs[0]) if rows is None else rows, 1 if settings.method == "fbr_float_inputs" else 2
-    )
+    found = unit_bytes(float_unet, units, inputs[:1], settings)
+    networks = 1 if settings.method == "fbr_float_inputs" else 2
+    return Demand(found, len(inputs) if rows is None else rows, networks)
 
 
 def _of_unit(

@@ -16,6 +16,8 @@ from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.methods import METHODS
 
+from ..conftest import as_rows
+
 Calibration = tuple[Tensor, Tensor]
 Reports = list[tuple[Unit, UnitReport]]
 
@@ -46,7 +48,7 @@ def a_task(
 ) -> Task:
     """What the settings' method is to learn."""
     units = trace_units(float_unet, METHODS[settings.method].by_layer)
-    return Task(float_unet, unet, units, calibration, held_out, settings, unit_store, on_unit)
+    return Task(float_unet, unet, units, as_rows(calibration), held_out, settings, unit_store, on_unit)
 
 
 def learned(

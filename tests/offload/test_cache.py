@@ -19,7 +19,7 @@ from edadm.learning.capture import PausingNetwork
 from edadm.learning.chain import Task
 from edadm.learning.demand import demand
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
-from edadm.networks.denoiser import network_inputs
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import trace_units
 from edadm.offload.cache import Memory, placed
@@ -29,6 +29,7 @@ from edadm.passes.methods import METHODS
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges as range_search
 
+from ..conftest import as_rows
 from ..learning.runs import Calibration, UnitsInMemory, a_task, same, state
 from ..networks.families import random_network, tiny
 
@@ -123,17 +124,17 @@ def test_families_with_a_context_and_residual_resampling_learn_the_same(
         rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
     bits = Bits(weights=4, activations=8, range_bins=64)
     first = quantized_copy(unet, bits)
-    set_ranges(first, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+    set_ranges(first, Rows(rows), bits)
     found = grids(first)
 
     def task() -> Task:
         quantized = quantized_copy(unet, bits)
         set_grids(quantized, found)
         changed = settings.model_copy(update={"batch_size": 2, "chain_batch_size": 2})
-        return Task(unet, quantized, trace_units(unet), network_inputs(rows), 0, changed, UnitsInMemory())
+        return Task(unet, quantized, trace_units(unet), Rows(rows), 0, changed, UnitsInMemory())
 
     expected = learned_state(task())
-    peak = demand(unet, trace_units(unet), network_inputs(rows), settings).of_peak()
+    peak = demand(unet, trace_units(unet), Rows(rows), settings).of_peak()
     assert same(learned_state(limited(task(), peak // 5, peak // 5, tmp_path)), expected)
 
 
@@ -166,7 +167,7 @@ def test_waiting_passes_hold_no_more_memory_than_allowed_and_end_as_without_limi
         expected = float_unet(*calibration).sample
     memory = Memory(CPU, Limits(device=60_000, host=40_000, scratch=tmp_path))
     network = PausingNetwork(float_unet, names, memory)
-    passes = [network.start(*(rows[first : first + 2] for rows in calibration)) for first in range(0, 8, 2)]
+    passes = [network.start(batch) for batch in as_rows(calibration).split(2)]
     resident, outputs = [], []
     for name in names:
         for waiting in passes:
