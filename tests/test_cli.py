@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,12 @@ from edadm.artifacts import describe
 from edadm.cli import app, main
 from edadm.commands.app import ORDER
 from edadm.config.downloads import DOWNLOADS, Download
+from edadm.config.fingerprint import PACKAGE
+from edadm.config.methods import METHODS
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Sampler, Trajectories
-from edadm.deploy.checkpoint import read_metadata
+from edadm.deploy.checkpoint import load_quantized, read_metadata
+from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 
 from .config.server import serving
@@ -415,6 +419,55 @@ def test_a_share_may_be_empty_and_is_not_learned_over(
     )
     shutil.rmtree(tmp_path / "progress")
     assert not (tmp_path / "progress").exists()
+
+
+def test_units_that_wait_for_each_other_have_no_parts(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--progress", tmp_path / "progress", "--part", 0)
+    assert edadm("reconstruct-part", *quantizing(stages, preset, FBR, tmp_path / "units", *options)) == 2
+    assert "units of method 'fbr' wait for each other and have no parts; " in capfd.readouterr().err
+
+
+PASS = """
+from edadm.learning.chain import Task
+from edadm.nn.insert import quantized_layers
+from edadm.passes.base import Pass
+
+def round_up(task: Task) -> None:
+    for layer in quantized_layers(task.quantized_unet).values():
+        layer.set_codes((layer.nearest_codes().int() + 1).clamp(max=15).byte())
+
+ROUND_UP = Pass(frozenset({"weights", "ranges"}), frozenset({"codes"}), run=round_up)
+"""
+
+
+def test_a_new_method_is_a_file_and_its_rows(stages: Path, preset: str, tmp_path: Path) -> None:
+    package = tmp_path / "edadm"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "bundled", "project"))
+    (package / "passes/up.py").write_text(PASS)
+    for table, row in (
+        ("config/methods.py", 'METHODS["up"] = Method(("round_up",), description="to the point above")\n'),
+        ("passes/methods.py", 'from edadm.passes.up import ROUND_UP\nPASSES["round_up"] = ROUND_UP\n'),
+    ):
+        with open(package / table, "a") as file:
+            file.write(row)
+    names = ("none", "up")
+    for name in names:
+        files = ("--losses", tmp_path / f"{name}.csv", "--progress", tmp_path / "progress")
+        preset_of = json.dumps({"method": name})
+        options = quantizing(stages, preset, preset_of, tmp_path / f"{name}.safetensors", *files)
+        if name in METHODS:
+            assert edadm("reconstruct", *options) == 0
+            continue
+        command = [sys.executable, "-m", "edadm", "reconstruct", *map(str, options)]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert read_metadata(tmp_path / "up.safetensors")["provenance"]["reconstruction"]["method"] == "up"
+    nearest, up = (quantized_layers(load_quantized(tmp_path / f"{name}.safetensors")) for name in names)
+    for name, layer in nearest.items():
+        assert torch.equal(up[name].codes.int(), (layer.codes.int() + 1).clamp(max=15)), name
 
 
 @pytest.mark.parametrize("compiled", [False, True])

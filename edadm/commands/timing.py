@@ -100,16 +100,17 @@ def benchmark_calibration(
     """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
-    from edadm.passes.methods import METHODS
+    from edadm.config.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
-    if settings.method == "none":
-        raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
+    if not METHODS[settings.method].learns:
+        raise EdadmError(
+            f"method '{settings.method}' learns nothing that could be timed; name another --reconstruction"
+        )
     files = (unet, calibration_set, ranges, where)
     result = compare(
         lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
-        METHODS,
         settings,
         plain_iterations,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from edadm.config.backends import DEFAULT, backend_label, precisions_of, variant_suffixes
 from edadm.config.inputs.prompts import prompts_in
 from edadm.config.layout import FULL_PRECISION, Variant
+from edadm.config.methods import METHODS
 from edadm.config.networks import Conditioning
 from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_images
 from edadm.config.rules.layers import idle_patterns, unit_layers
@@ -231,7 +232,7 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
         return []
     layers = [layer for names in units.values() for layer in names]
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
-    known = layers if settings.method == "layer" else list(units)
+    known = layers if METHODS[settings.method].by_layer else list(units)
     found = [
         f"bits.{bits}.layers: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
         for pattern, hint in idle_patterns(config.bits[bits].layers, layers)

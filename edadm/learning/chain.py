@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,11 +15,10 @@ from torch import nn
 from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
 from edadm.errors import EdadmError
-from edadm.learning.bias import correct_bias
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import UnitData, inner_layers, listening
 from edadm.learning.demand import Demand, demand
-from edadm.learning.engine import UnitReport, learn_unit, unit_errors
+from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
@@ -52,6 +50,10 @@ class Task:
         reports: filled with finished units and their reports.
         memory: limits of what is kept between computations; without them everything stays on the device.
         scratch: folder for what exceeds them.
+        chosen: positions of the units that are learned, by a job that shares independent units with others;
+            all by default.
+        after_unit: called with a unit whose rounding is decided, before the unit is kept; may change it, and
+            says its errors again.
     """
 
     float_unet: nn.Module
@@ -67,6 +69,11 @@ class Task:
     reports: list[tuple[Unit, UnitReport]] = field(default_factory=list)
     memory: MemorySettings | None = None
     scratch: Path | None = None
+    chosen: Sequence[int] | None = None
+    after_unit: Sequence[AfterUnit] = ()
+
+
+AfterUnit = Callable[[Task, Unit, UnitData, UnitReport], UnitReport]
 
 
 def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
@@ -126,8 +133,8 @@ def learn_chain(task: Task) -> None:
                 _advance(quantized)
 
 
-def learn_independently(task: Task, chosen: Sequence[int]) -> None:
-    """Learns the units at the positions `chosen` from inputs of the float network alone, whatever becomes of the others.
+def learn_independently(task: Task) -> None:
+    """Learns the chosen units from inputs of the float network alone, whatever becomes of the others.
 
     Raises:
         EdadmError: what has to be kept exceeds the memory and the disk.
@@ -135,7 +142,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
     units = task.units
     found = {
         i: task.unit_store.get(i, units[i])
-        for i in chosen
+        for i in (range(len(units)) if task.chosen is None else task.chosen)
         if quantized_layers(task.quantized_unet.get_submodule(units[i].name))
     }
     if all(found.values()):
@@ -219,7 +226,8 @@ def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     report = learn_unit(
         module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs
     )
-    report = _corrected(task, unit, module, data, report)
+    for after_unit in task.after_unit:
+        report = after_unit(task, unit, data, report)
     _refuse_no_numbers(unit, module, report)
     task.unit_store.put(index, unit, FinishedUnit.of(module, report))
     task.reports.append((unit, report))
@@ -242,24 +250,6 @@ def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> Non
             f"the unit '{unit.name}' was not kept, since {flaws[0]}; units before it are; lower weight_lr and scale_lr, "
             "or take precision: fp32, or look for numbers that are not finite in the calibration rows"
         )
-
-
-def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report: UnitReport) -> UnitReport:
-    """Corrects biases of a learned unit if the settings want that; the errors afterwards are those with new biases."""
-    if not task.settings.bias_correction:
-        return report
-    size, learned = task.settings.chain_batch_size, slice(0, data.learned)
-    float_module = task.float_unet.get_submodule(unit.name)
-    correct_bias(
-        float_module,
-        module,
-        list(quantized_layers(module)),
-        data.exact.rows(learned),
-        data.quantized.rows(learned),
-        size,
-    )
-    after, held_out_after = unit_errors(module, data, size)
-    return dataclasses.replace(report, after=after, held_out_after=held_out_after)
 
 
 def _fill(task: Task, unit: Unit, tables: UnitTables, floats: Sequence[PausedForward]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.networks.unit import Unit
 
@@ -99,7 +100,7 @@ class UnitData:
 
 def inner_layers(unit: Unit, settings: Reconstruction) -> list[str]:
     """The layers of a unit that have an error of their own, by name within the unit: all but the last, or none (method, 4.3)."""
-    has_errors = unit.kind != "layer" and settings.layer_weight > 0 and settings.method != "block"
+    has_errors = METHODS[settings.method].layer_errors and settings.layer_weight > 0
     if not has_errors or unit.kind in settings.without_layer_errors:
         return []
     return [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]]

@@ -15,6 +15,7 @@ import numpy as np
 from edadm.artifacts import intact
 from edadm.config.backends import INTEGER, backend_label, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Layout, Variant
+from edadm.config.methods import METHODS
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
@@ -208,7 +209,7 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
     if bits.upper() != widths:
         widths = f"{widths} ({bits})"
     selector = {"tdac": "TDAC"}.get(calibration, calibration)
-    learned = presets["reconstructions"][reconstruction]["method"] != "none"
+    learned = METHODS[presets["reconstructions"][reconstruction]["method"]].learns
     label = (
         f"{widths} · {selector} + {reconstruction}"
         if learned

@@ -235,6 +235,10 @@ def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
     assert "config/schema.py" in counted
 
 
+def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> None:
+    assert changed_stages(tmp_path, "config/methods.py", 'inputs="float"', "inputs=None") == {"reconstruct"}
+
+
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
     file = "networks/layouts/clip.py"
     assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {

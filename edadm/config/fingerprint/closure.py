@@ -35,6 +35,8 @@ FOREIGN = (
     "networks/layouts/",
     "networks/described/",
 )  # read files of other programs
+# A table of which only the checks of settings make use in the other module: who computes by it imports it.
+CHECKED_BY = {"config/methods.py": "config/schema.py"}
 CONVERTS = "convert-checkpoint"  # the stage for which these count; all others read what it wrote
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
 
@@ -103,7 +105,8 @@ def _imports(nodes: list[ast.AST], file: Path, package: Path) -> set[Path]:
 
 @cache
 def _imports_of(file: Path, package: Path) -> set[Path]:
-    return _imports(_import_statements(_text(file)), file, package)
+    found = _imports(_import_statements(_text(file)), file, package)
+    return found - {package / table for table, by in CHECKED_BY.items() if file == package / by}
 
 
 def _counts(file: Path, package: Path, without: tuple[str, ...]) -> bool:

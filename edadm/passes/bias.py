@@ -6,6 +6,7 @@ norm statistics. It is no part of EDA-DM.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,8 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.errors import EdadmError
-from edadm.learning.data import Arguments
+from edadm.learning.chain import Task
+from edadm.learning.data import Arguments, UnitData
+from edadm.learning.engine import UnitReport, unit_errors
+from edadm.networks.unit import Unit
+from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.passes.base import Pass
 
 
 @torch.no_grad()
@@ -111,3 +117,25 @@ def _listening(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def correct_bias_of_unit(task: Task, unit: Unit, data: UnitData, report: UnitReport) -> UnitReport:
+    """Corrects the biases of a learned unit if the settings want that.
+
+    Returns:
+        its report, whose errors after learning are those with the new biases.
+    """
+    if not task.settings.bias_correction:
+        return report
+    size, learned = task.settings.chain_batch_size, slice(0, data.learned)
+    float_module = task.float_unet.get_submodule(unit.name)
+    module = task.quantized_unet.get_submodule(unit.name)
+    arguments = data.exact.rows(learned), data.quantized.rows(learned)
+    correct_bias(float_module, module, list(quantized_layers(module)), *arguments, size)
+    after, held_out_after = unit_errors(module, data, size)
+    return dataclasses.replace(report, after=after, held_out_after=held_out_after)
+
+
+CORRECT_BIAS = Pass(
+    frozenset({"codes", "rows", "biases"}), frozenset({"biases"}), after_unit=correct_bias_of_unit
+)
