@@ -175,8 +175,8 @@ def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> Non
     if flaws:
         raise EdadmError(
             f"the unit '{unit.name}' was not kept, since {flaws[0]}; units before it are; lower weight_lr "
-            "and scale_lr, or take precision: fp32, or look for numbers that are not finite in the calibration "
-            "rows"
+            "and scale_lr, or take precision: fp32, or look for numbers that are not finite in the "
+            "calibration rows"
         )
 
 
