@@ -430,7 +430,7 @@ def test_units_that_wait_for_each_other_have_no_parts(
 
 
 PASS = """
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.nn.insert import quantized_layers
 from edadm.passes.base import Pass
 

@@ -52,7 +52,7 @@ def open_task(
     from edadm.calibration.conditions import HELD_OUT
     from edadm.config.methods import METHODS
     from edadm.deploy.checkpoint import quantized_copy, set_grids
-    from edadm.learning.chain import Task, refuse_idle_patterns
+    from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.convert import load_unet
     from edadm.networks.inputs import Rows
     from edadm.networks.unit import trace_units
