@@ -24,11 +24,11 @@ from edadm.kernels.int8 import reference
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.tiles import Problem, candidates
-from edadm.learning.chain import Task
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.demand import demand, work_bytes
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.precision import arithmetic
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
 from edadm.networks.inputs import InputSpec, network_call

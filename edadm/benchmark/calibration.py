@@ -10,7 +10,7 @@ import torch
 
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning.operations import without_kernels
-from edadm.learning.chain import Task, settings_of
+from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit
 from edadm.passes.methods import run_method

@@ -22,7 +22,7 @@ from edadm.calibration.select import select
 from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.denoiser import Denoiser, Precision, Prediction

@@ -1,4 +1,4 @@
-"""Reconstruction methods by name: the passes that each one consists of, and what it needs; imports no torch."""
+"""Reconstruction methods by name: the passes that each consists of, and its needs; imports no torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Method:
 
     @property
     def networks(self) -> int:
-        """How many networks' paused forward passes are kept: the float one's, and in a chain the quantized one's."""
+        """How many networks' paused passes are kept: the float one's, and in a chain the quantized one's."""
         return {None: 0, "float": 1, "chain": 2}[self.inputs]
 
 

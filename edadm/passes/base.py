@@ -1,4 +1,4 @@
-"""A pass: one thing that a reconstruction method does to a quantized network, and what it reads and writes."""
+"""A pass: a step of a reconstruction method over a network or its units, and what it reads and writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edadm.config.methods import Inputs
-from edadm.learning.chain import AfterUnit, Task
+from edadm.learning.task import AfterUnit, Task
 
 State = Literal["weights", "ranges", "rows", "codes", "biases"]
 GIVEN: frozenset[State] = frozenset({"weights", "ranges", "rows", "biases"})  # before the first pass

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.errors import EdadmError
-from edadm.learning.chain import Task
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.engine import UnitReport, unit_errors
+from edadm.learning.task import Task
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
@@ -33,7 +33,7 @@ def correct_bias(
     quantized_arguments: Arguments,
     batch_size: int,
 ) -> dict[str, Float[Tensor, " channels"]]:
-    """Corrects, in place, the biases of a quantized unit, or of a whole network, after its rounding is decided.
+    """Corrects the biases of a quantized unit or network in place, after its rounding is decided.
 
     From a layer's bias goes the mean, per output channel, over rows and positions, of its output in the
     quantized module less that in the float module. Layers are corrected in the order in which the float
@@ -88,7 +88,14 @@ def _quantized_layer(module: nn.Module, name: str) -> QuantizedLayer:
 def _means(
     module: nn.Module, axes: dict[str, int], arguments: Arguments, batch_size: int
 ) -> dict[str, Tensor]:
-    """Means of layers' outputs per channel, in fp64, in the order in which the module runs the layers; `axes` name the channels."""
+    """The means of layers' outputs per channel, in fp64, in the order in which the module runs the layers.
+
+    Args:
+        module: holds the layers.
+        axes: of channels in a layer's output, by name of the layer.
+        arguments: of the module, over all rows.
+        batch_size: rows per pass.
+    """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     with _listening(module, axes, sums, counts):
@@ -101,7 +108,7 @@ def _means(
 def _listening(
     module: nn.Module, axes: dict[str, int], sums: dict[str, Tensor], counts: dict[str, int]
 ) -> Iterator[None]:
-    """Inside the context every output of a layer is added to its sum per channel, and its rows and positions to its count."""
+    """Inside the context a layer's outputs are added up per channel, and their rows and positions counted."""
 
     def add(name: str, output: Tensor) -> None:
         channels_last = output.movedim(axes[name], -1).flatten(0, -2).double()

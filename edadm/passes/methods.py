@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from edadm.config.methods import METHODS
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.passes.base import GIVEN, WANTED, Pass
 from edadm.passes.bias import CORRECT_BIAS
 from edadm.passes.nearest import ROUND_TO_NEAREST
@@ -41,7 +41,7 @@ def passes_of(name: str) -> list[Pass]:
 
 
 def run_method(task: Task) -> None:
-    """Runs the passes of the settings' method over a network; passes over units run as each unit is learned."""
+    """Runs the passes of a task's method over its network; those over units run as each unit is learned."""
     passes = passes_of(task.settings.method)
     hooks = tuple(does.after_unit for does in passes if does.after_unit)
     for does in passes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.nn.insert import quantized_layers
 from edadm.passes.base import Pass
 
 
 def round_to_nearest(task: Task) -> None:
-    """Rounds every weight to the nearest point of its grid and leaves the searched ranges; nothing is learned."""
+    """Rounds every weight to the nearest point of its grid and leaves the searched ranges."""
     for layer in quantized_layers(task.quantized_unet).values():
         layer.set_codes(layer.nearest_codes())
 

@@ -9,7 +9,7 @@ from typing import Literal
 from edadm.config.layout import Variant
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction, Run
-from edadm.learning.chain import settings_of
+from edadm.learning.task import settings_of
 from edadm.networks.unit import Unit
 from edadm.planning.memory import Memory, collect_bytes, generate_bytes, ranges_bytes, reconstruct_bytes
 from edadm.planning.network import FP32, Networks

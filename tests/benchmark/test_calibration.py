@@ -13,7 +13,7 @@ from edadm.benchmark import calibration as benchmark
 from edadm.benchmark.calibration import NoUnitStore, compare, learning_cost
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning import operations
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.learning.unit_store import UnitStore
 from edadm.networks.unit import trace_units
 from edadm.passes.methods import run_method

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
-from edadm.learning.chain import Task
 from edadm.learning.engine import UnitReport
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
