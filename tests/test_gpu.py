@@ -24,8 +24,9 @@ from edadm.kernels.int8 import reference
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.tiles import Problem, candidates
-from edadm.learning.data import Arguments, UnitData
-from edadm.learning.demand import demand, work_bytes
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
+from edadm.learning.capture.demand import demand, work_bytes
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.precision import arithmetic
 from edadm.learning.task import Task

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData
+from edadm.learning.capture.data import UnitData
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.losses import squared_error
 from edadm.nn.insert import activation_quantizers, quantized_layers

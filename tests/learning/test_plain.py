@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData
+from edadm.learning.capture.data import UnitData
 from edadm.learning.descent import Descent, learning
 from edadm.nn.insert import activation_quantizers, quantized_layers
 

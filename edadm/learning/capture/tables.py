@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from edadm.learning.data import Arguments, UnitData
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
 from edadm.offload.cache import Memory
 from edadm.offload.prefetch import Prefetch
 from edadm.offload.tables import RowTables

@@ -13,9 +13,10 @@ from torch.func import functional_call
 
 from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
-from edadm.learning.capture import PausedForward, PausingNetwork
-from edadm.learning.data import Arguments, inner_layers, listening
-from edadm.learning.tables import INPUTS, LAYER, OTHERS, TARGET
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import inner_layers, listening
+from edadm.learning.capture.pausing import PausedForward, PausingNetwork
+from edadm.learning.capture.tables import INPUTS, LAYER, OTHERS, TARGET
 from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
