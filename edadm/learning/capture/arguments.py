@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -28,14 +27,6 @@ class Arguments:
         named: dict[int | str, Any] = dict(enumerate(args)) | dict(kwargs)
         tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
         return cls(tensors, {key: value for key, value in named.items() if key not in tensors})
-
-    @classmethod
-    def joined(cls, batches: Sequence[Arguments]) -> Arguments:
-        """The arguments of several calls, their rows one after another."""
-        return cls(
-            {key: torch.cat([batch.tensors[key] for batch in batches]) for key in batches[0].tensors},
-            batches[0].others,
-        )
 
     def rows(self, rows: slice | Tensor) -> Arguments:
         """The arguments with some rows of every tensor."""

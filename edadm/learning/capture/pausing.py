@@ -104,7 +104,7 @@ class PausedForward:
         return Arguments.of(*self._event)
 
     def rest(self) -> None:
-        """Keeps all storages of the pass within the limits again; those of `arguments` must not be used any more."""
+        """Keeps all storages of the pass within the limits again, those of `arguments` included."""
         if self._memory is not None:
             self._memory.settle()
 

@@ -136,7 +136,7 @@ def shapes_of(model: Model) -> Rows:
 
 
 def test_stable_diffusion_needs_what_its_shapes_say() -> None:
-    """A transformer's first feed-forward layer at 64x64 has 2,560 outputs per token; 512 rows of these are 21.5 GB."""
+    """A first feed-forward layer at 64x64 has 2,560 outputs per token; 512 rows of these are 21.5 GB."""
     model = published("sd14_coco")
     with torch.device("meta"):
         unet = build_unet(model.architecture).requires_grad_(False)
