@@ -22,7 +22,8 @@ from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.products.geglu import triton_geglu
-from edadm.kernels.int8.tiles import Problem, candidates
+from edadm.kernels.int8.search import candidates
+from edadm.kernels.int8.tiles import Problem
 from edadm.learning.chain import Task
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.demand import demand

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.kernels.learning.operations import without_kernels
+from edadm.kernels.dispatch import without_kernels
 from edadm.learning.chain import FinishedUnit, Task, UnitShelf, settings_of
 from edadm.networks.unit import Unit
 from edadm.passes.methods import Method

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
+from edadm.kernels.dispatch import has_kernels
 from edadm.kernels.learning.geometry import memory_like
-from edadm.kernels.learning.operations import has_kernels, mixed_rows, rows_error
+from edadm.kernels.learning.operations import mixed_rows, rows_error
 from edadm.learning.data import Arguments, UnitData, listening
 from edadm.learning.demand import INPUTS, LAYER, OTHERS, TARGET
 from edadm.learning.losses import indecision

@@ -6,35 +6,15 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from edadm.kernels.dispatch import has_kernels
 from edadm.kernels.learning.geometry import memory_like
 from edadm.quant import affine
 from edadm.quant.rounding import soft_codes
 from edadm.quant.streams import Stream
-
-_PLAIN = ContextVar("plain", default=False)
-
-
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    """Plain PyTorch everywhere inside the context, to measure against."""
-    token = _PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _PLAIN.reset(token)
-
-
-def has_kernels(x: Tensor) -> bool:
-    """Whether Triton kernels run where `x` lies."""
-    return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling() and not _PLAIN.get()
 
 
 def spread(

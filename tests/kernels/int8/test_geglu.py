@@ -8,7 +8,8 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor
 
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.products.geglu import MANY, int8_geglu, triton_geglu
+from edadm.kernels.int8.products.geglu import int8_geglu, triton_geglu
+from edadm.kernels.int8.products.launch import MANY
 from edadm.kernels.int8.tiles import Tiles
 
 from .test_convolution import DEVICE, integers, numbers
@@ -55,7 +56,7 @@ def test_the_meaning_is_diffusers_geglu_and_the_grid() -> None:
     layer = GEGLU(32, 24).to(DEVICE)
     layer.proj.weight.copy_(weight * scale[:, None])
     layer.proj.bias.copy_(offset)
-    expected = reference.quantized(layer(x.float()), grid, low, high, shift).int()
+    expected = reference.quantize(layer(x.float()), grid, low, high, shift).int()
     difference = (reference.geglu(x, weight, scale, offset, grid, low, high, shift).int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < FAR
