@@ -39,7 +39,7 @@ from edadm.offload.storage import GIB
 from edadm.passes.methods import METHODS
 from edadm.passes.ranges import set_ranges
 from edadm.planning.network import network_rows
-from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
+from edadm.quant.affine import fake_quantize, qmin_qmax, scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
@@ -84,7 +84,7 @@ def test_fake_quantization_and_its_gradients_are_those_of_the_cpu() -> None:
             torch.tensor([-1.0], device=device), torch.tensor([1.5], device=device), 4
         )
         scale.requires_grad_()
-        y = fake_quantize(values, scale, *bounds(zero_point, 4))
+        y = fake_quantize(values, scale, *qmin_qmax(zero_point, 4))
         y.backward(upstream.to(device))
         results.append([t.detach().cpu() for t in (y, values.grad, scale.grad)])
     for one, other in zip(*results, strict=True):

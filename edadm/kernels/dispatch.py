@@ -1,4 +1,4 @@
-"""Whether an operation runs its Triton kernel or its plain meaning in PyTorch: one rule for all operations of this package."""
+"""Whether an operation runs its Triton kernel or its meaning in plain PyTorch: one rule for all of them."""
 
 from __future__ import annotations
 
@@ -23,5 +23,8 @@ def without_kernels() -> Iterator[None]:
 
 
 def has_kernels(x: Tensor) -> bool:
-    """Whether an operation on `x` launches its kernel: on an Nvidia GPU, unless `torch.compile` looks, which fuses the plain meaning."""
+    """Whether an operation on `x` launches its kernel, as on an Nvidia GPU.
+
+    `torch.compile` sees the plain meaning, which it fuses.
+    """
     return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling() and not _PLAIN.get()

@@ -1,4 +1,4 @@
-"""Integer inference on a CPU: a quantized U-Net whose layers are `edadm.kernels.onednn`'s convolutions."""
+"""Integer inference on a CPU: a quantized U-Net whose layers are `edadm.kernels.cpu`'s convolutions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
 from edadm.errors import EdadmError
-from edadm.kernels.onednn import ExactConvolution, Geometry, Problem
+from edadm.kernels.cpu.choice import ExactConvolution
+from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.networks.unet.build import UNet
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.insert import quantized_layers

@@ -1,4 +1,4 @@
-"""What a kernel's choice depends on of a device: numbers, so that choices for any GPU can be made and tested without one."""
+"""The facts of a device on which the choice of a kernel depends: numbers, so that choosing needs no GPU."""
 
 from __future__ import annotations
 

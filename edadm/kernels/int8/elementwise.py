@@ -1,4 +1,4 @@
-"""Element-wise functions of kernels: activations, and quantization to int8. Gluon's kernel wraps the same functions.
+"""Element-wise functions of kernels: activations, and quantization to int8; Gluon's kernel wraps them too.
 
 Reciprocals and powers are the GPU's own approximations, to an ulp or two; what is too small to be a normal
 number becomes 0.
@@ -61,7 +61,7 @@ def gelu(x):
 @triton.jit
 @no_type_check
 def load_grid(grid_ptr):
-    """The inverse of a grid's scale, its smallest and largest integer plus `MAGIC`, and its shift, from a pointer to the grid."""
+    """A grid from its pointer: inverse of the scale, smallest and largest integer plus `MAGIC`, and shift."""
     low, high = tl.load(grid_ptr + 1), tl.load(grid_ptr + 2)
     return 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, tl.load(grid_ptr + 3).to(tl.int32)
 

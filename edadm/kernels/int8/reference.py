@@ -1,4 +1,4 @@
-"""The meaning of the integer operations in plain PyTorch: exact sums of products of int8 numbers, and epilogues.
+"""The meaning of the integer operations in plain PyTorch: exact sums of int8 products, and epilogues.
 
 Activations are int8 numbers with the channel last (NHWC): codes of an unsigned grid less 128. Weights are
 signed integers, output channels first and input channels last (OHWI).
@@ -117,7 +117,7 @@ def normalised(
     grids: Float[Tensor, "g 4"],
     shortcut_grids: Float[Tensor, "parts 4"] | None = None,
 ) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
-    """The int8 numbers of a group normalization on the grid of each layer that follows, in fp32 up to the numbers.
+    """The int8 numbers of a group normalisation on the grid of each layer that follows, in fp32 throughout.
 
     Args:
         x: of any floating-point type.
@@ -129,10 +129,10 @@ def normalised(
         eps: added to the variance.
         silu: whether SiLU follows.
         grids: scale, low, high and shift of the input of each layer, see `quantize`.
-        shortcut_grids: likewise of `x` and, if there is one, of `skip`, for a shortcut that reads them as they are.
+        shortcut_grids: likewise of `x` and, if there is one, of `skip`, which a shortcut reads as they are.
 
     Returns:
-        Numbers of the normalization on each grid; numbers of `x` itself and of `skip`, (0,) where there are
+        Numbers of the normalisation on each grid; numbers of `x` itself and of `skip`, (0,) where there are
         none.
     """
     y = (x if skip is None else torch.cat([x, skip], -1)).float()
@@ -158,7 +158,7 @@ def layer_normalised(
     eps: float,
     grids: Float[Tensor, "g 4"],
 ) -> Int8[Tensor, "g rows c"]:
-    """The int8 numbers of a layer normalization on the grid of each layer that follows, in fp32 up to the numbers.
+    """The int8 numbers of a layer normalisation on the grid of each layer that follows, in fp32 throughout.
 
     Args:
         x: of any floating-point type.

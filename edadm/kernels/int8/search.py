@@ -14,7 +14,8 @@ _LARGE_WINDOWS = ((256, 128, 8, 3), (128, 128, 8, 3), (128, 128, 4, 3), (64, 128
 # rows, columns, depth, warps, stages
 _DESCRIBED = (
     (128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3),
-    (64, 256, 128, 4, 2), (64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 64, 256, 4, 4), (64, 128, 256, 4, 2),
+    (64, 256, 128, 4, 2), (64, 128, 128, 4, 3), (64, 64, 128, 4, 4), (64, 64, 256, 4, 4),
+    (64, 128, 256, 4, 2),
 )  # fmt: skip
 _HALF_STEPS = ((128, 256, 64, 8, 4), (128, 64, 64, 4, 5), (128, 128, 64, 4, 4))
 _PIPELINED = (
@@ -24,7 +25,7 @@ _PIPELINED = (
 
 
 def candidates(problem: Problem) -> list[Tiles]:
-    """Tiles worth measuring, at most 30: a network poses some 20 to 50 problems, a kernel compiles in a second.
+    """Tiles worth measuring, at most 30: a network poses 20 to 50 problems, a kernel compiles in a second.
 
     Where descriptors can fetch operands, no other kernel was the fastest on an H100 in CIFAR-10's problems of
     more than 4096 rows.
@@ -62,7 +63,7 @@ def _windows(problem: Problem) -> list[Tiles]:
 
 
 def _described(problem: Problem) -> list[Tiles]:
-    """Candidates for kernels that know no channel count when they are compiled, so that many problems share them.
+    """Candidates for kernels that do not know their channels when compiled, so that problems share them.
 
     Triton waits for a product of integers before it starts the next one (only fp32 sums run ahead), so most
     of these are tiles of which two or more run on a processor side by side; the last one waits half as often.

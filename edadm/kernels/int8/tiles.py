@@ -132,7 +132,7 @@ def _of_window(problem: Problem) -> Tiles:
 
 
 def within(tile: Tiles, memory: int) -> Tiles:
-    """The same tiles with fewer stages, or smaller ones where the operands of two steps do not fit shared memory.
+    """The same tiles with fewer stages, or smaller ones where two steps do not fit shared memory.
 
     Tiles were measured where there is much memory.
 

@@ -1,4 +1,4 @@
-"""Convolutions through tensor descriptors against their plain meaning; interpreted on the CPU where there is no GPU."""
+"""Convolutions through tensor descriptors against their meaning; interpreted on a CPU without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel in Gluon, which nothing interprets; `tests/test_gpu.py` compares its sums, `test_launch.py` says when it runs."""
+"""The kernel in Gluon, which nothing interprets; `tests/test_gpu.py` compares its sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear layer, GEGLU and the next grid in one, against their plain meaning; interpreted on the CPU where there is no GPU."""
+"""A linear layer, GEGLU and the next grid in one, against their meaning; interpreted without a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from edadm.kernels.int8.tiles import Tiles
 from .test_convolution import DEVICE, integers, numbers
 
 SMALL = Tiles(32, 32, 32, 4, 2)
-FAR = 0.002  # share of numbers that may be their neighbours: two error functions, where a value lies between two numbers
+# share of numbers that may be their neighbours: two error functions, where a value lies between two numbers
+FAR = 0.002
 
 
 def arguments(

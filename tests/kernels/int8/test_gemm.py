@@ -1,4 +1,4 @@
-"""Products of int8 matrices against their plain meaning, with both kernels; interpreted on the CPU where there is no GPU."""
+"""Products of int8 matrices against their meaning, with both kernels; interpreted without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group normalisation to int8 numbers against its plain meaning; interpreted on the CPU where there is no GPU."""
+"""Group normalisation to int8 numbers against its meaning; interpreted on a CPU without a GPU."""
 
 from __future__ import annotations
 

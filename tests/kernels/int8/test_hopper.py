@@ -1,4 +1,4 @@
-"""Kernels compiled for an H100, which needs none: they use its matrix instructions and its copy engine, and fit a processor's memory."""
+"""Kernels compiled for an H100, without one: they use its matrix instructions and copy engine, and fit it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ for size, pixels, skips, grids in ((4, 1024, False, 1), (12, 1024, True, 1), (8,
     parts = choose_group_norm(problem, Device(), may_reside=False)
     by_parts = parts.sizes | {"PIXELS": parts.pixels, "STAGES": group_norm_parts.STAGES, "EVEN": True}
     by_parts |= {"GROUP_BLOCK": triton.next_power_of_2(parts.groups), "PARTS": triton.next_power_of_2(parts.grid[1])}
-    for kernel in (group_norm_parts.partial_sums_kernel, group_norm_parts.normalize_kernel):
+    for kernel in (group_norm_parts.partial_sums_kernel, group_norm_parts.normalise_kernel):
         normalised(kernel, group_norm_parts.WARPS, what | by_parts)
     block = choose_group_norm(problem, Device())
     assert block.kernel == ("group_norm_parts" if size in (10, 12) else "group_norm_resident")

@@ -106,7 +106,7 @@ KINDS = {
 def test_the_published_networks_launch_what_they_did_before_choices_were_functions(
     device: str, kind: str
 ) -> None:
-    """Every layer of the five networks, at batches of 1, 8, 64 and 500, in all layouts; some by name, all by digest."""
+    """Every layer at batches of 1, 8, 64 and 500, in all layouts; some by name, all by digest."""
     (launches, problems), checked = KINDS[kind], 0
     for name, found in recorded()["problems"].items():
         for batch in (1, 8, 64, 500):
@@ -230,7 +230,7 @@ def test_descriptors_need_rows_that_begin_at_multiples_of_16_and_a_hopper() -> N
     assert not can_describe(48, True, OLDER)
 
 
-def test_what_fits_shared_memory_is_normalized_there() -> None:
+def test_what_fits_shared_memory_is_normalised_there() -> None:
     def sizes(images: int, pixels: int, groups: int, size: int) -> tuple[int, ...] | None:
         one = choose_group_norm(GroupNorm(images, pixels, groups * size, groups, groups * size), OLDER)
         if one.kernel == "group_norm_parts":
@@ -257,7 +257,7 @@ def test_what_fits_shared_memory_is_normalized_there() -> None:
         (HOPPER, {"before": 60}),
     ],
 )
-def test_what_asynchronous_copies_cannot_read_is_normalized_in_parts(
+def test_what_asynchronous_copies_cannot_read_is_normalised_in_parts(
     device: Device, changed: dict[str, Any]
 ) -> None:
     facts = {"images": 500, "pixels": 256, "channels": 256, "groups": 32, "before": 256}

@@ -1,9 +1,11 @@
-"""Group normalization on a GPU, from floating point to int8 numbers: what is added before it, SiLU after it, and the grids of layers.
+"""Group normalisation on a GPU, from floating point to int8 on the grids of the layers that follow.
+
+What is added before it, and SiLU after it, are part of it.
 
 Where some groups of an image fit shared memory, a program reads them once (`group_norm_resident`). Otherwise
 programs share an image (`group_norm_parts`). `edadm.kernels.int8.reference.normalised` says what it means; a
-value is multiplied by a grid's inverse here instead of divided, so that one between two numbers may become the
-other one.
+value is multiplied by a grid's inverse here instead of divided, so that one between two numbers may become
+the other one.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def triton_normalised(
 
 
 _SCHEMA = (
-    "(Tensor x, Tensor? skip, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, bool silu, "
-    "Tensor grids, Tensor? shortcut_grids) -> (Tensor, Tensor, Tensor)"
+    "(Tensor x, Tensor? skip, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, "
+    "bool silu, Tensor grids, Tensor? shortcut_grids) -> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -67,7 +69,7 @@ def int8_normalised(
     grids: Tensor,
     shortcut_grids: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`edadm.kernels.int8.reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
+    """`reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
     return (triton_normalised if has_kernels(x) else reference.normalised)(
         x, skip, added, weight, bias, groups, eps, silu, grids, shortcut_grids
     )

@@ -1,4 +1,4 @@
-"""Group normalization on a GPU in two kernels, of images that programs share.
+"""Group normalisation on a GPU in two kernels, of images that programs share.
 
 The first kernel sums parts of an image, the second one adds these sums up and reads the image again.
 `edadm.kernels.int8.norms.group_norm` says what it means and when it runs.
@@ -46,10 +46,11 @@ def _own_channels(channels, SIZE: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: 
 @no_type_check
 def partial_sums_kernel(
     x_ptr, skip_ptr, sums_ptr, pixels, channels, before, steps,
-    SIZE: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr, SKIPS: tl.constexpr,
+    SIZE: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
+    EVEN: tl.constexpr, SKIPS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Writes, per channel of a part of an image, sums of differences to the image's first pixel, and of squares.
+    """Writes, per channel of a part of an image, sums of differences to the first pixel, and of squares.
 
     So a mean far from 0 costs the variance no digits.
     """
@@ -78,11 +79,14 @@ def partial_sums_kernel(
 
 @triton.jit
 @no_type_check
-def normalize_kernel(
-    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr, sums_ptr, out_ptr, x_out_ptr, skip_out_ptr,
+def normalise_kernel(
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr, sums_ptr,
+    out_ptr, x_out_ptr, skip_out_ptr,
     pixels, channels, before, affine_stride, eps, numel, parts, steps,
-    SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, EVEN: tl.constexpr,
-    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr, SHORTCUT: tl.constexpr, PARTS: tl.constexpr,
+    SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr,
+    PIXELS: tl.constexpr, EVEN: tl.constexpr,
+    SKIPS: tl.constexpr, ADDS: tl.constexpr, SILU: tl.constexpr, GRIDS: tl.constexpr,
+    SHORTCUT: tl.constexpr, PARTS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """Writes int8 numbers of a part of an image, from the sums of all of its parts."""
@@ -150,7 +154,7 @@ def run(operands: GroupNormOperands, launch: GroupNormLaunch) -> None:
         *sources, sums, pixels, channels, operands.before, launch.steps, SKIPS=skips, **sizes, num_warps=WARPS
     )
     block, widest = triton.next_power_of_2(launch.groups), triton.next_power_of_2(parts)
-    normalize_kernel[launch.grid](
+    normalise_kernel[launch.grid](
         *sources, *operands.vectors, sums, *operands.results, pixels, *operands.extents, parts, launch.steps,
         GROUP_BLOCK=block, PARTS=widest, **sizes, **operands.flags, num_warps=WARPS,
     )  # fmt: skip

@@ -1,8 +1,10 @@
-"""Group normalisation to int8 numbers on a GPU, of images of which some groups fit a processor's memory, in Gluon, Triton's lower level.
+"""Group normalisation to int8 on a GPU, of images of which some groups fit shared memory, in Gluon.
+
+Gluon is Triton's lower level.
 
 A program has some groups of one image. It orders all of them at once, sums what has arrived while the rest is
-on its way, and reads them a second time from where they lie. `edadm.kernels.int8.norms.group_norm` does the same
-without, in two kernels that read an image twice.
+on its way, and reads them a second time from where they lie. `edadm.kernels.int8.norms.group_norm_parts`
+does the same without, in two kernels that read an image twice.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ silu = gluon.jit(elementwise.silu.fn)
 @gluon.jit
 @no_type_check
 def group_norm_resident_kernel(
-    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr, out_ptr, x_out_ptr, skip_out_ptr,
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr,
+    out_ptr, x_out_ptr, skip_out_ptr,
     channels, before, affine_stride, eps, numel,
-    SIZE: gl.constexpr, GROUPS: gl.constexpr, GROUP_BLOCK: gl.constexpr, CHANNELS: gl.constexpr, PIXELS: gl.constexpr, CHUNKS: gl.constexpr,
-    SKIPS: gl.constexpr, ADDS: gl.constexpr, SILU: gl.constexpr, GRIDS: gl.constexpr, SHORTCUT: gl.constexpr, VECTOR: gl.constexpr,
+    SIZE: gl.constexpr, GROUPS: gl.constexpr, GROUP_BLOCK: gl.constexpr, CHANNELS: gl.constexpr,
+    PIXELS: gl.constexpr, CHUNKS: gl.constexpr,
+    SKIPS: gl.constexpr, ADDS: gl.constexpr, SILU: gl.constexpr, GRIDS: gl.constexpr,
+    SHORTCUT: gl.constexpr, VECTOR: gl.constexpr,
     num_warps: gl.constexpr,
 ):  # fmt: skip
     """Writes int8 numbers of some groups of one image, which shared memory holds whole."""

@@ -1,4 +1,4 @@
-"""Which kernel normalizes groups of channels, and how programs share its images; how programs share rows of channels.
+"""Which kernel normalises groups of channels, and how programs share images, or rows of channels.
 
 Choices are functions of numbers, as in `edadm.kernels.int8.products.launch`.
 """
@@ -19,12 +19,12 @@ NARROWEST = 32
 WIDTHS = (64, 32, 128, 256, 16)  # channels of a program, the first of those that cost as much
 ELEMENTS = 2048  # that a program reads at once
 PROGRAMS = 4 * PROCESSORS  # an image is parted until there are as many
-ROW_ELEMENTS = 4096  # of a program of layer normalization
+ROW_ELEMENTS = 4096  # of a program of layer normalisation
 
 
 @dataclass(frozen=True)
 class GroupNorm:
-    """A group normalization, as far as the choice of a kernel depends on it.
+    """A group normalisation, as far as the choice of a kernel depends on it.
 
     Attributes:
         images: in the batch.
@@ -52,7 +52,7 @@ class GroupNorm:
 
 @dataclass(frozen=True)
 class GroupNormLaunch:
-    """A kernel of group normalization and its programs, each of which has some groups of an image.
+    """A kernel of group normalisation and its programs, each of which has some groups of an image.
 
     Attributes:
         kernel: `group_norm_resident`, or `group_norm_parts` where programs share an image.
@@ -81,10 +81,10 @@ class GroupNormLaunch:
 
 
 def choose_group_norm(problem: GroupNorm, device: Device, may_reside: bool = True) -> GroupNormLaunch:
-    """The launch of a group normalization: resident where some groups of an image fit shared memory.
+    """The launch of a group normalisation: resident where some groups of an image fit shared memory.
 
     Args:
-        problem: the normalization.
+        problem: the normalisation.
         device: where it runs.
         may_reside: whether what fits shared memory is read once.
     """
@@ -112,7 +112,7 @@ def _resident(problem: GroupNorm) -> GroupNormLaunch | None:
 
 
 def _in_parts(problem: GroupNorm) -> GroupNormLaunch:
-    """The launch of the two kernels that read an image twice, in parts, so that all processors have programs."""
+    """The launch of the two kernels that read an image twice, in parts, so that programs are many."""
     groups, width = groups_of_program(problem.images, problem.groups, problem.size)
     programs = problem.images * -(-problem.groups // groups)
     at_once = min(ELEMENTS // width, power_from(problem.pixels))
@@ -151,7 +151,7 @@ def groups_of_program(images: int, groups: int, size: int, widest: int | None = 
 
 @dataclass(frozen=True)
 class LayerNormLaunch:
-    """The programs of layer normalization.
+    """The programs of layer normalisation.
 
     Attributes:
         grid: programs.
@@ -165,7 +165,7 @@ class LayerNormLaunch:
 
 
 def choose_layer_norm(rows: int, channels: int) -> LayerNormLaunch:
-    """The launch of a layer normalization of so many rows of channels."""
+    """The launch of a layer normalisation of so many rows of channels."""
     width = power_from(channels)
     own = max(1, ROW_ELEMENTS // width)
     return LayerNormLaunch((-(-rows // own),), own, width)

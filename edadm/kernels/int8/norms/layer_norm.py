@@ -1,7 +1,7 @@
 """Layer normalisation on a GPU, from floating point to int8 numbers on the grids of the layers that follow.
 
-A program has some rows, which it reads once. `edadm.kernels.int8.reference.layer_normalised` says what it means;
-as in group normalisation, a value is multiplied by a grid's inverse instead of divided.
+A program has some rows, which it reads once. `edadm.kernels.int8.reference.layer_normalised` says what it
+means; as in group normalisation, a value is multiplied by a grid's inverse instead of divided.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def triton_layer_normalised(
     schema="(Tensor x, Tensor weight, Tensor bias, float eps, Tensor grids) -> Tensor",
 )
 def int8_layer_normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float, grids: Tensor) -> Tensor:
-    """`edadm.kernels.int8.reference.layer_normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
+    """`reference.layer_normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
     return (triton_layer_normalised if has_kernels(x) else reference.layer_normalised)(
         x, weight, bias, eps, grids
     )

@@ -1,4 +1,4 @@
-"""The operands and results of a group normalization to int8 numbers, and the numbers by which its kernel is chosen."""
+"""The operands and results of a group normalisation to int8, and the numbers that choose its kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edadm.kernels.int8.norms.launch import GroupNorm
 
 @dataclass(frozen=True)
 class GroupNormOperands:
-    """Contiguous operands of a group normalization; see `edadm.kernels.int8.reference.normalised`.
+    """Contiguous operands of a group normalisation; see `edadm.kernels.int8.reference.normalised`.
 
     Attributes:
         out: room for the numbers of each grid.
@@ -82,7 +82,7 @@ class GroupNormOperands:
 
     @property
     def problem(self) -> GroupNorm:
-        """The normalization as far as the choice of a kernel depends on it."""
+        """The normalisation as far as the choice of a kernel depends on it."""
         aligned = all(part.data_ptr() % 16 == 0 for part in self.sources)
         shape = self.images, self.pixels, self.channels
         return GroupNorm(*shape, self.groups, self.before, self.x.element_size(), aligned)
@@ -105,7 +105,7 @@ class GroupNormOperands:
 
     @property
     def extents(self) -> tuple[int, int, int, float, int]:
-        """Channels, those of the first input, the affine map's stride between images, eps, and a grid's elements."""
+        """Channels, those of the first input, stride of the affine map, eps, and elements of a grid."""
         stride = 0 if len(self.weight) == 1 else self.channels
         return self.channels, self.before, stride, self.eps, self.out[0].numel()
 

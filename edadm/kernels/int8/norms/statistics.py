@@ -1,4 +1,4 @@
-"""Statistics of a normalization to int8 numbers, in Triton; Gluon's kernel wraps the same functions."""
+"""Statistics of a normalisation to int8 numbers, in Triton; Gluon's kernel wraps the same functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _of_groups(values, belongs):
 def group_affine(
     mean, squares, added, weight_ptr, bias_ptr, local, group, known, pixels, eps, SIZE: tl.constexpr
 ):
-    """Centre, slope and bias that normalize each channel: `(x - centre) * slope + bias`, x being without `added`.
+    """Centre, slope and bias that normalise each channel: `(x - centre) * slope + bias`, without `added`.
 
     From what each channel has: the pixels' mean, and the sum of squared differences to it.
     """

@@ -1,4 +1,4 @@
-"""Convolutions of int8 images on a GPU, with stride 1 and an output of the input's size, through tensor descriptors.
+"""Convolutions of int8 images on a GPU, stride 1 and output as large as the input, by tensor descriptors.
 
 A block of the output is a box of pixels; each tap of the window needs the same box of the input, moved by a
 pixel, and what of it lies beyond the image is read as 0. So no address is computed per pixel, but the padding
@@ -28,10 +28,10 @@ def conv_tma_kernel(
     SIDE: tl.constexpr, ADDS: tl.constexpr, IMAGES: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Computes one tile of the output, so that what is written lies where operands have lain in shared memory.
+    """Computes one tile of the output; what is written lies where operands have lain in shared memory.
 
-    The weight is the first operand: only as the second is a box of several lines a matrix in shared memory for
-    the compiler, as the first it goes through registers.
+    The weight is the first operand: only as the second is a box of several lines a matrix in shared memory
+    for the compiler, as the first it goes through registers.
     """
     ROWS: tl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     depth_blocks = tl.cdiv(channels, DEPTH)

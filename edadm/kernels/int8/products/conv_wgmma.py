@@ -2,8 +2,8 @@
 
 Triton waits for each product of integers before it starts the next one. Here the tensor cores have a product
 to work on while the next one is started: after each start a program waits for the product before, whose
-operands then make room for those of a later step. `edadm.kernels.int8.reference.convolution` says what it means.
-Nothing interprets Gluon: on a CPU the kernel can be compiled, and not run.
+operands then make room for those of a later step. `edadm.kernels.int8.reference.convolution` says what it
+means. Nothing interprets Gluon: on a CPU the kernel can be compiled, and not run.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def _fetch(
 def conv_wgmma_kernel(
     x, weight, scale_ptr, offset_ptr, residual_ptr, out, sums_ptr, rows, height, width, columns, channels,
     SIDE: gl.constexpr, ADDS: gl.constexpr, IMAGES: gl.constexpr, HEIGHT: gl.constexpr, WIDTH: gl.constexpr,
-    COLUMNS: gl.constexpr, DEPTH: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr, WIDE: gl.constexpr, SPLITS: gl.constexpr,
+    COLUMNS: gl.constexpr, DEPTH: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
+    WIDE: gl.constexpr, SPLITS: gl.constexpr,
     num_warps: gl.constexpr,
 ):  # fmt: skip
-    """Computes one tile of the output; with splits, adds a part of its int32 sums to those of other programs."""
+    """Computes one tile of the output; with splits, adds a part of its sums to those of other programs."""
     ROWS: gl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, WIDE, 32]
@@ -96,7 +97,8 @@ def conv_wgmma_kernel(
             num_outstanding=1, deps=[total]
         )  # of all but this product, so that the slot before is free
         _fetch(
-            step + STAGES - 1, steps, begin, x, weight, xs, weights, arrived, image, top, left, column, channels,
+            step + STAGES - 1, steps, begin, x, weight, xs, weights, arrived, image, top, left, column,
+            channels,
             SIDE, DEPTH, STAGES,
         )  # fmt: skip
     total = warpgroup_mma_wait(num_outstanding=0, deps=[total])

@@ -1,4 +1,4 @@
-"""Convolutions and linear layers of int8 numbers on a GPU: one place that chooses the kernel and launches it."""
+"""Convolutions and linear layers of int8 on a GPU: one place chooses the kernel and launches it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def int8_convolution(
     zero: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """`edadm.kernels.int8.reference.convolution`, by the kernel on a GPU and by its plain meaning elsewhere."""
+    """`reference.convolution`, by the kernel on a GPU and by its plain meaning elsewhere."""
     if not has_kernels(x):
         return reference.convolution(x, weight, scale, offset, residual, stride, padding, zero, dtype)
     batch = max(1, MOST_ELEMENTS // x[0].numel())  # the kernel's input offsets are 32-bit integers

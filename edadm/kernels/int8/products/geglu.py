@@ -1,4 +1,4 @@
-"""The first half of a feed-forward layer on a GPU, from int8 to int8: a linear layer, GEGLU, and the next layer's grid.
+"""The first half of a feed-forward layer on a GPU: a linear layer, GEGLU, and the next layer's grid.
 
 Unfused, the linear layer writes eight numbers of two bytes for each of its input's channels, to be read
 again; here half as many bytes. A program computes a value and its gate side by side.
@@ -120,8 +120,8 @@ def triton_geglu(
 
 
 _SCHEMA = (
-    "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor grid, float low, float high, SymInt shift) "
-    "-> Tensor"
+    "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor grid, float low, float high, "
+    "SymInt shift) -> Tensor"
 )
 
 

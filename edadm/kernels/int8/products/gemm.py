@@ -1,9 +1,9 @@
-"""Products of int8 matrices on a GPU: linear layers and 1x1 windows with stride 1, without an image's arithmetic.
+"""Products of int8 matrices on a GPU: linear layers and 1x1 windows with stride 1, without image arithmetic.
 
 A program computes one tile of the output after another, so that the next tile's operands are on their way
 while one is stored. Operands and result move either through pointers, or in whole tiles through tensor
-descriptors, which on Hopper are read by the tensor memory accelerator. `edadm.kernels.int8.reference.convolution`
-says what it means.
+descriptors, which on Hopper are read by the tensor memory accelerator.
+`edadm.kernels.int8.reference.convolution` says what it means.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write_halves(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Writes a tile through a descriptor, its left and right halves one after the other, to need less shared memory."""
+    """Writes a tile through a descriptor, one half after the other, to need less shared memory."""
     HALF: tl.constexpr = COLUMNS // 2  # noqa: N806
     result = scaled(total, column + tl.arange(0, COLUMNS), columns, scale_ptr, offset_ptr)
     left, right = tl.split(tl.permute(tl.reshape(result, (ROWS, 2, HALF)), (0, 2, 1)))
@@ -85,7 +85,7 @@ def write_halves(
 @triton.jit
 @no_type_check
 def loaded(ptr, outer, inner, outer_size, inner_size, WHOLE: tl.constexpr):
-    """A tile of a matrix, (outer, inner); 0 beyond its ends. With `WHOLE`, no tile reaches beyond the inner one."""
+    """A tile of a matrix, (outer, inner); 0 beyond its ends. With `WHOLE`, none reaches beyond the inner."""
     at = ptr + outer.to(tl.int64)[:, None] * inner_size + inner[None, :]
     if WHOLE:
         block = tl.load(at, mask=(outer < outer_size)[:, None], other=0)
@@ -98,7 +98,8 @@ def loaded(ptr, outer, inner, outer_size, inner_size, WHOLE: tl.constexpr):
 @no_type_check
 def gemm_kernel(
     x_ptr, weight_ptr, scale_ptr, offset_ptr, residual_ptr, out_ptr, rows, columns, channels,
-    ADDS: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
+    ADDS: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Computes tiles of the output one after another, through pointers."""
     row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)

@@ -24,11 +24,13 @@ from edadm.kernels.int8.products.split_k import finish
 @triton.jit
 @no_type_check
 def implicit_gemm_kernel(
-    x_ptr, weight_ptr, scale_ptr, offset_ptr, residual_ptr, out_ptr, rows, height, width, out_height, out_width, columns,
-    CHANNELS: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, ZERO: tl.constexpr, ADDS: tl.constexpr,
+    x_ptr, weight_ptr, scale_ptr, offset_ptr, residual_ptr, out_ptr, rows, height, width,
+    out_height, out_width, columns,
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    ZERO: tl.constexpr, ADDS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """Computes one tile of the output; with splits, adds a part of its int32 sums to those of other programs."""
+    """Computes one tile of the output; with splits, adds a part of its sums to those of other programs."""
     row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
     row_block, column_block = block_at(tl.program_id(0), row_blocks, column_blocks, GROUP)
     row, column, depth = (

@@ -96,7 +96,7 @@ def _gemm(problem: Problem, layout: Layout, device: Device, wanted: Tiles) -> La
 
 
 def _box_of_descriptors(problem: Problem, layout: Layout, device: Device, rows: int) -> Box | None:
-    """The box of pixels that a row tile is, if descriptors can fetch the convolution's input and write its result."""
+    """The box of pixels that a row tile is, if descriptors can read the input and write the result."""
     keeps_size = problem.stride == 1 and 2 * layout.padding + 1 == problem.side
     if not keeps_size or not (layout.pads_zero or layout.padding == 0):
         return None
@@ -134,7 +134,7 @@ def programs(tile: Tiles, blocks: int, device: Device) -> int:
 
 
 def stages_beside(tile: Tiles, result_bytes: int) -> int:
-    """The tile's stages, or as many as fit into shared memory beside a result of that many bytes an element."""
+    """The tile's stages, or as many as fit into shared memory beside a result of such elements."""
     # or half of it to write, and half of a residual
     room = SHARED_BYTES - 1024 - tile.rows * tile.columns * result_bytes
     return max(1, min(tile.stages, room // ((tile.rows + tile.columns) * tile.depth)))

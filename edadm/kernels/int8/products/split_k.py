@@ -1,4 +1,4 @@
-"""The epilogue of products whose int32 sums are added up in parts, by programs side by side, once all are there."""
+"""The epilogue of products whose int32 sums several programs add up in parts, once all are there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finish_kernel(
     ADDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Applies the epilogue of a product, scale, offset and residual, to int32 sums that several programs added up."""
+    """Applies the epilogue, scale, offset and residual, to int32 sums that several programs added up."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside, column = at < numel, at % columns
     result = tl.load(sums_ptr + at, mask=inside, other=0).to(tl.float32) * tl.load(
