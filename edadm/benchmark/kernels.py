@@ -21,6 +21,7 @@ from edadm.kernels.int8.products.launch import Launch, choose
 from edadm.kernels.int8.products.operands import Operands
 from edadm.kernels.int8.search import candidates
 from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, tiles
+from edadm.networks.inputs import Rows, network_call
 
 
 @contextmanager
@@ -51,10 +52,10 @@ def _recorded(network: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def problems_of(network: nn.Module, *inputs: Tensor) -> dict[Problem, tuple[int, ...]]:
+def problems_of(network: nn.Module, inputs: Rows) -> dict[Problem, tuple[int, ...]]:
     """What the integer layers of a network solve in one evaluation: problems, and the NHWC shape of an input of each."""
     with _recorded(network) as found:
-        network(*inputs, return_dict=False)
+        network_call(network, inputs)
     return found
 
 

@@ -1,146 +1,37 @@
-"""Learning all units of a network, and what is kept of each."""
+"""Learning the units of a network, in a chain or independently of each other."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edadm.config.schema import Memory as MemorySettings
-from edadm.config.schema import Reconstruction
 from edadm.errors import EdadmError
-from edadm.learning.bias import correct_bias
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import UnitData, inner_layers, listening
 from edadm.learning.demand import Demand, demand
-from edadm.learning.engine import UnitReport, learn_unit, unit_errors
+from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
+from edadm.learning.task import Task, settings_of
+from edadm.learning.unit_store import FinishedUnit
 from edadm.networks.unit import Unit
-from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.offload.cache import Memory
 from edadm.offload.storage import Limits
 from edadm.quant.streams import Stream
 
 
-@dataclass(frozen=True)
-class FinishedUnit:
-    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations, biases."""
-
-    codes: dict[str, Tensor]
-    scales: dict[str, Tensor]
-    biases: dict[str, Tensor]
-    report: UnitReport
-
-    @classmethod
-    def of(cls, module: nn.Module, report: UnitReport) -> FinishedUnit:
-        """What a hardened module holds."""
-        codes = {
-            name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None
-        }
-        scales = {name: quantizer.scale for name, quantizer in activation_quantizers(module).items()}
-        biases = {
-            name: layer.bias.detach()
-            for name, layer in quantized_layers(module).items()
-            if layer.bias is not None
-        }
-        return cls(codes, scales, biases, report)
-
-    def put_into(self, module: nn.Module) -> None:
-        """Brings a module with searched grids and float weights to the finished state."""
-        for name, layer in quantized_layers(module).items():
-            layer.set_codes(self.codes[name].to(layer.weight.device))
-            if name in self.biases:  # replaced, not changed: the float network shares the old one
-                layer.bias = nn.Parameter(self.biases[name].to(layer.weight.device), requires_grad=False)
-        for name, quantizer in activation_quantizers(module).items():
-            quantizer.set_grid(self.scales[name], quantizer.zero_point)
-
-
-@runtime_checkable
-class UnitShelf(Protocol):
-    """Where finished units are kept."""
-
-    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """A unit that was finished before, if it was."""
-
-    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
-        """Keeps a finished unit."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be learned, from what, and how.
-
-    Attributes:
-        float_unet: the full-precision network.
-        quantized_unet: its quantized copy, grids set, weights in floating point; learned in place.
-        units: all units in order of execution; those left in floating point are passed by.
-        inputs: of the network, calibration rows first: x_t, t, and a condition if it takes one.
-        held_out: so many rows at the end only measure what was learned.
-        settings: how to learn.
-        shelf: keeps finished units.
-        on_unit: told 1 whenever a unit is finished.
-        around_learning: a context for the learning steps of each unit, e.g. a clock.
-        graphs: replay CUDA graphs where there is a GPU.
-        reports: filled with finished units and their reports.
-        memory: limits of what is kept between computations; without them everything stays on the device.
-        scratch: folder for what exceeds them.
-    """
-
-    float_unet: nn.Module
-    quantized_unet: nn.Module
-    units: Sequence[Unit]
-    inputs: tuple[Tensor, ...]
-    held_out: int
-    settings: Reconstruction
-    shelf: UnitShelf
-    on_unit: Callable[[int], None] = lambda units: None
-    around_learning: Callable[[], AbstractContextManager[None]] = nullcontext
-    graphs: bool = True
-    reports: list[tuple[Unit, UnitReport]] = field(default_factory=list)
-    memory: MemorySettings | None = None
-    scratch: Path | None = None
-
-
-def settings_of(unit: Unit, settings: Reconstruction) -> Reconstruction:
-    """The settings for one unit; the last matching pattern of `unit_iterations` decides how long it learns."""
-    matching = [
-        count for pattern, count in settings.unit_iterations.items() if fnmatchcase(unit.name, pattern)
-    ]
-    changed: dict[str, object] = {"iterations": matching[-1]} if matching else {}
-    if unit.kind in settings.without_layer_errors:
-        changed["layer_weight"] = 0.0
-    return settings.model_copy(update=changed) if changed else settings
-
-
-def refuse_idle_patterns(units: Sequence[Unit], settings: Reconstruction) -> None:
-    """A pattern that matches nothing is a mistake that would show in no result.
-
-    Raises:
-        EdadmError: a pattern of `unit_iterations` matches no unit.
-    """
-    for pattern in settings.unit_iterations:
-        if not any(fnmatchcase(unit.name, pattern) for unit in units):
-            raise EdadmError(
-                f"unit_iterations: the pattern '{pattern}' matches no unit, such as '{units[0].name}'; remove it or mend its name"
-            )
-
-
 def learn_chain(task: Task) -> None:
-    """Learns units one after another; the inputs of a unit pass through the finished units before it (method, 4.2).
+    """Learns units one after another from inputs that passed the finished units before (method, 4.2).
 
-    A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units
-    after it see exactly what they would have seen in one undisturbed run.
+    A unit found in the unit store is taken from there; the paused passes go through it all the same, so that
+    the units after it see exactly what they would have seen in one undisturbed run.
 
     Raises:
         EdadmError: what has to be kept exceeds the memory and the disk.
@@ -150,9 +41,9 @@ def learn_chain(task: Task) -> None:
         with _passes(task, memory, task.float_unet, task.quantized_unet) as (floats, quantized):
             for index, unit in enumerate(task.units):
                 module = task.quantized_unet.get_submodule(unit.name)
-                kept = task.shelf.get(index, unit) if quantized_layers(module) else None
+                kept = task.unit_store.get(index, unit) if quantized_layers(module) else None
                 if kept is not None or not quantized_layers(module):
-                    _walk_past(floats)
+                    _advance(floats)
                     _finish(task, unit, kept)
                 else:
                     with _tables(task, memory, needed, index) as tables:
@@ -166,19 +57,19 @@ def learn_chain(task: Task) -> None:
                             unit,
                             tables.data("quantized", "float", task.held_out, unit.kind == "attention"),
                         )
-                _walk_past(quantized)
+                _advance(quantized)
 
 
-def learn_independently(task: Task, chosen: Sequence[int]) -> None:
-    """Learns the units at the positions `chosen` from inputs of the float network alone, whatever becomes of the others.
+def learn_independently(task: Task) -> None:
+    """Learns the chosen units from inputs of the float network alone, whatever becomes of the others.
 
     Raises:
         EdadmError: what has to be kept exceeds the memory and the disk.
     """
     units = task.units
     found = {
-        i: task.shelf.get(i, units[i])
-        for i in chosen
+        i: task.unit_store.get(i, units[i])
+        for i in (range(len(units)) if task.chosen is None else task.chosen)
         if quantized_layers(task.quantized_unet.get_submodule(units[i].name))
     }
     if all(found.values()):
@@ -199,15 +90,15 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
                             tables.data("float", "float", task.held_out, unit.kind == "attention"),
                         )
                     continue
-                _walk_past(floats)
+                _advance(floats)
                 if index in found:
                     _finish(task, unit, found[index])
 
 
 def _memory(task: Task) -> tuple[Demand, Memory]:
-    """What this reconstruction keeps, by one row of its inputs, and where it may keep it."""
+    """The bytes that a reconstruction keeps, from one row of its inputs, and the memory for them."""
     needed = demand(task.float_unet, task.units, task.inputs, task.settings)
-    device, limits = task.inputs[0].device, Limits()
+    device, limits = task.inputs.device, Limits()
     if task.memory is not None:
         wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
         refuse_too_little(needed, wanted)
@@ -222,9 +113,9 @@ def _memory(task: Task) -> tuple[Demand, Memory]:
 def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
     """Paused passes of the networks over all rows, a list for each network."""
     pausing = [PausingNetwork(network, [unit.name for unit in task.units], memory) for network in networks]
-    batches = list(zip(*(rows.split(task.settings.chain_batch_size) for rows in task.inputs), strict=True))
+    batches = task.inputs.split(task.settings.chain_batch_size)
     try:
-        yield [[network.start(*batch) for batch in batches] for network in pausing]
+        yield [[network.start(batch) for batch in batches] for network in pausing]
     finally:
         for network in pausing:
             network.close()
@@ -232,7 +123,7 @@ def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[l
 
 @contextmanager
 def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[UnitTables]:
-    """Room for what the unit at a position learns from."""
+    """Tables for the inputs and targets of the unit at a position."""
     sizes = needed.units[index].tables(needed.networks)
     tables = UnitTables(memory, needed.rows, {name: size * needed.rows for name, size in sizes.items()})
     try:
@@ -241,9 +132,9 @@ def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[
         tables.free()
 
 
-def _walk_past(passes: Sequence[PausedForward]) -> None:
+def _advance(passes: Sequence[PausedForward]) -> None:
     for waiting in passes:
-        waiting.walk_past()
+        waiting.advance()
 
 
 def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
@@ -255,22 +146,23 @@ def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
 
 
 def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
-    """Learns a unit, and puts it on the shelf."""
+    """Learns a unit, and puts it into the unit store."""
     module = task.quantized_unet.get_submodule(unit.name)
-    step = torch.zeros((), dtype=torch.int32, device=task.inputs[0].device)
+    step = torch.zeros((), dtype=torch.int32, device=task.inputs.device)
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
     report = learn_unit(
         module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs
     )
-    report = _corrected(task, unit, module, data, report)
+    for after_unit in task.after_unit:
+        report = after_unit(task, unit, data, report)
     _refuse_no_numbers(unit, module, report)
-    task.shelf.put(index, unit, FinishedUnit.of(module, report))
+    task.unit_store.put(index, unit, FinishedUnit.of(module, report))
     task.reports.append((unit, report))
     task.on_unit(1)
 
 
 def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> None:
-    """A unit that is no numbers is not kept.
+    """Refuses to keep a unit that is no numbers.
 
     Raises:
         EdadmError: an error of it, a step size, or a bias is not finite, or a step size is not positive.
@@ -282,31 +174,14 @@ def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> Non
     flaws = [*flaws, *grid_flaws(module), *float_flaws(module.named_parameters())]
     if flaws:
         raise EdadmError(
-            f"the unit '{unit.name}' was not kept, since {flaws[0]}; units before it are; lower weight_lr and scale_lr, "
-            "or take precision: fp32, or look for numbers that are not finite in the calibration rows"
+            f"the unit '{unit.name}' was not kept, since {flaws[0]}; units before it are; lower weight_lr "
+            "and scale_lr, or take precision: fp32, or look for numbers that are not finite in the "
+            "calibration rows"
         )
 
 
-def _corrected(task: Task, unit: Unit, module: nn.Module, data: UnitData, report: UnitReport) -> UnitReport:
-    """Corrects biases of a learned unit if the settings want that; the errors afterwards are those with new biases."""
-    if not task.settings.bias_correction:
-        return report
-    size, learned = task.settings.chain_batch_size, slice(0, data.learned)
-    float_module = task.float_unet.get_submodule(unit.name)
-    correct_bias(
-        float_module,
-        module,
-        list(quantized_layers(module)),
-        data.exact.rows(learned),
-        data.quantized.rows(learned),
-        size,
-    )
-    after, held_out_after = unit_errors(module, data, size)
-    return dataclasses.replace(report, after=after, held_out_after=held_out_after)
-
-
 def _fill(task: Task, unit: Unit, tables: UnitTables, floats: Sequence[PausedForward]) -> None:
-    """The float unit's inputs and outputs into their tables; moves the float passes behind the unit."""
+    """Fills the tables with the float unit's inputs and outputs; moves the float passes behind the unit."""
     inner = inner_layers(unit, task.settings)
     with listening(task.float_unet.get_submodule(unit.name), inner) as outputs:
         for waiting in floats:

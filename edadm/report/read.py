@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from edadm.artifacts import intact
-from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
+from edadm.config.backends import INTEGER, backend_label, variant_suffixes
+from edadm.config.layout import FULL_PRECISION, Layout, Variant
+from edadm.config.methods import METHODS
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
+_TIMES = ("seconds", "fastest", "slowest")
 SPREADS = {
     "inception_score": "inception_score_spread",
     "kid": "kid_spread",
@@ -36,7 +39,9 @@ SCORES = (
 
 @dataclass(frozen=True)
 class Speed:
-    """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
+    """Bytes of a checkpoint and seconds per network evaluation, beside full precision in the same process.
+
+    Seconds are a median and a range.
 
     The float numbers are None where full precision is not among the timed variants. `bf16_seconds` are those
     of full precision with bf16 weights, where they were timed. `parity` is the mean and the largest
@@ -69,7 +74,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """One reconstructed unit, as in `edadm.learning.engine.UnitReport`; held-out errors are not numbers if none were measured."""
+    """One reconstructed unit, as in `edadm.learning.engine.UnitReport`.
+
+    Held-out errors are not numbers if none were measured.
+    """
 
     name: str
     before: float
@@ -103,7 +111,10 @@ class UnitErrors:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Calibration samples per sampler step; density and variety in [0, 1] are None where the selector has none."""
+    """Calibration samples per sampler step.
+
+    Density and variety in [0, 1] are None where the selector has none.
+    """
 
     name: str
     counts: list[int]
@@ -114,7 +125,9 @@ class CalibrationResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned.
+    """All results of one variant; `images` (n, 3, h, w) uint8 are its first ones.
+
+    `units` is empty if none was learned.
 
     `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with
     integers beside simulated ones, an `edadm.metrics.paired.Parity`. `integers` is the speed of the same
@@ -185,7 +198,10 @@ def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
 
 
 def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
-    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4"; what the words leave open stands in its preset's name."""
+    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4".
+
+    What the words leave open stands in its preset's name.
+    """
     if not variant.is_quantized:
         return "full precision"
     calibration, bits, reconstruction = variant.presets
@@ -193,13 +209,13 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
     if bits.upper() != widths:
         widths = f"{widths} ({bits})"
     selector = {"tdac": "TDAC"}.get(calibration, calibration)
-    learned = presets["reconstructions"][reconstruction]["method"] != "none"
+    learned = METHODS[presets["reconstructions"][reconstruction]["method"]].learns
     label = (
         f"{widths} · {selector} + {reconstruction}"
         if learned
         else f"{widths} · {selector}, rounded to nearest"
     )
-    return f"{label}, integers" if variant.backend == INTEGER else label
+    return ", ".join(filter(None, (label, backend_label(variant.backend))))
 
 
 def _read_variant(
@@ -240,7 +256,7 @@ def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> N
 
 
 def _read_speeds(path: Path) -> dict[str, Speed]:
-    """By variant, of quantized ones with integers, too, where that was timed; empty if nothing was."""
+    """Speeds by variant, of quantized ones by every backend that was timed, too; empty if nothing was."""
     if not path.exists():
         return {}
     found = _read_json(path, "variants", "batch_size", "threads", "device")
@@ -251,15 +267,21 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
     shared |= {"bf16_seconds": reference.get("bf16", {}).get("seconds")}
     speeds = {}
     for name, one in measured.items():
-        size, own = one["bytes"], ("seconds", "fastest", "slowest")
-        speeds[name] = Speed(size, **{key: one[key] for key in own}, **shared)
-        if integer := one.get(INTEGER):
-            apart = integer["parity"]
-            parity = (apart["mean"] / apart["spread"], apart["max"] / apart["spread"])
-            speeds[f"{name}/{INTEGER}"] = Speed(
-                size, **{key: integer[key] for key in own}, **shared, parity=parity
-            )
+        size = one["bytes"]
+        speeds[name] = Speed(size, **{key: one[key] for key in _TIMES}, **shared)
+        for backend in variant_suffixes():
+            if backend in one:
+                of_backend = _speed_of_backend(size, one[backend], shared)
+                speeds[f"{name}/{backend}"] = of_backend
+                speeds.setdefault(f"{name}/{one[backend].get('resolved_backend')}", of_backend)
     return speeds
+
+
+def _speed_of_backend(size: int, found: Mapping[str, Any], shared: Mapping[str, Any]) -> Speed:
+    apart = found["parity"]
+    parity = (apart["mean"] / apart["spread"], apart["max"] / apart["spread"])
+    times = {key: found[key] for key in _TIMES}
+    return Speed(size, **times, **shared, parity=parity)
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:
@@ -308,7 +330,8 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
             ) from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
-                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and run `snakemake` again"
+                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
+                "run `snakemake` again"
             )
         parts.append(np.array(images[:missing]))
     return np.concatenate(parts)
@@ -345,7 +368,7 @@ def _require(path: Path) -> None:
 
 
 def _ratio(above: float, below: float) -> float:
-    """Infinite rather than not a number where an error diverged, so that medians and worst units come out right."""
+    """Infinity in place of an error that is no number, so that medians and worst units come out right."""
     if above == below == 0:
         return 1.0
     return above / below if below != 0 and math.isfinite(above) else math.inf
