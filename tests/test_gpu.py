@@ -26,8 +26,10 @@ from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.tiles import Problem, candidates
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.demand import demand, work_bytes
-from edadm.learning.descent import Descent, align_layouts, learning, stepping
-from edadm.learning.precision import arithmetic
+from edadm.learning.steps.descent import Descent, align_layouts
+from edadm.learning.steps.parameters import learning
+from edadm.learning.steps.precision import arithmetic
+from edadm.learning.steps.replay import stepping
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
