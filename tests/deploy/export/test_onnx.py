@@ -19,7 +19,8 @@ from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.deploy.export import onnx as exporter
-from edadm.deploy.export.onnx import TARGETS, Target
+from edadm.deploy.export.onnx import TARGETS
+from edadm.deploy.export.onnx_graph import Target
 from edadm.errors import EdadmError
 from edadm.networks.inputs import network_call
 from edadm.nn.insert import activation_quantizers, quantized_layers
