@@ -48,6 +48,7 @@ def set_ranges(
     from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.checkpoint import grids, quantized_copy
     from edadm.networks.convert import load_unet
+    from edadm.networks.inputs import Rows
     from edadm.passes.ranges import set_ranges
 
     where, widths = device_named(device, threads), preset_named("bits", bits, config)
@@ -63,8 +64,7 @@ def set_ranges(
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, where, "calibration")
         with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-            rows = (chosen["latents"], chosen["timesteps"])
-            set_ranges(network, *rows, widths, advance, chosen.get("context"))
+            set_ranges(network, Rows.of(chosen), widths, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)
 
@@ -93,7 +93,7 @@ def reconstruct(
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
-    from edadm.learning.unit_store import FolderShelf, write_losses
+    from edadm.learning.unit_store import FolderUnitStore, write_losses
     from edadm.passes.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
@@ -104,8 +104,8 @@ def reconstruct(
     with making([output, losses], known, code_of("reconstruct"), progress) as work:
         if work is None:
             return
-        shelf = FolderShelf(work.folder, *parts or [], known=unit)
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
+        unit_store = FolderUnitStore(work.folder, *parts or [], known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         with progress_bar(label, len(task.units), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             METHODS[settings.method].learn(within_limits(task, device_memory, host_memory, work.folder))
@@ -137,7 +137,7 @@ def reconstruct_part(
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.learning.unit_store import FolderShelf
+    from edadm.learning.unit_store import FolderUnitStore
     from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs_part
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
@@ -153,10 +153,10 @@ def reconstruct_part(
         if work is None:
             return
         refuse_to_replace(output, known)
-        shelf = FolderShelf(work.folder / "units", known=unit)
-        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, shelf)
+        unit_store = FolderUnitStore(work.folder / "units", known=unit)
+        task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             fbr_float_inputs_part(within_limits(task, device_memory, host_memory, work.folder), part)
-        shelf.seal(known)
-        work.publish_folder(shelf.folder)
+        unit_store.seal(known)
+        work.publish_folder(unit_store.folder)

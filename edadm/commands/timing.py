@@ -46,6 +46,7 @@ def benchmark_unet(
     from edadm.artifacts import writing_json
     from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
     from edadm.benchmark.unet import step_latency
+    from edadm.networks.inputs import InputSpec
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
@@ -53,20 +54,18 @@ def benchmark_unet(
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: open_unet(preset.architecture, file, where) for variant, file in files.items()}
     rivals = cpu_rivals(networks) if where.type == "cpu" else {}
-    shape = (batch_size, *preset.latent_shape)
-    times = step_latency(networks | rivals, shape, context_shape=preset.context_shape)
+    spec = InputSpec.of(preset)
+    times = step_latency(networks | rivals, spec, batch_size)
     variants: dict[str, Any] = {
         variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()
     }
     for rival in rivals:
         variant, _, arithmetic = rival.rpartition("/")
-        variants[variant][arithmetic] = times[rival] | {
-            "shares": shares_of_time(rivals[rival], shape, preset.context_shape)
-        }
+        shares = shares_of_time(rivals[rival], spec, batch_size)
+        variants[variant][arithmetic] = times[rival] | {"shares": shares}
         if arithmetic == INTEGER:
-            variants[variant][arithmetic]["parity"] = parity(
-                networks[variant], rivals[rival], shape, preset.context_shape
-            )
+            distance = parity(networks[variant], rivals[rival], spec, batch_size)
+            variants[variant][arithmetic]["parity"] = distance
     for sentence in slower_arithmetic(variants):
         say(sentence)
     made_from = {
@@ -102,7 +101,7 @@ def benchmark_calibration(
         raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
     files = (unet, calibration_set, ranges, where)
     result = compare(
-        lambda changed, shelf: open_task(preset, widths, changed, *files, shelf),
+        lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
         METHODS,
         settings,
         plain_iterations,
@@ -128,11 +127,11 @@ def benchmark_kernels(
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import random_integer_unet
     from edadm.benchmark.kernels import measure, problems_of
-    from edadm.planning.network import network_rows
+    from edadm.networks.inputs import InputSpec
 
     preset, where = preset_named("models", model, config), first_gpu()
-    inputs = network_rows(preset, batch_size, where)
-    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), *inputs)
+    inputs = InputSpec.of(preset).random(batch_size, where)
+    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), inputs)
 
     def keep(rows: list[dict[str, Any]]) -> None:
         if tiles is not None:
@@ -171,18 +170,16 @@ def benchmark_integer(
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
     from edadm.kernels.int8.tiles import adopt
+    from edadm.networks.inputs import InputSpec
     from edadm.networks.random_weights import random_unet
-    from edadm.planning.network import network_rows
 
     check_choices(mode, beside or BESIDE)
     if tiles is not None:
         adopt(tiles)
     preset, where = preset_named("models", model, config), first_gpu()
     widths = {name: preset_named("bits", name, config) for name in bits}
-    inputs, conditions = (
-        network_rows(preset, batch_size, where),
-        {"model": model, "batch": batch_size, "mode": mode},
-    )
+    inputs = InputSpec.of(preset).random(batch_size, where)
+    conditions = {"model": model, "batch": batch_size, "mode": mode}
     unet, fused = random_unet(preset, where), (False, True) if fuse is None else (fuse,)
 
     def keep(rows: dict[str, Any]) -> None:

@@ -102,7 +102,10 @@ def _of_model(run: Run, config: Config) -> list[str]:
 
 
 def _of_condition(run: Run, config: Config) -> list[str]:
-    """Whether labels or prompts last for all trajectories and images; prompts only where their file can be read."""
+    """Whether labels or prompts last for all trajectories and images.
+
+    Prompts are counted only where their file can be read.
+    """
     model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
     if model.conditioning is None:
         return []
@@ -125,7 +128,10 @@ def _of_condition(run: Run, config: Config) -> list[str]:
 
 
 def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
-    """How many labels or prompts there are, what they are called, and how to get more; None where that cannot be known yet."""
+    """The number of labels or prompts, what they are called, and how to get more.
+
+    None where that cannot be known yet.
+    """
     if conditioning.kind == "classes":
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
@@ -135,7 +141,10 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 
 
 def _of_parts(name: str, model: Model) -> list[str]:
-    """Whether architecture, layout, autoencoder and conditioning of a model belong together; stages see only some of them."""
+    """Whether architecture, layout, autoencoder and conditioning of a model belong together.
+
+    Stages see only some of them.
+    """
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
     if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
         wanted = "ddim" if family == "ddim" else "compvis"
@@ -183,7 +192,10 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
     if told.kind == "text" and context not in (None, told.encoder.channels):
-        yield f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them equal"
+        yield (
+            f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them "
+            "equal"
+        )
 
 
 def _of_variant(run: Run, name: str, config: Config) -> list[str]:
@@ -208,7 +220,10 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
 
 
 def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> list[str]:
-    """Patterns that match no layer or unit of the model, which would show in no result, and more jobs than units."""
+    """Patterns that match no layer or unit of the model, and more jobs than it has units.
+
+    Neither would show in a result.
+    """
     units = unit_layers(config.models[run.model].architecture)
     if units is None:
         return []

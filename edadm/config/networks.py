@@ -1,4 +1,7 @@
-"""What networks are: their sizes, and what they are told; the part of the schema that describes a checkpoint."""
+"""Networks as settings: their sizes, and what they are told.
+
+The part of the schema that describes a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys, later changes, and values of another type: "5" and true are no numbers, .inf and .nan none to work with."""
+    """Settings that refuse unknown keys, later changes, and values of another type.
+
+    "5" and true are no numbers, .inf and .nan none to work with.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, strict=True, allow_inf_nan=False
@@ -44,7 +50,7 @@ _OF_CONDITIONAL = (
 
 
 class DiffusersUNet(Strict):
-    """Settings of a diffusers U-Net under the names that its `config.json` has for them, with diffusers' defaults.
+    """Settings of a diffusers U-Net by the names of its `config.json`, with diffusers' defaults.
 
     Only those on which its arithmetic depends, and of them only those that the rest of this package can
     quantize. Sizes of what goes in (`sample_size`, `in_channels`, `cross_attention_dim`) are

@@ -118,7 +118,7 @@ class Model(Strict):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a checkpoint is taken apart into: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
+        """The parts of a checkpoint: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
         present = {"unet": True, "autoencoder": self.autoencoder, "condition": self.conditioning}
         return tuple(part for part, given in present.items() if given)
 
@@ -146,7 +146,7 @@ class Calibration(Strict):
 
 
 class LayerBits(Strict):
-    """Bits of one layer, chosen by name pattern; null leaves its input, or the whole layer, in floating point."""
+    """Bits of one layer, chosen by name pattern; null leaves it, or its input, in floating point."""
 
     weights: Annotated[int, Field(ge=2, le=8)] | None
     activations: Annotated[int, Field(ge=2, le=8)] | None
@@ -321,8 +321,10 @@ class Evaluation(Strict):
 
 
 class Run(Strict):
-    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets, perhaps with `/integer`: the same
-    checkpoint, its images made with integers (on a CPU)."""
+    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets.
+
+    After these perhaps `/integer`: the same checkpoint, its images made with integers (on a CPU).
+    """
 
     model: str
     variants: tuple[str, ...] = Field(min_length=1)
@@ -330,7 +332,10 @@ class Run(Strict):
 
 
 class Memory(Strict):
-    """How much reconstruction keeps between computations, and where; files take the rest. Results do not depend on it."""
+    """Limits of what reconstruction keeps between computations, and where; results do not depend on it.
+
+    Files take the rest.
+    """
 
     device: float | None = Field(
         None, ge=0, description="GiB on the GPU, beside networks and the work itself; null takes what is free"
@@ -352,7 +357,10 @@ class Config(Strict):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a configuration file; presets may also name a `base`, whose settings they then inherit."""
+    """The JSON schema of a configuration file.
+
+    Presets may also name a `base`, whose settings they then inherit.
+    """
     schema = Config.model_json_schema(by_alias=True)
     for kind in ("Model", "Calibration", "Bits", "Reconstruction", "Evaluation"):
         schema["$defs"][kind]["properties"]["base"] = {

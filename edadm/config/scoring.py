@@ -1,4 +1,7 @@
-"""With which files an evaluation works, checked before work starts; imports no torch, so that a dry run can do it."""
+"""Files with which an evaluation works, checked before work starts.
+
+Imports no torch, so that a dry run can do it.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
 
 
 def extractor_note(held: Mapping[str, Any]) -> str:
-    """What a column of scores says about the network: its library, or that another one stood in; empty for the bundled one."""
+    """The library of a column's network, or that another one stood in; empty for the bundled one."""
     if held.get("instead_of"):
         return "bundled classifier"
     return _NETWORKS.get(held.get("extractor", ""), "")
@@ -112,7 +112,10 @@ def _speed(run: RunResult) -> Iterator[str]:
         "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
     )
     if any(result.variant.backend != INTEGER for result in run.checkpoints):
-        yield "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed below 1 is expected there."
+        yield (
+            "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed "
+            "below 1 is expected there."
+        )
     if parities := [
         result.integers.parity for result in run.variants if result.integers and result.integers.parity
     ]:

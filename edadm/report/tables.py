@@ -125,7 +125,10 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
 
 
 def finding(run: RunResult) -> str:
-    """One sentence on which variant stays nearest to full precision and which is the smallest; empty if unknown."""
+    """One sentence on which variant stays nearest to full precision and which is the smallest.
+
+    Empty if unknown.
+    """
     scored = [result for result in run.checkpoints if result.scores["psnr"] is not None]
     if not scored:
         return ""
@@ -159,7 +162,10 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
     """What learning did to the unit errors, in a few sentences."""
     median = statistics.median(unit.ratio for unit in units)
     best = min(units, key=lambda unit: unit.ratio)
-    text = f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by {best.ratio:.2f} in {best.name}. "
+    text = (
+        f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by "
+        f"{best.ratio:.2f} in {best.name}. "
+    )
     worse = sorted((unit for unit in units if unit.grew), key=lambda unit: -unit.ratio)
     if worse:
         named = ", ".join(f"{unit.name} (×{unit.ratio:.2f})" for unit in worse[:MOST_NAMED])
@@ -182,7 +188,10 @@ def _held_out_sentence(units: Sequence[UnitErrors]) -> str:
     if not ratios:
         return ""
     grew = sum(not ratio <= 1 for ratio in ratios)
-    return f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it grew in {grew or 'none'}. "
+    return (
+        f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it "
+        f"grew in {grew or 'none'}. "
+    )
 
 
 UNIT_COLUMNS = (
@@ -218,7 +227,10 @@ def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
 
 
 def metrics_csv(runs: Sequence[RunResult]) -> str:
-    """Every number of the metric tables at full precision, with its conditions; what was not measured is empty."""
+    """Every number of the metric tables at full precision, with its conditions.
+
+    What was not measured is empty.
+    """
     text = io.StringIO()
     records = [_record(run, result) for run in runs for result in run.variants]
     table = csv.DictWriter(text, list(records[0]), lineterminator="\n")

@@ -1,4 +1,7 @@
-"""CompVis' `project.yaml` or `v1-inference.yaml` (latent-diffusion, Stable Diffusion 1) as an entry under `models:`."""
+"""CompVis' `project.yaml` or `v1-inference.yaml` as an entry under `models:`.
+
+That of latent-diffusion, or of Stable Diffusion 1.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +154,10 @@ def _architecture(unet: Settings, params: Settings, where: Path) -> Settings:
                 "alone"
             )
     if unet["out_channels"] != unet["in_channels"]:
-        reason = f"in_channels is {unet['in_channels']}; only networks that predict what they are given are built here"
+        reason = (
+            f"in_channels is {unet['in_channels']}; only networks that predict what they are given are built "
+            "here"
+        )
         raise refuse(where, "out_channels", unet["out_channels"], reason)
     size = params.get("image_size") or unet.get("image_size")
     multipliers = list(unet.get("channel_mult", (1, 2, 4, 8)))

@@ -26,7 +26,9 @@ def has_description(path: Path) -> bool:
 
 
 def config_of(path: Path, part: str) -> Path | None:
-    """The `config.json` that speaks of a part of a checkpoint: in a pipeline's folder for it, in the folder itself, or beside a file.
+    """The `config.json` that speaks of a part of a checkpoint.
+
+    It lies in a pipeline's folder for the part, in the folder itself, or beside a file.
 
     Beside a file lies what it will: there, only one of the part's own kind counts.
     """
@@ -47,7 +49,10 @@ def _kinds(config: Settings) -> tuple[object, ...]:
 
 
 def scheduler_of(path: Path) -> Path | None:
-    """The `scheduler_config.json` of a pipeline, of the pipeline around a network's folder, or beside the weights."""
+    """The `scheduler_config.json` of a pipeline.
+
+    Looked for in the pipeline, around a network's folder, and beside the weights.
+    """
     folder = path if path.is_dir() else path.parent
     candidates = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
     if folder.name.startswith("unet"):

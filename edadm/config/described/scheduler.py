@@ -58,7 +58,10 @@ def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
             "networks of other than discrete betas are not sampled here; use another checkpoint",
         )
     if config.get("rescale_betas_zero_snr"):
-        reason = "a step from a signal of zero has no meaning for samplers that take it from the noise; use another checkpoint"
+        reason = (
+            "a step from a signal of zero has no meaning for samplers that take it from the noise; use "
+            "another checkpoint"
+        )
         raise refuse(where, "rescale_betas_zero_snr", True, reason)
     if config.get("timestep_type", "discrete") != "discrete":
         raise refuse(

@@ -153,7 +153,10 @@ def _check_channels(config: Settings, where: Path) -> None:
         (given, predicted),
         "a network that predicts a variance, too" if predicted == 2 * given else "another kind of network",
     )
-    reason = f"in_channels is {given}: that is {what}, and only networks that predict what they are given are built here"
+    reason = (
+        f"in_channels is {given}: that is {what}, and only networks that predict what they are given are "
+        "built here"
+    )
     raise refuse(where, "out_channels", predicted, reason)
 
 

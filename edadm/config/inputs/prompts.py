@@ -31,7 +31,9 @@ class Prompts:
 
 
 def prompts_in(path: Path, per_image: bool = False) -> Prompts:
-    """The prompts in a file: `.json`, `.jsonl` or `.ndjson`, or a text file of any other suffix but those of tables and markup.
+    """The prompts in a file of captions (`.json`, `.jsonl`, `.ndjson`) or of text, one per line.
+
+    Suffixes of tables and markup are refused.
 
     Lines end at a line feed, and at nothing else: form feeds and U+2028 stay inside a prompt, as models see
     them. A text whose lines are JSON, or end at carriage returns alone, is refused.

@@ -1,4 +1,4 @@
-"""What statistics of real images hold and whether they fit an evaluation, told from a file's head; imports no torch."""
+"""Statistics of real images: what a file's head says of them, and whether they fit; imports no torch."""
 
 from __future__ import annotations
 
