@@ -7,13 +7,15 @@ wildcard_constraints:
     model="[^/]+",
     part="autoencoder|condition",
     shard="[0-9]+",
-    variant="fp32|[^/]+/[^/]+/[^/]+",
+    variant="fp32|[^/]+/[^/]+/[^/]+(?:/[^/]+)?",
 
 
 def weights(wildcards):
-    """The file a variant's images are generated with."""
-    name = "unet" if wildcards.variant == "fp32" else "quantized"
-    return f"{wildcards.model}/{wildcards.variant}/{name}.safetensors"
+    """The file a variant's images are generated with; a backend is no part of its name."""
+    if wildcards.variant == "fp32":
+        return f"{wildcards.model}/fp32/unet.safetensors"
+    presets = wildcards.variant.split("/")[:3]
+    return "/".join([wildcards.model, *presets, "quantized.safetensors"])
 
 
 def images(model, *variants):
@@ -23,8 +25,8 @@ def images(model, *variants):
 
 
 def quantized(model):
-    """The variants of a model other than full precision."""
-    return [variant for variant in RUNS[model]["variants"] if variant != "fp32"]
+    """The variants of a model that have weights of their own other than full precision."""
+    return [variant for variant in RUNS[model]["variants"] if variant.count("/") == 2]
 
 
 rule all:
