@@ -15,7 +15,7 @@ from edadm.learning.capture.demand import demand, work_bytes
 from edadm.learning.capture.pausing import PausedForward, PausingNetwork
 from edadm.learning.capture.tables import UnitTables
 from edadm.learning.engine import UnitReport, learn_unit
-from edadm.learning.precision import arithmetic
+from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit
 from edadm.networks.unit import Unit

@@ -78,7 +78,7 @@ def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
     assert "deploy/checkpoint.py" in files["simulated"]
     on_cpu = files["onednn"] - files["simulated"]
     on_gpu = files["cuda_int8"] - files["simulated"]
-    assert {"deploy/backends/onednn.py", "kernels/onednn.py"} <= on_cpu - on_gpu
+    assert {"deploy/backends/onednn.py", "kernels/cpu/onednn.py"} <= on_cpu - on_gpu
     assert {"deploy/backends/cuda_int8.py", "kernels/int8/products/convolution.py"} <= on_gpu - on_cpu
     assert not [file for file in on_cpu if file.startswith("kernels/int8/")]
     fingerprints = {stage_fingerprint("generate", also=also) for also in ((), (BACKENDS["onednn"].module,))}

@@ -12,7 +12,7 @@ from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture.arguments import Arguments
 from edadm.learning.capture.data import listening
 from edadm.learning.capture.pausing import PausingNetwork
-from edadm.learning.losses import squared_error
+from edadm.learning.steps.losses import squared_error
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import trace_units
