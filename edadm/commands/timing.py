@@ -8,8 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from edadm.commands.app import timing
-from edadm.commands.made import digests, facts_of
-from edadm.commands.opening import device_named, first_gpu, open_task, open_unet, preset_named
 from edadm.commands.options import (
     BitsOption,
     ConfigOption,
@@ -21,10 +19,14 @@ from edadm.commands.options import (
     SetOption,
     ThreadsOption,
     UnetOption,
+    device_named,
+    first_gpu,
+    preset_named,
 )
-from edadm.config.stated import settings_of
 from edadm.console import say
 from edadm.errors import EdadmError
+from edadm.stages import benchmark
+from edadm.stages.inputs.task import Given, open_task
 
 
 @timing.command("unet")
@@ -41,38 +43,11 @@ def benchmark_unet(
 
     On a CPU also with integers, and full precision with bf16.
     """
-    from edadm.artifacts import writing_json
-    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
-    from edadm.benchmark.unet import step_latency
-
     preset, where = preset_named("models", model, config), device_named(device, threads)
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
-    networks = {variant: open_unet(preset.architecture, file, where) for variant, file in files.items()}
-    rivals = cpu_rivals(networks) if where.type == "cpu" else {}
-    shape = (batch_size, *preset.latent_shape)
-    times = step_latency(networks | rivals, shape, context_shape=preset.context_shape)
-    variants: dict[str, Any] = {
-        variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()
-    }
-    for rival in rivals:
-        variant, _, arithmetic = rival.rpartition("/")
-        variants[variant][arithmetic] = times[rival] | {
-            "shares": shares_of_time(rivals[rival], shape, preset.context_shape)
-        }
-        if arithmetic == INTEGER:
-            variants[variant][arithmetic]["parity"] = parity(
-                networks[variant], rivals[rival], shape, preset.context_shape
-            )
-    for sentence in slower_arithmetic(variants):
-        say(sentence)
-    made_from = {
-        "model": settings_of(preset, "architecture", "conditioning"),
-        "inputs": digests(timed=list(files.values())),
-    }
-    timed = {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants}
-    writing_json(output, timed, facts_of("speed", made_from, where))
+    benchmark.run(preset, files, batch_size, threads, output, where)
 
 
 @timing.command("calibration")
@@ -98,9 +73,9 @@ def benchmark_calibration(
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     if settings.method == "none":
         raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
-    files = (unet, calibration_set, ranges, where)
+    given = Given(unet, calibration_set, ranges)
     result = compare(
-        lambda changed, shelf: open_task(preset, widths, changed, *files, shelf),
+        lambda changed, shelf: open_task(preset, widths, changed, given, where, shelf),
         METHODS,
         settings,
         plain_iterations,

@@ -5,8 +5,8 @@ import sys
 import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
-from edadm.config.fingerprint import content_digest, remember, stage_fingerprint
-from edadm.config.layout import INTEGER, Layout, Variant
+from edadm.config.fingerprint import content_digest, gpu_code, remember, stage_fingerprint
+from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
 from edadm.config.schema import Reconstruction
@@ -15,6 +15,7 @@ from edadm.config.rules.places import find_inputs
 from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
 from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
+from edadm.stages.generate import unused
 from pathlib import Path
 
 
@@ -265,11 +266,25 @@ def reference_samples(wildcards):
     ]
 
 
+def code_of_gpus(stage, artifact, unused=lambda wildcards: ""):
+    """The code of a stage that only GPUs run, as far as it concerns what the rule made before."""
+
+    def code(wildcards):
+        path = artifact.format(**dict(wildcards.items()))
+        noted = workflow.persistence.params(path) if os.path.exists(path) else None
+        return gpu_code(stage, Path(path), noted, without=unused(wildcards))
+
+    return code
+
+
+def generate_unused(wildcards):
+    """The module that a variant's images do not depend on."""
+    return unused(Variant(wildcards.variant).backend)
+
+
 def generate_code(wildcards):
     """The code that makes a variant's images; that of integers concerns only those who compute with them."""
-    return stage_fingerprint(
-        "generate", without="" if Variant(wildcards.variant).backend == INTEGER else "open_integers"
-    )
+    return stage_fingerprint("generate", without=generate_unused(wildcards))
 
 
 def simulated_samples(wildcards):

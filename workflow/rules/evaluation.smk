@@ -29,6 +29,9 @@ rule generate:
         label=label_of("generate", "model", "variant", "shard"),
         backend=lambda wildcards: Variant(wildcards.variant).backend,
         code=generate_code,
+        gpu_code=code_of_gpus(
+            "generate", f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy", generate_unused
+        ),
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
         " --backend {params.backend:q} --shard {wildcards.shard:q} --output {output:q} --threads {threads:q}"
@@ -54,7 +57,7 @@ rule write_prompts:
         settings=model_settings("conditioning"),
         prompts=prompts_content,
         evaluation=evaluation_settings("images"),
-        code=stage_fingerprint("write-prompts"),
+        code=stage_fingerprint("generate.write_prompts"),
     shell:
         "python3 -m edadm write-prompts --model {params.model:q} --evaluation {params.evaluation:q} --output {output:q} 2>&1 | tee {log:q}"
 
@@ -80,7 +83,7 @@ rule reference_statistics:
         options=reference_options,
         name=lambda wildcards, input: Path(input[0]).name,
         label=label_of("reference-statistics", "evaluation"),
-        code=stage_fingerprint("reference-statistics"),
+        code=stage_fingerprint("evaluate.reference_statistics"),
     shell:
         "python3 -m edadm reference-statistics --images {input:q} --name {params.name:q} {params.options:q}"
         " --output {output:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
