@@ -11,7 +11,10 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`edadm.load`, imported when it is asked for: it needs torch and diffusers, and most of the package's users do not."""
+    """Hands out `edadm.load` on demand.
+
+    It needs torch and diffusers, which most of the package's users do not.
+    """
     if name == "load":
         from edadm.deploy.load import load
 

@@ -37,6 +37,7 @@ def main() -> None:
         if error.errno not in _NO_PLACE:
             raise
         say(
-            f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the right to write there"
+            f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the "
+            "right to write there"
         )
         sys.exit(2)

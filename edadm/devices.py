@@ -8,7 +8,9 @@ from edadm.errors import EdadmError
 
 
 def device_named(name: torch.device | str) -> torch.device:
-    """A device by name; a GPU with a number becomes the current one, since Triton's kernels and captured graphs run on that.
+    """A device by name; a GPU with a number becomes the current one.
+
+    Triton's kernels and captured graphs run on that.
 
     Args:
         name: cpu, cuda, cuda:1, ...; `auto` is the first GPU, or the CPU where there is none.
@@ -19,7 +21,8 @@ def device_named(name: torch.device | str) -> torch.device:
     """
     if str(name).partition(":")[0] == "mps":
         raise EdadmError(
-            "grids and distances take 64-bit numbers, which Apple's GPUs ('mps') do not have; use the device 'cpu'"
+            "grids and distances take 64-bit numbers, which Apple's GPUs ('mps') do not have; use the device "
+            "'cpu'"
         )
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:

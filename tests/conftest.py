@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.passes.ranges import set_ranges
 from edadm.sampling.noise import keyed_generator
@@ -31,6 +32,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items if config.pluginmanager.hasplugin("xdist") else []:
         if item.get_closest_marker("workflow") or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.xdist_group("workflow"))
+
+
+def as_rows(calibration: Calibration) -> Rows:
+    """States and their t as inputs of a network."""
+    return Rows(dict(zip(("latents", "timesteps"), calibration, strict=True)))
 
 
 @torch.no_grad()
@@ -99,7 +105,7 @@ def bits() -> Bits:
 def ranges(float_unet: UNet2DModel, calibration: Calibration, bits: Bits) -> dict[str, Tensor]:
     """Grids of the tiny U-Net at `bits`."""
     unet = quantized_copy(float_unet, bits)
-    set_ranges(unet, *calibration, bits)
+    set_ranges(unet, as_rows(calibration), bits)
     return grids(unet)
 
 

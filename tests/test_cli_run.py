@@ -69,7 +69,8 @@ def test_a_profile_is_one_of_the_package_or_a_folder(monkeypatch: pytest.MonkeyP
     [
         (
             ("absent.yaml",),
-            "edadm: there is no configuration file absent.yaml; name one as `edadm run CONFIG`, or leave it out",
+            "edadm: there is no configuration file absent.yaml; name one as `edadm run CONFIG`, or leave it "
+            "out",
         ),
         (("--profile", "x"), "edadm: there is no profile 'x'; use default, gpu, slurm, or the folder of one"),
     ],

@@ -35,7 +35,8 @@ def test_a_foreign_checkpoint_is_told_with_what_can_be_done(
         str(path),
         "  what it is: a whole model in CompVis' layout, with conditions",
         f"  packed as: a PyTorch file of {path.stat().st_size:,} bytes",
-        f"  tensors: {len(state) - 2:,}, in all {sum(tensor.numel() for tensor in state.values()) - 2:,} numbers; "
+        f"  tensors: {len(state) - 2:,}, in all {sum(tensor.numel() for tensor in state.values()) - 2:,} "
+        "numbers; "
         f"float32 ({len(state) - 3}), int64 (1)",
         "  averaged weights: 'model_ema'; `ema: auto` or `true` takes them, `false` those as trained",
         f"  with edadm: set layout: compvis; `edadm describe {path}` prints the whole entry under `models:`",

@@ -29,20 +29,21 @@ from edadm.learning.demand import demand
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.limits import on_disk, resolved
 from edadm.learning.precision import arithmetic
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
+from edadm.networks.inputs import InputSpec, network_call
 from edadm.networks.random_weights import random_unet
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.storage import GIB
 from edadm.passes.methods import METHODS
 from edadm.passes.ranges import set_ranges
-from edadm.planning.network import network_rows
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 
+from .conftest import as_rows
 from .kernels.int8.test_geglu import FAR
 from .kernels.int8.test_geglu import arguments as feed_forward
 from .learning.runs import same, state
@@ -108,7 +109,7 @@ def test_ranges_are_within_a_threshold_of_those_of_the_cpu(
     cuda_unet: UNet2DModel, cuda_calibration: Calibration, ranges: dict[str, Tensor], bits: Bits
 ) -> None:
     unet = quantized_copy(cuda_unet, bits)
-    set_ranges(unet, *cuda_calibration, bits)
+    set_ranges(unet, as_rows(cuda_calibration), bits)
     found = grids(unet)
     assert found.keys() == ranges.keys()
     for name, expected in ranges.items():
@@ -187,7 +188,13 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
         set_grids(unet, {name: tensor.to(CUDA) for name, tensor in ranges.items()})
         folder.mkdir(exist_ok=True)
         task = Task(
-            cuda_unet, unet, trace_units(cuda_unet), cuda_calibration, 0, settings, FolderShelf(folder)
+            cuda_unet,
+            unet,
+            trace_units(cuda_unet),
+            as_rows(cuda_calibration),
+            0,
+            settings,
+            FolderUnitStore(folder),
         )
         METHODS["fbr"].learn(task)
         return unet, task.reports
@@ -314,7 +321,7 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
         method=method, iterations=8, batch_size=8, weight_lr=0.05, scale_lr=1e-4, chain_batch_size=32
     )
     units = trace_units(cuda_unet, METHODS[method].by_layer)
-    kept = demand(cuda_unet, units, inputs, settings).of_peak()
+    kept = demand(cuda_unet, units, as_rows(inputs), settings).of_peak()
 
     def run(name: str, memory: Memory | None) -> tuple[dict[str, Tensor], list, int]:
         unet = quantized_copy(cuda_unet, bits)
@@ -324,10 +331,10 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
             cuda_unet,
             unet,
             units,
-            inputs,
+            as_rows(inputs),
             0,
             settings,
-            FolderShelf(tmp_path / name),
+            FolderUnitStore(tmp_path / name),
             memory=memory,
             scratch=tmp_path / "scratch",
         )
@@ -351,7 +358,7 @@ def test_without_wishes_nothing_leaves_a_gpu_with_room(
     cuda_unet: UNet2DModel, cuda_calibration: Calibration, bits: Bits
 ) -> None:
     settings = Reconstruction(batch_size=4)
-    needed = demand(cuda_unet, trace_units(cuda_unet), cuda_calibration, settings)
+    needed = demand(cuda_unet, trace_units(cuda_unet), as_rows(cuda_calibration), settings)
     found = resolved(Memory(), CUDA, needed, quantized_copy(cuda_unet, bits), settings, None)
     free, _ = torch.cuda.mem_get_info()
     assert needed.of_peak() < found.device < free + torch.cuda.memory_reserved()
@@ -367,7 +374,9 @@ def test_integer_networks_compete_with_floating_point(monkeypatch: pytest.Monkey
         {"w4a8": load_config({}).bits["w4a8"]},
         [name for name in BESIDE if name != FLOATS[2]],
     )  # each takes its time to compile
-    found = compare_with_integers(random_unet(model, CUDA), bits, network_rows(model, 4, CUDA), beside=beside)
+    found = compare_with_integers(
+        random_unet(model, CUDA), bits, InputSpec.of(model).random(4, CUDA), beside=beside
+    )
     integers = {"integer w4a8", "integer w4a8 fused"}
     assert set(found["networks"]) == {*integers, *beside}
     for name, row in found["networks"].items():
@@ -387,12 +396,12 @@ def test_integer_networks_compete_with_floating_point(monkeypatch: pytest.Monkey
 
 def test_a_replayed_network_gives_what_it_gave_before() -> None:
     model = load_config({}).models["cifar10_small"]
-    network, inputs = random_unet(model, CUDA), network_rows(model, 2, CUDA)
+    network, inputs = random_unet(model, CUDA), InputSpec.of(model).random(2, CUDA)
     with torch.no_grad():
-        expected = network(*inputs, return_dict=False)[0].clone()
+        expected = network_call(network, inputs).clone()
         replayed = Replayed(network, inputs)
         replayed.output[0].zero_()
-        torch.testing.assert_close(replayed(*inputs, return_dict=False)[0], expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(network_call(replayed, inputs), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_kernels_are_measured_with_the_tiles_that_were_found(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from edadm.sampling.shards import open_whole
 
 
 def verdicts(*options: str) -> Iterator[tuple[Job, str | None]]:
-    """What Snakemake would run, each after those it waits for, with the reason why its outputs cannot be taken over.
+    """Jobs that Snakemake would run, each after those it waits for, with the reason against taking it over.
 
     Args:
         options: what else Snakemake is told.

@@ -1,14 +1,18 @@
-"""What of the results of edadm 0.1.0 (639e85e) still means the same: commands compared setting by setting, and what else changed since.
+"""Results of edadm 0.1.0 (639e85e): what of them still means the same, and what changed since.
 
-| stage | since 639e85e | so |
-|---|---|---|
-| convert-checkpoint | reads more files, prefers averaged weights, refuses wrong ones | made again beside the old one and compared |
-| select-calibration | no sample goes to a step without a share | made again beside the old one and compared |
-| collect-trajectories, generate | other timesteps for some numbers of steps; prompts are read line by line | kept where both are the same |
-| generate with integers | on processors without VNNI sums of 8-bit weights were rounded twice; no record says which it was | made again |
-| set-ranges, reconstruct | nothing | kept where the settings are the same |
-| reconstruct-part | shares have other names; `reconstruct` needs none that is finished | not looked at |
-| evaluate, benchmark, report, write-prompts, reference-statistics | further scores, checks and facts | made again |
+Commands are compared setting by setting.
+
+- convert-checkpoint reads more files, prefers averaged weights and refuses wrong ones: made again beside the
+  old one and compared.
+- select-calibration gives no sample to a step without a share: made again beside the old one and compared.
+- collect-trajectories and generate have other timesteps for some numbers of steps, and prompts are read line
+  by line: kept where both are the same.
+- generate with integers rounded sums of 8-bit weights twice on processors without VNNI, and no record says
+  which it was: made again.
+- set-ranges and reconstruct: nothing; kept where the settings are the same.
+- reconstruct-part: shares have other names, and `reconstruct` needs none that is finished; not looked at.
+- evaluate, benchmark, report, write-prompts and reference-statistics have further scores, checks and facts:
+  made again.
 """
 
 from __future__ import annotations
@@ -67,7 +71,10 @@ def parsed(line: str) -> Command:
 
 
 def difference(before: Command, now: Command) -> str | None:
-    """Why a kept stage's command of 639e85e makes something else than today's, in words; None if it makes the same."""
+    """The reason why a kept stage's command of 639e85e makes something else than today's.
+
+    None if it makes the same.
+    """
     if before.stage != now.stage or before.files != now.files:
         return "it was made from other files"
     for name in sorted((before.options.keys() | now.options.keys()) - _NO_RESULT):
@@ -130,7 +137,10 @@ def _visited_before(sampler: Sampler, total: int) -> Sequence[int]:
 
 
 def _read_the_same(prompts: Path) -> bool:
-    """Whether the reader of 639e85e found in a file of prompts what today's finds; captions it read as today."""
+    """Whether the reader of 639e85e found in a file of prompts what today's finds.
+
+    It read captions as today.
+    """
     from edadm.config.inputs.prompts import prompts_in
 
     if prompts.suffix == ".json":

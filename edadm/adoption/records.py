@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
 
 def planned_jobs(said: str) -> list[Job]:
-    """The jobs of a dry run with shell commands (`snakemake -n -p`), each after those whose outputs it takes."""
+    """The jobs of a dry run with shell commands (`snakemake -n -p`), each after those it waits for."""
     jobs = []
     for block in said.split("\nrule ")[1:]:
         lines = block.splitlines()

@@ -1,4 +1,7 @@
-"""Digests of what files mean: settings as sorted JSON; tensors by name, type, shape and bytes, in any order."""
+"""Digests of what files mean.
+
+Settings count as sorted JSON; tensors by name, type, shape and bytes, in any order.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex
 
 
 class Header(NamedTuple):
-    """What the head of a safetensors file says: metadata, entries by tensor name, and where the numbers begin."""
+    """The head of a safetensors file: its metadata, its entries by tensor name, and where numbers begin."""
 
     metadata: dict[str, str]
     entries: dict[str, dict[str, Any]]

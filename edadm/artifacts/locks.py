@@ -60,7 +60,10 @@ def locked(path: Path, what: str) -> Iterator[IO[str]]:
 
 
 def attempt(file: IO[Any]) -> bool | None:
-    """Takes the lock of an open file: true if it was free, false if another process has it, None without locks."""
+    """Takes the lock of an open file.
+
+    True if it was free, false if another process has it, None on a file system without locks.
+    """
     if fcntl is None:
         return None
     for take, busy in ((fcntl.flock, _BUSY), (fcntl.lockf, _BUSY | {errno.EACCES})):

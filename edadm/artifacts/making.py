@@ -47,7 +47,7 @@ class Work:
 
     @contextmanager
     def publishing(self, path: Path | None = None, beside: Facts | None = None) -> Iterator[Path]:
-        """A path to write to, which becomes the artifact, or another file of the same work, when the block ends well.
+        """A path to write to, which becomes an artifact of the work if the block ends well.
 
         Args:
             path: the other file.

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: its kind, its format, what it was made from, and digests of both and its content.
+"""The metadata of an artifact: kind, format, what it was made from, and digests of both and its content.
 
 In safetensors files these facts are the metadata entry `edadm`, in JSON objects and zarr groups the key or
 attribute `edadm`, beside any other file `NAME` they are `NAME.made.json`. `docs/artifacts.md` lists the
@@ -100,7 +100,10 @@ def remember(path: Path, known: Facts) -> None:
 
 
 def forget(path: Path) -> None:
-    """Removes the facts beside a file before another takes its place: a killed writer leaves none, not wrong ones."""
+    """Removes the facts beside a file before another takes its place.
+
+    A killed writer leaves none then, not wrong ones.
+    """
     beside(path).unlink(missing_ok=True)
 
 
@@ -125,7 +128,10 @@ def content_digest(path: Path) -> str:
 
 
 def _check_size(path: Path) -> None:
-    """Compares the size of a NumPy file with that of the array it says it holds; raises ValueError, or what NumPy raises."""
+    """Compares the size of a NumPy file with that of the array it says it holds.
+
+    Raises ValueError, or what NumPy raises.
+    """
     import numpy as np
 
     array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -202,7 +208,9 @@ def _check_quantized(path: Path) -> None:
 
 
 def refuse_other(path: Path, wanted: Mapping[str, Any], stage: str, found: Facts | None = None) -> None:
-    """Refuses an artifact made from other settings or files than a reader wants; what it does not say is not compared.
+    """Refuses an artifact that was made from other settings or files than a reader wants.
+
+    What it does not say is not compared.
 
     Args:
         wanted: as in `facts`; settings that the reader does not know are left out.

@@ -32,7 +32,10 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_file(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
-    """A new file beside `path`, given to `publish` once it is on the disk, if the block ends well; then gone."""
+    """A new file beside `path`, given to `publish` once it is on the disk, if the block ends well.
+
+    Then it is gone from its own place.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     partial = path.with_name(f"{_stem(path)}{machine()}-{os.getpid()}-{secrets.token_hex(4)}.partial")

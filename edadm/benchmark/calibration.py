@@ -10,15 +10,16 @@ import torch
 
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning.operations import without_kernels
-from edadm.learning.chain import FinishedUnit, Task, UnitShelf, settings_of
+from edadm.learning.chain import Task, settings_of
+from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit
 from edadm.passes.methods import Method
 from edadm.planning.clock import Clock
 
-MakeTask = Callable[[Reconstruction, UnitShelf], Task]
+MakeTask = Callable[[Reconstruction, UnitStore], Task]
 
 
-class NoShelf:
+class NoUnitStore:
     """Keeps nothing."""
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
@@ -37,7 +38,7 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
         and graph captures; `steps` over all units; `ms_per_step`; `peak_gib` of the device's memory, 0 on a
         CPU.
     """
-    device = task.inputs[0].device
+    device = task.inputs.device
     clock = Clock(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -70,8 +71,8 @@ def compare(
     method = methods[settings.method]
     short = settings.model_copy(update={"iterations": plain_iterations, "unit_iterations": {}})
     with without_kernels():
-        plain = learning_cost(dataclasses.replace(make_task(short, NoShelf()), graphs=False), method)
-    engine = learning_cost(make_task(settings, NoShelf()), method)
+        plain = learning_cost(dataclasses.replace(make_task(short, NoUnitStore()), graphs=False), method)
+    engine = learning_cost(make_task(settings, NoUnitStore()), method)
     return {
         "settings": settings.model_dump(mode="json"),
         "device": torch.cuda.get_device_name() if engine["peak_gib"] else "cpu",

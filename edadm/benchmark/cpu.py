@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edadm.benchmark.unet import rows_to_time
 from edadm.deploy.backends.onednn import lower_for_cpu
-from edadm.networks.denoiser import network_inputs
+from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.nn.insert import quantized_layers
 
 INTEGER, HALF = "integer", "bf16"
@@ -36,10 +37,10 @@ class _Half(nn.Module):
         for parameter in self.unet.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
 
-    def forward(self, x: Tensor, t: Tensor, *context: Tensor) -> Tensor:
-        return self.unet(x.bfloat16(), t, *(given.bfloat16() for given in context), return_dict=False)[
-            0
-        ].float()
+    def forward(self, x: Tensor, t: Tensor, *context: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        halved = (given.bfloat16() for given in (x, *context))
+        sample, *others = halved
+        return (self.unet(sample, t, *others, return_dict=False)[0].float(),)
 
 
 def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -54,20 +55,18 @@ def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def shares_of_time(
-    network: nn.Module, shape: tuple[int, ...], context_shape: tuple[int, int] | None = None
-) -> dict[str, float]:
+def shares_of_time(network: nn.Module, inputs: InputSpec, batch: int) -> dict[str, float]:
     """Which share of the time of one evaluation each kind of operation takes, the largest first; they add up to 1.
 
     Args:
         network: on the CPU, not compiled.
-        shape: (n, c, h, w) of the batch.
-        context_shape: (tokens, channels) of the condition, for networks that take one.
+        inputs: that it takes.
+        batch: rows of the batch.
     """
-    inputs = _inputs(shape, context_shape)
-    network(*inputs)
+    rows = _spread(inputs, batch)
+    network_call(network, rows)
     with _Clock() as clock:
-        network(*inputs)
+        network_call(network, rows)
     whole = sum(clock.totals.values())
     return {name: total / whole for name, total in sorted(clock.totals.items(), key=lambda entry: -entry[1])}
 
@@ -88,20 +87,15 @@ class _Clock(TorchDispatchMode):
 
 
 @torch.no_grad()
-def parity(
-    simulated: nn.Module,
-    integer: nn.Module,
-    shape: tuple[int, ...],
-    context_shape: tuple[int, int] | None = None,
-) -> dict[str, float]:
+def parity(simulated: nn.Module, integer: nn.Module, inputs: InputSpec, batch: int) -> dict[str, float]:
     """How far one prediction with integers is from the simulated one: `mean` and `max` of absolute differences, and the latter's `spread`.
 
     Sums of integers are exact, those of simulation are rounded; where that turns a code into its neighbour,
     all that follows moves.
     """
-    inputs = _inputs(shape, context_shape)
-    reference = simulated(*inputs, return_dict=False)[0]
-    difference = (integer(*inputs, return_dict=False)[0] - reference).abs()
+    rows = _spread(inputs, batch)
+    reference = network_call(simulated, rows)
+    difference = (network_call(integer, rows) - reference).abs()
     return {
         "mean": difference.mean().item(),
         "max": difference.max().item(),
@@ -130,15 +124,10 @@ def slower_arithmetic(variants: Mapping[str, Mapping[str, Any]], reference: str 
                 )
 
 
-def _inputs(shape: tuple[int, ...], context_shape: tuple[int, int] | None) -> tuple[Tensor, ...]:
+def _spread(inputs: InputSpec, batch: int) -> Rows:
     """A random batch, its timesteps spread over all of them."""
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(
-        memory_format=torch.channels_last
-    )
-    rows = {"latents": x, "timesteps": torch.linspace(0, 999, shape[0]).long()}
-    if context_shape is not None:
-        rows["context"] = torch.zeros(shape[0], *context_shape)
-    return network_inputs(rows)
+    timesteps = torch.linspace(0, 999, batch).long()
+    return Rows({**rows_to_time(inputs, batch).tensors, "timesteps": timesteps})
 
 
 def _group(operation: str) -> str:

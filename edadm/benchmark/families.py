@@ -23,9 +23,10 @@ from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
 from edadm.learning.chain import Task
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
-from edadm.networks.denoiser import Denoiser, Precision, Prediction, network_inputs
+from edadm.networks.denoiser import Denoiser, Precision, Prediction
+from edadm.networks.inputs import Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
 from edadm.networks.unet.build import feature_module
 from edadm.networks.unit import Unit
@@ -140,9 +141,7 @@ class FamilyPass:
         network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
         with self.measured.stage("set-ranges"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            set_ranges(
-                network, rows["latents"], rows["timesteps"], self.run.bits, context=rows.get("context")
-            )
+            set_ranges(network, Rows.of(rows), self.run.bits)
             save_file(
                 {name: tensor.cpu() for name, tensor in grids(network).items()},
                 self.folder / "ranges.safetensors",
@@ -158,7 +157,7 @@ class FamilyPass:
         units.mkdir(exist_ok=True)
         with self.measured.stage("reconstruct"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            task = Task(network, quantized, self.units, network_inputs(rows), 0, settings, FolderShelf(units))
+            task = Task(network, quantized, self.units, Rows.of(rows), 0, settings, FolderUnitStore(units))
             METHODS[settings.method].learn(task)
             save_quantized(quantized, self.file, self.run.model.architecture, self.run.bits, {})
 

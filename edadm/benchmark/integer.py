@@ -17,15 +17,14 @@ from edadm.config.schema import Bits, Model
 from edadm.deploy.backends.cuda_int8 import fused_attention, lower_for_cuda
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.errors import EdadmError
+from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.networks.random_weights import random_unet
 from edadm.networks.unet.build import UNet
 from edadm.nn.insert import activation_quantizers, disabled, quantized_layers
 from edadm.passes.ranges import cover_weights
-from edadm.planning.network import network_rows
 from edadm.quant.affine import scale_and_zero_point
 
-Inputs = tuple[Tensor, ...]
-Rows = dict[str, dict[str, Any]]
+Results = dict[str, dict[str, Any]]  # a row each by the network's name
 FLOATS = ("fp32 eager", "bf16 compiled", "tf32 compiled")
 TORCHAO = "torchao int8 linear"
 BESIDE = (*FLOATS, TORCHAO)
@@ -49,14 +48,14 @@ def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
 
 
 @torch.no_grad()
-def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Inputs) -> UNet:
+def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Rows) -> UNet:
     """A quantized copy whose grids reach to the largest magnitudes, of weights and of what `inputs` lead to: for timing only."""
     quantized = quantized_copy(unet, bits)
     for layer in quantized_layers(quantized).values():
         cover_weights(layer)
         layer.set_codes(layer.nearest_codes())
     with _magnitudes(quantized) as largest, disabled(quantized):
-        quantized(*inputs, return_dict=False)
+        network_call(quantized, inputs)
     for name, quantizer in activation_quantizers(quantized).items():
         if name in largest:
             quantizer.set_grid(*scale_and_zero_point(-largest[name], largest[name], quantizer.bits))
@@ -85,7 +84,8 @@ def _magnitudes(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> UNet:
     """The integer network of a model with random weights, its layers one by one; takes fp32."""
-    quantized = quantized_by_magnitude(random_unet(model, device), bits, network_rows(model, 2, device))
+    inputs = InputSpec.of(model).random(2, device)
+    quantized = quantized_by_magnitude(random_unet(model, device), bits, inputs)
     return lower_for_cuda(quantized, torch.float32, fuse=False)
 
 
@@ -103,17 +103,13 @@ def _bytes(tensor: Tensor | None) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _milliseconds(network: nn.Module, inputs: Inputs) -> float:
+def _milliseconds(network: nn.Module, inputs: Rows) -> float:
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
-    network(*inputs, return_dict=False)
+    network_call(network, inputs)
     end.record()
     torch.cuda.synchronize()
     return begin.elapsed_time(end)
-
-
-def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    return tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
 
 
 class Replayed(nn.Module):
@@ -123,30 +119,30 @@ class Replayed(nn.Module):
     """
 
     @torch.no_grad()
-    def __init__(self, network: nn.Module, inputs: Inputs):
+    def __init__(self, network: nn.Module, inputs: Rows):
         super().__init__()
         self.network = network
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
-                network(*inputs, return_dict=False)
+                network_call(network, inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self.output = network(*inputs, return_dict=False)
+            self.output = (network_call(network, inputs),)
 
-    def forward(self, *inputs: Tensor, return_dict: bool = False) -> Any:
+    def forward(self, *inputs: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         self._graph.replay()
         return self.output
 
 
-def _warm_bytes(network: nn.Module, inputs: Inputs) -> int:
+def _warm_bytes(network: nn.Module, inputs: Rows) -> int:
     """Memory that one evaluation takes beyond weights and inputs, what compiling and warming up took not counted."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    network(*inputs, return_dict=False)
+    network_call(network, inputs)
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
 
@@ -155,17 +151,17 @@ class Contest:
     """Networks that take turns on the same batch. One that fails has a row that says why, and the others go on.
 
     Args:
-        inputs: the batch: samples, timesteps and perhaps a condition.
+        inputs: the batch.
         mode: of `torch.compile`.
         on_rows: told all rows so far whenever there is one more.
     """
 
     def __init__(
-        self, inputs: Inputs, mode: str = "default", on_rows: Callable[[Rows], None] = lambda rows: None
+        self, inputs: Rows, mode: str = "default", on_rows: Callable[[Results], None] = lambda rows: None
     ):
         self.inputs, self.mode, self.on_rows = inputs, mode, on_rows
-        self.entries: dict[str, tuple[nn.Module, Inputs]] = {}
-        self.rows: Rows = {}
+        self.entries: dict[str, tuple[nn.Module, Rows]] = {}
+        self.rows: Results = {}
 
     @contextmanager
     def guarded(self, name: str, what: str = "failed") -> Iterator[None]:
@@ -192,18 +188,18 @@ class Contest:
             notes: for its row.
         """
         with self.guarded(name):
-            network, inputs = make(), _cast(self.inputs, dtype)
+            network, inputs = make(), self.inputs.cast(dtype)
             self.rows[name] = {"weight_bytes": weight_bytes(network), **notes}
             if compiled:
                 network.compile(mode=self.mode, dynamic=False)
             for _ in range(2):
-                network(*inputs, return_dict=False)
+                network_call(network, inputs)
             self.rows[name]["warm_evaluation_gib"] = _warm_bytes(network, inputs) / 2**30
             self.entries[name] = (Replayed(network, inputs) if compiled else network), inputs
         self._turns([name] if name in self.entries else [], 3)
         self.on_rows(self.rows)
 
-    def rounds(self, repeats: int = 15) -> Rows:
+    def rounds(self, repeats: int = 15) -> Results:
         """Alternates between the networks, so that all see the same clocks; median milliseconds and images per second of each."""
         self._turns(list(self.entries), repeats)
         self.on_rows(self.rows)
@@ -223,7 +219,7 @@ class Contest:
                 self.rows[name] |= {
                     "ms": ms,
                     "fastest_ms": min(found),
-                    "samples_per_second": 1000 * len(self.inputs[0]) / ms,
+                    "samples_per_second": 1000 * len(self.inputs) / ms,
                 }
 
     @torch.no_grad()
@@ -258,11 +254,11 @@ def _by_torchao(unet: UNet) -> nn.Module:
 def compare_with_integers(
     unet: UNet,
     bits: Mapping[str, Bits],
-    inputs: Inputs,
+    inputs: Rows,
     mode: str = "default",
     beside: Sequence[str] = BESIDE,
     fuse: Sequence[bool] = (False, True),
-    on_rows: Callable[[Rows], None] = lambda rows: None,
+    on_rows: Callable[[Results], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """The integer network of each width, compiled, and the network in floating point.
 
@@ -297,7 +293,7 @@ def compare_with_integers(
 
     @cache
     def quantized(name: str) -> UNet:
-        return quantized_by_magnitude(unet, bits[name], tuple(x[:2] for x in inputs))
+        return quantized_by_magnitude(unet, bits[name], inputs[:2])
 
     def lowered(name: str, fuse: bool) -> UNet:
         return lower_for_cuda(quantized(name), half, fuse=fuse)
@@ -319,7 +315,7 @@ def compare_with_integers(
             profiles[name] = contest.profile(name)
     return {
         "device": torch.cuda.get_device_name(),
-        "batch": len(inputs[0]),
+        "batch": len(inputs),
         "mode": mode,
         "networks": networks,
         "profiles": profiles,

@@ -16,6 +16,7 @@ from edadm.deploy.fuse.layers import IntegerConv2d
 from edadm.errors import EdadmError
 from edadm.kernels.int8.products.convolution import triton_convolution
 from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, candidates, tiles
+from edadm.networks.inputs import Rows, network_call
 
 
 @contextmanager
@@ -46,10 +47,10 @@ def _recorded(network: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def problems_of(network: nn.Module, *inputs: Tensor) -> dict[Problem, tuple[int, ...]]:
+def problems_of(network: nn.Module, inputs: Rows) -> dict[Problem, tuple[int, ...]]:
     """What the integer layers of a network solve in one evaluation: problems, and the NHWC shape of an input of each."""
     with _recorded(network) as found:
-        network(*inputs, return_dict=False)
+        network_call(network, inputs)
     return found
 
 

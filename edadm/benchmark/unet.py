@@ -8,29 +8,35 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from edadm.networks.denoiser import network_inputs
+from edadm.networks.inputs import InputSpec, Rows, network_call
 
 
-def _seconds(unet: nn.Module, x: Float[Tensor, "n c h w"], context: Float[Tensor, "n k e"] | None) -> float:
-    rows = {"latents": x, "timesteps": torch.full((len(x),), 500, device=x.device)}
-    if context is not None:
-        rows["context"] = context
+def rows_to_time(inputs: InputSpec, rows: int, device: torch.device | str = "cpu") -> Rows:
+    """The same random latents on any device, channels last, at timestep 500; what else there is is zero."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(rows, *inputs.shapes["latents"], generator=generator)
+    latents = drawn.to(device, memory_format=torch.channels_last)
+    timesteps = torch.full((rows,), 500, device=device)
+    given = inputs.zeros(rows, device).tensors
+    return Rows({**given, "latents": latents, "timesteps": timesteps})
+
+
+def _seconds(network: nn.Module, rows: Rows) -> float:
     begin = time.perf_counter()
-    unet(*network_inputs(rows))
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+    network_call(network, rows)
+    if rows.device.type == "cuda":
+        torch.cuda.synchronize(rows.device)
     return time.perf_counter() - begin
 
 
 @torch.no_grad()
 def step_latency(
     networks: Mapping[str, nn.Module],
-    shape: tuple[int, ...],
+    inputs: InputSpec,
+    batch: int,
     repeats: int = 7,
-    context_shape: tuple[int, int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Seconds per network evaluation of each network, all on the same random batch.
 
@@ -39,22 +45,19 @@ def step_latency(
 
     Args:
         networks: by name, on one device.
-        shape: (n, c, h, w) of the batch.
+        inputs: that they take.
+        batch: rows of the batch.
         repeats: counted rounds.
-        context_shape: (tokens, channels) of the condition, for networks that take one.
 
     Returns:
         By name: `seconds` (median), `fastest`, `slowest`.
     """
     device = next(next(iter(networks.values())).parameters()).device
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(
-        device, memory_format=torch.channels_last
-    )
-    context = None if context_shape is None else torch.zeros(shape[0], *context_shape, device=device)
+    rows = rows_to_time(inputs, batch, device)
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(repeats + 1):
         for name, network in networks.items():
-            times[name].append(_seconds(network, x, context))
+            times[name].append(_seconds(network, rows))
     return {
         name: {
             "seconds": statistics.median(rounds[1:]),

@@ -37,13 +37,13 @@ def apportion(shares: Float[np.ndarray, " steps"], total: int) -> Int[np.ndarray
 
 
 def assign_steps(counts: Int[np.ndarray, " steps"], seed: int) -> Int[np.ndarray, " n"]:
-    """For each trajectory the step whose state it contributes: a random order of the counted steps (method, 2.5)."""
+    """The step whose state each trajectory contributes: a random order of the counted steps (method, 2.5)."""
     steps = np.repeat(np.arange(len(counts)), counts)
     return np.random.default_rng(seed).permutation(steps)
 
 
 def held_out_counts(counts: Int[np.ndarray, " steps"], total: int) -> Int[np.ndarray, " steps"]:
-    """A smaller or larger allocation with the shares of `counts`: `total` evenly spaced quantiles of its samples.
+    """A smaller or larger allocation with the shares of `counts`: evenly spaced quantiles of its samples.
 
     Every step is within one sample of its share. `apportion` would not do: where most shares round to the
     same number, it takes all that is too much from the cleanest steps, and held-out rows are few.

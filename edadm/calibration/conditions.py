@@ -14,7 +14,7 @@ HELD_OUT = "held_out_"
 
 
 def with_context(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> dict[str, np.ndarray]:
-    """Selected states with the context of their trajectories; with guidance every state becomes two rows (method, 4.2).
+    """Selected states with their trajectories' context; guidance makes two rows of each (method, 4.2).
 
     The unconditional row of a state comes right before its conditional one, so that they stay together in any
     batch of an even number of rows. Without a condition everything stays as it is.

@@ -1,4 +1,7 @@
-"""Normally distributed steps, as PTQ4DM takes them (arXiv 2211.15736), in the form of EDA-DM's first release."""
+"""Normally distributed steps, as PTQ4DM takes them (arXiv 2211.15736).
+
+In the form of EDA-DM's first release.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ MEAN, DEVIATION = 0.4, 0.4
 
 
 def normal(statistics: StepStatistics, settings: Calibration) -> Allocation:
-    """A draw of Normal(0.4, 0.4) times T for every trajectory, moved to [0, T] by smallest and largest, truncated (method, 2.7).
+    """A draw of Normal(0.4, 0.4) times T for every trajectory, truncated (method, 2.7).
+
+    Draws are moved to [0, T] by the smallest and the largest.
 
     The rescaling cancels mean and deviation: the samples form a bell around the middle of the trajectory,
     whose width falls

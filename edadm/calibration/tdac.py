@@ -11,7 +11,10 @@ from edadm.config.schema import Calibration
 
 
 def density(distance: Float[np.ndarray, "steps steps"], radius: float) -> Float[np.ndarray, " steps"]:
-    """D: how many other steps lie within `radius` (mean squared feature difference, inclusive) of each step."""
+    """The density D: how many other steps lie within `radius` of each step.
+
+    Distances are mean squared feature differences; the radius counts as within.
+    """
     near = (distance <= radius) & ~np.eye(len(distance), dtype=bool)
     return near.sum(1).astype(np.float64)
 
@@ -22,13 +25,18 @@ def variety(dissimilarity: Float[np.ndarray, "steps steps"]) -> Float[np.ndarray
 
 
 def normalised(scores: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """Scores moved to [0, 1]; all zero where they are all equal, where the official code divides by zero (quirk Q29)."""
+    """Scores moved to [0, 1]; all zero where they are all equal.
+
+    The official code divides by zero there (quirk Q29).
+    """
     span = scores.max() - scores.min()
     return (scores - scores.min()) / span if span > 0 else np.zeros_like(scores)
 
 
 def tdac(statistics: StepStatistics, settings: Calibration) -> Allocation:
-    """Samples in proportion to D' + lambda V', both normalised over steps; equally many where that is zero throughout.
+    """Samples in proportion to D' + lambda V', both normalised over steps.
+
+    Equally many where that is zero throughout.
 
     Its ablations are settings: density alone is `lambda: 0`, variety alone `density_weight: 0`.
     """

@@ -75,7 +75,7 @@ def benchmark_calibration(
         raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
     given = Given(unet, calibration_set, ranges)
     result = compare(
-        lambda changed, shelf: open_task(preset, widths, changed, given, where, shelf),
+        lambda changed, unit_store: open_task(preset, widths, changed, given, where, unit_store),
         METHODS,
         settings,
         plain_iterations,
@@ -101,11 +101,11 @@ def benchmark_kernels(
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import random_integer_unet
     from edadm.benchmark.kernels import measure, problems_of
-    from edadm.planning.network import network_rows
+    from edadm.networks.inputs import InputSpec
 
     preset, where = preset_named("models", model, config), first_gpu()
-    inputs = network_rows(preset, batch_size, where)
-    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), *inputs)
+    inputs = InputSpec.of(preset).random(batch_size, where)
+    problems = problems_of(random_integer_unet(preset, preset_named("bits", bits, config), where), inputs)
 
     def keep(rows: list[dict[str, Any]]) -> None:
         if tiles is not None:
@@ -144,18 +144,16 @@ def benchmark_integer(
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
     from edadm.kernels.int8.tiles import adopt
+    from edadm.networks.inputs import InputSpec
     from edadm.networks.random_weights import random_unet
-    from edadm.planning.network import network_rows
 
     check_choices(mode, beside or BESIDE)
     if tiles is not None:
         adopt(tiles)
     preset, where = preset_named("models", model, config), first_gpu()
     widths = {name: preset_named("bits", name, config) for name in bits}
-    inputs, conditions = (
-        network_rows(preset, batch_size, where),
-        {"model": model, "batch": batch_size, "mode": mode},
-    )
+    inputs = InputSpec.of(preset).random(batch_size, where)
+    conditions = {"model": model, "batch": batch_size, "mode": mode}
     unet, fused = random_unet(preset, where), (False, True) if fuse is None else (fuse,)
 
     def keep(rows: dict[str, Any]) -> None:

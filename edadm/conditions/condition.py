@@ -162,7 +162,8 @@ def make_condition(network: ClassEmbedding | CLIPTextModel, settings: Conditioni
         condition = ClassCondition(network, settings)
         if len(condition.labels) < images:
             raise EdadmError(
-                f"{images} images exceed the {len(condition.labels)} labels; raise conditioning.images_per_class"
+                f"{images} images exceed the {len(condition.labels)} labels; raise "
+                "conditioning.images_per_class"
             )
         return condition
     encoder = settings.encoder
@@ -182,6 +183,7 @@ def prompts_of(settings: Conditioning, images: int) -> list[str]:
     prompts = read_prompts(Path(settings.prompts).expanduser(), settings.seed)
     if len(prompts) < images:
         raise EdadmError(
-            f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make fewer images"
+            f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make "
+            "fewer images"
         )
     return prompts[:images]

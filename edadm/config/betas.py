@@ -1,4 +1,7 @@
-"""The noise schedule as numbers; imports no torch, so that what a file says can be compared with a preset before anything runs."""
+"""The noise schedule as numbers.
+
+Imports no torch, so that what a file says can be compared with a preset before anything runs.
+"""
 
 from __future__ import annotations
 

@@ -82,12 +82,14 @@ def _of_model(run: Run, config: Config) -> list[str]:
     first_shard = recorded.count // recorded.shards
     if recorded.feature_rows > first_shard:
         found.append(
-            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the {first_shard} runs of the first shard; "
+            f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the "
+            f"{first_shard} runs of the first shard; "
             "lower feature_rows or shards, or raise count"
         )
     if evaluation.shards > evaluation.images:
         found.append(
-            f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower shards"
+            f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower "
+            "shards"
         )
     found += _of_condition(run, config)
     if not (_of_parts(run.model, model) or _of_sizes(run.model, model)):
@@ -100,7 +102,10 @@ def _of_model(run: Run, config: Config) -> list[str]:
 
 
 def _of_condition(run: Run, config: Config) -> list[str]:
-    """Whether labels or prompts last for all trajectories and images; prompts only where their file can be read."""
+    """Whether labels or prompts last for all trajectories and images.
+
+    Prompts are counted only where their file can be read.
+    """
     model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
     if model.conditioning is None:
         return []
@@ -123,7 +128,10 @@ def _of_condition(run: Run, config: Config) -> list[str]:
 
 
 def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
-    """How many labels or prompts there are, what they are called, and how to get more; None where that cannot be known yet."""
+    """The number of labels or prompts, what they are called, and how to get more.
+
+    None where that cannot be known yet.
+    """
     if conditioning.kind == "classes":
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
@@ -133,12 +141,16 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 
 
 def _of_parts(name: str, model: Model) -> list[str]:
-    """Whether architecture, layout, autoencoder and conditioning of a model belong together; stages see only some of them."""
+    """Whether architecture, layout, autoencoder and conditioning of a model belong together.
+
+    Stages see only some of them.
+    """
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
     if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
         wanted = "ddim" if family == "ddim" else "compvis"
         found.append(
-            f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set layout: {wanted}"
+            f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set "
+            f"layout: {wanted}"
         )
     if model.architecture.has_context != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
@@ -149,16 +161,19 @@ def _of_parts(name: str, model: Model) -> list[str]:
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(
-            f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; make them equal"
+            f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; "
+            "make them equal"
         )
     if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
         found.append(
-            f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file with one per line"
+            f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file "
+            "with one per line"
         )
     found += [f"{where}.conditioning: {text}" for text in _of_conditioning(model)]
     if model.schedule.start > model.schedule.end:
         found.append(
-            f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, so swap them"
+            f"{where}.schedule: start {model.schedule.start} exceeds end {model.schedule.end}; noise grows, "
+            "so swap them"
         )
     return found
 
@@ -177,7 +192,10 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
     if told.kind == "text" and context not in (None, told.encoder.channels):
-        yield f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them equal"
+        yield (
+            f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them "
+            "equal"
+        )
 
 
 def _of_variant(run: Run, name: str, config: Config) -> list[str]:
@@ -186,7 +204,8 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     variant = Variant(name)
     if variant.checkpoint.name.count("/") != 2:
         return [
-            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the same with /{INTEGER}"
+            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the "
+            f"same with /{INTEGER}"
         ]
     names = variant.presets
     found = [
@@ -201,7 +220,10 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
 
 
 def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> list[str]:
-    """Patterns that match no layer or unit of the model, which would show in no result, and more jobs than units."""
+    """Patterns that match no layer or unit of the model, and more jobs than it has units.
+
+    Neither would show in a result.
+    """
     units = unit_layers(config.models[run.model].architecture)
     if units is None:
         return []
@@ -228,7 +250,8 @@ def _of_integers(run: Run, config: Config) -> list[str]:
     found, evaluation = [], config.evaluations.get(run.evaluation)
     if evaluation and evaluation.precision != "fp32":
         found.append(
-            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not {evaluation.precision}; set precision: fp32, "
+            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not "
+            f"{evaluation.precision}; set precision: fp32, "
             f"or take /{INTEGER} off the variants"
         )
     return found
@@ -244,12 +267,14 @@ def _of_calibration(run: Run, name: str, config: Config) -> list[str]:
     if calibration.size + calibration.held_out > recorded.count:
         held_out = f" with {calibration.held_out} held-out rows" if calibration.held_out else ""
         found.append(
-            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the {recorded.count} recorded trajectories; "
+            f"calibrations.{name}: calibration size {calibration.size}{held_out} exceeds the "
+            f"{recorded.count} recorded trajectories; "
             f"lower calibrations.{name}.size or raise models.{run.model}.trajectories.count"
         )
     if calibration.selector == "uniform" and calibration.every > steps:
         found.append(
-            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of models.{run.model}.sampler; "
+            f"calibrations.{name}: every {calibration.every} exceeds the {steps} steps of "
+            f"models.{run.model}.sampler; "
             f"lower calibrations.{name}.every"
         )
     return found

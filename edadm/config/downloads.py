@@ -87,7 +87,8 @@ DOWNLOADS = {
         "pytorch-fid's InceptionV3",
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         "checkpoints/pt_inception-2015-12-05-6726825d.pth",
-        "pytorch-fid, inception.py; the checksum's beginning is in the file name, the rest from a public copy's LFS pointer",
+        "pytorch-fid, inception.py; the checksum's beginning is in the file name, the rest from a public "
+        "copy's LFS pointer",
         f"sha256:{_INCEPTION}",
     ),
     "clip_vit_l_14": Download(

@@ -168,10 +168,12 @@ def _check(entry: Download, file: Path) -> None:
         if file.suffix == ".partial":
             _drop(file)
             raise DownloadError(
-                f"{entry.url} sent another file than expected ({kind} {found}, not {expected}); {_by_hand(entry)}"
+                f"{entry.url} sent another file than expected ({kind} {found}, not {expected}); "
+                f"{_by_hand(entry)}"
             )
         raise DownloadError(
-            f"{file} is another file than {entry.what} ({kind} {found}, not {expected}); move it away and try again"
+            f"{file} is another file than {entry.what} ({kind} {found}, not {expected}); move it away and "
+            "try again"
         )
 
 

@@ -11,8 +11,10 @@ INTEGER = "integer"
 
 @dataclass(frozen=True)
 class Variant:
-    """One model at one precision: `fp32`, or the names of a calibration, a bits and a reconstruction preset; `/integer` after these
-    says that the same checkpoint computes with integers while it makes images."""
+    """One model at one precision: `fp32`, or the names of a calibration, a bits and a reconstruction preset.
+
+    After these perhaps `/integer`: the same checkpoint, computed with integers.
+    """
 
     name: str
 
@@ -65,7 +67,10 @@ class Layout:
         return self.root / model / calibration
 
     def variant(self, model: str, variant: Variant) -> Path:
-        """The folder of a variant's images and scores, and, unless it computes with integers, of its weights."""
+        """The folder of a variant's images and scores.
+
+        And of its weights, unless it computes with integers.
+        """
         return self.root / model / variant.name
 
     def weights(self, model: str, variant: Variant) -> Path:

@@ -1,4 +1,7 @@
-"""What networks are: their sizes, and what they are told; the part of the schema that describes a checkpoint."""
+"""Networks as settings: their sizes, and what they are told.
+
+The part of the schema that describes a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys, later changes, and values of another type: "5" and true are no numbers, .inf and .nan none to work with."""
+    """Settings that refuse unknown keys, later changes, and values of another type.
+
+    "5" and true are no numbers, .inf and .nan none to work with.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, strict=True, allow_inf_nan=False
@@ -44,7 +50,7 @@ _OF_CONDITIONAL = (
 
 
 class DiffusersUNet(Strict):
-    """Settings of a diffusers U-Net under the names that its `config.json` has for them, with diffusers' defaults.
+    """Settings of a diffusers U-Net by the names of its `config.json`, with diffusers' defaults.
 
     Only those on which its arithmetic depends, and of them only those that the rest of this package can
     quantize. Sizes of what goes in (`sample_size`, `in_channels`, `cross_attention_dim`) are
@@ -60,7 +66,8 @@ class DiffusersUNet(Strict):
     layers_per_block: Count | tuple[Count, ...] = 2
     attention_head_dim: Count | tuple[Count, ...] | None = Field(
         8,
-        description="channels of a head (UNet2DModel), or, by a mistake that diffusers keeps, their number (UNet2DConditionModel)",
+        description="channels of a head (UNet2DModel), or, by a mistake that diffusers keeps, their number "
+        "(UNet2DConditionModel)",
     )
     norm_num_groups: Count = 32
     norm_eps: float = Field(1e-5, gt=0)
@@ -110,7 +117,8 @@ class DiffusersUNet(Strict):
         groups = self.norm_num_groups
         if odd := [width for width in self.block_out_channels if width % groups]:
             raise ValueError(
-                f"norm_num_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor of all"
+                f"norm_num_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor "
+                "of all"
             )
         across = [
             block for block in (*self.down_block_types, *self.up_block_types) if block.startswith("CrossAttn")
@@ -183,7 +191,8 @@ class UNetArchitecture(Strict):
         }
         if foreign := sorted(given - known[self.family]):
             raise ValueError(
-                f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another family"
+                f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another "
+                "family"
             )
         if self.family == "transformer" and not (
             self.context_channels and (self.heads or self.head_channels)
@@ -254,7 +263,8 @@ class Autoencoder(Strict):
     )
     scale: Annotated[float, Field(gt=0)] | None = Field(
         1.0,
-        description="the network sees latents times this number; null reads it from the checkpoint's `scale_factor`",
+        description="the network sees latents times this number; null reads it from the checkpoint's "
+        "`scale_factor`",
     )
 
     @property

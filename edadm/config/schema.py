@@ -17,7 +17,8 @@ class NoiseSchedule(Strict):
 
     kind: Literal["linear", "sqrt_linear", "cosine", "trained"] = Field(
         "linear",
-        description="what is evenly spaced: betas, or their roots (CompVis); cosine is diffusers' squaredcos_cap_v2",
+        description="what is evenly spaced: betas, or their roots (CompVis); cosine is diffusers' "
+        "squaredcos_cap_v2",
     )
     start: float = Field(1e-4, gt=0, lt=1)
     end: float = Field(2e-2, gt=0, lt=1)
@@ -33,7 +34,8 @@ class NoiseSchedule(Strict):
             raise ValueError(f"betas are listed with kind 'trained' and only there; {fix}")
         if self.betas is not None and len(self.betas) != self.timesteps:
             raise ValueError(
-                f"there are {len(self.betas)} betas for {self.timesteps} timesteps; set timesteps: {len(self.betas)}"
+                f"there are {len(self.betas)} betas for {self.timesteps} timesteps; set timesteps: "
+                f"{len(self.betas)}"
             )
         return self
 
@@ -60,7 +62,8 @@ class Sampler(Strict):
         if self.spacing not in allowed:
             known = ", ".join(allowed[:-1])
             raise ValueError(
-                f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or {allowed[-1]}"
+                f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or "
+                f"{allowed[-1]}"
             )
         return self
 
@@ -115,7 +118,7 @@ class Model(Strict):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a checkpoint is taken apart into: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
+        """The parts of a checkpoint: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
         present = {"unet": True, "autoencoder": self.autoencoder, "condition": self.conditioning}
         return tuple(part for part, given in present.items() if given)
 
@@ -143,7 +146,7 @@ class Calibration(Strict):
 
 
 class LayerBits(Strict):
-    """Bits of one layer, chosen by name pattern; null leaves its input, or the whole layer, in floating point."""
+    """Bits of one layer, chosen by name pattern; null leaves it, or its input, in floating point."""
 
     weights: Annotated[int, Field(ge=2, le=8)] | None
     activations: Annotated[int, Field(ge=2, le=8)] | None
@@ -169,15 +172,18 @@ class Bits(Strict):
             "time_embedding.linear_1": LayerBits(weights=8, activations=8),
             "conv_out": LayerBits(weights=8, activations=None),
         },
-        description="exceptions by name pattern; the default follows the official code (first registered and last layer)",
+        description="exceptions by name pattern; the default follows the official code (first registered and "
+        "last layer)",
     )
     weight_zero_point: Literal["middle", "either"] = Field(
         "either",
-        description="zero of symmetric weight grids: 2^(bits-1) in all channels, or the better of that and one less in each",
+        description="zero of symmetric weight grids: 2^(bits-1) in all channels, or the better of that and "
+        "one less in each",
     )
     activation_grid: Literal["symmetric", "asymmetric"] = Field(
         "symmetric",
-        description="ends of two-sided activation ranges: opposite, as the official code has it, or searched one by one",
+        description="ends of two-sided activation ranges: opposite, as the official code has it, or searched "
+        "one by one",
     )
     range_batch_size: Count = Field(256, description="rows per update of the activation ranges")
     range_momentum: Share = Field(0.1, description="share of a new batch in the running activation range")
@@ -191,7 +197,8 @@ class Reconstruction(Strict):
 
     method: Literal["fbr", "block", "layer", "fbr_float_inputs", "none"] = Field(
         "fbr",
-        description="none: nearest; layer: AdaRound; block: BRECQ; fbr: EDA-DM; fbr_float_inputs: the same, units independent",
+        description="none: nearest; layer: AdaRound; block: BRECQ; fbr: EDA-DM; fbr_float_inputs: the same, "
+        "units independent",
     )
     iterations: Count = Field(5000, description="Adam steps per unit")
     unit_iterations: dict[str, Count] = Field(
@@ -208,11 +215,13 @@ class Reconstruction(Strict):
     layer_weight: float = Field(0.8, ge=0, description="weight of the inner layers' errors (gamma)")
     without_layer_errors: tuple[Literal["res_block", "attention", "transformer"], ...] = Field(
         (),
-        description="kinds of units that learn from their own error alone, as the official code's do by accident where it checkpoints",
+        description="kinds of units that learn from their own error alone, as the official code's do by "
+        "accident where it checkpoints",
     )
     exclude: Literal["last_registered", "true_last"] = Field(
         "last_registered",
-        description="the layer of a unit without an error of its own; the official code's choice need not be its last",
+        description="the layer of a unit without an error of its own; the official code's choice need not be "
+        "its last",
     )
     rounding_weight: float = Field(
         0.0, ge=0, description="weight of AdaRound's regulariser; the official code has none"
@@ -245,7 +254,8 @@ class Reconstruction(Strict):
     def _only_independent_units_can_be_shared(self) -> Reconstruction:
         if self.jobs > 1 and self.method != "fbr_float_inputs":
             raise ValueError(
-                f"units of method '{self.method}' wait for each other; set jobs: 1, or method: fbr_float_inputs"
+                f"units of method '{self.method}' wait for each other; set jobs: 1, or method: "
+                "fbr_float_inputs"
             )
         return self
 
@@ -265,7 +275,8 @@ class Evaluation(Strict):
     )
     compiled: bool = Field(
         False,
-        description="torch.compile the U-Net first: minutes once, then faster; the last bits of images differ",
+        description="torch.compile the U-Net first: minutes once, then faster; the last bits of images "
+        "differ",
     )
     seed: int = Field(0, description="image i of every variant starts from the noise of (seed, i)")
     scores: tuple[Score, ...] = Field(
@@ -273,27 +284,32 @@ class Evaluation(Strict):
     )
     extractor: Extractor = Field(
         "cifar10_classifier",
-        description="network whose features are compared: the bundled classifier, torch-fidelity's or pytorch-fid's InceptionV3",
+        description="network whose features are compared: the bundled classifier, torch-fidelity's or "
+        "pytorch-fid's InceptionV3",
     )
     extractor_weights: str | None = Field(
         None, description="file with the Inception weights; see `edadm download`"
     )
     reference: str = Field(
         "bundled:cifar10_train_statistics",
-        description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), a folder, or `bundled:NAME`",
+        description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), "
+        "a folder, or `bundled:NAME`",
     )
     fallback_reference: str | None = Field(
         None,
-        description="if the Inception weights are absent, score with the bundled classifier against this (statistics or a folder); "
+        description="if the Inception weights are absent, score with the bundled classifier against this "
+        "(statistics or a folder); "
         "null stops with a sentence",
     )
     resolution: Count | None = Field(
         None,
-        description="generated and real images are cropped to a square and resized (bicubic) to this side; null leaves them",
+        description="generated and real images are cropped to a square and resized (bicubic) to this side; "
+        "null leaves them",
     )
     prompts: str | None = Field(
         None,
-        description="prompts of the images in order, one per line or a JSON list (clip_score); null takes those the model is given",
+        description="prompts of the images in order, one per line or a JSON list (clip_score); null takes "
+        "those the model is given",
     )
     clip_model: str = Field(
         "ViT-L-14-quickgelu",
@@ -305,8 +321,10 @@ class Evaluation(Strict):
 
 
 class Run(Strict):
-    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets, perhaps with `/integer`: the same
-    checkpoint, its images made with integers (on a CPU)."""
+    """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets.
+
+    After these perhaps `/integer`: the same checkpoint, its images made with integers (on a CPU).
+    """
 
     model: str
     variants: tuple[str, ...] = Field(min_length=1)
@@ -314,7 +332,10 @@ class Run(Strict):
 
 
 class Memory(Strict):
-    """How much reconstruction keeps between computations, and where; files take the rest. Results do not depend on it."""
+    """Limits of what reconstruction keeps between computations, and where; results do not depend on it.
+
+    Files take the rest.
+    """
 
     device: float | None = Field(
         None, ge=0, description="GiB on the GPU, beside networks and the work itself; null takes what is free"
@@ -336,7 +357,10 @@ class Config(Strict):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a configuration file; presets may also name a `base`, whose settings they then inherit."""
+    """The JSON schema of a configuration file.
+
+    Presets may also name a `base`, whose settings they then inherit.
+    """
     schema = Config.model_json_schema(by_alias=True)
     for kind in ("Model", "Calibration", "Bits", "Reconstruction", "Evaluation"):
         schema["$defs"][kind]["properties"]["base"] = {

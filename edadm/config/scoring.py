@@ -1,4 +1,7 @@
-"""With which files an evaluation works, checked before work starts; imports no torch, so that a dry run can do it."""
+"""Files with which an evaluation works, checked before work starts.
+
+Imports no torch, so that a dry run can do it.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,8 @@ def _clip(evaluation: Evaluation, prompts_follow: bool) -> Path:
             else f"there is no file {evaluation.prompts}; mend `prompts`"
         )
         raise EdadmError(
-            f"clip_score compares images with their prompts: {where}, a text file with one per line or a JSON list"
+            f"clip_score compares images with their prompts: {where}, a text file with one per line or a "
+            "JSON list"
         )
     return _file(evaluation.clip_weights, "clip_weights", "clip_score", _CLIP_WEIGHTS)
 
@@ -120,8 +124,8 @@ def _file(path: str | None, setting: str, needs: str, name: str) -> Path:
         where = f"there is no file {path}" if path else f"`{setting}` is not set"
         target = path or entry.path
         raise EdadmError(
-            f"{needs} needs weights, and {where}: put {entry.what} there with `edadm download {name} --output {target}`"
-            + ("" if path else f" and set `{setting}: {target}`")
+            f"{needs} needs weights, and {where}: put {entry.what} there with `edadm download {name} "
+            f"--output {target}`" + ("" if path else f" and set `{setting}: {target}`")
         )
     return found
 
@@ -133,7 +137,8 @@ def _reference(source: str, resolution: int | None) -> Path:
     if folder.is_dir():
         if resolution is None:
             raise EdadmError(
-                f"{source} is a folder of images of any size; set `resolution` to the side they are to be compared at"
+                f"{source} is a folder of images of any size; set `resolution` to the side they are to be "
+                "compared at"
             )
         if not has_images(folder):
             list_images(folder)

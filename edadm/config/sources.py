@@ -53,7 +53,8 @@ def locate_checkpoint(name: str, model: Model) -> Path:
         ) from None
     if path.is_dir() and not _holds_weights(path):
         raise EdadmError(
-            f"{where}: the folder {path} holds no weights ({', '.join(WEIGHTS)}); name the file or folder that does"
+            f"{where}: the folder {path} holds no weights ({', '.join(WEIGHTS)}); name the file or folder "
+            "that does"
         )
     return path
 
@@ -85,7 +86,8 @@ def locate_parts(name: str, model: Model) -> dict[str, Path]:
             raise EdadmError(f"{where}: there is no file {source}; put it there, or mend this key")
         if found[part].is_dir() and not _holds_weights(found[part]):
             raise EdadmError(
-                f"{where}: the folder {source} holds no weights ({', '.join(WEIGHTS)}); name the file or folder that does"
+                f"{where}: the folder {source} holds no weights ({', '.join(WEIGHTS)}); name the file or "
+                "folder that does"
             )
     return found
 
@@ -101,7 +103,8 @@ def locate_prompts(name: str, model: Model) -> Path | None:
     path = Path(model.conditioning.prompts).expanduser()
     if not path.is_file():
         raise EdadmError(
-            f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from cocodataset.org (2014 train/val "
+            f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from "
+            "cocodataset.org (2014 train/val "
             "annotations), or write a text file with a prompt per line, and set this key to it"
         )
     return path

@@ -17,7 +17,9 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from edadm.learning.data import Arguments
-from edadm.offload.cache import Memory, WaitingMemory
+from edadm.networks.inputs import Rows, network_call
+from edadm.offload.cache import Memory
+from edadm.offload.paused import PausedMemory
 from edadm.offload.tracker import storages
 
 
@@ -57,9 +59,9 @@ class PausingNetwork:
                 module.register_forward_hook(lambda _, args, output: _yield_to_caller(output))
             )
 
-    def start(self, *inputs: Tensor) -> PausedForward:
-        """A pass over a batch of network inputs (x_t, t and perhaps a condition), waiting before its first unit."""
-        return PausedForward(self.unet, inputs, self.memory)
+    def start(self, rows: Rows) -> PausedForward:
+        """A pass over a batch of network inputs, waiting before its first unit."""
+        return PausedForward(self.unet, rows, self.memory)
 
     def close(self) -> None:
         """Removes the hooks."""
@@ -74,9 +76,9 @@ class PausedForward:
     device.
     """
 
-    def __init__(self, unet: nn.Module, inputs: tuple[Tensor, ...], memory: Memory | None = None):
-        self._waiting = WaitingMemory(memory) if memory is not None else None
-        self._pass = _Pass(lambda: unet(*inputs))
+    def __init__(self, unet: nn.Module, rows: Rows, memory: Memory | None = None):
+        self._waiting = PausedMemory(memory) if memory is not None else None
+        self._pass = _Pass(lambda: network_call(unet, rows))
         self._pass.gr_context = (
             copy_context()
         )  # a greenlet would start without the caller's context variables
@@ -122,7 +124,7 @@ class PausedForward:
             self._event = None
         self.rest()
 
-    def walk_past(self) -> None:
+    def advance(self) -> None:
         """Runs the unit in front of the pass and goes on to the next one."""
         self.run_unit()
         self.next_unit()

@@ -9,10 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
@@ -25,56 +24,14 @@ from edadm.learning.engine import UnitReport, learn_unit, unit_errors
 from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
+from edadm.learning.unit_store import FinishedUnit, UnitStore
+from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
-from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.offload.cache import Memory
 from edadm.offload.storage import Limits
 from edadm.quant.streams import Stream
-
-
-@dataclass(frozen=True)
-class FinishedUnit:
-    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations, biases."""
-
-    codes: dict[str, Tensor]
-    scales: dict[str, Tensor]
-    biases: dict[str, Tensor]
-    report: UnitReport
-
-    @classmethod
-    def of(cls, module: nn.Module, report: UnitReport) -> FinishedUnit:
-        """What a hardened module holds."""
-        codes = {
-            name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None
-        }
-        scales = {name: quantizer.scale for name, quantizer in activation_quantizers(module).items()}
-        biases = {
-            name: layer.bias.detach()
-            for name, layer in quantized_layers(module).items()
-            if layer.bias is not None
-        }
-        return cls(codes, scales, biases, report)
-
-    def put_into(self, module: nn.Module) -> None:
-        """Brings a module with searched grids and float weights to the finished state."""
-        for name, layer in quantized_layers(module).items():
-            layer.set_codes(self.codes[name].to(layer.weight.device))
-            if name in self.biases:  # replaced, not changed: the float network shares the old one
-                layer.bias = nn.Parameter(self.biases[name].to(layer.weight.device), requires_grad=False)
-        for name, quantizer in activation_quantizers(module).items():
-            quantizer.set_grid(self.scales[name], quantizer.zero_point)
-
-
-@runtime_checkable
-class UnitShelf(Protocol):
-    """Where finished units are kept."""
-
-    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """A unit that was finished before, if it was."""
-
-    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
-        """Keeps a finished unit."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +42,10 @@ class Task:
         float_unet: the full-precision network.
         quantized_unet: its quantized copy, grids set, weights in floating point; learned in place.
         units: all units in order of execution; those left in floating point are passed by.
-        inputs: of the network, calibration rows first: x_t, t, and a condition if it takes one.
+        inputs: of the network, calibration rows first.
         held_out: so many rows at the end only measure what was learned.
         settings: how to learn.
-        shelf: keeps finished units.
+        unit_store: keeps finished units.
         on_unit: told 1 whenever a unit is finished.
         around_learning: a context for the learning steps of each unit, e.g. a clock.
         graphs: replay CUDA graphs where there is a GPU.
@@ -100,10 +57,10 @@ class Task:
     float_unet: nn.Module
     quantized_unet: nn.Module
     units: Sequence[Unit]
-    inputs: tuple[Tensor, ...]
+    inputs: Rows
     held_out: int
     settings: Reconstruction
-    shelf: UnitShelf
+    unit_store: UnitStore
     on_unit: Callable[[int], None] = lambda units: None
     around_learning: Callable[[], AbstractContextManager[None]] = nullcontext
     graphs: bool = True
@@ -139,7 +96,7 @@ def refuse_idle_patterns(units: Sequence[Unit], settings: Reconstruction) -> Non
 def learn_chain(task: Task) -> None:
     """Learns units one after another; the inputs of a unit pass through the finished units before it (method, 4.2).
 
-    A unit found on the shelf is taken from there; the passes walk through it all the same, so that the units
+    A unit found in the unit store is taken from there; the passes walk through it all the same, so that the units
     after it see exactly what they would have seen in one undisturbed run.
 
     Raises:
@@ -150,9 +107,9 @@ def learn_chain(task: Task) -> None:
         with _passes(task, memory, task.float_unet, task.quantized_unet) as (floats, quantized):
             for index, unit in enumerate(task.units):
                 module = task.quantized_unet.get_submodule(unit.name)
-                kept = task.shelf.get(index, unit) if quantized_layers(module) else None
+                kept = task.unit_store.get(index, unit) if quantized_layers(module) else None
                 if kept is not None or not quantized_layers(module):
-                    _walk_past(floats)
+                    _advance(floats)
                     _finish(task, unit, kept)
                 else:
                     with _tables(task, memory, needed, index) as tables:
@@ -166,7 +123,7 @@ def learn_chain(task: Task) -> None:
                             unit,
                             tables.data("quantized", "float", task.held_out, unit.kind == "attention"),
                         )
-                _walk_past(quantized)
+                _advance(quantized)
 
 
 def learn_independently(task: Task, chosen: Sequence[int]) -> None:
@@ -177,7 +134,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
     """
     units = task.units
     found = {
-        i: task.shelf.get(i, units[i])
+        i: task.unit_store.get(i, units[i])
         for i in chosen
         if quantized_layers(task.quantized_unet.get_submodule(units[i].name))
     }
@@ -199,7 +156,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
                             tables.data("float", "float", task.held_out, unit.kind == "attention"),
                         )
                     continue
-                _walk_past(floats)
+                _advance(floats)
                 if index in found:
                     _finish(task, unit, found[index])
 
@@ -207,7 +164,7 @@ def learn_independently(task: Task, chosen: Sequence[int]) -> None:
 def _memory(task: Task) -> tuple[Demand, Memory]:
     """What this reconstruction keeps, by one row of its inputs, and where it may keep it."""
     needed = demand(task.float_unet, task.units, task.inputs, task.settings)
-    device, limits = task.inputs[0].device, Limits()
+    device, limits = task.inputs.device, Limits()
     if task.memory is not None:
         wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
         refuse_too_little(needed, wanted)
@@ -222,9 +179,9 @@ def _memory(task: Task) -> tuple[Demand, Memory]:
 def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
     """Paused passes of the networks over all rows, a list for each network."""
     pausing = [PausingNetwork(network, [unit.name for unit in task.units], memory) for network in networks]
-    batches = list(zip(*(rows.split(task.settings.chain_batch_size) for rows in task.inputs), strict=True))
+    batches = task.inputs.split(task.settings.chain_batch_size)
     try:
-        yield [[network.start(*batch) for batch in batches] for network in pausing]
+        yield [[network.start(batch) for batch in batches] for network in pausing]
     finally:
         for network in pausing:
             network.close()
@@ -241,9 +198,9 @@ def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[
         tables.free()
 
 
-def _walk_past(passes: Sequence[PausedForward]) -> None:
+def _advance(passes: Sequence[PausedForward]) -> None:
     for waiting in passes:
-        waiting.walk_past()
+        waiting.advance()
 
 
 def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
@@ -255,16 +212,16 @@ def _finish(task: Task, unit: Unit, kept: FinishedUnit | None) -> None:
 
 
 def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
-    """Learns a unit, and puts it on the shelf."""
+    """Learns a unit, and puts it into the unit store."""
     module = task.quantized_unet.get_submodule(unit.name)
-    step = torch.zeros((), dtype=torch.int32, device=task.inputs[0].device)
+    step = torch.zeros((), dtype=torch.int32, device=task.inputs.device)
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
     report = learn_unit(
         module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs
     )
     report = _corrected(task, unit, module, data, report)
     _refuse_no_numbers(unit, module, report)
-    task.shelf.put(index, unit, FinishedUnit.of(module, report))
+    task.unit_store.put(index, unit, FinishedUnit.of(module, report))
     task.reports.append((unit, report))
     task.on_unit(1)
 

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
+from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
-from edadm.offload.tracker import Peak, Watch
+from edadm.offload.tracker import PeakTracker, StorageTracker
 
 INPUTS, OTHERS, TARGET, LAYER = "inputs", "others", "target", "layer:"
 ROUNDING_BYTES = 20  # of a weight while it learns, fp32: its base, alpha, gradient, and Adam's two moments
@@ -97,7 +98,7 @@ class Demand:
 
 
 def unit_bytes(
-    float_unet: nn.Module, units: Sequence[Unit], inputs: tuple[Tensor, ...], settings: Reconstruction
+    float_unet: nn.Module, units: Sequence[Unit], inputs: Rows, settings: Reconstruction
 ) -> list[UnitBytes]:
     """The bytes of every unit, from one pass of the float network.
 
@@ -105,17 +106,17 @@ def unit_bytes(
         float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no
             memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
-        inputs: of the network, x_t, t and perhaps a context, on its device; one row is enough.
+        inputs: of the network, on its device; one row is enough.
         settings: decide which layers have an error of their own.
     """
-    rows = len(inputs[0])
+    rows = len(inputs)
     network = PausingNetwork(float_unet, [unit.name for unit in units])
-    watch = Peak()
+    tracker = PeakTracker()
     try:
-        with watch:
-            waiting = network.start(*inputs)
+        with tracker:
+            waiting = network.start(inputs)
         return [
-            _of_unit(float_unet.get_submodule(unit.name), unit, waiting, watch, rows, settings)
+            _of_unit(float_unet.get_submodule(unit.name), unit, waiting, tracker, rows, settings)
             for unit in units
         ]
     finally:
@@ -125,7 +126,7 @@ def unit_bytes(
 def demand(
     float_unet: nn.Module,
     units: Sequence[Unit],
-    inputs: tuple[Tensor, ...],
+    inputs: Rows,
     settings: Reconstruction,
     rows: int | None = None,
 ) -> Demand:
@@ -135,22 +136,26 @@ def demand(
         float_unet, units, inputs, settings: see `unit_bytes`.
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
-    found = unit_bytes(float_unet, units, tuple(tensor[:1] for tensor in inputs), settings)
-    return Demand(
-        found, len(inputs[0]) if rows is None else rows, 1 if settings.method == "fbr_float_inputs" else 2
-    )
+    found = unit_bytes(float_unet, units, inputs[:1], settings)
+    networks = 1 if settings.method == "fbr_float_inputs" else 2
+    return Demand(found, len(inputs) if rows is None else rows, networks)
 
 
 def _of_unit(
-    module: nn.Module, unit: Unit, waiting: PausedForward, watch: Peak, rows: int, settings: Reconstruction
+    module: nn.Module,
+    unit: Unit,
+    waiting: PausedForward,
+    tracker: PeakTracker,
+    rows: int,
+    settings: Reconstruction,
 ) -> UnitBytes:
-    arguments, kept = waiting.arguments(), watch.bytes_alive()
+    arguments, kept = waiting.arguments(), tracker.bytes_alive()
     main = arguments.tensors[arguments.main]
     others = sum(tensor.nbytes for key, tensor in arguments.tensors.items() if key != arguments.main)
     learning = _kept_for_backward(module, arguments)
     inner = inner_layers(unit, settings)
-    watch.most = 0
-    with listening(module, inner) as outputs, watch:
+    tracker.most = 0
+    with listening(module, inner) as outputs, tracker:
         targets = {
             TARGET: waiting.run_unit().nbytes // rows,
             **{LAYER + name: outputs[name].nbytes // rows for name in inner},
@@ -159,7 +164,14 @@ def _of_unit(
         del arguments
         waiting.next_unit()
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
-    sizes = (main.nbytes // rows, others // rows, targets, kept // rows, watch.most // rows, learning // rows)
+    sizes = (
+        main.nbytes // rows,
+        others // rows,
+        targets,
+        kept // rows,
+        tracker.most // rows,
+        learning // rows,
+    )
     return UnitBytes(unit, *sizes, ROUNDING_BYTES * weights)
 
 
@@ -171,7 +183,7 @@ def _kept_for_backward(module: nn.Module, arguments: Arguments) -> int:
         def forward(self, *positional: object, **named: object) -> object:
             return functional_call(module, weights, positional, named)
 
-    with torch.enable_grad(), Watch() as watch:
+    with torch.enable_grad(), StorageTracker() as tracker:
         output = arguments.call(_Learned())
         assert output is not None
-    return watch.bytes_alive()
+    return tracker.bytes_alive()

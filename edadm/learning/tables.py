@@ -12,7 +12,7 @@ from torch import Tensor
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.demand import INPUTS, LAYER, OTHERS, TARGET
 from edadm.offload.cache import Memory
-from edadm.offload.storage import Block, Tier
+from edadm.offload.storage import Reservation, Tier
 
 Key = tuple[str, int | str]
 
@@ -36,7 +36,7 @@ class UnitTables:
         self._memory, self._rows = memory, rows
         self._places: dict[str, Tier] = memory.place(sizes)
         self._reserved = {
-            group: memory.tiers.count(sizes[group], tier) for group, tier in self._places.items()
+            group: memory.storage.count(sizes[group], tier) for group, tier in self._places.items()
         }
         self._blocks = list(self._reserved.values())
         self._tables: dict[Key, Tensor] = {}
@@ -91,11 +91,13 @@ class UnitTables:
         """Gives the memory back; whoever holds the data must have let it go."""
         self._tables.clear()
         for block in self._blocks:
-            self._memory.tiers.free(block)
+            self._memory.storage.free(block)
 
-    def _new(self, reserved: Block, batch: Tensor) -> Tensor:
+    def _new(self, reserved: Reservation, batch: Tensor) -> Tensor:
         shape = (self._rows, *batch.shape[1:])
-        block = self._memory.tiers.allocate(math.prod(shape) * batch.element_size(), reserved.tier, reserved)
+        block = self._memory.storage.allocate(
+            math.prod(shape) * batch.element_size(), reserved.tier, reserved
+        )
         self._blocks.append(block)
         assert block.content is not None
         return block.content.view(batch.dtype).as_strided(shape, joined_strides(batch))

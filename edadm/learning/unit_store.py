@@ -6,9 +6,12 @@ import csv
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from edadm.artifacts import (
     Facts,
@@ -23,14 +26,58 @@ from edadm.artifacts import (
 from edadm.artifacts.metadata import KEY, UNITS
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.learning.chain import FinishedUnit
 from edadm.learning.engine import UnitReport
 from edadm.networks.unit import Unit
+from edadm.nn.insert import activation_quantizers, quantized_layers
 
 KINDS = ("codes:", "scales:", "biases:")
 
 
-class FolderShelf:
+@dataclass(frozen=True)
+class FinishedUnit:
+    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations, biases."""
+
+    codes: dict[str, Tensor]
+    scales: dict[str, Tensor]
+    biases: dict[str, Tensor]
+    report: UnitReport
+
+    @classmethod
+    def of(cls, module: nn.Module, report: UnitReport) -> FinishedUnit:
+        """What a hardened module holds."""
+        codes = {
+            name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None
+        }
+        scales = {name: quantizer.scale for name, quantizer in activation_quantizers(module).items()}
+        biases = {
+            name: layer.bias.detach()
+            for name, layer in quantized_layers(module).items()
+            if layer.bias is not None
+        }
+        return cls(codes, scales, biases, report)
+
+    def put_into(self, module: nn.Module) -> None:
+        """Brings a module with searched grids and float weights to the finished state."""
+        for name, layer in quantized_layers(module).items():
+            layer.set_codes(self.codes[name].to(layer.weight.device))
+            if name in self.biases:  # replaced, not changed: the float network shares the old one
+                layer.bias = nn.Parameter(self.biases[name].to(layer.weight.device), requires_grad=False)
+        for name, quantizer in activation_quantizers(module).items():
+            quantizer.set_grid(self.scales[name], quantizer.zero_point)
+
+
+@runtime_checkable
+class UnitStore(Protocol):
+    """Where finished units are kept."""
+
+    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
+        """A unit that was finished before, if it was."""
+
+    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
+        """Keeps a finished unit."""
+
+
+class FolderUnitStore:
     """One safetensors file per finished unit, written whole or not at all.
 
     Args:

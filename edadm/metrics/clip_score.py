@@ -55,7 +55,9 @@ def clip_scores(
     device: torch.device | str = "cpu",
     batch_size: int = 32,
 ) -> Float[Tensor, " n"]:
-    """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718 without its factor and clipping).
+    """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718).
+
+    Without that paper's factor and clipping.
 
     The published runs use ViT-L/14 on the images at full size (method, 5.1); the model's own preparation
     resizes them.

@@ -121,7 +121,10 @@ class FolderImages:
         return _pixels(pixels if self.resolution is None else centre_square(pixels, self.resolution))
 
     def digest(self) -> str:
-        """A hash of the names and sizes of all files, which tells most changes of a set without reading a million images."""
+        """A hash of the names and sizes of all files.
+
+        It tells most changes of a set without reading a million images.
+        """
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{file.relative_to(self.folder)}\0{file.stat().st_size}\n".encode())
@@ -136,7 +139,8 @@ class FolderImages:
         )
         if self._rotated:
             found.append(
-                f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they are stored"
+                f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they "
+                "are stored"
             )
         return found
 

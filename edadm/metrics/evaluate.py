@@ -37,7 +37,7 @@ def evaluate(
     files: Scoring,
     advance: Advance = lambda images: None,
 ) -> dict[str, Any]:
-    """The scores that `settings` asks for, and PSNR to `references`, the full-precision images of the same noise.
+    """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
     `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits,
     where these differ.
@@ -114,7 +114,8 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
     bad = [score for score, value in scores.items() if value is not None and not math.isfinite(value)]
     if bad:
         raise EdadmError(
-            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at the images, "
+            f"{bad[0]} is {scores[bad[0]]}: features of these images are not finite or all alike; look at "
+            "the images, "
             f"or take {bad[0]} out of `scores`"
         )
 
@@ -122,7 +123,10 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
 def _sample_scores(
     features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation
 ) -> dict[str, float]:
-    """Scores that need single real images' features: KID (arXiv 1801.01401), precision and recall (arXiv 1904.06991)."""
+    """Scores that need single real images' features: KID, precision and recall.
+
+    arXiv 1801.01401 and 1904.06991.
+    """
     found: dict[str, float] = {}
     if "kid" in settings.scores:
         size = min(KID_SUBSET, len(features["pooled"]), len(real))
@@ -138,7 +142,10 @@ def _sample_scores(
 
 
 def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Reference:
-    """Statistics of the right extractor, weights, preparation and size, with what every score needs; their head is looked at first."""
+    """Statistics of the right extractor, weights, preparation and size, with what every score needs.
+
+    Their head is looked at first.
+    """
     head = statistics_head(path)
     refuse_unfit(path, head, files.extractor, preparation(files.resolution), settings.scores)
     if files.weights is not None and head.facts.get("weights_sha256") not in (
@@ -146,7 +153,8 @@ def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Refe
         file_sha256(files.weights),
     ):
         raise EdadmError(
-            f"{path} was made with other weights than {files.weights}; make it again with `edadm reference-statistics`"
+            f"{path} was made with other weights than {files.weights}; make it again with `edadm "
+            "reference-statistics`"
         )
     return load_reference(path)
 

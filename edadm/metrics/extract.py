@@ -56,7 +56,8 @@ class _Dataset(Dataset):
         if tuple(pixels.shape) != tuple(expected):
             size, wanted = (" x ".join(map(str, shape[1:])) for shape in (pixels.shape, expected))
             raise EdadmError(
-                f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to one size"
+                f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to one "
+                "size"
             )
         return pixels
 

@@ -38,7 +38,10 @@ def save_statistics(
     facts: Mapping[str, Any],
     features: Float[np.ndarray, "n d"] | None = None,
 ) -> None:
-    """Statistics of some layers in an HDF5 file, with facts about the images (their number, the extractor), and features of some."""
+    """Statistics of some layers in an HDF5 file, with facts about the images, and features of some.
+
+    Facts are the images' number and the extractor.
+    """
     with writing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["facts"] = json.dumps(dict(facts), sort_keys=True)
         for layer, values in layers.items():

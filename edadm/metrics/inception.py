@@ -1,4 +1,7 @@
-"""InceptionV3 as torch-fidelity and as pytorch-fid run it, with weights from a file that is read without executing a pickle."""
+"""InceptionV3 as torch-fidelity and as pytorch-fid run it.
+
+Weights come from a file that is read without executing a pickle.
+"""
 
 from __future__ import annotations
 
@@ -81,12 +84,13 @@ class TorchFidelityInception(InceptionExtractor):
 
 
 class PytorchFidInception(InceptionExtractor):
-    """pytorch-fid's network: images in [0, 1], resized by PyTorch's bilinear interpolation, scaled to [-1, 1]."""
+    """pytorch-fid's network: images in [0, 1], resized bilinearly by PyTorch, scaled to [-1, 1]."""
 
     def __init__(self, weights: Path, layers: tuple[str, ...]):
         if "logits" in layers:
             raise EdadmError(
-                "pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, or use inception"
+                "pytorch-fid's network gives no class scores for IS; take inception_score out of `scores`, "
+                "or use inception"
             )
         module = pytorch_fid.inception
         with _instead_of_a_download(module, weights):
@@ -99,7 +103,7 @@ class PytorchFidInception(InceptionExtractor):
 
 @contextmanager
 def _instead_of_a_download(module: ModuleType, weights: Path) -> Iterator[None]:
-    """Both libraries fetch their weights inside the constructor; during the block they get those of a local file.
+    """Hands both libraries the weights of a local file, which they would fetch inside their constructors.
 
     Raises:
         CheckpointError: the file is damaged, no plain checkpoint, or of another network.

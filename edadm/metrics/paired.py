@@ -72,7 +72,8 @@ def _blocks(images: Images, *others: Images) -> Iterator[list[UInt8[Tensor, "n c
     for other in others:
         if len(images) != len(other):
             raise EdadmError(
-                f"{len(images)} images cannot be compared with {len(other)} of the same noise; generate as many of both"
+                f"{len(images)} images cannot be compared with {len(other)} of the same noise; generate as "
+                "many of both"
             )
     for start in range(0, len(images), BLOCK):
         block = range(start, min(start + BLOCK, len(images)))

@@ -26,7 +26,9 @@ UNREADABLE = (
 
 
 def look(file: Path) -> tuple[tuple[int, int], bool]:
-    """Size of an image and whether EXIF says that it is to be rotated; decodes it only where its end looks wrong.
+    """The size of an image, and whether EXIF says that it is to be rotated.
+
+    Decodes it only where its end looks wrong.
 
     Raises:
         one of `UNREADABLE`: it cannot be scored.

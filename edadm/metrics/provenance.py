@@ -42,7 +42,8 @@ def check_samples(
         if found := first_difference(theirs, ours):
             name, its, asked = found
             raise StaleError(
-                f"{files[0]} was made with another {name} than {samples[0]} ({its} and {asked}), so they do not compare; "
+                f"{files[0]} was made with another {name} than {samples[0]} ({its} and {asked}), so they do "
+                "not compare; "
                 "make both with the same settings"
             )
     return own

@@ -15,7 +15,9 @@ from edadm.metrics.extract import build_extractor, feature_batches
 
 
 def feature_network(evaluation: Evaluation) -> Callable[[UInt8[Tensor, "n 3 h w"]], None] | None:
-    """Prepares images and computes the features that scores need, as `evaluate` does; None where a file is absent.
+    """Prepares images and computes the features that scores need, as `evaluate` does.
+
+    None where a file is absent.
 
     A CLIP score's network is not in it.
     """

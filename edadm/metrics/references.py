@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics by layer, pooled features of some real images if they were kept, and what is known about the set.
+    """Statistics by layer, pooled features of some real images if they were kept, and facts of the set.
 
     `facts` has `set` and `sha256`, and of our own files `extractor`, `images`, and where known
     `weights_sha256` and `preparation`.
@@ -35,7 +35,9 @@ class Reference:
 
 
 def load_reference(path: Path) -> Reference:
-    """Statistics in an `.h5` of `edadm reference-statistics`, or an `.npz` with `mu`, `sigma` and perhaps `mu_s`, `sigma_s`.
+    """Statistics in an `.h5` of `edadm reference-statistics`, or in an `.npz` with `mu` and `sigma`.
+
+    The latter may hold `mu_s` and `sigma_s` as well.
 
     The latter are the files of pytorch-fid (`--save-stats`) and of guided-diffusion's reference batches,
     whose `_s` arrays are for sFID. They do not say by which network they were made, nor of how many images.
@@ -69,7 +71,8 @@ def _sound(path: Path, found: Reference) -> Reference:
         mu, sigma = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not _is_covariance(sigma):
             raise EdadmError(
-                f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these statistics again"
+                f"{path}: sigma of {layer} is no covariance of features {mu.shape}; make or fetch these "
+                "statistics again"
             )
         layers[layer] = {"mu": mu, "sigma": sigma}
     kept = found.features
@@ -99,7 +102,10 @@ def _is_covariance(sigma: np.ndarray) -> bool:
 
 
 class RunningStatistics:
-    """Mean and covariance of features that come in batches, in fp64, around the first batch's mean so that digits survive."""
+    """Mean and covariance of features that come in batches, in fp64.
+
+    Around the first batch's mean, so that digits survive.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -147,7 +153,9 @@ def write_reference(
     batch_size: int = 64,
     advance: Advance = lambda images: None,
 ) -> None:
-    """Statistics of real images, batch by batch, to an HDF5 file with `facts`, the extractor and the hash of its weights.
+    """Writes statistics of real images, batch by batch, to an HDF5 file with `facts`.
+
+    The extractor and the hash of its weights are among these.
 
     Args:
         keep: pooled features of so many images, evenly spread over the set, are kept too, for KID, precision

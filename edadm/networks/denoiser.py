@@ -10,20 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.conditions.condition import Condition
+from edadm.networks.inputs import Rows, network_call
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["eps", "v", "sample"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def network_inputs(rows: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """The arguments of a U-Net from named rows: `latents`, `timesteps` and, for networks with a condition, `context`."""
-    return tuple(rows[name] for name in ("latents", "timesteps", "context") if name in rows)
-
-
-def network_call(unet: nn.Module, rows: Mapping[str, Tensor]) -> Float[Tensor, "n c h w"]:
-    """The prediction of any U-Net, with or without condition."""
-    return unet(*network_inputs(rows), return_dict=False)[0]
 
 
 class Prediction:
@@ -82,7 +73,8 @@ class Denoiser:
     ):
         self.unet, self.condition, self.guidance, self.precision = unet, condition, guidance, precision
         self.prediction = prediction
-        self._context: Tensor | None = None
+        self._told: Mapping[str, Tensor] | None = None
+        self._told_nothing: Mapping[str, Tensor] = {}
 
     @property
     def is_guided(self) -> bool:
@@ -94,32 +86,24 @@ class Denoiser:
         if self.condition is None:
             return self
         bound = Denoiser(self.unet, self.condition, self.guidance, self.precision, self.prediction)
-        bound._context = self.context(indices)
+        bound._told = {"context": self.condition.rows(indices)}
+        if self.is_guided:
+            bound._told_nothing = {"context": self.condition.unconditional()}
         return bound
 
-    def context(self, indices: Sequence[int]) -> Float[Tensor, "rows tokens channels"]:
-        """The context of all network rows for the images, unconditional rows first where there are any."""
-        assert self.condition is not None
-        conditional = self.condition.rows(indices)
-        if not self.is_guided:
-            return conditional
-        return torch.cat([self.condition.unconditional().expand_as(conditional), conditional])
-
     def __call__(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        rows = {"latents": x, "timesteps": t}
-        if self.condition is not None:
-            assert self._context is not None, "say which images these are: denoise.on(indices)"
-            rows["context"] = self._context
-        if self.is_guided:
-            rows |= {"latents": torch.cat([x, x]), "timesteps": torch.cat([t, t])}
-        predicted = self._predict(rows, x.device)
+        assert self.condition is None or self._told is not None, (
+            "say which images these are: denoise.on(indices)"
+        )
+        rows = Rows({"latents": x, "timesteps": t, **(self._told or {})})
+        predicted = self._predict(rows.guided(self._told_nothing) if self.is_guided else rows)
         if self.is_guided:
             without, given = predicted.chunk(2)
             predicted = without + self.guidance * (given - without)
         return self.prediction.eps(predicted, x, t)
 
-    def _predict(self, rows: Mapping[str, Tensor], device: torch.device) -> Float[Tensor, "n c h w"]:
+    def _predict(self, rows: Rows) -> Float[Tensor, "n c h w"]:
         if self.precision == "fp32":
             return network_call(self.unet, rows)
-        with torch.autocast(device.type, _DTYPES[self.precision]):
+        with torch.autocast(rows.device.type, _DTYPES[self.precision]):
             return network_call(self.unet, rows).float()

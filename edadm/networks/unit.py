@@ -9,8 +9,9 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor, nn
+from torch import nn
 
+from edadm.networks.inputs import InputSpec, network_call
 from edadm.networks.unet.build import UNet
 
 Kind = Literal["res_block", "attention", "transformer", "layer"]
@@ -96,19 +97,19 @@ def trace_units(unet: UNet, by_layer: bool = False, exclude: Exclude = "last_reg
             handles.append(module.register_forward_pre_hook(lambda m, _, n=name, k=kind: enter(n, m, k)))
             handles.append(module.register_forward_hook(lambda *_: leave()))
     try:
-        unet(*_example(unet))
+        parameter = next(unet.parameters())
+        network_call(unet, _inputs(unet).zeros(1, parameter.device, parameter.dtype))
     finally:
         for handle in handles:
             handle.remove()
     return reached
 
 
-def _example(unet: UNet) -> tuple[Tensor, ...]:
-    """The smallest input of a U-Net, on its device."""
-    parameter = next(unet.parameters())
-    options = {"device": parameter.device, "dtype": parameter.dtype}
-    size = unet.config["sample_size"]
-    sample = torch.zeros(1, unet.config["in_channels"], size, size, **options)
-    inputs = (sample, torch.zeros(1, device=parameter.device, dtype=torch.long))
-    channels = unet.config.get("cross_attention_dim")
-    return inputs if channels is None else (*inputs, torch.zeros(1, 1, channels, **options))
+def _inputs(unet: UNet) -> InputSpec:
+    """What a U-Net takes, with one token of context if it takes any."""
+    size, channels = unet.config["sample_size"], unet.config.get("cross_attention_dim")
+    shapes: dict[str, tuple[int, ...]] = {
+        "latents": (unet.config["in_channels"], size, size),
+        "timesteps": (),
+    }
+    return InputSpec(shapes if channels is None else shapes | {"context": (1, channels)})

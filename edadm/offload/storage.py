@@ -44,7 +44,7 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Block:
+class Reservation:
     """Counted bytes in one tier; `content`, (size,) uint8, is None for a reservation and for the storage of a paused pass itself."""
 
     tier: Tier
@@ -53,7 +53,7 @@ class Block:
 
 
 @dataclass
-class Tiers:
+class TieredStorage:
     """Counts and allocates what is kept.
 
     Attributes:
@@ -75,13 +75,13 @@ class Tiers:
         """Bytes that can still be kept."""
         return self.limits.of(tier) - self.used[tier]
 
-    def count(self, size: int, tier: Tier) -> Block:
+    def count(self, size: int, tier: Tier) -> Reservation:
         """Counts bytes that are there already."""
         self.used[tier] += size
         self.most[tier] = max(self.most[tier], self.used[tier])
-        return Block(tier, size)
+        return Reservation(tier, size)
 
-    def allocate(self, size: int, tier: Tier, reserved: Block | None = None) -> Block:
+    def allocate(self, size: int, tier: Tier, reserved: Reservation | None = None) -> Reservation:
         """New bytes, if a reservation is given out of it.
 
         Raises:
@@ -105,7 +105,7 @@ class Tiers:
             block.content = torch.empty(size, dtype=torch.uint8, device=self.device)
         return block
 
-    def free(self, block: Block, unshared: bool = False) -> None:
+    def free(self, block: Reservation, unshared: bool = False) -> None:
         """Ends a block; whoever still holds its content holds memory that is not counted.
 
         Args:
@@ -169,7 +169,7 @@ def as_bytes(storage: torch.UntypedStorage) -> Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-class Held:
+class OffloadedStorage:
     """One storage of a paused pass: counted where it was made, or copied elsewhere and emptied until somebody wants it again.
 
     Attributes:
@@ -177,45 +177,46 @@ class Held:
         pauses: for how many pauses it has waited untouched.
     """
 
-    def __init__(self, storage: torch.UntypedStorage, tiers: Tiers, tier: Tier):
-        self._reference, self._tiers = StorageWeakRef(storage), tiers
+    def __init__(self, storage: torch.UntypedStorage, tiers: TieredStorage, tier: Tier):
+        self._reference = StorageWeakRef(storage)
+        self._tiers = tiers
         self.pauses = 0
         if tier == "device":
-            self.block = tiers.count(storage.nbytes(), "device")
+            self.reservation = tiers.count(storage.nbytes(), "device")
         else:
-            self.block = self._copy(as_bytes(storage), tier)
+            self.reservation = self._copy(as_bytes(storage), tier)
             storage.resize_(0)
 
     @property
     def is_away(self) -> bool:
         """Whether the storage is empty."""
-        return self.block.content is not None
+        return self.reservation.content is not None
 
     def move(self, tier: Tier) -> None:
         """Copies the bytes to another tier and gives back those that they had."""
         storage = None if self.is_away else torch.UntypedStorage._new_with_weak_ptr(self._reference.cdata)
-        content = self.block.content if storage is None else as_bytes(storage)
+        content = self.reservation.content if storage is None else as_bytes(storage)
         if content is None:  # nobody can want it any more
             return self.release()
         moved = self._copy(content, tier)
         if storage is not None:
             storage.resize_(0)
         self.release()
-        self.block = moved
+        self.reservation = moved
         return None
 
     def bring_back(self, storage: torch.UntypedStorage) -> None:
         """Makes the storage what it was."""
-        assert self.block.content is not None
-        storage.resize_(self.block.size)
-        as_bytes(storage).copy_(self.block.content)
+        assert self.reservation.content is not None
+        storage.resize_(self.reservation.size)
+        as_bytes(storage).copy_(self.reservation.content)
         self.release()
 
     def release(self) -> None:
         """Gives up the bytes that are kept."""
-        self._tiers.free(self.block, unshared=True)
+        self._tiers.free(self.reservation, unshared=True)
 
-    def _copy(self, content: Tensor, tier: Tier) -> Block:
+    def _copy(self, content: Tensor, tier: Tier) -> Reservation:
         block = self._tiers.allocate(len(content), tier)
         assert block.content is not None
         block.content.copy_(content)

@@ -17,7 +17,7 @@ def storages(values: Any) -> Iterator[torch.UntypedStorage]:
     return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-class Watch(TorchDispatchMode):
+class StorageTracker(TorchDispatchMode):
     """Inside the context every operation's new storages are noted, without keeping them alive.
 
     Memory that an operation only refers to (views, results in place, weights, inputs of the network) is
@@ -67,7 +67,7 @@ class Watch(TorchDispatchMode):
         return sum(storage.nbytes() for storage in self.alive().values())
 
 
-class Peak(Watch):
+class PeakTracker(StorageTracker):
     """Remembers the most bytes that were alive at once."""
 
     most = 0

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import network_call
+from edadm.networks.inputs import Rows, network_call
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
@@ -93,21 +92,17 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
 @torch.no_grad()
 def set_ranges(
     unet: nn.Module,
-    latents: Float[Tensor, "n c h w"],
-    timesteps: Int[Tensor, " n"],
+    inputs: Rows,
     bits: Bits,
     on_batch: Callable[[int], None] = lambda rows: None,
-    context: Float[Tensor, "n k e"] | None = None,
 ) -> None:
     """Sets every grid of a quantized U-Net and folds its weights by rounding to nearest.
 
     Args:
         unet: a U-Net after `quantize_unet`, its weights still in floating point.
-        latents: calibration states x_t.
-        timesteps: their t.
+        inputs: of the network, the calibration rows.
         bits: batch size, momentum and histogram bins of the activation ranges.
         on_batch: told the number of rows after each batch.
-        context: the condition of each row, for networks that take one.
 
     Raises:
         EdadmError: a weight, or an input of a quantizer, is not finite.
@@ -117,13 +112,7 @@ def set_ranges(
     for layer in quantized_layers(unet).values():
         set_weight_grid(layer, bits.weight_zero_point == "either")
         layer.set_codes(layer.nearest_codes())
-    given = {"latents": latents, "timesteps": timesteps, "context": context}
     with observing(unet, bits):
-        for start in range(0, len(latents), bits.range_batch_size):
-            rows = {
-                name: tensor[start : start + bits.range_batch_size]
-                for name, tensor in given.items()
-                if tensor is not None
-            }
+        for rows in inputs.split(bits.range_batch_size):
             network_call(unet, rows)
-            on_batch(len(rows["latents"]))
+            on_batch(len(rows))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edadm.conditions.condition import build_condition_network
@@ -14,11 +14,12 @@ from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.demand import Demand, UnitBytes, unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.networks.unet.build import UNet, build_unet, feature_module
 from edadm.networks.unit import Exclude, Unit, trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.offload.tracker import Peak
+from edadm.offload.tracker import PeakTracker
 from edadm.passes.methods import METHODS
 
 FP32 = 4
@@ -91,16 +92,16 @@ class Networks:
             return _parameters(build_condition_network(self.model.conditioning, channels))
 
     @property
-    def inputs(self) -> tuple[Tensor, ...]:
+    def inputs(self) -> Rows:
         """One row of what the U-Net is given."""
-        return network_rows(self.model, 1, "meta")
+        return InputSpec.of(self.model).random(1, "meta")
 
     @cached_property
     def flops(self) -> dict[str, int]:
         """Floating-point operations of one row, of the whole network ('') and of each module by name."""
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            self.unet(*self.inputs)
+            network_call(self.unet, self.inputs)
         root = type(self.unet).__name__
         counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
         return {"": counter.get_total_flops()} | {
@@ -116,7 +117,7 @@ class Networks:
         )
         try:
             with torch.no_grad():
-                self.unet(*self.inputs)
+                network_call(self.unet, self.inputs)
         finally:
             handle.remove()
         return found[-1]
@@ -129,9 +130,9 @@ class Networks:
         with torch.device("meta"):
             decoder = LatentDecoder(build_autoencoder(self.model.autoencoder).eval(), 1.0)
             latents = torch.zeros(decoder.batch_size, *self.model.latent_shape)
-        with Peak() as watch:
+        with PeakTracker() as tracker:
             decoder(latents)
-        return watch.most
+        return tracker.most
 
     def quantized(self, bits: Bits) -> Quantized:
         """What the bits preset makes of the U-Net.
@@ -191,23 +192,9 @@ class Networks:
     @cached_property
     def forward_bytes(self) -> int:
         """Most that one row holds at once in an evaluation of the U-Net."""
-        with Peak() as watch, torch.no_grad():
-            self.unet(*self.inputs)
-        return watch.most
-
-
-def network_rows(model: Model, rows: int, device: torch.device | str) -> tuple[Tensor, ...]:
-    """Inputs of a model's U-Net: standard normal latents and contexts, one timestep in the middle."""
-    latents = torch.randn(rows, *model.latent_shape, device=device).contiguous(
-        memory_format=torch.channels_last
-    )
-    timesteps = torch.full((rows,), model.schedule.timesteps // 2, device=device)
-    shape = model.context_shape
-    return (
-        (latents, timesteps)
-        if shape is None
-        else (latents, timesteps, torch.randn(rows, *shape, device=device))
-    )
+        with PeakTracker() as tracker, torch.no_grad():
+            network_call(self.unet, self.inputs)
+        return tracker.most
 
 
 def _parameters(network: nn.Module) -> int:

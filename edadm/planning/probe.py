@@ -25,6 +25,7 @@ from edadm.learning.data import UnitData, inner_layers, listening
 from edadm.learning.engine import learn_unit
 from edadm.learning.precision import arithmetic
 from edadm.networks.autoencoder import LatentDecoder
+from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.networks.random_weights import random_autoencoder, random_unet
 from edadm.networks.unet.build import UNet
 from edadm.networks.unit import Unit
@@ -32,7 +33,7 @@ from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import cover_weights, observing, set_weight_grid
 from edadm.planning.clock import Clock
 from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
-from edadm.planning.network import Networks, network_rows
+from edadm.planning.network import Networks
 from edadm.quant.streams import Stream
 
 CPU_FLOPS = 2 * 10**10  # of a call that is timed
@@ -129,18 +130,22 @@ class Probe:
         """With how many rows a batch is measured, if a row costs so many operations."""
         return rows if self.device.type == "cuda" else min(rows, max(FEWEST_ROWS, CPU_FLOPS // max(flops, 1)))
 
+    def inputs(self, rows: int) -> Rows:
+        """Random inputs of the network."""
+        return InputSpec.of(self.model).random(rows, self.device)
+
     def time_passes(self, passes: Passes, bits: Bits | None) -> None:
         """Seconds per row of network evaluations as in `passes`."""
         if passes.key in self.rates.rows:
             return
         network = self.unet if passes.kind == "float" else self.quantized(bits or Bits())
         rows = self.affordable(passes.batch, self.networks.flops[""])
-        inputs = network_rows(self.model, rows, self.device)
+        inputs = self.inputs(rows)
 
         @torch.no_grad()
         def call() -> None:
             with _arithmetic_of(passes.precision, self.device):
-                network(*inputs)
+                network_call(network, inputs)
 
         with _searching(network, bits if passes.kind == "observed" else None):
             self.rates.rows[passes.key] = self._seconds(call) / rows
@@ -192,7 +197,7 @@ class Probe:
         """Inputs and targets of units in order of execution, of a few rows of the float network again and again."""
         network = PausingNetwork(self.unet, list(wanted))
         try:
-            waiting = network.start(*network_rows(self.model, FEWEST_ROWS, self.device))
+            waiting = network.start(self.inputs(FEWEST_ROWS))
             for name, found in wanted.items():
                 arguments = waiting.arguments()
                 with listening(self.unet.get_submodule(name), inner_layers(found.unit, settings)) as outputs:

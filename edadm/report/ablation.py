@@ -1,4 +1,7 @@
-"""Selection x reconstruction x bits: the quantized variants of a run as one table, its figure, CSV and Markdown."""
+"""Ablation tables: the quantized variants of a run by selection, reconstruction and bits.
+
+With its figure, CSV and Markdown.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ def _words(result: VariantResult) -> tuple[str, str]:
 
 
 def findings(ablation: Ablation) -> list[str]:
-    """A sentence per row with several selectors: which one stays nearest to full precision, and how far they lie apart."""
+    """A sentence per row with several selectors: which one stays nearest, and how far they lie apart."""
     sentences = []
     for row in ablation.rows:
         if (best := row.best) is None:
@@ -142,14 +145,18 @@ def findings(ablation: Ablation) -> list[str]:
         }
         worst = min(known, key=lambda name: known[name])
         sentences.append(
-            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full precision "
+            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full "
+            "precision "
             f"({known[best]:.1f} dB), {worst} least ({known[worst]:.1f} dB)."
         )
     return sentences
 
 
 def ablation_figure(ablation: Ablation, title: str) -> str:
-    """The table as a heat map: a row per bits and reconstruction, a column per selector, tinted by PSNR; a frame around each row's best."""
+    """The table as a heat map: a row per bits and reconstruction, a column per selector, tinted by PSNR.
+
+    A frame stands around each row's best.
+    """
     decibels = [result.scores["psnr"] for _, _, result in ablation.variants]
     known = [decibel for decibel in decibels if decibel is not None]
     lowest, highest = (min(known), max(known)) if known else (0.0, 0.0)

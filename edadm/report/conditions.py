@@ -12,7 +12,7 @@ _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
 
 
 def extractor_note(held: Mapping[str, Any]) -> str:
-    """What a column of scores says about the network: its library, or that another one stood in; empty for the bundled one."""
+    """The library of a column's network, or that another one stood in; empty for the bundled one."""
     if held.get("instead_of"):
         return "bundled classifier"
     return _NETWORKS.get(held.get("extractor", ""), "")
@@ -37,7 +37,8 @@ def _scores(run: RunResult) -> Iterator[str]:
     if scores["clip_score"] is not None:
         yield (
             f"CLIP score is 100 times the mean cosine between image and prompt by {held['clip_model']} "
-            f"(SHA256\u00a0{held['clip_sha256'][:8]}…; prompts {held['prompts_sha256'][:8]}…), on the images at full size."
+            f"(SHA256\u00a0{held['clip_sha256'][:8]}…; prompts {held['prompts_sha256'][:8]}…), on the images "
+            "at full size."
         )
 
 
@@ -50,7 +51,8 @@ def _integer_images(run: RunResult) -> Iterator[str]:
     ]
     if compared:
         yield (
-            "Images made with integers must be nearer to the simulated ones than these are to full precision; mean absolute differences in "
+            "Images made with integers must be nearer to the simulated ones than these are to full "
+            "precision; mean absolute differences in "
             f"grey levels: {', '.join(compared)}."
         )
 
@@ -63,7 +65,8 @@ def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> It
         known = held["reference_images"]
         count = "an unstated number of" if known is None else f"{known:,}"
         yield (
-            f"FID and sFID are distances between features of the extractor {extractor} and those of {count} images of the set "
+            f"FID and sFID are distances between features of the extractor {extractor} and those of {count} "
+            "images of the set "
             f"“{held['reference_set']}” (SHA256\u00a0{held['reference_sha256'][:8]}…)"
             + _inception_score(held, scores)
             + "."
@@ -104,18 +107,23 @@ def _speed(run: RunResult) -> Iterator[str]:
         for device, batch, threads in setups
     )
     yield (
-        f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), below it the median time and "
+        f"Speed is that of one network evaluation relative to full precision timed beside it ({described}), "
+        "below it the median time and "
         "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
     )
     if any(result.variant.backend != INTEGER for result in run.checkpoints):
-        yield "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed below 1 is expected there."
+        yield (
+            "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed "
+            "below 1 is expected there."
+        )
     if parities := [
         result.integers.parity for result in run.variants if result.integers and result.integers.parity
     ]:
         mean, largest = (max(values) for values in zip(*parities, strict=True))
         yield (
             "One prediction with integers (docs/integer_cpu.md) differs from the "
-            f"simulated one by up to {mean:.1%} of its standard deviation on average, and {largest:.0%} at most."
+            f"simulated one by up to {mean:.1%} of its standard deviation on average, and {largest:.0%} at "
+            "most."
         )
         half = next((speed for speed in speeds if speed.bf16_seconds and speed.float_seconds), None)
         if half and half.bf16_seconds and half.float_seconds:

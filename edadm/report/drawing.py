@@ -1,4 +1,7 @@
-"""How figures are drawn: as inline SVG that takes its colours and fonts from the page, so that light and dark are one file."""
+"""Figures as inline SVG that takes its colours and fonts from the page.
+
+So light and dark are one file.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def empty_figure(height: int) -> Figure:
 
 
 def as_svg(figure: Figure, title: str) -> str:
-    """The figure as an `<svg>` element without any address, identifier of its own, or fixed colour, font or size."""
+    """The figure as an `<svg>` element without any address, identifier, fixed colour, font or size."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

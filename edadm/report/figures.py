@@ -20,7 +20,10 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def calibration_figure(calibration: CalibrationResult) -> str:
-    """Samples per sampler step as bars, with density and variety, where there are any, on an axis of their own."""
+    """Samples per sampler step as bars, with density and variety on an axis of their own.
+
+    The latter where there are any.
+    """
     steps = range(len(calibration.counts))
     with matplotlib.rc_context(STYLE):
         figure = empty_figure(330 if calibration.density else 230)
@@ -76,7 +79,9 @@ def selection_figure(calibrations: Sequence[CalibrationResult]) -> str:
 
 
 def reconstruction_figure(units: Sequence[UnitErrors], title: str) -> str:
-    """Per unit, first one on top: its error before and after learning, flipped roundings, and the price of hardening.
+    """Errors per unit before and after learning, flipped roundings, and the price of hardening.
+
+    The first unit stands on top.
 
     Where there are held-out rows, the error after learning on them is a diamond.
 

@@ -30,7 +30,10 @@ class Strip:
 
 
 def gallery(variants: Sequence[VariantResult]) -> list[Strip]:
-    """A strip per variant, and below each quantized one its difference to full precision, if that is among them."""
+    """A strip of images per variant, and below each quantized one its difference to full precision.
+
+    The latter only if full precision is among them.
+    """
     reference = next((result for result in variants if not result.is_quantized), None)
     strips = []
     for result in variants:
@@ -44,7 +47,7 @@ def gallery(variants: Sequence[VariantResult]) -> list[Strip]:
 
 
 def difference(images: np.ndarray, references: np.ndarray, gain: int = GAIN) -> np.ndarray:
-    """Differences of two uint8 arrays, `gain` times as large, around mid-grey (128); too large ones saturate."""
+    """Differences of two uint8 arrays, `gain` times as large, around mid-grey (128), saturating."""
     return np.clip(128 + gain * (images.astype(np.int32) - references.astype(np.int32)), 0, 255).astype(
         np.uint8
     )

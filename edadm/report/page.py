@@ -21,7 +21,9 @@ _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
 
 
 def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Writes the page, and beside it its tables: `metrics` of all variants, `ablation` of quantized ones, as `.csv` and `.md`.
+    """Writes the page, and beside it its tables as `.csv` and `.md`.
+
+    `metrics` is of all variants, `ablation` of quantized ones.
 
     Args:
         results: the results folder, laid out as in `edadm.config.layout`.
@@ -37,7 +39,8 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
     for run in runs:
         if missing := [key for key in _NEEDED if key not in run]:
             raise EdadmError(
-                f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which adds them"
+                f"a run to report lacks {', '.join(missing)}; let the workflow call `edadm report`, which "
+                "adds them"
             )
     found = [read_run(results, run) for run in runs]
     html = (
@@ -93,7 +96,10 @@ def _facts(run: RunResult) -> str:
     """The model in a line, e.g. "DDIM, 20 steps · 3 × 32 × 32 · 256 images per variant"."""
     sampler, images = run.presets["model"]["sampler"], run.variants[0].conditions["images"]
     height, width = run.variants[0].images.shape[2:]
-    return f"{sampler['method'].upper()}, {sampler['steps']} steps · {height} × {width} pixels · {images:,} images per variant"
+    return (
+        f"{sampler['method'].upper()}, {sampler['steps']} steps · {height} × {width} pixels · {images:,} "
+        "images per variant"
+    )
 
 
 def _ablation(run: RunResult) -> dict[str, Any]:
@@ -103,7 +109,10 @@ def _ablation(run: RunResult) -> dict[str, Any]:
 
 
 def _with_own_curves(calibrations: Sequence[CalibrationResult]) -> list[CalibrationResult]:
-    """Those to show in full: the only one, or the first with each pair of curves where a figure shows the samples of all."""
+    """The results to show in full: the only one, or the first with each pair of curves.
+
+    A figure shows the samples of all.
+    """
     if len(calibrations) < 2:
         return list(calibrations)
     seen: list[tuple[list[float], list[float]]] = []
@@ -126,7 +135,8 @@ def _calibration(calibration: CalibrationResult) -> dict[str, Any]:
     span = f"most at step {most} ({max(counts)}), fewest at step {least} ({min(counts)})"
     return {
         "name": calibration.name,
-        "text": f"{sum(counts):,} samples over {len(counts)} steps, {span if max(counts) > min(counts) else 'equally many at each'}.",
+        "text": f"{sum(counts):,} samples over {len(counts)} steps, "
+        f"{span if max(counts) > min(counts) else 'equally many at each'}.",
         "has_curves": calibration.density is not None and calibration.variety is not None,
         "figure": Markup(calibration_figure(calibration)),
     }

@@ -36,7 +36,9 @@ SCORES = (
 
 @dataclass(frozen=True)
 class Speed:
-    """Bytes of a checkpoint and seconds per network evaluation (median and range), beside full precision in the same process.
+    """Bytes of a checkpoint and seconds per network evaluation, beside full precision in the same process.
+
+    Seconds are a median and a range.
 
     The float numbers are None where full precision is not among the timed variants. `bf16_seconds` are those
     of full precision with bf16 weights, where they were timed. `parity` is the mean and the largest
@@ -69,7 +71,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """One reconstructed unit, as in `edadm.learning.engine.UnitReport`; held-out errors are not numbers if none were measured."""
+    """One reconstructed unit, as in `edadm.learning.engine.UnitReport`.
+
+    Held-out errors are not numbers if none were measured.
+    """
 
     name: str
     before: float
@@ -103,7 +108,10 @@ class UnitErrors:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Calibration samples per sampler step; density and variety in [0, 1] are None where the selector has none."""
+    """Calibration samples per sampler step.
+
+    Density and variety in [0, 1] are None where the selector has none.
+    """
 
     name: str
     counts: list[int]
@@ -114,7 +122,9 @@ class CalibrationResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """Everything about one variant; `images` (n, 3, h, w) uint8 are its first ones, `units` is empty if none was learned.
+    """All results of one variant; `images` (n, 3, h, w) uint8 are its first ones.
+
+    `units` is empty if none was learned.
 
     `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with
     integers beside simulated ones, an `edadm.metrics.paired.Parity`. `integers` is the speed of the same
@@ -185,7 +195,10 @@ def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
 
 
 def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
-    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4"; what the words leave open stands in its preset's name."""
+    """A variant in words, e.g. "W4A8 · TDAC + fbr_w4".
+
+    What the words leave open stands in its preset's name.
+    """
     if not variant.is_quantized:
         return "full precision"
     calibration, bits, reconstruction = variant.presets
@@ -308,7 +321,8 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
             ) from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
-                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and run `snakemake` again"
+                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
+                "run `snakemake` again"
             )
         parts.append(np.array(images[:missing]))
     return np.concatenate(parts)
@@ -345,7 +359,7 @@ def _require(path: Path) -> None:
 
 
 def _ratio(above: float, below: float) -> float:
-    """Infinite rather than not a number where an error diverged, so that medians and worst units come out right."""
+    """Infinity in place of an error that is no number, so that medians and worst units come out right."""
     if above == below == 0:
         return 1.0
     return above / below if below != 0 and math.isfinite(above) else math.inf

@@ -125,7 +125,10 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
 
 
 def finding(run: RunResult) -> str:
-    """One sentence on which variant stays nearest to full precision and which is the smallest; empty if unknown."""
+    """One sentence on which variant stays nearest to full precision and which is the smallest.
+
+    Empty if unknown.
+    """
     scored = [result for result in run.checkpoints if result.scores["psnr"] is not None]
     if not scored:
         return ""
@@ -159,7 +162,10 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
     """What learning did to the unit errors, in a few sentences."""
     median = statistics.median(unit.ratio for unit in units)
     best = min(units, key=lambda unit: unit.ratio)
-    text = f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by {best.ratio:.2f} in {best.name}. "
+    text = (
+        f"Over {len(units)} units learning multiplied the error by {median:.2f} (median), at best by "
+        f"{best.ratio:.2f} in {best.name}. "
+    )
     worse = sorted((unit for unit in units if unit.grew), key=lambda unit: -unit.ratio)
     if worse:
         named = ", ".join(f"{unit.name} (×{unit.ratio:.2f})" for unit in worse[:MOST_NAMED])
@@ -171,7 +177,8 @@ def reconstruction_summary(units: Sequence[UnitErrors]) -> str:
     hardened = statistics.median(unit.hardening for unit in units)
     drift = math.expm1(statistics.median(unit.scale_drift for unit in units))
     return text + (
-        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the rounding hard changed "
+        f"Per unit, in the median, {flipped:.1%} of the weights are no longer rounded to nearest, making the "
+        "rounding hard changed "
         f"the error by {signed(100 * (hardened - 1), 1)}%, and activation step sizes moved by {drift:.1%}."
     )
 
@@ -181,7 +188,10 @@ def _held_out_sentence(units: Sequence[UnitErrors]) -> str:
     if not ratios:
         return ""
     grew = sum(not ratio <= 1 for ratio in ratios)
-    return f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it grew in {grew or 'none'}. "
+    return (
+        f"On held-out samples learning multiplied it by {statistics.median(ratios):.2f} (median), and it "
+        f"grew in {grew or 'none'}. "
+    )
 
 
 UNIT_COLUMNS = (
@@ -217,7 +227,10 @@ def unit_rows(units: Sequence[UnitErrors]) -> list[tuple[str, list[str]]]:
 
 
 def metrics_csv(runs: Sequence[RunResult]) -> str:
-    """Every number of the metric tables at full precision, with its conditions; what was not measured is empty."""
+    """Every number of the metric tables at full precision, with its conditions.
+
+    What was not measured is empty.
+    """
     text = io.StringIO()
     records = [_record(run, result) for run in runs for result in run.variants]
     table = csv.DictWriter(text, list(records[0]), lineterminator="\n")

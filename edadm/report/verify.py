@@ -46,7 +46,9 @@ class Finding(NamedTuple):
 
 @dataclass
 class Results:
-    """Artifacts of a results folder, each with what it says of itself and the digest of its content, once it was read.
+    """Artifacts of a results folder, each with what it says of itself and the digest of its content.
+
+    Each is read in full.
 
     Attributes:
         silent: those that say nothing of themselves, as those of edadm 0.1.0 did, so that only reading them

@@ -112,7 +112,8 @@ def collect(
         states = recorder.stacked()
         if not bool(states.isfinite().all()):
             raise EdadmError(
-                f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the checkpoint's weights"
+                f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the "
+                "checkpoint's weights"
             )
         store.write(batch, states, features, None if contexts is None else contexts.rows(runs))
         on_batch()

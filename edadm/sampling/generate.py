@@ -32,7 +32,10 @@ def shard_range(total: int, shards: int, shard: int) -> range:
 def to_uint8(
     images: Float[Tensor, "n c h w"], pixels: Literal["round", "truncate"] = "round"
 ) -> UInt8[Tensor, "n c h w"]:
-    """Pixels in [-1, 1], clamped, to [0, 255]: rounded (the CIFAR-10 run) or truncated (the others; method, 5.2)."""
+    """Pixels in [-1, 1], clamped, to [0, 255]: rounded, or truncated (method, 5.2).
+
+    The CIFAR-10 run rounds.
+    """
     scaled = images.clamp(-1, 1).add(1).mul(127.5)
     return (scaled.round() if pixels == "round" else scaled).to(torch.uint8)
 
@@ -60,7 +63,10 @@ def run_sampler(
 def _not_finite(indices: Sequence[int], made: int) -> str:
     """Names and counts images that are not."""
     images = f"image {indices[0]} is" if len(indices) == 1 else f"images {_listed(indices)} are"
-    return f"{images} not finite, {len(indices)} of the {made} made so far; use precision: fp32 or bf16, or check the weights"
+    return (
+        f"{images} not finite, {len(indices)} of the {made} made so far; use precision: fp32 or bf16, or "
+        "check the weights"
+    )
 
 
 def _listed(indices: Sequence[int]) -> str:
@@ -83,7 +89,9 @@ def generate_images(
     decode: Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n d i j"]] = lambda latents: latents,
     pixels: Literal["round", "truncate"] = "round",
 ) -> UInt8[Tensor, "n d i j"]:
-    """The images `indices`; image i has the noise of (seed, i) whatever its batch or shard (sums may differ in the last bits).
+    """The images `indices`; image i has the noise of (seed, i) whatever its batch or shard.
+
+    Sums may differ in the last bits.
 
     Args:
         shape: (channels, height, width).

@@ -1,4 +1,7 @@
-"""One stream of random numbers per image, so that results do not depend on batch, shard or number of machines."""
+"""Streams of random numbers, one per image.
+
+Results do not depend on batch, shard or number of machines.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,19 @@ from torch import Tensor
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose stream is a function of the key (and the kind of device) alone, e.g. `(seed, "image", 17)`."""
+    """A generator of random numbers that is a function of a key alone, e.g. `(seed, "image", 17)`.
+
+    And of the kind of device.
+    """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class ImageNoise:
-    """Gaussian noise for the images `indices`, drawn image by image: first `x_T`, then one draw per stochastic step."""
+    """Gaussian noise for the images `indices`, drawn image by image.
+
+    First `x_T`, then one draw per stochastic step.
+    """
 
     def __init__(
         self, seed: int, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu"

@@ -43,5 +43,8 @@ def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
 
 
 def final_alpha(sampler: Sampler, schedule: NoiseSchedule) -> float:
-    """alpha-bar after the last step: 1 in ermongroup/ddim, that of timestep 0 in CompVis' samplers (`uniform_from_one`)."""
+    """alpha-bar after the last step: 1 in ermongroup/ddim, that of timestep 0 in CompVis' samplers.
+
+    The latter are those with `uniform_from_one`.
+    """
     return alphas_cumprod(schedule)[0].item() if sampler.spacing == "uniform_from_one" else 1.0

@@ -101,7 +101,10 @@ def _absent(store: TrajectoryStore) -> str | None:
     """Which chunks a store without digests lacks, as far as that can be told: states are never all zero."""
     for name in ("latents", "context"):
         if name in store.group and (array := store.group[name]).nchunks_initialized < array.nchunks:
-            return f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of '{name}' are absent"
+            return (
+                f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of '{name}' are "
+                "absent"
+            )
     steps = store.group["timesteps"][:]
     if len(steps) > 1 and not steps.any():
         return "its timesteps are absent"

@@ -1,4 +1,7 @@
-"""Samplers that are thin over diffusers' schedulers: DPM-Solver++ (arXiv 2211.01095) and UniPC (arXiv 2302.04867), both of order 2."""
+"""Samplers over diffusers' schedulers: DPM-Solver++ (arXiv 2211.01095) and UniPC (arXiv 2302.04867).
+
+Both of order 2.
+"""
 
 from __future__ import annotations
 

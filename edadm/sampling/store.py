@@ -49,7 +49,10 @@ class TrajectoryStore:
         context_shape: tuple[int, int] | None = None,
         unconditional: Float[Tensor, "tokens width"] | None = None,
     ) -> TrajectoryStore:
-        """An empty store for `runs` trajectories of latents of `shape` (c, h, w), under contexts of `context_shape`."""
+        """An empty store for `runs` trajectories of latents of `shape` (c, h, w).
+
+        Contexts have `context_shape`.
+        """
         steps, batches = len(timesteps), -(-runs // batch_size)
         group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
 
@@ -119,7 +122,10 @@ class TrajectoryStore:
         self.group["finished"][batch] = 1
 
     def unfinished(self) -> list[int]:
-        """Batches still to be collected: those without a mark, and those whose content is not what was written."""
+        """Batches still to be collected.
+
+        Those without a mark, and those whose content is not what was written.
+        """
         left = []
         for batch in range(self.batches):
             try:
@@ -155,7 +161,10 @@ class TrajectoryStore:
         return {name: [list(array.shape), str(array.dtype)] for name, array in found.items()}
 
     def seal(self, known: Facts) -> str:
-        """Says in the store what it is and what it holds, when all batches are there; the digest of its content."""
+        """Writes into the store what it is and what it holds, when all batches are there.
+
+        Returns the digest of its content.
+        """
         content = self.content()
         self.group.attrs[KEY] = stamped(known | {"arrays": self.arrays()}, content)
         return content

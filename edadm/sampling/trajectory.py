@@ -35,7 +35,10 @@ class StepRecorder:
         return torch.stack(self.latents, dim=1)
 
     def last_of_each_step(self) -> list[Tensor]:
-        """Of every step the last of its calls: PLMS evaluates the network twice at step 0, and the second counts (quirk Q11)."""
+        """The last call of every step: PLMS evaluates the network twice at step 0 (quirk Q11).
+
+        The second evaluation counts.
+        """
         return [self._calls[end - 1] for end in [*self._begins[1:], len(self._calls)]]
 
 

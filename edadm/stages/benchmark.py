@@ -39,19 +39,20 @@ def run(
     from edadm.artifacts import writing_json
     from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
     from edadm.benchmark.unet import step_latency
+    from edadm.networks.inputs import InputSpec
 
     networks = {variant: open_unet(model.architecture, file, device) for variant, file in files.items()}
     rivals = cpu_rivals(networks) if device.type == "cpu" else {}
-    shape = (batch_size, *model.latent_shape)
-    times = step_latency(networks | rivals, shape, context_shape=model.context_shape)
+    spec = InputSpec.of(model)
+    times = step_latency(networks | rivals, spec, batch_size)
     variants: dict[str, Any] = {
         variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()
     }
     for name, rival in rivals.items():
         variant, _, arithmetic = name.rpartition("/")
-        found = times[name] | {"shares": shares_of_time(rival, shape, model.context_shape)}
+        found = times[name] | {"shares": shares_of_time(rival, spec, batch_size)}
         if arithmetic == INTEGER:
-            found["parity"] = parity(networks[variant], rival, shape, model.context_shape)
+            found["parity"] = parity(networks[variant], rival, spec, batch_size)
         variants[variant][arithmetic] = found
     for sentence in slower_arithmetic(variants):
         say(sentence)

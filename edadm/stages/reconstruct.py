@@ -46,7 +46,7 @@ def run(
     """
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
-    from edadm.learning.unit_store import FolderShelf, write_losses
+    from edadm.learning.unit_store import FolderUnitStore, write_losses
     from edadm.passes.methods import METHODS
 
     made_from = of_task(model, bits, given)
@@ -55,8 +55,8 @@ def run(
     with making([output, losses], known, code_of("reconstruct", device), progress) as work:
         if work is None:
             return
-        shelf = FolderShelf(work.folder, *parts, known=unit)
-        task = open_task(model, bits, settings, given, device, shelf)
+        unit_store = FolderUnitStore(work.folder, *parts, known=unit)
+        task = open_task(model, bits, settings, given, device, unit_store)
         with progress_bar(label, len(task.units), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             METHODS[settings.method].learn(given.within_limits(task, work.folder))
@@ -90,7 +90,7 @@ def reconstruct_part(
         EdadmError: there is no such share.
     """
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.learning.unit_store import FolderShelf
+    from edadm.learning.unit_store import FolderUnitStore
     from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs_part
 
     if part >= settings.jobs:
@@ -105,10 +105,10 @@ def reconstruct_part(
         if work is None:
             return
         refuse_to_replace(output, known)
-        shelf = FolderShelf(work.folder / "units", known=unit)
-        task = open_task(model, bits, settings, given, device, shelf)
+        unit_store = FolderUnitStore(work.folder / "units", known=unit)
+        task = open_task(model, bits, settings, given, device, unit_store)
         with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
             fbr_float_inputs_part(given.within_limits(task, work.folder), part)
-        shelf.seal(known)
-        work.publish_folder(shelf.folder)
+        unit_store.seal(known)
+        work.publish_folder(unit_store.folder)

@@ -36,6 +36,7 @@ def run(
     """
     from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.checkpoint import grids, quantized_copy
+    from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
     from edadm.passes.ranges import set_ranges
 
@@ -50,7 +51,6 @@ def run(
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, device, "calibration")
         with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-            rows = (chosen["latents"], chosen["timesteps"])
-            set_ranges(network, *rows, bits, advance, chosen.get("context"))
+            set_ranges(network, Rows.of(chosen), bits, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)

@@ -15,7 +15,10 @@ from edadm.networks.classifier import CifarClassifier
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """Settings of `train_classifier`; `epochs` passes over the data, one-cycle learning rate up to `learning_rate`."""
+    """Settings of `train_classifier`.
+
+    `epochs` passes over the data, one-cycle learning rate up to `learning_rate`.
+    """
 
     epochs: int = 60
     batch_size: int = 512
@@ -30,7 +33,10 @@ class ClassifierTraining:
 def augment(
     images: UInt8[Tensor, "n 3 h w"], padding: int, cutout: int, generator: torch.Generator
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """Random horizontal flip, random crop of the reflect-padded image, and one grey square of `cutout` pixels a side."""
+    """Augments images: horizontal flip, crop of the reflect-padded image, one grey square.
+
+    The square has `cutout` pixels a side.
+    """
     n, _, height, width = images.shape
     device = images.device
 
@@ -58,7 +64,10 @@ def train_classifier(
     settings: ClassifierTraining,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
-    """Fits `model` in place by SGD with Nesterov momentum; `images` and `labels` lie on the model's device."""
+    """Fits `model` in place by SGD with Nesterov momentum.
+
+    `images` and `labels` lie on the model's device.
+    """
     device = images.device
     generator = torch.Generator(device).manual_seed(settings.seed)
     batches = len(images) // settings.batch_size

@@ -115,7 +115,8 @@ def diffusion(
             first = first or (trainer.step, now)  # the steps before include compilation
             rate = (trainer.step - first[0]) / max(now - first[1], 1e-9)
             typer.echo(
-                f"step {trainer.step} of {trainer.settings.steps} loss {recent:.5f} steps/s {rate:.1f} after {now - begin:.0f} s"
+                f"step {trainer.step} of {trainer.settings.steps} loss {recent:.5f} steps/s {rate:.1f} after "
+                f"{now - begin:.0f} s"
             )
             if minutes and trainer.step > first[0]:
                 trainer.fit_into(first[0] + int(rate * (60 * minutes - (first[1] - begin))))

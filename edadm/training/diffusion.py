@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class DiffusionTraining:
-    """Settings of `DiffusionTrainer`; the learning rate warms up, stays, and falls linearly to zero over the last steps."""
+    """Settings of `DiffusionTrainer`.
+
+    The learning rate warms up, stays, and falls linearly to zero over the last steps.
+    """
 
     steps: int = 100_000
     batch_size: int = 512
@@ -36,7 +39,9 @@ def learning_rate(step: int, settings: DiffusionTraining) -> float:
 
 
 class DiffusionTrainer:
-    """Minimises |eps - eps_theta(x_t, t)|^2 over uniform t, flips and noise, with an exponential average of the weights.
+    """Minimises the squared error of eps over uniform t, flips and noise.
+
+    With an exponential average of the weights.
 
     Args:
         unet: trained in place, on the device of `images`.

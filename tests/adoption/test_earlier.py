@@ -41,7 +41,8 @@ def why(before: str, now: str) -> str | None:
 
 def test_a_command_is_its_stage_its_options_and_its_files() -> None:
     command = parsed(
-        "python3 -m edadm select-calibration a b --calibration '{\"size\": 3}' --part=u --output c 2>&1 | tee 'l o g'"
+        "python3 -m edadm select-calibration a b --calibration '{\"size\": 3}' --part=u --output c 2>&1 | "
+        "tee 'l o g'"
     )
     assert command == (
         "select-calibration",

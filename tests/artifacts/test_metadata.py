@@ -172,7 +172,8 @@ def test_other_kinds_newer_formats_and_missing_tensors_are_refused(path: Path, t
     [
         (
             {"bits": {"weights": 8}},
-            "was made with bits.weights: 4, here it is 8; name the file that fits, or remove it and make it again",
+            "was made with bits.weights: 4, here it is 8; name the file that fits, or remove it and make it "
+            "again",
         ),
         (
             {"inputs": {"unet": "cd" * 32}},

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time, slower_arithmetic
 from edadm.deploy.backends.onednn import CpuLayer
+from edadm.networks.inputs import InputSpec, network_call
 from edadm.nn.insert import quantized_layers
+
+from ..conftest import as_rows
+
+INPUTS = InputSpec({"latents": (3, 16, 16), "timesteps": ()})
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def test_a_float_network_is_timed_in_bf16_and_a_quantized_one_with_integers(
     before = networks["fp32"](*calibration).sample
     rivals = cpu_rivals(networks)
     assert set(rivals) == {"fp32/bf16", "a/w4a8/b/integer"}
-    half = rivals["fp32/bf16"](*calibration)
+    half = network_call(rivals["fp32/bf16"], as_rows(calibration))
     assert half.dtype == torch.float32
     assert 0 < (half - before).abs().max() < 0.1
     assert torch.equal(networks["fp32"](*calibration).sample, before)
@@ -36,16 +41,16 @@ def test_a_float_network_is_timed_in_bf16_and_a_quantized_one_with_integers(
 
 
 def test_shares_of_time_add_up_and_name_what_runs(networks: dict[str, nn.Module]) -> None:
-    shares = shares_of_time(networks["fp32"], (2, 3, 16, 16))
+    shares = shares_of_time(networks["fp32"], INPUTS, 2)
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert {"convolution and linear", "normalisation", "activation", "attention products"} <= set(shares)
 
 
 def test_parity_is_the_distance_of_two_predictions(networks: dict[str, nn.Module]) -> None:
-    same = parity(networks["fp32"], networks["fp32"], (4, 3, 16, 16))
+    same = parity(networks["fp32"], networks["fp32"], INPUTS, 4)
     assert same["mean"] == same["max"] == 0
-    other = parity(networks["fp32"], networks["a/w4a8/b"], (4, 3, 16, 16))
+    other = parity(networks["fp32"], networks["a/w4a8/b"], INPUTS, 4)
     assert 0 < other["mean"] < other["max"]
     assert other["spread"] == same["spread"] > 0
 

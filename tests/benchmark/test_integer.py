@@ -25,9 +25,9 @@ from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
 from edadm.kernels.int8.tiles import Problem
+from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.networks.random_weights import random_unet
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.planning.network import network_rows
 
 from ..networks.families import tiny
 
@@ -41,14 +41,14 @@ def bits(name: str) -> Bits:
 @torch.no_grad()
 def test_grids_reach_to_what_occurs_and_no_further() -> None:
     model = tiny("sd14_coco")
-    unet, inputs = random_unet(model, CPU), network_rows(model, 2, CPU)
+    unet, inputs = random_unet(model, CPU), InputSpec.of(model).random(2, CPU)
     quantized = quantized_by_magnitude(unet, bits("official_w8a8"), inputs)
     for name, layer in quantized_layers(quantized).items():
         weight = unet.get_submodule(name).weight
         assert (layer.weight - weight).abs().max() <= layer.weight_quantizer.scale.max(), name
     for name, quantizer in activation_quantizers(quantized).items():
         assert ((quantizer.scale != 1) & torch.isfinite(quantizer.scale)).all(), name
-    exact, found = unet(*inputs, return_dict=False)[0], quantized(*inputs, return_dict=False)[0]
+    exact, found = network_call(unet, inputs), network_call(quantized, inputs)
     assert 0 < (found - exact).square().mean() < 0.05 * exact.square().mean()
 
 
@@ -63,8 +63,11 @@ def test_an_integer_network_has_a_fraction_of_the_bytes(name: str, smallest: flo
 
 def test_problems_are_those_of_the_layers_and_a_split_layer_poses_two() -> None:
     model = tiny("ldm4_imagenet")
-    network, inputs = random_integer_unet(model, bits("official_w4a8"), CPU), network_rows(model, 2, CPU)
-    found = problems_of(network, *inputs)
+    network, inputs = (
+        random_integer_unet(model, bits("official_w4a8"), CPU),
+        InputSpec.of(model).random(2, CPU),
+    )
+    found = problems_of(network, inputs)
     first = network.get_submodule("conv_in").segments[0].shape
     assert found[Problem(2 * 8 * 8, first[0], first[3], 1, 1)] == (
         2,
@@ -121,8 +124,8 @@ class Ill(nn.Module):
 def clockless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU's clock and memory counts; an evaluation takes 2 ms."""
 
-    def evaluated(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-        network(*inputs, return_dict=False)
+    def evaluated(network: nn.Module, inputs: Rows) -> int:
+        network_call(network, inputs)
         return 2
 
     monkeypatch.setattr(module, "_milliseconds", evaluated)
@@ -132,7 +135,9 @@ def clockless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("clockless")
 def test_a_network_that_fails_leaves_the_others_their_rows() -> None:
     seen = []
-    contest = Contest((torch.zeros(4, 1),), on_rows=lambda rows: seen.append(copy.deepcopy(rows)))
+    contest = Contest(
+        Rows({"latents": torch.zeros(4, 1, 1, 1)}), on_rows=lambda rows: seen.append(copy.deepcopy(rows))
+    )
 
     def absent() -> nn.Module:
         raise ImportError("no torchao")
@@ -160,7 +165,7 @@ def test_a_network_that_fails_leaves_the_others_their_rows() -> None:
 
 @pytest.mark.usefixtures("clockless")
 def test_a_profile_that_fails_leaves_the_times() -> None:
-    contest = Contest((torch.zeros(4, 1),))
+    contest = Contest(Rows({"latents": torch.zeros(4, 1, 1, 1)}))
     contest.enter("well", lambda: Ill(1000), torch.float32, False)
     with contest.guarded("well", "profile_failed"):
         raise RuntimeError("no profiler")
@@ -186,7 +191,7 @@ def test_networks_that_are_compared(fuse: tuple[bool, ...], monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     model = tiny("sd14_coco")
-    inputs = network_rows(model, 2, CPU)
+    inputs = InputSpec.of(model).random(2, CPU)
     found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)[
         "networks"
     ]

@@ -75,6 +75,9 @@ def test_held_out_rows_come_from_the_trajectories_after_the_first(
 
 
 def test_too_many_held_out_rows_are_refused() -> None:
-    sentence = "calibration size 8 with 4 held-out rows exceeds the 11 recorded trajectories; lower `size` or `held_out` or record more"
+    sentence = (
+        "calibration size 8 with 4 held-out rows exceeds the 11 recorded trajectories; lower `size` or "
+        "`held_out` or record more"
+    )
     with pytest.raises(EdadmError, match=sentence):
         select(stores(6, 5), Calibration(size=8, held_out=4))

@@ -48,7 +48,8 @@ def test_the_example_could_start() -> None:
         ),
         (
             {"calibrations__c__size": 7, "calibrations__c__held_out": 2},
-            "calibrations.c: calibration size 7 with 2 held-out rows exceeds the 8 recorded trajectories; lower calibrations.c.size or",
+            "calibrations.c: calibration size 7 with 2 held-out rows exceeds the 8 recorded trajectories; "
+            "lower calibrations.c.size or",
         ),
         (
             {"calibrations__c": {"selector": "uniform", "size": 8, "every": 6}},
@@ -63,7 +64,8 @@ def test_the_example_could_start() -> None:
         ({"runs__0__variants": ["c/w4a9/none/integer"]}, "runs: there is no preset 'w4a9' among bits; did you mean 'w4a8'?"),
         (
             {"runs__0__variants": ["c/w4a8/none/integer"], "evaluations__e__precision": "bf16"},
-            "evaluations.e: between layers of integers there is fp32, not bf16; set precision: fp32, or take /integer off the variants",
+            "evaluations.e: between layers of integers there is fp32, not bf16; set precision: fp32, or take "
+            "/integer off the variants",
         ),
         ({"runs__0__evaluation": "quik"}, "runs: there is no preset 'quik' among evaluations; did you mean 'quick'?"),
         ({"models__m__trajectories__feature_rows": 5}, "models.m.trajectories: feature_rows 5 exceeds the 4 runs of the first shard;"),
@@ -79,7 +81,8 @@ def test_the_example_could_start() -> None:
         ),
         (
             {"models__m__sampler": {"method": "unipc", "steps": 25, "spacing": "uniform_from_one"}},
-            "models.m.sampler: 25 steps of unipc with uniform_from_one spacing cannot lead from noise to an image over 1000 timesteps; "
+            "models.m.sampler: 25 steps of unipc with uniform_from_one spacing cannot lead from noise to an "
+            "image over 1000 timesteps; "
             "set steps: 24 or 26, or spacing: trailing",
         ),
     ],

@@ -118,7 +118,10 @@ def test_a_refusal_says_how_to_get_the_file_otherwise(
     status: int, sentence: str, entry: Download, site: Site, tmp_path: Path
 ) -> None:
     site.status = status
-    expected = rf"{sentence} \(HTTP {status}\) \(accept its licence\); get a model by hand \(its README\) and put it at weights/m\.ckpt"
+    expected = (
+        rf"{sentence} \(HTTP {status}\) \(accept its licence\); get a model by hand \(its README\) and put "
+        r"it at weights/m\.ckpt"
+    )
     with pytest.raises(DownloadError, match=expected):
         fetch(replace(entry, remark="accept its licence"), tmp_path / "m.ckpt")
     assert not (tmp_path / "m.ckpt").exists()

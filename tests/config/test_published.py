@@ -172,7 +172,8 @@ def test_a_missing_checkpoint_says_where_to_get_it_and_which_key_to_set() -> Non
     model = load_config().models["ldm8_church"]
     with pytest.raises(
         EdadmError,
-        match=r"models\.ldm8_church\.checkpoint: there is no file .*; get it from .*CompVis.* and set this key to it",
+        match=r"models\.ldm8_church\.checkpoint: there is no file .*; get it from .*CompVis.* and set this "
+        r"key to it",
     ):
         locate_checkpoint("ldm8_church", model.model_copy(update={"checkpoint": "/absent/model.ckpt"}))
 
@@ -194,7 +195,8 @@ def test_missing_prompts_say_which_key_to_set(tmp_path: Path) -> None:
     [
         (
             {"layout": "ddim"},
-            "checkpoints of the family 'transformer' have the layout 'compvis', not 'ddim'; set layout: compvis",
+            "checkpoints of the family 'transformer' have the layout 'compvis', not 'ddim'; set layout: "
+            "compvis",
         ),
         (
             {"conditioning": None},

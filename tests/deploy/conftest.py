@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import UNet, build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
@@ -38,7 +39,7 @@ def saved(folded: nn.Module, model: Model, bits: Bits, tmp_path: Path) -> Path:
     return tmp_path / "quantized.safetensors"
 
 
-Family = tuple[UNet, UNet, dict[str, Tensor]]
+Family = tuple[UNet, UNet, Rows]
 
 
 @pytest.fixture
@@ -58,8 +59,8 @@ def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], F
         rows = {"latents": latents, "timesteps": torch.tensor([9, 400, 700, 990])}
         if architecture.context_channels:
             rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
-        set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+        set_ranges(quantized, Rows(rows), bits)
         save_quantized(quantized, path, architecture, bits, {})
-        return unet, quantized, rows
+        return unet, quantized, Rows(rows)
 
     return make

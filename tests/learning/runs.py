@@ -9,17 +9,20 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.chain import FinishedUnit, Task, UnitShelf
+from edadm.learning.chain import Task
 from edadm.learning.engine import UnitReport
+from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.methods import METHODS
+
+from ..conftest import as_rows
 
 Calibration = tuple[Tensor, Tensor]
 Reports = list[tuple[Unit, UnitReport]]
 
 
-class Shelf:
+class UnitsInMemory:
     """Keeps units in memory; may be given the first ones of another run."""
 
     def __init__(self, kept: dict[int, FinishedUnit] | None = None):
@@ -39,13 +42,13 @@ def a_task(
     unet: nn.Module,
     calibration: Calibration,
     settings: Reconstruction,
-    shelf: UnitShelf,
+    unit_store: UnitStore,
     on_unit: Callable[[int], None] = lambda units: None,
     held_out: int = 0,
 ) -> Task:
     """What the settings' method is to learn."""
     units = trace_units(float_unet, METHODS[settings.method].by_layer)
-    return Task(float_unet, unet, units, calibration, held_out, settings, shelf, on_unit)
+    return Task(float_unet, unet, units, as_rows(calibration), held_out, settings, unit_store, on_unit)
 
 
 def learned(
@@ -53,12 +56,12 @@ def learned(
     unet: nn.Module,
     calibration: Calibration,
     settings: Reconstruction,
-    shelf: UnitShelf,
+    unit_store: UnitStore,
     on_unit: Callable[[int], None] = lambda units: None,
     held_out: int = 0,
 ) -> Reports:
     """Learns with the settings' method in place; returns what each unit reported."""
-    task = a_task(float_unet, unet, calibration, settings, shelf, on_unit, held_out)
+    task = a_task(float_unet, unet, calibration, settings, unit_store, on_unit, held_out)
     METHODS[settings.method].learn(task)
     return task.reports
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from edadm.learning.capture import PausingNetwork
 from edadm.networks.unit import trace_units
 
+from ..conftest import as_rows
+
 Calibration = tuple[Tensor, Tensor]
 
 
@@ -48,7 +50,7 @@ def test_every_unit_gives_what_it_gives_in_a_plain_forward_bit_for_bit(
 ) -> None:
     expected = plain_outputs(float_unet, names, calibration)
     network = PausingNetwork(float_unet, names)
-    waiting = network.start(*calibration)
+    waiting = network.start(as_rows(calibration))
     for name in names:
         assert torch.equal(waiting.run_unit(), expected[name]), name
         waiting.next_unit()
@@ -60,7 +62,7 @@ def test_interleaved_passes_do_not_disturb_each_other(
 ) -> None:
     x, t = calibration
     halves = [(x[:4], t[:4]), (x[4:], t[4:])]
-    passes = [pausing.start(*half) for half in halves]
+    passes = [pausing.start(as_rows(half)) for half in halves]
     seen: list[dict[str, Tensor]] = [{}, {}]
     for name in names:
         for outputs, waiting in zip(seen, passes, strict=True):
@@ -76,7 +78,7 @@ def test_interleaved_passes_do_not_disturb_each_other(
 def test_the_arguments_are_those_of_the_unit(
     pausing: PausingNetwork, names: list[str], calibration: Calibration
 ) -> None:
-    waiting, calls = pausing.start(*calibration), {}
+    waiting, calls = pausing.start(as_rows(calibration)), {}
     for name in names:
         calls[name] = waiting.arguments()
         waiting.run_unit()
@@ -95,7 +97,7 @@ def test_a_waiting_pass_meets_changes_made_to_a_module(
 ) -> None:
     unet = gridded()
     network = PausingNetwork(unet, names)
-    waiting = network.start(*calibration)
+    waiting = network.start(as_rows(calibration))
     while_waiting = {}
     for name in names:
         if name == "mid_block.resnets.1":
@@ -119,7 +121,7 @@ def test_a_waiting_pass_meets_changes_made_to_a_module(
 def test_a_unit_can_be_called_while_passes_wait_without_disturbing_them(
     float_unet: UNet2DModel, pausing: PausingNetwork, names: list[str], calibration: Calibration
 ) -> None:
-    waiting = pausing.start(*calibration)
+    waiting = pausing.start(as_rows(calibration))
     module = float_unet.get_submodule(names[0])
     inputs = list(waiting.arguments().tensors.values())
     own = module(*(2 * x for x in inputs))
@@ -139,7 +141,7 @@ def test_the_grad_mode_of_the_caller_stays_his_own_and_the_pass_records_no_graph
     weight.requires_grad_(True)
     try:
         with torch.set_grad_enabled(learning):
-            waiting = pausing.start(*calibration)
+            waiting = pausing.start(as_rows(calibration))
             for _ in names:
                 assert torch.is_grad_enabled() is learning
                 assert not waiting.run_unit().requires_grad
@@ -152,7 +154,7 @@ def test_the_grad_mode_of_the_caller_stays_his_own_and_the_pass_records_no_graph
 def test_calling_twice_without_going_on_is_an_error(
     pausing: PausingNetwork, calibration: Calibration
 ) -> None:
-    waiting = pausing.start(*calibration)
+    waiting = pausing.start(as_rows(calibration))
     waiting.run_unit()
     with pytest.raises(AssertionError, match="call `next_unit` first"):
         waiting.run_unit()

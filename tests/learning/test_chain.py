@@ -18,11 +18,11 @@ from edadm.learning import chain
 from edadm.learning.chain import refuse_idle_patterns, settings_of
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.engine import UnitReport, learn_unit, unit_errors
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import quantized_layers
 
-from .runs import Calibration, Reports, Shelf, learned, same, state
+from .runs import Calibration, Reports, UnitsInMemory, learned, same, state
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +32,19 @@ def undisturbed(
     bits: Bits,
     calibration: Calibration,
     settings: Reconstruction,
-) -> tuple[nn.Module, Reports, Shelf]:
-    unet, shelf = quantized_copy(float_unet, bits), Shelf()
+) -> tuple[nn.Module, Reports, UnitsInMemory]:
+    unet, unit_store = quantized_copy(float_unet, bits), UnitsInMemory()
     set_grids(unet, ranges)
-    return unet, learned(float_unet, unet, calibration, settings, shelf), shelf
+    return unet, learned(float_unet, unet, calibration, settings, unit_store), unit_store
 
 
 def test_every_unit_is_learned_once_in_order(
-    undisturbed: tuple[nn.Module, Reports, Shelf], float_unet: UNet2DModel
+    undisturbed: tuple[nn.Module, Reports, UnitsInMemory], float_unet: UNet2DModel
 ) -> None:
-    unet, reports, shelf = undisturbed
+    unet, reports, unit_store = undisturbed
     units = trace_units(float_unet)
     assert [unit for unit, _ in reports] == units
-    assert shelf.put_indices == list(range(len(units)))
+    assert unit_store.put_indices == list(range(len(units)))
     assert all(layer.codes is not None and layer.alpha is None for layer in quantized_layers(unet).values())
     assert not any(
         module._forward_hooks or module._forward_pre_hooks
@@ -56,7 +56,7 @@ def test_every_unit_is_learned_once_in_order(
 def test_a_run_that_finds_its_first_units_finished_ends_exactly_like_an_undisturbed_one(
     first: int,
     on_disk: bool,
-    undisturbed: tuple[nn.Module, Reports, Shelf],
+    undisturbed: tuple[nn.Module, Reports, UnitsInMemory],
     float_unet: UNet2DModel,
     gridded: Callable[[], nn.Module],
     calibration: Calibration,
@@ -64,26 +64,28 @@ def test_a_run_that_finds_its_first_units_finished_ends_exactly_like_an_undistur
     tmp_path: Path,
 ) -> None:
     expected, reports, full = undisturbed
-    shelf: Shelf | FolderShelf = Shelf({index: full.kept[index] for index in range(first)})
+    unit_store: UnitsInMemory | FolderUnitStore = UnitsInMemory(
+        {index: full.kept[index] for index in range(first)}
+    )
     if on_disk:
-        shelf = FolderShelf(tmp_path)
+        unit_store = FolderUnitStore(tmp_path)
         for index, unit in enumerate(trace_units(float_unet)[:first]):
-            shelf.put(index, unit, full.kept[index])
+            unit_store.put(index, unit, full.kept[index])
     unet = gridded()
-    resumed = learned(float_unet, unet, calibration, settings, shelf)
+    resumed = learned(float_unet, unet, calibration, settings, unit_store)
     assert same(state(unet), state(expected))
     assert [report for _, report in resumed] == [report for _, report in reports]
 
 
 def test_a_run_killed_in_the_middle_goes_on_exactly(
-    undisturbed: tuple[nn.Module, Reports, Shelf],
+    undisturbed: tuple[nn.Module, Reports, UnitsInMemory],
     float_unet: UNet2DModel,
     gridded: Callable[[], nn.Module],
     calibration: Calibration,
     settings: Reconstruction,
     tmp_path: Path,
 ) -> None:
-    shelf, finished = FolderShelf(tmp_path), []
+    unit_store, finished = FolderUnitStore(tmp_path), []
 
     def killed(units: int) -> None:
         finished.append(units)
@@ -91,36 +93,40 @@ def test_a_run_killed_in_the_middle_goes_on_exactly(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learned(float_unet, gridded(), calibration, settings, shelf, killed)
+        learned(float_unet, gridded(), calibration, settings, unit_store, killed)
     assert len(list(tmp_path.iterdir())) == 4
     unet = gridded()
-    learned(float_unet, unet, calibration, settings, shelf)
+    learned(float_unet, unet, calibration, settings, unit_store)
     assert same(state(unet), state(undisturbed[0]))
 
 
 def test_the_batch_size_of_the_passes_changes_nothing_but_rounding(
-    undisturbed: tuple[nn.Module, Reports, Shelf],
+    undisturbed: tuple[nn.Module, Reports, UnitsInMemory],
     float_unet: UNet2DModel,
     gridded: Callable[[], nn.Module],
     calibration: Calibration,
     settings: Reconstruction,
 ) -> None:
     reports = learned(
-        float_unet, gridded(), calibration, settings.model_copy(update={"chain_batch_size": 3}), Shelf()
+        float_unet,
+        gridded(),
+        calibration,
+        settings.model_copy(update={"chain_batch_size": 3}),
+        UnitsInMemory(),
     )
     for (unit, a), (_, b) in zip(reports, undisturbed[1], strict=True):
         assert a.before == pytest.approx(b.before, rel=0.05, abs=1e-4), unit.name
 
 
 def test_another_seed_learns_something_else(
-    undisturbed: tuple[nn.Module, Reports, Shelf],
+    undisturbed: tuple[nn.Module, Reports, UnitsInMemory],
     float_unet: UNet2DModel,
     gridded: Callable[[], nn.Module],
     calibration: Calibration,
     settings: Reconstruction,
 ) -> None:
     unet = gridded()
-    learned(float_unet, unet, calibration, settings.model_copy(update={"seed": 5}), Shelf())
+    learned(float_unet, unet, calibration, settings.model_copy(update={"seed": 5}), UnitsInMemory())
     assert not same(state(unet), state(undisturbed[0]))
 
 
@@ -130,9 +136,12 @@ def test_without_reconstruction_every_weight_is_rounded_to_nearest(
     calibration: Calibration,
     settings: Reconstruction,
 ) -> None:
-    unet, fresh, shelf = gridded(), gridded(), Shelf()
-    assert learned(float_unet, unet, calibration, settings.model_copy(update={"method": "none"}), shelf) == []
-    assert shelf.kept == {}
+    unet, fresh, unit_store = gridded(), gridded(), UnitsInMemory()
+    assert (
+        learned(float_unet, unet, calibration, settings.model_copy(update={"method": "none"}), unit_store)
+        == []
+    )
+    assert unit_store.kept == {}
     for name, layer in quantized_layers(unet).items():
         assert layer.codes is not None
         assert torch.equal(layer.codes, quantized_layers(fresh)[name].nearest_codes())
@@ -158,7 +167,7 @@ def test_a_pattern_that_matches_no_unit_is_refused() -> None:
 
 
 def test_the_reported_error_after_learning_is_that_of_the_finished_unit_in_its_place(
-    undisturbed: tuple[nn.Module, Reports, Shelf], float_unet: UNet2DModel, calibration: Calibration
+    undisturbed: tuple[nn.Module, Reports, UnitsInMemory], float_unet: UNet2DModel, calibration: Calibration
 ) -> None:
     unet, reports, _ = undisturbed
     inputs: list[Tensor] = []
@@ -192,7 +201,7 @@ def test_units_learn_from_both_networks_and_from_all_but_the_last_inner_layer_an
         return learn_unit(module, data, *others)
 
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
-    learned(float_unet, unet, calibration, settings.model_copy(update={"iterations": 1}), Shelf())
+    learned(float_unet, unet, calibration, settings.model_copy(update={"iterations": 1}), UnitsInMemory())
     assert list(seen) == [unit.name for unit in units]
     assert set(seen["mid_block.resnets.0"].layer_targets) == {"conv1", "time_emb_proj"}
     assert set(seen["up_blocks.0.resnets.0"].layer_targets) == {"conv1", "time_emb_proj", "conv2"}
@@ -223,9 +232,9 @@ def test_a_unit_that_is_no_numbers_is_named_and_not_kept_and_those_before_it_are
         return dataclasses.replace(report, soft=torch.nan) if len(calls) == 3 else report
 
     monkeypatch.setattr(chain, "learn_unit", failing)
-    shelf = Shelf()
+    unit_store = UnitsInMemory()
     sentence = f"the unit '{units[2].name}' was not kept, since its error while learning is nan; units before it are; lower weight_lr"
     with pytest.raises(EdadmError, match=sentence):
-        learned(float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), shelf)
+        learned(float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), unit_store)
     assert len(calls) == 3
-    assert shelf.put_indices == [0, 1]
+    assert unit_store.put_indices == [0, 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from edadm.config.load import load_config
 from edadm.config.networks import UNetArchitecture
@@ -19,13 +19,15 @@ from edadm.learning.data import UnitData, inner_layers
 from edadm.learning.demand import INPUTS, OTHERS, TARGET, UnitBytes, demand, unit_bytes
 from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.limits import on_disk
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import Unit, trace_units
 from edadm.offload.storage import GIB, Limits
-from edadm.offload.tracker import Watch
+from edadm.offload.tracker import StorageTracker
 
+from ..conftest import as_rows
 from ..networks.families import PUBLISHED, published
-from .runs import Calibration, Shelf, learned
+from .runs import Calibration, UnitsInMemory, learned
 
 
 def by_name(units: list[UnitBytes]) -> dict[str, UnitBytes]:
@@ -34,9 +36,7 @@ def by_name(units: list[UnitBytes]) -> dict[str, UnitBytes]:
 
 @pytest.fixture
 def predicted(float_unet: UNet2DModel, calibration: Calibration, settings: Reconstruction) -> list[UnitBytes]:
-    return unit_bytes(
-        float_unet, trace_units(float_unet), tuple(tensor[:1] for tensor in calibration), settings
-    )
+    return unit_bytes(float_unet, trace_units(float_unet), as_rows(calibration)[:1], settings)
 
 
 def test_shapes_alone_tell_the_same(
@@ -46,7 +46,7 @@ def test_shapes_alone_tell_the_same(
         unet = build_unet(architecture).requires_grad_(False)
         inputs = (torch.zeros(1, architecture.in_channels, 16, 16), torch.zeros(1, dtype=torch.long))
         units = trace_units(unet)
-        found = unit_bytes(unet, units, inputs, settings)
+        found = unit_bytes(unet, units, as_rows(inputs), settings)
     for one, other in zip(found, predicted, strict=True):
         assert one.unit == other.unit
         assert one.tables() == other.tables()
@@ -79,10 +79,12 @@ def test_tables_have_the_bytes_that_units_learn_from(
         return learn_unit(module, data, *others)
 
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
-    learned(float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), Shelf())
+    learned(
+        float_unet, gridded(), calibration, settings.model_copy(update={"iterations": 1}), UnitsInMemory()
+    )
     rows = len(calibration[0])
     assert seen == [{name: rows * size for name, size in one.tables().items()} for one in predicted]
-    whole = demand(float_unet, trace_units(float_unet), calibration, settings)
+    whole = demand(float_unet, trace_units(float_unet), as_rows(calibration), settings)
     assert whole.rows == rows
     assert whole.of_tables(whole.largest_unit()) == max(sum(sizes.values()) for sizes in seen)
 
@@ -92,12 +94,12 @@ def test_waiting_passes_hold_what_was_predicted(
 ) -> None:
     network = PausingNetwork(float_unet, [one.unit.name for one in predicted])
     rows = len(calibration[0])
-    with Watch() as watch:
-        waiting = network.start(*calibration)
+    with StorageTracker() as tracker:
+        waiting = network.start(as_rows(calibration))
     for one in predicted:
-        assert watch.bytes_alive() == pytest.approx(rows * one.waiting, rel=0.02, abs=1024), one.unit.name
-        with watch:
-            waiting.walk_past()
+        assert tracker.bytes_alive() == pytest.approx(rows * one.waiting, rel=0.02, abs=1024), one.unit.name
+        with tracker:
+            waiting.advance()
     network.close()
     skip = by_name(predicted)["mid_block.resnets.0"]
     assert skip.waiting > 4 * skip.inputs, "the skips wait, too"
@@ -115,9 +117,13 @@ def test_inputs_of_the_float_network_are_kept_once(
     float_unet: UNet2DModel, calibration: Calibration, settings: Reconstruction
 ) -> None:
     units = trace_units(float_unet)
-    chained = demand(float_unet, units, calibration, settings, rows=100)
+    chained = demand(float_unet, units, as_rows(calibration), settings, rows=100)
     alone = demand(
-        float_unet, units, calibration, settings.model_copy(update={"method": "fbr_float_inputs"}), rows=100
+        float_unet,
+        units,
+        as_rows(calibration),
+        settings.model_copy(update={"method": "fbr_float_inputs"}),
+        rows=100,
     )
     one, other = chained.largest_unit(), alone.largest_unit()
     assert one.unit == other.unit
@@ -126,10 +132,9 @@ def test_inputs_of_the_float_network_are_kept_once(
     assert chained.of_peak() >= chained.of_tables(one)
 
 
-def shapes_of(model: Model) -> tuple[Tensor, ...]:
+def shapes_of(model: Model) -> Rows:
     """One row of a network's inputs."""
-    inputs = [torch.zeros(1, *model.latent_shape), torch.zeros(1, dtype=torch.long)]
-    return tuple(inputs + ([torch.zeros(1, *model.context_shape)] if model.context_shape else []))
+    return InputSpec.of(model).zeros(1, "meta")
 
 
 def test_stable_diffusion_needs_what_its_shapes_say() -> None:

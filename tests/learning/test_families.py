@@ -12,7 +12,7 @@ from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture import PausingNetwork
 from edadm.learning.data import Arguments, listening
 from edadm.learning.losses import squared_error
-from edadm.networks.denoiser import network_inputs
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import quantized_layers
@@ -60,16 +60,16 @@ def test_inner_errors_reach_the_rounding_of_every_kind_of_unit(
         rows["context"] = torch.randn(2, 5, architecture.context_channels, generator=generator)
     bits = Bits(weights=4, activations=8, range_bins=64)
     quantized = quantized_copy(unet, bits)
-    set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+    set_ranges(quantized, Rows(rows), bits)
     units = trace_units(unet)
     chosen = {unit.kind: index for index, unit in enumerate(units) if unit.kind != "layer"}
     assert set(chosen) == kinds
     network = PausingNetwork(unet, [unit.name for unit in units])
-    waiting = network.start(*network_inputs(rows))
+    waiting = network.start(Rows(rows))
     arguments: list[Arguments] = []
     for _ in units:
         arguments.append(waiting.arguments())
-        waiting.walk_past()
+        waiting.advance()
     network.close()
     for index in chosen.values():
         unit, inner = (

@@ -21,7 +21,8 @@ from edadm.networks.unit import Unit, trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.offload.storage import GIB, Limits
 
-from .runs import Calibration, Shelf, a_task
+from ..conftest import as_rows
+from .runs import Calibration, UnitsInMemory, a_task
 
 CPU = torch.device("cpu")
 
@@ -88,7 +89,7 @@ def test_the_refusal_comes_before_any_unit_is_learned(
 ) -> None:
     monkeypatch.setattr(limits.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     monkeypatch.setattr(chain, "learn_unit", None)
-    task = a_task(float_unet, gridded(), calibration, settings, Shelf())
+    task = a_task(float_unet, gridded(), calibration, settings, UnitsInMemory())
     task.__dict__.update(memory=MemorySettings(device=0, host=0), scratch=tmp_path)
     with pytest.raises(EdadmError, match="the disk would have to take"):
         chain.learn_chain(task)
@@ -103,7 +104,7 @@ def test_without_wishes_the_limit_on_a_cpu_is_free_memory_less_a_margin_and_the_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    needed, unet = demand(float_unet, trace_units(float_unet), calibration, settings), gridded()
+    needed, unet = demand(float_unet, trace_units(float_unet), as_rows(calibration), settings), gridded()
     monkeypatch.setattr(limits, "free_host_bytes", lambda: GIB)
     weights = sum(layer.weight.numel() for layer in quantized_layers(unet).values())
     rest = int(0.9 * GIB) - 5 * weights - needed.of_work(settings)
@@ -130,7 +131,7 @@ def test_a_gpu_keeps_what_it_has_free_and_is_not_asked_for_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     needed, unet, gpu = (
-        demand(float_unet, trace_units(float_unet), calibration, settings),
+        demand(float_unet, trace_units(float_unet), as_rows(calibration), settings),
         gridded(),
         torch.device("cuda:0"),
     )

@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edadm.learning.chain import FinishedUnit
 from edadm.learning.engine import UnitReport
-from edadm.learning.unit_store import FolderShelf, write_losses
+from edadm.learning.unit_store import FinishedUnit, FolderUnitStore, write_losses
 from edadm.networks.unit import Unit
 
 UNIT = Unit("up_blocks.0.resnets.1", "res_block", ("a", "b", "c"))
@@ -20,7 +19,7 @@ REPORT = UnitReport(
 )
 
 
-def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
+def test_what_is_put_into_the_store_comes_back_exactly(tmp_path: Path) -> None:
     codes = {
         "conv1": torch.randint(
             16, (4, 3, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -28,9 +27,9 @@ def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
     }
     codes["conv2"] = codes["conv1"].contiguous(memory_format=torch.channels_last)
     scales = {"conv1.input_quantizer": torch.tensor([1 / 3]), "split": torch.tensor([0.1, 0.2])}
-    shelf = FolderShelf(tmp_path)
-    shelf.put(3, UNIT, FinishedUnit(codes, scales, {"conv1": torch.ones(4)}, REPORT))
-    found = FolderShelf(tmp_path).get(3, UNIT)
+    unit_store = FolderUnitStore(tmp_path)
+    unit_store.put(3, UNIT, FinishedUnit(codes, scales, {"conv1": torch.ones(4)}, REPORT))
+    found = FolderUnitStore(tmp_path).get(3, UNIT)
     assert found is not None
     assert found.report == REPORT
     assert found.codes.keys() == codes.keys()
@@ -40,34 +39,34 @@ def test_what_is_put_on_the_shelf_comes_back_exactly(tmp_path: Path) -> None:
 
 
 def test_an_absent_unit_is_absent(tmp_path: Path) -> None:
-    shelf = FolderShelf(tmp_path)
-    shelf.put(3, UNIT, FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT))
-    assert shelf.get(4, UNIT) is None
-    assert shelf.get(3, Unit("conv_out", "layer", ("conv_out",))) is None
+    unit_store = FolderUnitStore(tmp_path)
+    unit_store.put(3, UNIT, FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT))
+    assert unit_store.get(4, UNIT) is None
+    assert unit_store.get(3, Unit("conv_out", "layer", ("conv_out",))) is None
 
 
 def test_units_of_other_jobs_are_found_too(tmp_path: Path) -> None:
     finished = FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT)
-    FolderShelf(tmp_path / "part").put(3, UNIT, finished)
-    shelf = FolderShelf(tmp_path / "own", tmp_path / "none", tmp_path / "part")
-    found = shelf.get(3, UNIT)
+    FolderUnitStore(tmp_path / "part").put(3, UNIT, finished)
+    unit_store = FolderUnitStore(tmp_path / "own", tmp_path / "none", tmp_path / "part")
+    found = unit_store.get(3, UNIT)
     assert found is not None
     assert found.report == REPORT
-    assert shelf.get(4, UNIT) is None
+    assert unit_store.get(4, UNIT) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", None])
 def test_a_torn_unit_counts_as_none_and_is_written_anew(content: bytes | None, tmp_path: Path) -> None:
     finished = FinishedUnit({"a": torch.zeros(1, dtype=torch.uint8)}, {}, {}, REPORT)
-    shelf = FolderShelf(tmp_path / "own", tmp_path / "part")
-    shelf.put(3, UNIT, finished)
+    unit_store = FolderUnitStore(tmp_path / "own", tmp_path / "part")
+    unit_store.put(3, UNIT, finished)
     (path,) = (tmp_path / "own").iterdir()
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
-    assert shelf.get(3, UNIT) is None
-    FolderShelf(tmp_path / "part").put(3, UNIT, finished)
-    assert shelf.get(3, UNIT) is not None  # another job's is whole
-    shelf.put(3, UNIT, finished)
-    assert FolderShelf(tmp_path / "own").get(3, UNIT) is not None
+    assert unit_store.get(3, UNIT) is None
+    FolderUnitStore(tmp_path / "part").put(3, UNIT, finished)
+    assert unit_store.get(3, UNIT) is not None  # another job's is whole
+    unit_store.put(3, UNIT, finished)
+    assert FolderUnitStore(tmp_path / "own").get(3, UNIT) is not None
 
 
 def test_a_unit_whose_report_is_of_another_version_counts_as_none(tmp_path: Path) -> None:
@@ -76,12 +75,12 @@ def test_a_unit_whose_report_is_of_another_version_counts_as_none(tmp_path: Path
         tmp_path / "003_up_blocks.0.resnets.1.safetensors",
         {"report": '{"loss": 1}'},
     )
-    assert FolderShelf(tmp_path).get(3, UNIT) is None
+    assert FolderUnitStore(tmp_path).get(3, UNIT) is None
 
 
 def test_a_half_written_unit_does_not_count(tmp_path: Path) -> None:
     (tmp_path / ".003_up_blocks.0.resnets.1.safetensors.partial").write_bytes(b"half")
-    assert FolderShelf(tmp_path).get(3, UNIT) is None
+    assert FolderUnitStore(tmp_path).get(3, UNIT) is None
 
 
 def test_the_table_of_losses_has_a_row_per_unit_with_exact_numbers(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_other_archives_are_refused_and_no_pickle_is_executed(
     (tmp_path / "x.npz").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(
         EdadmError,
-        match=r"cannot be read as an \.npz archive \(it is empty, cut short, or a web page or Git-LFS pointer",
+        match=r"cannot be read as an \.npz archive \(it is empty, cut short, or a web page or Git-LFS "
+        r"pointer",
     ):
         load_reference(tmp_path / "x.npz")
 

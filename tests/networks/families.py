@@ -13,6 +13,7 @@ from edadm.config.load import load_config
 from edadm.config.networks import Autoencoder, Conditioning, TextEncoder, UNetArchitecture
 from edadm.config.schema import Bits, Model, NoiseSchedule, Sampler, Trajectories
 from edadm.deploy.checkpoint import quantized_copy
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
@@ -120,7 +121,7 @@ def original_checkpoint(model: Model) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, dict[str, Tensor]]:
+def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, Rows]:
     """A tiny U-Net with random weights, the same quantized to nearest, and the rows it was calibrated with."""
     architecture = tiny(name).architecture
     unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
@@ -132,7 +133,7 @@ def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, dict[str, T
     }
     if architecture.context_channels:
         rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
-    set_ranges(quantized, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+    set_ranges(quantized, Rows(rows), bits)
     for layer in quantized_layers(quantized).values():
         layer.set_codes(layer.nearest_codes())
-    return unet, quantized.eval(), rows
+    return unet, quantized.eval(), Rows(rows)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.networks.denoiser import Denoiser, network_call, network_inputs
+from edadm.networks.denoiser import Denoiser
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.generate import generate_images
 
@@ -58,9 +58,13 @@ def test_guidance_of_one_evaluates_the_conditional_rows_only(unet: nn.Module) ->
     assert torch.equal(eps, unet(X, T, Labels().rows([4, 2]), return_dict=False)[0])
 
 
+@torch.no_grad()
 def test_unconditional_rows_come_first(unet: nn.Module) -> None:
-    context = Denoiser(unet, Labels(), 2.0).context([4, 2])
-    assert context[:, 0, 0].tolist() == [-1, -1, 4, 2]
+    contexts = []
+    handle = unet.register_forward_pre_hook(lambda _, inputs: contexts.append(inputs[2]))
+    Denoiser(unet, Labels(), 2.0).on([4, 2])(X, T)
+    handle.remove()
+    assert contexts[0][:, 0, 0].tolist() == [-1, -1, 4, 2]
 
 
 def test_a_conditional_denoiser_must_know_its_images(unet: nn.Module) -> None:
@@ -75,13 +79,6 @@ def test_half_precision_predicts_nearly_the_same_in_full(unet: nn.Module) -> Non
     )
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().max() < 0.2 * exact.abs().max()
-
-
-def test_a_call_passes_what_the_rows_hold(unet: nn.Module) -> None:
-    rows = {"timesteps": T, "context": Labels().rows([1, 2]), "latents": X, "steps": T}
-    assert [len(argument.shape) for argument in network_inputs(rows)] == [4, 1, 3]
-    with torch.no_grad():
-        assert torch.equal(network_call(unet, rows), unet(X, T, rows["context"]).sample)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

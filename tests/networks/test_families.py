@@ -13,7 +13,7 @@ from edadm.conditions.condition import make_condition, token_ids
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.denoiser import network_call
+from edadm.networks.inputs import Rows, network_call
 from edadm.networks.layouts import compvis_unet
 from edadm.networks.load import SCALE, load_condition_network, load_decoder, load_unet
 from edadm.networks.unet.build import build_unet
@@ -51,7 +51,7 @@ def test_the_unet_predicts_what_the_original_predicts(converted: Converted) -> N
     expected = original(rows["latents"], rows["timesteps"], rows.get("context"))
     assert isinstance(unet, UNet2DConditionModel) == (model.architecture.family == "transformer")
     assert expected.std() > 0.1
-    assert (network_call(unet, rows) - expected).abs().max() < 1e-5
+    assert (network_call(unet, Rows(rows)) - expected).abs().max() < 1e-5
 
 
 @torch.no_grad()

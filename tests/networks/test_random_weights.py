@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from edadm.networks.inputs import InputSpec, network_call
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
-from edadm.planning.network import Networks, network_rows
+from edadm.planning.network import Networks
 
 from .families import tiny
 
@@ -24,10 +25,8 @@ def test_matrices_have_unit_gain_norms_are_one_and_biases_zero() -> None:
 
 def test_the_same_seed_gives_the_same_network_and_its_output_is_finite_and_not_constant() -> None:
     model = tiny("sd14_coco")
-    inputs = network_rows(model, 2, "cpu")
-    first, again, other = (
-        random_unet(model, "cpu", seed)(*inputs, return_dict=False)[0] for seed in (0, 0, 1)
-    )
+    inputs = InputSpec.of(model).random(2, "cpu")
+    first, again, other = (network_call(random_unet(model, "cpu", seed), inputs) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.isfinite().all()

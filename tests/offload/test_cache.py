@@ -16,19 +16,21 @@ from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning import chain
 from edadm.learning.capture import PausingNetwork
-from edadm.learning.chain import Task, UnitShelf
+from edadm.learning.chain import Task
 from edadm.learning.demand import demand
-from edadm.learning.unit_store import FolderShelf
-from edadm.networks.denoiser import network_inputs
+from edadm.learning.unit_store import FolderUnitStore, UnitStore
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import trace_units
-from edadm.offload.cache import Memory, WaitingMemory, placed
-from edadm.offload.storage import GIB, TIERS, UNLIMITED, Limits, Tiers
+from edadm.offload.cache import Memory, placed
+from edadm.offload.paused import PausedMemory
+from edadm.offload.storage import GIB, TIERS, UNLIMITED, Limits, TieredStorage
 from edadm.passes.methods import METHODS
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges as range_search
 
-from ..learning.runs import Calibration, Shelf, a_task, same, state
+from ..conftest import as_rows
+from ..learning.runs import Calibration, UnitsInMemory, a_task, same, state
 from ..networks.families import random_network, tiny
 
 CPU = torch.device("cpu")
@@ -71,27 +73,27 @@ def make_task(
     calibration: Calibration,
     settings: Reconstruction,
     method: str,
-) -> Callable[[UnitShelf], Task]:
+) -> Callable[[UnitStore], Task]:
     changed = settings.model_copy(
         update={"method": method, "bias_correction": method == "fbr_float_inputs", "chain_batch_size": 3}
     )
-    return lambda shelf: a_task(float_unet, gridded(), calibration, changed, shelf, held_out=1)
+    return lambda unit_store: a_task(float_unet, gridded(), calibration, changed, unit_store, held_out=1)
 
 
 def test_no_limit_changes_what_is_learned_and_none_is_exceeded(
-    make_task: Callable[[UnitShelf], Task], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[[UnitStore], Task], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = learned_state(make_task(Shelf()))
+    expected = learned_state(make_task(UnitsInMemory()))
     peak = demand(
-        *((task := make_task(Shelf())).float_unet, task.units, task.inputs, task.settings)
+        *((task := make_task(UnitsInMemory())).float_unet, task.units, task.inputs, task.settings)
     ).of_peak()
     monkeypatch.setattr(chain, "Memory", Spy)
     used = []
     chained = ((0, 0), (peak // 2, peak), (peak, 0)) if method == "fbr" else ()
     for device, host in ((peak // 4, peak // 4), *chained):
-        found = learned_state(limited(make_task(Shelf()), device, host, tmp_path))
+        found = learned_state(limited(make_task(UnitsInMemory()), device, host, tmp_path))
         assert same(found, expected), (device, host)
-        tiers = Spy.made.tiers
+        tiers = Spy.made.storage
         used.append(dict(tiers.most))
         assert set(tiers.used.values()) == {0}, "everything was given back"
         if Spy.made.is_limited:
@@ -122,38 +124,38 @@ def test_families_with_a_context_and_residual_resampling_learn_the_same(
         rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
     bits = Bits(weights=4, activations=8, range_bins=64)
     first = quantized_copy(unet, bits)
-    set_ranges(first, rows["latents"], rows["timesteps"], bits, context=rows.get("context"))
+    set_ranges(first, Rows(rows), bits)
     found = grids(first)
 
     def task() -> Task:
         quantized = quantized_copy(unet, bits)
         set_grids(quantized, found)
         changed = settings.model_copy(update={"batch_size": 2, "chain_batch_size": 2})
-        return Task(unet, quantized, trace_units(unet), network_inputs(rows), 0, changed, Shelf())
+        return Task(unet, quantized, trace_units(unet), Rows(rows), 0, changed, UnitsInMemory())
 
     expected = learned_state(task())
-    peak = demand(unet, trace_units(unet), network_inputs(rows), settings).of_peak()
+    peak = demand(unet, trace_units(unet), Rows(rows), settings).of_peak()
     assert same(learned_state(limited(task(), peak // 5, peak // 5, tmp_path)), expected)
 
 
 @pytest.mark.parametrize("method", ["fbr"])
 def test_a_run_that_is_killed_goes_on_with_other_limits_exactly(
-    make_task: Callable[[UnitShelf], Task], tmp_path: Path
+    make_task: Callable[[UnitStore], Task], tmp_path: Path
 ) -> None:
-    expected, scratch = learned_state(make_task(Shelf())), tmp_path / "scratch"
-    shelf, finished = FolderShelf(tmp_path / "units"), []
+    expected, scratch = learned_state(make_task(UnitsInMemory())), tmp_path / "scratch"
+    unit_store, finished = FolderUnitStore(tmp_path / "units"), []
 
     def killed(units: int) -> None:
         finished.append(units)
         if len(finished) == 4:
             raise KeyboardInterrupt
 
-    first = limited(make_task(shelf), 1 << 14, 1 << 14, scratch)
+    first = limited(make_task(unit_store), 1 << 14, 1 << 14, scratch)
     first.__dict__["on_unit"] = killed
     with pytest.raises(KeyboardInterrupt):
         learned_state(first)
     assert list(scratch.iterdir()) == []
-    assert same(learned_state(limited(make_task(shelf), 1 << 16, 1 << 15, scratch)), expected)
+    assert same(learned_state(limited(make_task(unit_store), 1 << 16, 1 << 15, scratch)), expected)
     assert list(scratch.iterdir()) == []
 
 
@@ -165,7 +167,7 @@ def test_waiting_passes_hold_no_more_memory_than_allowed_and_end_as_without_limi
         expected = float_unet(*calibration).sample
     memory = Memory(CPU, Limits(device=60_000, host=40_000, scratch=tmp_path))
     network = PausingNetwork(float_unet, names, memory)
-    passes = [network.start(*(rows[first : first + 2] for rows in calibration)) for first in range(0, 8, 2)]
+    passes = [network.start(batch) for batch in as_rows(calibration).split(2)]
     resident, outputs = [], []
     for name in names:
         for waiting in passes:
@@ -176,12 +178,12 @@ def test_waiting_passes_hold_no_more_memory_than_allowed_and_end_as_without_limi
             waiting.next_unit()
         assert all(waiting._waiting is not None for waiting in passes)
         resident.append(sum(waiting._waiting.bytes_alive() for waiting in passes if waiting._waiting))
-        assert resident[-1] <= memory.tiers.used["device"] <= 60_000
-        assert memory.tiers.used["host"] <= 40_000
+        assert resident[-1] <= memory.storage.used["device"] <= 60_000
+        assert memory.storage.used["host"] <= 40_000
     network.close()
     assert max(resident) > 30_000
-    assert memory.tiers.most["disk"] > 100_000
-    assert memory.tiers.used == dict.fromkeys(TIERS, 0)
+    assert memory.storage.most["disk"] > 100_000
+    assert memory.storage.used == dict.fromkeys(TIERS, 0)
     for output, batch in zip(outputs, expected.split(2), strict=True):
         torch.testing.assert_close(output, batch, rtol=1e-4, atol=1e-5)
 
@@ -200,29 +202,29 @@ def test_tables_drive_out_what_waits_and_newcomers_what_has_waited_longer(tmp_pa
     tensors = [torch.full((50,), value, dtype=torch.uint8) for value in range(4)]
     first, second = (memory.keep(tensor.untyped_storage()) for tensor in tensors[:2])
     third = memory.keep(tensors[2].untyped_storage())
-    assert [held.block.tier for held in (first, second, third)] == ["device", "device", "host"], (
+    assert [held.reservation.tier for held in (first, second, third)] == ["device", "device", "host"], (
         "nobody has waited for longer"
     )
     second.pauses = 1
     fourth = memory.keep(tensors[3].untyped_storage())
-    assert [held.block.tier for held in (first, second, third, fourth)] == [
+    assert [held.reservation.tier for held in (first, second, third, fourth)] == [
         "device",
         "disk",
         "host",
         "device",
     ]
     assert memory.place({"a": 60, "b": 40}) == {"a": "device", "b": "device"}
-    assert [held.block.tier for held in (first, fourth)] == ["disk", "disk"]
+    assert [held.reservation.tier for held in (first, fourth)] == ["disk", "disk"]
     assert all(tensor.untyped_storage().nbytes() == 0 for tensor in tensors)
     for held, tensor in zip((first, second, third, fourth), tensors, strict=True):
         memory.bring_back(held, tensor.untyped_storage())
     assert [tensor.unique().tolist() for tensor in tensors] == [[0], [1], [2], [3]]
-    assert memory.tiers.used == dict.fromkeys(TIERS, 0)
+    assert memory.storage.used == dict.fromkeys(TIERS, 0)
 
 
 def test_passes_that_pause_again_give_way_to_later_ones(tmp_path: Path) -> None:
     memory = Memory(CPU, Limits(device=100, host=100, scratch=tmp_path))
-    passes = [WaitingMemory(memory) for _ in range(3)]
+    passes = [PausedMemory(memory) for _ in range(3)]
     kept = []
 
     def waiting(index: int) -> Tensor:
@@ -243,14 +245,14 @@ def test_passes_that_pause_again_give_way_to_later_ones(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     memory = Memory(CPU, Limits(device=0, host=0, scratch=tmp_path))
     with pytest.raises(EdadmError, match=r"takes no more than the 0\.000 GiB that are there"):
-        memory.tiers.allocate(1 << 60, "disk")
+        memory.storage.allocate(1 << 60, "disk")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(EdadmError, match="no folder was given"):
         Memory(CPU, Limits(device=0, host=0)).keep(torch.ones(1).untyped_storage())
 
 
 def test_pages_of_ended_blocks_are_used_again_within_the_limit() -> None:
-    tiers = Tiers(CPU, Limits(host=100))
+    tiers = TieredStorage(CPU, Limits(host=100))
     first, second = tiers.allocate(40, "host"), tiers.allocate(40, "host")
     tiers.free(first, unshared=True)
     assert len(tiers._spare) == 1
@@ -282,7 +284,7 @@ def test_host_memory_that_is_freed_leaves_the_process() -> None:
             * 1024
         )
 
-    size, tiers = 21 * 2**20, Tiers(CPU, Limits())
+    size, tiers = 21 * 2**20, TieredStorage(CPU, Limits())
     tiers.free(
         tiers.allocate(size, "host")
     )  # from now on the allocator would keep blocks of this size for later

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import torch
 
-from edadm.offload.tracker import Watch
+from edadm.offload.tracker import StorageTracker
 
 
 def test_what_is_made_counts_until_nobody_holds_it() -> None:
-    with Watch() as watch:
+    with StorageTracker() as tracker:
         a = torch.ones(4, 4)
         b = a * 2
         part = b[1:]
-    assert watch.bytes_alive() == 128
+    assert tracker.bytes_alive() == 128
     del b
-    assert watch.bytes_alive() == 128, "a view holds the whole storage"
+    assert tracker.bytes_alive() == 128, "a view holds the whole storage"
     del part, a
-    assert watch.bytes_alive() == 0
+    assert tracker.bytes_alive() == 0
 
 
 def test_views_of_foreign_memory_and_results_in_place_do_not_count() -> None:
     weight = torch.ones(8, 8)
-    with Watch() as watch:
+    with StorageTracker() as tracker:
         kept = [weight.t(), weight[2:], weight.add_(1), weight.view(64)]
     assert len(kept) == 4
-    assert watch.alive() == {}
+    assert tracker.alive() == {}
 
 
 def test_what_is_made_outside_does_not_count_and_addresses_used_again_do_not_confuse() -> None:
-    with Watch() as watch:
+    with StorageTracker() as tracker:
         for _ in range(50):
             torch.empty(1000)
         kept = torch.empty(10)
     others = [torch.empty(1000) for _ in range(50)]
-    assert watch.bytes_alive() == kept.nbytes == 40
+    assert tracker.bytes_alive() == kept.nbytes == 40
     assert len(others) == 50
 
 
 def test_the_oldest_come_first() -> None:
-    with Watch() as watch:
+    with StorageTracker() as tracker:
         tensors = [torch.empty(size) for size in (3, 1, 2)]
-    assert [storage.nbytes() for storage in watch.alive().values()] == [tensor.nbytes for tensor in tensors]
+    assert [storage.nbytes() for storage in tracker.alive().values()] == [tensor.nbytes for tensor in tensors]

@@ -14,12 +14,12 @@ from edadm.config.schema import Reconstruction
 from edadm.learning import chain
 from edadm.learning.data import UnitData
 from edadm.learning.engine import UnitReport, learn_unit
-from edadm.learning.unit_store import FolderShelf
+from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs, fbr_float_inputs_part
 
-from ..learning.runs import Calibration, Shelf, a_task, learned, same, state
+from ..learning.runs import Calibration, UnitsInMemory, a_task, learned, same, state
 
 Gridded = Callable[[], nn.Module]
 
@@ -45,7 +45,7 @@ def layer_targets_of(
         return learn_unit(module, data, *others)
 
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
-    learned(float_unet, unet, calibration, settings, Shelf())
+    learned(float_unet, unet, calibration, settings, UnitsInMemory())
     return seen
 
 
@@ -69,7 +69,9 @@ def test_layer_learns_every_layer_in_order_of_execution_and_leaves_attention_ope
     for handle in handles:
         handle.remove()
     unet = gridded()
-    reports = learned(float_unet, unet, calibration, with_method(settings, "layer", iterations=1), Shelf())
+    reports = learned(
+        float_unet, unet, calibration, with_method(settings, "layer", iterations=1), UnitsInMemory()
+    )
     assert {unit.kind for unit, _ in reports} == {"layer"}
     assert [unit.name for unit, _ in reports] == order
     assert set(order) == set(quantized_layers(unet)) == set(layers)
@@ -88,12 +90,14 @@ def test_block_is_fbr_without_layer_errors(
     float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, settings: Reconstruction
 ) -> None:
     block, without, fbr = gridded(), gridded(), gridded()
-    reports = learned(float_unet, block, calibration, with_method(settings, "block"), Shelf())
+    reports = learned(float_unet, block, calibration, with_method(settings, "block"), UnitsInMemory())
     assert (
-        learned(float_unet, without, calibration, with_method(settings, "fbr", layer_weight=0), Shelf())
+        learned(
+            float_unet, without, calibration, with_method(settings, "fbr", layer_weight=0), UnitsInMemory()
+        )
         == reports
     )
-    learned(float_unet, fbr, calibration, settings, Shelf())
+    learned(float_unet, fbr, calibration, settings, UnitsInMemory())
     assert same(state(block), state(without))
     assert not same(state(block), state(fbr))
 
@@ -135,7 +139,7 @@ def test_errors_of_attentions_inner_layers_alone_are_summed_over_the_last_axis(
         return learn_unit(module, data, *others)
 
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
-    learned(float_unet, unet, calibration, with_method(settings, method, iterations=1), Shelf())
+    learned(float_unet, unet, calibration, with_method(settings, method, iterations=1), UnitsInMemory())
     assert {unit.name for unit in trace_units(float_unet) if unit.kind == "attention"} == {
         name for name, is_last in seen.items() if is_last
     }
@@ -158,16 +162,16 @@ def test_three_jobs_learn_what_one_learns(
 ) -> None:
     units = trace_units(float_unet)
     whole = gridded()
-    reports = learned(float_unet, whole, calibration, shared.model_copy(update={"jobs": 1}), Shelf())
+    reports = learned(float_unet, whole, calibration, shared.model_copy(update={"jobs": 1}), UnitsInMemory())
     assert [unit for unit, _ in reports] == units
     folders = [tmp_path / str(part) for part in range(3)]
     for part in (2, 0, 1):
-        task = a_task(float_unet, gridded(), calibration, shared, FolderShelf(folders[part]))
+        task = a_task(float_unet, gridded(), calibration, shared, FolderUnitStore(folders[part]))
         fbr_float_inputs_part(task, part)
         assert [unit for unit, _ in task.reports] == units[part::3]
         assert len(list(folders[part].iterdir())) == len(units[part::3])
     together = gridded()
-    task = a_task(float_unet, together, calibration, shared, FolderShelf(tmp_path / "own", *folders))
+    task = a_task(float_unet, together, calibration, shared, FolderUnitStore(tmp_path / "own", *folders))
     passes: list[object] = []
     handles = [
         network.register_forward_pre_hook(lambda *_: passes.append(1)) for network in (float_unet, together)
@@ -184,9 +188,12 @@ def test_three_jobs_learn_what_one_learns(
 def test_a_lost_unit_is_learned_again_when_parts_are_put_together(
     float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, shared: Reconstruction
 ) -> None:
-    whole, shelf = gridded(), Shelf()
-    learned(float_unet, whole, calibration, shared, shelf)
-    again, rest = gridded(), Shelf({index: unit for index, unit in shelf.kept.items() if index != 6})
+    whole, unit_store = gridded(), UnitsInMemory()
+    learned(float_unet, whole, calibration, shared, unit_store)
+    again, rest = (
+        gridded(),
+        UnitsInMemory({index: unit for index, unit in unit_store.kept.items() if index != 6}),
+    )
     learned(float_unet, again, calibration, shared, rest)
     assert rest.put_indices == [6]
     assert same(state(again), state(whole))
@@ -206,7 +213,7 @@ def test_independent_units_see_the_float_networks_activations_alone(
         return learn_unit(module, data, *others)
 
     monkeypatch.setattr(chain, "learn_unit", listening_learn)
-    learned(float_unet, gridded(), calibration, shared.model_copy(update={"iterations": 1}), Shelf())
+    learned(float_unet, gridded(), calibration, shared.model_copy(update={"iterations": 1}), UnitsInMemory())
     for data in seen:
         assert all(
             torch.equal(tensor, data.exact.tensors[name]) for name, tensor in data.quantized.tensors.items()

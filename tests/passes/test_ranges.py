@@ -23,7 +23,7 @@ from edadm.quant.affine import dequantize, quantize, scale_and_zero_point
 from edadm.quant.observer import RunningRange
 from edadm.quant.ranges import best_range
 
-from ..conftest import reinitialise
+from ..conftest import as_rows, reinitialise
 
 SMALL = UNetArchitecture(
     image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4
@@ -133,7 +133,7 @@ def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch(
         torch.arange(0, 800, 100),
     )
     rows: list[int] = []
-    set_ranges(quantized, latents, timesteps, bits, rows.append)
+    set_ranges(quantized, as_rows((latents, timesteps)), bits, rows.append)
     assert rows == [5, 3]
     first = quantized.time_embedding.linear_1
     scale, zero_point = first.input_quantizer.grid(2)
@@ -170,8 +170,8 @@ def test_numbers_that_are_not_finite_are_refused_by_name(
     with pytest.raises(
         EdadmError, match=r"the input of conv_in\.input_quantizer is not finite; look for such numbers"
     ):
-        set_ranges(unet, rows, calibration[1], bits)
+        set_ranges(unet, as_rows((rows, calibration[1])), bits)
     unet = quantized_copy(float_unet, bits)
     unet.conv_out.weight = nn.Parameter(unet.conv_out.weight * torch.inf, requires_grad=False)
     with pytest.raises(EdadmError, match=r"conv_out\.weight holds -?(inf|nan); convert the checkpoint again"):
-        set_ranges(unet, *calibration, bits)
+        set_ranges(unet, as_rows(calibration), bits)

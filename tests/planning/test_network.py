@@ -12,9 +12,10 @@ from diffusers import UNet2DModel
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, LayerBits, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, quantized_copy, save_quantized
+from edadm.networks.inputs import InputSpec
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import quantized_layers
-from edadm.planning.network import Networks, network_rows
+from edadm.planning.network import Networks
 
 from ..networks.families import PUBLISHED, tiny
 from ..networks.test_published import FACTS
@@ -93,7 +94,8 @@ def test_operations_of_units_add_up_to_nearly_those_of_the_network(model: Model)
 def test_inputs_fit_the_network_and_features_are_those_of_the_middle(name: str) -> None:
     model = tiny(name)
     networks = Networks(model)
-    assert [tuple(tensor.shape) for tensor in network_rows(model, 3, "cpu")] == [
+    rows = InputSpec.of(model).random(3, "cpu")
+    assert [tuple(tensor.shape) for tensor in rows.tensors.values()] == [
         (3, *model.latent_shape),
         (3,),
         (3, *(model.context_shape or ())),

@@ -109,7 +109,8 @@ def test_scores_of_another_kind_say_so_or_leave_their_cells_empty(run: RunResult
 def test_findings_compare_the_selectors_of_a_row(run: RunResult) -> None:
     assert findings(ablation_of(run)) == [
         "w4a8, none: of 2 selectors uniform stays nearest to full precision (15.5 dB), tdac least (14.0 dB).",
-        "w4a8, fbr_w4: of 2 selectors tdac stays nearest to full precision (22.0 dB), uniform least (21.2 dB).",
+        "w4a8, fbr_w4: of 2 selectors tdac stays nearest to full precision (22.0 dB), uniform least (21.2 "
+        "dB).",
     ]
 
 

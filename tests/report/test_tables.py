@@ -243,8 +243,8 @@ def test_reconstruction_summary(fake: Fake):
     # Ratios are 0.275, 0.25, 1.25 and 0.4, flipped shares 5, 8, 2 and 11 %, after over soft 1.1, 1.026, 1.136
     # and 1.2.
     assert (
-        "Over 4 units learning multiplied the error by 0.34 (median), at best by 0.25 in down_blocks.0.resnets.0."
-        in text
+        "Over 4 units learning multiplied the error by 0.34 (median), at best by 0.25 in "
+        "down_blocks.0.resnets.0." in text
     )
     assert "It grew in 1 of them: mid_block.attentions.0 (×1.25)." in text
     assert "6.5% of the weights" in text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 MEASURED = (
-    r"Full precision with bf16 weights has speed [0-9.]+ there[^.]*\.",  # its words, too: they say which was faster
+    r"Full precision with bf16 weights has speed [0-9.]+ "
+    r"there[^.]*\.",  # its words, too: they say which was faster
     r'<td data-column="Speed">.*?</td>',
     r"<h2>Time and memory</h2>.*?</section>",
 )

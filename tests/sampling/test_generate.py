@@ -58,7 +58,10 @@ def test_images_that_are_no_numbers_are_refused_named_and_counted(model: Model) 
     def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return x * torch.inf
 
-    sentence = "images 4 to 5 are not finite, 2 of the 2 made so far; use precision: fp32 or bf16, or check the weights"
+    sentence = (
+        "images 4 to 5 are not finite, 2 of the 2 made so far; use precision: fp32 or bf16, or check the "
+        "weights"
+    )
     with pytest.raises(EdadmError, match=sentence):
         generate_images(broken, model.sampler, model.schedule, range(4, 6), model.latent_shape, 0, 2)
 

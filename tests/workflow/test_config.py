@@ -35,6 +35,9 @@ def test_a_key_that_stands_twice_is_told_in_one_line_without_a_word_of_snakemake
     toy = Toy(tmp_path, package)
     (tmp_path / "config.yaml").write_text("results: a\nresults: b\n")
     status, said = toy.run()
-    sentence = "config.yaml is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of them"
+    sentence = (
+        "config.yaml is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of "
+        "them"
+    )
     assert (status, [line for line in said.splitlines() if line.strip()][-1:]) == (1, [sentence])
     assert "Error" not in said

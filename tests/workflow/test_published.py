@@ -89,8 +89,8 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
     status, said = dry_run(project, "sd14_coco")
     assert status == 1
     assert (
-        "evaluations.coco_published: clip_score needs weights, and there is no file checkpoints/clip_vit_l_14.safetensors"
-        in said
+        "evaluations.coco_published: clip_score needs weights, and there is no file "
+        "checkpoints/clip_vit_l_14.safetensors" in said
     )
     put(project, "checkpoints/clip_vit_l_14.safetensors", INCEPTION, "data/coco_val2014/0.jpg")
     status, said = dry_run(project, "sd14_coco")

@@ -1,1 +1,1 @@
-"""What files say of the networks in them, as settings of this package; reads JSON and YAML, and imports no torch."""
+"""Descriptions that files give of the networks in them, as settings of this package; imports no torch."""

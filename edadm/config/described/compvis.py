@@ -1,4 +1,7 @@
-"""CompVis' `project.yaml` or `v1-inference.yaml` (latent-diffusion, Stable Diffusion 1) as an entry under `models:`."""
+"""CompVis' `project.yaml` or `v1-inference.yaml` as an entry under `models:`.
+
+That of latent-diffusion, or of Stable Diffusion 1.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,8 @@ _UNET_REASONS = {
     "adm_in_channels": "its time embedding adds a vector, which no stage here gives to a network",
     "use_new_attention_order": "attention's weights lie in another order, which is not read here",
     "use_linear_in_transformer": "such networks (Stable Diffusion 2) are read from a diffusers folder only",
-    "transformer_depth": "only one transformer block per attention is built for this layout; use the model's diffusers folder",
+    "transformer_depth": "only one transformer block per attention is built for this layout; use the model's "
+    "diffusers folder",
 }
 
 
@@ -146,10 +150,14 @@ def _architecture(unet: Settings, params: Settings, where: Path) -> Settings:
     for key in ("in_channels", "out_channels", "model_channels", "num_res_blocks", "attention_resolutions"):
         if key not in unet:
             raise DescriptionError(
-                f"{where} says no unet_config.params.{key}; complete it, or leave it out to read the tensors alone"
+                f"{where} says no unet_config.params.{key}; complete it, or leave it out to read the tensors "
+                "alone"
             )
     if unet["out_channels"] != unet["in_channels"]:
-        reason = f"in_channels is {unet['in_channels']}; only networks that predict what they are given are built here"
+        reason = (
+            f"in_channels is {unet['in_channels']}; only networks that predict what they are given are built "
+            "here"
+        )
         raise refuse(where, "out_channels", unet["out_channels"], reason)
     size = params.get("image_size") or unet.get("image_size")
     multipliers = list(unet.get("channel_mult", (1, 2, 4, 8)))

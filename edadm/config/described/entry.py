@@ -33,7 +33,10 @@ class Description:
     left_open: list[str] = field(default_factory=list)
 
     def as_yaml(self, name: str) -> str:
-        """The entry, ready to paste into a configuration file; what is left open stands above it as comments."""
+        """The entry, ready to paste into a configuration file.
+
+        What is left open stands above it as comments.
+        """
         dumped = yaml.safe_dump(
             {name: self.settings}, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
         )
@@ -100,7 +103,7 @@ def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionErro
 
 
 def groups_of(widths: Iterable[int], left_open: list[str], where: str) -> Settings:
-    """The setting `norm_groups` for channels that the original codes' 32 groups do not divide; none where they do."""
+    """The setting `norm_groups` where the original codes' 32 groups do not divide the channels."""
     widths = list(widths)
     if not any(width % 32 for width in widths):
         return {}

@@ -26,7 +26,9 @@ def has_description(path: Path) -> bool:
 
 
 def config_of(path: Path, part: str) -> Path | None:
-    """The `config.json` that speaks of a part of a checkpoint: in a pipeline's folder for it, in the folder itself, or beside a file.
+    """The `config.json` that speaks of a part of a checkpoint.
+
+    It lies in a pipeline's folder for the part, in the folder itself, or beside a file.
 
     Beside a file lies what it will: there, only one of the part's own kind counts.
     """
@@ -47,7 +49,10 @@ def _kinds(config: Settings) -> tuple[object, ...]:
 
 
 def scheduler_of(path: Path) -> Path | None:
-    """The `scheduler_config.json` of a pipeline, of the pipeline around a network's folder, or beside the weights."""
+    """The `scheduler_config.json` of a pipeline.
+
+    Looked for in the pipeline, around a network's folder, and beside the weights.
+    """
     folder = path if path.is_dir() else path.parent
     candidates = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
     if folder.name.startswith("unet"):
@@ -91,7 +96,8 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
             )
     elif channels not in (1, 3):
         left_open.append(
-            f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to decode them"
+            f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to "
+            "decode them"
         )
 
 
@@ -111,7 +117,8 @@ def _describe_condition(path: Path, settings: Settings, left_open: list[str]) ->
     encoder = encoder_settings(read_json(file), file)
     if encoder["channels"] != width:
         raise DescriptionError(
-            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is {width}; give a pipeline whose "
+            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is "
+            f"{width}; give a pipeline whose "
             "parts belong together"
         )
     settings["conditioning"]["encoder"] = encoder
@@ -121,7 +128,8 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
     file = scheduler_of(path)
     if file is None:
         left_open.append(
-            f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had others"
+            f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
+            "others"
         )
         latent = "context_channels" in settings["architecture"]
         ends = (

@@ -42,7 +42,8 @@ def _described(config: Settings, file: Path, checkpoint: Path) -> Description:
         found = describe_ermongroup(config, file, checkpoint)
     else:
         raise DescriptionError(
-            f"{file} is neither a project.yaml of CompVis' code (model.params.unet_config) nor a configuration of ermongroup/ddim "
+            f"{file} is neither a project.yaml of CompVis' code (model.params.unet_config) nor a "
+            "configuration of ermongroup/ddim "
             "(model.ch); leave out --config to read the tensors alone"
         )
     for name, kind in _KINDS.items():

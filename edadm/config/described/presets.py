@@ -10,7 +10,9 @@ from edadm.config.inputs.settings import merged
 
 
 def with_descriptions(settings: dict[str, Any]) -> dict[str, Any]:
-    """Models without an architecture, whose checkpoint is a diffusers folder, get what the folder says of itself below their own.
+    """Models without an architecture of their own, with what their diffusers folder says of itself.
+
+    A model's own settings come first.
 
     Raises:
         DescriptionError: of a network that is not built here.

@@ -14,7 +14,10 @@ _STEPS = (50, 100, 20, 25, 40, 200, 10, 5, 4, 2, 1)
 
 
 def completed(description: Description, presets: Mapping[str, Model]) -> Description:
-    """The entry with a sampler, trajectories and what else no file says; where the network is a preset's, with the preset's."""
+    """The entry with a sampler, trajectories and what else no file says.
+
+    Where the network is a preset's, these are the preset's.
+    """
     settings, left_open = dict(description.settings), list(description.left_open)
     architecture = UNetArchitecture.model_validate(settings["architecture"])
     name, preset = next(((n, m) for n, m in presets.items() if m.architecture == architecture), (None, None))

@@ -58,7 +58,10 @@ def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
             "networks of other than discrete betas are not sampled here; use another checkpoint",
         )
     if config.get("rescale_betas_zero_snr"):
-        reason = "a step from a signal of zero has no meaning for samplers that take it from the noise; use another checkpoint"
+        reason = (
+            "a step from a signal of zero has no meaning for samplers that take it from the noise; use "
+            "another checkpoint"
+        )
         raise refuse(where, "rescale_betas_zero_snr", True, reason)
     if config.get("timestep_type", "discrete") != "discrete":
         raise refuse(
@@ -118,6 +121,7 @@ def sampler_settings(config: Settings) -> tuple[Settings, list[str]]:
     if config.get("clip_sample") or config.get("thresholding"):
         key = "clip_sample" if config.get("clip_sample") else "thresholding"
         left_open.append(
-            f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; samplers here do not"
+            f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; "
+            "samplers here do not"
         )
     return settings, left_open

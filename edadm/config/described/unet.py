@@ -65,8 +65,10 @@ _REASONS = {
     "class_embed_type": _CLASSES,
     "num_class_embeds": _CLASSES,
     "projection_class_embeddings_input_dim": _CLASSES,
-    "addition_embed_type": "such networks (SDXL and its relatives) take a second condition, which no stage here gives them",
-    "addition_time_embed_dim": "such networks (SDXL and its relatives) take a second condition, which no stage here gives them",
+    "addition_embed_type": "such networks (SDXL and its relatives) take a second condition, which no stage "
+    "here gives them",
+    "addition_time_embed_dim": "such networks (SDXL and its relatives) take a second condition, which no "
+    "stage here gives them",
     "time_cond_proj_dim": "such networks (LCM) are told the guidance scale, which no stage here tells them",
     "encoder_hid_dim": "such networks project their context first, which is not built here",
     "encoder_hid_dim_type": "such networks project their context first, which is not built here",
@@ -151,7 +153,10 @@ def _check_channels(config: Settings, where: Path) -> None:
         (given, predicted),
         "a network that predicts a variance, too" if predicted == 2 * given else "another kind of network",
     )
-    reason = f"in_channels is {given}: that is {what}, and only networks that predict what they are given are built here"
+    reason = (
+        f"in_channels is {given}: that is {what}, and only networks that predict what they are given are "
+        "built here"
+    )
     raise refuse(where, "out_channels", predicted, reason)
 
 

@@ -1,1 +1,1 @@
-"""Readers of what users write or collect: configuration files, prompts, folders of images; they import no torch."""
+"""Readers of what users write or collect: configurations, prompts, folders of images; no torch."""

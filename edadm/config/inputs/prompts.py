@@ -31,7 +31,9 @@ class Prompts:
 
 
 def prompts_in(path: Path, per_image: bool = False) -> Prompts:
-    """The prompts in a file: `.json`, `.jsonl` or `.ndjson`, or a text file of any other suffix but those of tables and markup.
+    """The prompts in a file of captions (`.json`, `.jsonl`, `.ndjson`) or of text, one per line.
+
+    Suffixes of tables and markup are refused.
 
     Lines end at a line feed, and at nothing else: form feeds and U+2028 stay inside a prompt, as models see
     them. A text whose lines are JSON, or end at carriage returns alone, is refused.
@@ -77,11 +79,13 @@ def prompts_per_image(path: Path, images: int) -> list[str]:
     found = prompts_in(path, per_image=True)
     if found.annotations:
         raise EdadmError(
-            f"{path} holds captions to draw from; as prompts of images give a JSON list or a text file, one for each image"
+            f"{path} holds captions to draw from; as prompts of images give a JSON list or a text file, one "
+            "for each image"
         )
     if len(found.texts) != images:
         raise EdadmError(
-            f"{path} holds {len(found.texts)} prompts for {images} images; give exactly one per image, in their order"
+            f"{path} holds {len(found.texts)} prompts for {images} images; give exactly one per image, in "
+            "their order"
         )
     return found.texts
 
@@ -111,11 +115,13 @@ def _refuse_other_text(path: Path, text: str, lines: list[str]) -> None:
         )
     if "\r" in text.strip() and "\n" not in text:
         raise EdadmError(
-            f"{path} ends its lines with carriage returns alone, so that all are one prompt; save it with line feeds"
+            f"{path} ends its lines with carriage returns alone, so that all are one prompt; save it with "
+            "line feeds"
         )
     if lines and (_is_json(text) or all(map(_is_json, lines))):
         raise EdadmError(
-            f"{path} holds JSON in a text file; call it .json if it is one list, or .jsonl if each line is an entry"
+            f"{path} holds JSON in a text file; call it .json if it is one list, or .jsonl if each line is "
+            "an entry"
         )
 
 
@@ -143,7 +149,8 @@ def _of_json(path: Path, text: str) -> Prompts:
     entries = found.get("annotations") if isinstance(found, dict) else found
     if not isinstance(entries, list):
         raise EdadmError(
-            f"{path} is neither a list of prompts nor COCO captions (a list 'annotations' of objects with a 'caption')"
+            f"{path} is neither a list of prompts nor COCO captions (a list 'annotations' of objects with a "
+            "'caption')"
         )
     kind = "annotation" if annotated else "entry"
     return Prompts(

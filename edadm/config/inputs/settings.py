@@ -1,4 +1,7 @@
-"""Configuration files: read strictly, merged, and their references to other settings and to the environment replaced."""
+"""Configuration files, read strictly and merged.
+
+References to other settings and to the environment are replaced.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,9 @@ def merged(below: Any, above: Any) -> Any:
 
 
 def resolved(settings: dict[str, Any], own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings with every `${...}` of `own`, the user's part of them, replaced; and a sentence for each that cannot be.
+    """The settings with every `${...}` of `own` replaced, and a sentence for each that cannot be.
+
+    `own` is the user's part of them.
 
     `${models.mine.checkpoint}` is another setting, `${oc.env:HOME}` a variable of the environment,
     `${oc.env:HOME,/tmp}` with a value for where it is not set (OmegaConf's notation).
@@ -119,7 +124,8 @@ def _resolve(settings: dict[str, Any], place: tuple[Any, ...]) -> Any:
             node = node[part]
     except (OmegaConfBaseException, RecursionError):
         raise ConfigError(
-            f"{where}: '{text}' stands for nothing; name a setting as ${{KIND.NAME.KEY}}, a variable of the environment that is set as "
+            f"{where}: '{text}' stands for nothing; name a setting as ${{KIND.NAME.KEY}}, a variable of the "
+            "environment that is set as "
             "${oc.env:NAME}, or write the value"
         ) from None
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -1,4 +1,4 @@
-"""What statistics of real images hold and whether they fit an evaluation, told from a file's head; imports no torch."""
+"""Statistics of real images: what a file's head says of them, and whether they fit; imports no torch."""
 
 from __future__ import annotations
 
@@ -110,27 +110,32 @@ def refuse_unfit(path: Path, head: Head, extractor: str, preparation: str, score
         )
     if made_by is None and extractor == "cifar10_classifier":
         raise EdadmError(
-            f"{path} holds features of Inception, the images are scored by the bundled classifier; use one for both"
+            f"{path} holds features of Inception, the images are scored by the bundled classifier; use one "
+            "for both"
         )
     if head.facts.get("preparation", preparation) != preparation:
         raise EdadmError(
-            f"{path} was made with the preparation '{head.facts['preparation']}', the images get '{preparation}'; "
+            f"{path} was made with the preparation '{head.facts['preparation']}', the images get "
+            f"'{preparation}'; "
             "use the same `resolution` for both"
         )
     missing = [score for score in ("fid", "sfid") if score in wanted and LAYERS[score] not in head.shapes]
     if missing:
         raise EdadmError(
-            f"{path} holds nothing to compute {missing[0]} from; take it out of `scores`, or give a folder of images"
+            f"{path} holds nothing to compute {missing[0]} from; take it out of `scores`, or give a folder "
+            "of images"
         )
     needy = [score for score in _NEED_FEATURES if score in wanted]
     if head.features is None and needy:
         raise EdadmError(
-            f"{needy[0]} needs features of single real images, and {path} has none; give a folder as `reference`, "
+            f"{needy[0]} needs features of single real images, and {path} has none; give a folder as "
+            "`reference`, "
             "or make it with `edadm reference-statistics --keep-features 10000`"
         )
     for layer, (mu, sigma) in head.shapes.items():
         size = SIZES.get(extractor, {}).get(layer)
         if size and (mu, sigma) != ((size,), (size, size)):
             raise EdadmError(
-                f"{path} holds {layer} statistics {mu} and {sigma}, those of '{extractor}' are ({size},) and ({size}, {size})"
+                f"{path} holds {layer} statistics {mu} and {sigma}, those of '{extractor}' are ({size},) and "
+                f"({size}, {size})"
             )

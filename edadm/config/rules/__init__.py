@@ -1,1 +1,1 @@
-"""What a configuration must keep to beside the range of every setting: names, sizes, patterns, places; imports no torch."""
+"""Rules of a configuration beside each setting's range: names, sizes, patterns, places; no torch."""

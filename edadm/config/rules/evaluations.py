@@ -18,17 +18,29 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
     if twice := [score for score in dict.fromkeys(settings.scores) if settings.scores.count(score) > 1]:
         yield f"scores names {twice[0]} twice; remove one"
     if "inception_score" in settings.scores and settings.extractor == "pytorch_fid":
-        yield "extractor 'pytorch_fid' has no inception_score; set extractor: inception, or take it out of `scores`"
+        yield (
+            "extractor 'pytorch_fid' has no inception_score; set extractor: inception, or take it out of "
+            "`scores`"
+        )
     if "precision_recall" in settings.scores and settings.images <= NEIGHBOURS:
-        yield f"precision_recall looks at {NEIGHBOURS} neighbours of each image and needs more than {settings.images} images; raise images"
+        yield (
+            f"precision_recall looks at {NEIGHBOURS} neighbours of each image and needs more than "
+            f"{settings.images} images; raise images"
+        )
     if settings.extractor == CLASSIFIER and settings.extractor_weights:
-        yield "extractor_weights are Inception's, and the bundled classifier has its own; remove them, or set extractor: inception"
+        yield (
+            "extractor_weights are Inception's, and the bundled classifier has its own; remove them, or set "
+            "extractor: inception"
+        )
     if (
         by_features
         and settings.extractor == CLASSIFIER
         and settings.resolution not in (None, CLASSIFIER_SIDE)
     ):
-        yield f"the bundled classifier sees {CLASSIFIER_SIDE} px, not {settings.resolution}; set resolution: {CLASSIFIER_SIDE}"
+        yield (
+            f"the bundled classifier sees {CLASSIFIER_SIDE} px, not {settings.resolution}; set resolution: "
+            f"{CLASSIFIER_SIDE}"
+        )
     if settings.resolution and settings.resolution > LARGEST_SIDE:
         yield f"resolution {settings.resolution} is beyond any image's; at most {LARGEST_SIDE} are taken"
 
@@ -43,7 +55,10 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
             if model.autoencoder is None and channels == 4
             else ("run the stages up to `edadm reconstruct` one by one, which need no images")
         )
-        yield f"its images have {channels} channel{'s' if channels > 1 else ''}, and scores, pictures and report take RGB; {fix}"
+        yield (
+            f"its images have {channels} channel{'s' if channels > 1 else ''}, and scores, pictures and "
+            f"report take RGB; {fix}"
+        )
     by_features = set(settings.scores) - {"clip_score"}
     if (
         by_features
@@ -52,6 +67,7 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
         and side != CLASSIFIER_SIDE
     ):
         yield (
-            f"its images have {side} px, and the bundled classifier sees {CLASSIFIER_SIDE}; set resolution: {CLASSIFIER_SIDE} in the "
+            f"its images have {side} px, and the bundled classifier sees {CLASSIFIER_SIDE}; set resolution: "
+            f"{CLASSIFIER_SIDE} in the "
             "evaluation, or extractor: inception"
         )

@@ -71,7 +71,8 @@ def _keys(value: Any, where: str) -> list[str]:
     if not isinstance(value, dict):
         return []
     found = [
-        f"{where}: the name {str(key).lower()} is read as {_READ_AS.get(type(key), 'something else')}; put it in quotes"
+        f"{where}: the name {str(key).lower()} is read as {_READ_AS.get(type(key), 'something else')}; put "
+        "it in quotes"
         for key in value
         if not isinstance(key, str)
     ]
@@ -99,6 +100,7 @@ def _same_but_for_case(names: Iterable[str]) -> list[str]:
         other = seen.setdefault(name.lower(), name)
         if other != name:
             found.append(
-                f"'{other}' and '{name}' differ in case only, which some file systems do not tell apart; rename one"
+                f"'{other}' and '{name}' differ in case only, which some file systems do not tell apart; "
+                "rename one"
             )
     return found

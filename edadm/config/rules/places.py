@@ -1,4 +1,7 @@
-"""Where a run reads and writes: the results folder, and every file it needs, looked for before anything starts."""
+"""Places where a run reads and writes: the results folder, and every file it needs.
+
+They are looked for before anything starts.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +64,23 @@ def mistakes_in_results(results: str) -> Iterator[str]:
         yield "results: no folder is named; write one, for instance results: results"
         return
     if odd := sorted(_ODD & set(results)):
-        yield f"results: {results!r} has the character {odd[0]!r} in it, which shells and patterns read otherwise; name another folder"
+        yield (
+            f"results: {results!r} has the character {odd[0]!r} in it, which shells and patterns read "
+            "otherwise; name another folder"
+        )
         return
     if results.startswith(("~", "-")):
-        yield f"results: {results!r} begins with {results[0]!r}; write the folder's path in full, or ${{oc.env:HOME}}/..."
+        yield (
+            f"results: {results!r} begins with {results[0]!r}; write the folder's path in full, or "
+            f"${{oc.env:HOME}}/..."
+        )
         return
     folder, here = Path(results).resolve(), Path.cwd().resolve()
     if folder in (here, *here.parents, Path.home().resolve()):
-        yield f"results: {results!r} is a folder with other things in it; name one of its own, for instance {results.rstrip('/')}/results"
+        yield (
+            f"results: {results!r} is a folder with other things in it; name one of its own, for instance "
+            f"{results.rstrip('/')}/results"
+        )
     elif folder.is_relative_to(_PACKAGE):
         yield f"results: {results!r} lies inside the installed package; name a folder outside it"
     else:

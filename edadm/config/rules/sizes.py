@@ -13,7 +13,10 @@ KNOWN = ("ddim", "ldm", "transformer")
 
 
 def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
-    """One sentence per size of a U-Net that does not fit the others; of families whose sizes are written elsewhere, none."""
+    """One sentence per size of a U-Net that does not fit the others.
+
+    None for families whose sizes are written elsewhere.
+    """
     if sizes.family not in KNOWN:
         return
     yield from _levels(sizes.multipliers, sizes.channels, sizes.norm_groups)
@@ -25,7 +28,8 @@ def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
         return
     if sizes.image_size % 2**halvings:
         yield (
-            f"image_size {sizes.image_size} cannot be halved {halvings} times, as its {halvings + 1} levels do; "
+            f"image_size {sizes.image_size} cannot be halved {halvings} times, as its {halvings + 1} levels "
+            "do; "
             f"take a multiple of {2**halvings}, or fewer multipliers"
         )
         return
@@ -41,12 +45,18 @@ def _levels(multipliers: tuple[int, ...], channels: int, groups: int) -> Iterato
         yield "multipliers: there is no level; write one number per level"
         return
     if len(multipliers) > MOST_LEVELS:
-        yield f"multipliers: {len(multipliers)} levels are beyond any network's; at most {MOST_LEVELS} are taken"
+        yield (
+            f"multipliers: {len(multipliers)} levels are beyond any network's; at most {MOST_LEVELS} are "
+            "taken"
+        )
     widths = {1: channels} | {multiplier: channels * multiplier for multiplier in multipliers}
     if (widest := max(widths.values())) > WIDEST:
         yield f"channels: a level has {widest} channels; at most {WIDEST} are taken"
     elif odd := [width for width in widths.values() if width % groups]:
-        yield f"norm_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor of all, such as {_divisor(widths)}"
+        yield (
+            f"norm_groups {groups} does not divide the {odd[0]} channels of a level; take a divisor of all, "
+            f"such as {_divisor(widths)}"
+        )
 
 
 def _divisor(widths: dict[int, int]) -> int:
@@ -64,7 +74,10 @@ def _heads(sizes: UNetArchitecture, heights: list[int]) -> Iterator[str]:
     for name in ("heads", "head_channels"):
         value = getattr(sizes, name)
         if value and (odd := [width for width in widths if width % value]):
-            yield f"{name} {value} does not divide the {odd[0]} channels of an attention; take a divisor of them"
+            yield (
+                f"{name} {value} does not divide the {odd[0]} channels of an attention; take a divisor of "
+                "them"
+            )
 
 
 def mistakes_in_autoencoder(sizes: Autoencoder) -> Iterator[str]:

@@ -10,7 +10,7 @@ from edadm.config.schema import SOLVERS, Sampler
 
 
 def accepts(sampler: Sampler, total: int) -> bool:
-    """Whether a sampler's list has all its steps, and leads from where an image is noise, step by step, to less of it.
+    """Whether a sampler's list has all its steps, and leads from noise, step by step, to less of it.
 
     Equal spacing begins within one stride of the last timestep; quadratic spacing at 0.8 of it, and repeats
     the first few, as published.
@@ -25,7 +25,7 @@ def accepts(sampler: Sampler, total: int) -> bool:
 
 
 def step_problem(sampler: Sampler, total: int) -> str | None:
-    """Why a sampler cannot take its number of steps, with the nearest numbers that it can; None where it can."""
+    """The reason why a sampler cannot take its number of steps, with the nearest ones that it can."""
     spacing, steps = sampler.spacing, sampler.steps
     most = total - (spacing in ("uniform_from_one", "linspace"))
     if steps > most:
@@ -39,7 +39,8 @@ def step_problem(sampler: Sampler, total: int) -> str | None:
     ]
     other = f", or spacing: {others[0]}" if sampler.method in SOLVERS and others else ""
     return (
-        f"{steps} {'step' if steps == 1 else 'steps'} of {sampler.method} with {spacing} spacing cannot lead from noise "
+        f"{steps} {'step' if steps == 1 else 'steps'} of {sampler.method} with {spacing} spacing cannot lead "
+        "from noise "
         f"to an image over {total} timesteps; set steps: {_nearest(sampler, total)}{other}"
     )
 

@@ -63,7 +63,10 @@ def sentences(problems: Iterable[Any], settings: Any) -> list[str]:
 
 
 def _place(problem: Any, settings: Any) -> tuple[Any, ...]:
-    """Where a problem lies, without pydantic's names of the types that a setting may have, such as `bool` and `tuple[int, ...]`."""
+    """The place of a problem, without pydantic's names of the types that a setting may have.
+
+    Such as `bool` and `tuple[int, ...]`.
+    """
     place: list[Any] = []
     for part in problem["loc"]:
         try:
@@ -89,7 +92,10 @@ def _of_several(place: tuple[Any, ...], group: list[Any]) -> str:
     ]
     if "" in choices:
         return _sentence(place, next(p for p in group if p["type"] not in _WANTED))
-    return f"{'.'.join(map(str, place))}: wants {' or '.join(dict.fromkeys(choices))}, not {_shown(group[0]['input'])}"
+    return (
+        f"{'.'.join(map(str, place))}: wants {' or '.join(dict.fromkeys(choices))}, not "
+        f"{_shown(group[0]['input'])}"
+    )
 
 
 def _sentence(place: tuple[Any, ...], problem: Any) -> str:

@@ -24,6 +24,7 @@ from edadm.artifacts import writing
 from edadm.deploy.export.onnx_weights import NIBBLE, Form, StoredWeight, stored_weight
 from edadm.deploy.int_weight import signed_weight
 from edadm.errors import EdadmError
+from edadm.networks.inputs import Rows, network_call
 from edadm.networks.unet.build import UNet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
@@ -171,8 +172,8 @@ class _Exported(nn.Module):
         self.unet = unet
 
     def forward(self, sample: Tensor, timestep: Tensor, context: Tensor | None = None) -> Tensor:
-        condition = () if context is None else (context,)
-        return self.unet(sample, timestep, *condition, return_dict=False)[0]
+        rows = {"latents": sample, "timesteps": timestep}
+        return network_call(self.unet, Rows(rows if context is None else rows | {"context": context}))
 
 
 def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:

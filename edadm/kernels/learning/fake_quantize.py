@@ -100,7 +100,7 @@ class FakeQuantize(torch.autograd.Function):
         x = memory_like(x)
         y = torch.empty_like(
             x
-        )  # an operation on `x` before the kernel: `offload.cache` sees it and brings `x` back
+        )  # an operation on `x` before the kernel: `offload.paused` sees it and brings `x` back
         geometry = Geometry.of(x, segments)
         draw = (stream.key, threshold(drop)) if stream is not None and drop > 0 else (0, 0)
         shared = (scale, zero_point, scale if stream is None else stream.step, x.numel(), *geometry, *draw)

@@ -65,15 +65,14 @@ def open_task(
     settings: Reconstruction,
     given: Given,
     device: torch.device,
-    shelf: Any,
+    unit_store: Any,
 ) -> Any:
     """A float and a quantized network side by side, and the rows to learn from."""
-    import torch
-
     from edadm.artifacts import read_tensors
+    from edadm.calibration.conditions import HELD_OUT
     from edadm.deploy.checkpoint import quantized_copy, set_grids
     from edadm.learning.chain import Task, refuse_idle_patterns
-    from edadm.networks.denoiser import network_inputs
+    from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
     from edadm.networks.unit import trace_units
     from edadm.passes.methods import METHODS
@@ -85,7 +84,7 @@ def open_task(
     refuse_idle_patterns(units, settings)
     needed = ("latents", "timesteps")
     rows = read_tensors(given.calibration_set, "select-calibration", needed, device, "calibration")
-    names = [name for name in ("latents", "timesteps", "context") if name in rows]
-    held_out = {name: rows.get(f"held_out_{name}", rows[name][:0]) for name in names}
-    inputs = network_inputs({name: torch.cat([rows[name], held_out[name]]) for name in names})
-    return Task(network, quantized, units, inputs, len(held_out["latents"]), settings, shelf)
+    learned, held_out = Rows.of(rows), Rows.of(rows, HELD_OUT)
+    held_out = held_out if held_out.tensors else learned[:0]
+    inputs = Rows.concatenated([learned, held_out])
+    return Task(network, quantized, units, inputs, len(held_out), settings, unit_store)

@@ -80,7 +80,8 @@ def test_a_base_says_its_mistake_once_and_every_other_gets_its_line() -> None:
 def test_what_the_command_line_says_is_what_snakemake_says_and_torch_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("results: a\nresults: b\n")
     checked = (
-        "import sys; from edadm.cli import main; from edadm.commands import app; sys.argv[1:] = ['plan', '--config', 'mine.yaml']\n"
+        "import sys; from edadm.cli import main; from edadm.commands import app; sys.argv[1:] = ['plan', "
+        "'--config', 'mine.yaml']\n"
         "try: main()\nfinally: print('torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True)

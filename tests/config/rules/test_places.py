@@ -88,7 +88,8 @@ def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
     beginnings = (
         f"results: {place}/file is no folder; remove it, or name another",
         "models.a.checkpoint: there is no file absent.ckpt; put it there, or use one of bundled:",
-        "models.b.checkpoint: the folder empty holds no weights (.safetensors, .bin, .pt, .pth, .ckpt); name the file or folder that does",
+        "models.b.checkpoint: the folder empty holds no weights (.safetensors, .bin, .pt, .pth, .ckpt); name "
+        "the file or folder that does",
         "models.c.checkpoint: no file is named; set this key to one",
         "models.d.conditioning.prompts: there is no file absent.txt",
         "evaluations.real: empty holds no images; put the reference images there as .png",

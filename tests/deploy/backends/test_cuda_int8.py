@@ -28,12 +28,13 @@ from edadm.deploy.fuse.transformer import (
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.errors import EdadmError
 from edadm.kernels.int8 import reference
+from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.networks.random_weights import random_unet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.passes.ranges import set_ranges
-from edadm.planning.network import network_rows
 
+from ...conftest import as_rows
 from ...networks.families import tiny
 
 Calibration = tuple[Tensor, Tensor]
@@ -102,7 +103,7 @@ def test_the_network_agrees_with_its_simulation(
 def test_eight_bit_weights_with_either_zero_point(float_unet: UNet2DModel, calibration: Calibration) -> None:
     widths = Bits(weights=8, activations=8, range_batch_size=8, range_bins=512)
     unet = quantized_copy(float_unet, widths)
-    set_ranges(unet, *calibration, widths)
+    set_ranges(unet, as_rows(calibration), widths)
     for layer in quantized_layers(unet).values():
         grid = layer.weight_quantizer
         parity = torch.arange(len(grid.zero_point)).remainder(2)[:, None].expand_as(grid.zero_point)
@@ -144,10 +145,10 @@ def test_windows_and_widths_that_the_kernel_does_not_know() -> None:
 
 
 @pytest.fixture(scope="module")
-def transformer() -> tuple[nn.Module, tuple[Tensor, ...]]:
+def transformer() -> tuple[nn.Module, Rows]:
     """A tiny U-Net with feed-forward layers, W4A8, and its inputs."""
     model, cpu = tiny("sd14_coco"), torch.device("cpu")
-    inputs = network_rows(model, 2, cpu)
+    inputs = InputSpec.of(model).random(2, cpu)
     return quantized_by_magnitude(
         random_unet(model, cpu), load_config({}).bits["official_w4a8"], inputs
     ), inputs
@@ -158,7 +159,7 @@ def transformer() -> tuple[nn.Module, tuple[Tensor, ...]]:
 )
 @torch.no_grad()
 def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
-    transformer: tuple[nn.Module, tuple[Tensor, ...]], dtype: torch.dtype, farthest: int, share: float
+    transformer: tuple[nn.Module, Rows], dtype: torch.dtype, farthest: int, share: float
 ) -> None:
     """Unfused, in bf16, projection, gate and product are rounded to 8 bits of mantissa each: a number near 127 moves by up to 2."""
     plain, fused = (lower_for_cuda(transformer[0], dtype, fuse=fuse) for fuse in (False, True))
@@ -198,15 +199,15 @@ FUSED = {
 @torch.no_grad()
 def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
     model, cpu = tiny(family), torch.device("cpu")
-    inputs = network_rows(model, 2, cpu)
+    inputs = InputSpec.of(model).random(2, cpu)
     unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
-    exact = unet(*inputs, return_dict=False)[0]
+    exact = network_call(unet, inputs)
     plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
     kept = [module for module in fused.modules() if isinstance(module, ResnetBlock2D)]
     assert all(module.upsample or module.downsample for module in kept)
     assert {type(module) for module in fused.modules()} & set().union(*FUSED.values()) == FUSED[family]
     assert not any(isinstance(module, Attention) for module in fused.modules())
-    difference = fused(*inputs, return_dict=False)[0] - plain(*inputs, return_dict=False)[0]
+    difference = network_call(fused, inputs) - network_call(plain, inputs)
     assert difference.square().mean() < 1e-4 * exact.square().mean()
 
 
@@ -232,14 +233,14 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
 @torch.no_grad()
 def test_fused_networks_refuse_what_changes_skips() -> None:
     model, cpu = tiny("sd14_coco"), torch.device("cpu")
-    inputs = network_rows(model, 2, cpu)
+    inputs = InputSpec.of(model).random(2, cpu)
     unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
     fused = lower_for_cuda(unet, torch.float32)
     fused.enable_freeu(0.9, 0.2, 1.2, 1.4)
     with pytest.raises(EdadmError, match="FreeU"):
-        fused(*inputs, return_dict=False)
+        network_call(fused, inputs)
     fused.disable_freeu()
-    assert fused(*inputs, return_dict=False)[0].isfinite().all()
+    assert network_call(fused, inputs).isfinite().all()
 
 
 @torch.no_grad()
@@ -263,9 +264,10 @@ def test_attention_with_its_normalisation_and_its_addition_in_its_products(folde
 
 @torch.no_grad()
 def test_fused_transformers_mask_their_context_and_refuse_arguments_of_other_processors(
-    transformer: tuple[nn.Module, tuple[Tensor, ...]],
+    transformer: tuple[nn.Module, Rows],
 ) -> None:
-    unet, inputs = transformer
+    unet, rows = transformer
+    inputs = (rows.latents, rows.timesteps, rows.tensors["context"])
     plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
     keep = torch.ones(inputs[2].shape[:2])
     keep[0, 1:] = 0
@@ -281,7 +283,7 @@ def test_fused_transformers_mask_their_context_and_refuse_arguments_of_other_pro
 
 @torch.no_grad()
 def test_a_transformer_block_between_normalisations_and_additions(
-    transformer: tuple[nn.Module, tuple[Tensor, ...]],
+    transformer: tuple[nn.Module, Rows],
 ) -> None:
     plain, fused = (lower_for_cuda(transformer[0], torch.float32, fuse=fuse) for fuse in (False, True))
     blocks = [name for name, module in plain.named_modules() if isinstance(module, BasicTransformerBlock)]
@@ -298,7 +300,7 @@ def test_a_transformer_block_between_normalisations_and_additions(
 
 
 def test_feed_forwards_of_which_a_layer_is_no_integer_one_stay(
-    transformer: tuple[nn.Module, tuple[Tensor, ...]],
+    transformer: tuple[nn.Module, Rows],
 ) -> None:
     unet = copy.deepcopy(transformer[0])
     layers = [layer for name, layer in quantized_layers(unet).items() if name.endswith("ff.net.2")]

@@ -18,14 +18,15 @@ from edadm.cli import app
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
-from edadm.deploy.export.formats import onnx
+from edadm.deploy.export import onnx as exporter
 from edadm.deploy.export.onnx import TARGETS, Target
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import network_call
+from edadm.networks.inputs import network_call
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges
 
+from ...conftest import as_rows
 from ...networks.families import FAMILIES, calibrated
 
 Calibration = tuple[Tensor, Tensor]
@@ -33,7 +34,7 @@ Calibration = tuple[Tensor, Tensor]
 
 def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
     quantized = quantized_copy(unet, bits)
-    set_ranges(quantized, *calibration, bits)
+    set_ranges(quantized, as_rows(calibration), bits)
     for layer in quantized_layers(quantized).values():
         layer.set_codes(layer.nearest_codes())
     return quantized.eval()
@@ -85,7 +86,7 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
         assert (difference.amax(1) < 1e-4).any()
     model = onnx.load(exported)
     onnx.checker.check_model(model)
-    assert [entry.version for entry in model.opset_import if not entry.domain] == [onnx.OPSET]
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [exporter.OPSET]
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == [
         "sample",
         "timestep",
@@ -93,7 +94,9 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
     ]
 
     integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
-    segments = [module for module in onnx.export_graph(w8a6).modules() if isinstance(module, onnx._Segment)]
+    segments = [
+        module for module in exporter.export_graph(w8a6).modules() if isinstance(module, exporter._Segment)
+    ]
     assert any(
         segment.sign is not None for segment in segments
     )  # rows that reach 128, which 6-bit activations leave whole
@@ -128,7 +131,7 @@ def test_weights_of_4_bits_may_take_4_bits(
         layer.set_codes(layer.nearest_codes())
     paths = {int4: tmp_path / f"{int4}.onnx" for int4 in (False, True)}
     for int4, path in paths.items():
-        onnx.export_onnx(unet, path, Target(int4=int4))
+        exporter.export_onnx(unet, path, Target(int4=int4))
     simulated, error = (
         unet(*calibration).sample,
         (unet(*calibration).sample - float_unet(*calibration).sample).abs().mean(),
@@ -160,12 +163,16 @@ def test_every_family_can_be_exported(family: str, tmp_path: Path, monkeypatch: 
     unet, quantized, rows = calibrated(
         family, Bits(weights=8, activations=8, range_bins=64, range_batch_size=4)
     )
-    onnx.export_onnx(quantized, tmp_path / "unet.onnx")
+    exporter.export_onnx(quantized, tmp_path / "unet.onnx")
     session = pytest.importorskip("onnxruntime").InferenceSession(
         tmp_path / "unet.onnx", providers=["CPUExecutionProvider"]
     )
     inputs = dict(
-        zip(("sample", "timestep", "context"), (value.numpy() for value in rows.values()), strict=False)
+        zip(
+            ("sample", "timestep", "context"),
+            (value.numpy() for value in rows.tensors.values()),
+            strict=False,
+        )
     )
     simulated, found = network_call(quantized, rows), torch.from_numpy(session.run(None, inputs)[0])
     assert (found - simulated).abs().mean() <= (simulated - network_call(unet, rows)).abs().mean()
@@ -194,7 +201,7 @@ def test_openvino_computes_it_without_vnni_too(
     unet = folded(
         float_unet, Bits(weights=8, activations=8, softmax=8, range_batch_size=8, range_bins=64), calibration
     )
-    onnx.export_onnx(unet, tmp_path / "unet.onnx", TARGETS[target])
+    exporter.export_onnx(unet, tmp_path / "unet.onnx", TARGETS[target])
     np.savez(tmp_path / "rows.npz", sample=calibration[0].numpy(), timestep=calibration[1].numpy())
     files = [tmp_path / name for name in ("unet.onnx", "rows.npz", "eps.npy")]
     subprocess.run(
@@ -212,7 +219,7 @@ def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Modu
     quantizer = next(iter(activation_quantizers(gridded()).values()))
     quantizer.bits = 6
     quantizer.set_grid(torch.tensor([0.25]), torch.tensor([20.0]))
-    pair = onnx._Pair(quantizer, 0)
+    pair = exporter._Pair(quantizer, 0)
     assert pair.ends == (-5.0, 10.75)
     assert np.array_equal(
         quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.ends, dtype=np.float32)
@@ -223,12 +230,14 @@ def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Modu
 def test_attention_may_be_left_in_floating_point(
     w8a6: nn.Module, calibration: Calibration, tmp_path: Path
 ) -> None:
-    graph = onnx.export_graph(w8a6, Target(attention=False))
-    kept = {name for name, module in graph.named_modules() if isinstance(module, onnx._Pair)}
+    graph = exporter.export_graph(w8a6, Target(attention=False))
+    kept = {name for name, module in graph.named_modules() if isinstance(module, exporter._Pair)}
     assert kept
     assert not [name for name in kept if "processor" in name]
     whole = {
-        name for name, module in onnx.export_graph(w8a6).named_modules() if isinstance(module, onnx._Pair)
+        name
+        for name, module in exporter.export_graph(w8a6).named_modules()
+        if isinstance(module, exporter._Pair)
     }
     assert (
         len([name for name in whole if "processor" in name])
@@ -240,9 +249,9 @@ def test_attention_may_be_left_in_floating_point(
 def test_without_onnx_the_command_says_what_to_install(
     w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"
     ):
-        onnx.export_onnx(w8a6, tmp_path / "unet.onnx")
+        exporter.export_onnx(w8a6, tmp_path / "unet.onnx")
     assert not list(tmp_path.iterdir())

@@ -17,6 +17,8 @@ from edadm.deploy.export.onnx_weights import Form, saturates, stored_weight
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 
+from ...conftest import as_rows
+
 
 def saturating_sums(codes: np.ndarray, weight: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Sums of products of uint8 codes (k,) and int8 weights (rows, k), pairs of neighbours in `order` cut off at int16's ends."""
@@ -117,7 +119,7 @@ def test_weights_of_4_bits_that_reach_8_have_negated_rows_in_int4_alone() -> Non
 def w8a8(float_unet: nn.Module, calibration: tuple[Tensor, Tensor]) -> nn.Module:
     bits = Bits(weights=8, activations=8, softmax=8, range_batch_size=8, range_bins=64)
     unet = quantized_copy(float_unet, bits)
-    set_ranges(unet, *calibration, bits)
+    set_ranges(unet, as_rows(calibration), bits)
     for layer in quantized_layers(unet).values():
         layer.set_codes(layer.nearest_codes())
     return unet.eval()

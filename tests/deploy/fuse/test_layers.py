@@ -128,7 +128,7 @@ def test_half_precision_input_gives_its_own_type_and_nearly_the_same() -> None:
 COMPILED = """
 import torch
 from edadm.deploy.fuse.transformer import IntegerFeedForward
-from tests.nn.test_integer import filled, integer_layer
+from tests.deploy.fuse.test_layers import filled, integer_layer
 
 def backend(graph, _):
     calls.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")

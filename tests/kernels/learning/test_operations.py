@@ -11,7 +11,8 @@ from edadm.kernels.learning.fake_quantize import FakeQuantize
 from edadm.kernels.learning.geometry import is_dense, memory_like
 from edadm.kernels.learning.rows import RowsError, mixed_rows
 from edadm.kernels.learning.soft_weight import SoftWeight
-from edadm.offload.cache import Memory, WaitingMemory
+from edadm.offload.cache import Memory
+from edadm.offload.paused import PausedMemory
 from edadm.offload.storage import Limits
 from edadm.quant.affine import bounds
 from edadm.quant.streams import Stream
@@ -158,7 +159,7 @@ def test_density_of_memory() -> None:
 def test_a_kernel_finds_an_input_that_waited_elsewhere() -> None:
     scale, zero_point = torch.tensor([0.3], device=DEVICE), torch.tensor([8.0], device=DEVICE)
     expected = FakeQuantize.apply(random(3, 5), scale, zero_point, 4, (5,), 0.0, None)
-    waiting = WaitingMemory(Memory(torch.device(DEVICE), Limits(device=0)))
+    waiting = PausedMemory(Memory(torch.device(DEVICE), Limits(device=0)))
     with waiting:
         x = random(3, 5) + 0
     waiting.settle()

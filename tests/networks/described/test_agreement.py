@@ -19,6 +19,7 @@ from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
 from edadm.errors import EdadmError
 from edadm.networks.convert import convert_checkpoint
+from edadm.networks.inputs import NAMES, Rows
 from edadm.networks.load import load_unet
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import quantized_layers
@@ -151,7 +152,7 @@ def test_such_a_network_is_quantized_saved_and_read(
     network = converted(model, tmp_path)
     quantized = quantized_copy(network, bits)
     assert sum(len(unit.layers) for unit in trace_units(network)) == len(quantized_layers(quantized))
-    set_ranges(quantized, inputs[0], inputs[1], bits, context=inputs[2] if len(inputs) > 2 else None)
+    set_ranges(quantized, Rows(dict(zip(NAMES, inputs, strict=False))), bits)
     for layer in quantized_layers(quantized).values():
         layer.set_codes(layer.nearest_codes())
     save_quantized(quantized.eval(), tmp_path / "quantized.safetensors", model.architecture, bits, {})
