@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from edadm.commands.app import app
 from edadm.commands.options import (
+    BackendOption,
     ConfigOption,
     DeviceOption,
     EvaluationOption,
@@ -20,6 +21,7 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
+from edadm.config.backends import DEFAULT, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
 from edadm.stages import evaluate as evaluate_stage
@@ -34,10 +36,7 @@ def generate(
     output: OutputOption,
     autoencoder: PartOption = None,
     condition: PartOption = None,
-    backend: Annotated[
-        Literal["simulated", "integer"],
-        typer.Option(help="of a quantized checkpoint: floating point on its grids, or integers"),
-    ] = "simulated",
+    backend: BackendOption = DEFAULT,
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -46,7 +45,7 @@ def generate(
 ) -> None:
     """Generate images, each from the noise of its own index."""
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    where = device_named("cpu" if (device, backend) == ("auto", "integer") else device, threads)
+    where = device_named(device_for_images(backend, device), threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
     generate_stage.run(preset, settings, weights, parts, backend, shard, output, where, label)
 

@@ -35,6 +35,12 @@ def benchmark_unet(
     weights: Annotated[list[str], typer.Argument(help="VARIANT=FILE, full precision (fp32=FILE) among them")],
     output: OutputOption,
     batch_size: int = 16,
+    backends: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend", help="on a CPU: to time quantized variants with as well; integer is always"
+        ),
+    ] = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -47,7 +53,7 @@ def benchmark_unet(
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
-    benchmark.run(preset, files, batch_size, threads, output, where)
+    benchmark.run(preset, files, backends or [], batch_size, threads, output, where)
 
 
 @timing.command("calibration")
@@ -67,16 +73,17 @@ def benchmark_calibration(
     """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
-    from edadm.passes.methods import METHODS
+    from edadm.config.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
-    if settings.method == "none":
-        raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
+    if not METHODS[settings.method].learns:
+        raise EdadmError(
+            f"method '{settings.method}' learns nothing that could be timed; name another --reconstruction"
+        )
     given = Given(unet, calibration_set, ranges)
     result = compare(
         lambda changed, unit_store: open_task(preset, widths, changed, given, where, unit_store),
-        METHODS,
         settings,
         plain_iterations,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edadm.config.backends import INTEGER, resolved
 from edadm.config.schema import Model
 from edadm.config.stated import settings_of
 from edadm.console import say
@@ -21,6 +22,7 @@ MODEL = ("architecture", "conditioning")  # settings of it
 def run(
     model: Model,
     files: Mapping[str, Path],
+    backends: Sequence[str],
     batch_size: int,
     threads: int,
     output: Path,
@@ -31,18 +33,21 @@ def run(
     Args:
         model: the preset.
         files: the weights of each variant, full precision (`fp32`) among them.
+        backends: on a CPU, by which quantized variants are timed as well; by integers they always are.
         batch_size: rows of an evaluation.
         threads: of the CPU, as they were set.
         output: the times.
         device: where.
     """
     from edadm.artifacts import writing_json
-    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
+    from edadm.benchmark.cpu import HALF, cpu_rivals, parity, shares_of_time, slower_arithmetic
     from edadm.benchmark.unet import step_latency
     from edadm.networks.inputs import InputSpec
 
     networks = {variant: open_unet(model.architecture, file, device) for variant, file in files.items()}
-    rivals = cpu_rivals(networks) if device.type == "cpu" else {}
+    asked = (INTEGER, *backends) if device.type == "cpu" else ()
+    timed_by = {name: resolved(name, device.type).name for name in asked}
+    rivals = cpu_rivals(networks, timed_by) if device.type == "cpu" else {}
     spec = InputSpec.of(model)
     times = step_latency(networks | rivals, spec, batch_size)
     variants: dict[str, Any] = {
@@ -51,8 +56,9 @@ def run(
     for name, rival in rivals.items():
         variant, _, arithmetic = name.rpartition("/")
         found = times[name] | {"shares": shares_of_time(rival, spec, batch_size)}
-        if arithmetic == INTEGER:
+        if arithmetic != HALF:
             found["parity"] = parity(networks[variant], rival, spec, batch_size)
+            found["resolved_backend"] = timed_by[arithmetic]
         variants[variant][arithmetic] = found
     for sentence in slower_arithmetic(variants):
         say(sentence)

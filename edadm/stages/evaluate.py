@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edadm.config.backends import INTEGER
 from edadm.config.schema import Evaluation
 from edadm.config.scoring import Scoring
 from edadm.config.stated import OF_NOISE, settings_of
@@ -15,6 +16,7 @@ from edadm.errors import EdadmError
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
 
 EVALUATION = ("scores", "extractor", "resolution", "clip_model")  # settings of it
+_OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ def _scores(images: Images, settings: Evaluation, files: Scoring, label: str) ->
     parity = image_parity(samples, ShardedImages(simulated), compared) if simulated and compared else None
     if parity and not parity.holds:
         raise EdadmError(
-            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, which differ by "
-            f"{parity.bound:.2f} from full precision: this machine's integers compute something else; take `/integer` off the variant"
+            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, "
+            f"which differ by {parity.bound:.2f} from full precision: this machine's integers compute something "
+            f"else; take `/{INTEGER}` off the variant"
         )
     with progress_bar(label, len(samples), "images") as advance:
         scores = evaluate(samples, compared, settings, files, advance)

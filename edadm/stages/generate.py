@@ -5,24 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edadm.config.backends import DEFAULT, modules_of, resolved
 from edadm.config.schema import Evaluation, Model
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar
 from edadm.errors import EdadmError
 from edadm.stages.inputs.model import open_condition, open_decoder, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
-from edadm.stages.inputs.unet import open_unet
+from edadm.stages.inputs.unet import open_network
 
 if TYPE_CHECKING:
     import torch
 
 MODEL = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
 EVALUATION = OF_NOISE  # settings of either
-
-
-def unused(backend: str) -> str:
-    """The module that a backend does not come to, if there is one: simulation does not depend on integers."""
-    return "" if backend == "integer" else "stages/inputs/integers.py"
 
 
 def run(
@@ -42,7 +38,7 @@ def run(
         model, evaluation: the presets.
         weights: of the float network, or a quantized checkpoint.
         parts: weights of the `autoencoder` and the `condition`, where the model has them.
-        backend: that computes a quantized network.
+        backend: by which a quantized network is computed (`edadm.config.backends`).
         shard: which part of the images, from 0.
         output: the images.
         device: where.
@@ -55,16 +51,16 @@ def run(
     from edadm.networks.denoiser import Denoiser
     from edadm.sampling.generate import generate_images, shard_range
 
-    made_from = _made_from(model, evaluation, weights, backend, shard)
+    made_from = _made_from(model, evaluation, weights, backend, shard, device)
     others = digests(**parts, prompts=locate_prompts("given", model))
     made_from["inputs"] = digests(weights=weights) | others
     known = facts_of("samples", made_from, device)
-    with making([output], known, code_of("generate", device, unused(backend))) as work:
+    with making([output], known, code_of("generate", device, modules_of(backend))) as work:
         if work is None:
             return
         contexts = open_condition(model, parts["condition"], evaluation.images, device)
         decode = open_decoder(model, parts["autoencoder"], device)
-        network = _open_network(model, weights, backend, device)
+        network = open_network(model.architecture, weights, device, backend)
         if evaluation.compiled:
             network.compile()
         prediction = open_prediction(model)
@@ -79,24 +75,17 @@ def run(
 
 
 def _made_from(
-    model: Model, evaluation: Evaluation, weights: Path, backend: str, shard: int
+    model: Model, evaluation: Evaluation, weights: Path, backend: str, shard: int, device: torch.device
 ) -> dict[str, Any]:
     """The settings that images are made from, those of a quantized checkpoint among them."""
     from edadm.artifacts import describe
 
     made_from: dict[str, Any] = {"model": settings_of(model, *MODEL), "shard": shard, "backend": backend}
+    if backend != DEFAULT:
+        made_from["resolved_backend"] = resolved(backend, device.type).name
     made_from["evaluation"] = settings_of(evaluation, *EVALUATION)
     quantized = (describe(weights) or {}).get("made_from", {})
     return made_from | {name: quantized[name] for name in ("bits", "reconstruction") if name in quantized}
-
-
-def _open_network(model: Model, weights: Path, backend: str, device: torch.device) -> Any:
-    """The network that a backend computes."""
-    if backend == "integer":
-        from edadm.stages.inputs.integers import open_integers
-
-        return open_integers(weights, device)
-    return open_unet(model.architecture, weights, device)
 
 
 def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:

@@ -47,7 +47,7 @@ def run(
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
     from edadm.learning.unit_store import FolderUnitStore, write_losses
-    from edadm.passes.methods import METHODS
+    from edadm.passes.methods import run_method
 
     made_from = of_task(model, bits, given)
     made_from["reconstruction"] = settings_of(settings)
@@ -59,7 +59,7 @@ def run(
         task = open_task(model, bits, settings, given, device, unit_store)
         with progress_bar(label, len(task.units), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
-            METHODS[settings.method].learn(given.within_limits(task, work.folder))
+            run_method(given.within_limits(task, work.folder))
         told = {"reconstruction": made_from["reconstruction"], "inputs": made_from["inputs"]}
         told |= {"device": known["device"], "edadm": known["edadm"]}
         with work.publishing() as partial:
@@ -87,12 +87,18 @@ def reconstruct_part(
         output: the folder of finished units.
 
     Raises:
-        EdadmError: there is no such share.
+        EdadmError: units of the method wait for each other, or there is no such share.
     """
     from edadm.artifacts import making, refuse_to_replace
+    from edadm.config.methods import INDEPENDENT, METHODS
     from edadm.learning.unit_store import FolderUnitStore
-    from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs_part
+    from edadm.passes.methods import run_method
 
+    if not METHODS[settings.method].independent:
+        raise EdadmError(
+            f"units of method '{settings.method}' wait for each other and have no parts; run `edadm reconstruct`, "
+            f"or set method: {' or '.join(INDEPENDENT)}"
+        )
     if part >= settings.jobs:
         raise EdadmError(
             f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0"
@@ -107,8 +113,9 @@ def reconstruct_part(
         refuse_to_replace(output, known)
         unit_store = FolderUnitStore(work.folder / "units", known=unit)
         task = open_task(model, bits, settings, given, device, unit_store)
-        with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
-            task = dataclasses.replace(task, on_unit=advance)
-            fbr_float_inputs_part(given.within_limits(task, work.folder), part)
+        chosen = range(part, len(task.units), settings.jobs)
+        with progress_bar(label, len(chosen), "units") as advance:
+            task = dataclasses.replace(task, on_unit=advance, chosen=chosen)
+            run_method(given.within_limits(task, work.folder))
         unit_store.seal(known)
         work.publish_folder(unit_store.folder)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from edadm.artifacts import facts, save_tensors
+from edadm.config.backends import BACKENDS
 from edadm.config.fingerprint import (
     PACKAGE,
     closure,
@@ -26,7 +27,6 @@ from edadm.config.fingerprint.closure import WITHOUT_RESULT
 from edadm.config.fingerprint.meaning import meaning_of, serialised
 
 STAGES = ("convert", "collect", "select", "set_ranges", "reconstruct", "generate", "evaluate")
-INTEGERS = "stages/inputs/integers.py"
 
 
 def names(files: set[Path]) -> set[str]:
@@ -87,24 +87,37 @@ def test_an_edit_reruns_the_stages_that_import_it_and_no_others(
     assert not changed & ({"select", "evaluate", "convert"} - stages)
 
 
-def test_code_of_integers_concerns_only_who_computes_with_them() -> None:
-    names = {file.relative_to(PACKAGE).as_posix() for file in stage_files("generate")}
-    simulated = {file.relative_to(PACKAGE).as_posix() for file in stage_files("generate", without=INTEGERS)}
-    assert {"deploy/backends/onednn.py", "deploy/backends/base.py", "kernels/onednn.py"} <= names - simulated
-    assert "deploy/checkpoint.py" in simulated
-    assert stage_fingerprint("generate") != stage_fingerprint("generate", without=INTEGERS)
+def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
+    files = {}
+    for backend in ("simulated", "onednn", "cuda_int8"):
+        also = () if backend == "simulated" else (BACKENDS[backend].module,)
+        found = stage_files("generate", also=also)
+        files[backend] = names(found)
+    assert "deploy/checkpoint.py" in files["simulated"]
+    on_cpu = files["onednn"] - files["simulated"]
+    on_gpu = files["cuda_int8"] - files["simulated"]
+    assert {"deploy/backends/onednn.py", "kernels/onednn.py"} <= on_cpu
+    assert not on_gpu
+    of_gpus = names(stage_files("generate", also=(BACKENDS["cuda_int8"].module,), gpu=True))
+    assert {"deploy/backends/cuda_int8.py", "kernels/int8/products/convolution.py"} <= of_gpus
+    assert not [file for file in on_cpu | files["simulated"] if file.startswith("kernels/int8/")]
+    fingerprints = {stage_fingerprint("generate", also=also) for also in ((), (BACKENDS["onednn"].module,))}
+    assert len(fingerprints) == 2
+
+
+def test_another_backend_in_the_registry_reruns_nothing(tmp_path: Path) -> None:
+    file = "config/backends.py"
+    assert (
+        changed_stages(tmp_path, file, "_ENTRIES = (\n", '_ENTRIES = (\n    BackendEntry("a", "b", "c"),\n')
+        == set()
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
         ("generate.py", "indices = shard_range", "assert True\n        indices = shard_range", {"generate"}),
-        (
-            "generate.py",
-            'known = facts_of("prompts"',
-            'known = facts_of("words"',
-            set(),
-        ),  # of another subcommand
+        ("generate.py", 'facts_of("prompts"', 'facts_of("words"', set()),  # of another subcommand
         ("inputs/unet.py", "return load_unet(", "assert True\n    return load_unet(", {"generate"}),
         ("inputs/task.py", "refuse_idle_patterns(units", "refuse_idle_patterns(units[:]", {"reconstruct"}),
     ],
@@ -231,9 +244,10 @@ def test_code_of_gpus_is_a_part_of_its_own(tmp_path: Path) -> None:
     tiles.write_text(tiles.read_text().replace("{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], ', 1))
     assert changed(copy) == set()
     assert changed(copy, gpu=True) == {"set_ranges", "reconstruct", "generate"}
-    of_tiles = stage_fingerprint("generate", copy, gpu=True)
+    module = (BACKENDS["cuda_int8"].module,)
+    of_tiles = stage_fingerprint("generate", copy, module, gpu=True)
     tiles.write_text("{}")
-    assert stage_fingerprint("generate", copy, gpu=True) != of_tiles
+    assert stage_fingerprint("generate", copy, module, gpu=True) != of_tiles
 
 
 def made(folder: Path, device: str) -> Path:
@@ -272,6 +286,10 @@ def test_modules_that_change_no_result_are_there_to_be_left_out(monkeypatch: pyt
     assert not [entry for entry in WITHOUT_RESULT if not any(name.startswith(entry) for name in reached)]
 
 
+def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> None:
+    assert changed_stages(tmp_path, "config/methods.py", 'inputs="float"', "inputs=None") == {"reconstruct"}
+
+
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
     file = "networks/layouts/clip.py"
     assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {"convert"}
@@ -283,8 +301,8 @@ def test_fingerprints_are_kept_until_a_byte_of_the_package_changes(tmp_path: Pat
     first = stage_fingerprint("set_ranges", copy)
     assert first == stage_fingerprint("set_ranges")
     kept = json.loads(note.read_text())
-    assert kept["stages"] == {"set_ranges ": first}
-    note.write_text(json.dumps(kept | {"stages": {"set_ranges ": "from the note"}}))
+    assert kept["stages"] == {"set_ranges": first}
+    note.write_text(json.dumps(kept | {"stages": {"set_ranges": "from the note"}}))
     remember(note, copy)
     assert stage_fingerprint("set_ranges", copy) == "from the note"
     (copy / "quant/ranges.py").write_text((copy / "quant/ranges.py").read_text() + "\n# a remark\n")

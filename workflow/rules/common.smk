@@ -6,6 +6,7 @@ import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
 from edadm.config.fingerprint import content_digest, gpu_code, remember, stage_fingerprint
+from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
@@ -15,7 +16,6 @@ from edadm.config.rules.places import find_inputs
 from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
 from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
-from edadm.stages.generate import unused
 from pathlib import Path
 
 
@@ -95,7 +95,7 @@ wildcard_constraints:
     jobs="[0-9]+",
     evaluation="[^/]+",
     part="autoencoder|condition",
-    variant="fp32|[^/]+/[^/]+/[^/]+(?:/integer)?",
+    variant=f"fp32|[^/]+/[^/]+/[^/]+(?:/(?:{'|'.join(variant_suffixes())}))?",
 
 
 def as_json(preset, *fields):
@@ -266,29 +266,46 @@ def reference_samples(wildcards):
     ]
 
 
-def code_of_gpus(stage, artifact, unused=lambda wildcards: ""):
+def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
     """The code of a stage that only GPUs run, as far as it concerns what the rule made before."""
 
     def code(wildcards):
         path = artifact.format(**dict(wildcards.items()))
         noted = workflow.persistence.params(path) if os.path.exists(path) else None
-        return gpu_code(stage, Path(path), noted, without=unused(wildcards))
+        return gpu_code(stage, Path(path), noted, also=also(wildcards))
 
     return code
 
 
-def generate_unused(wildcards):
-    """The module that a variant's images do not depend on."""
-    return unused(Variant(wildcards.variant).backend)
+def generate_modules(wildcards):
+    """The modules of a variant's backend, which concern only those who compute with it."""
+    return modules_of(Variant(wildcards.variant).backend)
 
 
 def generate_code(wildcards):
-    """The code that makes a variant's images; that of integers concerns only those who compute with them."""
-    return stage_fingerprint("generate", without=generate_unused(wildcards))
+    """The code that makes a variant's images."""
+    return stage_fingerprint("generate", also=generate_modules(wildcards))
+
+
+def timed_backends(model):
+    """The backends of a model's variants that `benchmark unet` does not time anyway."""
+    always = {DEFAULT, *(entry.name for entry in makers_of_images(INTEGER)), INTEGER}
+    named = dict.fromkeys(Variant(name).backend for name in RUNS[model].variants)
+    return [name for name in named if name not in always]
+
+
+def timed_modules(wildcards):
+    """The modules of the backends that `benchmark unet` times."""
+    return modules_of(INTEGER, *timed_backends(wildcards.model))
+
+
+def timed_code(wildcards):
+    """The code of what `benchmark unet` times."""
+    return stage_fingerprint("benchmark", also=timed_modules(wildcards))
 
 
 def simulated_samples(wildcards):
-    """The simulated images that a variant's made with integers are compared with, if the run makes both."""
+    """The simulated images that a variant's of another backend are compared with, if the run makes both."""
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
     if variant.checkpoint == variant or variant.checkpoint.name not in run.variants:
         return []

@@ -30,7 +30,7 @@ rule generate:
         backend=lambda wildcards: Variant(wildcards.variant).backend,
         code=generate_code,
         gpu_code=code_of_gpus(
-            "generate", f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy", generate_unused
+            "generate", f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy", generate_modules
         ),
     shell:
         "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"

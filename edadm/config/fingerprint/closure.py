@@ -22,10 +22,13 @@ PACKAGE = Path(__file__).parents[2]
 WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and that change no result
     *("errors.py", "console.py"),  # say
     *("artifacts/", "devices.py", "config/fingerprint/"),  # keep files whole, and tell what made them
+    "config/backends.py",  # which modules a backend's name means stands in `also`
     "config/rules/steps.py",  # refuses, in sentences that it returns
     "config/downloads.py",  # says where files can be had; what they hold is in the parameters
 )
 FOREIGN = ("networks/weights/", "networks/layouts/")  # read files of other programs
+# A table of which only the checks of settings make use in the other module: who computes by it imports it.
+CHECKED_BY = {"config/methods.py": "config/schema.py"}
 CONVERTS = "convert"  # the stage for which these count; all others read what it wrote
 OF_GPUS = ("deploy/backends/cuda_int8.py",)  # beside modules that import Triton
 
@@ -92,10 +95,8 @@ def _imports(nodes: list[ast.AST], file: Path, package: Path) -> set[Path]:
 
 @cache
 def _imports_of(file: Path, package: Path) -> set[Path]:
-    """Files of the package that a module imports, or names as `package.module` to import them later."""
-    named = {text.partition(":")[0] for text in _strings(_text(file)) if text.startswith(f"{package.name}.")}
-    later = {found for name in named if (found := _module_file(name, package))}
-    return later | _imports(_import_statements(_text(file)), file, package)
+    found = _imports(_import_statements(_text(file)), file, package)
+    return found - {package / table for table, by in CHECKED_BY.items() if file == package / by}
 
 
 def _is_among(file: Path, package: Path, entries: tuple[str, ...]) -> bool:
@@ -158,16 +159,19 @@ def _definitions(module: ast.Module) -> dict[str, ast.AST]:
     return found
 
 
-def stage_files(stage: str, package: Path = PACKAGE, without: str = "", gpu: bool = False) -> set[Path]:
+def stage_files(
+    stage: str, package: Path = PACKAGE, also: tuple[str, ...] = (), gpu: bool = False
+) -> set[Path]:
     """The modules that count for a stage; see `stage_fingerprint`.
 
     Raises:
         KeyError: there is no such stage.
     """
-    _, files = _entry(stage, package)
-    left_out = WITHOUT_RESULT + (() if stage == CONVERTS else FOREIGN) + ((without,) if without else ())
-    found = _closure(set(files), package, left_out, gpu=False)
-    return _closure(set(files), package, left_out, gpu=True) - found if gpu else found
+    files = set(_entry(stage, package)[1])
+    files |= {named for module in also if (named := _module_file(module, package))}
+    left_out = WITHOUT_RESULT + (() if stage == CONVERTS else FOREIGN)
+    own = _closure(files, package, left_out, gpu=False)
+    return _closure(files, package, left_out, gpu=True) - own if gpu else own
 
 
 @cache
@@ -181,13 +185,16 @@ def _named_data(file: Path) -> set[Path]:
     )
 
 
-def stage_fingerprint(stage: str, package: Path = PACKAGE, without: str = "", gpu: bool = False) -> str:
+def stage_fingerprint(
+    stage: str, package: Path = PACKAGE, also: tuple[str, ...] = (), gpu: bool = False
+) -> str:
     """A hash of the code of a stage, e.g. `stage_fingerprint("set_ranges")`.
 
     Args:
         stage: its module; with the function, if that is not `run`, e.g. `generate.write_prompts`.
         package: where the code lies.
-        without: a module that the stage does not come to with the options it is given.
+        also: modules by dotted name that the stage imports only with the options it is given, such as those
+            of `edadm.config.backends`.
         gpu: the code that only GPUs run, instead of that which all run.
 
     Raises:
@@ -195,11 +202,11 @@ def stage_fingerprint(stage: str, package: Path = PACKAGE, without: str = "", gp
     """
     noted = _remembered.get(package)
     if noted is None:
-        return _computed(stage, package, without, gpu)
+        return _computed(stage, package, also, gpu)
     note, source, known = noted
-    entry = f"{stage} {without}{' gpu' * gpu}"
+    entry = " ".join((stage, *also, *["gpu"] * gpu))
     if entry not in known:
-        known[entry] = _computed(stage, package, without, gpu)
+        known[entry] = _computed(stage, package, also, gpu)
         write_note(note, {"source": source, "stages": known})
     return known[entry]
 
@@ -219,9 +226,9 @@ def remember(note: Path, package: Path = PACKAGE) -> None:
     _remembered[package] = (note, source, known)
 
 
-def _computed(stage: str, package: Path, without: str, gpu: bool) -> str:
+def _computed(stage: str, package: Path, also: tuple[str, ...], gpu: bool) -> str:
     digest = hashlib.sha256(b"" if gpu else _entry(stage, package)[0].encode())
-    files = sorted(stage_files(stage, package, without, gpu))
+    files = sorted(stage_files(stage, package, also, gpu))
     for file in files:
         digest.update(f"{file.relative_to(package)}\n{_code(_text(file))}\n".encode())
     for data in sorted({data for file in files for data in _named_data(file)}):

@@ -17,16 +17,20 @@ _MARK = "code of GPUs "  # begins the parameter, which Snakemake notes without a
 
 
 def gpu_code(
-    stage: str, artifact: Path, noted: Sequence[str] | None, package: Path = PACKAGE, without: str = ""
+    stage: str,
+    artifact: Path,
+    noted: Sequence[str] | None,
+    package: Path = PACKAGE,
+    also: tuple[str, ...] = (),
 ) -> str:
     """The parameter of a rule for the code that only GPUs run.
 
     Args:
-        stage, package, without: see `stage_fingerprint`.
+        stage, package, also: see `stage_fingerprint`.
         artifact: what the rule makes.
         noted: the parameters with which it was made, as Snakemake notes them.
     """
-    digest = stage_fingerprint(stage, package, without, gpu=True)
+    digest = stage_fingerprint(stage, package, also, gpu=True)
     before = next((text.strip("'") for text in noted or () if text.startswith(f"'{_MARK}")), None)
     if before is None or before == _MARK + digest:
         return _MARK + digest

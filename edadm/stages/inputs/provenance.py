@@ -41,13 +41,13 @@ def facts_of(kind: str, made_from: dict[str, Any], device: Any = None) -> Any:
     return facts(kind, made_from, "cpu" if device is None else kind_of_device(device))
 
 
-def code_of(stage: str, device: Any = None, without: str = "") -> str:
+def code_of(stage: str, device: Any = None, also: tuple[str, ...] = ()) -> str:
     """The fingerprint of a stage's code, which tells it from other versions of it; on a GPU with that of its kernels."""
     from edadm.config.fingerprint import stage_fingerprint
 
-    code = stage_fingerprint(stage, without=without)
+    code = stage_fingerprint(stage, also=also)
     of_gpus = device is not None and device.type == "cuda"
-    return f"{code}+{stage_fingerprint(stage, without=without, gpu=True)}" if of_gpus else code
+    return f"{code}+{stage_fingerprint(stage, also=also, gpu=True)}" if of_gpus else code
 
 
 def refuse_other_calibration(calibration_set: Path, model: Any, unet: str) -> None:

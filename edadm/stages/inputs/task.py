@@ -70,12 +70,12 @@ def open_task(
     """A float and a quantized network side by side, and the rows to learn from."""
     from edadm.artifacts import read_tensors
     from edadm.calibration.conditions import HELD_OUT
+    from edadm.config.methods import METHODS
     from edadm.deploy.checkpoint import quantized_copy, set_grids
-    from edadm.learning.chain import Task, refuse_idle_patterns
+    from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
     from edadm.networks.unit import trace_units
-    from edadm.passes.methods import METHODS
 
     network = load_unet(model.architecture, given.unet, device)
     quantized = quantized_copy(network, bits)
