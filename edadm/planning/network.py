@@ -13,13 +13,14 @@ from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.demand import Demand, UnitBytes, unit_bytes
+from edadm.learning.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.inputs import InputSpec, Rows, network_call
 from edadm.networks.unet.build import UNet, build_unet, feature_module
 from edadm.networks.unit import Exclude, Unit, trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
+from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker
 
 FP32 = 4
@@ -187,7 +188,7 @@ class Networks:
         key = (settings.method, settings.exclude, settings.layer_weight > 0, settings.without_layer_errors)
         if key not in self._unit_bytes:
             self._unit_bytes[key] = unit_bytes(self.unet, self.units(settings), self.inputs, settings)
-        return Demand(self._unit_bytes[key], rows, METHODS[settings.method].networks)
+        return Demand(self._unit_bytes[key], rows)
 
     @cached_property
     def forward_bytes(self) -> int:

@@ -93,9 +93,7 @@ def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str
     given = settings.model_fields_set & set(OF_NOISE)
     wanted = settings_of(settings, *given) if given else {}
     said = check_samples(images.samples, images.references, images.simulated, wanted)
-    made_from: dict[str, Any] = {
-        name: said[name] for name in ("model", "bits", "reconstruction") if name in said
-    }
+    made_from: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
     made_from["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
     compared = digests(samples=images.samples, references=images.references, simulated=images.simulated)
     prompts = Path(settings.prompts).expanduser() if settings.prompts else None

@@ -1,6 +1,8 @@
 # What all rules share: the validated configuration, the code of each stage, and who needs which file.
+import inspect
 import json
 import os
+import shlex
 import sys
 import time
 
@@ -16,6 +18,7 @@ from edadm.config.rules.places import find_inputs
 from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
 from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
+from edadm.stages import generate as generate_stage
 from pathlib import Path
 
 
@@ -106,6 +109,24 @@ def as_json(preset, *fields):
 def digest(path):
     """What a file or folder holds; None without one."""
     return path and content_digest(Path(path), NOTES / "contents.json")
+
+
+def for_each(*names):
+    """Calls a function of wildcards once for each value of these; Snakemake asks for every shard, thousands of times."""
+
+    def mark(function):
+        known = {}
+
+        def value(wildcards, **given):
+            key = tuple(wildcards[name] for name in names)
+            if key not in known:
+                known[key] = function(wildcards, **given)
+            return known[key]
+
+        value.__signature__ = inspect.signature(function)  # which Snakemake looks at several times a job
+        return value
+
+    return mark
 
 
 # Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule
@@ -245,9 +266,31 @@ def part_options(*parts):
     return lambda wildcards, input: [f"--{part}={file}" for part in parts for file in input[part]]
 
 
-def variant_weights(wildcards):
-    """The file a variant's images are generated with."""
-    return str(LAYOUT.weights(wildcards.model, Variant(wildcards.variant)))
+@for_each("model", "variant")
+def generate_inputs(wildcards):
+    """The files a variant's images are generated with: weights of the U-Net, and the model's other parts if it has them."""
+    parts = [file for part in ("autoencoder", "condition") for file in model_part(part)(wildcards)]
+    return [str(LAYOUT.weights(wildcards.model, Variant(wildcards.variant))), *parts]
+
+
+@for_each("model", "variant")
+def generate_options(wildcards, input):
+    """What `generate` is told of a variant, whatever the shard, as a shell reads it."""
+    weights, *parts = input
+    model = model_with(*generate_stage.MODEL)(wildcards, input)
+    told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)]
+    told += ["--weights", weights, *(f"--{Path(part).stem}={part}" for part in parts)]
+    return shlex.join([*told, "--backend", Variant(wildcards.variant).backend])
+
+
+@for_each("model", "variant")
+def generate_settings(wildcards):
+    """What the images of a variant depend on; the code of a backend concerns only those who compute with it."""
+    backend = Variant(wildcards.variant).backend
+    settings = [model_settings(*generate_stage.MODEL)(wildcards), prompts_content(wildcards)]
+    settings += [as_json(evaluation_of(wildcards), *generate_stage.EVALUATION), backend]
+    code = stage_fingerprint("generate", also=modules_of(backend))
+    return json.dumps([*settings, code])
 
 
 def variant_samples(wildcards):
@@ -280,11 +323,6 @@ def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
 def generate_modules(wildcards):
     """The modules of a variant's backend, which concern only those who compute with it."""
     return modules_of(Variant(wildcards.variant).backend)
-
-
-def generate_code(wildcards):
-    """The code that makes a variant's images."""
-    return stage_fingerprint("generate", also=generate_modules(wildcards))
 
 
 def timed_backends(model):
