@@ -21,6 +21,8 @@ from edadm.errors import EdadmError
 from edadm.stages import generate as generate_stage
 from pathlib import Path
 
+from snakemake.io import IOFile
+
 
 def typed(value):
     """What `--config KEY={...}` says, with the types of YAML; Snakemake leaves all inside the braces text."""
@@ -314,7 +316,7 @@ def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
 
     def code(wildcards):
         path = artifact.format(**dict(wildcards.items()))
-        noted = workflow.persistence.params(path) if os.path.exists(path) else None
+        noted = workflow.persistence.params(IOFile(path)) if os.path.exists(path) else None
         return gpu_code(stage, Path(path), noted, also=also(wildcards))
 
     return code
