@@ -102,7 +102,8 @@ def evaluate(
     files = replace(files, reference=statistics) if statistics else files
     if files.reference and files.reference.is_dir():
         raise EdadmError(
-            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
+            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name "
+            "them as --statistics"
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edadm.config.backends import DEFAULT, backend_names
+from edadm.config.backends import DEFAULT, INTEGER, backend_names
 from edadm.errors import EdadmError
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
@@ -50,7 +50,8 @@ BackendOption = Annotated[
         "--backend",
         parser=_known_backend,
         metavar=f"[{'|'.join(backend_names())}]",
-        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; integer, integers; or one of these",
+        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; {INTEGER}, integers, by the "
+        "backend of the device; or a backend by its own name",
     ),
 ]
 PartOption = Annotated[

@@ -14,7 +14,7 @@ from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import UnitData, inner_layers, listening
 from edadm.learning.demand import demand, work_bytes
 from edadm.learning.engine import UnitReport, learn_unit
-from edadm.learning.precision import arithmetic
+from edadm.learning.steps.precision import arithmetic
 from edadm.learning.tables import UnitTables
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit

@@ -22,7 +22,7 @@ from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture import PausingNetwork
 from edadm.learning.data import UnitData, inner_layers, listening
 from edadm.learning.engine import learn_unit
-from edadm.learning.precision import arithmetic
+from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import settings_of
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.inputs import InputSpec, Rows, network_call

@@ -96,7 +96,7 @@ def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
     assert "deploy/checkpoint.py" in files["simulated"]
     on_cpu = files["onednn"] - files["simulated"]
     on_gpu = files["cuda_int8"] - files["simulated"]
-    assert {"deploy/backends/onednn.py", "kernels/onednn.py"} <= on_cpu
+    assert {"deploy/backends/onednn.py", "kernels/cpu/onednn.py"} <= on_cpu
     assert not on_gpu
     of_gpus = names(stage_files("generate", also=(BACKENDS["cuda_int8"].module,), gpu=True))
     assert {"deploy/backends/cuda_int8.py", "kernels/int8/products/convolution.py"} <= of_gpus

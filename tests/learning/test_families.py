@@ -11,7 +11,7 @@ from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture import PausingNetwork
 from edadm.learning.data import Arguments, listening
-from edadm.learning.losses import squared_error
+from edadm.learning.steps.losses import squared_error
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import trace_units

@@ -9,7 +9,8 @@ import torch
 
 from edadm.config.schema import Reconstruction
 from edadm.learning.data import UnitData
-from edadm.learning.descent import Descent, learning
+from edadm.learning.steps.descent import Descent
+from edadm.learning.steps.parameters import learning
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
 from .plain import learn_plainly

@@ -9,7 +9,10 @@ import torch
 
 from edadm.config.schema import Reconstruction
 from edadm.learning.data import Arguments, UnitData
-from edadm.learning.descent import Descent, learning, row_table, stepping
+from edadm.learning.steps.descent import Descent
+from edadm.learning.steps.parameters import learning
+from edadm.learning.steps.replay import stepping
+from edadm.learning.steps.schedules import row_table
 from edadm.learning.tables import StepData
 
 from .toys import KINDS, float_block, fresh_stream, quantized_block, unit_data

@@ -12,19 +12,10 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
 from edadm.deploy.backends.base import Backend
-from edadm.deploy.fuse.layers import (
-    InputGrid,
-    IntegerConv2d,
-    IntegerGatheredConv2d,
-    IntegerLinear,
-    IntegerSegment,
-)
-from edadm.deploy.fuse.transformer import (
-    IntegerFeedForward,
-    IntegerSelfAttention,
-    IntegerTransformer,
-    IntegerTransformerBlock,
-)
+from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
+from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, IntegerLinear
+from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
+from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.deploy.int_weight import signed_weight
 from edadm.networks.unet.build import UNet
@@ -34,7 +25,10 @@ from edadm.nn.sound import pass_on_what_is_not_finite
 
 
 def computes_with_integers(layer: QuantizedLayer) -> bool:
-    """Whether a layer has an input on a grid and a window that the kernel knows; others stay in floating point."""
+    """Whether a layer's input is on a grid, and its window one that the kernel knows.
+
+    Other layers stay in floating point.
+    """
     if layer.input_quantizer is None or layer.input_quantizer.bits > 8:
         return False
     if not isinstance(layer, QuantizedConv2d):
