@@ -11,7 +11,7 @@ BLOCK = 2048
 
 
 class Geometry(NamedTuple):
-    """The channel of element i in memory, `(i // inner) % channels`; from `split` on, in the second segment."""
+    """The channel of element i in memory: `(i // inner) % channels`, of the second segment from `split` on."""
 
     inner: int
     channels: int
