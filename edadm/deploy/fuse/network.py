@@ -16,7 +16,7 @@ from edadm.networks.unet.build import UNet
 
 
 def fuse_attention(unet: UNet) -> UNet:
-    """The network with PyTorch's fused attention, and without grids of its operands; it is changed in place."""
+    """The network with PyTorch's fused attention, and without grids of its operands; changed in place."""
     for module in unet.modules():
         if isinstance(module, Attention):
             Attention.set_processor(module, AttnProcessor2_0())  # a quantized one would refuse
@@ -24,7 +24,7 @@ def fuse_attention(unet: UNet) -> UNet:
 
 
 def fuse_epilogues(unet: UNet) -> UNet:
-    """The network with what follows a product computed in its kernel's epilogue; it is changed in place.
+    """The network with what follows a product computed in its kernel's epilogue; changed in place.
 
     That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the
     grids after it, and the addition at the end, of residual blocks and of attention between pixels; layer
