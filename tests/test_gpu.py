@@ -25,8 +25,9 @@ from edadm.kernels.int8.products.convolution import int8_convolution, triton_con
 from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.search import candidates
 from edadm.kernels.int8.tiles import Problem
-from edadm.learning.data import Arguments, UnitData
-from edadm.learning.demand import demand, work_bytes
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
+from edadm.learning.capture.demand import demand, work_bytes
 from edadm.learning.steps.descent import Descent, align_layouts
 from edadm.learning.steps.parameters import learning
 from edadm.learning.steps.precision import arithmetic

@@ -9,8 +9,9 @@ from torch import Tensor
 from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.capture import PausingNetwork
-from edadm.learning.data import Arguments, listening
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import listening
+from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.steps.losses import squared_error
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.build import build_unet

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.config.schema import Bits
-from edadm.learning.data import Arguments, UnitData, listening
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData, listening
 from edadm.networks.unit import _layers
 from edadm.nn.insert import quantize_unet, quantized_layers
 from edadm.passes.ranges import observing, set_weight_grid

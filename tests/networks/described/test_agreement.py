@@ -18,8 +18,9 @@ from edadm.config.schema import Bits, Model, NoiseSchedule
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
 from edadm.errors import EdadmError
-from edadm.networks.convert import convert_checkpoint, load_unet
+from edadm.networks.convert import convert_checkpoint
 from edadm.networks.inputs import NAMES, Rows
+from edadm.networks.load import load_unet
 from edadm.networks.unit import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
