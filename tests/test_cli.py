@@ -22,10 +22,10 @@ from edadm.cli import app, main
 from edadm.commands.app import ORDER
 from edadm.commands.opening import open_integers
 from edadm.config.downloads import DOWNLOADS, Download
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Sampler, Trajectories
 from edadm.deploy.checkpoint import read_metadata
 from edadm.errors import EdadmError
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.quant import ranges
 
 from .config.server import serving

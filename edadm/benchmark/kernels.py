@@ -16,7 +16,8 @@ from edadm.deploy.fuse.layers import IntegerConv2d
 from edadm.errors import EdadmError
 from edadm.kernels.int8.products.convolution import triton_convolution
 from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, candidates, tiles
-from edadm.networks.inputs import Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 
 
 @contextmanager

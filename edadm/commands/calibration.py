@@ -70,7 +70,7 @@ def collect_trajectories(
     from edadm.config.sources import locate_prompts
     from edadm.networks.convert import load_unet
     from edadm.networks.denoiser import Denoiser
-    from edadm.networks.unet.build import feature_module
+    from edadm.networks.families import family_of
     from edadm.sampling.collect import collect, open_store
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
@@ -86,7 +86,7 @@ def collect_trajectories(
         denoise = Denoiser(network, contexts, preset.guidance, prediction=open_prediction(preset))
         store = open_store(work.folder / "store.zarr", preset, shard, contexts)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
-            features = feature_module(network)
+            features = family_of(network).feature_module(network)
             collect(denoise, features, preset, store, where, lambda: advance(1), contexts)
         store.seal(known)
         work.publish_folder(store.path)

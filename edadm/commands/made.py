@@ -59,7 +59,7 @@ def source_of(path: Path) -> list[Any]:
 
 def of_weights(model: Any, part: str) -> dict[str, Any]:
     """What tells converted weights from others: the network, and nothing of the file that they came in."""
-    from edadm.config.networks import Conditioning
+    from edadm.networks.settings.parts import Conditioning
 
     setting = {"unet": "architecture", "autoencoder": "autoencoder", "condition": "conditioning"}[part]
     settings = settings_of(model, setting)

@@ -54,7 +54,7 @@ def open_task(
     from edadm.learning.chain import Task, refuse_idle_patterns
     from edadm.networks.convert import load_unet
     from edadm.networks.inputs import Rows
-    from edadm.networks.unit import trace_units
+    from edadm.networks.trace import trace_units
     from edadm.passes.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)

@@ -11,7 +11,7 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices import device_named
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.networks.weights import CheckpointError
 from edadm.nn.sound import pass_on_what_is_not_finite
 

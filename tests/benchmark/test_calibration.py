@@ -14,7 +14,7 @@ from edadm.config.schema import Reconstruction
 from edadm.kernels.learning import operations
 from edadm.learning.chain import Task
 from edadm.learning.unit_store import UnitStore
-from edadm.networks.unit import trace_units
+from edadm.networks.trace import trace_units
 from edadm.passes.methods import METHODS, Method
 
 from ..learning.runs import Calibration, a_task

@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.learning.capture import PausingNetwork
-from edadm.networks.unit import trace_units
+from edadm.networks.trace import trace_units
 
 from ..conftest import as_rows
 

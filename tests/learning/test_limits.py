@@ -17,7 +17,8 @@ from edadm.errors import EdadmError
 from edadm.learning import chain, limits
 from edadm.learning.demand import Demand, UnitBytes, demand
 from edadm.learning.limits import free_host_bytes, on_disk, refuse_too_little, resolved
-from edadm.networks.unit import Unit, trace_units
+from edadm.networks.trace import trace_units
+from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.offload.storage import GIB, Limits
 

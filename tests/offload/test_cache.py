@@ -20,8 +20,8 @@ from edadm.learning.chain import Task
 from edadm.learning.demand import demand
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
 from edadm.networks.inputs import Rows
+from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import trace_units
 from edadm.offload.cache import Memory, placed
 from edadm.offload.paused import PausedMemory
 from edadm.offload.storage import GIB, TIERS, UNLIMITED, Limits, TieredStorage

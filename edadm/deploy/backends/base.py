@@ -7,7 +7,7 @@ import torch
 from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.backends.onednn import lower_for_cpu
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 
 
 def lower(unet: UNet, dtype: torch.dtype = torch.float32) -> UNet:

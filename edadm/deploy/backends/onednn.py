@@ -16,7 +16,7 @@ from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
 from edadm.errors import EdadmError
 from edadm.kernels.onednn import ExactConvolution, Geometry, Problem
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer

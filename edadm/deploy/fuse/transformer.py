@@ -72,7 +72,7 @@ class IntegerAttention(nn.Module):
 
     @staticmethod
     def fits(attention: nn.Module | None) -> bool:
-        """Whether all its layers are integer ones of one segment, and nothing follows them; `quantize_unet` saw to the rest."""
+        """Whether all its layers are integer ones of one segment, and nothing follows them; `quantize_network` saw to the rest."""
         if not isinstance(attention, Attention):
             return False
         layers = attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]
