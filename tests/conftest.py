@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from edadm.config.backends import BACKENDS, BackendEntry
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
 from edadm.networks.inputs import Rows
@@ -119,6 +120,14 @@ def gridded(float_unet: UNet2DModel, ranges: dict[str, Tensor], bits: Bits) -> C
         return unet
 
     return make
+
+
+@pytest.fixture
+def toy_backend(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a backend that is registered while a test runs."""
+    entry = BackendEntry("toy", "tests.deploy.backends.toy", "by a toy", ("cpu",), precisions=("fp32",))
+    monkeypatch.setitem(BACKENDS, entry.name, entry)
+    return entry.name
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.main import get_command
 
+from edadm.artifacts import describe
 from edadm.cli import app, main
 from edadm.commands.app import ORDER
-from edadm.commands.opening import open_integers
 from edadm.config.downloads import DOWNLOADS, Download
+from edadm.config.fingerprint import PACKAGE
+from edadm.config.methods import METHODS
 from edadm.config.schema import Model, Sampler, Trajectories
-from edadm.deploy.checkpoint import read_metadata
-from edadm.errors import EdadmError
+from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 
 from .config.server import serving
@@ -154,12 +157,42 @@ def test_images_are_generated_from_float_and_quantized_weights(
 
 def test_images_made_with_integers_are_nearly_the_simulated_ones(stages: Path, preset: str) -> None:
     images = {}
-    for backend in ("simulated", "integer"):
+    made_from = {}
+    for backend in ("simulated", "integer", "onednn"):
         output = stages / f"{backend}.npy"
         options = ("--weights", stages / "quantized.safetensors", "--output", output)
         assert edadm("generate", "--model", preset, "--evaluation", FOUR, "--backend", backend, *options) == 0
         images[backend] = np.load(output).astype(float)
+        made_from[backend] = (describe(output) or {})["made_from"]
     assert np.abs(images["integer"] - images["simulated"]).mean() < 0.1 * images["simulated"].std()
+    assert np.array_equal(images["integer"], images["onednn"])
+    assert {name: found["backend"] for name, found in made_from.items()} == {name: name for name in images}
+    resolved = [found.get("resolved_backend") for found in made_from.values()]
+    assert resolved == [None, "onednn", "onednn"]
+
+
+def test_scores_say_which_backend_made_the_images(stages: Path, preset: str) -> None:
+    images, output = stages / "of_onednn.npy", stages / "of_onednn.json"
+    options = ("--weights", stages / "quantized.safetensors", "--output", images, "--backend", "integer")
+    assert edadm("generate", "--model", preset, "--evaluation", FOUR, *options) == 0
+    psnr_alone = json.dumps({"images": 4, "batch_size": 4, "scores": []})
+    assert edadm("evaluate", images, "--evaluation", psnr_alone, "--output", output) == 0
+    assert json.loads(output.read_text())["edadm"]["made_from"]["resolved_backend"] == "onednn"
+
+
+def test_a_registered_backend_makes_images_by_its_name(
+    toy_backend: str, stages: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = stages / "toy.npy"
+    common = ("generate", "--model", preset, "--evaluation", FOUR, "--output", output)
+    options = (*common, "--weights", stages / "quantized.safetensors")
+    assert edadm(*options) == 0
+    simulated = np.load(output)
+    assert edadm(*options, "--backend", toy_backend) == 0
+    assert (describe(output) or {})["made_from"]["resolved_backend"] == toy_backend
+    assert not np.array_equal(np.load(output), simulated)
+    assert edadm(*options, "--backend", toy_backend, "--device", "cuda:0") == 2
+    assert f"backend '{toy_backend}' generates on a CPU only" in capsys.readouterr().err
 
 
 def saved_images(folder: Path, **images: np.ndarray) -> list[Path]:
@@ -197,7 +230,8 @@ def test_integers_need_a_quantized_checkpoint_and_a_known_name(
     assert edadm(*common, "--weights", stages / "unet.safetensors", "--backend", "integer") == 2
     assert "holds floating-point weights; integers need a quantized checkpoint" in capsys.readouterr().err
     assert edadm(*common, "--weights", stages / "quantized.safetensors", "--backend", "int8") == 2
-    assert "'int8' is not one of 'simulated', 'integer'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'int8' is not one of 'simulated', 'integer', 'onednn', 'cuda_int8'." in said
 
 
 def test_a_comparison_of_networks_refuses_what_it_does_not_know_before_it_looks_for_a_gpu(
@@ -244,6 +278,7 @@ def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     assert with_integers["seconds"] > 0
     assert 0 <= with_integers["parity"]["mean"] < 0.2 * with_integers["parity"]["spread"]
     assert sum(with_integers["shares"].values()) == pytest.approx(1)
+    assert with_integers["resolved_backend"] == "onednn"
     assert speed["variants"]["fp32"]["bf16"]["seconds"] > 0
 
 
@@ -384,6 +419,55 @@ def test_a_share_may_be_empty_and_is_not_learned_over(
     )
     shutil.rmtree(tmp_path / "progress")
     assert not (tmp_path / "progress").exists()
+
+
+def test_units_that_wait_for_each_other_have_no_parts(
+    stages: Path, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--progress", tmp_path / "progress", "--part", 0)
+    assert edadm("reconstruct-part", *quantizing(stages, preset, FBR, tmp_path / "units", *options)) == 2
+    assert "units of method 'fbr' wait for each other and have no parts; " in capfd.readouterr().err
+
+
+PASS = """
+from edadm.learning.task import Task
+from edadm.nn.insert import quantized_layers
+from edadm.passes.base import Pass
+
+def round_up(task: Task) -> None:
+    for layer in quantized_layers(task.quantized_unet).values():
+        layer.set_codes((layer.nearest_codes().int() + 1).clamp(max=15).byte())
+
+ROUND_UP = Pass(frozenset({"weights", "ranges"}), frozenset({"codes"}), run=round_up)
+"""
+
+
+def test_a_new_method_is_a_file_and_its_rows(stages: Path, preset: str, tmp_path: Path) -> None:
+    package = tmp_path / "edadm"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "bundled", "project"))
+    (package / "passes/up.py").write_text(PASS)
+    for table, row in (
+        ("config/methods.py", 'METHODS["up"] = Method(("round_up",), description="to the point above")\n'),
+        ("passes/methods.py", 'from edadm.passes.up import ROUND_UP\nPASSES["round_up"] = ROUND_UP\n'),
+    ):
+        with open(package / table, "a") as file:
+            file.write(row)
+    names = ("none", "up")
+    for name in names:
+        files = ("--losses", tmp_path / f"{name}.csv", "--progress", tmp_path / "progress")
+        preset_of = json.dumps({"method": name})
+        options = quantizing(stages, preset, preset_of, tmp_path / f"{name}.safetensors", *files)
+        if name in METHODS:
+            assert edadm("reconstruct", *options) == 0
+            continue
+        command = [sys.executable, "-m", "edadm", "reconstruct", *map(str, options)]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert read_metadata(tmp_path / "up.safetensors")["provenance"]["reconstruction"]["method"] == "up"
+    nearest, up = (quantized_layers(load_quantized(tmp_path / f"{name}.safetensors")) for name in names)
+    for name, layer in nearest.items():
+        assert torch.equal(up[name].codes.int(), (layer.codes.int() + 1).clamp(max=15)), name
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -682,7 +766,18 @@ def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(
     assert (parsed.params["device_memory"], parsed.params["host_memory"]) == (2.5, None)
 
 
-def test_images_with_integers_are_refused_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edadm.deploy.checkpoint.is_quantized", lambda _: True)
-    with pytest.raises(EdadmError, match="backend 'integer' generates on a CPU only; use --device cpu"):
-        open_integers(Path("absent.safetensors"), torch.device("cuda"))
+@pytest.mark.parametrize(
+    ("backend", "sentence"),
+    [
+        ("integer", "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'"),
+        ("onednn", "backend 'onednn' generates on a CPU only; use --device cpu, or backend 'simulated'"),
+        ("cuda_int8", "backend 'cuda_int8' leaves out grids of the checkpoint, so that its images would be"),
+    ],
+)
+def test_images_with_integers_are_refused_off_the_cpu(
+    backend: str, sentence: str, stages: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--weights", stages / "quantized.safetensors", "--output", stages / "none.npy")
+    options = ("--backend", backend, "--device", "cuda:0")
+    assert edadm("generate", "--model", preset, "--evaluation", FOUR, *files, *options) == 2
+    assert sentence in capsys.readouterr().err

@@ -16,6 +16,7 @@ from edadm.benchmark.integer import BESIDE, FLOATS, TORCHAO, Replayed, compare_w
 from edadm.benchmark.kernels import measure
 from edadm.calibration.select import statistics_of
 from edadm.config.load import load_config
+from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Memory, Model, Reconstruction
 from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
@@ -23,12 +24,12 @@ from edadm.kernels.int8 import reference
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.tiles import Problem, candidates
-from edadm.learning.chain import Task
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.demand import demand
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
 from edadm.learning.limits import on_disk, resolved
 from edadm.learning.precision import arithmetic
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
 from edadm.networks.families import network_call
@@ -37,7 +38,7 @@ from edadm.networks.random_weights import random_unet
 from edadm.networks.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.storage import GIB
-from edadm.passes.methods import METHODS
+from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
 from edadm.quant.streams import Stream
@@ -197,7 +198,7 @@ def test_reconstruction_lowers_errors_and_its_network_generates(
             settings,
             FolderUnitStore(folder),
         )
-        METHODS["fbr"].learn(task)
+        run_method(task)
         return unet, task.reports
 
     unet, reports = run(tmp_path / "units")
@@ -342,7 +343,7 @@ def test_limits_of_memory_change_no_bit_and_lower_the_peak(
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        METHODS[method].learn(task)
+        run_method(task)
         return state(unet), [report for _, report in task.reports], torch.cuda.max_memory_allocated() - before
 
     expected, reports, peak = run("free", None)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from edadm.config.backends import DEFAULT
 from edadm.config.rules.steps import visited
 from edadm.config.schema import SOLVERS, Bits, Calibration, Evaluation, Model, Reconstruction, Sampler
 from edadm.errors import EdadmError
@@ -113,7 +114,7 @@ def _other_meaning(command: Command) -> str | None:
     """What changed since for the same settings."""
     if command.stage not in ("collect-trajectories", "generate"):
         return None
-    if command.options.get("backend") == "integer":
+    if command.options.get("backend", DEFAULT) != DEFAULT:
         return "its integers may have been rounded otherwise than today's"
     model = Model.model_validate_json(command.options["model"])
     total = model.schedule.timesteps

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning.operations import without_kernels
-from edadm.learning.chain import Task, settings_of
+from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit
-from edadm.passes.methods import Method
+from edadm.passes.methods import run_method
 from edadm.planning.clock import Clock
 
 MakeTask = Callable[[Reconstruction, UnitStore], Task]
@@ -30,7 +30,7 @@ class NoUnitStore:
         """Forgets a finished unit."""
 
 
-def learning_cost(task: Task, method: Method) -> dict[str, float]:
+def learning_cost(task: Task) -> dict[str, float]:
     """Learns, and says how long that took.
 
     Returns:
@@ -43,7 +43,7 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     begin = clock.now()
-    method.learn(dataclasses.replace(task, around_learning=clock))
+    run_method(dataclasses.replace(task, around_learning=clock))
     seconds = clock.now() - begin
     steps = sum(settings_of(unit, task.settings).iterations for unit, _ in task.reports)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
@@ -57,9 +57,7 @@ def learning_cost(task: Task, method: Method) -> dict[str, float]:
     }
 
 
-def compare(
-    make_task: MakeTask, methods: Mapping[str, Method], settings: Reconstruction, plain_iterations: int
-) -> dict[str, Any]:
+def compare(make_task: MakeTask, settings: Reconstruction, plain_iterations: int) -> dict[str, Any]:
     """The cost of learning with these settings, and the same steps without kernels and graphs, fewer of them.
 
     The engine's steps before a graph capture are not counted, the baseline's first ones are: give it enough
@@ -68,11 +66,10 @@ def compare(
     Returns:
         `engine` and `plain` as from `learning_cost`, and `ratio` of their milliseconds per step.
     """
-    method = methods[settings.method]
     short = settings.model_copy(update={"iterations": plain_iterations, "unit_iterations": {}})
     with without_kernels():
-        plain = learning_cost(dataclasses.replace(make_task(short, NoUnitStore()), graphs=False), method)
-    engine = learning_cost(make_task(settings, NoUnitStore()), method)
+        plain = learning_cost(dataclasses.replace(make_task(short, NoUnitStore()), graphs=False))
+    engine = learning_cost(make_task(settings, NoUnitStore()))
     return {
         "settings": settings.model_dump(mode="json"),
         "device": torch.cuda.get_device_name() if engine["peak_gib"] else "cpu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edadm.benchmark.unet import rows_to_time
-from edadm.deploy.backends.onednn import lower_for_cpu
+from edadm.config.backends import INTEGER, backend_names
+from edadm.deploy.backends.base import lower
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.nn.insert import quantized_layers
 
-INTEGER, HALF = "integer", "bf16"
+HALF = "bf16"
 
 _GROUPS = {
     "convolution and linear": ("convolution", "conv2d", "addmm", "linear", "mkldnn"),
@@ -43,12 +44,12 @@ class _Half(nn.Module):
         return (self.unet(*halved, return_dict=False)[0].float(),)
 
 
-def cpu_rivals(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """More networks to time beside these: `NAME/integer` of quantized ones, `NAME/bf16` of float ones."""
+def cpu_rivals(networks: Mapping[str, Any], backends: Iterable[str] = (INTEGER,)) -> dict[str, nn.Module]:
+    """More networks to time beside these: `NAME/BACKEND` of quantized ones, `NAME/bf16` of float ones."""
     rivals: dict[str, nn.Module] = {}
     for name, network in networks.items():
         if quantized_layers(network):
-            rivals[f"{name}/{INTEGER}"] = lower_for_cpu(network)
+            rivals |= {f"{name}/{backend}": lower(network, backend=backend) for backend in backends}
         else:
             rivals[f"{name}/{HALF}"] = _Half(network)
     return rivals
@@ -87,15 +88,16 @@ class _Clock(TorchDispatchMode):
 
 
 @torch.no_grad()
-def parity(simulated: nn.Module, integer: nn.Module, inputs: InputSpec, batch: int) -> dict[str, float]:
-    """How far one prediction with integers is from the simulated one: `mean` and `max` of absolute differences, and the latter's `spread`.
+def parity(simulated: nn.Module, rival: nn.Module, inputs: InputSpec, batch: int) -> dict[str, float]:
+    """How far one prediction of a backend is from the simulated one, as `mean`, `max` and `spread`.
 
+    The first two are of absolute differences, the last is the simulated prediction's standard deviation.
     Sums of integers are exact, those of simulation are rounded; where that turns a code into its neighbour,
     all that follows moves.
     """
     rows = _spread(inputs, batch)
     reference = network_call(simulated, rows)
-    difference = (network_call(integer, rows) - reference).abs()
+    difference = (network_call(rival, rows) - reference).abs()
     return {
         "mean": difference.mean().item(),
         "max": difference.max().item(),
@@ -107,20 +109,20 @@ def slower_arithmetic(variants: Mapping[str, Mapping[str, Any]], reference: str 
     """A sentence about each arithmetic that takes longer than full precision in fp32 on this processor, by median times.
 
     Args:
-        variants: of each timed network, what `step_latency` says; under `bf16` or `integer` the same of its
-            rival.
+        variants: of each timed network, what `step_latency` says; under `bf16` or the name of a backend the
+            same of its rival.
         reference: which of them is full precision.
     """
     if reference not in variants:
         return
     least, processor = variants[reference]["seconds"], torch.backends.cpu.get_cpu_capability()
     for name, found in variants.items():
-        for arithmetic in (HALF, INTEGER):
+        for arithmetic in (HALF, *backend_names()):
             ratio = found[arithmetic]["seconds"] / least if arithmetic in found else 0.0
             if ratio > 1:
                 yield (
-                    f"{name} with {arithmetic} takes {ratio:.2f} times as long as {reference} with fp32 on this processor ({processor}): "
-                    "it saves memory here, not time"
+                    f"{name} with {arithmetic} takes {ratio:.2f} times as long as {reference} with fp32 "
+                    f"on this processor ({processor}): it saves memory here, not time"
                 )
 
 

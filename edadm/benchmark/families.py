@@ -22,7 +22,7 @@ from edadm.calibration.select import select
 from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
 from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
 from edadm.errors import EdadmError
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.denoiser import Denoiser, Precision, Prediction
@@ -31,7 +31,7 @@ from edadm.networks.inputs import Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
-from edadm.passes.methods import METHODS
+from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
 from edadm.planning.clock import Clock
 from edadm.sampling.collect import collect, open_store
@@ -165,7 +165,7 @@ class FamilyPass:
         with self.measured.stage("reconstruct"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
             task = Task(network, quantized, self.units, Rows.of(rows), 0, settings, FolderUnitStore(units))
-            METHODS[settings.method].learn(task)
+            run_method(task)
             save_quantized(quantized, self.file, self.run.model.architecture, self.run.bits, {})
 
     def _round_others(self, quantized: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +13,12 @@ from edadm.commands.opening import (
     device_named,
     open_condition,
     open_decoder,
-    open_integers,
+    open_network,
     open_prediction,
-    open_unet,
     preset_named,
 )
 from edadm.commands.options import (
+    BackendOption,
     ConfigOption,
     DeviceOption,
     EvaluationOption,
@@ -28,6 +28,7 @@ from edadm.commands.options import (
     PartOption,
     ThreadsOption,
 )
+from edadm.config.backends import DEFAULT, INTEGER, device_for_images, resolved
 from edadm.config.stated import OF_IMAGES, OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
@@ -41,10 +42,7 @@ def generate(
     output: OutputOption,
     autoencoder: PartOption = None,
     condition: PartOption = None,
-    backend: Annotated[
-        Literal["simulated", "integer"],
-        typer.Option(help="of a quantized checkpoint: floating point on its grids, or integers"),
-    ] = "simulated",
+    backend: BackendOption = DEFAULT,
     shard: Annotated[int, typer.Option(help="which part of the images, from 0")] = 0,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -60,9 +58,11 @@ def generate(
     from edadm.sampling.generate import generate_images, shard_range
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    where = device_named("cpu" if (device, backend) == ("auto", "integer") else device, threads)
+    where = device_named(device_for_images(backend, device), threads)
     prompts = locate_prompts("given", preset)
     made_from: dict[str, Any] = {"model": settings_of(preset, *OF_IMAGES), "shard": shard, "backend": backend}
+    if backend != DEFAULT:
+        made_from["resolved_backend"] = resolved(backend, where.type).name
     made_from["evaluation"] = settings_of(settings, *OF_NOISE)
     quantized = (describe(weights) or {}).get("made_from", {})
     made_from |= {name: quantized[name] for name in ("bits", "reconstruction") if name in quantized}
@@ -74,10 +74,7 @@ def generate(
             return
         contexts = open_condition(preset, condition, settings.images, where)
         decode = open_decoder(preset, autoencoder, where)
-        integers = backend == "integer"
-        network = (
-            open_integers(weights, where) if integers else open_unet(preset.architecture, weights, where)
-        )
+        network = open_network(preset.architecture, weights, where, backend)
         if settings.compiled:
             network.compile()
         denoise = Denoiser(network, contexts, preset.guidance, settings.precision, open_prediction(preset))
@@ -184,8 +181,9 @@ def _scores(
     parity = image_parity(images, ShardedImages(simulated), compared) if simulated and compared else None
     if parity and not parity.holds:
         raise EdadmError(
-            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, which differ by "
-            f"{parity.bound:.2f} from full precision: this machine's integers compute something else; take `/integer` off the variant"
+            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, "
+            f"which differ by {parity.bound:.2f} from full precision: this machine's integers compute something "
+            f"else; take `/{INTEGER}` off the variant"
         )
     with progress_bar(label, len(images), "images") as advance:
         scores = evaluate(images, compared, settings, files, advance)

@@ -11,6 +11,7 @@ from edadm.config.stated import OF_NOISE, OF_SCORES, settings_of
 _STAGES = dict.fromkeys(("samples", "references", "simulated"), "generate")  # which make inputs, by role
 _STAGES |= {"unet": "convert-checkpoint", "calibration_set": "select-calibration", "ranges": "set-ranges"}
 _STAGES |= {part: f"convert-checkpoint --part {part}" for part in ("autoencoder", "condition")}
+_OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
 def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
@@ -109,9 +110,9 @@ def of_scores(
     scoring = digests(
         statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
     )
-    made_from = {
-        name: made_from[name] for name in ("model", "bits", "reconstruction") if name in made_from
-    } | {"evaluation": made_from.get("evaluation", {}) | settings_of(settings, *OF_SCORES)}
+    made_from = {name: made_from[name] for name in _OF_IMAGES if name in made_from} | {
+        "evaluation": made_from.get("evaluation", {}) | settings_of(settings, *OF_SCORES)
+    }
     return made_from | {"inputs": images | scoring}
 
 

@@ -50,12 +50,12 @@ def open_task(
     """A float and a quantized network side by side, and the rows to learn from."""
     from edadm.artifacts import read_tensors
     from edadm.calibration.conditions import HELD_OUT
+    from edadm.config.methods import METHODS
     from edadm.deploy.checkpoint import quantized_copy, set_grids
-    from edadm.learning.chain import Task, refuse_idle_patterns
+    from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.convert import load_unet
     from edadm.networks.inputs import Rows
     from edadm.networks.trace import trace_units
-    from edadm.passes.methods import METHODS
 
     network = load_unet(model.architecture, unet, where)
     quantized = quantized_copy(network, widths)
@@ -99,20 +99,23 @@ def open_prediction(model: Any) -> Any:
     return Prediction(model.prediction, alphas_cumprod(model.schedule))
 
 
-def open_integers(weights: Path, device: Any) -> Any:
-    """A quantized U-Net that computes with integers."""
-    from edadm.deploy.backends.base import lower
+def open_network(architecture: Any, weights: Path, device: Any, backend: str) -> Any:
+    """A float or a quantized U-Net, the latter computed by a backend."""
+    import torch
+
+    from edadm.config.backends import DEFAULT, backend_label, resolved
+    from edadm.deploy.backends.base import implementation
     from edadm.deploy.checkpoint import is_quantized, load_quantized
 
+    if backend == DEFAULT:
+        return open_unet(architecture, weights, device)
     if not is_quantized(weights):
         raise EdadmError(
-            f"{weights} holds floating-point weights; integers need a quantized checkpoint, made by `edadm reconstruct`"
+            f"{weights} holds floating-point weights; {backend_label(backend)} need a quantized checkpoint, "
+            "made by `edadm reconstruct`"
         )
-    if device.type != "cpu":  # on a GPU attention's grids are dropped: another model
-        raise EdadmError(
-            "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'"
-        )
-    return lower(load_quantized(weights, device))
+    arithmetic = implementation(resolved(backend, device.type))
+    return arithmetic.lower(load_quantized(weights, device), torch.float32)
 
 
 def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

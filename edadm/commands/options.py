@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edadm.config.backends import DEFAULT, backend_names
+
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
 CalibrationOption = Annotated[
     str, typer.Option("--calibration", help="a calibration preset, by name or as JSON")
@@ -31,6 +33,24 @@ OutputOption = Annotated[Path, typer.Option("--output", help="the file to write"
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")
+]
+
+
+def _known_backend(name: str) -> str:
+    if name in backend_names():
+        return name
+    known = ", ".join(f"'{known}'" for known in backend_names())
+    raise typer.BadParameter(f"'{name}' is not one of {known}.")
+
+
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        parser=_known_backend,
+        metavar=f"[{'|'.join(backend_names())}]",
+        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; integer, integers; or one of these",
+    ),
 ]
 PartOption = Annotated[
     Path | None, typer.Option(exists=True, help="of models that have one, from convert-checkpoint --part")

@@ -94,7 +94,7 @@ def reconstruct(
     from edadm.artifacts import making
     from edadm.deploy.checkpoint import save_quantized
     from edadm.learning.unit_store import FolderUnitStore, write_losses
-    from edadm.passes.methods import METHODS
+    from edadm.passes.methods import run_method
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
@@ -108,7 +108,7 @@ def reconstruct(
         task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
         with progress_bar(label, len(task.units), "units") as advance:
             task = dataclasses.replace(task, on_unit=advance)
-            METHODS[settings.method].learn(within_limits(task, device_memory, host_memory, work.folder))
+            run_method(within_limits(task, device_memory, host_memory, work.folder))
         told = {"reconstruction": made_from["reconstruction"], "inputs": made_from["inputs"]}
         told |= {"device": known["device"], "edadm": known["edadm"]}
         with work.publishing() as partial:
@@ -137,11 +137,17 @@ def reconstruct_part(
 ) -> None:
     """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
     from edadm.artifacts import making, refuse_to_replace
+    from edadm.config.methods import INDEPENDENT, METHODS
     from edadm.learning.unit_store import FolderUnitStore
-    from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs_part
+    from edadm.passes.methods import run_method
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
+    if not METHODS[settings.method].independent:
+        raise EdadmError(
+            f"units of method '{settings.method}' wait for each other and have no parts; run `edadm reconstruct`, "
+            f"or set method: {' or '.join(INDEPENDENT)}"
+        )
     if part >= settings.jobs:
         raise EdadmError(
             f"there is no part {part}; the preset has jobs: {settings.jobs}, and parts are counted from 0"
@@ -155,8 +161,9 @@ def reconstruct_part(
         refuse_to_replace(output, known)
         unit_store = FolderUnitStore(work.folder / "units", known=unit)
         task = open_task(preset, widths, settings, unet, calibration_set, ranges, where, unit_store)
-        with progress_bar(label, len(task.units[part :: settings.jobs]), "units") as advance:
-            task = dataclasses.replace(task, on_unit=advance)
-            fbr_float_inputs_part(within_limits(task, device_memory, host_memory, work.folder), part)
+        chosen = range(part, len(task.units), settings.jobs)
+        with progress_bar(label, len(chosen), "units") as advance:
+            task = dataclasses.replace(task, on_unit=advance, chosen=chosen)
+            run_method(within_limits(task, device_memory, host_memory, work.folder))
         unit_store.seal(known)
         work.publish_folder(unit_store.folder)

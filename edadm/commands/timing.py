@@ -22,6 +22,7 @@ from edadm.commands.options import (
     ThreadsOption,
     UnetOption,
 )
+from edadm.config.backends import INTEGER, resolved
 from edadm.config.stated import settings_of
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -33,6 +34,12 @@ def benchmark_unet(
     weights: Annotated[list[str], typer.Argument(help="VARIANT=FILE, full precision (fp32=FILE) among them")],
     output: OutputOption,
     batch_size: int = 16,
+    backends: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend", help="on a CPU: to time quantized variants with as well; integer is always"
+        ),
+    ] = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -42,7 +49,7 @@ def benchmark_unet(
     On a CPU also with integers, and full precision with bf16.
     """
     from edadm.artifacts import writing_json
-    from edadm.benchmark.cpu import INTEGER, cpu_rivals, parity, shares_of_time, slower_arithmetic
+    from edadm.benchmark.cpu import HALF, cpu_rivals, parity, shares_of_time, slower_arithmetic
     from edadm.benchmark.unet import step_latency
     from edadm.networks.inputs import InputSpec
 
@@ -51,7 +58,9 @@ def benchmark_unet(
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     networks = {variant: open_unet(preset.architecture, file, where) for variant, file in files.items()}
-    rivals = cpu_rivals(networks) if where.type == "cpu" else {}
+    asked = (INTEGER, *(backends or ())) if where.type == "cpu" else ()
+    timed_by = {name: resolved(name, where.type).name for name in asked}
+    rivals = cpu_rivals(networks, timed_by) if where.type == "cpu" else {}
     spec = InputSpec.of(preset)
     times = step_latency(networks | rivals, spec, batch_size)
     variants: dict[str, Any] = {
@@ -61,9 +70,9 @@ def benchmark_unet(
         variant, _, arithmetic = rival.rpartition("/")
         shares = shares_of_time(rivals[rival], spec, batch_size)
         variants[variant][arithmetic] = times[rival] | {"shares": shares}
-        if arithmetic == INTEGER:
+        if arithmetic != HALF:
             distance = parity(networks[variant], rivals[rival], spec, batch_size)
-            variants[variant][arithmetic]["parity"] = distance
+            variants[variant][arithmetic] |= {"parity": distance, "resolved_backend": timed_by[arithmetic]}
     for sentence in slower_arithmetic(variants):
         say(sentence)
     made_from = {
@@ -91,16 +100,17 @@ def benchmark_calibration(
     """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
-    from edadm.passes.methods import METHODS
+    from edadm.config.methods import METHODS
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
-    if settings.method == "none":
-        raise EdadmError("method 'none' learns nothing that could be timed; name another --reconstruction")
+    if not METHODS[settings.method].learns:
+        raise EdadmError(
+            f"method '{settings.method}' learns nothing that could be timed; name another --reconstruction"
+        )
     files = (unet, calibration_set, ranges, where)
     result = compare(
         lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
-        METHODS,
         settings,
         plain_iterations,
     )

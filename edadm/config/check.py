@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from edadm.config.backends import DEFAULT, backend_label, precisions_of, variant_suffixes
 from edadm.config.inputs.prompts import prompts_in
-from edadm.config.layout import FULL_PRECISION, INTEGER, Variant
+from edadm.config.layout import FULL_PRECISION, Variant
+from edadm.config.methods import METHODS
 from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_images
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
 from edadm.config.rules.steps import step_problem
@@ -203,9 +205,10 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
         return []
     variant = Variant(name)
     if variant.checkpoint.name.count("/") != 2:
+        known = " or ".join(f"/{suffix}" for suffix in variant_suffixes())
         return [
-            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, or the "
-            f"same with /{INTEGER}"
+            f"runs: '{name}' is no variant; write {FULL_PRECISION}, CALIBRATION/BITS/RECONSTRUCTION, "
+            f"or the same with {known}"
         ]
     names = variant.presets
     found = [
@@ -216,7 +219,7 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     if found or run.model not in config.models:
         return found
     found = _of_calibration(run, names[0], config) + _of_patterns(run, names[1], names[2], config)
-    return found + (_of_integers(run, config) if variant.backend == INTEGER else [])
+    return found + _of_backend(run, variant, config)
 
 
 def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> list[str]:
@@ -229,7 +232,7 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
         return []
     layers = [layer for names in units.values() for layer in names]
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
-    known = layers if settings.method == "layer" else list(units)
+    known = layers if METHODS[settings.method].by_layer else list(units)
     found = [
         f"bits.{bits}.layers: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
         for pattern, hint in idle_patterns(config.bits[bits].layers, layers)
@@ -245,16 +248,21 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
     return found
 
 
-def _of_integers(run: Run, config: Config) -> list[str]:
-    """Whether the images of a variant can be made with integers."""
-    found, evaluation = [], config.evaluations.get(run.evaluation)
-    if evaluation and evaluation.precision != "fp32":
-        found.append(
-            f"evaluations.{run.evaluation}: between layers of integers there is fp32, not "
-            f"{evaluation.precision}; set precision: fp32, "
-            f"or take /{INTEGER} off the variants"
-        )
-    return found
+def _of_backend(run: Run, variant: Variant, config: Config) -> list[str]:
+    """Whether the images of a variant can be made with its backend."""
+    name, evaluation = variant.backend, config.evaluations.get(run.evaluation)
+    if name == DEFAULT:
+        return []
+    try:
+        precisions = precisions_of(name)
+    except EdadmError as error:
+        return [f"runs: '{variant.name}': {error}"]
+    if not precisions or evaluation is None or evaluation.precision in precisions:
+        return []
+    return [
+        f"evaluations.{run.evaluation}: between layers of {backend_label(name)} there is {precisions[0]}, "
+        f"not {evaluation.precision}; set precision: {precisions[0]}, or take /{name} off the variants"
+    ]
 
 
 def _of_calibration(run: Run, name: str, config: Config) -> list[str]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edadm.config.backends import DEFAULT, variant_suffixes
+
 FULL_PRECISION = "fp32"
-INTEGER = "integer"
 
 
 @dataclass(frozen=True)
 class Variant:
     """One model at one precision: `fp32`, or the names of a calibration, a bits and a reconstruction preset.
 
-    After these perhaps `/integer`: the same checkpoint, computed with integers.
+    The name of a backend may follow these, such as `/integer`: the same checkpoint, computed by that backend
+    while it makes images.
     """
 
     name: str
@@ -31,13 +33,14 @@ class Variant:
 
     @property
     def backend(self) -> str:
-        """Its arithmetic: `integer`, or `simulated`, floating point on the grids."""
-        return INTEGER if self.name.endswith(f"/{INTEGER}") else "simulated"
+        """The name of the backend that its images are made with; see `edadm.config.backends`."""
+        last = self.name.rpartition("/")[2]
+        return last if last in variant_suffixes() else DEFAULT
 
     @property
     def checkpoint(self) -> Variant:
-        """The variant that has its weights: itself, or the simulated one."""
-        return Variant(self.name.removesuffix(f"/{INTEGER}"))
+        """The variant that has its weights: itself, or the one of the default backend."""
+        return self if self.backend == DEFAULT else Variant(self.name.removesuffix(f"/{self.backend}"))
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,7 @@ class Layout:
         return self.root / model / calibration
 
     def variant(self, model: str, variant: Variant) -> Path:
-        """The folder of a variant's images and scores.
-
-        And of its weights, unless it computes with integers.
-        """
+        """The folder of a variant's images and scores, and, unless it names a backend, of its weights."""
         return self.root / model / variant.name
 
     def weights(self, model: str, variant: Variant) -> Path:

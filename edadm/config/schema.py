@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from edadm.config.methods import INDEPENDENT, METHODS
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning
 from edadm.networks.settings.strict import Count, Strict
@@ -197,10 +198,8 @@ class Bits(Strict):
 class Reconstruction(Strict):
     """How rounding and step sizes are learned."""
 
-    method: Literal["fbr", "block", "layer", "fbr_float_inputs", "none"] = Field(
-        "fbr",
-        description="none: nearest; layer: AdaRound; block: BRECQ; fbr: EDA-DM; fbr_float_inputs: the same, "
-        "units independent",
+    method: Literal[tuple(METHODS)] = Field(
+        "fbr", description="; ".join(f"{name}: {method.description}" for name, method in METHODS.items())
     )
     iterations: Count = Field(5000, description="Adam steps per unit")
     unit_iterations: dict[str, Count] = Field(
@@ -241,23 +240,26 @@ class Reconstruction(Strict):
         "tf32", description="arithmetic of learning on a GPU; tf32 is PyTorch's default"
     )
     chain_batch_size: Count = Field(128, description="rows per paused forward pass")
-    jobs: Count = Field(1, description="jobs that share the units; only with method fbr_float_inputs")
+    jobs: Count = Field(
+        1, description=f"jobs that share the units; only with method {' or '.join(INDEPENDENT)}"
+    )
     seed: int = 1234
 
     @model_validator(mode="after")
     def _biases_are_corrected_where_something_is_learned(self) -> Reconstruction:
-        if self.bias_correction and self.method == "none":
+        if self.bias_correction and not METHODS[self.method].learns:
             raise ValueError(
-                "method 'none' corrects no biases; set bias_correction: false, or a method that learns"
+                f"method '{self.method}' corrects no biases; set bias_correction: false, or a method that "
+                "learns"
             )
         return self
 
     @model_validator(mode="after")
     def _only_independent_units_can_be_shared(self) -> Reconstruction:
-        if self.jobs > 1 and self.method != "fbr_float_inputs":
+        if self.jobs > 1 and not METHODS[self.method].independent:
             raise ValueError(
                 f"units of method '{self.method}' wait for each other; set jobs: 1, or method: "
-                "fbr_float_inputs"
+                f"{' or '.join(INDEPENDENT)}"
             )
         return self
 

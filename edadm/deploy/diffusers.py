@@ -16,6 +16,7 @@ import torch
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
+from edadm.config.backends import DEFAULT
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
@@ -45,7 +46,7 @@ class _Packed:
 
     Attributes:
         facts: what the checkpoint said of itself.
-        backend: that it was loaded with.
+        backend: the name of the backend that it was loaded with.
         was_cast: whether what is not quantized was ever in half precision; casting back does not bring its
             bits back.
     """
@@ -110,9 +111,9 @@ class _Packed:
         Raises:
             EdadmError: the network no longer holds all that a checkpoint does.
         """
-        if self.backend != "simulated":
+        if self.backend != DEFAULT:
             raise EdadmError(
-                f"a network with backend '{self.backend}' cannot be saved; load it with backend='simulated' for that"
+                f"a network with backend '{self.backend}' cannot be saved; load it with backend='{DEFAULT}' for that"
             )
         if self.was_cast:
             raise EdadmError(
@@ -132,7 +133,7 @@ class _Packed:
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         subfolder: str = "",
-        backend: str = "simulated",
+        backend: str = DEFAULT,
         torch_dtype: torch.dtype | None = None,
         device_map: object = None,
         **loading: Any,
@@ -142,7 +143,7 @@ class _Packed:
         Args:
             pretrained_model_name_or_path: the folder.
             subfolder: of it, where the network lies.
-            backend: `simulated` or `integer`.
+            backend: as in `edadm.load`.
             torch_dtype: of what is not quantized; fp32 if None.
             device_map: not supported; the network fits one device.
             loading: how floating-point weights would be read, as diffusers' pipelines say to each of their

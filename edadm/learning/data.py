@@ -1,4 +1,4 @@
-"""What a unit is called with, and what it learns from."""
+"""The data of a unit: the arguments of its calls, and the targets of its reconstruction."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.networks.unit import Unit
 
 
 @dataclass
 class Arguments:
-    """Arguments of a unit's module, by position or by name: tensors, whose axis 0 counts rows, and everything else."""
+    """The arguments of a unit's module, by position or by name.
+
+    Attributes:
+        tensors: those whose axis 0 counts rows.
+        others: everything else.
+    """
 
     tensors: dict[int | str, Tensor]
     others: dict[int | str, Any] = field(default_factory=dict)
@@ -87,7 +93,10 @@ class UnitData:
     far: frozenset[str] = frozenset()
 
     def layer_factor(self, name: str) -> float:
-        """Makes an error summed over axis 1 of a layer's output one summed over its channels, as in the original (method, 4.3)."""
+        """The factor that turns a layer error summed over axis 1 into one summed over channels.
+
+        The original sums over channels (method, 4.3).
+        """
         shape = self.layer_targets[name].shape
         return shape[-1] / shape[1] if self.channels_last else 1.0
 
@@ -98,8 +107,12 @@ class UnitData:
 
 
 def inner_layers(unit: Unit, settings: Reconstruction) -> list[str]:
-    """The layers of a unit that have an error of their own, by name within the unit: all but the last, or none (method, 4.3)."""
-    has_errors = unit.kind != "layer" and settings.layer_weight > 0 and settings.method != "block"
+    """The inner layers of a unit that have a layer error: all but the last, or none (method, 4.3).
+
+    Returns:
+        names within the unit.
+    """
+    has_errors = METHODS[settings.method].layer_errors and settings.layer_weight > 0
     if not has_errors or unit.kind in settings.without_layer_errors:
         return []
     return [layer.removeprefix(unit.name + ".") for layer in unit.layers[:-1]]
@@ -107,7 +120,12 @@ def inner_layers(unit: Unit, settings: Reconstruction) -> list[str]:
 
 @contextmanager
 def listening(unit: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects the outputs of the unit's layers `names` at every forward inside the context; '' is the unit itself."""
+    """Collects the outputs of some of a unit's layers at every forward inside the context.
+
+    Args:
+        unit: the module.
+        names: of layers within it; '' is the unit itself.
+    """
     outputs: dict[str, Tensor] = {}
     handles = [
         unit.get_submodule(name).register_forward_hook(

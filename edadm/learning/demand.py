@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import Arguments, inner_layers, listening
@@ -137,7 +138,7 @@ def demand(
         rows: calibration and held-out rows, two per sample for a guided model; those of `inputs` by default.
     """
     found = unit_bytes(float_unet, units, inputs[:1], settings)
-    networks = 1 if settings.method == "fbr_float_inputs" else 2
+    networks = METHODS[settings.method].networks
     return Demand(found, len(inputs) if rows is None else rows, networks)
 
 

@@ -1,4 +1,4 @@
-"""The learning steps of one unit, each the same sequence of operations, so that a CUDA graph can replay it."""
+"""The learning steps of one unit: each the same operations, so that a CUDA graph can replay them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class StepSizes:
 def learning(
     unit: nn.Module, settings: Reconstruction, stream: Stream
 ) -> Iterator[tuple[list[Tensor], StepSizes]]:
-    """Inside the context the unit's roundings and activation step sizes are parameters, and activations are dropped.
+    """Inside the context a unit's rounding and step sizes are parameters, and its activations are dropped.
 
     Yields the rounding variables and the step sizes. On leaving, step sizes are constants again; roundings
     stay soft until they are hardened.
@@ -94,12 +94,15 @@ def row_table(iterations: int, batch_size: int, rows: int, stream: Stream) -> In
 
 
 def cosine_rates(iterations: int) -> Float[Tensor, " iterations"]:
-    """Factors of the learning rate before each step, from 1 towards 0 along half a cosine (method, 4.3, step 7), fp64."""
+    """Factors of the learning rate at each step, fp64: half a cosine from 1 to 0 (method, 4.3, step 7)."""
     return 0.5 * (1 + torch.cos(math.pi * torch.arange(iterations, dtype=torch.float64) / iterations))
 
 
 def rounding_exponents(iterations: int) -> tuple[Float[Tensor, " iterations"], Float[Tensor, " iterations"]]:
-    """Switch and exponent of the regulariser at each step: off for a fifth, then from 20 to 2 along half a cosine (AdaRound)."""
+    """The regulariser's switch and exponent at each step (AdaRound).
+
+    It is off for a fifth of the steps; then its exponent falls from 20 to 2 along half a cosine.
+    """
     progress = ((torch.arange(iterations, dtype=torch.float64) / iterations - 0.2) / 0.8).clamp(min=0)
     return (progress > 0).double(), 2 + 0.5 * (20 - 2) * (1 + torch.cos(math.pi * progress))
 
@@ -154,7 +157,10 @@ class Descent:
         return table.index_select(0, self.step.view(1))[0]
 
     def bring(self) -> None:
-        """Brings the rows of the next step to the device; to be called before every `iterate` where tables are elsewhere."""
+        """Brings the rows of the next step to the device.
+
+        To be called before every `iterate` where tables are elsewhere.
+        """
         self._staged.bring(self._steps_begun)
         self._steps_begun += 1
 

@@ -1,4 +1,4 @@
-"""Learning one unit: rounding of its weights and step sizes of its activations, jointly (FBR; method, 4.3 to 4.5)."""
+"""Learning the rounding and the activation step sizes of one unit jointly (FBR; method, 4.3 to 4.5)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ class UnitReport:
 
 @torch.no_grad()
 def unit_errors(unit: nn.Module, data: UnitData, batch_size: int) -> tuple[float, float | None]:
-    """The unit's error over the learned and over the held-out rows, its inputs quantized; None if there are none of these."""
+    """The reconstruction error of a unit whose inputs are quantized.
+
+    Returns:
+        over the learned rows, and over the held-out ones; None where there are none of these.
+    """
 
     device = next(unit.parameters()).device
 

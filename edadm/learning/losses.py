@@ -17,6 +17,9 @@ def squared_error(a: Float[Tensor, "n c *rest"], b: Float[Tensor, "n c *rest"]) 
 
 
 def indecision(alphas: Sequence[Tensor], exponent: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """How far rounding is from whole numbers: the sum of 1 - |2 h(alpha) - 1|^exponent (AdaRound, arXiv 2004.10568, eq. 24)."""
+    """AdaRound's regulariser: how far soft rounding is from 0 and 1, summed over weights.
+
+    1 - |2 h(alpha) - 1|^exponent (arXiv 2004.10568, eq. 24).
+    """
     distances = [1 - (2 * soft_rounding(alpha) - 1).abs().pow(exponent) for alpha in alphas]
     return torch.stack([distance.sum() for distance in distances]).sum()

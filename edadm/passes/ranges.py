@@ -1,4 +1,4 @@
-"""Grids before any learning: weight ranges from the weights, activation ranges from calibration batches."""
+"""Ranges before any learning: of weights from the weights, of activations from calibration batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from edadm.quant.ranges import best_off_centre_range, best_range, sidedness
 
 
 def set_weight_grid(layer: QuantizedLayer, off_centre: bool = False) -> None:
-    """The best symmetric range per output channel and segment (method, 3.2); one-sided where the whole tensor is.
+    """Sets the best symmetric weight grid per output channel and segment (method, 3.2).
+
+    It is one-sided where the whole tensor is.
 
     Args:
         layer: its weight must be in floating point.
@@ -64,7 +66,8 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
     def observe(name: str, quantizer: Quantizer, x: Tensor, running: list[RunningRange]) -> None:
         if not bool(x.isfinite().all()):
             raise EdadmError(
-                f"the input of {name} is not finite; look for such numbers in the weights and the calibration rows"
+                f"the input of {name} is not finite; look for such numbers in the weights and the "
+                "calibration rows"
             )
         parts = x.split(list(quantizer.segments), dim=1) if len(quantizer.segments) > 1 else [x]
         grids = [one.update(part) for one, part in zip(running, parts, strict=True)]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edadm.config.layout import Variant
+from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction, Run
-from edadm.learning.chain import settings_of
+from edadm.learning.task import settings_of
 from edadm.networks.unit import Unit
 from edadm.planning.memory import Memory, collect_bytes, generate_bytes, ranges_bytes, reconstruct_bytes
 from edadm.planning.network import FP32, Networks
@@ -209,16 +210,16 @@ def reconstruct(
     """
     quantized, rows = networks.quantized(bits), calibration_rows(networks.model, calibration)
     units = networks.learned_units(settings, bits) if chosen is None else list(chosen)
-    if settings.method == "none" or not units:
+    method = METHODS[settings.method]
+    if not method.learns or not units:
         return Stage(
             "reconstruct", name, disk=quantized.bytes, memory=Memory(weights=networks.parameters * FP32)
         )
     batch = min(settings.chain_batch_size, rows)
     calls = -(-rows // settings.chain_batch_size)
-    independent = settings.method == "fbr_float_inputs"
-    jobs = settings.jobs if independent else 1
+    jobs = settings.jobs if method.independent else 1
     passes = [Passes("float", CHAIN + settings.precision, rows * jobs, batch, calls * jobs)]
-    if not independent:
+    if not method.independent:
         passes.append(Passes("simulated", CHAIN + settings.precision, rows, batch, calls))
     flops = networks.flops
     share = sum(flops.get(unit.name, 0) for unit in units) / flops[""]

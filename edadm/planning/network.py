@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edadm.conditions.condition import build_condition_network
+from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.demand import Demand, UnitBytes, unit_bytes
@@ -23,7 +24,6 @@ from edadm.networks.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.offload.tracker import PeakTracker
-from edadm.passes.methods import METHODS
 
 FP32 = 4
 SCALE_BITS = 32
@@ -182,7 +182,7 @@ class Networks:
 
     def learned_units(self, settings: Reconstruction, bits: Bits) -> list[Unit]:
         """Those of them that hold quantized weights; none if nothing is learned."""
-        if settings.method == "none":
+        if not METHODS[settings.method].learns:
             return []
         layers = self.quantized(bits).layers
         return [unit for unit in self.units(settings) if layers & set(unit.layers)]
@@ -192,7 +192,7 @@ class Networks:
         key = (settings.method, settings.exclude, settings.layer_weight > 0, settings.without_layer_errors)
         if key not in self._unit_bytes:
             self._unit_bytes[key] = unit_bytes(self.unet, self.units(settings), self.inputs, settings)
-        return Demand(self._unit_bytes[key], rows, 1 if settings.method == "fbr_float_inputs" else 2)
+        return Demand(self._unit_bytes[key], rows, METHODS[settings.method].networks)
 
     @cached_property
     def forward_bytes(self) -> int:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture import PausingNetwork
-from edadm.learning.chain import settings_of
 from edadm.learning.data import UnitData, inner_layers, listening
 from edadm.learning.engine import learn_unit
 from edadm.learning.precision import arithmetic
+from edadm.learning.task import settings_of
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec, Rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edadm.config.layout import INTEGER
+from edadm.config.backends import DEFAULT
 from edadm.report.read import SPREADS, RunResult
 
 _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
@@ -111,10 +111,10 @@ def _speed(run: RunResult) -> Iterator[str]:
         "below it the median time and "
         "the range over all rounds; 1\u00a0MB is 10⁶ bytes."
     )
-    if any(result.variant.backend != INTEGER for result in run.checkpoints):
+    if any(result.variant.backend == DEFAULT for result in run.checkpoints):
         yield (
-            "Quantized checkpoints are simulated in floating point unless a row says integers, so a speed "
-            "below 1 is expected there."
+            "Quantized checkpoints are simulated in floating point unless a row says integers, "
+            "so a speed below 1 is expected there."
         )
     if parities := [
         result.integers.parity for result in run.variants if result.integers and result.integers.parity

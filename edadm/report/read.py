@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from edadm.artifacts import intact
-from edadm.config.layout import FULL_PRECISION, INTEGER, Layout, Variant
+from edadm.config.backends import INTEGER, backend_label, variant_suffixes
+from edadm.config.layout import FULL_PRECISION, Layout, Variant
+from edadm.config.methods import METHODS
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
+_TIMES = ("seconds", "fastest", "slowest")
 SPREADS = {
     "inception_score": "inception_score_spread",
     "kid": "kid_spread",
@@ -206,13 +209,13 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
     if bits.upper() != widths:
         widths = f"{widths} ({bits})"
     selector = {"tdac": "TDAC"}.get(calibration, calibration)
-    learned = presets["reconstructions"][reconstruction]["method"] != "none"
+    learned = METHODS[presets["reconstructions"][reconstruction]["method"]].learns
     label = (
         f"{widths} · {selector} + {reconstruction}"
         if learned
         else f"{widths} · {selector}, rounded to nearest"
     )
-    return f"{label}, integers" if variant.backend == INTEGER else label
+    return ", ".join(filter(None, (label, backend_label(variant.backend))))
 
 
 def _read_variant(
@@ -253,7 +256,7 @@ def _check_comparable(model: str, one: VariantResult, other: VariantResult) -> N
 
 
 def _read_speeds(path: Path) -> dict[str, Speed]:
-    """By variant, of quantized ones with integers, too, where that was timed; empty if nothing was."""
+    """Speeds by variant, of quantized ones by every backend that was timed, too; empty if nothing was."""
     if not path.exists():
         return {}
     found = _read_json(path, "variants", "batch_size", "threads", "device")
@@ -264,15 +267,21 @@ def _read_speeds(path: Path) -> dict[str, Speed]:
     shared |= {"bf16_seconds": reference.get("bf16", {}).get("seconds")}
     speeds = {}
     for name, one in measured.items():
-        size, own = one["bytes"], ("seconds", "fastest", "slowest")
-        speeds[name] = Speed(size, **{key: one[key] for key in own}, **shared)
-        if integer := one.get(INTEGER):
-            apart = integer["parity"]
-            parity = (apart["mean"] / apart["spread"], apart["max"] / apart["spread"])
-            speeds[f"{name}/{INTEGER}"] = Speed(
-                size, **{key: integer[key] for key in own}, **shared, parity=parity
-            )
+        size = one["bytes"]
+        speeds[name] = Speed(size, **{key: one[key] for key in _TIMES}, **shared)
+        for backend in variant_suffixes():
+            if backend in one:
+                of_backend = _speed_of_backend(size, one[backend], shared)
+                speeds[f"{name}/{backend}"] = of_backend
+                speeds.setdefault(f"{name}/{one[backend].get('resolved_backend')}", of_backend)
     return speeds
+
+
+def _speed_of_backend(size: int, found: Mapping[str, Any], shared: Mapping[str, Any]) -> Speed:
+    apart = found["parity"]
+    parity = (apart["mean"] / apart["spread"], apart["max"] / apart["spread"])
+    times = {key: found[key] for key in _TIMES}
+    return Speed(size, **times, **shared, parity=parity)
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from edadm.artifacts import DamagedError, Facts, describe, intact
 from edadm.artifacts.digest import canonical
 from edadm.artifacts.metadata import UNITS, first_difference
+from edadm.config.backends import variant_suffixes
 from edadm.config.schema import Config
 from edadm.config.stated import settings_of
 from edadm.errors import EdadmError
@@ -134,7 +135,7 @@ def input_of(root: Path, path: Path, role: str, number: int = 0) -> Path | None:
     """Where an input of an artifact lies, by its role; None if that is outside the folder."""
     model = root / path.relative_to(root).parts[0]
     variant = path.parents[1] if path.parent.name == "samples" else path.parent
-    checkpoint = variant.parent if variant.name == "integer" else variant
+    checkpoint = variant.parent if variant.name in variant_suffixes() else variant
     folders = list(path.parents)[: len(path.relative_to(model).parts)]
     calibration = folders[-2] if len(folders) > 1 else model
     bits = folders[-3] if len(folders) > 2 else model

@@ -9,13 +9,14 @@ import pytest
 from diffusers import UNet2DModel
 from torch import nn
 
+from edadm.benchmark import calibration as benchmark
 from edadm.benchmark.calibration import NoUnitStore, compare, learning_cost
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning import operations
-from edadm.learning.chain import Task
+from edadm.learning.task import Task
 from edadm.learning.unit_store import UnitStore
 from edadm.networks.trace import trace_units
-from edadm.passes.methods import METHODS, Method
+from edadm.passes.methods import run_method
 
 from ..learning.runs import Calibration, a_task
 
@@ -29,7 +30,7 @@ def test_the_steps_of_all_units_are_counted_and_timed(
     settings: Reconstruction,
 ) -> None:
     some = settings.model_copy(update={"iterations": 1, "unit_iterations": {"conv_*": 3}})
-    cost = learning_cost(a_task(float_unet, gridded(), calibration, some, NoUnitStore()), METHODS["fbr"])
+    cost = learning_cost(a_task(float_unet, gridded(), calibration, some, NoUnitStore()))
     names = [unit.name for unit in trace_units(float_unet)]
     assert cost.keys() == COST
     assert cost["steps"] == len(names) + 2 * sum(name.startswith("conv_") for name in names)
@@ -44,18 +45,20 @@ def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
     gridded: Callable[[], nn.Module],
     calibration: Calibration,
     settings: Reconstruction,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[tuple[bool, bool, int]] = []
 
     def learn(task: Task) -> None:
         made.append((operations._PLAIN.get(), task.graphs, task.settings.iterations))
-        METHODS["fbr"].learn(task)
+        run_method(task)
 
     def make_task(changed: Reconstruction, unit_store: UnitStore) -> Task:
         return a_task(float_unet, gridded(), calibration, changed, unit_store)
 
+    monkeypatch.setattr(benchmark, "run_method", learn)
     longer = settings.model_copy(update={"unit_iterations": {"conv_in": 4}})
-    result = compare(make_task, {"fbr": Method(learn)}, longer, plain_iterations=1)
+    result = compare(make_task, longer, plain_iterations=1)
     count = len(trace_units(float_unet))
     assert made == [(True, False, 1), (False, True, 2)]
     assert not operations._PLAIN.get()

@@ -61,6 +61,20 @@ def test_the_example_could_start() -> None:
         ({"runs__0__variants": ["fp16"]}, "runs: 'fp16' is no variant; write fp32, CALIBRATION/BITS/RECONSTRUCTION, or the same with /int"),
         ({"runs__0__variants": ["fp32/integer"]}, "runs: 'fp32/integer' is no variant; write fp32, CALIBRATION/BITS/RECONSTRUCTION, or"),
         ({"runs__0__variants": ["c/w4a8/none/int8"]}, "runs: 'c/w4a8/none/int8' is no variant; write fp32"),
+        (
+            {"runs__0__variants": ["c/w4a8/none/int8"]},
+            "runs: 'c/w4a8/none/int8' is no variant; write fp32, CALIBRATION/BITS/RECONSTRUCTION, "
+            "or the same with /integer or /onednn",
+        ),
+        (
+            {"runs__0__variants": ["c/w4a8/none/cuda_int8"]},
+            "runs: 'c/w4a8/none/cuda_int8': backend 'cuda_int8' leaves out grids of the checkpoint,",
+        ),
+        (
+            {"runs__0__variants": ["c/w4a8/none/onednn"], "evaluations__e__precision": "bf16"},
+            "evaluations.e: between layers of integers by oneDNN there is fp32, not bf16; set precision: fp32, "
+            "or take /onednn off the variants",
+        ),
         ({"runs__0__variants": ["c/w4a9/none/integer"]}, "runs: there is no preset 'w4a9' among bits; did you mean 'w4a8'?"),
         (
             {"runs__0__variants": ["c/w4a8/none/integer"], "evaluations__e__precision": "bf16"},

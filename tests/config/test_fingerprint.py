@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edadm.config.backends import BACKENDS
 from edadm.config.fingerprint import PACKAGE, content_digest, remember, stage_files, stage_fingerprint
 from edadm.config.fingerprint.closure import WITHOUT_RESULT
 from edadm.config.fingerprint.meaning import meaning_of, serialised
@@ -68,19 +69,28 @@ def test_an_edit_reruns_the_stages_that_import_it_and_no_others(
     assert not changed & ({"select-calibration", "evaluate", "convert-checkpoint"} - stages)
 
 
-def test_code_of_integers_concerns_only_who_computes_with_them() -> None:
-    names = {file.relative_to(PACKAGE).as_posix() for file in stage_files("generate")}
-    simulated = {
-        file.relative_to(PACKAGE).as_posix() for file in stage_files("generate", without="open_integers")
-    }
-    assert {
-        "deploy/backends/onednn.py",
-        "deploy/backends/base.py",
-        "kernels/onednn.py",
-        "kernels/int8/products/convolution.py",
-    } <= names - simulated
-    assert "deploy/checkpoint.py" in simulated
-    assert stage_fingerprint("generate") != stage_fingerprint("generate", without="open_integers")
+def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
+    files = {}
+    for backend in ("simulated", "onednn", "cuda_int8"):
+        also = () if backend == "simulated" else (BACKENDS[backend].module,)
+        found = stage_files("generate", also=also)
+        files[backend] = {file.relative_to(PACKAGE).as_posix() for file in found}
+    assert "deploy/checkpoint.py" in files["simulated"]
+    on_cpu = files["onednn"] - files["simulated"]
+    on_gpu = files["cuda_int8"] - files["simulated"]
+    assert {"deploy/backends/onednn.py", "kernels/onednn.py"} <= on_cpu - on_gpu
+    assert {"deploy/backends/cuda_int8.py", "kernels/int8/products/convolution.py"} <= on_gpu - on_cpu
+    assert not [file for file in on_cpu if file.startswith("kernels/int8/")]
+    fingerprints = {stage_fingerprint("generate", also=also) for also in ((), (BACKENDS["onednn"].module,))}
+    assert len(fingerprints) == 2
+
+
+def test_another_backend_in_the_registry_reruns_nothing(tmp_path: Path) -> None:
+    file = "config/backends.py"
+    assert (
+        changed_stages(tmp_path, file, "_ENTRIES = (\n", '_ENTRIES = (\n    BackendEntry("a", "b", "c"),\n')
+        == set()
+    )
 
 
 def test_an_edit_of_one_command_reruns_that_command_only(tmp_path: Path) -> None:
@@ -203,10 +213,15 @@ def test_a_reworded_sentence_reruns_nothing(file: str, old: str, new: str, tmp_p
     assert changed_stages(tmp_path, file, old, new) == set()
 
 
-def test_a_table_of_tiles_counts_where_integers_are_computed(tmp_path: Path) -> None:
-    assert changed_stages(
-        tmp_path, "kernels/int8/tiles_h100.json", "{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], '
-    ) == {"generate"}
+def test_a_table_of_tiles_counts_where_a_gpu_computes_integers(tmp_path: Path) -> None:
+    edit = ("kernels/int8/tiles_h100.json", "{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], ')
+    assert changed_stages(tmp_path, *edit) == set()
+    same = []
+    for name in ("onednn", "cuda_int8"):
+        module = (BACKENDS[name].module,)
+        edited = stage_fingerprint("generate", tmp_path / "edadm", module)
+        same.append(edited == stage_fingerprint("generate", also=module))
+    assert same == [True, False]
 
 
 def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
@@ -218,6 +233,10 @@ def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
         if file == entry or (entry[-1] == "/" and file.startswith(entry))
     ]
     assert "config/schema.py" in counted
+
+
+def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> None:
+    assert changed_stages(tmp_path, "config/methods.py", 'inputs="float"', "inputs=None") == {"reconstruct"}
 
 
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
@@ -234,8 +253,8 @@ def test_fingerprints_are_kept_until_a_byte_of_the_package_changes(tmp_path: Pat
     first = stage_fingerprint("set-ranges", copy)
     assert first == stage_fingerprint("set-ranges")
     kept = json.loads(note.read_text())
-    assert kept["stages"] == {"set-ranges ": first}
-    note.write_text(json.dumps(kept | {"stages": {"set-ranges ": "from the note"}}))
+    assert kept["stages"] == {"set-ranges": first}
+    note.write_text(json.dumps(kept | {"stages": {"set-ranges": "from the note"}}))
     remember(note, copy)
     assert stage_fingerprint("set-ranges", copy) == "from the note"
     (copy / "quant/ranges.py").write_text((copy / "quant/ranges.py").read_text() + "\n# a remark\n")

@@ -47,3 +47,10 @@ def test_integers_have_images_of_their_own_and_the_weights_of_the_simulated_vari
     assert layout.weights("m", integer) == layout.weights("m", simulated)
     assert layout.losses("m", integer) == Path("results/m/tdac/w4a8/fbr_w4/losses.csv")
     assert layout.samples("m", integer, 1) == [Path("results/m/tdac/w4a8/fbr_w4/integer/samples/0.npy")]
+
+
+def test_a_backends_own_name_makes_a_variant_and_the_default_one_none() -> None:
+    named = Variant("tdac/w4a8/fbr_w4/onednn")
+    assert (named.backend, named.checkpoint.name) == ("onednn", "tdac/w4a8/fbr_w4")
+    unnamed = Variant("tdac/w4a8/fbr_w4/simulated")
+    assert unnamed.checkpoint == unnamed

@@ -8,14 +8,15 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
-from edadm.learning.chain import Task
 from edadm.learning.engine import UnitReport
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.trace import trace_units
 from edadm.networks.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.passes.methods import METHODS
+from edadm.passes.methods import run_method
 
 from ..conftest import as_rows
 
@@ -63,7 +64,7 @@ def learned(
 ) -> Reports:
     """Learns with the settings' method in place; returns what each unit reported."""
     task = a_task(float_unet, unet, calibration, settings, unit_store, on_unit, held_out)
-    METHODS[settings.method].learn(task)
+    run_method(task)
     return task.reports
 
 

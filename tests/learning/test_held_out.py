@@ -12,10 +12,10 @@ from torch import nn
 
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import load_quantized, save_quantized
-from edadm.learning import chain
 from edadm.learning.data import UnitData
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.nn.insert import quantized_layers
+from edadm.passes import bias
 from edadm.sampling.noise import keyed_generator
 
 from .runs import Calibration, UnitsInMemory, learned, same, state
@@ -105,7 +105,7 @@ def test_errors_after_a_correction_are_those_of_corrected_biases(
 
     unet = gridded()
     names = {id(module): name for name, module in unet.named_modules()}
-    monkeypatch.setattr(chain, "unit_errors", errors)
+    monkeypatch.setattr(bias, "unit_errors", errors)
     reports = learned(float_unet, unet, calibration, correcting, UnitsInMemory(), held_out=2)
     assert {(report.after, report.held_out_after) for _, report in reports} == {(7.0, 8.0)}
     assert corrected == [True] * len(reports)

@@ -16,8 +16,8 @@ from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning import chain
 from edadm.learning.capture import PausingNetwork
-from edadm.learning.chain import Task
 from edadm.learning.demand import demand
+from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
 from edadm.networks.inputs import Rows
 from edadm.networks.trace import trace_units
@@ -25,7 +25,7 @@ from edadm.networks.unet.build import build_unet
 from edadm.offload.cache import Memory, placed
 from edadm.offload.paused import PausedMemory
 from edadm.offload.storage import GIB, TIERS, UNLIMITED, Limits, TieredStorage
-from edadm.passes.methods import METHODS
+from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges as range_search
 
@@ -54,7 +54,7 @@ def limited(task: Task, device: int, host: int, scratch: Path) -> Task:
 
 def learned_state(task: Task) -> dict[str, Tensor]:
     """Learns; everything that was decided, and the errors on the way."""
-    METHODS[task.settings.method].learn(task)
+    run_method(task)
     errors = torch.tensor(
         [[report.before, report.soft, report.after, report.scale_drift] for _, report in task.reports]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from edadm.config.methods import METHODS, Method
 from edadm.config.schema import Reconstruction
 from edadm.learning import chain
 from edadm.learning.data import UnitData
@@ -17,7 +19,7 @@ from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.passes.methods.fbr_float_inputs import fbr_float_inputs, fbr_float_inputs_part
+from edadm.passes.methods import PASSES, passes_of, run_method
 
 from ..learning.runs import Calibration, UnitsInMemory, a_task, learned, same, state
 
@@ -167,7 +169,7 @@ def test_three_jobs_learn_what_one_learns(
     folders = [tmp_path / str(part) for part in range(3)]
     for part in (2, 0, 1):
         task = a_task(float_unet, gridded(), calibration, shared, FolderUnitStore(folders[part]))
-        fbr_float_inputs_part(task, part)
+        run_method(dataclasses.replace(task, chosen=range(part, len(units), 3)))
         assert [unit for unit, _ in task.reports] == units[part::3]
         assert len(list(folders[part].iterdir())) == len(units[part::3])
     together = gridded()
@@ -176,7 +178,7 @@ def test_three_jobs_learn_what_one_learns(
     handles = [
         network.register_forward_pre_hook(lambda *_: passes.append(1)) for network in (float_unet, together)
     ]
-    fbr_float_inputs(task)
+    run_method(task)
     assert task.reports == reports
     for handle in handles:
         handle.remove()
@@ -219,3 +221,41 @@ def test_independent_units_see_the_float_networks_activations_alone(
             torch.equal(tensor, data.exact.tensors[name]) for name, tensor in data.quantized.tensors.items()
         )
     assert torch.equal(seen[-1].target, float_unet(*calibration).sample)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_passes_are_there_and_learn_from_what_its_row_says(name: str) -> None:
+    method, passes = METHODS[name], passes_of(name)
+    assert [PASSES[one] for one in method.passes] == passes
+    assert any(one.learns for one in passes) == method.learns
+    assert {one.inputs for one in passes if one.learns} == {method.inputs} - {None}
+    assert (method.networks, method.independent) == {
+        None: (0, False),
+        "float": (1, True),
+        "chain": (2, False),
+    }[method.inputs]
+
+
+def test_every_pass_belongs_to_a_method() -> None:
+    assert {one for method in METHODS.values() for one in method.passes} == set(PASSES)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            Method(("correct_bias", "reconstruct"), "", "chain"),
+            "'correct_bias' reads codes before they are there",
+        ),
+        (Method((), ""), "writes no codes"),
+        (Method(("reconstruct",), "", "float"), "learn from other inputs than 'float'"),
+        (Method(("reconstruct",), ""), "learn from other inputs than 'None'"),
+        (Method(("round_to_nearest",), "", "chain"), "learn from other inputs than 'chain'"),
+    ],
+)
+def test_passes_that_make_no_method_are_refused(
+    row: Method, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "wrong", row)
+    with pytest.raises(ValueError, match=f"method 'wrong'.*{sentence}"):
+        passes_of("wrong")

@@ -11,7 +11,7 @@ from edadm.config.layout import Variant
 from edadm.errors import EdadmError
 from edadm.report.read import SHOWN_IMAGES, UnitErrors, read_run, variant_label
 
-from .fakes import PRESETS, Fake, add_integers, write, write_speed
+from .fakes import PRESETS, VARIANTS, Fake, add_integers, write, write_speed
 
 
 def test_full_precision_comes_first(fake: Fake):
@@ -35,6 +35,42 @@ def test_a_checkpoint_stands_once_for_simulation_and_integers(fake: Fake):
     assert [(result.label, len(result.units)) for result in alone.checkpoints] == [
         ("W4A8 · TDAC + fbr_w4, integers", 4)
     ]
+
+
+def test_a_registered_backend_has_a_row_and_a_speed_of_its_own(fake: Fake, toy_backend: str):
+    name = "tdac/w4a8/fbr_w4"
+    (fake.file(*name.split("/")) / toy_backend).mkdir()
+    run = add_integers(fake, name)
+    for part in (fake.file(*name.split("/")) / "integer").iterdir():
+        part.rename(part.parents[1] / toy_backend / part.name)
+    write_speed(fake.file(), VARIANTS, integer=0.2)
+    speed = json.loads(fake.file("speed.json").read_text())
+    speed["variants"][name][toy_backend] = speed["variants"][name].pop("integer") | {
+        "resolved_backend": "toy"
+    }
+    write(fake.file("speed.json"), speed)
+    found = read_run(fake.results, run | {"variants": ["fp32", name, f"{name}/{toy_backend}"]})
+    of_toy = found.variants[2]
+    assert of_toy.label == "W4A8 · TDAC + fbr_w4, by a toy"
+    assert of_toy.speed is not None
+    assert of_toy.speed.relative == pytest.approx(0.4001 / 0.2)
+    assert [result.variant.name for result in found.checkpoints] == [name]
+
+
+def test_a_variant_by_a_backends_own_name_has_the_speed_that_its_alias_was_timed_with(fake: Fake):
+    write_speed(fake.file(), VARIANTS, integer=0.2)
+    speed = json.loads(fake.file("speed.json").read_text())
+    for measured in speed["variants"].values():
+        if "integer" in measured:
+            measured["integer"]["resolved_backend"] = "onednn"
+    write(fake.file("speed.json"), speed)
+    name = "tdac/w4a8/fbr_w4"
+    run = add_integers(fake, name)
+    (fake.file(*name.split("/")) / "integer").rename(fake.file(*name.split("/")) / "onednn")
+    found = read_run(fake.results, run | {"variants": ["fp32", f"{name}/onednn"]})
+    assert found.variants[1].label == "W4A8 · TDAC + fbr_w4, integers by oneDNN"
+    assert found.variants[1].speed == found.variants[1].integers
+    assert found.variants[1].speed is not None
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ rule benchmark:
         model=model_with("architecture", "conditioning"),
         settings=model_settings("architecture", "conditioning"),
         weights=named_weights,
-        code=stage_fingerprint("benchmark-unet"),
+        backends=lambda wildcards: [f"--backend={name}" for name in timed_backends(wildcards.model)],
+        code=timed_code,
     shell:
         "python3 -m edadm benchmark unet {params.weights:q} --model {params.model:q} --output {output:q}"
-        " --threads {threads:q} 2>&1 | tee {log:q}"
+        " {params.backends:q} --threads {threads:q} 2>&1 | tee {log:q}"

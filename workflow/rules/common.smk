@@ -6,7 +6,8 @@ import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
 from edadm.config.fingerprint import content_digest, remember, stage_fingerprint
-from edadm.config.layout import INTEGER, Layout, Variant
+from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, variant_suffixes
+from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
 from edadm.config.schema import Reconstruction
@@ -94,7 +95,7 @@ wildcard_constraints:
     jobs="[0-9]+",
     evaluation="[^/]+",
     part="autoencoder|condition",
-    variant="fp32|[^/]+/[^/]+/[^/]+(?:/integer)?",
+    variant=f"fp32|[^/]+/[^/]+/[^/]+(?:/(?:{'|'.join(variant_suffixes())}))?",
 
 
 def as_json(preset, *fields):
@@ -266,14 +267,30 @@ def reference_samples(wildcards):
 
 
 def generate_code(wildcards):
-    """The code that makes a variant's images; that of integers concerns only those who compute with them."""
-    return stage_fingerprint(
-        "generate", without="" if Variant(wildcards.variant).backend == INTEGER else "open_integers"
-    )
+    """The code that makes a variant's images; that of a backend concerns only those who compute with it."""
+    backend = Variant(wildcards.variant).backend
+    return stage_fingerprint("generate", also=() if backend == DEFAULT else modules_of(backend))
+
+
+def modules_of(*backends):
+    """The modules that compute images where a variant names these backends."""
+    return tuple(dict.fromkeys(entry.module for name in backends for entry in makers_of_images(name)))
+
+
+def timed_backends(model):
+    """The backends of a model's variants that `benchmark unet` does not time anyway."""
+    always = {DEFAULT, *(entry.name for entry in makers_of_images(INTEGER)), INTEGER}
+    named = dict.fromkeys(Variant(name).backend for name in RUNS[model].variants)
+    return [name for name in named if name not in always]
+
+
+def timed_code(wildcards):
+    """The code of what `benchmark unet` times."""
+    return stage_fingerprint("benchmark-unet", also=modules_of(INTEGER, *timed_backends(wildcards.model)))
 
 
 def simulated_samples(wildcards):
-    """The simulated images that a variant's made with integers are compared with, if the run makes both."""
+    """The simulated images that a variant's of another backend are compared with, if the run makes both."""
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
     if variant.checkpoint == variant or variant.checkpoint.name not in run.variants:
         return []

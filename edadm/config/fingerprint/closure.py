@@ -22,6 +22,7 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
     *("__init__.py", "version.py", "errors.py", "console.py", "devices.py", "artifacts/"),
     *(
         "config/fingerprint/",
+        "config/backends.py",  # which backend a name means stands in `also`
         "config/load.py",
         "config/check.py",
         "config/rules/",
@@ -34,6 +35,8 @@ FOREIGN = (
     "networks/layouts/",
     "networks/described/",
 )  # read files of other programs
+# A table of which only the checks of settings make use in the other module: who computes by it imports it.
+CHECKED_BY = {"config/methods.py": "config/schema.py"}
 CONVERTS = "convert-checkpoint"  # the stage for which these count; all others read what it wrote
 _LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
 
@@ -102,7 +105,8 @@ def _imports(nodes: list[ast.AST], file: Path, package: Path) -> set[Path]:
 
 @cache
 def _imports_of(file: Path, package: Path) -> set[Path]:
-    return _imports(_import_statements(_text(file)), file, package)
+    found = _imports(_import_statements(_text(file)), file, package)
+    return found - {package / table for table, by in CHECKED_BY.items() if file == package / by}
 
 
 def _counts(file: Path, package: Path, without: tuple[str, ...]) -> bool:
@@ -147,14 +151,14 @@ def _functions(package: Path) -> dict[str, tuple[ast.AST, frozenset[Path]]]:
     return found
 
 
-def _stage_functions(stage: str, package: Path, without: str) -> dict[str, tuple[ast.AST, frozenset[Path]]]:
-    """The function of a subcommand and those whose names occur in it, in turn, but for one."""
+def _stage_functions(stage: str, package: Path) -> dict[str, tuple[ast.AST, frozenset[Path]]]:
+    """The function of a subcommand and those whose names occur in it, in turn."""
     known = _functions(package)
     reached: dict[str, tuple[ast.AST, frozenset[Path]]] = {}
     waiting = [stage.replace("-", "_")]
     while waiting:
         name = waiting.pop()
-        if name in known and name not in reached and name != without:
+        if name in known and name not in reached:
             reached[name] = known[name]
             waiting += [node.id for node in ast.walk(known[name][0]) if isinstance(node, ast.Name)]
     if not reached:
@@ -162,14 +166,15 @@ def _stage_functions(stage: str, package: Path, without: str) -> dict[str, tuple
     return reached
 
 
-def stage_files(stage: str, package: Path = PACKAGE, without: str = "") -> set[Path]:
+def stage_files(stage: str, package: Path = PACKAGE, also: tuple[str, ...] = ()) -> set[Path]:
     """The modules that count for a stage; see `stage_fingerprint`.
 
     Raises:
         KeyError: there is no such subcommand.
     """
-    functions = _stage_functions(stage, package, without).values()
-    return _closure({file for _, files in functions for file in files}, package, stage)
+    functions = _stage_functions(stage, package).values()
+    named = {found for module in also if (found := _module_file(module, package))}
+    return _closure({file for _, files in functions for file in files} | named, package, stage)
 
 
 @cache
@@ -183,24 +188,25 @@ def _named_data(file: Path) -> set[Path]:
     )
 
 
-def stage_fingerprint(stage: str, package: Path = PACKAGE, without: str = "") -> str:
+def stage_fingerprint(stage: str, package: Path = PACKAGE, also: tuple[str, ...] = ()) -> str:
     """A hash of the code of a subcommand, e.g. `stage_fingerprint("set-ranges")`.
 
     Args:
         stage: the subcommand.
         package: where the code lies.
-        without: a function of `commands` that the stage does not come to with the options it is given.
+        also: modules by dotted name that the stage imports only with the options it is given, such as those
+            of `edadm.config.backends`.
 
     Raises:
         KeyError: there is no such subcommand.
     """
     noted = _remembered.get(package)
     if noted is None:
-        return _computed(stage, package, without)
+        return _computed(stage, package, also)
     note, source, known = noted
-    entry = f"{stage} {without}"
+    entry = " ".join((stage, *also))
     if entry not in known:
-        known[entry] = _computed(stage, package, without)
+        known[entry] = _computed(stage, package, also)
         write_note(note, {"source": source, "stages": known})
     return known[entry]
 
@@ -220,11 +226,11 @@ def remember(note: Path, package: Path = PACKAGE) -> None:
     _remembered[package] = (note, source, known)
 
 
-def _computed(stage: str, package: Path, without: str) -> str:
+def _computed(stage: str, package: Path, also: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name, (function, _) in sorted(_stage_functions(stage, package, without).items()):
+    for name, (function, _) in sorted(_stage_functions(stage, package).items()):
         digest.update(f"{name}\n{serialised(function)}\n".encode())
-    files = sorted(stage_files(stage, package, without))
+    files = sorted(stage_files(stage, package, also))
     for file in files:
         digest.update(f"{file.relative_to(package)}\n{_code(_text(file))}\n".encode())
     for data in sorted({data for file in files for data in _named_data(file)}):

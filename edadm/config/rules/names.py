@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from edadm.config.backends import backend_names
+
 KINDS = ("models", "calibrations", "bits", "reconstructions", "evaluations")
 LONGEST = 100
 _READ_AS = {int: "a number", float: "a number", bool: "true or false", type(None): "nothing"}
 _ALLOWED = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")
-# What lies in a results folder beside presets' folders (edadm/config/layout.py), or is a word of `variants`.
+# What lies in a results folder beside presets' folders (edadm/config/layout.py); names of backends are taken, too.
 RESERVED = frozenset(
     {
         "fp32",
-        "integer",
-        "simulated",
         "report",
         "references",
         "times",
@@ -88,7 +88,7 @@ def _mistake(name: str) -> list[str]:
         ]
     if len(name) > LONGEST:
         return [f"the name '{name[:20]}...' has {len(name)} characters; use at most {LONGEST}"]
-    if name.lower() in RESERVED or name.lower().endswith(_FILES):
+    if name.lower() in RESERVED.union(backend_names()) or name.lower().endswith(_FILES):
         return [f"{shown} is taken by files that the stages write; choose another"]
     return []
 

@@ -1,36 +1,65 @@
-"""From simulated to integer arithmetic, by the route of the device on which the network is."""
+"""What a backend is, and how a quantized network is handed to one by name."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from importlib import import_module
+
 import torch
 
-from edadm.deploy.backends.cuda_int8 import lower_for_cuda
-from edadm.deploy.backends.onednn import lower_for_cpu
+from edadm.config.backends import INTEGER, BackendEntry, resolved
 from edadm.errors import EdadmError
 from edadm.networks.unet.base import UNet
+from edadm.nn.layers import QuantizedLayer
 
 
-def lower(unet: UNet, dtype: torch.dtype = torch.float32) -> UNet:
-    """A copy of a quantized U-Net that computes with integers.
+class Backend(ABC):
+    """A backend computes quantized networks by an arithmetic of its own; `edadm.config.backends` registers it."""
 
-    See `edadm.deploy.backends.onednn` and `edadm.deploy.backends.cuda_int8` for which layers do.
+    @abstractmethod
+    def runs(self, layer: QuantizedLayer) -> bool:
+        """Whether the backend's arithmetic knows the scheme of a layer; other layers stay in floating point."""
+
+    @abstractmethod
+    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+        """The network in the backend's arithmetic, for the device where it is; it is called like the original.
+
+        Args:
+            unet: from `edadm.deploy.checkpoint.load_quantized`; left as it was, unless it is the result.
+            dtype: of what stays in floating point.
+
+        Raises:
+            EdadmError: the backend has no arithmetic for this type or network.
+        """
+
+
+def implementation(entry: BackendEntry) -> Backend:
+    """The code of a registered backend, which is imported now.
+
+    Raises:
+        EdadmError: it needs a package that is not installed.
+    """
+    try:
+        found: Backend = import_module(entry.module).BACKEND
+    except ModuleNotFoundError as error:
+        if not entry.extra:
+            raise
+        raise EdadmError(
+            f"backend '{entry.name}' needs the package '{error.name}'; "
+            f"install it with `pip install edadm[{entry.extra}]`"
+        ) from None
+    return found
+
+
+def lower(unet: UNet, dtype: torch.dtype = torch.float32, backend: str = INTEGER) -> UNet:
+    """A quantized U-Net in the arithmetic that a backend's name means on the device of the network.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`, on the device where it is to run.
         dtype: of what stays in floating point.
+        backend: a name of `edadm.config.backends`.
 
     Raises:
-        EdadmError: a device, or on a CPU a type, without integer kernels.
+        EdadmError: no such backend, none for this device, or as `Backend.lower`.
     """
-    kind = next(unet.parameters()).device.type
-    if kind == "cuda":
-        return lower_for_cuda(unet, dtype)
-    if kind != "cpu":
-        raise EdadmError(
-            f"there is no integer arithmetic for the device '{kind}'; load with 'cpu' or 'cuda', or with backend 'simulated'"
-        )
-    if dtype != torch.float32:
-        raise EdadmError(
-            f"between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not {dtype}"
-        )
-    return lower_for_cpu(unet)
+    return implementation(resolved(backend, next(unet.parameters()).device.type)).lower(unet, dtype)

@@ -11,6 +11,7 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
+from edadm.deploy.backends.base import Backend
 from edadm.deploy.fuse.layers import (
     InputGrid,
     IntegerConv2d,
@@ -168,3 +169,18 @@ def lower_for_cuda(
     lowered = (fused_ends(lowered) if fuse else lowered).to(dtype)
     pass_on_what_is_not_finite(lowered)
     return lowered
+
+
+class CudaInt8(Backend):
+    """The backend of NVIDIA GPUs: `edadm.deploy.fuse`'s modules, whose products are Triton kernels."""
+
+    def runs(self, layer: QuantizedLayer) -> bool:
+        """See `computes_with_integers`."""
+        return computes_with_integers(layer)
+
+    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+        """See `lower_for_cuda`."""
+        return lower_for_cuda(unet, dtype)
+
+
+BACKEND = CudaInt8()

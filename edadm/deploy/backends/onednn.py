@@ -12,6 +12,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.deploy.backends.base import Backend
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
 from edadm.errors import EdadmError
@@ -202,7 +203,7 @@ def lower_for_cpu(unet: UNet) -> UNet:
         )
     memo: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     for layer in quantized_layers(unet).values():
-        if layer.input_quantizer is not None:
+        if BACKEND.runs(layer):
             memo[id(layer)] = (CpuConv2d if isinstance(layer, QuantizedConv2d) else CpuLinear)(layer)
     lowered = copy.deepcopy(unet, memo)
     for name, module in list(lowered.named_modules()):
@@ -212,3 +213,26 @@ def lower_for_cpu(unet: UNet) -> UNet:
             Attention.set_processor(module, CpuAttnProcessor(module.processor))  # its own method would refuse
     pass_on_what_is_not_finite(lowered)
     return lowered
+
+
+class OneDnn(Backend):
+    """The backend of CPUs: `edadm.kernels.onednn`'s convolutions."""
+
+    def runs(self, layer: QuantizedLayer) -> bool:
+        """Whether the input of a layer is on a grid."""
+        return layer.input_quantizer is not None
+
+    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+        """See `lower_for_cpu`.
+
+        Raises:
+            EdadmError: another type than fp32.
+        """
+        if dtype != torch.float32:
+            raise EdadmError(
+                f"between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not {dtype}"
+            )
+        return lower_for_cpu(unet)
+
+
+BACKEND = OneDnn()

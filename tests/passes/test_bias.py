@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.errors import EdadmError
-from edadm.learning.bias import correct_bias
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.losses import squared_error
 from edadm.nn.insert import quantized_layers
+from edadm.passes.bias import correct_bias
 
-from .toys import KINDS, float_block, quantized_block, unit_data
+from ..learning.toys import KINDS, float_block, quantized_block, unit_data
 
 Blocks = tuple[Any, Any, Any]
 

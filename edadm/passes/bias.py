@@ -6,6 +6,7 @@ norm statistics. It is no part of EDA-DM.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,8 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.errors import EdadmError
-from edadm.learning.data import Arguments
+from edadm.learning.data import Arguments, UnitData
+from edadm.learning.engine import UnitReport, unit_errors
+from edadm.learning.task import Task
+from edadm.networks.unit import Unit
+from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.passes.base import Pass
 
 
 @torch.no_grad()
@@ -27,7 +33,7 @@ def correct_bias(
     quantized_arguments: Arguments,
     batch_size: int,
 ) -> dict[str, Float[Tensor, " channels"]]:
-    """Corrects, in place, the biases of a quantized unit, or of a whole network, after its rounding is decided.
+    """Corrects the biases of a quantized unit or network in place, after its rounding is decided.
 
     From a layer's bias goes the mean, per output channel, over rows and positions, of its output in the
     quantized module less that in the float module. Layers are corrected in the order in which the float
@@ -82,7 +88,14 @@ def _quantized_layer(module: nn.Module, name: str) -> QuantizedLayer:
 def _means(
     module: nn.Module, axes: dict[str, int], arguments: Arguments, batch_size: int
 ) -> dict[str, Tensor]:
-    """Means of layers' outputs per channel, in fp64, in the order in which the module runs the layers; `axes` name the channels."""
+    """The means of layers' outputs per channel, in fp64, in the order in which the module runs the layers.
+
+    Args:
+        module: holds the layers.
+        axes: of channels in a layer's output, by name of the layer.
+        arguments: of the module, over all rows.
+        batch_size: rows per pass.
+    """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     with _listening(module, axes, sums, counts):
@@ -95,7 +108,7 @@ def _means(
 def _listening(
     module: nn.Module, axes: dict[str, int], sums: dict[str, Tensor], counts: dict[str, int]
 ) -> Iterator[None]:
-    """Inside the context every output of a layer is added to its sum per channel, and its rows and positions to its count."""
+    """Inside the context a layer's outputs are added up per channel, and their rows and positions counted."""
 
     def add(name: str, output: Tensor) -> None:
         channels_last = output.movedim(axes[name], -1).flatten(0, -2).double()
@@ -111,3 +124,25 @@ def _listening(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def correct_bias_of_unit(task: Task, unit: Unit, data: UnitData, report: UnitReport) -> UnitReport:
+    """Corrects the biases of a learned unit if the settings want that.
+
+    Returns:
+        its report, whose errors after learning are those with the new biases.
+    """
+    if not task.settings.bias_correction:
+        return report
+    size, learned = task.settings.chain_batch_size, slice(0, data.learned)
+    float_module = task.float_unet.get_submodule(unit.name)
+    module = task.quantized_unet.get_submodule(unit.name)
+    arguments = data.exact.rows(learned), data.quantized.rows(learned)
+    correct_bias(float_module, module, list(quantized_layers(module)), *arguments, size)
+    after, held_out_after = unit_errors(module, data, size)
+    return dataclasses.replace(report, after=after, held_out_after=held_out_after)
+
+
+CORRECT_BIAS = Pass(
+    frozenset({"codes", "rows", "biases"}), frozenset({"biases"}), after_unit=correct_bias_of_unit
+)

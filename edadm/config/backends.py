@@ -1,0 +1,153 @@
+"""The registry of backends: by which arithmetic a quantized network can be computed, as a table that imports no torch.
+
+Command lines, variants of a configuration, reserved names, checks, rules and the report read names of backends
+here and nowhere else. The code of one is its module, which `edadm.deploy.backends.base` imports when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edadm.errors import EdadmError
+
+_ARTICLES = {"cpu": "a CPU", "cuda": "a GPU"}
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """What is known of a backend before its code is imported.
+
+    Attributes:
+        name: of the backend in variants, on command lines and in `edadm.load`.
+        module: the dotted name of the module whose `BACKEND` is its `edadm.deploy.backends.base.Backend`.
+        label: what a report adds to the name of a variant computed by it.
+        devices: kinds of devices on which it computes; all if empty.
+        exact: whether it computes the network of the checkpoint with all its grids, so that images may be
+            made and scored with it.
+        precisions: values of `evaluations.NAME.precision` with which it makes images; all if empty.
+        extra: the extra of edadm that installs what its module imports; empty if edadm itself does.
+    """
+
+    name: str
+    module: str
+    label: str
+    devices: tuple[str, ...] = ()
+    exact: bool = True
+    precisions: tuple[str, ...] = ()
+    extra: str = ""
+
+
+@dataclass(frozen=True)
+class BackendAlias:
+    """A name that stands for one backend per kind of device.
+
+    Attributes:
+        label: as that of a `BackendEntry`.
+        backends: names of backends; the first one that computes on a device is meant there.
+    """
+
+    label: str
+    backends: tuple[str, ...]
+
+
+DEFAULT = "simulated"
+INTEGER = "integer"
+_ENTRIES = (
+    BackendEntry(DEFAULT, "edadm.deploy.backends.simulated", ""),
+    BackendEntry(
+        "onednn", "edadm.deploy.backends.onednn", "integers by oneDNN", ("cpu",), precisions=("fp32",)
+    ),
+    BackendEntry(
+        "cuda_int8",
+        "edadm.deploy.backends.cuda_int8",
+        "integers on a GPU",
+        ("cuda",),
+        exact=False,  # attention's operands lose their grids
+    ),
+)
+BACKENDS = {entry.name: entry for entry in _ENTRIES}
+ALIASES = {INTEGER: BackendAlias("integers", ("onednn", "cuda_int8"))}
+
+
+def backend_names() -> tuple[str, ...]:
+    """All names of backends that a user can write, the default one first."""
+    return tuple(dict.fromkeys((DEFAULT, *ALIASES, *BACKENDS)))
+
+
+def variant_suffixes() -> tuple[str, ...]:
+    """The names that can follow the presets of a variant: of all backends but the default one, which needs no word."""
+    return backend_names()[1:]
+
+
+def backend_label(name: str) -> str:
+    """What a report adds to the name of a variant computed by a backend."""
+    return ALIASES[name].label if name in ALIASES else BACKENDS[name].label
+
+
+def resolved(name: str, kind: str) -> BackendEntry:
+    """The backend that a name means on a kind of device, such as `cpu`.
+
+    Raises:
+        EdadmError: there is no such backend, or it does not compute there.
+    """
+    entries = _meant_by(name)
+    if found := next((entry for entry in entries if kind in entry.devices or not entry.devices), None):
+        return found
+    there = " or ".join(f"'{device}'" for entry in entries for device in entry.devices)
+    raise EdadmError(
+        f"there is no {name} arithmetic for the device '{kind}'; load with {there}, or with backend '{DEFAULT}'"
+    )
+
+
+def makers_of_images(name: str) -> list[BackendEntry]:
+    """The backends that a name means where images are made: those that compute the network of the checkpoint.
+
+    Raises:
+        EdadmError: there is no such backend, or it computes another network.
+    """
+    if found := [entry for entry in _meant_by(name) if entry.exact]:
+        return found
+    raise EdadmError(
+        f"backend '{name}' leaves out grids of the checkpoint, so that its images would be those of another "
+        f"network; use backend '{INTEGER}' or '{DEFAULT}'"
+    )
+
+
+def device_for_images(name: str, device: str) -> str:
+    """The device on which a backend makes images: the one a user named, or instead of `auto` the only one it has.
+
+    Raises:
+        EdadmError: as `makers_of_images`; the named device is of a kind on which the backend makes none.
+    """
+    entries = makers_of_images(name)
+    kinds = _kinds(entries)
+    if not kinds or (device == "auto" and len(kinds) > 1):
+        return device
+    if device == "auto":
+        return kinds[0]
+    if device.partition(":")[0] not in kinds:
+        where = " or ".join(_ARTICLES.get(kind, kind) for kind in kinds)
+        raise EdadmError(
+            f"backend '{name}' generates on {where} only; use --device {kinds[0]}, or backend '{DEFAULT}'"
+        )
+    return device
+
+
+def precisions_of(name: str) -> tuple[str, ...]:
+    """The values of `precision` with which a backend makes images; all if empty."""
+    return makers_of_images(name)[0].precisions
+
+
+def _meant_by(name: str) -> list[BackendEntry]:
+    if name not in backend_names():
+        raise EdadmError(f"there is no backend '{name}'; known are {', '.join(backend_names())}")
+    return [BACKENDS[member] for member in (ALIASES[name].backends if name in ALIASES else (name,))]
+
+
+def _kinds(entries: Iterable[BackendEntry]) -> list[str]:
+    """The kinds of devices on which backends compute; none if one computes on all."""
+    entries = list(entries)
+    if not all(entry.devices for entry in entries):
+        return []
+    return list(dict.fromkeys(kind for entry in entries for kind in entry.devices))

@@ -1,0 +1,58 @@
+"""Reconstruction methods by name: the passes that each consists of, and its needs; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Inputs = Literal["chain", "float"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A reconstruction method is a list of passes and the needs that planning, checks and memory ask for.
+
+    Attributes:
+        passes: names in `PASSES` (`edadm.passes.methods`), in the order in which they run.
+        description: what it does, in a few words.
+        inputs: activations from which a unit learns: `chain`, those that the finished units before it let
+            through; `float`, those of the float network; None where nothing is learned.
+        by_layer: a unit is a single convolution or linear layer instead of a block.
+        layer_errors: a unit's inner layers have reconstruction errors of their own.
+    """
+
+    passes: tuple[str, ...]
+    description: str
+    inputs: Inputs | None = None
+    by_layer: bool = False
+    layer_errors: bool = False
+
+    @property
+    def learns(self) -> bool:
+        """Whether rounding and step sizes are learned at all."""
+        return self.inputs is not None
+
+    @property
+    def independent(self) -> bool:
+        """Whether no unit waits for another, so that jobs can share the units."""
+        return self.inputs == "float"
+
+    @property
+    def networks(self) -> int:
+        """How many networks' paused passes are kept: the float one's, and in a chain the quantized one's."""
+        return {None: 0, "float": 1, "chain": 2}[self.inputs]
+
+
+METHODS = {
+    "fbr": Method(("reconstruct", "correct_bias"), description="EDA-DM", inputs="chain", layer_errors=True),
+    "block": Method(("reconstruct", "correct_bias"), description="BRECQ", inputs="chain"),
+    "layer": Method(("reconstruct", "correct_bias"), description="AdaRound", inputs="chain", by_layer=True),
+    "fbr_float_inputs": Method(
+        ("reconstruct_from_float", "correct_bias"),
+        description="fbr with units independent",
+        inputs="float",
+        layer_errors=True,
+    ),
+    "none": Method(("round_to_nearest",), description="nearest"),
+}
+INDEPENDENT = tuple(name for name, method in METHODS.items() if method.independent)

@@ -1,0 +1,26 @@
+"""The backend `simulated`: floating-point arithmetic on the grids, for every device and every scheme."""
+
+from __future__ import annotations
+
+import torch
+
+from edadm.deploy.backends.base import Backend
+from edadm.networks.unet.base import UNet
+from edadm.nn.layers import QuantizedLayer
+from edadm.nn.sound import pass_on_what_is_not_finite
+
+
+class Simulated(Backend):
+    """The backend that leaves a network as its checkpoint was read."""
+
+    def runs(self, layer: QuantizedLayer) -> bool:
+        """Every scheme is simulated."""
+        return True
+
+    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+        """The network itself, cast to `dtype` but for its grids."""
+        pass_on_what_is_not_finite(unet)
+        return unet if dtype == torch.float32 else unet.to(dtype)
+
+
+BACKEND = Simulated()

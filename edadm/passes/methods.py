@@ -1,0 +1,49 @@
+"""A reconstruction method at work: the passes that its row in `edadm.config.methods.METHODS` names."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edadm.config.methods import METHODS
+from edadm.learning.task import Task
+from edadm.passes.base import GIVEN, WANTED, Pass
+from edadm.passes.bias import CORRECT_BIAS
+from edadm.passes.nearest import ROUND_TO_NEAREST
+from edadm.passes.reconstruct import RECONSTRUCT, RECONSTRUCT_FROM_FLOAT
+
+PASSES = {
+    "round_to_nearest": ROUND_TO_NEAREST,
+    "reconstruct": RECONSTRUCT,
+    "reconstruct_from_float": RECONSTRUCT_FROM_FLOAT,
+    "correct_bias": CORRECT_BIAS,
+}
+
+
+def passes_of(name: str) -> list[Pass]:
+    """The passes of a reconstruction method, in the order in which they run.
+
+    Raises:
+        ValueError: they do not make a method: one reads what none before it wrote, the codes are never
+            written, or they learn from other inputs than the method's row says.
+    """
+    method = METHODS[name]
+    passes = [PASSES[one] for one in method.passes]
+    there = set(GIVEN)
+    for one, does in zip(method.passes, passes, strict=True):
+        if missing := does.reads - there:
+            raise ValueError(f"method '{name}': the pass '{one}' reads {min(missing)} before they are there")
+        there |= does.writes
+    if missing := WANTED - there:
+        raise ValueError(f"method '{name}' writes no {min(missing)}")
+    if {does.inputs for does in passes if does.learns} != ({method.inputs} - {None}):
+        raise ValueError(f"method '{name}' has passes that learn from other inputs than '{method.inputs}'")
+    return passes
+
+
+def run_method(task: Task) -> None:
+    """Runs the passes of a task's method over its network; those over units run as each unit is learned."""
+    passes = passes_of(task.settings.method)
+    hooks = tuple(does.after_unit for does in passes if does.after_unit)
+    for does in passes:
+        if does.run:
+            does.run(dataclasses.replace(task, after_unit=hooks))

@@ -1,0 +1,81 @@
+"""Names of backends: what each means where, and that they stand nowhere but in the registry."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edadm.config.backends import (
+    ALIASES,
+    BACKENDS,
+    DEFAULT,
+    INTEGER,
+    backend_label,
+    backend_names,
+    device_for_images,
+    makers_of_images,
+    precisions_of,
+    resolved,
+    variant_suffixes,
+)
+from edadm.config.fingerprint import PACKAGE
+from edadm.config.layout import Variant
+from edadm.errors import EdadmError
+
+REGISTRY = "config/backends.py"
+SUBCOMMAND = ("commands/timing.py", "integer")  # of `benchmark`
+
+
+def test_an_alias_means_one_backend_on_each_kind_of_device() -> None:
+    assert [resolved(INTEGER, kind).name for kind in ("cpu", "cuda")] == ["onednn", "cuda_int8"]
+    assert [resolved(DEFAULT, kind).name for kind in ("cpu", "cuda", "xpu")] == ["simulated"] * 3
+    with pytest.raises(EdadmError, match=r"device 'xpu'; load with 'cpu' or 'cuda', or with backend 'sim"):
+        resolved(INTEGER, "xpu")
+    assert all(set(alias.backends) <= BACKENDS.keys() for alias in ALIASES.values())
+
+
+def test_images_are_made_where_a_backend_computes_the_checkpoints_network() -> None:
+    assert [entry.name for entry in makers_of_images(INTEGER)] == ["onednn"]
+    assert [device_for_images(name, "auto") for name in ("simulated", "integer")] == ["auto", "cpu"]
+    assert device_for_images("simulated", "cuda:1") == "cuda:1"
+    assert (precisions_of("simulated"), precisions_of("integer")) == ((), ("fp32",))
+    with pytest.raises(EdadmError, match="use backend 'integer' or 'simulated'"):
+        makers_of_images("cuda_int8")
+
+
+def test_names_and_labels_follow_the_registry(toy_backend: str) -> None:
+    assert backend_names() == ("simulated", "integer", "onednn", "cuda_int8", toy_backend)
+    assert variant_suffixes() == backend_names()[1:]
+    assert [backend_label(name) for name in ("simulated", "integer", toy_backend)] == [
+        "",
+        "integers",
+        "by a toy",
+    ]
+    variant = Variant(f"tdac/w4a8/fbr/{toy_backend}")
+    assert (variant.backend, variant.checkpoint) == (toy_backend, Variant("tdac/w4a8/fbr"))
+
+
+def test_names_stand_in_the_registry_only() -> None:
+    """But for that of the default one, which is also a role of images and a kind of network with a cost."""
+    names = set(variant_suffixes())
+    found = set()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        strings = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)]
+        place = file.relative_to(PACKAGE).as_posix()
+        found |= {(place, node.value) for node in strings if node.value in names}
+    assert {entry for entry in found if entry[0] != REGISTRY} == {SUBCOMMAND}
+    rules = "".join(file.read_text() for file in (PACKAGE.parent / "workflow/rules").glob("*.smk"))
+    assert not [name for name in names if f'"{name}"' in rules or f"/{name}" in rules]
+
+
+def test_the_configuration_is_read_without_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys, edadm; from edadm.config.load import load_config; from edadm.config.check import problems;"
+        "problems(load_config()); print([name for name in ('torch', 'diffusers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

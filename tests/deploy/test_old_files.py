@@ -1,0 +1,55 @@
+"""Checkpoints and pipelines that earlier code wrote are read for ever; `files/README.md` says which code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMPipeline
+from torch import Tensor, nn
+
+import edadm
+from edadm.deploy.checkpoint import read_metadata
+from edadm.deploy.diffusers import QuantizedUNet2DModel
+
+FILES = Path(__file__).parent / "files"
+NEAR = 0.01  # other processors round other numbers up; the prediction's standard deviation is 0.52
+
+
+@torch.no_grad()
+def prediction(network: nn.Module) -> Tensor:
+    """What a network says of two rows."""
+    rows = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+    return network(rows, torch.tensor([9, 700])).sample
+
+
+@pytest.fixture(scope="module")
+def stated() -> Tensor:
+    """What each network said when it was written."""
+    return torch.from_numpy(np.load(FILES / "prediction.npy"))
+
+
+@pytest.mark.parametrize(("name", "version"), [("format_1", 1), ("format_2", 2)])
+def test_a_checkpoint_of_each_format_predicts_what_it_did_when_it_was_written(
+    name: str, version: int, stated: Tensor
+) -> None:
+    path = FILES / f"{name}.safetensors"
+    assert read_metadata(path)["format_version"] == version
+    found = prediction(edadm.load(path))
+    assert (found - stated).abs().mean() < NEAR
+    assert prediction(edadm.load(path, backend="integer")).sub(stated).abs().mean() < 5 * NEAR
+
+
+def test_a_pipeline_saved_by_the_first_version_that_could_is_loaded(stated: Tensor) -> None:
+    pipeline = DDIMPipeline.from_pretrained(FILES / "pipeline")
+    assert isinstance(pipeline.unet, QuantizedUNet2DModel)
+    for network in (pipeline.unet, edadm.load(FILES / "pipeline"), edadm.load(FILES / "pipeline" / "unet")):
+        assert (prediction(network) - stated).abs().mean() < NEAR
+
+
+def test_what_is_saved_again_predicts_the_same(stated: Tensor, tmp_path: Path) -> None:
+    network = edadm.load(FILES / "format_1.safetensors")
+    network.save_pretrained(tmp_path)
+    assert torch.equal(prediction(edadm.load(tmp_path)), prediction(network))
