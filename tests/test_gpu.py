@@ -25,9 +25,8 @@ from edadm.kernels.int8.products.convolution import int8_convolution, triton_con
 from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.tiles import Problem, candidates
 from edadm.learning.data import Arguments, UnitData
-from edadm.learning.demand import demand
+from edadm.learning.demand import demand, work_bytes
 from edadm.learning.descent import Descent, align_layouts, learning, stepping
-from edadm.learning.limits import on_disk, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
@@ -37,7 +36,7 @@ from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
 from edadm.networks.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.offload.storage import GIB
+from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
 from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
@@ -361,7 +360,8 @@ def test_without_wishes_nothing_leaves_a_gpu_with_room(
 ) -> None:
     settings = Reconstruction(batch_size=4)
     needed = demand(cuda_unet, trace_units(cuda_unet), as_rows(cuda_calibration), settings)
-    found = resolved(Memory(), CUDA, needed, quantized_copy(cuda_unet, bits), settings, None)
+    work = work_bytes(needed, quantized_copy(cuda_unet, bits), settings)
+    found = resolved(Budget(), CUDA, needed, work)
     free, _ = torch.cuda.mem_get_info()
     assert needed.of_peak() < found.device < free + torch.cuda.memory_reserved()
     assert on_disk(needed, found) == 0

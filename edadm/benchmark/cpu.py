@@ -57,7 +57,9 @@ def cpu_rivals(networks: Mapping[str, Any], backends: Iterable[str] = (INTEGER,)
 
 @torch.no_grad()
 def shares_of_time(network: nn.Module, inputs: InputSpec, batch: int) -> dict[str, float]:
-    """Which share of the time of one evaluation each kind of operation takes, the largest first; they add up to 1.
+    """The share of the time of one evaluation that each kind of operation takes, the largest first.
+
+    Shares add up to 1.
 
     Args:
         network: on the CPU, not compiled.
@@ -73,7 +75,10 @@ def shares_of_time(network: nn.Module, inputs: InputSpec, batch: int) -> dict[st
 
 
 class _Clock(TorchDispatchMode):
-    """Seconds per kind of operation; without torch's profiler, which writes to the terminal where there is no GPU."""
+    """Seconds per kind of operation.
+
+    Not by torch's profiler, which writes to the terminal where there is no GPU.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +111,7 @@ def parity(simulated: nn.Module, rival: nn.Module, inputs: InputSpec, batch: int
 
 
 def slower_arithmetic(variants: Mapping[str, Mapping[str, Any]], reference: str = "fp32") -> Iterator[str]:
-    """A sentence about each arithmetic that takes longer than full precision in fp32 on this processor, by median times.
+    """A sentence about each arithmetic that is slower than fp32 full precision here, by median times.
 
     Args:
         variants: of each timed network, what `step_latency` says; under `bf16` or the name of a backend the

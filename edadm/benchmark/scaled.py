@@ -94,16 +94,14 @@ def chosen_units(networks: Networks, run: ScaledRun, count: int) -> list[Unit]:
         return units
     need = networks.demand(run.reconstruction, calibration_rows(run.model, run.calibration))
     known = {unit.name for unit in units}
-    fullest = max(
-        (u for u in need.units if u.unit.name in known), key=lambda u: need.of_tables(u) + need.of_passes(u)
-    ).unit
-    others = [unit for unit in units if unit != fullest]
+    fullest = max((unit for unit in need.units if unit.name in known), key=need.of_unit).name
+    others = [unit for unit in units if unit.name != fullest]
     spread = (
         {others[place * len(others) // (count - 1)].name for place in range(count - 1)}
         if count > 1
         else set()
     )
-    return [unit for unit in units if unit.name in spread | {fullest.name}]
+    return [unit for unit in units if unit.name in spread | {fullest}]
 
 
 def planned(networks: Networks, run: ScaledRun, units: list[Unit]) -> dict[str, Stage]:

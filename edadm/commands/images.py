@@ -153,7 +153,8 @@ def evaluate(
     files = replace(files, reference=statistics) if statistics else files
     if files.reference and files.reference.is_dir():
         raise EdadmError(
-            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name them as --statistics"
+            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name "
+            "them as --statistics"
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
@@ -182,8 +183,8 @@ def _scores(
     if parity and not parity.holds:
         raise EdadmError(
             f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, "
-            f"which differ by {parity.bound:.2f} from full precision: this machine's integers compute something "
-            f"else; take `/{INTEGER}` off the variant"
+            f"which differ by {parity.bound:.2f} from full precision: this machine's integers compute "
+            f"something else; take `/{INTEGER}` off the variant"
         )
     with progress_bar(label, len(images), "images") as advance:
         scores = evaluate(images, compared, settings, files, advance)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edadm.config.backends import DEFAULT, backend_names
+from edadm.config.backends import DEFAULT, INTEGER, backend_names
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
 CalibrationOption = Annotated[
@@ -49,7 +49,8 @@ BackendOption = Annotated[
         "--backend",
         parser=_known_backend,
         metavar=f"[{'|'.join(backend_names())}]",
-        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; integer, integers; or one of these",
+        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; {INTEGER}, integers, by the "
+        "backend of the device; or a backend by its own name",
     ),
 ]
 PartOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from edadm.commands.options import (
     ThreadsOption,
     UnetOption,
 )
+from edadm.commands.workflow import PROJECT
 from edadm.config.backends import INTEGER, resolved
 from edadm.config.stated import settings_of
 from edadm.console import say
@@ -231,3 +233,30 @@ def benchmark_families(
         chosen, scale, device_named(device, threads), lambda so_far: writing_json(output, so_far)
     )
     typer.echo(as_markdown(result))
+
+
+@timing.command("dry-run")
+def benchmark_dry_run(
+    output: OutputOption,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="files with runs; the five published ones by default")
+    ] = None,
+    images: Annotated[int, typer.Option(min=2, help="images of each variant")] = 50_000,
+    shards: Annotated[int, typer.Option(min=1, help="jobs that share them")] = 500,
+    times: Annotated[int, typer.Option(min=1, help="dry runs; the first also looks at the code")] = 2,
+) -> None:
+    """Time a dry run of the published runs, with empty files for the models, beside one of as many bare rules."""
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.dry_run import dry_runs, in_shards
+
+    files = runs or sorted((PROJECT / "workflow" / "published").glob("*.yaml"))
+    options = ["--snakefile", str(PROJECT / "Snakefile")]
+    measured = []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in dry_runs(options, in_shards(files, images, shards), Path(folder), times):
+            measured.append(row)
+            say(
+                f"{row['name']}: {row['jobs']} jobs in {row['seconds']:.1f} s "
+                f"({row['processor_seconds']:.1f} s of a processor)"
+            )
+    writing_json(output, {"images": images, "shards": shards, "dry_runs": measured})

@@ -1,7 +1,8 @@
-"""The registry of backends: by which arithmetic a quantized network can be computed, as a table that imports no torch.
+"""The registry of backends, by which quantized networks can be computed: a table that imports no torch.
 
-Command lines, variants of a configuration, reserved names, checks, rules and the report read names of backends
-here and nowhere else. The code of one is its module, which `edadm.deploy.backends.base` imports when it is used.
+Command lines, variants of a configuration, reserved names, checks, rules and the report read names of
+backends here and nowhere else. The code of one is its module, which `edadm.deploy.backends.base` imports when
+it is used.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def backend_names() -> tuple[str, ...]:
 
 
 def variant_suffixes() -> tuple[str, ...]:
-    """The names that can follow the presets of a variant: of all backends but the default one, which needs no word."""
+    """The names of all backends but the default one: those that can follow the presets of a variant."""
     return backend_names()[1:]
 
 
@@ -96,7 +97,8 @@ def resolved(name: str, kind: str) -> BackendEntry:
         return found
     there = " or ".join(f"'{device}'" for entry in entries for device in entry.devices)
     raise EdadmError(
-        f"there is no {name} arithmetic for the device '{kind}'; load with {there}, or with backend '{DEFAULT}'"
+        f"there is no {name} arithmetic for the device '{kind}'; load with {there}, "
+        f"or with backend '{DEFAULT}'"
     )
 
 
@@ -115,7 +117,7 @@ def makers_of_images(name: str) -> list[BackendEntry]:
 
 
 def device_for_images(name: str, device: str) -> str:
-    """The device on which a backend makes images: the one a user named, or instead of `auto` the only one it has.
+    """The device on which a backend makes images: the one a user named; for `auto` the only one it has.
 
     Raises:
         EdadmError: as `makers_of_images`; the named device is of a kind on which the backend makes none.

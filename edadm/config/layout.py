@@ -87,4 +87,5 @@ class Layout:
 
     def samples(self, model: str, variant: Variant, shards: int) -> list[Path]:
         """All image files of a variant, in order."""
-        return [self.variant(model, variant) / "samples" / f"{shard}.npy" for shard in range(shards)]
+        folder = self.variant(model, variant) / "samples"
+        return [folder / f"{shard}.npy" for shard in range(shards)]

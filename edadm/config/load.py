@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
@@ -22,6 +23,7 @@ from edadm.config.schema import Config
 
 __all__ = ["ConfigError", "described_runs", "find_preset", "load_config", "load_runs", "validate"]
 _PRESETS = Path(__file__).parent / "presets"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # OmegaConf takes ten times as long over the same
 
 
 @cache
@@ -29,7 +31,7 @@ def _package_presets() -> dict[str, Any]:
     """The presets of the package, read once; nobody changes them."""
     found: dict[str, Any] = {}
     for file in sorted(_PRESETS.glob("*.yaml")):
-        found = merged(found, read_settings(file))
+        found = merged(found, yaml.load(file.read_bytes(), Loader=_LOADER))
     return found
 
 

@@ -42,7 +42,7 @@ def is_cast(network: nn.Module) -> bool:
 
 
 class _Packed:
-    """Saves integer codes, and loads them from there, in place of diffusers' ways with floating-point weights.
+    """A mixin that saves integer codes, and loads them, in place of diffusers' ways with float weights.
 
     Attributes:
         facts: what the checkpoint said of itself.
@@ -62,7 +62,7 @@ class _Packed:
         return found
 
     def set_attn_processor(self, processor: Any) -> None:
-        """Takes the processors that it has, as `unfuse_qkv_projections` and others put them back, and no others.
+        """Takes the network's own processors, as `unfuse_qkv_projections` puts them back, and no others.
 
         Raises:
             EdadmError: others.
@@ -75,7 +75,8 @@ class _Packed:
         )
         if not same:
             raise EdadmError(
-                "the attention of a quantized network keeps its processors, which hold grids; leave the call out, or make it on "
+                "the attention of a quantized network keeps its processors, which hold grids; leave the call "
+                "out, or make it on "
                 "the network in full precision"
             )
 
@@ -89,7 +90,8 @@ class _Packed:
             EdadmError: always.
         """
         raise EdadmError(
-            "the projections of a quantized network have grids of their own and cannot be fused; leave the call out"
+            "the projections of a quantized network have grids of their own and cannot be fused; leave the "
+            "call out"
         )
 
     def unfuse_qkv_projections(self) -> None:
@@ -102,22 +104,27 @@ class _Packed:
             EdadmError: always.
         """
         raise EdadmError(
-            "a quantized network takes no IP-Adapter, whose attention has no grids; use the network in full precision"
+            "a quantized network takes no IP-Adapter, whose attention has no grids; use the network in full "
+            "precision"
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Writes `config.json` and the packed checkpoint into a folder; the same bytes as the file the network came from.
+        """Writes `config.json` and the packed checkpoint into a folder.
+
+        The checkpoint has the same bytes as the file the network came from.
 
         Raises:
             EdadmError: the network no longer holds all that a checkpoint does.
         """
         if self.backend != DEFAULT:
             raise EdadmError(
-                f"a network with backend '{self.backend}' cannot be saved; load it with backend='{DEFAULT}' for that"
+                f"a network with backend '{self.backend}' cannot be saved; load it with backend='{DEFAULT}' "
+                "for that"
             )
         if self.was_cast:
             raise EdadmError(
-                "a network cast to half precision has lost bits of its biases; load it with dtype=torch.float32 to save it"
+                "a network cast to half precision has lost bits of its biases; load it with "
+                "dtype=torch.float32 to save it"
             )
         folder = Path(save_directory)
         self.save_config(folder)  # type: ignore[attr-defined]

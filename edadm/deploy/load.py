@@ -20,7 +20,9 @@ def load(
     backend: str = DEFAULT,
     dtype: torch.dtype = torch.float32,
 ) -> QuantizedUNet:
-    """The quantized U-Net in a file, as a diffusers model for `pipe.unet`: in inference mode, channels last, weights frozen.
+    """The quantized U-Net in a file, as a diffusers model for `pipe.unet`.
+
+    It is in inference mode, channels last, its weights frozen.
 
     Built on an empty skeleton: no forward pass, no other file, no network.
 

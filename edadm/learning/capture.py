@@ -78,12 +78,12 @@ class PausedForward:
     """
 
     def __init__(self, unet: nn.Module, rows: Rows, memory: Memory | None = None):
-        self._waiting = PausedMemory(memory) if memory is not None else None
+        self._memory = PausedMemory(memory) if memory is not None else None
         self._pass = _Pass(lambda: network_call(unet, rows))
         self._pass.gr_context = (
             copy_context()
         )  # a greenlet would start without the caller's context variables
-        self._waiting_before = False
+        self._is_before_unit = False
         self._event = self._switch()
         self.rest()
 
@@ -91,24 +91,24 @@ class PausedForward:
         learning = torch.is_grad_enabled()
         torch.set_grad_enabled(False)
         try:
-            with self._waiting or nullcontext():
+            with self._memory or nullcontext():
                 event = self._pass.switch()
         finally:
             torch.set_grad_enabled(learning)
-        self._waiting_before = not self._waiting_before
+        self._is_before_unit = not self._is_before_unit
         return event
 
     def arguments(self) -> Arguments:
         """What the unit in front of the pass is about to be called with, on the device until `rest` or `next_unit`."""
-        assert self._waiting_before, "the pass waits behind a unit; call `next_unit` first"
-        if self._waiting is not None:
-            self._waiting.use(list(storages(self._event)))
+        assert self._is_before_unit, "the pass waits behind a unit; call `next_unit` first"
+        if self._memory is not None:
+            self._memory.use(list(storages(self._event)))
         return Arguments.of(*self._event)
 
     def rest(self) -> None:
         """Keeps all that the pass holds within the limits again; tensors from `arguments` must not be used any more."""
-        if self._waiting is not None:
-            self._waiting.settle()
+        if self._memory is not None:
+            self._memory.settle()
 
     def run_unit(self) -> Tensor:
         """Runs the unit in front of the pass, as it is now, and returns its output."""

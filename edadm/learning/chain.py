@@ -12,9 +12,8 @@ from torch import nn
 from edadm.errors import EdadmError
 from edadm.learning.capture import PausedForward, PausingNetwork
 from edadm.learning.data import UnitData, inner_layers, listening
-from edadm.learning.demand import Demand, demand
+from edadm.learning.demand import demand, work_bytes
 from edadm.learning.engine import UnitReport, learn_unit
-from edadm.learning.limits import refuse_too_little, resolved
 from edadm.learning.precision import arithmetic
 from edadm.learning.tables import UnitTables
 from edadm.learning.task import Task, settings_of
@@ -23,7 +22,8 @@ from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.offload.cache import Memory
-from edadm.offload.storage import Limits
+from edadm.offload.demand import Demand
+from edadm.offload.limits import Budget, Limits
 from edadm.quant.streams import Stream
 
 
@@ -96,17 +96,14 @@ def learn_independently(task: Task) -> None:
 
 
 def _memory(task: Task) -> tuple[Demand, Memory]:
-    """The bytes that a reconstruction keeps, from one row of its inputs, and the memory for them."""
+    """The demand of a reconstruction, from one row of its inputs, and the memory that it may take."""
     needed = demand(task.float_unet, task.units, task.inputs, task.settings)
-    device, limits = task.inputs.device, Limits()
-    if task.memory is not None:
-        wanted = resolved(task.memory, device, needed, task.quantized_unet, task.settings, task.scratch)
-        refuse_too_little(needed, wanted)
-        if (
-            wanted.device < needed.of_peak()
-        ):  # else nothing ever leaves the device, and passes need not be watched
-            limits = wanted
-    return needed, Memory(device, limits)
+    device = task.inputs.device
+    if task.memory is None:
+        return needed, Memory(device, Limits())
+    budget = Budget.in_gib(task.memory.device, task.memory.host, task.scratch)
+    work = work_bytes(needed, task.quantized_unet, task.settings)
+    return needed, Memory.within(budget, device, needed, work)
 
 
 @contextmanager
@@ -124,8 +121,7 @@ def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[l
 @contextmanager
 def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[UnitTables]:
     """Tables for the inputs and targets of the unit at a position."""
-    sizes = needed.units[index].tables(needed.networks)
-    tables = UnitTables(memory, needed.rows, {name: size * needed.rows for name, size in sizes.items()})
+    tables = UnitTables(memory, needed.rows, needed.table_sizes(needed.units[index]))
     try:
         yield tables
     finally:

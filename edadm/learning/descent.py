@@ -16,10 +16,9 @@ from edadm.config.schema import Reconstruction
 from edadm.kernels.learning.geometry import memory_like
 from edadm.kernels.learning.operations import has_kernels, mixed_rows, rows_error
 from edadm.learning.data import Arguments, UnitData, listening
-from edadm.learning.demand import INPUTS, LAYER, OTHERS, TARGET
 from edadm.learning.losses import indecision
 from edadm.learning.precision import learning_cast
-from edadm.learning.prefetch import StepData
+from edadm.learning.tables import INPUTS, LAYER, OTHERS, TARGET, StepData
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.quant.affine import SMALLEST_SCALE
 from edadm.quant.streams import Stream

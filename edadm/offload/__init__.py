@@ -1,1 +1,1 @@
-"""Memory of what waits between computations: on the device, in host memory, in files."""
+"""The off-loading engine keeps storages on the device, in host memory and in page files, within limits."""

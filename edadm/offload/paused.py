@@ -1,4 +1,4 @@
-"""The memory of paused passes: what a pass holds while it waits is offloaded, and comes back when it is used."""
+"""The memory of paused passes: what a pass holds is offloaded while it waits, and comes back when it is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edadm.offload.tracker import StorageTracker
 
 
 class PausedMemory(StorageTracker):
-    """The memory of one paused pass. Active while the pass runs: what an operation needs and is away comes back first.
+    """The memory of one paused pass; while the pass runs, a storage that an operation needs comes back before it.
 
     Operations are those of PyTorch; a Triton kernel is not seen, but `empty_like` of its input before it is.
     What a unit is called with comes back before the unit runs.
@@ -21,23 +21,23 @@ class PausedMemory(StorageTracker):
     def __init__(self, memory: Memory):
         super().__init__()
         self._memory = memory
-        self._held: dict[int, OffloadedStorage] = {}
+        self._kept: dict[int, OffloadedStorage] = {}
 
     def use(self, given: Sequence[torch.UntypedStorage]) -> None:
-        """Brings back what is away."""
+        """Brings back those of the storages that are away."""
         for storage in given:
-            held = self._held.get(storage._cdata)
-            if held is not None and held.is_away:
-                self._memory.bring_back(held, storage)
-                del self._held[storage._cdata]
+            offloaded = self._kept.get(storage._cdata)
+            if offloaded is not None and offloaded.is_away:
+                self._memory.bring_back(offloaded, storage)
+                del self._kept[storage._cdata]
 
     def settle(self) -> None:
-        """The pass waits from now on: everything that it still refers to is kept within the limits."""
+        """The pass waits from now on: every storage that it still refers to is kept within the limits."""
         alive = self.alive()
-        for address in [address for address in self._held if address not in alive]:
-            self._memory.give_up(self._held.pop(address))
-        for held in self._held.values():
-            held.pauses += 1
+        for address in [address for address in self._kept if address not in alive]:
+            self._memory.give_up(self._kept.pop(address))
+        for offloaded in self._kept.values():
+            offloaded.pauses += 1
         for address, storage in alive.items():
-            if address not in self._held and storage.nbytes() > 0:
-                self._held[address] = self._memory.keep(storage)
+            if address not in self._kept and storage.nbytes() > 0:
+                self._kept[address] = self._memory.keep(storage)

@@ -1,51 +1,29 @@
-"""Where bytes are while nobody computes with them: on the device, in host memory, or in files; and how many are where."""
+"""Tiered storage: bytes on the device, in host memory and in page files while nobody computes with them."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from edadm.errors import EdadmError
-
-Tier = Literal["device", "host", "disk"]
-TIERS: tuple[Tier, ...] = ("device", "host", "disk")
-GIB = 2**30
-UNLIMITED = sys.maxsize
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How many bytes may be kept.
-
-    Attributes:
-        device: on the device, beside networks and the batch that is computed with.
-        host: in host memory.
-        scratch: folder for the files that take the rest; None forbids files.
-    """
-
-    device: int = UNLIMITED
-    host: int = UNLIMITED
-    scratch: Path | None = None
-
-    def of(self, tier: Tier) -> int:
-        """Bytes that a tier takes; the disk says itself when it is full."""
-        if tier == "disk":
-            return 0 if self.scratch is None else UNLIMITED
-        return self.device if tier == "device" else self.host
+from edadm.offload.limits import GIB, TIERS, Limits, Tier
 
 
 @dataclass(eq=False)
 class Reservation:
-    """Counted bytes in one tier; `content`, (size,) uint8, is None for a reservation and for the storage of a paused pass itself."""
+    """A reservation of bytes in one memory tier.
+
+    Attributes:
+        tier: where they are.
+        size: how many.
+        content: (size,) uint8; None where nothing is allocated yet, and for a storage that is still its owner's.
+    """
 
     tier: Tier
     size: int
@@ -54,79 +32,82 @@ class Reservation:
 
 @dataclass
 class TieredStorage:
-    """Counts and allocates what is kept.
+    """The tiered storage counts and allocates what is kept in each memory tier.
 
     Attributes:
         device: where computing happens; it may be the CPU, whose memory then plays both parts.
         limits: never exceeded.
-        used: bytes that are kept now, by tier.
-        most: most that were kept at once.
+        used: bytes that are reserved now, by tier.
+        most: most that were reserved at once.
     """
 
     device: torch.device
     limits: Limits
     used: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(TIERS, 0))
     most: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(TIERS, 0))
-    _spare: list[Tensor] = field(
-        default_factory=list
-    )  # host pages that nobody uses, as far as the limit has room for them
+    _spare: list[Tensor] = field(default_factory=list)  # unused host pages that the limit has room for
 
     def room(self, tier: Tier) -> int:
-        """Bytes that can still be kept."""
+        """Bytes that can still be reserved in a tier."""
         return self.limits.of(tier) - self.used[tier]
 
-    def count(self, size: int, tier: Tier) -> Reservation:
-        """Counts bytes that are there already."""
+    def reserve(self, size: int, tier: Tier) -> Reservation:
+        """A reservation of bytes in a tier without their allocation: they are there already, or will be."""
         self.used[tier] += size
         self.most[tier] = max(self.most[tier], self.used[tier])
         return Reservation(tier, size)
 
     def allocate(self, size: int, tier: Tier, reserved: Reservation | None = None) -> Reservation:
-        """New bytes, if a reservation is given out of it.
+        """A reservation with newly allocated content, drawn from an earlier one if that is given.
 
         Raises:
-            EdadmError: the disk is full, or there is no folder for files.
+            EdadmError: the disk is full, or there is no folder for page files.
         """
         if reserved is not None:
             drawn = min(size, reserved.size)
             self.used[tier] -= drawn
             reserved.size -= drawn
-        block = self.count(size, tier)
+        allocated = self.reserve(size, tier)
         if tier == "disk":
-            block.content = self._file(size)
+            allocated.content = self._page_file(size)
         elif tier == "host":
-            fitting = next((pages for pages in self._spare if len(pages) == size), None)
-            if fitting is None:
-                self._shed()
-            else:
-                self._spare = [pages for pages in self._spare if pages is not fitting]
-            block.content = _pages(size) if fitting is None else fitting
+            allocated.content = self._host_memory(size)
         else:
-            block.content = torch.empty(size, dtype=torch.uint8, device=self.device)
-        return block
+            allocated.content = torch.empty(size, dtype=torch.uint8, device=self.device)
+        return allocated
 
-    def free(self, block: Reservation, unshared: bool = False) -> None:
-        """Ends a block; whoever still holds its content holds memory that is not counted.
+    def free(self, reservation: Reservation, unshared: bool = False) -> None:
+        """A reservation ends; whoever still holds its content holds memory that is not counted.
 
         Args:
-            block: not used any more.
-            unshared: nobody holds its content, so that the next block may have its pages: new ones cost more
-                than what is copied there.
+            reservation: not used any more.
+            unshared: nobody holds its content, so that the next reservation may have its pages: new ones cost
+                more than what is copied there.
         """
-        self.used[block.tier] -= block.size
-        if unshared and block.tier == "host" and block.content is not None:
-            self._spare.append(block.content)
+        self.used[reservation.tier] -= reservation.size
+        if unshared and reservation.tier == "host" and reservation.content is not None:
+            self._spare.append(reservation.content)
             self._shed()
-        block.size, block.content = 0, None
+        reservation.size = 0
+        reservation.content = None
+
+    def _host_memory(self, size: int) -> Tensor:
+        """Host memory from spare pages of that size, or from new ones."""
+        fitting = next((pages for pages in self._spare if len(pages) == size), None)
+        if fitting is None:
+            self._shed()
+            return _pages(size)
+        self._spare = [pages for pages in self._spare if pages is not fitting]
+        return fitting
 
     def _shed(self) -> None:
-        """Gives spare pages back to the system until used and spare ones are within the limit, those that lay longest first."""
+        """Spare pages, oldest first, go back to the system until used and spare ones are within the limit."""
         spare = sum(len(pages) for pages in self._spare)
         while self._spare and self.used["host"] + spare > self.limits.host:
             spare -= len(self._spare.pop(0))
 
-    def _file(self, size: int) -> Tensor:
-        """Bytes of a file that has no name any more: the system takes them back with the last reference, or with the process."""
+    def _page_file(self, size: int) -> Tensor:
+        """Bytes of a page file without a name: they end with the last reference to them, or with the process."""
         folder = self.limits.scratch
         if folder is None:
             raise EdadmError(
@@ -135,11 +116,12 @@ class TieredStorage:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
         try:
-            _reserve(handle, size)
+            _lengthen(handle, size)
             return torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
         except OSError as error:
+            there = (self.used["disk"] - size) / GIB
             raise EdadmError(
-                f"{folder} takes no more than the {(self.used['disk'] - size) / GIB:.3f} GiB that are there ({error.strerror}); "
+                f"{folder} takes no more than the {there:.3f} GiB that are there ({error.strerror}); "
                 "make room on that disk, or raise memory.device or memory.host"
             ) from None
         finally:
@@ -148,16 +130,21 @@ class TieredStorage:
 
 
 def _pages(size: int) -> Tensor:
-    """Host memory of its own pages. The allocator keeps freed memory for later, by which a process grows far beyond its limit."""
+    """Host memory in pages of its own.
+
+    PyTorch's allocator keeps freed memory for later, by which a process grows far beyond its limit.
+    """
     if size == 0 or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.empty(size, dtype=torch.uint8)
-    return torch.frombuffer(
-        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8
-    )
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.uint8)
 
 
-def _reserve(handle: int, size: int) -> None:
-    """Makes a file so long; where the system can, its space is taken now: a sparse file kills its process when the disk is full."""
+def _lengthen(handle: int, size: int) -> None:
+    """A file gets its length and, where the system can, its space on the disk.
+
+    A sparse file would kill the process that writes to its pages when the disk is full.
+    """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
     else:
@@ -170,10 +157,10 @@ def as_bytes(storage: torch.UntypedStorage) -> Tensor:
 
 
 class OffloadedStorage:
-    """One storage of a paused pass: counted where it was made, or copied elsewhere and emptied until somebody wants it again.
+    """A storage of a paused pass: counted where it was made, or copied to another tier and emptied until it is used.
 
     Attributes:
-        block: where its bytes are.
+        reservation: where its bytes are.
         pauses: for how many pauses it has waited untouched.
     """
 
@@ -182,18 +169,18 @@ class OffloadedStorage:
         self._tiers = tiers
         self.pauses = 0
         if tier == "device":
-            self.reservation = tiers.count(storage.nbytes(), "device")
+            self.reservation = tiers.reserve(storage.nbytes(), "device")
         else:
             self.reservation = self._copy(as_bytes(storage), tier)
             storage.resize_(0)
 
     @property
     def is_away(self) -> bool:
-        """Whether the storage is empty."""
+        """Whether the storage is empty, its bytes in another tier."""
         return self.reservation.content is not None
 
     def move(self, tier: Tier) -> None:
-        """Copies the bytes to another tier and gives back those that they had."""
+        """Copies the storage's bytes to another tier and ends the reservation that they had."""
         storage = None if self.is_away else torch.UntypedStorage._new_with_weak_ptr(self._reference.cdata)
         content = self.reservation.content if storage is None else as_bytes(storage)
         if content is None:  # nobody can want it any more
@@ -213,11 +200,11 @@ class OffloadedStorage:
         self.release()
 
     def release(self) -> None:
-        """Gives up the bytes that are kept."""
+        """Ends the storage's reservation."""
         self._tiers.free(self.reservation, unshared=True)
 
     def _copy(self, content: Tensor, tier: Tier) -> Reservation:
-        block = self._tiers.allocate(len(content), tier)
-        assert block.content is not None
-        block.content.copy_(content)
-        return block
+        copied = self._tiers.allocate(len(content), tier)
+        assert copied.content is not None
+        copied.content.copy_(content)
+        return copied

@@ -1,4 +1,4 @@
-"""Which memory a paused pass holds: the storages that its operations made and that somebody still refers to."""
+"""Storage trackers find the memory that operations made and that somebody still refers to."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 
 def storages(values: Any) -> Iterator[torch.UntypedStorage]:
-    """Storages of all tensors in nested lists, tuples and dicts."""
+    """The storages of all tensors in nested lists, tuples and dicts."""
     return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 class StorageTracker(TorchDispatchMode):
-    """Inside the context every operation's new storages are noted, without keeping them alive.
+    """A storage tracker notes every operation's new storages inside its context, without keeping them alive.
 
     Memory that an operation only refers to (views, results in place, weights, inputs of the network) is
     somebody else's. The passes that greenlets hold back keep their tensors in suspended Python frames; this
@@ -27,9 +27,8 @@ class StorageTracker(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: dict[
-            int, StorageWeakRef
-        ] = {}  # a weak reference keeps the address of its storage from being used again
+        # By address, which a weak reference keeps from being used again.
+        self._made: dict[int, StorageWeakRef] = {}
 
     def __torch_dispatch__(
         self,
@@ -49,13 +48,13 @@ class StorageTracker(TorchDispatchMode):
         return result
 
     def use(self, given: Sequence[torch.UntypedStorage]) -> None:
-        """Told what an operation is about to read or change."""
+        """Told which storages an operation is about to read or change."""
 
     def done(self) -> None:
-        """Told when an operation is over."""
+        """Told when an operation is over and its new storages are noted."""
 
     def alive(self) -> dict[int, torch.UntypedStorage]:
-        """The storages that were made inside and are still referred to, the oldest first, by their address."""
+        """Storages made inside the context that are still referred to, by their address, the oldest first."""
         found = {
             address: torch.UntypedStorage._new_with_weak_ptr(ref.cdata) for address, ref in self._made.items()
         }
@@ -63,12 +62,12 @@ class StorageTracker(TorchDispatchMode):
         return {address: storage for address, storage in found.items() if storage is not None}
 
     def bytes_alive(self) -> int:
-        """Their size."""
+        """Bytes of the storages that are still referred to."""
         return sum(storage.nbytes() for storage in self.alive().values())
 
 
 class PeakTracker(StorageTracker):
-    """Remembers the most bytes that were alive at once."""
+    """A storage tracker that remembers the most bytes that were alive at once."""
 
     most = 0
 

@@ -69,10 +69,8 @@ def reconstruct_bytes(
     """Of `reconstruct`, where all is kept on the device; at the fullest of the units that are learned."""
     weights = networks.parameters * FP32 + quantized.weights * (FP32 + CODE_BYTES)
     need = networks.demand(settings, rows)
-    kept = max(
-        need.of_tables(unit) + need.of_passes(unit) for unit in need.units if unit.unit.name in learned
-    )
-    return Memory(weights, need.of_work(settings), kept)
+    kept = max(need.of_unit(unit) for unit in need.units if unit.name in learned)
+    return Memory(weights, need.of_work(settings.batch_size, settings.chain_batch_size), kept)
 
 
 def generate_bytes(networks: Networks, passes: Passes, quantized: Quantized | None) -> Memory:

@@ -13,7 +13,7 @@ from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.demand import Demand, UnitBytes, unit_bytes
+from edadm.learning.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
@@ -23,6 +23,7 @@ from edadm.networks.unet.build import build_unet
 from edadm.networks.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
+from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker
 
 FP32 = 4
@@ -192,7 +193,7 @@ class Networks:
         key = (settings.method, settings.exclude, settings.layer_weight > 0, settings.without_layer_errors)
         if key not in self._unit_bytes:
             self._unit_bytes[key] = unit_bytes(self.unet, self.units(settings), self.inputs, settings)
-        return Demand(self._unit_bytes[key], rows, METHODS[settings.method].networks)
+        return Demand(self._unit_bytes[key], rows)
 
     @cached_property
     def forward_bytes(self) -> int:

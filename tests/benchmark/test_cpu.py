@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time, slower_arithmetic
-from edadm.deploy.backends.onednn import CpuLayer
+from edadm.deploy.fuse.cpu import CpuLayer
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
 from edadm.nn.insert import quantized_layers

@@ -57,11 +57,11 @@ def test_the_fullest_unit_is_among_the_chosen_ones_which_are_spread() -> None:
     run = scaled_run(tiny("ldm8_church"), FAMILIES["ldm8_church"], SCALE)
     networks = Networks(run.model)
     units = networks.learned_units(run.reconstruction, run.bits)
-    peak = networks.demand(run.reconstruction, 4).peak().unit
+    peak = networks.demand(run.reconstruction, 4).peak().name
     for count in (1, 2, 4):
         chosen = chosen_units(networks, run, count)
         assert len(chosen) == count
-        assert peak in chosen
+        assert peak in {unit.name for unit in chosen}
         assert [unit for unit in units if unit in chosen] == chosen
     assert chosen_units(networks, run, 1000) == units
 

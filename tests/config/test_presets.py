@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from edadm.config import load
+from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.nn.insert import layer_bits
@@ -11,11 +16,18 @@ from edadm.nn.insert import layer_bits
 from .bundled import for_the_bundled_model
 
 PRESETS = load_config()
+FILES = sorted((Path(load.__file__).parent / "presets").glob("*.yaml"))
 
 
 def widths(bits: Bits, layer: str) -> tuple[int | None, int | None]:
     found = layer_bits(layer, bits)
     return found.weights, found.activations
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_presets_mean_the_same_to_whoever_reads_them(file: Path) -> None:
+    """OmegaConf, which reads users' files, takes 1e-4 for a number and 2026-01-31 for a text; plain YAML does not."""
+    assert yaml.safe_load(file.read_bytes()) == read_settings(file)
 
 
 @pytest.mark.parametrize("name", for_the_bundled_model("bits"))

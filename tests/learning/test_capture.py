@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from edadm.learning.capture import PausingNetwork
 from edadm.networks.trace import trace_units
+from edadm.offload.cache import Memory
+from edadm.offload.limits import TIERS, Limits
 
 from ..conftest import as_rows
 
@@ -166,3 +169,32 @@ def test_closing_removes_the_hooks(
     PausingNetwork(float_unet, names).close()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in float_unet.modules())
     assert float_unet(*calibration).sample.shape == calibration[0].shape
+
+
+def test_waiting_passes_hold_no_more_memory_than_allowed_and_end_as_without_limits(
+    float_unet: UNet2DModel, calibration: Calibration, tmp_path: Path
+) -> None:
+    names = [unit.name for unit in trace_units(float_unet)]
+    with torch.no_grad():
+        expected = float_unet(*calibration).sample
+    memory = Memory(torch.device("cpu"), Limits(device=60_000, host=40_000, scratch=tmp_path))
+    network = PausingNetwork(float_unet, names, memory)
+    passes = [network.start(batch) for batch in as_rows(calibration).split(2)]
+    resident, outputs = [], []
+    for name in names:
+        for waiting in passes:
+            output = waiting.run_unit()
+            if name == names[-1]:
+                outputs.append(output.clone())
+            del output
+            waiting.next_unit()
+        assert all(waiting._memory is not None for waiting in passes)
+        resident.append(sum(waiting._memory.bytes_alive() for waiting in passes if waiting._memory))
+        assert resident[-1] <= memory.storage.used["device"] <= 60_000
+        assert memory.storage.used["host"] <= 40_000
+    network.close()
+    assert max(resident) > 30_000
+    assert memory.storage.most["disk"] > 100_000
+    assert memory.storage.used == dict.fromkeys(TIERS, 0)
+    for output, batch in zip(outputs, expected.split(2), strict=True):
+        torch.testing.assert_close(output, batch, rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edadm.offload.tracker import StorageTracker
+from edadm.offload.tracker import PeakTracker, StorageTracker
 
 
 def test_what_is_made_counts_until_nobody_holds_it() -> None:
@@ -41,3 +41,11 @@ def test_the_oldest_come_first() -> None:
     with StorageTracker() as tracker:
         tensors = [torch.empty(size) for size in (3, 1, 2)]
     assert [storage.nbytes() for storage in tracker.alive().values()] == [tensor.nbytes for tensor in tensors]
+
+
+def test_the_peak_is_the_most_that_was_alive_at_once() -> None:
+    with PeakTracker() as tracker:
+        torch.ones(100)
+        kept = torch.ones(10) + torch.ones(10)
+    assert tracker.most == 400
+    assert tracker.bytes_alive() == kept.nbytes

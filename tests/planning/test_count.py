@@ -198,8 +198,12 @@ def test_memory_is_that_of_weights_activations_and_what_waits(networks: Networks
     found = by_name(stages_of(config.runs[0], config, networks))
     quantized, fbr = networks.quantized(config.bits["w4"]), found["reconstruct", "a/w4/fbr"]
     assert fbr.memory.weights == 4 * networks.parameters + 5 * quantized.weights
-    need = networks.demand(config.reconstructions["fbr"], 6)
-    assert (fbr.memory.kept, fbr.memory.work) == (need.of_peak(), need.of_work(config.reconstructions["fbr"]))
+    settings = config.reconstructions["fbr"]
+    need = networks.demand(settings, 6)
+    assert (fbr.memory.kept, fbr.memory.work) == (
+        need.of_peak(),
+        need.of_work(settings.batch_size, settings.chain_batch_size),
+    )
     assert fbr.memory.total == fbr.memory.weights + fbr.memory.kept + fbr.memory.work
     simulated, plain = found["generate", "a/w4/fbr"].memory, found["generate", "fp32"].memory
     assert simulated.weights - plain.weights == quantized.weights

@@ -1,6 +1,8 @@
 # What all rules share: the validated configuration, the code of each stage, and who needs which file.
+import inspect
 import json
 import os
+import shlex
 import sys
 import time
 
@@ -106,6 +108,24 @@ def as_json(preset, *fields):
 def digest(path):
     """What a file or folder holds; None without one."""
     return path and content_digest(Path(path), NOTES / "contents.json")
+
+
+def for_each(*names):
+    """Calls a function of wildcards once for each value of these; Snakemake asks for every shard, thousands of times."""
+
+    def mark(function):
+        known = {}
+
+        def value(wildcards, **given):
+            key = tuple(wildcards[name] for name in names)
+            if key not in known:
+                known[key] = function(wildcards, **given)
+            return known[key]
+
+        value.__signature__ = inspect.signature(function)  # which Snakemake looks at several times a job
+        return value
+
+    return mark
 
 
 # Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule
@@ -245,9 +265,35 @@ def part_options(*parts):
     return lambda wildcards, input: [f"--{part}={file}" for part in parts for file in input[part]]
 
 
-def variant_weights(wildcards):
-    """The file a variant's images are generated with."""
-    return str(LAYOUT.weights(wildcards.model, Variant(wildcards.variant)))
+IMAGES_MODEL = ("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels")
+IMAGES_EVALUATION = ("images", "shards", "batch_size", "seed", "precision", "compiled")
+
+
+@for_each("model", "variant")
+def generate_inputs(wildcards):
+    """The files a variant's images are generated with: weights of the U-Net, and the model's other parts if it has them."""
+    parts = [file for part in ("autoencoder", "condition") for file in model_part(part)(wildcards)]
+    return [str(LAYOUT.weights(wildcards.model, Variant(wildcards.variant))), *parts]
+
+
+@for_each("model", "variant")
+def generate_options(wildcards, input):
+    """What `generate` is told of a variant, whatever the shard, as a shell reads it."""
+    weights, *parts = input
+    model = model_with(*IMAGES_MODEL)(wildcards, input)
+    told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *IMAGES_EVALUATION)]
+    told += ["--weights", weights, *(f"--{Path(part).stem}={part}" for part in parts)]
+    return shlex.join([*told, "--backend", Variant(wildcards.variant).backend])
+
+
+@for_each("model", "variant")
+def generate_settings(wildcards):
+    """What the images of a variant depend on; the code of a backend concerns only those who compute with it."""
+    backend = Variant(wildcards.variant).backend
+    settings = [model_settings(*IMAGES_MODEL)(wildcards), prompts_content(wildcards)]
+    settings += [as_json(evaluation_of(wildcards), *IMAGES_EVALUATION), backend]
+    code = stage_fingerprint("generate", also=() if backend == DEFAULT else modules_of(backend))
+    return json.dumps([*settings, code])
 
 
 def variant_samples(wildcards):
@@ -264,12 +310,6 @@ def reference_samples(wildcards):
         str(file)
         for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)
     ]
-
-
-def generate_code(wildcards):
-    """The code that makes a variant's images; that of a backend concerns only those who compute with it."""
-    backend = Variant(wildcards.variant).backend
-    return stage_fingerprint("generate", also=() if backend == DEFAULT else modules_of(backend))
 
 
 def modules_of(*backends):

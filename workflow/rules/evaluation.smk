@@ -1,8 +1,6 @@
 rule generate:
     input:
-        weights=variant_weights,
-        autoencoder=model_part("autoencoder"),
-        condition=model_part("condition"),
+        generate_inputs,
     output:
         f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy",
     log:
@@ -17,22 +15,11 @@ rule generate:
         mem_mb=4000,
         runtime=1440,
     params:
-        model=model_with(
-            "architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"
-        ),
-        settings=model_settings(
-            "architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels"
-        ),
-        prompts=prompts_content,
-        parts=part_options("autoencoder", "condition"),
-        evaluation=evaluation_settings("images", "shards", "batch_size", "seed", "precision", "compiled"),
-        label=label_of("generate", "model", "variant", "shard"),
-        backend=lambda wildcards: Variant(wildcards.variant).backend,
-        code=generate_code,
+        options=generate_options,
+        settings=generate_settings,
     shell:
-        "python3 -m edadm generate --model {params.model:q} --evaluation {params.evaluation:q} --weights {input.weights:q} {params.parts:q}"
-        " --backend {params.backend:q} --shard {wildcards.shard:q} --output {output:q} --threads {threads:q}"
-        " --label {params.label:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm generate {params.options} --shard {wildcards.shard} --output {output:q} --threads {threads}"
+        " --label 'generate {wildcards.model} {wildcards.variant} {wildcards.shard}' 2>&1 | tee {log:q}"
 
 
 rule write_prompts:

@@ -12,7 +12,7 @@ KINDS = ("models", "calibrations", "bits", "reconstructions", "evaluations")
 LONGEST = 100
 _READ_AS = {int: "a number", float: "a number", bool: "true or false", type(None): "nothing"}
 _ALLOWED = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")
-# What lies in a results folder beside presets' folders (edadm/config/layout.py); names of backends are taken, too.
+# What lies in a results folder beside presets' folders (config/layout.py); names of backends are taken too.
 RESERVED = frozenset(
     {
         "fp32",

@@ -14,15 +14,18 @@ from edadm.nn.layers import QuantizedLayer
 
 
 class Backend(ABC):
-    """A backend computes quantized networks by an arithmetic of its own; `edadm.config.backends` registers it."""
+    """A backend computes quantized networks by an arithmetic of its own.
+
+    `edadm.config.backends` registers it.
+    """
 
     @abstractmethod
     def runs(self, layer: QuantizedLayer) -> bool:
-        """Whether the backend's arithmetic knows the scheme of a layer; other layers stay in floating point."""
+        """Whether the backend's arithmetic knows the scheme of a layer; others stay in floating point."""
 
     @abstractmethod
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
-        """The network in the backend's arithmetic, for the device where it is; it is called like the original.
+        """The network in the backend's arithmetic, on the device where it is; called like the original.
 
         Args:
             unet: from `edadm.deploy.checkpoint.load_quantized`; left as it was, unless it is the result.

@@ -34,7 +34,10 @@ from edadm.nn.sound import pass_on_what_is_not_finite
 
 
 def computes_with_integers(layer: QuantizedLayer) -> bool:
-    """Whether a layer has an input on a grid and a window that the kernel knows; others stay in floating point."""
+    """Whether a layer's input is on a grid, and its window one that the kernel knows.
+
+    Other layers stay in floating point.
+    """
     if layer.input_quantizer is None or layer.input_quantizer.bits > 8:
         return False
     if not isinstance(layer, QuantizedConv2d):

@@ -1,194 +1,34 @@
-"""Integer inference on a CPU: a quantized U-Net whose layers are `edadm.kernels.onednn`'s convolutions."""
+"""The backend `onednn`: integer inference on a CPU, by the modules of `edadm.deploy.fuse.cpu`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
-from jaxtyping import Float, Int8
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edadm.deploy.backends.base import Backend
-from edadm.deploy.fuse.resnet import ResnetParts
-from edadm.deploy.int_weight import signed_weight
+from edadm.deploy.fuse.cpu import CpuAttnProcessor, CpuConv2d, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
-from edadm.kernels.onednn import ExactConvolution, Geometry, Problem
 from edadm.networks.unet.base import UNet
-from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
-from edadm.nn.quantizer import Quantizer
 from edadm.nn.sound import pass_on_what_is_not_finite
 
 
-class CpuSegment:
-    """One segment of a layer's input channels; a linear layer is a 1x1 convolution over its rows."""
-
-    def __init__(
-        self,
-        layer: QuantizedLayer,
-        index: int,
-        weight: Int8[Tensor, "rows c *s"],
-        scale: Float[Tensor, " rows"],
-    ):
-        grid = layer.input_quantizer
-        assert grid is not None
-        zero_point = int(grid.zero_point[index])
-        self.scale, self.ends = grid.scale[index].clone(), (-zero_point, 2**grid.bits - 1 - zero_point)
-        geometry = Geometry()
-        if isinstance(layer, QuantizedConv2d):
-            given: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-            geometry = Geometry(*given)
-        else:
-            weight = weight[:, :, None, None]
-        self.product = ExactConvolution(Problem(weight, scale, float(self.scale), zero_point, geometry))
-
-    def integers(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> Float[Tensor, "n c h w"]:
-        """Codes of the input minus zero point, those of the simulated model bit for bit; `in_place` spoils the input and is faster."""
-        in_place = in_place and x.is_contiguous(memory_format=torch.channels_last)
-        ratio = (
-            x.div_(self.scale) if in_place else (x / self.scale).contiguous(memory_format=torch.channels_last)
-        )
-        return ratio.round_().clamp_(*self.ends)
-
-
-class CpuLayer(nn.Module):
-    """A quantized layer, with codes and an input grid, that computes with integers; see `QuantizedLayer` for what it means."""
-
-    def __init__(self, layer: QuantizedLayer):
-        super().__init__()
-        self.sizes = layer.channel_sizes
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
-        weights, scales = signed_weight(layer)
-        parts = enumerate(zip(weights, scales, strict=True))
-        self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CpuLayer:
-        """Refuses to move or to be cast: packed weights stay where they are, and oneDNN ends the process when it meets another device.
-
-        Raises:
-            EdadmError: the network is moved or cast.
-        """
-        after = fn(torch.zeros(1))
-        if after.device.type != "cpu" or after.dtype != torch.float32:
-            raise EdadmError(
-                f"a network of integers on a CPU cannot go to {after.device.type} in {after.dtype}; load it there anew, or with "
-                "backend 'simulated'"
-            )
-        super()._apply(fn, recurse)
-        return self
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
-        return self._apply_to(x, in_place=False)
-
-    def consume(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
-        """The same, but spoils the input."""
-        return self._apply_to(x, in_place=True)
-
-    def _apply_to(self, x: Float[Tensor, "n c h w"], in_place: bool) -> Float[Tensor, "n o p q"]:
-        inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
-        first, *others = zip(self.segments, inputs, strict=True)
-        output = first[0].product(first[0].integers(first[1], in_place), self.bias)
-        for segment, part in others:
-            output += segment.product(segment.integers(part, in_place))
-        return output
-
-
-class CpuConv2d(CpuLayer):
-    """See `CpuLayer`; the input is (n, c, h, w)."""
-
-
-class CpuLinear(CpuLayer):
-    """See `CpuLayer`; the input is (..., features)."""
-
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)
-        output = super().forward(rows).squeeze(-1).transpose(1, 2)
-        return output.reshape(*x.shape[:-1], output.shape[-1])
-
-
-def _consume(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer.consume(x) if isinstance(layer, CpuLayer) else layer(x)
-
-
-class CpuResnetBlock(ResnetParts):
-    """The block without the passes over memory that change nothing, and with the others in place.
-
-    Bit for bit what the block with the same layers computes.
-    """
-
-    @staticmethod
-    def fits(block: nn.Module) -> bool:
-        """Whether it is one of those without FiLM."""
-        return ResnetParts.fits(block) and block.time_embedding_norm == "default"
-
-    def forward(
-        self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]
-    ) -> Float[Tensor, "n o h w"]:
-        hidden = _consume(self.conv1, F.silu(self.norm1(input_tensor), inplace=True))
-        hidden += self.time_emb_proj(F.silu(temb))[:, :, None, None]
-        hidden = _consume(self.conv2, F.silu(self.norm2(hidden), inplace=True))
-        hidden += input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-        return hidden
-
-
-class CpuAttnProcessor(ProjectedAttention):
-    """`QuantizedAttnProcessor` with integers in both products, as floating-point numbers: sums of theirs below 2^24 are exact.
-
-    Scales are applied to the products, so that the matrix of attention weights is passed over less often. For
-    attentions that do not scale query and key before they are quantized.
-    """
-
-    def __init__(self, processor: QuantizedAttnProcessor):
-        self.query, self.key = _Integers(processor.query_quantizer), _Integers(processor.key_quantizer)
-        self.value, self.softmax = (
-            _Integers(processor.value_quantizer),
-            _Integers(processor.softmax_quantizer),
-        )
-
-    def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
-        """As in every attention, but brought into the order of its axes once instead of by each projection."""
-        return super().normalised(attn, hidden_states).contiguous()
-
-    def mixed(
-        self,
-        attn: Attention,
-        query: Float[Tensor, "n q c"],
-        key: Float[Tensor, "n k c"],
-        value: Float[Tensor, "n k c"],
-        mask: Tensor | None,
-    ) -> Float[Tensor, "m q d"]:
-        query, key = attn.head_to_batch_dim(self.query(query)), attn.head_to_batch_dim(self.key(key))
-        scores = torch.bmm(query, key.transpose(-1, -2)).mul_(self.query.scale * self.key.scale * attn.scale)
-        if mask is not None:
-            scores.add_(mask)
-        value = attn.head_to_batch_dim(self.value(value))
-        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(
-            self.softmax.scale * self.value.scale
-        )
-
-
-class _Integers:
-    """Codes minus zero point of a tensor that nobody else needs."""
-
-    def __init__(self, quantizer: Quantizer):
-        self.scale, zero_point = quantizer.scale.reshape(()).clone(), int(quantizer.zero_point)
-        self.ends = -zero_point, 2**quantizer.bits - 1 - zero_point
-
-    def __call__(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return x.div_(self.scale).round_().clamp_(*self.ends)
+def computes_with_integers(layer: QuantizedLayer) -> bool:
+    """Whether the input of a layer is on a grid; other layers stay in floating point."""
+    return layer.input_quantizer is not None
 
 
 def lower_for_cpu(unet: UNet) -> UNet:
-    """A copy of a quantized U-Net that computes its layers with integers; called like the original, for any batch size.
+    """A copy of a quantized U-Net that computes its layers with integers on a CPU.
 
-    Convolutions and linear layers multiply codes and add in int32; what lies between them is fp32. Layers
-    whose input has no grid, normalisations, activations and both products of attention (on their grids) stay
-    in floating point. `.compile()` fuses what lies between the layers.
+    It is called like the original, for any batch size. Convolutions and linear layers multiply codes and add
+    in int32; what lies between them is fp32. Layers whose input has no grid, normalisations, activations and
+    both products of attention (on their grids) stay in floating point. `.compile()` fuses what lies between
+    the layers.
 
     Args:
         unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; parameters outside
@@ -203,7 +43,7 @@ def lower_for_cpu(unet: UNet) -> UNet:
         )
     memo: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     for layer in quantized_layers(unet).values():
-        if BACKEND.runs(layer):
+        if computes_with_integers(layer):
             memo[id(layer)] = (CpuConv2d if isinstance(layer, QuantizedConv2d) else CpuLinear)(layer)
     lowered = copy.deepcopy(unet, memo)
     for name, module in list(lowered.named_modules()):
@@ -219,8 +59,8 @@ class OneDnn(Backend):
     """The backend of CPUs: `edadm.kernels.onednn`'s convolutions."""
 
     def runs(self, layer: QuantizedLayer) -> bool:
-        """Whether the input of a layer is on a grid."""
-        return layer.input_quantizer is not None
+        """See `computes_with_integers`."""
+        return computes_with_integers(layer)
 
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
         """See `lower_for_cpu`.
@@ -230,7 +70,8 @@ class OneDnn(Backend):
         """
         if dtype != torch.float32:
             raise EdadmError(
-                f"between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not {dtype}"
+                "between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not "
+                f"{dtype}"
             )
         return lower_for_cpu(unet)
 

@@ -20,7 +20,7 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 
 
 def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
-    """A folder that plain diffusers loads: `config.json`, and the values of all codes as floating-point weights.
+    """A folder that plain diffusers loads: `config.json`, and the values of all codes as float weights.
 
     Weights keep their learned rounding, to the precision of `dtype`; activations are not quantized any more,
     and so outputs are those of weight quantization alone. In fp16 the file is twice (W8) or four times (W4)
@@ -38,7 +38,8 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
     architecture = UNetArchitecture.model_validate(read_metadata(path)["architecture"])
     if architecture.family == "ldm" and architecture.heads:
         raise EdadmError(
-            f"diffusers' UNet2DModel has no setting for {architecture.heads} heads at every level, so that {path} would compute something "
+            f"diffusers' UNet2DModel has no setting for {architecture.heads} heads at every level, so that "
+            f"{path} would compute something "
             "else there; use edadm.load"
         )
     weights = {

@@ -1,4 +1,6 @@
-"""Forms of a quantized weight in an ONNX file, since not every runtime multiplies bytes exactly on every processor.
+"""Forms of a quantized weight in an ONNX file.
+
+Not every runtime multiplies bytes exactly on every processor.
 
 On x86 processors without VNNI, runtimes add pairs of products of uint8 activations and int8 weights in int16,
 and what does not fit is cut off without a word: 255 * (100 + 60) becomes 32,767. No runtime says which
@@ -22,7 +24,9 @@ NIBBLE, BYTE = 2**3, 2**7  # beyond the largest int4 and int8
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """What stands in the file for a weight: its value is the sum of `parts`, minus the zero point, times scale and sign of each row.
+    """A weight as it stands in a file.
+
+    Its value is the sum of `parts`, minus the zero point, times scale and sign of each row.
 
     Args:
         parts: one, or two of which none can leave int16.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
-from edadm.deploy.backends.onednn import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock, lower_for_cpu
+from edadm.deploy.backends.onednn import lower_for_cpu
+from edadm.deploy.fuse.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
 from edadm.kernels import onednn
 from edadm.networks.families import network_call
@@ -87,7 +88,7 @@ def test_codes_are_those_of_the_simulated_layer_in_any_memory_layout(zero_point:
         torch.tensor([0.5, 1.5, -0.5, -1.5, 2.5]) * layer.input_quantizer.scale
     )  # halves are rounded to even
     for given in (x, x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3)):
-        integers = CpuConv2d(layer).segments[0].integers(given)
+        integers = CpuConv2d(layer).segments[0].quantize_input(given)
         assert integers.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(integers + zero_point, layer.input_quantizer.codes(given))
 

@@ -18,7 +18,9 @@ from edadm.cli import app
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.deploy.export import onnx as exporter
-from edadm.deploy.export.onnx import TARGETS, Target
+from edadm.deploy.export import onnx_graph as graphs
+from edadm.deploy.export.onnx import TARGETS
+from edadm.deploy.export.onnx_graph import Target
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.settings.architecture import UNetArchitecture
@@ -95,7 +97,7 @@ def test_onnxruntime_computes_the_simulated_model_for_any_batch_size(
 
     integers = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     segments = [
-        module for module in exporter.export_graph(w8a6).modules() if isinstance(module, exporter._Segment)
+        module for module in exporter.export_graph(w8a6).modules() if isinstance(module, graphs._Segment)
     ]
     assert any(
         segment.sign is not None for segment in segments
@@ -219,10 +221,10 @@ def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Modu
     quantizer = next(iter(activation_quantizers(gridded()).values()))
     quantizer.bits = 6
     quantizer.set_grid(torch.tensor([0.25]), torch.tensor([20.0]))
-    pair = exporter._Pair(quantizer, 0)
-    assert pair.ends == (-5.0, 10.75)
+    pair = graphs._Pair(quantizer, 0)
+    assert pair.range == (-5.0, 10.75)
     assert np.array_equal(
-        quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.ends, dtype=np.float32)
+        quantizer(torch.tensor([-100.0, 100.0])).numpy(), np.array(pair.range, dtype=np.float32)
     )
 
 
@@ -231,13 +233,13 @@ def test_attention_may_be_left_in_floating_point(
     w8a6: nn.Module, calibration: Calibration, tmp_path: Path
 ) -> None:
     graph = exporter.export_graph(w8a6, Target(attention=False))
-    kept = {name for name, module in graph.named_modules() if isinstance(module, exporter._Pair)}
+    kept = {name for name, module in graph.named_modules() if isinstance(module, graphs._Pair)}
     assert kept
     assert not [name for name in kept if "processor" in name]
     whole = {
         name
         for name, module in exporter.export_graph(w8a6).named_modules()
-        if isinstance(module, exporter._Pair)
+        if isinstance(module, graphs._Pair)
     }
     assert (
         len([name for name in whole if "processor" in name])

@@ -12,8 +12,8 @@ from edadm.kernels.learning.geometry import is_dense, memory_like
 from edadm.kernels.learning.rows import RowsError, mixed_rows
 from edadm.kernels.learning.soft_weight import SoftWeight
 from edadm.offload.cache import Memory
+from edadm.offload.limits import Limits
 from edadm.offload.paused import PausedMemory
-from edadm.offload.storage import Limits
 from edadm.quant.affine import bounds
 from edadm.quant.streams import Stream
 

@@ -1,4 +1,4 @@
-"""Rows of a step, brought from tables that are elsewhere."""
+"""A unit's tables, and the rows of a step from tables that are elsewhere."""
 
 from __future__ import annotations
 
@@ -10,26 +10,11 @@ import torch
 from edadm.config.schema import Reconstruction
 from edadm.learning.data import Arguments, UnitData
 from edadm.learning.descent import Descent, learning, row_table, stepping
-from edadm.learning.prefetch import StepData, flat_rows
-from edadm.learning.tables import joined_strides
+from edadm.learning.tables import StepData
 
 from .toys import KINDS, float_block, fresh_stream, quantized_block, unit_data
 
 FAR = ("inputs", "others", "target", "layer:conv1", "layer:to_q")
-
-
-def test_flat_rows_are_rows_in_the_order_of_memory() -> None:
-    table = torch.randn(5, 3, 2, 4).contiguous(memory_format=torch.channels_last)
-    assert torch.equal(flat_rows(table)[2], table[2].permute(1, 2, 0).flatten())
-    assert flat_rows(table).data_ptr() == table.data_ptr()
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_tables_are_laid_out_as_if_their_batches_were_joined(layout: torch.memory_format) -> None:
-    batch = torch.randn(3, 4, 2, 2).contiguous(memory_format=layout)
-    assert joined_strides(batch) == torch.cat([batch, batch]).stride()
-    turned = torch.randn(3, 4, 5).transpose(1, 2)
-    assert joined_strides(turned) == torch.cat([turned, turned]).stride()
 
 
 @pytest.mark.parametrize("far", [frozenset(), frozenset(FAR), frozenset({"target", "layer:conv1"})])

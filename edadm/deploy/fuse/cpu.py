@@ -1,0 +1,192 @@
+"""Modules of integer networks on a CPU: layers, residual blocks and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edadm.config.backends import DEFAULT
+from edadm.deploy.fuse.resnet import ResnetParts
+from edadm.deploy.int_weight import signed_weight
+from edadm.errors import EdadmError
+from edadm.kernels.onednn import ExactConvolution, Geometry, Problem
+from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
+from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.nn.quantizer import Quantizer
+
+
+class CpuSegment:
+    """One segment of a layer's input channels, and its product.
+
+    A linear layer is a 1x1 convolution over its rows.
+    """
+
+    def __init__(
+        self,
+        layer: QuantizedLayer,
+        index: int,
+        weight: Int8[Tensor, "rows c *s"],
+        scale: Float[Tensor, " rows"],
+    ):
+        grid = layer.input_quantizer
+        assert grid is not None
+        zero_point = int(grid.zero_point[index])
+        self.scale = grid.scale[index].clone()
+        self.qmin_qmax = (-zero_point, 2**grid.bits - 1 - zero_point)
+        geometry = Geometry()
+        if isinstance(layer, QuantizedConv2d):
+            given: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+            geometry = Geometry(*given)
+        else:
+            weight = weight[:, :, None, None]
+        self.product = ExactConvolution(Problem(weight, scale, float(self.scale), zero_point, geometry))
+
+    def quantize_input(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> Float[Tensor, "n c h w"]:
+        """Codes of the input minus its zero point, those of the simulation bit for bit.
+
+        `in_place` spoils the input and is faster.
+        """
+        in_place = in_place and x.is_contiguous(memory_format=torch.channels_last)
+        ratio = (
+            x.div_(self.scale) if in_place else (x / self.scale).contiguous(memory_format=torch.channels_last)
+        )
+        return ratio.round_().clamp_(*self.qmin_qmax)
+
+
+class CpuLayer(nn.Module):
+    """A quantized layer, with codes and an input grid, that computes with integers.
+
+    It means what `QuantizedLayer` does.
+    """
+
+    def __init__(self, layer: QuantizedLayer):
+        super().__init__()
+        self.sizes = layer.channel_sizes
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
+        weights, scales = signed_weight(layer)
+        parts = enumerate(zip(weights, scales, strict=True))
+        self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CpuLayer:
+        """Refuses to move or to be cast.
+
+        Packed weights stay where they are, and oneDNN ends the process when it meets another device.
+
+        Raises:
+            EdadmError: the network is moved or cast.
+        """
+        after = fn(torch.zeros(1))
+        if after.device.type != "cpu" or after.dtype != torch.float32:
+            raise EdadmError(
+                f"a network of integers on a CPU cannot go to {after.device.type} in {after.dtype}; "
+                f"load it there anew, or with backend '{DEFAULT}'"
+            )
+        super()._apply(fn, recurse)
+        return self
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        return self._apply_to(x, in_place=False)
+
+    def consume(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        """The same, but spoils the input."""
+        return self._apply_to(x, in_place=True)
+
+    def _apply_to(self, x: Float[Tensor, "n c h w"], in_place: bool) -> Float[Tensor, "n o p q"]:
+        inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
+        first, *others = zip(self.segments, inputs, strict=True)
+        output = first[0].product(first[0].quantize_input(first[1], in_place), self.bias)
+        for segment, part in others:
+            output += segment.product(segment.quantize_input(part, in_place))
+        return output
+
+
+class CpuConv2d(CpuLayer):
+    """See `CpuLayer`; the input is (n, c, h, w)."""
+
+
+class CpuLinear(CpuLayer):
+    """See `CpuLayer`; the input is (..., features)."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)
+        output = super().forward(rows).squeeze(-1).transpose(1, 2)
+        return output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+def _consume(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer.consume(x) if isinstance(layer, CpuLayer) else layer(x)
+
+
+class CpuResnetBlock(ResnetParts):
+    """The block without the passes over memory that change nothing, and with the others in place.
+
+    Bit for bit what the block with the same layers computes.
+    """
+
+    @staticmethod
+    def fits(block: nn.Module) -> bool:
+        """Whether it is one of those without FiLM."""
+        return ResnetParts.fits(block) and block.time_embedding_norm == "default"
+
+    def forward(
+        self, input_tensor: Float[Tensor, "n c h w"], temb: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "n o h w"]:
+        hidden = _consume(self.conv1, F.silu(self.norm1(input_tensor), inplace=True))
+        hidden += self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        hidden = _consume(self.conv2, F.silu(self.norm2(hidden), inplace=True))
+        hidden += input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        return hidden
+
+
+class CpuAttnProcessor(ProjectedAttention):
+    """The attention processor `QuantizedAttnProcessor` with integers in both of its products.
+
+    They are floating-point numbers, whose sums below 2^24 are exact. Scales are applied to the products, so
+    that the matrix of attention weights is passed over less often. For attentions that do not scale query and
+    key before they are quantized.
+    """
+
+    def __init__(self, processor: QuantizedAttnProcessor):
+        self.query = _Integers(processor.query_quantizer)
+        self.key = _Integers(processor.key_quantizer)
+        self.value = _Integers(processor.value_quantizer)
+        self.softmax = _Integers(processor.softmax_quantizer)
+
+    def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
+        """The normalised input, brought into the order of its axes once instead of by each projection."""
+        return super().normalised(attn, hidden_states).contiguous()
+
+    def mixed(
+        self,
+        attn: Attention,
+        query: Float[Tensor, "n q c"],
+        key: Float[Tensor, "n k c"],
+        value: Float[Tensor, "n k c"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "m q d"]:
+        query, key = attn.head_to_batch_dim(self.query(query)), attn.head_to_batch_dim(self.key(key))
+        scores = torch.bmm(query, key.transpose(-1, -2)).mul_(self.query.scale * self.key.scale * attn.scale)
+        if mask is not None:
+            scores.add_(mask)
+        value = attn.head_to_batch_dim(self.value(value))
+        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(
+            self.softmax.scale * self.value.scale
+        )
+
+
+class _Integers:
+    """A quantizer that gives codes minus zero point of a tensor, which it spoils."""
+
+    def __init__(self, quantizer: Quantizer):
+        zero_point = int(quantizer.zero_point)
+        self.scale = quantizer.scale.reshape(()).clone()
+        self.qmin_qmax = (-zero_point, 2**quantizer.bits - 1 - zero_point)
+
+    def __call__(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return x.div_(self.scale).round_().clamp_(*self.qmin_qmax)
