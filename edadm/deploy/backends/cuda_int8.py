@@ -12,19 +12,10 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
 from edadm.deploy.backends.base import Backend
-from edadm.deploy.fuse.layers import (
-    InputGrid,
-    IntegerConv2d,
-    IntegerGatheredConv2d,
-    IntegerLinear,
-    IntegerSegment,
-)
-from edadm.deploy.fuse.transformer import (
-    IntegerFeedForward,
-    IntegerSelfAttention,
-    IntegerTransformer,
-    IntegerTransformerBlock,
-)
+from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
+from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, IntegerLinear
+from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
+from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.deploy.int_weight import signed_weight
 from edadm.networks.unet.base import UNet

@@ -1,4 +1,4 @@
-"""Sums of integers are exact by either route, and below 2^24 their results are the same bits on every processor."""
+"""Sums of integers are exact by either route, and below 2^24 their bits are the same on every processor."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edadm.errors import EdadmError
-from edadm.kernels import onednn
-from edadm.kernels.onednn import (
-    ExactConvolution,
-    FloatConvolution,
-    Geometry,
-    PackedConvolution,
-    Problem,
-    exact_parts,
-)
+from edadm.kernels.cpu import choice, onednn
+from edadm.kernels.cpu.choice import ExactConvolution
+from edadm.kernels.cpu.floats import FloatConvolution, exact_parts
+from edadm.kernels.cpu.geometry import Geometry, Problem
+from edadm.kernels.cpu.onednn import PackedConvolution
 
-OLDER = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(Path(onednn.__file__).parents[2])}
+OLDER = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(Path(onednn.__file__).parents[3])}
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="instruction sets of x86")
 
 SHAPES = {
@@ -40,7 +36,7 @@ SHAPES = {
 
 
 def problem(case: str, largest: int, zero_point: int, seed: int = 0) -> tuple[Problem, Tensor, Tensor]:
-    """Random weights up to `largest` with rows of extremes, random codes with an image of each extreme, and a bias."""
+    """Random weights with rows of extremes, random codes with an image of each extreme, and a bias."""
     (channels, rows, size), geometry = SHAPES[case]
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randint(
@@ -146,7 +142,7 @@ def test_the_faster_route_is_kept_for_each_shape_and_changes_no_bit(
         pytest.skip("there is one route on this processor")
     timed: list[torch.Size] = []
     monkeypatch.setattr(
-        onednn, "_seconds", lambda route, x, bias: timed.append(x.shape) or not isinstance(route, preferred)
+        choice, "_seconds", lambda route, x, bias: timed.append(x.shape) or not isinstance(route, preferred)
     )
     convolution = ExactConvolution(given)
     right = expected(given, integers, bias)
@@ -190,7 +186,9 @@ def bits_of_routes() -> str:
 
 @x86_only
 def test_an_older_processor_is_found_out_and_computes_the_same_bits() -> None:
-    program = "from tests.kernels.test_onednn import bits_of_routes, onednn; print(onednn.sums_are_exact(), bits_of_routes())"
+    module = "tests.kernels.cpu.test_choice"
+    what = "print(onednn.sums_are_exact(), bits_of_routes())"
+    program = f"from {module} import bits_of_routes, onednn; {what}"
     run = subprocess.run(
         [sys.executable, "-c", program], env=OLDER, capture_output=True, text=True, check=False
     )

@@ -7,19 +7,14 @@ import torch
 from torch import Tensor
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.descent import (
-    Descent,
-    align_layouts,
-    cosine_rates,
-    learning,
-    rounding_exponents,
-    row_table,
-)
 from edadm.learning.engine import learn_unit
+from edadm.learning.steps.descent import Descent, align_layouts
+from edadm.learning.steps.parameters import learning
+from edadm.learning.steps.schedules import cosine_rates, rounding_exponents, row_table
 from edadm.nn.insert import activation_quantizers
 from edadm.quant.rounding import soft_rounding
 
-from .toys import float_block, fresh_stream, inner_layers, quantized_block, unit_data
+from ..toys import float_block, fresh_stream, inner_layers, quantized_block, unit_data
 
 SETTINGS = Reconstruction(iterations=20, batch_size=4, weight_lr=0.05, scale_lr=1e-2)
 

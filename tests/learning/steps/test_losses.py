@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from edadm.learning.losses import indecision, squared_error
+from edadm.learning.steps.losses import indecision, squared_error
 
 
 def test_the_error_sums_over_channels_and_averages_over_the_rest() -> None:
