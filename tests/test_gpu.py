@@ -35,9 +35,10 @@ from edadm.learning.steps.replay import stepping
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
-from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
-from edadm.networks.unit import trace_units
+from edadm.networks.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method
