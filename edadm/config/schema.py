@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from edadm.config.methods import INDEPENDENT, METHODS
-from edadm.config.networks import Autoencoder, Conditioning, Count, Strict, UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder, Conditioning
+from edadm.networks.settings.strict import Count, Strict
 
 SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -325,12 +327,8 @@ class Evaluation(Strict):
 class Run(Strict):
     """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets.
 
-    <<<<<<< HEAD
-        `/integer` or the name of another backend may follow: the same checkpoint, its images made by that backend,
-        with `/integer` by integers on a CPU.
-    =======
-        After these perhaps `/integer`: the same checkpoint, its images made with integers (on a CPU).
-    >>>>>>> main
+    `/integer` or the name of another backend may follow: the same checkpoint, its images made by that backend,
+    with `/integer` by integers on a CPU.
     """
 
     model: str
