@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.learning.capture.data import UnitData, inner_layers, listening
 from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.engine import learn_unit
