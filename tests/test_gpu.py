@@ -25,8 +25,9 @@ from edadm.kernels.int8.products.convolution import int8_convolution, triton_con
 from edadm.kernels.int8.products.geglu import triton_geglu
 from edadm.kernels.int8.search import candidates
 from edadm.kernels.int8.tiles import Problem
-from edadm.learning.data import Arguments, UnitData
-from edadm.learning.demand import demand, work_bytes
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
+from edadm.learning.capture.demand import demand, work_bytes
 from edadm.learning.steps.descent import Descent, align_layouts
 from edadm.learning.steps.parameters import learning
 from edadm.learning.steps.precision import arithmetic
@@ -34,9 +35,10 @@ from edadm.learning.steps.replay import stepping
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
-from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
-from edadm.networks.unit import trace_units
+from edadm.networks.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData
+from edadm.learning.capture.data import UnitData
 from edadm.learning.steps.descent import Descent, align_layouts
 from edadm.learning.steps.losses import squared_error
 from edadm.learning.steps.parameters import learning

@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from jaxtyping import Float
 from torch import Tensor
 
-from edadm.config.networks import Autoencoder
+from edadm.networks.settings.parts import Autoencoder
 
 
 def build_autoencoder(settings: Autoencoder) -> VQModel | AutoencoderKL:

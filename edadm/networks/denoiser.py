@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.conditions.condition import Condition
-from edadm.networks.inputs import Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["eps", "v", "sample"]

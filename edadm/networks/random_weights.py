@@ -10,7 +10,8 @@ from torch import nn
 
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
-from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -26,9 +26,9 @@ from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.denoiser import Denoiser, Precision, Prediction
+from edadm.networks.families import family_of
 from edadm.networks.inputs import Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
-from edadm.networks.unet.build import feature_module
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
@@ -127,7 +127,14 @@ class FamilyPass:
         with self.measured.stage("collect-trajectories"):
             store = open_store(self.folder / "store.zarr", model, 0, condition)
             denoise = Denoiser(network, condition, model.guidance, prediction=self._prediction())
-            collect(denoise, feature_module(network), model, store, self.device, contexts=condition)
+            collect(
+                denoise,
+                family_of(network).feature_module(network),
+                model,
+                store,
+                self.device,
+                contexts=condition,
+            )
 
     def select(self) -> None:
         """`select-calibration`."""

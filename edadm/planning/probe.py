@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from edadm.benchmark.clock import Clock
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.capture import PausingNetwork
-from edadm.learning.data import UnitData, inner_layers, listening
+from edadm.learning.capture.data import UnitData, inner_layers, listening
+from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.engine import learn_unit
 from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import settings_of
 from edadm.networks.autoencoder import LatentDecoder
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import cover_weights, observing, set_weight_grid
@@ -209,7 +210,7 @@ class Probe:
                 targets = {name: tensor[again] for name, tensor in layers.items()}
                 yield (
                     found.unit,
-                    UnitData(quantized, exact, target[again], targets, 0, found.unit.kind == "attention"),
+                    UnitData(quantized, exact, target[again], targets, 0, found.unit.channel_axis == -1),
                 )
                 waiting.next_unit()
         finally:

@@ -54,8 +54,8 @@ def run(
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.sources import locate_prompts
     from edadm.networks.denoiser import Denoiser
+    from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
-    from edadm.networks.unet.build import feature_module
     from edadm.sampling.collect import collect, open_store
 
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
@@ -70,7 +70,7 @@ def run(
         denoise = Denoiser(network, contexts, model.guidance, prediction=open_prediction(model))
         store = open_store(work.folder / "store.zarr", model, shard, contexts)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
-            features = feature_module(network)
+            features = family_of(network).feature_module(network)
             collect(denoise, features, model, store, device, lambda: advance(1), contexts)
         store.seal(known)
         work.publish_folder(store.path)

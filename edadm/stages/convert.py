@@ -43,7 +43,7 @@ def _source(path: Path) -> list[Any]:
 
 def _made_from(model: Model, part: str) -> dict[str, Any]:
     """What tells converted weights from others: the network, and nothing of the file that they came in."""
-    from edadm.config.networks import Conditioning
+    from edadm.networks.settings.parts import Conditioning
 
     setting = {"unet": "architecture", "autoencoder": "autoencoder", "condition": "conditioning"}[part]
     settings = settings_of(model, setting)

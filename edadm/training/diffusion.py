@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DModel
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from edadm.networks.unet.base import UNet
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class DiffusionTrainer:
 
     def __init__(
         self,
-        unet: UNet2DModel,
+        unet: UNet,
         images: UInt8[Tensor, "n c h w"],
         alphas_cumprod: Float[Tensor, " timesteps"],
         settings: DiffusionTraining,

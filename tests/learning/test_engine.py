@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData, listening
+from edadm.learning.capture.data import UnitData, listening
 from edadm.learning.engine import UnitReport, learn_unit, unit_errors
 from edadm.learning.steps.descent import Descent
 from edadm.learning.steps.losses import squared_error

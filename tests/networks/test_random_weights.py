@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
 from edadm.stages.cost.networks import Networks
 

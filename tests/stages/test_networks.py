@@ -13,7 +13,7 @@ from edadm.config.load import load_config
 from edadm.config.schema import Bits, LayerBits, Model, Reconstruction
 from edadm.deploy.checkpoint import grids, quantized_copy, save_quantized
 from edadm.networks.inputs import InputSpec
-from edadm.networks.unit import trace_units
+from edadm.networks.trace import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.stages.cost.networks import Networks
 

@@ -70,7 +70,7 @@ class IntegerAttention(nn.Module):
     def fits(attention: nn.Module | None) -> bool:
         """Whether all its layers are integer ones of one segment, and nothing follows them.
 
-        `quantize_unet` saw to the rest.
+        `quantize_network` saw to the rest.
         """
         if not isinstance(attention, Attention):
             return False

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning.geometry import memory_like
 from edadm.kernels.learning.operations import mixed_rows, rows_error
-from edadm.learning.data import Arguments, UnitData, listening
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData, listening
+from edadm.learning.capture.tables import INPUTS, LAYER, OTHERS, TARGET, StepData
 from edadm.learning.steps.losses import indecision
 from edadm.learning.steps.parameters import StepSizes
 from edadm.learning.steps.precision import learning_cast
 from edadm.learning.steps.schedules import cosine_rates, rounding_exponents, row_table
-from edadm.learning.tables import INPUTS, LAYER, OTHERS, TARGET, StepData
 from edadm.quant.streams import Stream
 
 

@@ -13,11 +13,14 @@ from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.demand import unit_bytes
+from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
-from edadm.networks.inputs import InputSpec, Rows, network_call
-from edadm.networks.unet.build import UNet, build_unet, feature_module
-from edadm.networks.unit import Exclude, Unit, trace_units
+from edadm.networks.families import family_of, network_call
+from edadm.networks.inputs import InputSpec, Rows
+from edadm.networks.trace import trace_units
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
+from edadm.networks.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.offload.demand import Demand, UnitBytes
@@ -111,8 +114,10 @@ class Networks:
     def feature_elements(self) -> int:
         """Elements of one row of a step's feature: the input of the middle attention (method, 2.2)."""
         found: list[int] = []
-        handle = feature_module(self.unet).register_forward_pre_hook(
-            lambda _, inputs: found.append(inputs[0].numel())
+        handle = (
+            family_of(self.unet)
+            .feature_module(self.unet)
+            .register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
         )
         try:
             with torch.no_grad():

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.backends.onednn import lower_for_cpu
 from edadm.deploy.fuse.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
 from edadm.kernels import onednn
-from edadm.networks.inputs import network_call
+from edadm.networks.families import network_call
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear

@@ -11,25 +11,26 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from edadm.config.load import load_config
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Reconstruction
 from edadm.learning import chain
-from edadm.learning.capture import PausingNetwork
-from edadm.learning.data import UnitData, inner_layers
-from edadm.learning.demand import demand, unit_bytes, work_bytes
+from edadm.learning.capture.data import UnitData, inner_layers
+from edadm.learning.capture.demand import demand, unit_bytes, work_bytes
+from edadm.learning.capture.pausing import PausingNetwork
+from edadm.learning.capture.tables import INPUTS, OTHERS, TARGET
 from edadm.learning.engine import UnitReport, learn_unit
-from edadm.learning.tables import INPUTS, OTHERS, TARGET
 from edadm.networks.inputs import InputSpec, Rows
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import Unit, trace_units
+from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.offload.demand import UnitBytes
 from edadm.offload.limits import GIB, Limits, on_disk
 from edadm.offload.tracker import StorageTracker
 
-from ..conftest import as_rows
-from ..networks.families import PUBLISHED, published
-from .runs import Calibration, UnitsInMemory, learned
+from ...conftest import as_rows
+from ...networks.families import PUBLISHED, published
+from ..runs import Calibration, UnitsInMemory, learned
 
 
 def by_name(units: list[UnitBytes]) -> dict[str, UnitBytes]:
@@ -136,7 +137,7 @@ def shapes_of(model: Model) -> Rows:
 
 
 def test_stable_diffusion_needs_what_its_shapes_say() -> None:
-    """A transformer's first feed-forward layer at 64x64 has 2,560 outputs per token; 512 rows of these are 21.5 GB."""
+    """A first feed-forward layer at 64x64 has 2,560 outputs per token; 512 rows of these are 21.5 GB."""
     model = published("sd14_coco")
     with torch.device("meta"):
         unet = build_unet(model.architecture).requires_grad_(False)
@@ -151,7 +152,7 @@ def test_stable_diffusion_needs_what_its_shapes_say() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_documented_predictions_are_those_of_the_presets(name: str) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "memory.md").read_text()
     documented = next(line for line in page.splitlines() if line.startswith(f"| {name} |")).split("|")[2:-1]
     config, model, family = load_config(), published(name), name.split("_")[1]
     settings = config.reconstructions[f"seed_{family}_w4"]

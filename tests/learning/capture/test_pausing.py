@@ -10,12 +10,12 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.learning.capture import PausingNetwork
-from edadm.networks.unit import trace_units
+from edadm.learning.capture.pausing import PausingNetwork
+from edadm.networks.trace import trace_units
 from edadm.offload.cache import Memory
 from edadm.offload.limits import TIERS, Limits
 
-from ..conftest import as_rows
+from ...conftest import as_rows
 
 Calibration = tuple[Tensor, Tensor]
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import Arguments, UnitData
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
+from edadm.learning.capture.tables import StepData
 from edadm.learning.steps.descent import Descent
 from edadm.learning.steps.parameters import learning
 from edadm.learning.steps.replay import stepping
 from edadm.learning.steps.schedules import row_table
-from edadm.learning.tables import StepData
 
-from .toys import KINDS, float_block, fresh_stream, quantized_block, unit_data
+from ..toys import KINDS, float_block, fresh_stream, quantized_block, unit_data
 
 FAR = ("inputs", "others", "target", "layer:conv1", "layer:to_q")
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from edadm.learning.data import Arguments, UnitData
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
 from edadm.offload.cache import Memory
 from edadm.offload.prefetch import Prefetch
 from edadm.offload.tables import RowTables
@@ -28,7 +29,7 @@ class UnitTables(RowTables):
 
     Args:
         memory, rows: see `RowTables`.
-        sizes: bytes of each group: `inputs` (main arguments), `others`, `target`, `layer:NAME`; from `unit_bytes`.
+        sizes: bytes of each group: `inputs` (main arguments), `others`, `target`, `layer:NAME`.
     """
 
     def __init__(self, memory: Memory, rows: int, sizes: Mapping[str, int]):
@@ -63,7 +64,7 @@ class UnitTables(RowTables):
 
 
 class StepData:
-    """A unit's data as learning steps read it: prefetched rows of one step stand for tables that are offloaded.
+    """A unit's data as learning steps read it: prefetched rows stand for tables that are offloaded.
 
     Args:
         data: of the unit; tables of the groups in `data.far` lie in host memory or in page files.
@@ -80,7 +81,7 @@ class StepData:
         self.data = self._near_data(data) if data.far else data
 
     def rows(self, group: str, drawn: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
-        """Where the rows `drawn` are in the tables of a group in `data`."""
+        """The places of the rows `drawn` in the tables of a group in `data`."""
         return self._all if group in self._far else drawn
 
     def bring(self, step: int) -> None:

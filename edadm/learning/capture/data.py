@@ -1,76 +1,24 @@
-"""The data of a unit: the arguments of its calls, and the targets of its reconstruction."""
+"""The data that a unit learns from, and the layers whose outputs are its targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
+from edadm.learning.capture.arguments import Arguments
 from edadm.networks.unit import Unit
 
 
 @dataclass
-class Arguments:
-    """The arguments of a unit's module, by position or by name.
-
-    Attributes:
-        tensors: those whose axis 0 counts rows.
-        others: everything else.
-    """
-
-    tensors: dict[int | str, Tensor]
-    others: dict[int | str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-        """From those of one call."""
-        named: dict[int | str, Any] = dict(enumerate(args)) | dict(kwargs)
-        tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
-        return cls(tensors, {key: value for key, value in named.items() if key not in tensors})
-
-    @classmethod
-    def joined(cls, batches: Sequence[Arguments]) -> Arguments:
-        """The rows of several calls in one."""
-        return cls(
-            {key: torch.cat([batch.tensors[key] for batch in batches]) for key in batches[0].tensors},
-            batches[0].others,
-        )
-
-    def rows(self, rows: slice | Tensor) -> Arguments:
-        """Some rows of every tensor."""
-        return Arguments({key: tensor[rows] for key, tensor in self.tensors.items()}, self.others)
-
-    @property
-    def main(self) -> int | str:
-        """The argument that carries the main path: the first one."""
-        return next(iter(self.tensors))
-
-    def call(self, unit: nn.Module) -> Tensor:
-        """The unit's output; tensors go to its device first."""
-        parameter = next(unit.parameters(), None)
-        tensors = (
-            self.tensors
-            if parameter is None
-            else {key: tensor.to(parameter.device) for key, tensor in self.tensors.items()}
-        )
-        named = tensors | self.others
-        positions = sorted(key for key in named if isinstance(key, int))
-        output = unit(
-            *(named[position] for position in positions),
-            **{k: v for k, v in named.items() if isinstance(k, str)},
-        )
-        return output[0] if isinstance(output, tuple) else output
-
-
-@dataclass
 class UnitData:
-    """What one unit learns from; rows are calibration samples. Tables may lie off the unit's device.
+    """The inputs and targets that one unit learns from; rows are calibration samples.
+
+    Tables may lie off the unit's device.
 
     Attributes:
         quantized: arguments when all units before it are quantized.

@@ -1,4 +1,4 @@
-"""Forward passes that pause at every unit, so that unit after unit sees its inputs without starting from the beginning.
+"""Paused forward passes go from unit to unit: each unit sees its inputs without a start from the beginning.
 
 A pass runs in a greenlet. Hooks on the units hand control back to the caller before and after each unit; the
 rest of the network's state (skips, time embedding) waits in the suspended Python frames. Whatever the caller
@@ -16,8 +16,9 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from edadm.learning.data import Arguments
-from edadm.networks.inputs import Rows, network_call
+from edadm.learning.capture.arguments import Arguments
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 from edadm.offload.cache import Memory
 from edadm.offload.paused import PausedMemory
 from edadm.offload.tracker import storages
@@ -31,13 +32,12 @@ def _yield_to_caller(event: Any) -> None:
     current = getcurrent()
     if isinstance(current, _Pass):
         current.parent.switch(event)
-        torch.set_grad_enabled(
-            False
-        )  # the caller may have been learning; grad mode is per thread, not per greenlet
+        # The caller may have been learning; grad mode is per thread, not per greenlet.
+        torch.set_grad_enabled(False)
 
 
 class PausingNetwork:
-    """A U-Net whose forward passes can be stepped from unit to unit.
+    """A network whose forward passes can be stepped from unit to unit.
 
     Args:
         unet: the network; hooks stay on it until `close`.
@@ -46,7 +46,8 @@ class PausingNetwork:
     """
 
     def __init__(self, unet: nn.Module, units: Sequence[str], memory: Memory | None = None):
-        self.unet, self.memory = unet, memory if memory is not None and memory.is_limited else None
+        self.unet = unet
+        self.memory = memory if memory is not None and memory.is_limited else None
         self._handles = []
         for name in units:
             module = unet.get_submodule(name)
@@ -60,28 +61,27 @@ class PausingNetwork:
             )
 
     def start(self, rows: Rows) -> PausedForward:
-        """A pass over a batch of network inputs, waiting before its first unit."""
+        """A paused pass over a batch of network inputs, which waits before its first unit."""
         return PausedForward(self.unet, rows, self.memory)
 
     def close(self) -> None:
-        """Removes the hooks."""
+        """Removes the hooks from the network's units."""
         for handle in self._handles:
             handle.remove()
 
 
 class PausedForward:
-    """One forward pass; alternates between waiting before a unit and waiting after it.
+    """A paused forward pass waits before a unit and behind it, by turns.
 
-    Before a unit, what it holds is kept in `memory`, if one is given; after a unit everything is on the
-    device.
+    Before a unit, the storages that it holds are kept in `memory`, if one is given; behind a unit all of them
+    are on the device.
     """
 
     def __init__(self, unet: nn.Module, rows: Rows, memory: Memory | None = None):
         self._memory = PausedMemory(memory) if memory is not None else None
         self._pass = _Pass(lambda: network_call(unet, rows))
-        self._pass.gr_context = (
-            copy_context()
-        )  # a greenlet would start without the caller's context variables
+        # A greenlet would start without the caller's context variables.
+        self._pass.gr_context = copy_context()
         self._is_before_unit = False
         self._event = self._switch()
         self.rest()
@@ -98,14 +98,14 @@ class PausedForward:
         return event
 
     def arguments(self) -> Arguments:
-        """What the unit in front of the pass is about to be called with, on the device until `rest` or `next_unit`."""
+        """The arguments of the unit in front of the pass, on the device until `rest` or `next_unit`."""
         assert self._is_before_unit, "the pass waits behind a unit; call `next_unit` first"
         if self._memory is not None:
             self._memory.use(list(storages(self._event)))
         return Arguments.of(*self._event)
 
     def rest(self) -> None:
-        """Keeps all that the pass holds within the limits again; tensors from `arguments` must not be used any more."""
+        """Keeps all storages of the pass within the limits again, those of `arguments` included."""
         if self._memory is not None:
             self._memory.settle()
 
@@ -117,7 +117,7 @@ class PausedForward:
         return self._event[0] if isinstance(self._event, tuple) else self._event
 
     def next_unit(self) -> None:
-        """Goes on to the next unit; after the last one, to the end of the network."""
+        """Lets the pass go on to the next unit; after the last one, to the end of the network."""
         self._event = None  # the unit's output belongs to the pass alone
         self._event = self._switch()
         if self._pass.dead:

@@ -1,4 +1,4 @@
-"""The demand for memory of a network's units, measured on one row: what a unit learns from, and what waits before it.
+"""The demand of a network's units for memory, measured on one row: tables, and storages of paused passes.
 
 Both grow with the calibration rows. One row of input tells all, on any device: on `meta` nothing is computed.
 """
@@ -13,9 +13,10 @@ from torch.func import functional_call
 
 from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
-from edadm.learning.capture import PausedForward, PausingNetwork
-from edadm.learning.data import Arguments, inner_layers, listening
-from edadm.learning.tables import INPUTS, LAYER, OTHERS, TARGET
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import inner_layers, listening
+from edadm.learning.capture.pausing import PausedForward, PausingNetwork
+from edadm.learning.capture.tables import INPUTS, LAYER, OTHERS, TARGET
 from edadm.networks.inputs import Rows
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
@@ -44,7 +45,7 @@ def demand(
 
 
 def work_bytes(needed: Demand, quantized_unet: nn.Module, settings: Reconstruction) -> int:
-    """Bytes that learning takes on the device beside what is kept, codes and rounded weights of all units included.
+    """Device memory that learning takes beside what is kept, with codes and rounded weights of all units.
 
     Args:
         needed: by this reconstruction.
