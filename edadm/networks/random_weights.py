@@ -18,7 +18,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def randomised(network: Network, device: torch.device | str, seed: int = 0) -> Network:
-    """A network from the device `meta` with memory and values: matrices of unit gain, norms one, biases zero; frozen, in inference mode.
+    """A network from the device `meta` with memory and random values, frozen, in inference mode.
+
+    Matrices have unit gain, norms are one, biases zero.
 
     Unit gain keeps activations finite in half precision, too. Values are drawn on the device, so they differ
     between kinds of device.
