@@ -20,10 +20,8 @@ Network = TypeVar("Network", bound=nn.Module)
 def randomised(network: Network, device: torch.device | str, seed: int = 0) -> Network:
     """A network from the device `meta` with memory and random values, frozen, in inference mode.
 
-    Matrices have unit gain, norms are one, biases zero.
-
-    Unit gain keeps activations finite in half precision, too. Values are drawn on the device, so they differ
-    between kinds of device.
+    Matrices have unit gain, which keeps activations finite in half precision, too; norms are one, biases
+    zero. Values are drawn on the device, so they differ between kinds of device.
     """
     generator = torch.Generator(device).manual_seed(seed)
     network = network.to_empty(device=device)
