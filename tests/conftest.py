@@ -12,10 +12,10 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.config.backends import BACKENDS, BackendEntry
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
 from edadm.networks.inputs import Rows
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.passes.ranges import set_ranges
 from edadm.sampling.noise import keyed_generator

@@ -25,9 +25,9 @@ from edadm.commands.app import ORDER
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.fingerprint import PACKAGE
 from edadm.config.methods import METHODS
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Sampler, Trajectories
 from edadm.deploy.checkpoint import load_quantized, read_metadata
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 

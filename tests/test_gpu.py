@@ -35,9 +35,10 @@ from edadm.learning.steps.replay import stepping
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
-from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
-from edadm.networks.unit import trace_units
+from edadm.networks.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method
@@ -271,7 +272,7 @@ def test_feed_forward_numbers_are_those_of_the_meaning_with_all_tiles(
 
 
 @pytest.mark.parametrize("side", [1, 3])
-def test_addends_are_added_with_all_tiles(side: int) -> None:
+def test_residuals_are_added_with_all_tiles(side: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-128, 128, (3, 16, 16, 128), generator=generator, dtype=torch.int8).to(CUDA)
     weight = torch.randint(-128, 128, (256, side, side, 128), generator=generator, dtype=torch.int8).to(CUDA)

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edadm.benchmark.unet import rows_to_time
 from edadm.config.backends import INTEGER, backend_names
 from edadm.deploy.backends.base import lower
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import family_of, network_call
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.nn.insert import quantized_layers
 
 HALF = "bf16"
@@ -34,14 +35,13 @@ class _Half(nn.Module):
 
     def __init__(self, unet: nn.Module):
         super().__init__()
-        self.unet = copy.deepcopy(unet)
+        self.unet, self.family = copy.deepcopy(unet), family_of(unet).name
         for parameter in self.unet.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
 
-    def forward(self, x: Tensor, t: Tensor, *context: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        halved = (given.bfloat16() for given in (x, *context))
-        sample, *others = halved
-        return (self.unet(sample, t, *others, return_dict=False)[0].float(),)
+    def forward(self, *inputs: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        halved = (given.bfloat16() if given.is_floating_point() else given for given in inputs)
+        return (self.unet(*halved, return_dict=False)[0].float(),)
 
 
 def cpu_rivals(networks: Mapping[str, Any], backends: Iterable[str] = (INTEGER,)) -> dict[str, nn.Module]:

@@ -18,9 +18,10 @@ from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.fuse.network import fuse_attention
 from edadm.errors import EdadmError
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import family_of, network_call
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.random_weights import random_unet
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers, disabled, quantized_layers
 from edadm.passes.ranges import cover_weights
 from edadm.quant.affine import scale_and_zero_point
@@ -122,7 +123,7 @@ class Replayed(nn.Module):
     @torch.no_grad()
     def __init__(self, network: nn.Module, inputs: Rows):
         super().__init__()
-        self.network = network
+        self.network, self.family = network, family_of(network).name
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

@@ -21,7 +21,8 @@ from edadm.kernels.int8.products.launch import Launch, choose
 from edadm.kernels.int8.products.operands import Operands
 from edadm.kernels.int8.search import candidates
 from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, tiles
-from edadm.networks.inputs import Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 
 
 @contextmanager

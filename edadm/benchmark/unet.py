@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec, Rows
 
 
 def rows_to_time(inputs: InputSpec, rows: int, device: torch.device | str = "cpu") -> Rows:

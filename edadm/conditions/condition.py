@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from edadm.config.inputs.prompts import prompts_in
-from edadm.config.networks import Conditioning
 from edadm.errors import EdadmError
+from edadm.networks.settings.parts import Conditioning
 
 VOCABULARY = 49408
 END_OF_TEXT = VOCABULARY - 1

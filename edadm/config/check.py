@@ -9,14 +9,14 @@ from edadm.config.backends import DEFAULT, backend_label, precisions_of, variant
 from edadm.config.inputs.prompts import prompts_in
 from edadm.config.layout import FULL_PRECISION, Variant
 from edadm.config.methods import METHODS
-from edadm.config.networks import Conditioning
 from edadm.config.rules.evaluations import mistakes_in_evaluation, mistakes_in_images
-from edadm.config.rules.layers import idle_patterns, unit_layers
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
 from edadm.config.rules.steps import step_problem
 from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
 from edadm.errors import EdadmError
+from edadm.networks.settings.parts import Conditioning
+from edadm.networks.settings.unit_names import idle_patterns, unit_layers
 
 _KINDS = ("calibrations", "bits", "reconstructions")
 

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from edadm.config.methods import INDEPENDENT, METHODS
-from edadm.config.networks import Autoencoder, Conditioning, Count, Strict, UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder, Conditioning
+from edadm.networks.settings.strict import Count, Strict
 
 SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
 Share = Annotated[float, Field(ge=0, le=1)]

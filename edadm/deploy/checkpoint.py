@@ -19,15 +19,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edadm.artifacts import writing
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.grid_packing import compact, expand
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4, unpack4
-from edadm.networks.unet.build import UNet, build_unet
-from edadm.networks.unet.concat import shortcut_splits
+from edadm.networks.families import family_of
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.site import sites_of
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
-from edadm.nn.insert import quantize_unet, quantized_layers
+from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.sound import code_flaws, float_flaws, grid_flaws
@@ -42,7 +44,7 @@ def quantized_copy(unet: nn.Module, bits: Bits) -> nn.Module:
     """A quantizing copy of a float U-Net that shares its parameters until codes are folded into them."""
     shared: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     copied = copy.deepcopy(unet, shared)
-    quantize_unet(copied, bits, shortcut_splits(copied))
+    quantize_network(copied, bits, sites_of(copied, family_of(copied).concatenations(copied)))
     return copied
 
 
@@ -236,7 +238,7 @@ def _described(architecture: UNetArchitecture, bits: Bits) -> UNet:
     """A quantized network without memory."""
     with torch.device("meta"):
         unet = build_unet(architecture)
-        quantize_unet(unet, bits, shortcut_splits(unet))
+        quantize_network(unet, bits, sites_of(unet, family_of(unet).concatenations(unet)))
     return unet
 
 

@@ -17,11 +17,11 @@ from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from edadm.config.backends import DEFAULT
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.unet.base import UNet
 from edadm.networks.weights import CheckpointError
 
 __all__ = [

@@ -55,7 +55,7 @@ def learn_chain(task: Task) -> None:
                             task,
                             index,
                             unit,
-                            tables.data("quantized", "float", task.held_out, unit.kind == "attention"),
+                            tables.data("quantized", "float", task.held_out, unit.channel_axis == -1),
                         )
                 _advance(quantized)
 
@@ -87,7 +87,7 @@ def learn_independently(task: Task) -> None:
                             task,
                             index,
                             unit,
-                            tables.data("float", "float", task.held_out, unit.kind == "attention"),
+                            tables.data("float", "float", task.held_out, unit.channel_axis == -1),
                         )
                     continue
                 _advance(floats)

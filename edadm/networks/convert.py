@@ -10,6 +10,7 @@ from torch import Tensor
 from edadm.config.schema import Model
 from edadm.config.sources import locate, source_of
 from edadm.networks.described.agreement import described_scale, refuse_disagreement
+from edadm.networks.families import FAMILIES
 from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup
 from edadm.networks.layouts.diffusers import are_diffusers, to_current
 from edadm.networks.layouts.numbers import as_fp32
@@ -47,8 +48,7 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
     own = _translated(as_fp32(own, found.path), model, part, found.path)
-    in_diffusers = model.architecture.family == "diffusers"
-    check_fit(own, expected, found.path, state, in_diffusers)
+    check_fit(own, expected, found.path, state, not FAMILIES[model.architecture.family].layouts)
     converted = {name: own[name] for name in sorted(expected)}
     if part == "autoencoder":
         converted[SCALE] = _scale(model, state, found.path)
@@ -89,7 +89,7 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
             return to_current(own)
         if kind == "autoencoder":
             return compvis_autoencoder.to_diffusers(own)
-        if model.architecture.family == "diffusers":
+        if not FAMILIES[model.architecture.family].layouts:
             fix = "choose the family ermongroup, ldm or transformer, as `edadm describe` prints it"
             raise ValueError(f"its names are an original code's; {fix}")
         return (

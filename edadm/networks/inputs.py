@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from edadm.config.schema import Model
 
@@ -139,9 +139,3 @@ class InputSpec:
         }
         latents = drawn["latents"].contiguous(memory_format=torch.channels_last)
         return Rows(drawn | {"latents": latents})
-
-
-def network_call(unet: nn.Module, rows: Rows) -> Float[Tensor, " n *s"]:
-    """The prediction of a network for rows of its inputs."""
-    given = (rows.tensors[name] for name in ("latents", "timesteps", "context") if name in rows.tensors)
-    return unet(*given, return_dict=False)[0]

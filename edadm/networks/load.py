@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from edadm.conditions.condition import build_condition_network
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.layouts.numbers import as_fp32
-from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import check_fit, read_state
 
 State = dict[str, Tensor]
@@ -33,7 +34,7 @@ def build_part(model: Model, part: str) -> nn.Module:
 
 
 def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
-    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format.
+    """The float network with converted weights, frozen, in inference mode, in the channels-last format.
 
     Raises:
         CheckpointError: absent, damaged, or of another network.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,14 +13,17 @@ from torch import Tensor, nn
 from edadm.errors import EdadmError
 from edadm.nn.quantizer import Quantizer
 
+ATTENTIONS = (Attention, AttentionModuleMixin, nn.MultiheadAttention)
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
 
 Size = int | torch.SymInt  # symbolic while a network is exported
 
 
-def unknown_in(attention: Attention) -> list[str]:
+def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttention) -> list[str]:
     """What an attention has that `ProjectedAttention` does not compute, by diffusers' names."""
+    if not isinstance(attention, Attention):
+        return [f"the arithmetic of {type(attention).__name__}"]
     found = [name for name, _ in attention.named_children() if name not in _PARTS]
     found += [name for name in _UNKNOWN if getattr(attention, name, False)]
     if attention.inner_kv_dim != attention.inner_dim:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from edadm.config.schema import Bits, LayerBits
 from edadm.errors import EdadmError
-from edadm.nn.attention import QuantizedAttention, QuantizedAttnProcessor, unknown_in
+from edadm.networks.site import ROLES, Site
+from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, unknown_in
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
 
@@ -23,49 +23,55 @@ def layer_bits(name: str, bits: Bits) -> LayerBits:
     return matching[-1] if matching else LayerBits(weights=bits.weights, activations=bits.activations)
 
 
-def quantize_unet(unet: nn.Module, bits: Bits, splits: Mapping[str, int]) -> None:
-    """Replaces, in place, every convolution and linear layer, and gives every attention quantized operands.
+def quantize_network(network: nn.Module, bits: Bits, sites: Sequence[Site]) -> None:
+    """Quantizes a network in place: layers with a site are replaced, attentions with sites get grids.
 
     Args:
-        unet: a diffusers U-Net.
+        network: a float network, or a block of one.
         bits: widths, and exceptions by name pattern.
-        splits: for a shortcut over concatenated channels, where the skip begins (see `edadm.networks.unet.concat`).
+        sites: of the network (see `edadm.networks.trace`).
 
     Raises:
         EdadmError: a pattern of `bits.layers` matches no layer; an attention computes something that is not
             known here.
     """
-    attentions = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
-    for name, attention in attentions.items():
-        if unknown := unknown_in(attention):
+    _refuse_unknown_attention(network)
+    of_role = {role: {site.module: site for site in sites if site.role == role} for role in ROLES}
+    _refuse_idle_patterns(bits, of_role["weight"])
+    for name, site in of_role["weight"].items():
+        widths = layer_bits(name, bits)
+        if widths.weights is None:
+            continue
+        segments = site.segments if bits.split_shortcuts else (sum(site.segments),)
+        of_input = widths.activations if name in of_role["input"] else None
+        layer = network.get_submodule(name)
+        kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
+        parent, _, attribute = name.rpartition(".")
+        quantized = kind(layer, widths.weights, of_input, segments)
+        setattr(network.get_submodule(parent), attribute, quantized)
+    for name in of_role["q"]:
+        processor = QuantizedAttnProcessor(bits.activations, bits.softmax)
+        QuantizedAttention.of(network.get_submodule(name), processor)
+    for module in network.modules():
+        if isinstance(module, Quantizer):
+            module.to(next(network.parameters()).device)
+
+
+def _refuse_unknown_attention(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, ATTENTIONS) and (unknown := unknown_in(module)):
             raise EdadmError(
-                f"the attention '{name}' has {', '.join(unknown)}, which edadm cannot quantize; take another network"
+                f"the attention '{name}' has {', '.join(unknown)}, which edadm cannot quantize; take another "
+                "network"
             )
-    layers = {
-        name: module for name, module in unet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    }
+
+
+def _refuse_idle_patterns(bits: Bits, layers: Mapping[str, Site]) -> None:
     for pattern in bits.layers:
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise EdadmError(
                 f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"
             )
-    for name, layer in layers.items():
-        widths = layer_bits(name, bits)
-        if widths.weights is None:
-            continue
-        channels = layer.weight.shape[1]
-        split = splits.get(name) if bits.split_shortcuts else None
-        segments = (channels,) if split is None else (split, channels - split)
-        kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
-        parent, _, attribute = name.rpartition(".")
-        setattr(
-            unet.get_submodule(parent), attribute, kind(layer, widths.weights, widths.activations, segments)
-        )
-    for attention in attentions.values():
-        QuantizedAttention.of(attention, QuantizedAttnProcessor(bits.activations, bits.softmax))
-    for module in unet.modules():
-        if isinstance(module, Quantizer):
-            module.to(next(unet.parameters()).device)
 
 
 def quantized_layers(module: nn.Module) -> dict[str, QuantizedLayer]:

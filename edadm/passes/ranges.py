@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.networks.inputs import Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
@@ -102,7 +103,7 @@ def set_ranges(
     """Sets every grid of a quantized U-Net and folds its weights by rounding to nearest.
 
     Args:
-        unet: a U-Net after `quantize_unet`, its weights still in floating point.
+        unet: a network after `quantize_network`, its weights still in floating point.
         inputs: of the network, the calibration rows.
         bits: batch size, momentum and histogram bins of the activation ranges.
         on_batch: told the number of rows after each batch.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edadm.benchmark.cpu import cpu_rivals, parity, shares_of_time, slower_arithmetic
 from edadm.deploy.fuse.cpu import CpuLayer
-from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec
 from edadm.nn.insert import quantized_layers
 
 from ..conftest import as_rows

@@ -25,7 +25,8 @@ from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
 from edadm.kernels.int8.tiles import Problem
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.random_weights import random_unet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
@@ -108,6 +109,8 @@ def test_choices_are_refused_before_work_starts(mode: str, beside: Sequence[str]
 
 class Ill(nn.Module):
     """Fails from the n-th evaluation on."""
+
+    family = "diffusers"
 
     def __init__(self, healthy: int):
         super().__init__()

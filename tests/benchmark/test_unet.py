@@ -14,6 +14,8 @@ from edadm.networks.inputs import InputSpec
 class Sleeper(nn.Module):
     """Takes a known time and counts its calls."""
 
+    family = "diffusers"
+
     def __init__(self, seconds: float):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))

@@ -18,8 +18,8 @@ from edadm.conditions.condition import (
     read_prompts,
     shuffled,
 )
-from edadm.config.networks import Conditioning, TextEncoder
 from edadm.errors import EdadmError
+from edadm.networks.settings.parts import Conditioning, TextEncoder
 
 
 def test_labels_stand_equally_often_in_an_order_of_the_seed() -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges

@@ -18,7 +18,7 @@ from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers
 
 from .conftest import Family

@@ -15,7 +15,7 @@ from torch import Tensor
 import edadm
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet2DConditionModel, QuantizedUNet2DModel
 from edadm.errors import EdadmError
-from edadm.networks.inputs import network_call
+from edadm.networks.families import network_call
 from edadm.networks.weights import CheckpointError
 
 from .conftest import Family

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture.arguments import Arguments
@@ -14,8 +13,9 @@ from edadm.learning.capture.data import listening
 from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.steps.losses import squared_error
 from edadm.networks.inputs import Rows
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges

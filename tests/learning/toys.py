@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from edadm.config.schema import Bits
 from edadm.learning.capture.arguments import Arguments
 from edadm.learning.capture.data import UnitData, listening
-from edadm.networks.unit import _layers
-from edadm.nn.insert import quantize_unet, quantized_layers
+from edadm.networks.site import sites_of
+from edadm.networks.trace import unit_of
+from edadm.networks.unet.kinds import KINDS as UNIT_KINDS
+from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.passes.ranges import observing, set_weight_grid
 from edadm.quant.streams import Stream
 
@@ -47,8 +49,9 @@ def inner_layers(kind: str, block: nn.Module) -> list[str]:
     """The layers whose errors FBR adds: all but the last registered."""
     if kind == "layer":
         return []
-    names = _layers("unit", block, "attention" if kind == "attention" else "res_block")
-    return [name.removeprefix("unit.") for name in names[:-1]]
+    unit = unit_of("unit", block, UNIT_KINDS)
+    assert unit is not None
+    return [name.removeprefix("unit.") for name in unit.layers[:-1]]
 
 
 @torch.no_grad()
@@ -84,7 +87,9 @@ def quantized_block(
     """A quantized copy with grids set from the data and float weights; `splits` divides the input channels of layers."""
     bits = Bits(weights=weight_bits, activations=8, layers={}, range_bins=512)
     quantized = copy.deepcopy(block)
-    quantize_unet(quantized, bits, splits or {})
+    channels = {name: block.get_submodule(name).weight.shape[1] for name in splits or {}}
+    parts = {name: (main, channels[name] - main) for name, main in (splits or {}).items()}
+    quantize_network(quantized, bits, sites_of(quantized, parts))
     for layer in quantized_layers(quantized).values():
         set_weight_grid(layer)
     with observing(quantized, bits), torch.no_grad():

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.load import load_config
-from edadm.config.networks import Autoencoder, Conditioning, TextEncoder, UNetArchitecture
 from edadm.config.schema import Bits, Model, NoiseSchedule, Sampler, Trajectories
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.networks.inputs import Rows
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder, Conditioning, TextEncoder
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges

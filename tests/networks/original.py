@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.config.networks import UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
 
 
 def swish(x: Tensor) -> Tensor:

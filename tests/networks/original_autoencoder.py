@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edadm.config.networks import Autoencoder, TextEncoder
+from edadm.networks.settings.parts import Autoencoder, TextEncoder
 
 from .original import Attention, Down, Up, swish
 

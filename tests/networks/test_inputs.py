@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.unet.build import build_unet
 
 from .families import random_network, tiny

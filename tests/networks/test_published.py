@@ -10,13 +10,15 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.networks.autoencoder import build_autoencoder
-from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.trace import trace, trace_units
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
 from edadm.networks.unet.concat import shortcut_splits
-from edadm.networks.unit import Unit, trace_units
-from edadm.nn.insert import activation_quantizers, quantize_unet, quantized_layers
+from edadm.networks.unit import Unit
+from edadm.nn.insert import activation_quantizers, quantize_network, quantized_layers
 
 from .families import PUBLISHED, published
 
@@ -144,11 +146,8 @@ def test_operands_and_exceptions_are_quantized_as_published(network: Network) ->
     name, unet, _ = network
     with torch.device("meta"):
         quantized = build_unet(published(name).architecture)
-        quantize_unet(
-            quantized,
-            Bits(weights=4, activations=8, split_shortcuts=name != "sd14_coco"),
-            shortcut_splits(unet),
-        )
+        bits = Bits(weights=4, activations=8, split_shortcuts=name != "sd14_coco")
+        quantize_network(quantized, bits, trace(unet).sites)
     layers = quantized_layers(quantized)
     eight = {layer for layer, module in layers.items() if module.weight_quantizer.bits == 8}
     assert eight == {"time_embedding.linear_1", "conv_out"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edadm.networks.inputs import InputSpec, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
-from edadm.planning.network import Networks
+from edadm.stages.cost.networks import Networks
 
 from .families import tiny
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
 from edadm.networks.convert import convert_checkpoint
+from edadm.networks.settings.architecture import UNetArchitecture
 
 from .families import original_checkpoint, random_network, tiny
 from .layouts.test_parts import TEXT, old_names

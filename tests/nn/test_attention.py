@@ -7,12 +7,14 @@ import copy
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, SlicedAttnProcessor
+from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import nn
 
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
+from edadm.networks.site import sites_of
 from edadm.nn.attention import QuantizedAttention, QuantizedAttnProcessor, unknown_in
-from edadm.nn.insert import disabled, quantize_unet
+from edadm.nn.insert import disabled, quantize_network
 from edadm.nn.quantizer import Quantizer
 
 from ..conftest import reinitialise
@@ -113,7 +115,18 @@ def test_an_attention_with_something_unknown_is_refused_by_name_and_the_network_
     )
     sentence = f"the attention 'middle' has {named}, which edadm cannot quantize"
     with pytest.raises(EdadmError, match=sentence):
-        quantize_unet(network, Bits(layers={}), {})
+        quantize_network(network, Bits(layers={}), sites_of(network, {}))
+    assert type(network["layer"]) is nn.Linear
+
+
+@pytest.mark.parametrize("kind", [nn.MultiheadAttention, FluxAttention])
+def test_an_attention_of_another_class_is_refused(kind: type[nn.Module]) -> None:
+    sizes = {"query_dim": 32, "heads": 4, "dim_head": 8}
+    other = kind(32, 4) if kind is nn.MultiheadAttention else kind(**sizes)
+    network = nn.ModuleDict({"layer": nn.Linear(32, 32), "middle": other})
+    sentence = f"the attention 'middle' has the arithmetic of {kind.__name__}, which edadm cannot quantize"
+    with pytest.raises(EdadmError, match=sentence):
+        quantize_network(network, Bits(layers={}), sites_of(network, {}))
     assert type(network["layer"]) is nn.Linear
 
 
@@ -149,7 +162,7 @@ def test_what_is_known_computes_what_diffusers_computes(settings: dict, masked: 
     rows = {"not": None, "by sample": (2, 1, keys), "by query": (2, 9, keys), "by head": (8, 9, keys)}[masked]
     mask = None if rows is None else -3 * torch.rand(rows, generator=generator)
     expected = network["middle"](tokens, encoder_hidden_states=context, attention_mask=mask)
-    quantize_unet(network, Bits(layers={}), {})
+    quantize_network(network, Bits(layers={}), sites_of(network, {}))
     middle = network["middle"]
     assert isinstance(middle, QuantizedAttention)
     with disabled(network):

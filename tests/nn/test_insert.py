@@ -10,14 +10,15 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits, LayerBits
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.errors import EdadmError
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.site import sites_of
+from edadm.networks.trace import trace
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unet.concat import shortcut_splits
 from edadm.nn.attention import QuantizedAttnProcessor
-from edadm.nn.insert import activation_quantizers, disabled, layer_bits, quantize_unet, quantized_layers
+from edadm.nn.insert import activation_quantizers, disabled, layer_bits, quantize_network, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
 
 Calibration = tuple[Tensor, Tensor]
@@ -28,7 +29,7 @@ def cifar_w4a8() -> nn.Module:
     """The CIFAR-10 network of the paper, quantized, without memory."""
     with torch.device("meta"):
         unet = build_unet(UNetArchitecture())
-        quantize_unet(unet, Bits(weights=4, activations=8), shortcut_splits(unet))
+        quantize_network(unet, Bits(weights=4, activations=8), trace(unet).sites)
     return unet
 
 
@@ -112,7 +113,7 @@ def test_a_layer_can_stay_in_floating_point(float_unet: UNet2DModel, bits: Bits)
 def test_a_pattern_without_a_layer_is_refused_by_name(float_unet: UNet2DModel) -> None:
     bits = Bits(layers={"conv_ou": LayerBits(weights=8, activations=None)})
     with pytest.raises(EdadmError, match="the pattern 'conv_ou' matches no layer"):
-        quantize_unet(copy.deepcopy(float_unet), bits, {})
+        quantize_network(copy.deepcopy(float_unet), bits, sites_of(float_unet, {}))
 
 
 def test_splitting_can_be_switched_off(float_unet: UNet2DModel, bits: Bits) -> None:

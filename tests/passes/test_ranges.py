@@ -10,10 +10,10 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import grids, quantized_copy
 from edadm.errors import EdadmError
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import activation_quantizers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear

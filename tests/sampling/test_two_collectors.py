@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from edadm.artifacts import describe
 from edadm.cli import main
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Sampler, Trajectories
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.shards import open_finished
 from edadm.sampling.store import TrajectoryStore

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import NoiseSchedule
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.schedule import alphas_cumprod
 from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining, learning_rate

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 from safetensors.torch import save_file
 
-from edadm.config.networks import UNetArchitecture
 from edadm.networks.layouts.ermongroup import from_diffusers
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 
 from ..conftest import reinitialise

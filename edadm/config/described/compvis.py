@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edadm.config.described.entry import Description, DescriptionError, Settings, checked, groups_of, refuse
+from edadm.config.described.entry import Description
+from edadm.networks.settings.reading import DescriptionError, Settings, checked, groups_of, refuse
 
 _NO_OTHER = "use another checkpoint"
 # Of the schedule and of sampling, which `_schedule` reads, and what only training needs.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edadm.config.described.entry import Description, DescriptionError, Settings, checked, groups_of, refuse
+from edadm.config.described.entry import Description
+from edadm.networks.settings.reading import DescriptionError, Settings, checked, groups_of, refuse
 
 _MODEL_READ = (
     "in_channels",

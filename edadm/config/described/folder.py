@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edadm.config.described.entry import Description, DescriptionError, Settings, read_json
-from edadm.config.described.parts import autoencoder_settings, encoder_settings
+from edadm.config.described.entry import Description
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
-from edadm.config.described.unet import unet_architecture
+from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
+from edadm.networks.settings.reading import DescriptionError, Settings, read_json
+from edadm.networks.settings.unet_config import unet_architecture
 
 CONFIG = "config.json"
 PIPELINE = "model_index.json"

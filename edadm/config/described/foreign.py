@@ -7,11 +7,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edadm.config.described.compvis import describe_compvis
-from edadm.config.described.entry import Description, DescriptionError, Settings, understood
+from edadm.config.described.entry import Description
 from edadm.config.described.ermongroup import describe_ermongroup
 from edadm.config.inputs.settings import ConfigError, read_settings
-from edadm.config.networks import Autoencoder, UNetArchitecture
 from edadm.config.schema import NoiseSchedule
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder
+from edadm.networks.settings.reading import DescriptionError, Settings, understood
 
 _KINDS: dict[str, type[BaseModel]] = {
     "architecture": UNetArchitecture,

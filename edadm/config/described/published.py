@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edadm.config.described.entry import Description, Settings
-from edadm.config.networks import UNetArchitecture
+from edadm.config.described.entry import Description
 from edadm.config.rules.steps import step_problem
 from edadm.config.schema import Model, Sampler
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.reading import Settings
 
 _STEPS = (50, 100, 20, 25, 40, 200, 10, 5, 4, 2, 1)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edadm.config.described.entry import Settings, refuse, understood
 from edadm.config.schema import NoiseSchedule
+from edadm.networks.settings.reading import Settings, refuse, understood
 
 _KINDS = {"linear": "linear", "scaled_linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}

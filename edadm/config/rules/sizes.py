@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edadm.config.networks import Autoencoder, TextEncoder, UNetArchitecture
+from edadm.networks.settings.architecture import SIZED, UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder, TextEncoder
 
 LARGEST_SIDE = 16_384
 WIDEST = 65_536
 MOST_LEVELS = 12
-KNOWN = ("ddim", "ldm", "transformer")
 
 
 def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
@@ -17,7 +17,7 @@ def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
 
     None for families whose sizes are written elsewhere.
     """
-    if sizes.family not in KNOWN:
+    if sizes.family not in SIZED:
         return
     yield from _levels(sizes.multipliers, sizes.channels, sizes.norm_groups)
     if sizes.image_size > LARGEST_SIDE:

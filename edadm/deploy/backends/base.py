@@ -9,7 +9,7 @@ import torch
 
 from edadm.config.backends import INTEGER, BackendEntry, resolved
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.layers import QuantizedLayer
 
 

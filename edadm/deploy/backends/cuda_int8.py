@@ -13,7 +13,7 @@ from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, Integ
 from edadm.deploy.fuse.network import fuse_attention, fuse_epilogues
 from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
 from edadm.deploy.int_weight import signed_weight
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.sound import pass_on_what_is_not_finite

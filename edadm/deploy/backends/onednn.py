@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention
 from edadm.deploy.backends.base import Backend
 from edadm.deploy.fuse.cpu import CpuAttnProcessor, CpuConv2d, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from edadm.deploy.backends.base import Backend
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from edadm.artifacts import writing
-from edadm.config.networks import UNetArchitecture
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.onnx import TARGETS, export_onnx
 from edadm.errors import EdadmError
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 
 FORMATS = ("diffusers", *TARGETS)

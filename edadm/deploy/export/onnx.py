@@ -16,7 +16,7 @@ from edadm.artifacts import writing
 from edadm.deploy.export.onnx_graph import Target, export_graph
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 
 OPSET = 21
 

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from edadm.deploy.export.onnx_weights import Form, StoredWeight, stored_weight
 from edadm.deploy.int_weight import signed_weight
-from edadm.networks.inputs import Rows, network_call
-from edadm.networks.unet.build import UNet
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
+from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer

@@ -17,7 +17,8 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from edadm.learning.capture.arguments import Arguments
-from edadm.networks.inputs import Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 from edadm.offload.cache import Memory
 from edadm.offload.paused import PausedMemory
 from edadm.offload.tracker import storages

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.betas import betas_of, same_betas, schedule_in_words
-from edadm.config.described.entry import Settings, read_json
 from edadm.config.described.folder import config_of, scheduler_of
-from edadm.config.described.parts import autoencoder_settings, encoder_settings
 from edadm.config.described.scheduler import schedule_settings
-from edadm.config.described.unet import unet_architecture
-from edadm.config.networks import Autoencoder, TextEncoder, UNetArchitecture
 from edadm.config.schema import Model, NoiseSchedule
 from edadm.networks.described.markers import refuse_markers
-from edadm.networks.unet.build import UNet, build_unet
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder, TextEncoder
+from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
+from edadm.networks.settings.reading import Settings, read_json
+from edadm.networks.settings.unet_config import unet_architecture
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 
 _READ_ELSEWHERE = (

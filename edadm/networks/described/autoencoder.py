@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edadm.config.described.entry import DescriptionError, Settings, groups_of
+from edadm.networks.settings.reading import DescriptionError, Settings, groups_of
 
 Shapes = dict[str, tuple[int, ...]]
 _FIRST_STAGE = "first_stage_model."

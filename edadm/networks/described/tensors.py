@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from edadm.config.described.entry import Description, DescriptionError, Settings, groups_of
+from edadm.config.described.entry import Description
 from edadm.config.schema import Model
 from edadm.networks.described.autoencoder import autoencoder_of, condition_of
 from edadm.networks.described.training import training_of
+from edadm.networks.settings.reading import DescriptionError, Settings, groups_of
 from edadm.networks.weights.containers import chosen, weights_in
 from edadm.networks.weights.known.kinds import kind_of
 from edadm.networks.weights.packed.stored import Stored

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edadm.config.betas import betas_of, same_betas
-from edadm.config.described.entry import DescriptionError, Settings
 from edadm.config.schema import NoiseSchedule
 from edadm.networks.described.markers import refuse_untold, stated_betas, stated_prediction
+from edadm.networks.settings.reading import DescriptionError, Settings
 from edadm.networks.weights.packed.stored import Stored
 
 _USUAL = {

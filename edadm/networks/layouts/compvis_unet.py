@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from edadm.config.networks import UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
 
 _STEMS = {
     "time_embed.0": "time_embedding.linear_1",

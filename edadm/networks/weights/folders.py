@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edadm.config.described.entry import read_json
-from edadm.config.described.unet import AVERAGING
 from edadm.console import say
+from edadm.networks.settings.reading import read_json
+from edadm.networks.settings.unet_config import AVERAGING
 from edadm.networks.weights import CheckpointError, read_state
 from edadm.networks.weights.containers import Averaged
 from edadm.networks.weights.errors import quoted

@@ -24,7 +24,8 @@ from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformer
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.errors import EdadmError
 from edadm.kernels.int8 import reference
-from edadm.networks.inputs import InputSpec, Rows, network_call
+from edadm.networks.families import network_call
+from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.random_weights import random_unet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edadm.deploy.backends.base import Backend
-from edadm.networks.unet.build import UNet
+from edadm.networks.unet.base import UNet
 from edadm.nn.layers import QuantizedLayer
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.formats import export
 from edadm.errors import EdadmError
-from edadm.networks.inputs import network_call
+from edadm.networks.families import network_call
 from edadm.nn.insert import disabled
 
 from ..conftest import Family

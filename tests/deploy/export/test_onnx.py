@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from edadm.cli import app
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy, save_quantized
 from edadm.deploy.export import onnx as exporter
@@ -23,7 +22,8 @@ from edadm.deploy.export import onnx_graph as graphs
 from edadm.deploy.export.onnx import TARGETS
 from edadm.deploy.export.onnx_graph import Target
 from edadm.errors import EdadmError
-from edadm.networks.inputs import network_call
+from edadm.networks.families import network_call
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges

@@ -11,7 +11,6 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from edadm.config.load import load_config
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model, Reconstruction
 from edadm.learning import chain
 from edadm.learning.capture.data import UnitData, inner_layers
@@ -20,8 +19,10 @@ from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.capture.tables import INPUTS, OTHERS, TARGET
 from edadm.learning.engine import UnitReport, learn_unit
 from edadm.networks.inputs import InputSpec, Rows
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import Unit, trace_units
+from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.offload.demand import UnitBytes
 from edadm.offload.limits import GIB, Limits, on_disk

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from edadm.config.described.folder import describe_folder
 from edadm.config.load import load_config
-from edadm.config.networks import Autoencoder, UNetArchitecture
 from edadm.config.schema import Bits, Model, NoiseSchedule
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
@@ -21,7 +20,9 @@ from edadm.errors import EdadmError
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.inputs import NAMES, Rows
 from edadm.networks.load import load_unet
-from edadm.networks.unit import trace_units
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder
+from edadm.networks.trace import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 

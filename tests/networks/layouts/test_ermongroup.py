@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edadm.config.networks import UNetArchitecture
 from edadm.networks.layouts.ermongroup import diffusers_module, from_diffusers, to_diffusers
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 
 from ...conftest import reinitialise

@@ -8,9 +8,9 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
-from edadm.config.networks import UNetArchitecture
 from edadm.errors import EdadmError
 from edadm.networks.denoiser import Denoiser
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 
 

@@ -10,7 +10,7 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
-from edadm.config.networks import UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.networks.unet.concat import shortcut_splits
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from edadm.conditions.condition import build_condition_network
-from edadm.config.networks import Conditioning, TextEncoder
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
+from edadm.networks.settings.parts import Conditioning, TextEncoder
 from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError, check_fit
 

@@ -14,9 +14,9 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edadm.config.networks import UNetArchitecture
 from edadm.config.schema import Model
 from edadm.networks.convert import convert_checkpoint
+from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 from edadm.networks.weights.folders import find_weights, read_weights

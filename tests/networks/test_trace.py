@@ -1,4 +1,4 @@
-"""Units and their order (acceptance check 1)."""
+"""Units and their order (acceptance check 1), and sites."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from edadm.config.networks import UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.trace import trace, trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import Unit, trace_units
+from edadm.networks.unit import Unit
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,33 @@ def test_the_trace_is_the_order_in_which_a_real_forward_calls_the_modules(
 def test_tracing_leaves_no_hooks_behind(float_unet: UNet2DModel) -> None:
     trace_units(float_unet)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in float_unet.modules())
+
+
+def test_units_say_where_channels_stand_in_the_original(cifar_units: list[Unit]) -> None:
+    axes = {unit.kind: unit.channel_axis for unit in cifar_units}
+    assert axes == {"res_block": 1, "attention": -1, "layer": 1}
+    assert {unit.main_input for unit in cifar_units} == {0}
+
+
+def test_every_product_has_a_site_for_each_of_its_operands() -> None:
+    with torch.device("meta"):
+        found = trace(build_unet(UNetArchitecture()))
+    roles = Counter(site.role for site in found.sites)
+    assert roles == {"weight": 113, "input": 113, "q": 6, "k": 6, "v": 6, "probabilities": 6}
+    assert len({site.name for site in found.sites}) == len(found.sites)
+    layers = {layer for unit in found.units for layer in unit.layers}
+    assert {site.module for site in found.sites if site.role == "weight"} == layers
+    assert sum(len(site.segments) == 2 for site in found.sites) == 2 * 12
+    by_name = {site.name: site for site in found.sites}
+    assert by_name["up_blocks.0.resnets.0.conv_shortcut.input"].segments == (256, 256)
+    assert by_name["conv_in.weight"].segments == (3,)
+    assert (by_name["conv_in.input"].axis, by_name["time_embedding.linear_1.input"].axis) == (1, -1)
+    assert by_name["mid_block.attentions.0.q"].segments == (256,)
+    assert by_name["mid_block.attentions.0.probabilities"].segments == ()
+
+
+def test_a_trace_by_layer_has_the_same_sites(float_unet: UNet2DModel) -> None:
+    blocks, layers = trace(float_unet), trace(float_unet, by_layer=True)
+    assert layers.sites == blocks.sites
+    assert {unit.kind for unit in layers.units} == {"layer"}
+    assert {unit.name for unit in layers.units} == {name for unit in blocks.units for name in unit.layers}

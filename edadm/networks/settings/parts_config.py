@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edadm.config.described.entry import Settings, checked, read_json, refuse, understood
-from edadm.config.networks import Autoencoder, TextEncoder
+from edadm.networks.settings.parts import Autoencoder, TextEncoder
+from edadm.networks.settings.reading import Settings, checked, read_json, refuse, understood
 
 _CHANNELS: Settings = {"AutoencoderKL": 4, "VQModel": 3}
 _AUTOENCODER: Settings = {

@@ -6,10 +6,10 @@ import pytest
 from torch import nn
 
 from edadm.config.load import load_config
-from edadm.config.networks import UNetArchitecture
-from edadm.config.rules.layers import idle_patterns, unit_layers
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.unit_names import idle_patterns, unit_layers
+from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import trace_units
 
 SMALL = {
     "image_size": 8,

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edadm.config.described.entry import DescriptionError, Settings, checked, refuse, understood
-from edadm.config.networks import DiffusersUNet, UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.diffusers_unet import DiffusersUNet
+from edadm.networks.settings.reading import DescriptionError, Settings, checked, refuse, understood
 
 # What a constructor takes where the file has no such key, as far as `DiffusersUNet` has no default for both
 # classes.

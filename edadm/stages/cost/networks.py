@@ -15,20 +15,21 @@ from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
-from edadm.networks.inputs import InputSpec, Rows, network_call
-from edadm.networks.unet.build import UNet, build_unet, feature_module
-from edadm.networks.unit import Exclude, Unit, trace_units
+from edadm.networks.families import family_of, network_call
+from edadm.networks.inputs import InputSpec, Rows
+from edadm.networks.trace import trace_units
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
+from edadm.networks.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker
+from edadm.stages.cost.work import FP32
 
-FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
-WEIGHT_ZERO_POINT_BITS = (
-    1  # which of the two middle levels (`edadm.deploy.grid_packing`); in `ranges.safetensors` all have 8
-)
+WEIGHT_ZERO_POINT_BITS = 1  # which of the middle levels (`edadm.deploy.grid_packing`); in ranges all have 8
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,10 @@ class Networks:
     def feature_elements(self) -> int:
         """Elements of one row of a step's feature: the input of the middle attention (method, 2.2)."""
         found: list[int] = []
-        handle = feature_module(self.unet).register_forward_pre_hook(
-            lambda _, inputs: found.append(inputs[0].numel())
+        handle = (
+            family_of(self.unet)
+            .feature_module(self.unet)
+            .register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
         )
         try:
             with torch.no_grad():

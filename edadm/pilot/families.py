@@ -16,7 +16,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edadm.benchmark.scaled import ScaledRun
+from edadm.benchmark.clock import Clock
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
 from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
@@ -26,14 +26,14 @@ from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.denoiser import Denoiser, Precision, Prediction
+from edadm.networks.families import family_of
 from edadm.networks.inputs import Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
-from edadm.networks.unet.build import feature_module
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
-from edadm.planning.clock import Clock
+from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 from edadm.sampling.noise import keyed_generator
@@ -127,7 +127,14 @@ class FamilyPass:
         with self.measured.stage("collect-trajectories"):
             store = open_store(self.folder / "store.zarr", model, 0, condition)
             denoise = Denoiser(network, condition, model.guidance, prediction=self._prediction())
-            collect(denoise, feature_module(network), model, store, self.device, contexts=condition)
+            collect(
+                denoise,
+                family_of(network).feature_module(network),
+                model,
+                store,
+                self.device,
+                contexts=condition,
+            )
 
     def select(self) -> None:
         """`select-calibration`."""

@@ -1,4 +1,7 @@
-"""Names of a U-Net's layers and units, told from its sizes, so that a pattern that matches none is found before torch is imported."""
+"""Names of a U-Net's layers and units, told from its sizes.
+
+So a pattern that matches none of them is found before torch is imported.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ import difflib
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from edadm.config.networks import UNetArchitecture
-from edadm.config.rules.sizes import KNOWN
+from edadm.networks.settings.architecture import SIZED, UNetArchitecture
 
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _TRANSFORMER = (
-    *(f"attn1.{name}" for name in _ATTENTION),
-    "ff.net.0.proj",
-    "ff.net.2",
-    *(f"attn2.{name}" for name in _ATTENTION),
+    *(f"attn1.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+    *(f"attn2.{name}" for name in ATTENTION),
 )
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
@@ -22,8 +24,8 @@ Units = dict[str, tuple[str, ...]]
 
 
 def unit_layers(sizes: UNetArchitecture) -> Units | None:
-    """Full names of the layers of every unit that is reconstructed at once; None for families that are described elsewhere."""
-    return dict(_units(sizes)) if sizes.family in KNOWN else None
+    """Full names of the layers of every unit; None for families that are not described by sizes."""
+    return dict(_units(sizes)) if sizes.family in SIZED else None
 
 
 def idle_patterns(patterns: Iterable[str], names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -82,7 +84,7 @@ def _level(
 
 def _attention(sizes: UNetArchitecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     if sizes.family != "transformer":
-        yield place, tuple(f"{place}.{name}" for name in _ATTENTION)
+        yield place, tuple(f"{place}.{name}" for name in ATTENTION)
         return
     inner = f"{place}.transformer_blocks.0"
     yield _layer(f"{place}.proj_in")

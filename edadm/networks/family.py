@@ -1,0 +1,96 @@
+"""What a network is: how it is built and called, and what it is made of, in one description per family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from edadm.networks.inputs import InputSpec, Rows
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.unit import Kind
+
+
+@dataclass(frozen=True)
+class UnitKind:
+    """A block that is learned at once.
+
+    Args:
+        name: under which reports and settings know it.
+        module: its class.
+        registered: its layers by name within it, in the order in which the original network registers them.
+        executed: the same with the layer last whose output is the block's, before residuals.
+        channel_axis: of its inner layers' outputs in the original network, 1 or -1 of the tensors here.
+    """
+
+    name: Kind
+    module: type[nn.Module]
+    registered: tuple[str, ...]
+    executed: tuple[str, ...]
+    channel_axis: int = 1
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A norm, and the layers that are fed by nothing else.
+
+    Args:
+        norm: its name.
+        layers: names of convolutions and linear layers.
+        is_linear: whether nothing but the norm stands between, so that factors of the layers' input channels
+            can move into its gain; otherwise an activation does.
+    """
+
+    norm: str
+    layers: tuple[str, ...]
+    is_linear: bool = True
+
+
+class Family(ABC):
+    """Networks of one kind.
+
+    Attributes:
+        name: in configurations and checkpoints.
+        classes: of diffusers, of which its networks are.
+        layouts: of original checkpoints that are read, by the preset's `layout`; all read diffusers', too.
+        predictions: what its networks may predict.
+        kinds: blocks that are learned at once; layers outside them are learned alone.
+    """
+
+    name: ClassVar[str]
+    classes: ClassVar[tuple[type[nn.Module], ...]]
+    layouts: ClassVar[tuple[str, ...]] = ()
+    predictions: ClassVar[tuple[str, ...]] = ("eps", "v", "sample")
+    kinds: ClassVar[Sequence[UnitKind]]
+
+    @abstractmethod
+    def build(self, architecture: UNetArchitecture) -> nn.Module:
+        """A randomly initialised network.
+
+        Raises:
+            EdadmError: its library knows no such network.
+        """
+
+    @abstractmethod
+    def inputs(self, network: nn.Module) -> InputSpec:
+        """What a network takes; of a sequence of tokens, one token."""
+
+    @abstractmethod
+    def call(self, network: nn.Module, rows: Rows) -> Float[Tensor, " n *s"]:
+        """The network's prediction."""
+
+    @abstractmethod
+    def feature_module(self, network: nn.Module) -> nn.Module:
+        """The module whose input is the feature of a sampler step (TDAC; method, 2.2)."""
+
+    @abstractmethod
+    def concatenations(self, network: nn.Module) -> Mapping[str, tuple[int, ...]]:
+        """Sizes of the parts of concatenated input channels, by the name of the layer that splits them."""
+
+    @abstractmethod
+    def couplings(self, network: nn.Module) -> Sequence[Coupling]:
+        """Which layers each norm feeds."""

@@ -1,0 +1,92 @@
+"""Settings of what stands beside a network: the autoencoder of its latents, and what it is told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edadm.networks.settings.strict import Count, Strict
+
+
+class Autoencoder(Strict):
+    """From latents to images (CompVis/latent-diffusion); never quantized.
+
+    `vq` snaps latents to a codebook before it decodes them, `kl` does not.
+    """
+
+    kind: Literal["vq", "kl"]
+    latent_channels: Count = 3
+    image_channels: Count = 3
+    channels: Count = Field(128, description="channels of the first level")
+    multipliers: tuple[Count, ...] = Field(
+        (1, 2, 4), description="channels of each level; every level but the last halves the resolution"
+    )
+    blocks_per_level: Count = 2
+    codes: Count = Field(8192, description="entries of the codebook (vq)")
+    norm_groups: Count = 32
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="a file or folder of a VAE, instead of the one in the model's checkpoint",
+    )
+    scale: Annotated[float, Field(gt=0)] | None = Field(
+        1.0,
+        description="the network sees latents times this number; null reads it from the checkpoint's "
+        "`scale_factor`",
+    )
+
+    @property
+    def factor(self) -> int:
+        """Image height by latent height."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class TextEncoder(Strict):
+    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's. Its vocabulary is CLIP's (49,408 tokens)."""
+
+    channels: Count = 768
+    hidden_channels: Count = 3072
+    layers: Count = 12
+    heads: Count = 12
+    tokens: Count = Field(77, description="length of every prompt, padded")
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    padding: Literal["end_of_text", "zero"] = Field(
+        "end_of_text", description="what pads a prompt; SD 2.x pads with zeros"
+    )
+
+
+class Conditioning(Strict):
+    """What the network is told about each image, by the image's index."""
+
+    kind: Literal["classes", "text"]
+    guidance: float = Field(
+        1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation"
+    )
+    classes: Count = Field(
+        1000, description="number of classes; one more embedding stands for no condition (classes)"
+    )
+    images_per_class: Count = Field(
+        50, description="of each class so many among the images, in shuffled order (classes)"
+    )
+    only: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="the classes to draw from; all by default (classes)"
+    )
+    prompts: str | None = Field(
+        None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text)"
+    )
+    encoder: TextEncoder = TextEncoder()
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="a file or folder of the embedding or encoder, if the model's has none",
+    )
+    seed: int = Field(1234, description="of the order of labels and captions")
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> Conditioning:
+        if outside := [label for label in self.only or () if label >= self.classes]:
+            raise ValueError(
+                f"there is no class {outside[0]}; classes are counted from 0 to {self.classes - 1}"
+            )
+        return self

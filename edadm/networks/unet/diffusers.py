@@ -1,0 +1,40 @@
+"""Whatever U-Net a diffusers `config.json` describes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from diffusers import UNet2DConditionModel, UNet2DModel
+from torch import nn
+
+from edadm.errors import EdadmError
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.unet.base import UNet, UNetFamily
+
+_ERRORS = (ValueError, TypeError, LookupError, ZeroDivisionError, RuntimeError)
+
+
+class DiffusersUNets(UNetFamily):
+    """U-Nets by their own settings; diffusers itself says what it cannot build."""
+
+    name = "diffusers"
+    classes: ClassVar[tuple[type[nn.Module], ...]] = (UNet2DModel, UNet2DConditionModel)
+
+    def network(self, architecture: UNetArchitecture) -> UNet:
+        stated, channels = architecture.diffusers, architecture.in_channels
+        assert stated is not None
+        settings = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in stated.own.items()
+        }
+        settings |= {
+            "sample_size": architecture.image_size,
+            "in_channels": channels,
+            "out_channels": channels,
+        }
+        try:
+            if stated.class_name == "UNet2DModel":
+                return UNet2DModel(**settings)
+            return UNet2DConditionModel(**settings, cross_attention_dim=architecture.context_channels)
+        except _ERRORS as error:
+            reason = str(error).splitlines()[0]
+            raise EdadmError(f"diffusers builds no {stated.class_name} of these settings: {reason}") from None
