@@ -24,7 +24,7 @@ def layer_bits(name: str, bits: Bits) -> LayerBits:
 
 
 def quantize_network(network: nn.Module, bits: Bits, sites: Sequence[Site]) -> None:
-    """Replaces, in place, every layer that has a site, and gives every attention that has some quantized operands.
+    """Quantizes a network in place: layers with a site are replaced, attentions with sites get grids.
 
     Args:
         network: a float network, or a block of one.

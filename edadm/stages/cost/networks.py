@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.families import family_of, network_call
@@ -25,13 +25,11 @@ from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker
+from edadm.stages.cost.work import FP32
 
-FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
-WEIGHT_ZERO_POINT_BITS = (
-    1  # which of the two middle levels (`edadm.deploy.grid_packing`); in `ranges.safetensors` all have 8
-)
+WEIGHT_ZERO_POINT_BITS = 1  # which of the middle levels (`edadm.deploy.grid_packing`); in ranges all have 8
 
 
 @dataclass(frozen=True)
