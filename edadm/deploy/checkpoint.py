@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from edadm.artifacts import writing
 from edadm.config.schema import Bits
 from edadm.deploy.grid_packing import compact, expand
+from edadm.deploy.grids import grids, quantizers, refuse, set_grids
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4, unpack4
 from edadm.networks.families import family_of
@@ -31,67 +31,12 @@ from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.nn.layers import QuantizedLayer
-from edadm.nn.quantizer import Quantizer
-from edadm.nn.sound import code_flaws, float_flaws, grid_flaws
+from edadm.nn.sound import code_flaws, float_flaws
 
 FORMAT_VERSION = (
     2  # 1 had a scale and a zero point under each quantizer's name, and no digest; it is still read
 )
 Facts = dict[str, Any]
-
-
-def quantized_copy(unet: nn.Module, bits: Bits) -> nn.Module:
-    """A quantizing copy of a float U-Net that shares its parameters until codes are folded into them."""
-    shared: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
-    copied = copy.deepcopy(unet, shared)
-    quantize_network(copied, bits, sites_of(copied, family_of(copied).concatenations(copied)))
-    return copied
-
-
-def _quantizers(unet: nn.Module) -> dict[str, Quantizer]:
-    return {name: module for name, module in unet.named_modules() if isinstance(module, Quantizer)}
-
-
-def grids(unet: nn.Module) -> dict[str, Tensor]:
-    """Scales (fp32) and zero points (uint8) of all quantizers by name.
-
-    Raises:
-        EdadmError: a grid is none.
-    """
-    _refuse(
-        grid_flaws(unet),
-        "nothing was written; look for numbers that are not finite in the weights and the calibration rows",
-    )
-    tensors = {}
-    for name, quantizer in _quantizers(unet).items():
-        tensors[f"{name}.scale"] = quantizer.scale.float().contiguous()
-        tensors[f"{name}.zero_point"] = quantizer.zero_point.to(torch.uint8).contiguous()
-    return tensors
-
-
-def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the grids of a file into a quantized U-Net.
-
-    Raises:
-        CheckpointError: a grid is missing, of another shape, or none.
-    """
-    for name, quantizer in _quantizers(unet).items():
-        try:
-            quantizer.set_grid(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"].float())
-        except KeyError as error:
-            raise CheckpointError(
-                f"the file lacks the grid {error}; it was made for other bits or another network"
-            ) from None
-        except ValueError as error:
-            raise CheckpointError(
-                f"the grid of {name} does not fit ({error}); it was made for other bits or another network"
-            ) from None
-    _refuse(grid_flaws(unet), "make the file again")
-
-
-def _refuse(flaws: Iterable[str], fix: str) -> None:
-    if flaw := next(iter(flaws), None):
-        raise CheckpointError(f"{flaw}; {fix}")
 
 
 def save_quantized(
@@ -108,17 +53,17 @@ def save_quantized(
         EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
     """
     layers = quantized_layers(unet)
-    if absent := sorted(_quantizers(_described(architecture, bits)).keys() - _quantizers(unet).keys()):
+    if absent := sorted(quantizers(_described(architecture, bits)).keys() - quantizers(unet).keys()):
         raise EdadmError(
             f"the network has lost {len(absent)} of its grids, such as {absent[0]}; load it again, and save that"
         )
     unquantized = _unquantized(unet, layers)
-    _refuse(code_flaws(unet), "nothing was written; quantize the network again")
-    _refuse(
+    refuse(code_flaws(unet), "nothing was written; quantize the network again")
+    refuse(
         float_flaws(unquantized.items()),
         "nothing was written; convert the checkpoint again, and look for such numbers in it",
     )
-    tensors = compact(grids(unet), _quantizers(unet))
+    tensors = compact(grids(unet), quantizers(unet))
     for name, layer in layers.items():
         codes = layer.codes.contiguous()  # type: ignore[union-attr]
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes
@@ -138,7 +83,7 @@ def save_quantized(
             for name, layer in layers.items()
         },
         "activations": {
-            name: [q.bits, list(q.segments)] for name, q in _quantizers(unet).items() if q.rows is None
+            name: [q.bits, list(q.segments)] for name, q in quantizers(unet).items() if q.rows is None
         },
     }
     facts["sha256"] = digest(tensors, facts)
@@ -217,7 +162,7 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
     try:
-        set_grids(unet, expand(tensors, _quantizers(unet)) if facts["format_version"] > 1 else tensors)
+        set_grids(unet, expand(tensors, quantizers(unet)) if facts["format_version"] > 1 else tensors)
         _fill(unet, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -282,8 +227,8 @@ def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:
     unquantized = _unquantized(unet, layers)
     for name, parameter in unquantized.items():
         parameter.data = _fitting(tensors, name, parameter.shape, torch.float32)
-    _refuse(code_flaws(unet), "make the file again")
-    _refuse(float_flaws(unquantized.items()), "make the file again")
+    refuse(code_flaws(unet), "make the file again")
+    refuse(float_flaws(unquantized.items()), "make the file again")
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
