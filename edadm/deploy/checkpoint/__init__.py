@@ -1,0 +1,23 @@
+"""The quantized checkpoint: one safetensors file with integer codes, grids and everything needed to rebuild the network.
+
+`docs/checkpoint_format.md` describes it for readers in other programs.
+"""
+
+from edadm.deploy.checkpoint.grids import grids, set_grids
+from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, digest, is_quantized, read_metadata
+from edadm.deploy.checkpoint.network import quantized_copy
+from edadm.deploy.checkpoint.read import load_quantized
+from edadm.deploy.checkpoint.write import save_quantized
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Facts",
+    "digest",
+    "grids",
+    "is_quantized",
+    "load_quantized",
+    "quantized_copy",
+    "read_metadata",
+    "save_quantized",
+    "set_grids",
+]
