@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 
-from edadm.commands import calibration, describing, files, images, quantization, showing, timing, workflow
+from edadm.commands import calibration, files, images, quantization, showing, timing, workflow
 from edadm.commands.app import app
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -13,7 +13,6 @@ from edadm.errors import EdadmError
 __all__ = [
     "app",
     "calibration",
-    "describing",
     "files",
     "images",
     "main",

@@ -7,7 +7,7 @@
 #     batch 15 oneDNN 0 neither 0 NNPACK 0
 #     batch 16 oneDNN 0 neither 0 NNPACK 5.27
 # Matters because: integer inference that is emulated in floats (QDQ graphs, fake quantization, exact accumulators in tests) changes with
-#   the batch size. edadm switches NNPACK off around such convolutions (edadm/kernels/onednn.py).
+#   the batch size. edadm switches NNPACK off around such convolutions (edadm/kernels/cpu).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

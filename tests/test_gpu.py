@@ -23,11 +23,15 @@ from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.products.geglu import triton_geglu
-from edadm.kernels.int8.tiles import Problem, candidates
-from edadm.learning.data import Arguments, UnitData
-from edadm.learning.demand import demand, work_bytes
-from edadm.learning.descent import Descent, align_layouts, learning, stepping
-from edadm.learning.precision import arithmetic
+from edadm.kernels.int8.search import candidates
+from edadm.kernels.int8.tiles import Problem
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
+from edadm.learning.capture.demand import demand, work_bytes
+from edadm.learning.steps.descent import Descent, align_layouts
+from edadm.learning.steps.parameters import learning
+from edadm.learning.steps.precision import arithmetic
+from edadm.learning.steps.replay import stepping
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.denoiser import Denoiser
@@ -39,7 +43,7 @@ from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
-from edadm.quant.affine import bounds, fake_quantize, scale_and_zero_point
+from edadm.quant.affine import fake_quantize, qmin_qmax, scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
@@ -85,7 +89,7 @@ def test_fake_quantization_and_its_gradients_are_those_of_the_cpu() -> None:
             torch.tensor([-1.0], device=device), torch.tensor([1.5], device=device), 4
         )
         scale.requires_grad_()
-        y = fake_quantize(values, scale, *bounds(zero_point, 4))
+        y = fake_quantize(values, scale, *qmin_qmax(zero_point, 4))
         y.backward(upstream.to(device))
         results.append([t.detach().cpu() for t in (y, values.grad, scale.grad)])
     for one, other in zip(*results, strict=True):

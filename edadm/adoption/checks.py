@@ -16,7 +16,7 @@ from edadm.adoption.earlier import KEPT, REMADE, Command, difference, parsed
 from edadm.adoption.records import Job, newer_input, planned_jobs, recorded_command, snakemake
 from edadm.artifacts import intact, read_tensors
 from edadm.artifacts.digest import safetensors_digest
-from edadm.config.rules.steps import visited
+from edadm.config.rules.timesteps import visited
 from edadm.config.schema import Evaluation, Model
 from edadm.deploy.checkpoint import load_quantized
 from edadm.errors import EdadmError

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from edadm.config.backends import DEFAULT
-from edadm.config.rules.steps import visited
+from edadm.config.rules.timesteps import visited
 from edadm.config.schema import SOLVERS, Bits, Calibration, Evaluation, Model, Reconstruction, Sampler
 from edadm.errors import EdadmError
 

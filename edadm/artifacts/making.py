@@ -123,7 +123,7 @@ def making(
                 _mark(output, key).unlink(missing_ok=True)
             raise
         with locked(lock_beside(output), str(output)) as file:
-            rewrite(file, canonical(_state(file.read()) | {"finished": key}))
+            rewrite(file, canonical(_state(file.read()) | {"finished": key, "code": code}))
             _tidy(output, key, progress)
 
 
@@ -141,6 +141,13 @@ def refuse_to_replace(folder: Path, facts: Mapping[str, Any]) -> None:
             else ", made from something else"
         )
         raise StaleError(f"{folder} is there already{other}; remove it, or name another --output")
+
+
+def code_beside(output: Path) -> str | None:
+    """The code that an artifact was finished with, as `making` was told; None where that is not known."""
+    with suppress(OSError):
+        return _state(lock_beside(output).read_text()).get("code")
+    return None
 
 
 def _mark(output: Path, key: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.kernels.learning.operations import without_kernels
+from edadm.kernels.dispatch import without_kernels
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit

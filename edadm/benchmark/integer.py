@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from edadm.benchmark.kernels import sentence
 from edadm.config.schema import Bits, Model
-from edadm.deploy.backends.cuda_int8 import fused_attention, lower_for_cuda
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.fuse.network import fuse_attention
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
@@ -247,7 +248,7 @@ def _by_torchao(unet: UNet) -> nn.Module:
     """In bf16, with linear layers that torchao computes in int8, their inputs' scales taken from each row as it comes."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    network = fused_attention(copy.deepcopy(unet)).to(torch.bfloat16)
+    network = fuse_attention(copy.deepcopy(unet)).to(torch.bfloat16)
     quantize_(network, Int8DynamicActivationInt8WeightConfig())
     return network
 
@@ -290,7 +291,7 @@ def compare_with_integers(
     half = torch.bfloat16
 
     if FLOATS[1] in beside:
-        contest.enter(FLOATS[1], lambda: fused_attention(copy.deepcopy(unet)).to(half), half, True)
+        contest.enter(FLOATS[1], lambda: fuse_attention(copy.deepcopy(unet)).to(half), half, True)
 
     @cache
     def quantized(name: str) -> UNet:
@@ -309,7 +310,7 @@ def compare_with_integers(
             TORCHAO, lambda: _by_torchao(unet), half, True, note="convolutions and attention stay in bf16"
         )
     if FLOATS[2] in beside:
-        contest.enter(FLOATS[2], lambda: fused_attention(copy.deepcopy(unet)), torch.float32, True)
+        contest.enter(FLOATS[2], lambda: fuse_attention(copy.deepcopy(unet)), torch.float32, True)
     networks, profiles = contest.rounds(), {}
     for name in [name for name in contest.entries if name != FLOATS[2]]:
         with contest.guarded(name, "profile_failed"):

@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,12 @@ from torch.nn import functional as F
 
 from edadm.deploy.fuse.layers import IntegerConv2d
 from edadm.errors import EdadmError
-from edadm.kernels.int8.products.convolution import triton_convolution
-from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, candidates, tiles
+from edadm.kernels.int8.device import Device
+from edadm.kernels.int8.products.convolution import run
+from edadm.kernels.int8.products.launch import Launch, choose
+from edadm.kernels.int8.products.operands import Operands
+from edadm.kernels.int8.search import candidates
+from edadm.kernels.int8.tiles import Problem, Tiles, by_rule, tiles
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 
@@ -55,21 +60,22 @@ def problems_of(network: nn.Module, inputs: Rows) -> dict[Problem, tuple[int, ..
     return found
 
 
-def _operands(problem: Problem, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+def _operands(problem: Problem, shape: tuple[int, ...]) -> Operands:
+    """Random operands of a problem on the GPU."""
     generator = torch.Generator("cuda").manual_seed(0)
 
     def draw(*size: int) -> Tensor:
         return torch.randint(-128, 128, size, dtype=torch.int8, device="cuda", generator=generator)
 
     ones = torch.ones(problem.columns, device="cuda")
-    return draw(*shape), draw(problem.columns, problem.side, problem.side, problem.channels), ones, ones
+    x, weight = draw(*shape), draw(problem.columns, problem.side, problem.side, problem.channels)
+    padding = _padding(problem, x)
+    return Operands.of(x, weight, ones, ones, None, problem.stride, padding, 0, torch.bfloat16)
 
 
-def _call(problem: Problem, operands: tuple[Tensor, ...], chosen: Tiles) -> Tensor:
-    x, weight, scale, offset = operands
-    return triton_convolution(
-        x, weight, scale, offset, None, problem.stride, _padding(problem, x), 0, torch.bfloat16, chosen
-    )
+def _launch(operands: Operands, wanted: Tiles) -> Launch:
+    """What an integer layer with these operands and tiles launches."""
+    return choose(operands.problem, operands.layout, Device.of(operands.x.device), wanted)
 
 
 def _padding(problem: Problem, x: Tensor) -> int:
@@ -80,9 +86,10 @@ def _padding(problem: Problem, x: Tensor) -> int:
 
 def _compile(work: tuple[Problem, tuple[int, ...], Tiles]) -> None:
     """Leaves a kernel in the compiler's cache on disk."""
-    problem, shape, chosen = work
+    problem, shape, wanted = work
     try:
-        _call(problem, _operands(problem, shape), chosen)
+        operands = _operands(problem, shape)
+        run(operands, _launch(operands, wanted))
     except Exception:  # a tile that does not fit the GPU; measuring it finds out, too
         return
 
@@ -135,11 +142,12 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio; or why it `failed`.
 
-    All tiles that were `tried` have their milliseconds, and those that were `refused` a reason.
+    `kernel` is the one that ran, whatever kind the tiles are of. All tiles that were `tried` have their
+    milliseconds, and those that were `refused` a reason.
 
     Args:
         shapes: from `problems_of`.
-        search: times all candidates of `edadm.kernels.int8.tiles` and takes the fastest.
+        search: times all candidates of `edadm.kernels.int8.search` and takes the fastest.
         processes: that compile.
         on_rows: told all rows so far whenever there is one more.
     """
@@ -163,16 +171,18 @@ _agree = torch.equal
 def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) -> dict[str, Any]:
     torch.cuda.empty_cache()  # each graph of the last problem kept its result
     operands = _operands(problem, shape)
-    expected, times = _call(problem, operands, by_rule(problem)._replace(kind="window")), {}
+    expected = run(operands, _launch(operands, by_rule(problem)._replace(kind="window")))
+    times: dict[Tiles, float] = {}
     refused: dict[Tiles, str] = {}
-    for chosen in tried:
+    for wanted in tried:
+        launch = _launch(operands, wanted)
         try:
-            if not _agree(_call(problem, operands, chosen), expected):
+            if not _agree(run(operands, launch), expected):
                 raise EdadmError("its sums are not those of the kernel that all problems have")
-            times[chosen] = milliseconds(lambda chosen=chosen: _call(problem, operands, chosen))  # type: ignore[misc]
+            times[wanted] = milliseconds(partial(run, operands, launch))
         except Exception as error:  # Triton has no common error for tiles that do not fit
-            refused[chosen] = sentence(error)
-    bf16 = milliseconds(_bf16(problem, *operands[:2]))
+            refused[wanted] = sentence(error)
+    bf16 = milliseconds(_bf16(problem, operands.x, operands.weight))
     row = {
         "key": problem.key,
         **problem._asdict(),
@@ -182,7 +192,8 @@ def _measured(problem: Problem, shape: tuple[int, ...], tried: Iterable[Tiles]) 
     if not times:
         return row | {"failed": "no tiles were accepted"}
     best = min(times, key=times.__getitem__)
-    found = {"int8_ms": times[best], "ratio": bf16 / times[best], "tiles": list(best)}
+    kernel = _launch(operands, best).kernel
+    found = {"int8_ms": times[best], "ratio": bf16 / times[best], "tiles": list(best), "kernel": kernel}
     return row | found | {"tried": {_name(one): ms for one, ms in times.items()}}
 
 

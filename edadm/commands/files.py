@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from edadm.commands.app import app
-from edadm.commands.opening import device_named
-from edadm.commands.options import DeviceOption, OutputOption, ThreadsOption
+from edadm.commands.options import DeviceOption, OutputOption, ThreadsOption, device_named
+from edadm.stages import report as page
 
 
 @app.command()
@@ -97,10 +97,7 @@ def report(
     from edadm.config.load import described_runs, load_runs
 
     settings = load_runs(json.loads(config) if config.lstrip().startswith("{") else Path(config))
-
-    from edadm.report.page import write_page
-
-    write_page(results, described_runs(settings), output)
+    page.run(results, described_runs(settings), output)
 
 
 @app.command()

@@ -1,13 +1,14 @@
-"""Options that several subcommands have."""
+"""Options that several subcommands have, and what they name: presets and devices."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edadm.config.backends import DEFAULT, INTEGER, backend_names
+from edadm.errors import EdadmError
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
 CalibrationOption = Annotated[
@@ -69,3 +70,31 @@ HostMemoryOption = Annotated[
     ),
 ]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]
+
+
+def preset_named(kind: str, text: str, config: Path | None) -> Any:
+    """A preset by name, from the package or the user's file, or given as JSON."""
+    from edadm.config.load import find_preset
+
+    return find_preset(kind, text, config)
+
+
+def device_named(name: str, threads: int) -> Any:
+    """The torch device, after setting the number of CPU threads."""
+    import torch
+
+    from edadm.devices import device_named
+
+    torch.set_num_threads(threads)
+    return device_named(name)
+
+
+def first_gpu() -> Any:
+    """The first CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EdadmError(
+            "this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one"
+        )
+    return device_named("cuda", 1)

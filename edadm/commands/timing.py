@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from edadm.commands.app import timing
-from edadm.commands.made import digests, facts_of
-from edadm.commands.opening import device_named, first_gpu, open_task, open_unet, preset_named
 from edadm.commands.options import (
     BitsOption,
     ConfigOption,
@@ -22,12 +20,15 @@ from edadm.commands.options import (
     SetOption,
     ThreadsOption,
     UnetOption,
+    device_named,
+    first_gpu,
+    preset_named,
 )
 from edadm.commands.workflow import PROJECT
-from edadm.config.backends import INTEGER, resolved
-from edadm.config.stated import settings_of
 from edadm.console import say
 from edadm.errors import EdadmError
+from edadm.stages import benchmark
+from edadm.stages.inputs.task import Given, open_task
 
 
 @timing.command("unet")
@@ -50,39 +51,11 @@ def benchmark_unet(
 
     On a CPU also with integers, and full precision with bf16.
     """
-    from edadm.artifacts import writing_json
-    from edadm.benchmark.cpu import HALF, cpu_rivals, parity, shares_of_time, slower_arithmetic
-    from edadm.benchmark.unet import step_latency
-    from edadm.networks.inputs import InputSpec
-
     preset, where = preset_named("models", model, config), device_named(device, threads)
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
-    networks = {variant: open_unet(preset.architecture, file, where) for variant, file in files.items()}
-    asked = (INTEGER, *(backends or ())) if where.type == "cpu" else ()
-    timed_by = {name: resolved(name, where.type).name for name in asked}
-    rivals = cpu_rivals(networks, timed_by) if where.type == "cpu" else {}
-    spec = InputSpec.of(preset)
-    times = step_latency(networks | rivals, spec, batch_size)
-    variants: dict[str, Any] = {
-        variant: {"bytes": file.stat().st_size} | times[variant] for variant, file in files.items()
-    }
-    for rival in rivals:
-        variant, _, arithmetic = rival.rpartition("/")
-        shares = shares_of_time(rivals[rival], spec, batch_size)
-        variants[variant][arithmetic] = times[rival] | {"shares": shares}
-        if arithmetic != HALF:
-            distance = parity(networks[variant], rivals[rival], spec, batch_size)
-            variants[variant][arithmetic] |= {"parity": distance, "resolved_backend": timed_by[arithmetic]}
-    for sentence in slower_arithmetic(variants):
-        say(sentence)
-    made_from = {
-        "model": settings_of(preset, "architecture", "conditioning"),
-        "inputs": digests(timed=list(files.values())),
-    }
-    timed = {"batch_size": batch_size, "threads": threads, "device": str(where), "variants": variants}
-    writing_json(output, timed, facts_of("speed", made_from, where))
+    benchmark.run(preset, files, backends or [], batch_size, threads, output, where)
 
 
 @timing.command("calibration")
@@ -110,9 +83,9 @@ def benchmark_calibration(
         raise EdadmError(
             f"method '{settings.method}' learns nothing that could be timed; name another --reconstruction"
         )
-    files = (unet, calibration_set, ranges, where)
+    given = Given(unet, calibration_set, ranges)
     result = compare(
-        lambda changed, unit_store: open_task(preset, widths, changed, *files, unit_store),
+        lambda changed, unit_store: open_task(preset, widths, changed, given, where, unit_store),
         settings,
         plain_iterations,
     )

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-OF_TRAJECTORIES = (
-    "architecture",
-    "conditioning",
-    "schedule",
-    "sampler",
-    "prediction",
-    "trajectories",
-)  # of a model
-OF_IMAGES = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
 OF_NOISE = (
     "images",
     "shards",
@@ -20,8 +11,7 @@ OF_NOISE = (
     "seed",
     "precision",
     "compiled",
-)  # and of an evaluation, of its images
-OF_SCORES = ("scores", "extractor", "resolution", "clip_model")
+)  # of an evaluation, of its images
 _PLACES = {"prompts", "checkpoint"}  # where an input lies is no setting; its digest counts
 
 

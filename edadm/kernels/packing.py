@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 def pack4(codes: UInt8[Tensor, "*s"]) -> UInt8[Tensor, " bytes"]:
-    """Codes in [0, 15] in row-major order; the earlier of two lies in the low half of its byte, an odd end is padded with 0."""
+    """Codes in [0, 15], packed two per byte in row-major order.
+
+    The earlier of two lies in the low half of its byte, an odd end is padded with 0.
+    """
     flat = codes.flatten()
     if flat.numel() % 2:
         flat = torch.cat([flat, flat.new_zeros(1)])

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from edadm.errors import EdadmError
-from edadm.learning.capture import PausedForward, PausingNetwork
-from edadm.learning.data import UnitData, inner_layers, listening
-from edadm.learning.demand import demand, work_bytes
+from edadm.learning.capture.data import UnitData, inner_layers, listening
+from edadm.learning.capture.demand import demand, work_bytes
+from edadm.learning.capture.pausing import PausedForward, PausingNetwork
+from edadm.learning.capture.tables import UnitTables
 from edadm.learning.engine import UnitReport, learn_unit
-from edadm.learning.precision import arithmetic
-from edadm.learning.tables import UnitTables
+from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit
 from edadm.networks.unit import Unit

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData
-from edadm.learning.descent import Descent, align_layouts, learning, stepping
-from edadm.learning.losses import squared_error
+from edadm.learning.capture.data import UnitData
+from edadm.learning.steps.descent import Descent, align_layouts
+from edadm.learning.steps.losses import squared_error
+from edadm.learning.steps.parameters import learning
+from edadm.learning.steps.replay import stepping
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedLayer
 from edadm.quant.streams import Stream

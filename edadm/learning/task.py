@@ -13,7 +13,7 @@ from torch import nn
 from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
 from edadm.errors import EdadmError
-from edadm.learning.data import UnitData
+from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport
 from edadm.learning.unit_store import UnitStore
 from edadm.networks.inputs import Rows

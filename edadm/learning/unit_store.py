@@ -1,4 +1,4 @@
-"""Finished units on disk, and the table of their errors."""
+"""Unit stores keep finished units, on disk with a table of their errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ KINDS = ("codes:", "scales:", "biases:")
 
 @dataclass(frozen=True)
 class FinishedUnit:
-    """All that learning decided about one unit: integer codes of its weights, step sizes of its activations, biases."""
+    """A finished unit is all that learning decided about one unit.
+
+    Attributes:
+        codes: integer codes of each layer's weights, by the layer's name within the unit.
+        scales: of each activation quantizer, likewise.
+        biases: of each layer that has one, likewise.
+        report: errors of the unit.
+    """
 
     codes: dict[str, Tensor]
     scales: dict[str, Tensor]
@@ -44,7 +51,7 @@ class FinishedUnit:
 
     @classmethod
     def of(cls, module: nn.Module, report: UnitReport) -> FinishedUnit:
-        """What a hardened module holds."""
+        """The finished unit that a hardened module holds."""
         codes = {
             name: layer.codes for name, layer in quantized_layers(module).items() if layer.codes is not None
         }
@@ -57,7 +64,7 @@ class FinishedUnit:
         return cls(codes, scales, biases, report)
 
     def put_into(self, module: nn.Module) -> None:
-        """Brings a module with searched grids and float weights to the finished state."""
+        """Brings a module with searched grids and float weights to the finished unit's state."""
         for name, layer in quantized_layers(module).items():
             layer.set_codes(self.codes[name].to(layer.weight.device))
             if name in self.biases:  # replaced, not changed: the float network shares the old one
@@ -68,7 +75,7 @@ class FinishedUnit:
 
 @runtime_checkable
 class UnitStore(Protocol):
-    """Where finished units are kept."""
+    """A unit store keeps finished units."""
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
         """A unit that was finished before, if it was."""
@@ -78,7 +85,7 @@ class UnitStore(Protocol):
 
 
 class FolderUnitStore:
-    """One safetensors file per finished unit, written whole or not at all.
+    """A unit store in a folder: one safetensors file per finished unit, written whole or not at all.
 
     Args:
         folder: where units are put, and looked for first.
@@ -88,7 +95,8 @@ class FolderUnitStore:
 
     def __init__(self, folder: Path, *others: Path, known: Facts | None = None):
         folder.mkdir(parents=True, exist_ok=True)  # a share may have no unit to learn
-        self.folder, self.others = folder, others
+        self.folder = folder
+        self.others = others
         self.known = known or facts("unit", {})
 
     @staticmethod
@@ -96,7 +104,9 @@ class FolderUnitStore:
         return f"{index:03d}_{unit.name}.safetensors"
 
     def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """A unit that was finished before, if it was; a damaged file (a lost machine) is learned and written anew.
+        """A unit that was finished before, if it was.
+
+        The unit of a damaged file (a lost machine) counts as none: it is learned and written anew.
 
         Raises:
             StaleError: another job made it from other settings or files.
@@ -137,7 +147,8 @@ def _read(path: Path) -> FinishedUnit:
         report = UnitReport(
             **(known.get("report") or json.loads(metadata["report"]))
         )  # edadm 0.1.0 had it alone
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
+        names = file.keys()  # a safetensors file is no dict
+        tensors = {name: file.get_tensor(name) for name in names}
     codes, scales, biases = (
         {n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)} for kind in KINDS
     )

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import CLIPTextModel
+from torch import Tensor
 
-from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Model
 from edadm.config.sources import locate, source_of
-from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.described.agreement import described_scale, refuse_disagreement
 from edadm.networks.families import FAMILIES
 from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup
 from edadm.networks.layouts.diffusers import are_diffusers, to_current
 from edadm.networks.layouts.numbers import as_fp32
 from edadm.networks.layouts.parts import own_tensors
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
-from edadm.networks.weights import CheckpointError, check_fit, read_state
+from edadm.networks.load import SCALE, State, build_part
+from edadm.networks.weights import CheckpointError, check_fit
 from edadm.networks.weights.folders import Averaged, find_weights, read_weights
 from edadm.networks.weights.known.identify import refuse_other, said_of
 
-State = dict[str, Tensor]
-SCALE = "scale_factor"
 _TIME = {"ddim": "temb.dense.0.weight", "compvis": "time_embed.0.weight"}
 
 
@@ -51,7 +43,7 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     refuse_other(state, part, found.path)
     refuse_disagreement(model, part, checkpoint, found.path, state)
     with torch.device("meta"):
-        expected = _network(model, part).state_dict()
+        expected = build_part(model, part).state_dict()
     if part == "unet":
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
@@ -83,17 +75,6 @@ def _wanted(model: Model, part: str) -> Averaged:
 def _kind(model: Model, part: str) -> str:
     """A part by what it is."""
     return model.conditioning.kind if part == "condition" and model.conditioning else part
-
-
-def _network(model: Model, part: str) -> nn.Module:
-    """The module that holds a part."""
-    if part == "unet":
-        return build_unet(model.architecture)
-    if part == "autoencoder":
-        assert model.autoencoder is not None
-        return build_autoencoder(model.autoencoder)
-    assert model.conditioning is not None and model.architecture.context_channels is not None
-    return build_condition_network(model.conditioning, model.architecture.context_channels)
 
 
 def _translated(own: State, model: Model, part: str, path: Path) -> State:
@@ -144,46 +125,3 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
         fix = "set autoencoder.scale to the one the model was trained with"
         raise CheckpointError(f"{path}: '{SCALE}' is no positive number; {fix}")
     return scale.reshape(())
-
-
-def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
-    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format.
-
-    Raises:
-        CheckpointError: absent, damaged, or of another network.
-    """
-    with torch.device("meta"):
-        unet = build_unet(architecture)
-    return _filled(unet, read_state(weights), weights).to(device, memory_format=torch.channels_last)
-
-
-def load_decoder(model: Model, weights: Path, device: torch.device | str = "cpu") -> LatentDecoder:
-    """From latents to images, with converted weights.
-
-    Raises:
-        CheckpointError: absent, damaged, or of another network.
-    """
-    with torch.device("meta"):
-        autoencoder = _network(model, "autoencoder")
-    state = read_state(weights)
-    scale = state.pop(SCALE, torch.ones(())).item()
-    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale)
-
-
-def load_condition_network(model: Model, weights: Path, device: torch.device | str = "cpu") -> Any:
-    """The class embedding or text encoder with converted weights.
-
-    Raises:
-        CheckpointError: absent, damaged, or of another network.
-    """
-    return _filled(_network(model, "condition"), read_state(weights), weights).to(device)
-
-
-def _filled(network: Any, state: State, path: Path) -> Any:
-    """The network with the weights of a file, in inference mode and frozen."""
-    state = as_fp32(state, path)
-    check_fit(state, network.state_dict(), path)
-    network.load_state_dict(state, assign=True)
-    if isinstance(network, CLIPTextModel):  # the one buffer that no file holds
-        network.embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
-    return network.eval().requires_grad_(False)

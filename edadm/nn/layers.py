@@ -48,7 +48,7 @@ class QuantizedLayer(nn.Module):
 
     @property
     def channel_sizes(self) -> tuple[int, ...]:
-        """Sizes of the input-channel segments, each with a grid of its own; all channels where there is one."""
+        """Sizes of the input-channel segments, each with a grid; all channels where there is one."""
         sizes = self.weight_quantizer.segments
         return sizes if len(sizes) > 1 else (self.weight.shape[1],)
 
@@ -71,7 +71,7 @@ class QuantizedLayer(nn.Module):
         return soft_weight(self._base, self.alpha, grid.scale, grid.zero_point, grid.bits, grid.segments)
 
     def start_rounding(self) -> Float[Tensor, "..."]:
-        """Makes the rounding learnable and returns its parameter, which leaves the weight where it is inside the grid."""
+        """Makes rounding learnable; returns its parameter, which leaves the weight in the grid as it is."""
         scale, zero_point = self.weight_quantizer.grid(self.weight.dim())
         ratio = self.weight.detach() / scale
         self._base = ratio.floor() + zero_point

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.kernels.learning.operations import fake_quantize, spread
-from edadm.quant.affine import Bound, bounds, dequantize, quantize
+from edadm.kernels.learning.operations import broadcast_qparams, fake_quantize
+from edadm.quant.affine import Bound, dequantize, qmin_qmax, quantize
 from edadm.quant.format import INTEGERS
 from edadm.quant.scheme import Scheme
 from edadm.quant.streams import Stream
 
 
 class Quantizer(nn.Module):
-    """Fake-quantizes activations per tensor, or weights per output channel; per segment of channels where one is split.
+    """Fake-quantizes activations per tensor, or weights per output channel, each segment on its own grid.
 
     Args:
         bits: width of the grid.
@@ -38,7 +38,7 @@ class Quantizer(nn.Module):
         shape = (len(segments),) if rows is None else (rows, len(segments))
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape))
-        self._bounds: tuple[Bound, Bound] = (0.0, 2.0**bits - 1)
+        self._qmin_qmax: tuple[Bound, Bound] = (0.0, 2.0**bits - 1)
 
     @property
     def scheme(self) -> Scheme:
@@ -49,7 +49,7 @@ class Quantizer(nn.Module):
         return f"bits={self.bits}, segments={self.segments}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
-        """Moves the bounds along when torch moves the buffers to another device; no cast to half precision reaches a grid.
+        """Moves the grid's limits along with the buffers; no cast to half precision reaches a grid.
 
         A scale rounded to half precision is another grid than the one that was learned.
         """
@@ -57,9 +57,9 @@ class Quantizer(nn.Module):
         super()._apply(fn, recurse)
         self.scale, self.zero_point = _precise(scale, self.scale), _precise(zero_point, self.zero_point)
         low, high = (
-            _precise(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._bounds
+            _precise(bound, fn(bound)) if isinstance(bound, Tensor) else bound for bound in self._qmin_qmax
         )
-        self._bounds = low, high
+        self._qmin_qmax = low, high
         return self
 
     def set_grid(self, scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]) -> None:
@@ -74,18 +74,17 @@ class Quantizer(nn.Module):
             )
         self.scale = scale.detach().to(self.scale.device)
         self.zero_point = zero_point.detach().to(self.zero_point.device)
-        self._bounds = bounds(self.zero_point, self.bits)
+        self._qmin_qmax = qmin_qmax(self.zero_point, self.bits)
 
     def drop(self, probability: float, stream: Stream | None) -> None:
-        """From now on leaves each element unquantized with `probability` (QDrop, arXiv 2203.05740); 0 switches it off."""
+        """Leaves each element unquantized with `probability` from now on (QDrop); 0 switches it off."""
         self._drop = (probability, stream)
 
     def grid(self, dimensions: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point, shaped to broadcast against a tensor of that many dimensions."""
         has_rows = self.rows is not None
-        return spread(self.scale, self.segments, dimensions, has_rows), spread(
-            self.zero_point, self.segments, dimensions, has_rows
-        )
+        scale = broadcast_qparams(self.scale, self.segments, dimensions, has_rows)
+        return scale, broadcast_qparams(self.zero_point, self.segments, dimensions, has_rows)
 
     def codes(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Nearest integer codes in [0, 2^bits - 1]."""
@@ -99,7 +98,7 @@ class Quantizer(nn.Module):
         if not self.enabled:
             return x
         return fake_quantize(
-            x, self.scale, self.zero_point, self.bits, self.segments, self._bounds, *self._drop
+            x, self.scale, self.zero_point, self.bits, self.segments, self._qmin_qmax, *self._drop
         )
 
 

@@ -1,4 +1,4 @@
-"""The cache under limits: tables come first, and storages of paused passes take the memory that these leave."""
+"""The cache under limits: storages of paused passes take the memory that tables leave."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Memory:
 
     @property
     def is_limited(self) -> bool:
-        """Whether any storage may have to leave the device."""
+        """The memory is limited if any storage may have to leave the device."""
         return self.limits.device < UNLIMITED
 
     def place(self, sizes: Mapping[str, int]) -> dict[str, Tier]:
@@ -57,7 +57,10 @@ class Memory:
         return places
 
     def keep(self, storage: torch.UntypedStorage) -> OffloadedStorage:
-        """Keeps a paused pass' storage: on the device if there is room, or if others there have waited for longer."""
+        """Keeps a storage of a paused pass.
+
+        It stays on the device if there is room, or if others there have waited for longer and give way.
+        """
         size = storage.nbytes()
         if size > self.storage.room("device"):
             waiting = (offloaded for offloaded in self._waiting if offloaded.reservation.tier == "device")

@@ -1,4 +1,4 @@
-"""The demand for memory: bytes that are kept for each unit of a network, and for all calibration rows at once."""
+"""The demand for memory: bytes that are kept at each unit of a network, and most of them at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class UnitBytes:
     Attributes:
         name: of the unit.
         tables: what a table of each group keeps while the unit is worked on.
-        waiting: what paused passes hold while they wait before the unit, all networks together: its arguments,
-            skips, embeddings.
+        waiting: what paused passes hold while they wait before the unit, all networks together: its
+            arguments, skips, embeddings.
         forward: most that one pass holds at once on its way from here to the next unit, what waits included.
         step: what a plain backward pass through the unit would keep of one row.
         parameters: what the unit's parameters and their optimizer take; not per row.
@@ -67,7 +67,7 @@ class Demand:
         return max(self.units, key=self.of_unit)
 
     def of_peak(self) -> int:
-        """Most bytes that are kept at once; the memory budget divides them among device, host and page files."""
+        """Most bytes that are kept at once; the budget divides them among device, host and page files."""
         return self.of_unit(self.peak())
 
     def of_work(self, step_rows: int, pass_rows: int) -> int:

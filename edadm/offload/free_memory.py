@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-# Files of a control group by its controller, of version 2 and of version 1: limit, use, and the part of the use
-# that the system takes back when it must.
+# Files of a control group by its controller, of version 2 and of version 1: limit, use, and the part of the
+# use that the system takes back when it must.
 _GROUP_FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -16,7 +16,7 @@ _GROUP_FILES = {
 
 
 def free_host_bytes(root: Path = Path("/")) -> int:
-    """Host memory that this process can take now: what the system can spare, within its control groups' limits.
+    """Host memory that the system can spare, within the limits of this process' control groups.
 
     Args:
         root: where `proc` and `sys` are.
@@ -38,7 +38,7 @@ def free_host_bytes(root: Path = Path("/")) -> int:
 
 
 def free_gpu_bytes(device: torch.device) -> int:
-    """Device memory that a GPU has left, and what this process' caching allocator holds there without using it."""
+    """Device memory that a GPU has left, unused bytes of this process' caching allocator included."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 

@@ -1,4 +1,4 @@
-"""Limits of each memory tier: how much may be kept there, which tables go where, and whether that is enough."""
+"""Limits of each memory tier: how much is kept there, which tables go where, and when it is too little."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class Budget:
 
 
 def resolved(budget: Budget, device: torch.device, needed: Demand, work: int) -> Limits:
-    """The limits that follow from a budget: free memory, less a margin and the work itself, where it grants none.
+    """The limits that follow from a budget; where it grants nothing, free memory less a margin and the work.
 
-    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the other;
-    what is granted to it is not free for the other any more.
+    On a CPU, device memory is host memory: an automatic limit of it takes all, and none is left for the
+    other; what is granted to it is not free for the other any more.
 
     Args:
         budget: what the user grants.
@@ -99,8 +99,8 @@ def _of_gpu(budget: Budget, device: torch.device, needed: Demand, work: int) -> 
         return _spared(free, work)
     if min(budget.device, needed.of_peak()) > free:
         raise EdadmError(
-            f"memory.device asks for {budget.device / GIB:g} GiB on {device}, which has {free / GIB:.3g} GiB free; "
-            "lower it, or leave it out for as much as there is room for"
+            f"memory.device asks for {budget.device / GIB:g} GiB on {device}, which has {free / GIB:.3g} GiB "
+            "free; lower it, or leave it out for as much as there is room for"
         )
     return budget.device
 
@@ -110,7 +110,7 @@ def _spared(free: int, work: int) -> int:
 
 
 def placed(sizes: Mapping[str, int], limits: Limits) -> dict[str, Tier]:
-    """The memory tier of each table, the largest first: the fastest one that still has room beside those before."""
+    """The memory tier of each table: largest first, the fastest tier that has room beside those before."""
     left = {tier: limits.of(tier) for tier in TIERS}
     places: dict[str, Tier] = {}
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
@@ -147,9 +147,10 @@ def refuse_too_little(needed: Demand, limits: Limits) -> None:
         sizes = (needed.of_peak(), limits.device, limits.host, files, free)
         kept, device, host, rest, there = (f"{size / GIB:.3g} GiB" for size in sizes)
         raise EdadmError(
-            f"reconstruction keeps {kept} at unit '{needed.peak().name}', of which {device} may stay on the device "
-            f"and {host} in host memory; the disk would have to take {rest}, and {folder or 'no folder'} has {there} "
-            "free; make room there, raise memory.device or memory.host, or lower the calibration's size"
+            f"reconstruction keeps {kept} at unit '{needed.peak().name}', of which {device} may stay on the "
+            f"device and {host} in host memory; the disk would have to take {rest}, and "
+            f"{folder or 'no folder'} has {there} free; make room there, raise memory.device or memory.host, "
+            "or lower the calibration's size"
         )
 
 

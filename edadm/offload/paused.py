@@ -1,4 +1,4 @@
-"""The memory of paused passes: what a pass holds is offloaded while it waits, and comes back when it is used."""
+"""The memory of paused passes: storages that a pass holds are offloaded while it waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edadm.offload.tracker import StorageTracker
 
 
 class PausedMemory(StorageTracker):
-    """The memory of one paused pass; while the pass runs, a storage that an operation needs comes back before it.
+    """The memory of one paused pass; a storage comes back before an operation of the pass that uses it.
 
     Operations are those of PyTorch; a Triton kernel is not seen, but `empty_like` of its input before it is.
     What a unit is called with comes back before the unit runs.

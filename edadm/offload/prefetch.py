@@ -1,4 +1,4 @@
-"""Prefetched rows: the rows of one step, in buffers on the device, of tables that lie in another memory tier."""
+"""Prefetched rows: buffers on the device with the rows that one step draws from offloaded tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flat_rows(table: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Source:
-    """A table and its buffer as flat rows, and the pinned host memory through which a GPU gets them, by turns."""
+    """A table and its buffer as flat rows, and the pinned host memory through which a GPU gets them."""
 
     table: Tensor
     buffer: Tensor
@@ -25,11 +25,11 @@ class _Source:
 
 
 class Prefetch:
-    """Buffers on the device are filled, before each step, with the rows that the step draws from offloaded tables.
+    """A prefetch fills buffers on the device with the rows that a step draws, before the step.
 
-    Which rows a step draws is known beforehand, so that a step finds the same numbers at other places. On a GPU
-    rows are gathered in pinned host memory, in two places by turns: those of a step while the one before is
-    computed.
+    Which rows a step draws is known beforehand, so that a step finds the same numbers at other places. On a
+    GPU rows are gathered in pinned host memory, in two places by turns: those of a step while the one before
+    is computed.
 
     Args:
         drawn: rows of every step, on the device, (steps, k).
@@ -44,7 +44,7 @@ class Prefetch:
         self._copied: list[torch.cuda.Event | None] = [None, None]
 
     def buffer(self, table: Tensor) -> Tensor:
-        """The buffer for the rows of a table in host memory or in a page file, (k, ...); the same one every time."""
+        """The buffer for the rows of an offloaded table, (k, ...); the same one every time."""
         if id(table) not in self._buffers:
             self._buffers[id(table)] = table, self._new_buffer(table)
         return self._buffers[id(table)][1]

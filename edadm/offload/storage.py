@@ -22,7 +22,8 @@ class Reservation:
     Attributes:
         tier: where they are.
         size: how many.
-        content: (size,) uint8; None where nothing is allocated yet, and for a storage that is still its owner's.
+        content: (size,) uint8; None where nothing is allocated yet, and for a storage that is still its
+            owner's.
     """
 
     tier: Tier
@@ -107,11 +108,12 @@ class TieredStorage:
             spare -= len(self._spare.pop(0))
 
     def _page_file(self, size: int) -> Tensor:
-        """Bytes of a page file without a name: they end with the last reference to them, or with the process."""
+        """Bytes of a page file without a name: it ends with the last reference to them, or with the process."""
         folder = self.limits.scratch
         if folder is None:
             raise EdadmError(
-                f"{size / GIB:.3f} GiB are to be kept in a file, and no folder was given; name one, or raise the limits"
+                f"{size / GIB:.3f} GiB are to be kept in a file, and no folder was given; "
+                "name one, or raise the limits"
             )
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
@@ -157,7 +159,7 @@ def as_bytes(storage: torch.UntypedStorage) -> Tensor:
 
 
 class OffloadedStorage:
-    """A storage of a paused pass: counted where it was made, or copied to another tier and emptied until it is used.
+    """An offloaded storage is counted on the device, or copied to another tier and emptied until it is used.
 
     Attributes:
         reservation: where its bytes are.
@@ -176,7 +178,7 @@ class OffloadedStorage:
 
     @property
     def is_away(self) -> bool:
-        """Whether the storage is empty, its bytes in another tier."""
+        """The storage is away while it is empty, its bytes in another tier."""
         return self.reservation.content is not None
 
     def move(self, tier: Tier) -> None:

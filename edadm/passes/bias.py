@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.errors import EdadmError
-from edadm.learning.data import Arguments, UnitData
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport, unit_errors
 from edadm.learning.task import Task
 from edadm.networks.unit import Unit

@@ -13,7 +13,7 @@ from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.demand import unit_bytes
+from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.capture import PausingNetwork
-from edadm.learning.data import UnitData, inner_layers, listening
+from edadm.learning.capture.data import UnitData, inner_layers, listening
+from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.engine import learn_unit
-from edadm.learning.precision import arithmetic
+from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import settings_of
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.families import network_call

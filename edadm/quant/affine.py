@@ -48,7 +48,7 @@ def dequantize(
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """`dequantize(quantize(x))` with a straight-through round (LSQ, arXiv 1902.08153, without its gradient scale).
+    """Fake quantization with a straight-through round (LSQ, arXiv 1902.08153, without its gradient scale).
 
     d/dx is 1 inside the grid and 0 outside; d/ds is `round(x/s) - x/s` inside and the clipped integer
     outside.
@@ -75,8 +75,11 @@ class _FakeQuantize(torch.autograd.Function):
         return gradient_x, (gradient * slope).sum_to_size(scale.shape), None, None
 
 
-def bounds(zero_point: Float[Tensor, "..."], bits: int) -> tuple[Bound, Bound]:
-    """The signed integers at the ends of the grid, as numbers where all zero points are equal (clamping is then faster)."""
+def qmin_qmax(zero_point: Float[Tensor, "..."], bits: int) -> tuple[Bound, Bound]:
+    """The smallest and the largest signed integer of a grid, as numbers where all zero points are equal.
+
+    Clamping is then faster.
+    """
     low = -zero_point
     if zero_point.numel() and bool((zero_point == zero_point.flatten()[0]).all()):
         smallest = low.flatten()[0].item()
@@ -92,7 +95,7 @@ def fake_quantize(
     Args:
         x: what is quantized.
         scale: broadcasts against `x`.
-        low: from `bounds`, broadcasting against `x` if a tensor.
+        low: from `qmin_qmax`, broadcasting against `x` if a tensor.
         high: likewise.
     """
     return _FakeQuantize.apply(x, scale, low, high)

@@ -1,4 +1,4 @@
-"""Search for the clipping range that quantizes best: 100 thresholds, L2.4 error (method, 3.2 and 3.3); optionally, two ends."""
+"""The clipping range that quantizes best: 100 thresholds, L2.4 error (method, 3.2 and 3.3), or two ends."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _shares(values: Tensor) -> tuple[Tensor, ...]:
 
 
 def _better(errors: Tensor, tried: Tensor, error: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Per row, the best of some trials (k, rows) if it beats what is kept, and its error; the first wins ties."""
+    """Per row, the best of some trials (k, rows) if it beats what is kept, and its error; first wins ties."""
     found, index = errors.min(0)[0], errors.argmin(0, keepdim=True)
     wins = found < error
     return torch.where(wins, found, error), torch.where(wins, tried.gather(0, index)[0], kept)
@@ -90,7 +90,7 @@ def best_range(
 
 
 def best_off_centre_range(values: Float[Tensor, "rows n"], bits: int) -> Range:
-    """Per row, the better of the two grids that a symmetric range can have: zero point 2^(bits-1), or one less.
+    """Per row, the better of the two grids of a symmetric range: zero point 2^(bits-1), or one less.
 
     An even number of levels cannot lie symmetrically about zero. With the same zero point in all rows, all of
     them clip their positive ends more than their negative ones, and the errors add up; see quirk Q14.
@@ -156,7 +156,9 @@ def best_asymmetric_range(
 def best_range_of_histogram(
     x: Float[Tensor, "..."], bits: int, bins: int, sides: tuple[float, float], asymmetric: bool = False
 ) -> Range:
-    """`best_range`, or `best_asymmetric_range`, of a whole tensor (one row), its values replaced by the centres of equal bins.
+    """The best range of a whole tensor (one row), its values replaced by the centres of equal bins.
+
+    By `best_range`, or `best_asymmetric_range`.
 
     One pass over the tensor instead of a hundred. The bins are finer than the grid, so that the threshold
     found is the exact search's or its neighbour (tests/quant/test_ranges.py).

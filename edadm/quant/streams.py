@@ -1,4 +1,4 @@
-"""Uniform random numbers as a function of a key, the learning step and the element, so that kernels draw them in place.
+"""Uniform random numbers as a function of a key, the learning step and the element, drawn in place.
 
 A generator with hidden state would cost a pass over memory per mask and could not be shared by an engine, its
 reference and another device. Here element i of a mask is a hash of (key, step, i): whoever knows the three
@@ -70,5 +70,8 @@ class Stream:
         return scrambled_(torch.arange(count, dtype=torch.int32, device=self.step.device).add_(start))
 
     def below(self, probability: float, like: Tensor) -> Bool[Tensor, "..."]:
-        """A mask that is true with `probability`; elements count in the order in which `like`, a dense tensor, lies in memory."""
+        """A mask that is true with `probability`; elements count in the order in which `like` lies in memory.
+
+        `like` is dense.
+        """
         return (self.bits(like.numel()) <= threshold(probability)).as_strided(like.shape, like.stride())

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edadm.config.betas import betas_of
-from edadm.config.rules.steps import step_problem, visited
+from edadm.config.rules.steps import step_problem
+from edadm.config.rules.timesteps import visited
 from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 

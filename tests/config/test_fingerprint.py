@@ -10,31 +10,50 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
+from edadm.artifacts import facts, save_tensors
 from edadm.config.backends import BACKENDS
-from edadm.config.fingerprint import PACKAGE, content_digest, remember, stage_files, stage_fingerprint
+from edadm.config.fingerprint import (
+    PACKAGE,
+    closure,
+    content_digest,
+    gpu_code,
+    remember,
+    stage_files,
+    stage_fingerprint,
+)
 from edadm.config.fingerprint.closure import WITHOUT_RESULT
 from edadm.config.fingerprint.meaning import meaning_of, serialised
 
-STAGES = (
-    "convert-checkpoint",
-    "collect-trajectories",
-    "select-calibration",
-    "set-ranges",
-    "reconstruct",
-    "generate",
-    "evaluate",
-)
+STAGES = ("convert", "collect", "select", "set_ranges", "reconstruct", "generate", "evaluate")
+
+
+def names(files: set[Path]) -> set[str]:
+    """Files of the package by their places in it."""
+    return {file.relative_to(PACKAGE).as_posix() for file in files}
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the package, to be edited."""
+    copy = folder / "edadm"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    return copy
+
+
+def changed(copy: Path, gpu: bool = False) -> set[str]:
+    """The stages whose fingerprint is another in an edited copy of the package."""
+    ours = {stage: stage_fingerprint(stage, gpu=gpu) for stage in STAGES}
+    return {stage for stage in STAGES if stage_fingerprint(stage, copy, gpu=gpu) != ours[stage]}
 
 
 def changed_stages(folder: Path, file: str, old: str, new: str) -> set[str]:
     """The stages whose fingerprint an edit in a copy of the package changes."""
-    copy = folder / "edadm"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    copy = copied(folder)
     text = (copy / file).read_text()
     assert old in text
     (copy / file).write_text(text.replace(old, new, 1))
-    return {stage for stage in STAGES if stage_fingerprint(stage, copy) != stage_fingerprint(stage)}
+    return changed(copy)
 
 
 def test_stages_have_fingerprints_of_their_own() -> None:
@@ -42,23 +61,22 @@ def test_stages_have_fingerprints_of_their_own() -> None:
 
 
 def test_comments_formatting_and_docstrings_do_not_count(tmp_path: Path) -> None:
-    copy = tmp_path / "edadm"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    copy = copied(tmp_path)
     text = (copy / "quant/affine.py").read_text()
     edited = text.replace("SMALLEST_SCALE = 1e-8", "\n\nSMALLEST_SCALE    =   1e-8  # tiny")
     edited = edited.replace('"""Values of integer codes."""', '"""What integer codes stand for."""')
     edited = edited.replace('"""Affine fake quantization', '"""Fake quantization')
     assert len(edited) != len(text)
     (copy / "quant/affine.py").write_text(edited)
-    assert {stage for stage in STAGES if stage_fingerprint(stage, copy) != stage_fingerprint(stage)} == set()
+    assert changed(copy) == set()
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("quant/ranges.py", "THRESHOLDS = 100", "THRESHOLDS = 99", {"set-ranges"}),
-        ("calibration/tdac.py", "distance <= radius", "distance < radius", {"select-calibration"}),
-        ("sampling/ddim.py", "0.5", "0.51", {"collect-trajectories", "generate"}),
+        ("quant/ranges.py", "THRESHOLDS = 100", "THRESHOLDS = 99", {"set_ranges"}),
+        ("calibration/tdac.py", "distance <= radius", "distance < radius", {"select"}),
+        ("sampling/ddim.py", "0.5", "0.51", {"collect", "generate"}),
     ],
 )
 def test_an_edit_reruns_the_stages_that_import_it_and_no_others(
@@ -66,7 +84,7 @@ def test_an_edit_reruns_the_stages_that_import_it_and_no_others(
 ) -> None:
     changed = changed_stages(tmp_path, file, old, new)
     assert stages <= changed
-    assert not changed & ({"select-calibration", "evaluate", "convert-checkpoint"} - stages)
+    assert not changed & ({"select", "evaluate", "convert"} - stages)
 
 
 def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
@@ -74,13 +92,15 @@ def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
     for backend in ("simulated", "onednn", "cuda_int8"):
         also = () if backend == "simulated" else (BACKENDS[backend].module,)
         found = stage_files("generate", also=also)
-        files[backend] = {file.relative_to(PACKAGE).as_posix() for file in found}
+        files[backend] = names(found)
     assert "deploy/checkpoint/read.py" in files["simulated"]
     on_cpu = files["onednn"] - files["simulated"]
     on_gpu = files["cuda_int8"] - files["simulated"]
-    assert {"deploy/backends/onednn.py", "kernels/onednn.py"} <= on_cpu - on_gpu
-    assert {"deploy/backends/cuda_int8.py", "kernels/int8/products/convolution.py"} <= on_gpu - on_cpu
-    assert not [file for file in on_cpu if file.startswith("kernels/int8/")]
+    assert {"deploy/backends/onednn.py", "kernels/cpu/onednn.py"} <= on_cpu
+    assert not on_gpu
+    of_gpus = names(stage_files("generate", also=(BACKENDS["cuda_int8"].module,), gpu=True))
+    assert {"deploy/backends/cuda_int8.py", "kernels/int8/products/convolution.py"} <= of_gpus
+    assert not [file for file in on_cpu | files["simulated"] if file.startswith("kernels/int8/")]
     fingerprints = {stage_fingerprint("generate", also=also) for also in ((), (BACKENDS["onednn"].module,))}
     assert len(fingerprints) == 2
 
@@ -93,23 +113,23 @@ def test_another_backend_in_the_registry_reruns_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_an_edit_of_one_command_reruns_that_command_only(tmp_path: Path) -> None:
-    old = '"""Generate images, each from the noise of its own index."""\n'
-    assert changed_stages(tmp_path, "commands/images.py", old, old + "    assert True\n") == {"generate"}
-
-
-def test_an_edit_of_a_helper_reruns_the_commands_that_use_it(tmp_path: Path) -> None:
-    changed = changed_stages(
-        tmp_path,
-        "commands/opening.py",
-        "torch.set_num_threads(threads)",
-        "torch.set_num_threads(threads + 0)",
-    )
-    assert changed == {"collect-trajectories", "set-ranges", "reconstruct", "generate", "evaluate"}
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("generate.py", "indices = shard_range", "assert True\n        indices = shard_range", {"generate"}),
+        ("generate.py", 'facts_of("prompts"', 'facts_of("words"', set()),  # of another subcommand
+        ("inputs/unet.py", "return load_unet(", "assert True\n    return load_unet(", {"generate"}),
+        ("inputs/task.py", "refuse_idle_patterns(units", "refuse_idle_patterns(units[:]", {"reconstruct"}),
+    ],
+)
+def test_an_edit_of_a_stage_reruns_those_that_come_to_it(
+    file: str, old: str, new: str, stages: set[str], tmp_path: Path
+) -> None:
+    assert changed_stages(tmp_path, f"stages/{file}", old, new) == stages
 
 
 def test_the_closure_holds_indirect_imports_and_nothing_above() -> None:
-    files = {str(file.relative_to(PACKAGE)) for file in stage_files("set-ranges")}
+    files = {str(file.relative_to(PACKAGE)) for file in stage_files("set_ranges")}
     assert {"passes/ranges.py", "quant/ranges.py", "nn/quantizer.py", "networks/unet/concat.py"} <= files
     assert not [file for file in files if file.startswith(("metrics", "report", "calibration", "cli"))]
 
@@ -119,7 +139,7 @@ def test_every_stage_that_a_rule_names_has_a_fingerprint() -> None:
     named = {
         stage
         for file in rules.glob("*.smk")
-        for stage in re.findall(r'stage_fingerprint\(\s*"([a-z-]+)"[,)]', file.read_text())
+        for stage in re.findall(r'stage_fingerprint\(\s*"([a-z_.]+)"[,)]', file.read_text())
     }
     assert set(STAGES) <= named
     for stage in named:
@@ -127,8 +147,10 @@ def test_every_stage_that_a_rule_names_has_a_fingerprint() -> None:
 
 
 def test_an_unknown_stage_is_an_error() -> None:
-    with pytest.raises(KeyError, match="there is no subcommand 'quantise'"):
+    with pytest.raises(KeyError, match="there is no stage 'quantise'"):
         stage_fingerprint("quantise")
+    with pytest.raises(KeyError, match=r"there is no stage 'generate\.videos'"):
+        stage_fingerprint("generate.videos")
 
 
 def meaning(code: str) -> str:
@@ -213,26 +235,55 @@ def test_a_reworded_sentence_reruns_nothing(file: str, old: str, new: str, tmp_p
     assert changed_stages(tmp_path, file, old, new) == set()
 
 
-def test_a_table_of_tiles_counts_where_a_gpu_computes_integers(tmp_path: Path) -> None:
-    edit = ("kernels/int8/tiles_h100.json", "{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], ')
-    assert changed_stages(tmp_path, *edit) == set()
-    same = []
-    for name in ("onednn", "cuda_int8"):
-        module = (BACKENDS[name].module,)
-        edited = stage_fingerprint("generate", tmp_path / "edadm", module)
-        same.append(edited == stage_fingerprint("generate", also=module))
-    assert same == [True, False]
+def test_code_of_gpus_is_a_part_of_its_own(tmp_path: Path) -> None:
+    copy = copied(tmp_path)
+    kernel, tiles = copy / "kernels/learning/rows.py", copy / "kernels/int8/tiles_h100.json"
+    kernel.write_text(
+        kernel.read_text().replace("triton.cdiv(row_size, BLOCK)", "triton.cdiv(row_size, 2 * BLOCK)")
+    )
+    tiles.write_text(tiles.read_text().replace("{", '{"1x1x1k1s1": [1, 1, 1, 1, 1], ', 1))
+    assert changed(copy) == set()
+    assert changed(copy, gpu=True) == {"set_ranges", "reconstruct", "generate"}
+    module = (BACKENDS["cuda_int8"].module,)
+    of_tiles = stage_fingerprint("generate", copy, module, gpu=True)
+    tiles.write_text("{}")
+    assert stage_fingerprint("generate", copy, module, gpu=True) != of_tiles
 
 
-def test_modules_that_change_no_result_are_there_to_be_left_out() -> None:
-    counted = {file.relative_to(PACKAGE).as_posix() for stage in STAGES for file in stage_files(stage)}
-    assert not [
-        file
-        for file in counted
-        for entry in WITHOUT_RESULT
-        if file == entry or (entry[-1] == "/" and file.startswith(entry))
-    ]
+def made(folder: Path, device: str) -> Path:
+    """Scales that were made on a device."""
+    file = folder / f"{device[:4]}.safetensors"
+    save_tensors(file, {"scale": torch.ones(1)}, facts("ranges", {}, device))
+    return file
+
+
+def test_code_of_gpus_concerns_what_a_gpu_made(tmp_path: Path) -> None:
+    cpu, gpu, absent = made(tmp_path, "cpu"), made(tmp_path, "cuda (NVIDIA H100)"), tmp_path / "absent"
+    first = gpu_code("set_ranges", absent, None)
+    for artifact in (cpu, gpu):
+        assert gpu_code("set_ranges", artifact, ["'other'", repr(first)]) == first
+    copy = copied(tmp_path)
+    kernel = copy / "kernels/learning/rows.py"
+    kernel.write_text(
+        kernel.read_text().replace("triton.cdiv(row_size, BLOCK)", "triton.cdiv(row_size, 2 * BLOCK)")
+    )
+    edited = gpu_code("set_ranges", absent, None, copy)
+    assert edited != first
+    assert gpu_code("set_ranges", cpu, [repr(first)], copy) == first  # as noted: nothing to do
+    assert gpu_code("set_ranges", gpu, [repr(first)], copy) == edited
+    # Made again on a GPU with the edited code, since a setting had changed, after it was planned for what a CPU had made.
+    code = f"0123+{stage_fingerprint('set_ranges', copy, gpu=True)}"
+    (tmp_path / ".cuda.safetensors.lock").write_text(json.dumps({"finished": "a key", "code": code}))
+    assert gpu_code("set_ranges", gpu, [repr(first)], copy) == first
+
+
+def test_modules_that_change_no_result_are_there_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = {name for stage in STAGES for name in names(stage_files(stage))}
     assert "config/schema.py" in counted
+    assert not [name for name in counted for entry in WITHOUT_RESULT if name.startswith(entry)]
+    monkeypatch.setattr(closure, "WITHOUT_RESULT", ())
+    reached = {name for stage in STAGES for name in names(stage_files(stage))}
+    assert not [entry for entry in WITHOUT_RESULT if not any(name.startswith(entry) for name in reached)]
 
 
 def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> None:
@@ -241,28 +292,25 @@ def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> 
 
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
     file = "networks/layouts/clip.py"
-    assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {
-        "convert-checkpoint"
-    }
+    assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {"convert"}
 
 
 def test_fingerprints_are_kept_until_a_byte_of_the_package_changes(tmp_path: Path) -> None:
-    copy, note = tmp_path / "edadm", tmp_path / "notes" / "fingerprints.json"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+    copy, note = copied(tmp_path), tmp_path / "notes" / "fingerprints.json"
     remember(note, copy)
-    first = stage_fingerprint("set-ranges", copy)
-    assert first == stage_fingerprint("set-ranges")
+    first = stage_fingerprint("set_ranges", copy)
+    assert first == stage_fingerprint("set_ranges")
     kept = json.loads(note.read_text())
-    assert kept["stages"] == {"set-ranges": first}
-    note.write_text(json.dumps(kept | {"stages": {"set-ranges": "from the note"}}))
+    assert kept["stages"] == {"set_ranges": first}
+    note.write_text(json.dumps(kept | {"stages": {"set_ranges": "from the note"}}))
     remember(note, copy)
-    assert stage_fingerprint("set-ranges", copy) == "from the note"
+    assert stage_fingerprint("set_ranges", copy) == "from the note"
     (copy / "quant/ranges.py").write_text((copy / "quant/ranges.py").read_text() + "\n# a remark\n")
     remember(note, copy)
-    assert stage_fingerprint("set-ranges", copy) == first
+    assert stage_fingerprint("set_ranges", copy) == first
     note.write_text("no JSON")
     remember(note, copy)
-    assert stage_fingerprint("set-ranges", copy) == first
+    assert stage_fingerprint("set_ranges", copy) == first
 
 
 def test_a_moved_file_or_folder_has_the_same_content(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import get_args
 
 import pytest
 
-from edadm.config.rules.steps import step_problem, visited
+from edadm.config.rules.steps import step_problem
+from edadm.config.rules.timesteps import visited
 from edadm.config.schema import Sampler
 
 PUBLISHED = (20, 50, 100, 200, 500)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData
-from edadm.learning.descent import row_table
+from edadm.learning.capture.data import UnitData
+from edadm.learning.steps.schedules import row_table
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.streams import Stream

@@ -15,7 +15,8 @@ from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning import chain
-from edadm.learning.data import Arguments, UnitData
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport, learn_unit, unit_errors
 from edadm.learning.task import refuse_idle_patterns, settings_of
 from edadm.learning.unit_store import FolderUnitStore

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData, listening
-from edadm.learning.descent import Descent, learning
+from edadm.learning.capture.data import UnitData, listening
 from edadm.learning.engine import UnitReport, learn_unit, unit_errors
-from edadm.learning.losses import squared_error
+from edadm.learning.steps.descent import Descent
+from edadm.learning.steps.losses import squared_error
+from edadm.learning.steps.parameters import learning
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
 from .toys import KINDS, float_block, fresh_stream, inner_layers, quantized_block, unit_data

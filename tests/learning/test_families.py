@@ -8,9 +8,10 @@ from torch import Tensor
 
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import quantized_copy
-from edadm.learning.capture import PausingNetwork
-from edadm.learning.data import Arguments, listening
-from edadm.learning.losses import squared_error
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import listening
+from edadm.learning.capture.pausing import PausingNetwork
+from edadm.learning.steps.losses import squared_error
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.trace import trace_units

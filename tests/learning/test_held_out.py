@@ -12,7 +12,7 @@ from torch import nn
 
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.checkpoint import load_quantized, save_quantized
-from edadm.learning.data import UnitData
+from edadm.learning.capture.data import UnitData
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.nn.insert import quantized_layers
 from edadm.passes import bias

@@ -16,7 +16,7 @@ from edadm.config.schema import Memory as MemorySettings
 from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning import chain
-from edadm.learning.demand import demand
+from edadm.learning.capture.demand import demand
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
 from edadm.networks.inputs import Rows

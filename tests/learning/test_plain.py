@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from edadm.config.schema import Reconstruction
-from edadm.learning.data import UnitData
-from edadm.learning.descent import Descent, learning
+from edadm.learning.capture.data import UnitData
+from edadm.learning.steps.descent import Descent
+from edadm.learning.steps.parameters import learning
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
 from .plain import learn_plainly

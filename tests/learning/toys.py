@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.config.schema import Bits
-from edadm.learning.data import Arguments, UnitData, listening
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData, listening
 from edadm.networks.site import sites_of
 from edadm.networks.trace import unit_of
 from edadm.networks.unet.kinds import KINDS as UNIT_KINDS

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 from edadm.conditions.condition import make_condition, token_ids
 from edadm.config.schema import Model
-from edadm.networks.convert import SCALE, convert_checkpoint, load_condition_network, load_decoder, load_unet
+from edadm.networks.convert import convert_checkpoint
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.layouts import compvis_unet
+from edadm.networks.load import SCALE, load_condition_network, load_decoder, load_unet
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 

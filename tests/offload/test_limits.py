@@ -59,8 +59,9 @@ def test_too_little_of_everything_is_one_sentence(tmp_path: Path, monkeypatch: p
     with pytest.raises(EdadmError) as caught:
         refuse_too_little(needed, Limits(40 * GIB, 24 * GIB, tmp_path))
     assert str(caught.value) == (
-        "reconstruction keeps 70 GiB at unit 'mid_block', of which 40 GiB may stay on the device and 24 GiB in host memory; "
-        f"the disk would have to take 6 GiB, and {tmp_path} has 5 GiB free; make room there, raise memory.device or memory.host, or "
+        "reconstruction keeps 70 GiB at unit 'mid_block', of which 40 GiB may stay on the device and 24 GiB in "
+        f"host memory; the disk would have to take 6 GiB, and {tmp_path} has 5 GiB free; make room there, "
+        "raise memory.device or memory.host, or "
         "lower the calibration's size"
     )
     with pytest.raises(EdadmError, match="no folder has 0 GiB free"):
@@ -105,6 +106,6 @@ def test_a_gpu_keeps_what_it_has_free_and_is_not_asked_for_more(
     monkeypatch.setattr(limits, "free_gpu_bytes", lambda device: needed.of_peak() - 1)
     with pytest.raises(
         EdadmError,
-        match=r"memory\.device asks for 80 GiB on cuda:0, which has [\de.-]+ GiB free; lower it, or leave it out",
+        match=r"memory\.device asks for 80 GiB on cuda:0, which has [\de.-]+ GiB free; lower it, or leave it",
     ):
         resolved(Budget(device=80 * GIB), gpu, needed, 1000)

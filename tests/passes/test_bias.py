@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.errors import EdadmError
-from edadm.learning.data import Arguments, UnitData
-from edadm.learning.losses import squared_error
+from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.data import UnitData
+from edadm.learning.steps.losses import squared_error
 from edadm.nn.insert import quantized_layers
 from edadm.passes.bias import correct_bias
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edadm.config.methods import METHODS, Method
 from edadm.config.schema import Reconstruction
 from edadm.learning import chain
-from edadm.learning.data import UnitData
+from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.trace import trace_units

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from edadm.quant.affine import (
     SMALLEST_SCALE,
-    bounds,
     dequantize,
     fake_quantize,
+    qmin_qmax,
     quantize,
     scale_and_zero_point,
 )
@@ -60,7 +60,7 @@ def test_fake_quantization_is_dequantized_quantization(seed: int, bits: int) -> 
     scale, zero_point = grid_for(x, bits)
     expected = dequantize(quantize(x, scale, zero_point, bits), scale, zero_point)
     torch.testing.assert_close(
-        fake_quantize(x, scale, *bounds(zero_point, bits)), expected, rtol=0, atol=1e-6
+        fake_quantize(x, scale, *qmin_qmax(zero_point, bits)), expected, rtol=0, atol=1e-6
     )
 
 
@@ -68,12 +68,12 @@ def test_fake_quantization_is_dequantized_quantization(seed: int, bits: int) -> 
 def test_values_inside_the_range_move_by_at_most_half_a_step(seed: int, bits: int) -> None:
     x = torch.randn(50, generator=torch.Generator().manual_seed(seed))
     scale, zero_point = scale_and_zero_point(x.min(), x.max(), bits)
-    error = (fake_quantize(x, scale, *bounds(zero_point, bits)) - x).abs().max()
+    error = (fake_quantize(x, scale, *qmin_qmax(zero_point, bits)) - x).abs().max()
     assert error <= scale * 1.001  # the rounded zero point may shift the ends of the grid by half a step more
     middle = x[(x > x.min() / 2) & (x < x.max() / 2)]
     if len(middle):
         assert (
-            fake_quantize(middle, scale, *bounds(zero_point, bits)) - middle
+            fake_quantize(middle, scale, *qmin_qmax(zero_point, bits)) - middle
         ).abs().max() <= scale / 2 * 1.001
 
 
@@ -87,7 +87,7 @@ def test_gradients_equal_the_closed_form(seed: int, bits: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(40, generator=generator, dtype=torch.float64)
     scale, zero_point = grid_for(x, bits)
-    low, high = bounds(zero_point, bits)
+    low, high = qmin_qmax(zero_point, bits)
     upstream = torch.randn(40, generator=generator, dtype=torch.float64)
     x.requires_grad_(), scale.requires_grad_()
     fake_quantize(x, scale, low, high).backward(upstream)
@@ -107,7 +107,7 @@ def test_gradients_equal_finite_differences_with_the_rounding_residue_held(bits:
     """The straight-through function is `clamp(x/s + residue) * s`, where `residue = round(x/s) - x/s` does not move."""
     x = torch.randn(400, generator=torch.Generator().manual_seed(bits), dtype=torch.float64)
     scale, zero_point = grid_for(x, bits)
-    low, high = bounds(zero_point, bits)
+    low, high = qmin_qmax(zero_point, bits)
     distance_to_ends = torch.minimum(
         ((x / scale).round() - low + 0.5).abs(), ((x / scale).round() - high - 0.5).abs()
     )
@@ -148,8 +148,8 @@ def test_number_and_tensor_bounds_give_the_same_values_and_gradients(seed: int) 
 
 
 def test_bounds_are_numbers_exactly_where_all_zero_points_agree() -> None:
-    assert bounds(torch.full((4,), 8.0), 4) == (-8, 7)
-    low, high = bounds(torch.tensor([8.0, 0.0]), 4)
+    assert qmin_qmax(torch.full((4,), 8.0), 4) == (-8, 7)
+    low, high = qmin_qmax(torch.tensor([8.0, 0.0]), 4)
     assert isinstance(low, torch.Tensor)
     assert isinstance(high, torch.Tensor)
     assert low.tolist() == [-8, 0]

@@ -20,6 +20,7 @@ rule benchmark:
         weights=named_weights,
         backends=lambda wildcards: [f"--backend={name}" for name in timed_backends(wildcards.model)],
         code=timed_code,
+        gpu_code=code_of_gpus("benchmark", f"{RESULTS}/{{model}}/speed.json", timed_modules),
     shell:
         "python3 -m edadm benchmark unet {params.weights:q} --model {params.model:q} --output {output:q}"
         " {params.backends:q} --threads {threads:q} 2>&1 | tee {log:q}"

@@ -24,7 +24,7 @@ rule collect_trajectories:
         parts=part_options("condition"),
         progress=lambda wildcards, output: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
         label=label_of("collect-trajectories", "model", "shard"),
-        code=stage_fingerprint("collect-trajectories"),
+        code=stage_fingerprint("collect"),
     shell:
         "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} {params.parts:q}"
         " --shard {wildcards.shard:q} --output {output:q} --progress {params.progress:q} --threads {threads:q}"
@@ -49,7 +49,7 @@ rule select_calibration:
         runtime=60,
     params:
         calibration=preset_of("calibrations", "calibration"),
-        code=stage_fingerprint("select-calibration"),
+        code=stage_fingerprint("select"),
     shell:
         "python3 -m edadm select-calibration {input:q} --calibration {params.calibration:q}"
         " --output {output.chosen:q} --summary {output.summary:q} 2>&1 | tee {log:q}"

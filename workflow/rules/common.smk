@@ -7,8 +7,8 @@ import sys
 import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
-from edadm.config.fingerprint import content_digest, remember, stage_fingerprint
-from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, variant_suffixes
+from edadm.config.fingerprint import content_digest, gpu_code, remember, stage_fingerprint
+from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
@@ -18,7 +18,10 @@ from edadm.config.rules.places import find_inputs
 from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
 from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
+from edadm.stages import generate as generate_stage
 from pathlib import Path
+
+from snakemake.io import IOFile
 
 
 def typed(value):
@@ -265,10 +268,6 @@ def part_options(*parts):
     return lambda wildcards, input: [f"--{part}={file}" for part in parts for file in input[part]]
 
 
-IMAGES_MODEL = ("architecture", "autoencoder", "conditioning", "prediction", "schedule", "sampler", "pixels")
-IMAGES_EVALUATION = ("images", "shards", "batch_size", "seed", "precision", "compiled")
-
-
 @for_each("model", "variant")
 def generate_inputs(wildcards):
     """The files a variant's images are generated with: weights of the U-Net, and the model's other parts if it has them."""
@@ -280,8 +279,8 @@ def generate_inputs(wildcards):
 def generate_options(wildcards, input):
     """What `generate` is told of a variant, whatever the shard, as a shell reads it."""
     weights, *parts = input
-    model = model_with(*IMAGES_MODEL)(wildcards, input)
-    told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *IMAGES_EVALUATION)]
+    model = model_with(*generate_stage.MODEL)(wildcards, input)
+    told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)]
     told += ["--weights", weights, *(f"--{Path(part).stem}={part}" for part in parts)]
     return shlex.join([*told, "--backend", Variant(wildcards.variant).backend])
 
@@ -290,9 +289,9 @@ def generate_options(wildcards, input):
 def generate_settings(wildcards):
     """What the images of a variant depend on; the code of a backend concerns only those who compute with it."""
     backend = Variant(wildcards.variant).backend
-    settings = [model_settings(*IMAGES_MODEL)(wildcards), prompts_content(wildcards)]
-    settings += [as_json(evaluation_of(wildcards), *IMAGES_EVALUATION), backend]
-    code = stage_fingerprint("generate", also=() if backend == DEFAULT else modules_of(backend))
+    settings = [model_settings(*generate_stage.MODEL)(wildcards), prompts_content(wildcards)]
+    settings += [as_json(evaluation_of(wildcards), *generate_stage.EVALUATION), backend]
+    code = stage_fingerprint("generate", also=modules_of(backend))
     return json.dumps([*settings, code])
 
 
@@ -312,9 +311,20 @@ def reference_samples(wildcards):
     ]
 
 
-def modules_of(*backends):
-    """The modules that compute images where a variant names these backends."""
-    return tuple(dict.fromkeys(entry.module for name in backends for entry in makers_of_images(name)))
+def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
+    """The code of a stage that only GPUs run, as far as it concerns what the rule made before."""
+
+    def code(wildcards):
+        path = artifact.format(**dict(wildcards.items()))
+        noted = workflow.persistence.params(IOFile(path)) if os.path.exists(path) else None
+        return gpu_code(stage, Path(path), noted, also=also(wildcards))
+
+    return code
+
+
+def generate_modules(wildcards):
+    """The modules of a variant's backend, which concern only those who compute with it."""
+    return modules_of(Variant(wildcards.variant).backend)
 
 
 def timed_backends(model):
@@ -324,9 +334,14 @@ def timed_backends(model):
     return [name for name in named if name not in always]
 
 
+def timed_modules(wildcards):
+    """The modules of the backends that `benchmark unet` times."""
+    return modules_of(INTEGER, *timed_backends(wildcards.model))
+
+
 def timed_code(wildcards):
     """The code of what `benchmark unet` times."""
-    return stage_fingerprint("benchmark-unet", also=modules_of(INTEGER, *timed_backends(wildcards.model)))
+    return stage_fingerprint("benchmark", also=timed_modules(wildcards))
 
 
 def simulated_samples(wildcards):

@@ -17,6 +17,9 @@ rule generate:
     params:
         options=generate_options,
         settings=generate_settings,
+        gpu_code=code_of_gpus(
+            "generate", f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy", generate_modules
+        ),
     shell:
         "python3 -m edadm generate {params.options} --shard {wildcards.shard} --output {output:q} --threads {threads}"
         " --label 'generate {wildcards.model} {wildcards.variant} {wildcards.shard}' 2>&1 | tee {log:q}"
@@ -41,7 +44,7 @@ rule write_prompts:
         settings=model_settings("conditioning"),
         prompts=prompts_content,
         evaluation=evaluation_settings("images"),
-        code=stage_fingerprint("write-prompts"),
+        code=stage_fingerprint("generate.write_prompts"),
     shell:
         "python3 -m edadm write-prompts --model {params.model:q} --evaluation {params.evaluation:q} --output {output:q} 2>&1 | tee {log:q}"
 
@@ -67,7 +70,7 @@ rule reference_statistics:
         options=reference_options,
         name=lambda wildcards, input: Path(input[0]).name,
         label=label_of("reference-statistics", "evaluation"),
-        code=stage_fingerprint("reference-statistics"),
+        code=stage_fingerprint("evaluate.reference_statistics"),
     shell:
         "python3 -m edadm reference-statistics --images {input:q} --name {params.name:q} {params.options:q}"
         " --output {output:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"

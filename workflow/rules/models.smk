@@ -15,7 +15,7 @@ rule convert_checkpoint:
         model=model_with("layout", "ema", "architecture", "prediction", "schedule"),
         settings=model_settings("layout", "ema", "architecture", "prediction", "schedule"),
         checkpoint=checkpoint_content,
-        code=stage_fingerprint("convert-checkpoint"),
+        code=stage_fingerprint("convert"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --output {output:q} 2>&1 | tee {log:q}"
 
@@ -35,6 +35,6 @@ rule convert_part:
         model=model_with("layout", "architecture", "autoencoder", "conditioning"),
         settings=model_settings("layout", "architecture", "autoencoder", "conditioning"),
         checkpoint=checkpoint_content,
-        code=stage_fingerprint("convert-checkpoint"),
+        code=stage_fingerprint("convert"),
     shell:
         "python3 -m edadm convert-checkpoint --model {params.model:q} --part {wildcards.part:q} --output {output:q} 2>&1 | tee {log:q}"

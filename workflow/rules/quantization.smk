@@ -20,7 +20,10 @@ rule set_ranges:
         settings=model_settings("architecture"),
         bits=preset_of("bits", "bits"),
         label=label_of("set-ranges", "model", "bits"),
-        code=stage_fingerprint("set-ranges"),
+        code=stage_fingerprint("set_ranges"),
+        gpu_code=code_of_gpus(
+            "set_ranges", f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/ranges.safetensors"
+        ),
     shell:
         "python3 -m edadm set-ranges --model {params.model:q} --bits {params.bits:q} --unet {input.unet:q}"
         " --calibration-set {input.chosen:q} --output {output:q} --threads {threads:q}"
@@ -55,7 +58,11 @@ rule reconstruct_part:
         learning=reconstruction_settings,
         progress=lambda wildcards, output: f"{reconstruct_progress(wildcards)}.{wildcards.share}_of_{wildcards.jobs}",
         label=label_of("reconstruct-part", "model", "bits", "reconstruction", "share"),
-        code=stage_fingerprint("reconstruct-part"),
+        code=stage_fingerprint("reconstruct.reconstruct_part"),
+        gpu_code=code_of_gpus(
+            "reconstruct.reconstruct_part",
+            f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/units/{{share}}_of_{{jobs}}",
+        ),
     shell:
         "python3 -m edadm reconstruct-part --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
@@ -93,6 +100,10 @@ rule reconstruct:
         units=lambda wildcards, input: [f"--part={folder}" for folder in input.units],
         label=label_of("reconstruct", "model", "bits", "reconstruction"),
         code=stage_fingerprint("reconstruct"),
+        gpu_code=code_of_gpus(
+            "reconstruct",
+            f"{RESULTS}/{{model}}/{{calibration}}/{{bits}}/{{reconstruction}}/quantized.safetensors",
+        ),
     shell:
         "python3 -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"

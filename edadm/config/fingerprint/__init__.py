@@ -2,5 +2,6 @@
 
 from edadm.config.fingerprint.closure import PACKAGE, remember, stage_files, stage_fingerprint
 from edadm.config.fingerprint.content import content_digest
+from edadm.config.fingerprint.gpus import gpu_code
 
-__all__ = ["PACKAGE", "content_digest", "remember", "stage_files", "stage_fingerprint"]
+__all__ = ["PACKAGE", "content_digest", "gpu_code", "remember", "stage_files", "stage_fingerprint"]

@@ -1,8 +1,10 @@
-"""The code of a stage: the function of its subcommand, the functions of `commands` that it calls, and every module of the package that
-these import, directly or not.
+"""The code of a stage: its function in `stages`, what of that file this names, and every module of the package that these import,
+directly or not.
 
 Of each counts what can change a result (`meaning`), and of data files beside a module those that it names.
-Some modules change no result at all: they say, check and refuse, or write and lock files.
+Some modules change no result at all: they say, check and refuse, or write and lock files. Code of GPUs, which
+are the modules that import Triton, the backend that calls them, and what only these import, is a part of its
+own: it counts for what was made on a GPU.
 """
 
 from __future__ import annotations
@@ -17,30 +19,18 @@ from edadm.config.fingerprint.content import write_note
 from edadm.config.fingerprint.meaning import meaning_of, serialised
 
 PACKAGE = Path(__file__).parents[2]
-SETTINGS = "config/schema.py"
-WITHOUT_RESULT = (  # modules, and packages with a "/", that change no result
-    *("__init__.py", "version.py", "errors.py", "console.py", "devices.py", "artifacts/"),
-    *(
-        "config/fingerprint/",
-        "config/backends.py",  # which backend a name means stands in `also`
-        "config/load.py",
-        "config/check.py",
-        "config/rules/",
-        "config/inputs/settings.py",
-    ),
-    *("config/downloads.py", "config/fetch.py", "config/described/", "networks/described/"),
+WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and that change no result
+    *("errors.py", "console.py"),  # say
+    *("artifacts/", "devices.py", "config/fingerprint/"),  # keep files whole, and tell what made them
+    "config/backends.py",  # which modules a backend's name means stands in `also`
+    "config/rules/steps.py",  # refuses, in sentences that it returns
+    "config/downloads.py",  # says where files can be had; what they hold is in the parameters
 )
-FOREIGN = (
-    "networks/weights/",
-    "networks/layouts/",
-    "networks/described/",
-)  # read files of other programs
+FOREIGN = ("networks/weights/", "networks/layouts/")  # read files of other programs
 # A table of which only the checks of settings make use in the other module: who computes by it imports it.
 CHECKED_BY = {"config/methods.py": "config/schema.py"}
-CONVERTS = "convert-checkpoint"  # the stage for which these count; all others read what it wrote
-_LOADS = "config/load.py"  # reads presets, whose classes compute some sizes
-
-Known = dict[str, ast.AST]
+CONVERTS = "convert"  # the stage for which these count; all others read what it wrote
+OF_GPUS = ("deploy/backends/cuda_int8.py",)  # beside modules that import Triton
 
 _remembered: dict[Path, tuple[Path, str, dict[str, str]]] = {}
 
@@ -109,72 +99,79 @@ def _imports_of(file: Path, package: Path) -> set[Path]:
     return found - {package / table for table, by in CHECKED_BY.items() if file == package / by}
 
 
-def _counts(file: Path, package: Path, without: tuple[str, ...]) -> bool:
+def _is_among(file: Path, package: Path, entries: tuple[str, ...]) -> bool:
     path = file.relative_to(package).as_posix()
-    return not any(path == entry or (entry.endswith("/") and path.startswith(entry)) for entry in without)
-
-
-def _closure(files: set[Path], package: Path, stage: str) -> set[Path]:
-    without = WITHOUT_RESULT if stage == CONVERTS else WITHOUT_RESULT + FOREIGN
-    reached: set[Path] = set()
-    while waiting := files - reached:
-        file = waiting.pop()
-        reached.add(file)
-        if _counts(file, package, without):
-            files = files | _imports_of(file, package)
-        elif file == package / _LOADS:
-            files = files | {package / SETTINGS}
-    return {file for file in reached if _counts(file, package, without)}
+    return any(path == entry or (entry.endswith("/") and path.startswith(entry)) for entry in entries)
 
 
 @cache
-def _functions(package: Path) -> dict[str, tuple[ast.AST, frozenset[Path]]]:
-    """The functions of `commands` by name, which each must have for itself, with the modules that their files import for them."""
-    found: dict[str, tuple[ast.AST, frozenset[Path]]] = {}
-    for file in sorted((package / "commands").rglob("*.py")):
-        body = _meaning(_text(file)).body
-        above = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-        for function in (node for node in body if isinstance(node, ast.FunctionDef)):
-            assert function.name not in found, f"two functions of `commands` have the name {function.name}"
-            function.decorator_list = []  # they say what the subcommand is called
-            used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-            needed = [
-                node
-                for node in above
-                if {alias.asname or alias.name.partition(".")[0] for alias in node.names} & used
-            ]
-            imports = _imports([function, *needed], file, package)
-            found[function.name] = (
-                function,
-                frozenset(path for path in imports if not path.is_relative_to(package / "commands")),
-            )
-    return found
+def _is_of_gpus(file: Path, package: Path) -> bool:
+    names = {name for node in _import_statements(_text(file)) for name in _imported(node, file, package)}
+    return "triton" in names or _is_among(file, package, OF_GPUS)
 
 
-def _stage_functions(stage: str, package: Path) -> dict[str, tuple[ast.AST, frozenset[Path]]]:
-    """The function of a subcommand and those whose names occur in it, in turn."""
-    known = _functions(package)
-    reached: dict[str, tuple[ast.AST, frozenset[Path]]] = {}
-    waiting = [stage.replace("-", "_")]
+def _closure(files: set[Path], package: Path, without: tuple[str, ...], gpu: bool) -> set[Path]:
+    """Files with all that they import, but for some; those of GPUs if `gpu`."""
+
+    def counts(file: Path) -> bool:
+        return not _is_among(file, package, without) and (gpu or not _is_of_gpus(file, package))
+
+    reached: set[Path] = set()
+    waiting = {file for file in files if counts(file)}
     while waiting:
-        name = waiting.pop()
-        if name in known and name not in reached:
-            reached[name] = known[name]
-            waiting += [node.id for node in ast.walk(known[name][0]) if isinstance(node, ast.Name)]
-    if not reached:
-        raise KeyError(f"there is no subcommand '{stage}'")
+        file = waiting.pop()
+        reached.add(file)
+        waiting |= {found for found in _imports_of(file, package) if counts(found)} - reached
     return reached
 
 
-def stage_files(stage: str, package: Path = PACKAGE, also: tuple[str, ...] = ()) -> set[Path]:
+@cache
+def _entry(stage: str, package: Path) -> tuple[str, frozenset[Path]]:
+    """The code of a stage's function and of all in its file that this names, in turn, with the modules they import."""
+    module, _, function = stage.partition(".")
+    file = package / "stages" / f"{module}.py"
+    defined = _definitions(_meaning(_text(file))) if file.is_file() else {}
+    if (function or "run") not in defined:
+        raise KeyError(f"there is no stage '{stage}'")
+    reached: dict[str, ast.AST] = {}
+    waiting = [function or "run"]
+    while waiting:
+        name = waiting.pop()
+        if name in defined and name not in reached:
+            reached[name] = defined[name]
+            waiting += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
+    code = "".join(f"{name}\n{serialised(node)}\n" for name, node in sorted(reached.items()))
+    return code, frozenset(_imports(list(reached.values()), file, package))
+
+
+def _definitions(module: ast.Module) -> dict[str, ast.AST]:
+    """The statements of a module by the names that they define."""
+    found: dict[str, ast.AST] = {}
+    for node in module.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = [node.name]
+        else:
+            stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
+            names = [part.id for part in stored if isinstance(part.ctx, ast.Store)]
+        found |= dict.fromkeys(names, node)
+    return found
+
+
+def stage_files(
+    stage: str, package: Path = PACKAGE, also: tuple[str, ...] = (), gpu: bool = False
+) -> set[Path]:
     """The modules that count for a stage; see `stage_fingerprint`.
 
     Raises:
-        KeyError: there is no such subcommand.
+        KeyError: there is no such stage.
     """
-    functions = _stage_functions(stage, package).values()
-    named = {found for module in also if (found := _module_file(module, package))}
-    return _closure({file for _, files in functions for file in files} | named, package, stage)
+    files = set(_entry(stage, package)[1])
+    files |= {named for module in also if (named := _module_file(module, package))}
+    left_out = WITHOUT_RESULT + (() if stage == CONVERTS else FOREIGN)
+    own = _closure(files, package, left_out, gpu=False)
+    return _closure(files, package, left_out, gpu=True) - own if gpu else own
 
 
 @cache
@@ -188,25 +185,28 @@ def _named_data(file: Path) -> set[Path]:
     )
 
 
-def stage_fingerprint(stage: str, package: Path = PACKAGE, also: tuple[str, ...] = ()) -> str:
-    """A hash of the code of a subcommand, e.g. `stage_fingerprint("set-ranges")`.
+def stage_fingerprint(
+    stage: str, package: Path = PACKAGE, also: tuple[str, ...] = (), gpu: bool = False
+) -> str:
+    """A hash of the code of a stage, e.g. `stage_fingerprint("set_ranges")`.
 
     Args:
-        stage: the subcommand.
+        stage: its module; with the function, if that is not `run`, e.g. `generate.write_prompts`.
         package: where the code lies.
         also: modules by dotted name that the stage imports only with the options it is given, such as those
             of `edadm.config.backends`.
+        gpu: the code that only GPUs run, instead of that which all run.
 
     Raises:
-        KeyError: there is no such subcommand.
+        KeyError: there is no such stage.
     """
     noted = _remembered.get(package)
     if noted is None:
-        return _computed(stage, package, also)
+        return _computed(stage, package, also, gpu)
     note, source, known = noted
-    entry = " ".join((stage, *also))
+    entry = " ".join((stage, *also, *["gpu"] * gpu))
     if entry not in known:
-        known[entry] = _computed(stage, package, also)
+        known[entry] = _computed(stage, package, also, gpu)
         write_note(note, {"source": source, "stages": known})
     return known[entry]
 
@@ -226,11 +226,9 @@ def remember(note: Path, package: Path = PACKAGE) -> None:
     _remembered[package] = (note, source, known)
 
 
-def _computed(stage: str, package: Path, also: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for name, (function, _) in sorted(_stage_functions(stage, package).items()):
-        digest.update(f"{name}\n{serialised(function)}\n".encode())
-    files = sorted(stage_files(stage, package, also))
+def _computed(stage: str, package: Path, also: tuple[str, ...], gpu: bool) -> str:
+    digest = hashlib.sha256(b"" if gpu else _entry(stage, package)[0].encode())
+    files = sorted(stage_files(stage, package, also, gpu))
     for file in files:
         digest.update(f"{file.relative_to(package)}\n{_code(_text(file))}\n".encode())
     for data in sorted({data for file in files for data in _named_data(file)}):

@@ -1,4 +1,4 @@
-"""Integer inference on a GPU: a quantized U-Net whose layers are `edadm.deploy.fuse.layers`'s."""
+"""The backend `cuda_int8`: integer inference on a GPU, by the modules of `edadm.deploy.fuse`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,12 @@ import copy
 from typing import Any
 
 import torch
-from diffusers.models.activations import GEGLU
-from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
 from edadm.deploy.backends.base import Backend
-from edadm.deploy.fuse.layers import (
-    InputGrid,
-    IntegerConv2d,
-    IntegerGatheredConv2d,
-    IntegerLinear,
-    IntegerSegment,
-)
-from edadm.deploy.fuse.transformer import (
-    IntegerFeedForward,
-    IntegerSelfAttention,
-    IntegerTransformer,
-    IntegerTransformerBlock,
-)
-from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
+from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, IntegerLinear
+from edadm.deploy.fuse.network import fuse_attention, fuse_epilogues
+from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
 from edadm.deploy.int_weight import signed_weight
 from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
@@ -108,43 +94,6 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
     return made
 
 
-def fused_attention(unet: UNet) -> UNet:
-    """With PyTorch's fused attention, and without grids of its operands, in place."""
-    for module in unet.modules():
-        if isinstance(module, Attention):
-            Attention.set_processor(module, AttnProcessor2_0())  # a quantized one would refuse
-    return unet
-
-
-def fused_ends(unet: UNet) -> UNet:
-    """With what follows a product at the product's end, in place.
-
-    That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the
-    grids after it, and the addition at the end, of residual blocks and of attention between pixels; layer
-    normalisation and the grids after it, and all additions, of transformers; and skips, which are read where
-    they are.
-    """
-    for name, module in list(unet.named_modules()):
-        if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
-            layers = [
-                layer
-                for layer in (module.net[0].proj, module.net[2])
-                if isinstance(layer, IntegerLinear) and len(layer.segments) == 1
-            ]
-            if len(layers) == 2:
-                unet.set_submodule(name, IntegerFeedForward(*layers))
-        if IntegerResnetBlock.fits(module):
-            unet.set_submodule(name, IntegerResnetBlock(module))
-        if IntegerSelfAttention.fits(module):
-            unet.set_submodule(name, IntegerSelfAttention(module))
-    larger: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)
-    for made in larger:  # of the others, so they come later
-        for name, module in list(unet.named_modules()):
-            if made.fits(module):
-                unet.set_submodule(name, made(module))
-    return unet
-
-
 def lower_for_cuda(
     unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True
 ) -> UNet:
@@ -160,7 +109,7 @@ def lower_for_cuda(
             the operations' plain meaning.
         dtype: of activations.
         keep_packed: see `integer_layer`.
-        fuse: `fused_ends`. What lies between a product and what follows it is fp32 then, not rounded to
+        fuse: `fuse_epilogues`. What lies between a product and what follows it is fp32 then, not rounded to
             `dtype`. FreeU and `cross_attention_kwargs` need a network without.
     """
     memo: dict[int, Any] = {}
@@ -168,8 +117,8 @@ def lower_for_cuda(
         memo[id(layer)] = (
             integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
         )
-    lowered = fused_attention(copy.deepcopy(unet, memo))
-    lowered = (fused_ends(lowered) if fuse else lowered).to(dtype)
+    lowered = fuse_attention(copy.deepcopy(unet, memo))
+    lowered = (fuse_epilogues(lowered) if fuse else lowered).to(dtype)
     pass_on_what_is_not_finite(lowered)
     return lowered
 

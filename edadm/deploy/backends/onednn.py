@@ -56,7 +56,7 @@ def lower_for_cpu(unet: UNet) -> UNet:
 
 
 class OneDnn(Backend):
-    """The backend of CPUs: `edadm.kernels.onednn`'s convolutions."""
+    """The backend of CPUs: `edadm.kernels.cpu`'s convolutions."""
 
     def runs(self, layer: QuantizedLayer) -> bool:
         """See `computes_with_integers`."""

@@ -1,1 +1,1 @@
-"""Modules of integer networks: layers, and blocks whose parts run as one."""
+"""Modules of integer networks: layers, and blocks whose parts are fused."""

@@ -15,7 +15,8 @@ from edadm.config.backends import DEFAULT
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
 from edadm.errors import EdadmError
-from edadm.kernels.onednn import ExactConvolution, Geometry, Problem
+from edadm.kernels.cpu.choice import ExactConvolution
+from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from edadm.deploy.fuse.layers import IntegerSegment
+    from edadm.deploy.fuse.segment import IntegerSegment
 
 
 class Exact(nn.Module):
@@ -29,7 +29,7 @@ class Exact(nn.Module):
 
 
 class Grids(Exact):
-    """Grids of inputs of layers, (layers, 4): scale, low, high and shift of each.
+    """The grids of layers' inputs, (layers, 4): scale, smallest and largest integer, and shift of each.
 
     Args:
         segments: of the layers.
@@ -43,7 +43,7 @@ class Grids(Exact):
 
 
 class Affine(Exact):
-    """What a normalisation multiplies by and adds, (1, c) each, and the number that it adds to a variance.
+    """The weight and bias of a normalisation, (1, c) each in fp32, and the number that it adds to a variance.
 
     Args:
         norm: group or layer normalisation.
@@ -60,5 +60,5 @@ class Affine(Exact):
 
     @property
     def values(self) -> tuple[Float[Tensor, "1 c"], Float[Tensor, "1 c"]]:
-        """Weight and bias."""
+        """The normalisation's weight and bias."""
         return self.weight, self.bias

@@ -1,4 +1,4 @@
-"""The parts of a residual block, for networks that arrange anew what lies around its convolutions."""
+"""The parts of a residual block, for networks that fuse what lies between its convolutions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class ResnetParts(nn.Module):
-    """Those of diffusers' `ResnetBlock2D`.
+    """The parts of diffusers' `ResnetBlock2D`.
 
     Args:
         block: one that `fits`.
@@ -25,7 +25,7 @@ class ResnetParts(nn.Module):
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
-        """Whether a module is such a block that does not resample, and has nothing unusual otherwise."""
+        """Whether a module is a residual block that does not resample, and has nothing unusual otherwise."""
         if not isinstance(block, ResnetBlock2D):
             return False
         plain = (

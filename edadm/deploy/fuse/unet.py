@@ -1,5 +1,4 @@
-"""Residual blocks of integer layers, in inference: what lies between two products is computed as one of them ends, or as its numbers are
-written."""
+"""Residual blocks of integer layers, in inference: what lies between two products is fused into kernels."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from edadm.kernels.int8.norms.group_norm import int8_normalised
 
 
 class IntegerResnetBlock(ResnetParts):
-    """The block between whose layers only int8 numbers pass; its second convolution adds what goes around both as it ends.
+    """A residual block between whose layers only int8 passes; the last epilogue adds the residual.
 
     Args:
         block: one that `fits`.
@@ -31,11 +30,11 @@ class IntegerResnetBlock(ResnetParts):
         super().__init__(block)
         self.affine1, self.affine2, shortcut = Affine(self.norm1), Affine(self.norm2), self.conv_shortcut
         del self.norm1, self.norm2
-        self.around = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
+        self.shortcut_grids = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
-        """Whether it is one of those with two convolutions of integers, each of one segment."""
+        """Whether a module is a residual block with two integer convolutions, each of one segment."""
         if not ResnetParts.fits(block):
             return False
         return all(
@@ -58,47 +57,45 @@ class IntegerResnetBlock(ResnetParts):
         """
         parts = [part.permute(0, 2, 3, 1).contiguous() for part in (input_tensor, skip) if part is not None]
         dtype, embedded, shortcut = input_tensor.dtype, self.time_emb_proj(F.silu(temb)), self.conv_shortcut
-        together = self.around is not None and shortcut.sizes == tuple(part.shape[-1] for part in parts)
-        hidden, *around = self._numbers(
-            self.affine1, self.conv1, parts, None, self.affine1.values, self.around if together else None
-        )
-        hidden = self.conv1.summed([hidden], dtype)
+        sizes = tuple(part.shape[-1] for part in parts)
+        fused = self.shortcut_grids is not None and shortcut.sizes == sizes
+        grids, values = self.shortcut_grids if fused else None, self.affine1.values
+        hidden, *shortcut_inputs = self._normalise(self.affine1, self.conv1, parts, None, values, grids)
+        hidden = self.conv1.matmul([hidden], dtype)
         (weight, bias), added = self.affine2.values, embedded
         if self.scales:
             scale, shift = embedded.float().chunk(2, 1)
             weight, bias, added = weight * (1 + scale), bias * (1 + scale) + shift, None
-        hidden, *_ = self._numbers(self.affine2, self.conv2, [hidden], added, (weight, bias), None)
-        if together:
-            last = shortcut.summed(around[: len(parts)], dtype)
+        hidden, *_ = self._normalise(self.affine2, self.conv2, [hidden], added, (weight, bias), None)
+        if fused:
+            residual = shortcut.matmul(shortcut_inputs[: len(parts)], dtype)
         else:
-            last = torch.cat(parts, -1)
-            last = (
-                last
-                if shortcut is None
-                else shortcut(last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
-            )
-        return self.conv2.summed([hidden], dtype, last).permute(0, 3, 1, 2)
+            residual = torch.cat(parts, -1)
+            if shortcut is not None:
+                residual = shortcut(residual.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+        return self.conv2.matmul([hidden], dtype, residual).permute(0, 3, 1, 2)
 
     @staticmethod
-    def _numbers(
+    def _normalise(
         norm: Affine,
         convolution: IntegerConv2d,
         parts: list[Tensor],
         added: Tensor | None,
         values: tuple[Tensor, Tensor],
-        around: Grids | None,
+        shortcut_grids: Grids | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A convolution's input, normalised, and perhaps what goes around it."""
+        """The int8 input of a convolution, normalised, and those of the shortcut if it has grids."""
         x, skip = (*parts, None)[:2]
-        grid, others = convolution.segments[0].grid[None], None if around is None else around.values
-        numbers, itself, other = int8_normalised(
-            x, skip, added, *values, norm.groups, norm.eps, True, grid, others
-        )
-        return numbers[0], itself, other
+        grid, others = convolution.segments[0].grid[None], None
+        if shortcut_grids is not None:
+            others = shortcut_grids.values
+        settings = norm.groups, norm.eps, True, grid, others
+        hidden, itself, other = int8_normalised(x, skip, added, *values, *settings)
+        return hidden[0], itself, other
 
 
 class IntegerUpBlock(nn.Module):
-    """A block of the network's second half whose residual blocks read a skip where it is, instead of a copy behind their input.
+    """A block of the network's second half whose residual blocks read a skip where it is, without a copy.
 
     Args:
         block: one that `fits`, of diffusers.
@@ -115,7 +112,7 @@ class IntegerUpBlock(nn.Module):
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
-        """Whether all residual blocks can do that."""
+        """Whether a block's residual blocks can all read skips where they are."""
         if not isinstance(block, UpBlock2D | AttnUpBlock2D | CrossAttnUpBlock2D):
             return False
         plain = all(isinstance(upsampler, Upsample2D) for upsampler in block.upsamplers or ())
@@ -130,10 +127,14 @@ class IntegerUpBlock(nn.Module):
         encoder_hidden_states: Float[Tensor, "n tokens d"] | None = None,
         **others: Any,
     ) -> Float[Tensor, "n o p q"]:
-        """As diffusers calls it; the last skip comes first. `others` go to attention over a context."""
+        """The block's output, called as by diffusers; the last skip comes first.
+
+        `others` go to attention over a context.
+        """
         if getattr(self, "s1", None) is not None:
             raise EdadmError(
-                "FreeU changes skips, which this network reads where they are; disable it, or load with backend 'simulated'"
+                "FreeU changes skips, which this network reads where they are; disable it, "
+                "or load with backend 'simulated'"
             )
         for index, resnet in enumerate(self.resnets):
             hidden_states = resnet(hidden_states, temb, res_hidden_states_tuple[-1 - index])

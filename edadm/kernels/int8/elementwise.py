@@ -1,4 +1,4 @@
-"""What kernels do with single values: activations, and numbers on a grid. Gluon's kernels wrap the same functions.
+"""Element-wise functions of kernels: activations, and quantization to int8; Gluon's kernel wraps them too.
 
 Reciprocals and powers are the GPU's own approximations, to an ulp or two; what is too small to be a normal
 number becomes 0.
@@ -48,8 +48,9 @@ def silu(x):
 @triton.jit
 @no_type_check
 def gelu(x):
-    """`x * (1 + erf(x / sqrt 2)) / 2`, as `max(x, 0) - |x| * erfc(|x| / sqrt 2) / 2`; the error function's complement by Abramowitz and
-    Stegun, 7.1.26, whose error is below 1.5e-7.
+    """`x * (1 + erf(x / sqrt 2)) / 2`, as `max(x, 0) - |x| * erfc(|x| / sqrt 2) / 2`.
+
+    The error function's complement is by Abramowitz and Stegun, 7.1.26, whose error is below 1.5e-7.
     """
     size = tl.abs(x)
     t = reciprocal(size * 0.23164188 + 1.0)  # 0.3275911 / sqrt 2
@@ -59,16 +60,16 @@ def gelu(x):
 
 @triton.jit
 @no_type_check
-def grid(grid_ptr):
-    """Of each pointer to a grid's scale, ends and shift, what `numbers` takes."""
+def load_grid(grid_ptr):
+    """A grid from its pointer: inverse of the scale, smallest and largest integer plus `MAGIC`, and shift."""
     low, high = tl.load(grid_ptr + 1), tl.load(grid_ptr + 2)
     return 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, tl.load(grid_ptr + 3).to(tl.int32)
 
 
 @triton.jit
 @no_type_check
-def numbers(x, inverse, low, high, shift):
-    """int8 numbers on a grid, rounded half to even.
+def quantize(x, inverse, low, high, shift):
+    """The int8 numbers of values on a grid, rounded half to even.
 
     Args:
         x: values.

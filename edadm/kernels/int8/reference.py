@@ -1,4 +1,4 @@
-"""What integer operations mean, in plain PyTorch: sums of products of int8 numbers, exact, and what is done with them.
+"""The meaning of the integer operations in plain PyTorch: exact sums of int8 products, and epilogues.
 
 Activations are int8 numbers with the channel last (NHWC): codes of an unsigned grid less 128. Weights are
 signed integers, output channels first and input channels last (OHWI).
@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def quantized(
+def quantize(
     x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high: float, shift: int
 ) -> Int8[Tensor, "*s"]:
-    """int8 numbers of an activation: `clamp(round(x / scale), low, high) + shift`, the simulated model's codes less 128.
+    """The int8 numbers of an activation on its grid, the simulated model's codes less 128.
+
+    That is `clamp(round(x / scale), low, high) + shift`.
 
     Args:
         x: of any floating-point type; divided in fp32.
@@ -34,7 +36,7 @@ def sums(
     padding: int = 0,
     zero: int = 0,
 ) -> Int32[Tensor, "n p q o"]:
-    """Exact sums of products of a convolution whose padding holds the number `zero`.
+    """Exact int32 sums of a convolution whose padding holds the number `zero`.
 
     In fp64, which adds integers below 2^53 exactly, since PyTorch convolves no integers; at most c * kh * kw
     * 2^14, far below 2^31. Rounded, since a GPU may transform instead of adding, which leaves fractions.
@@ -49,27 +51,29 @@ def convolution(
     weight: Int8[Tensor, "o kh kw c"],
     scale: Float[Tensor, " o"],
     offset: Float[Tensor, " o"],
-    addend: Float[Tensor, "n p q o"] | None,
+    residual: Float[Tensor, "n p q o"] | None,
     stride: int,
     padding: int,
     zero: int,
     dtype: torch.dtype,
 ) -> Float[Tensor, "n p q o"]:
-    """`sums * scale + offset + addend`, computed in fp32 and rounded once, to `dtype`. A linear layer is a 1x1 convolution.
+    """The convolution `sums * scale + offset + residual`, computed in fp32 and rounded once, to `dtype`.
+
+    A linear layer is a 1x1 convolution.
 
     Args:
         x: numbers of the input.
         weight: signed integers.
         scale: per output channel, input scale times weight scale.
         offset: per output channel: the bias, and what a zero point other than 128 makes up.
-        addend: added to the result, e.g. the other segment of a split input.
+        residual: added to the result; also the product of the other segment of a split input.
         stride: of both directions.
         padding: on all sides.
         zero: the number in the padding.
         dtype: of the result.
     """
     result = sums(x, weight, stride, padding, zero).float() * scale + offset
-    return (result if addend is None else result + addend.float()).to(dtype)
+    return (result if residual is None else result + residual.float()).to(dtype)
 
 
 def geglu(
@@ -82,21 +86,23 @@ def geglu(
     high: float,
     shift: int,
 ) -> Int8[Tensor, "rows half"]:
-    """int8 numbers of `value * gelu(gate)` for the next layer, value and gate being the halves of a linear layer's result; all in fp32.
+    """The int8 numbers of `value * gelu(gate)` on the next layer's grid, all in fp32.
+
+    Value and gate are the halves of a linear layer's result.
 
     Args:
         x: numbers of the input.
         weight: signed integers of the linear layer.
         scale: per output channel, see `convolution`.
         offset: likewise.
-        grid: scale of the next layer's input, see `quantized`.
-        low: see `quantized`.
-        high: see `quantized`.
-        shift: see `quantized`.
+        grid: scale of the next layer's input, see `quantize`.
+        low: see `quantize`.
+        high: see `quantize`.
+        shift: see `quantize`.
     """
     result = convolution(x[:, None, None], weight[:, None, None], scale, offset, None, 1, 0, 0, torch.float32)
     value, gate = result.reshape(len(x), -1).chunk(2, -1)
-    return quantized(value * F.gelu(gate), grid, low, high, shift)
+    return quantize(value * F.gelu(gate), grid, low, high, shift)
 
 
 def normalised(
@@ -109,9 +115,9 @@ def normalised(
     eps: float,
     silu: bool,
     grids: Float[Tensor, "g 4"],
-    around: Float[Tensor, "parts 4"] | None = None,
+    shortcut_grids: Float[Tensor, "parts 4"] | None = None,
 ) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
-    """int8 numbers of a group normalisation for each layer that follows, in fp32 from its input to the numbers.
+    """The int8 numbers of a group normalisation on the grid of each layer that follows, in fp32 throughout.
 
     Args:
         x: of any floating-point type.
@@ -122,8 +128,8 @@ def normalised(
         groups: of channels, which have a mean and a variance together.
         eps: added to the variance.
         silu: whether SiLU follows.
-        grids: scale, low, high and shift of the input of each layer, see `quantized`.
-        around: likewise of `x` and, if there is one, of `skip`, for a shortcut that reads them as they are.
+        grids: scale, low, high and shift of the input of each layer, see `quantize`.
+        shortcut_grids: likewise of `x` and, if there is one, of `skip`, which a shortcut reads as they are.
 
     Returns:
         Numbers of the normalisation on each grid; numbers of `x` itself and of `skip`, (0,) where there are
@@ -137,10 +143,10 @@ def normalised(
     itself, other = (
         x.new_empty(0, dtype=torch.int8) for _ in range(2)
     )  # results of an operation share no memory
-    if around is not None:
+    if shortcut_grids is not None:
         itself, other = (
-            _on_grid(x.float(), around[0]),
-            other if skip is None else _on_grid(skip.float(), around[1]),
+            _on_grid(x.float(), shortcut_grids[0]),
+            other if skip is None else _on_grid(skip.float(), shortcut_grids[1]),
         )
     return torch.stack([_on_grid(y, grid) for grid in grids]), itself, other
 
@@ -152,7 +158,7 @@ def layer_normalised(
     eps: float,
     grids: Float[Tensor, "g 4"],
 ) -> Int8[Tensor, "g rows c"]:
-    """int8 numbers of a layer normalisation for each layer that follows, in fp32 from its input to the numbers.
+    """The int8 numbers of a layer normalisation on the grid of each layer that follows, in fp32 throughout.
 
     Args:
         x: of any floating-point type.
@@ -166,4 +172,5 @@ def layer_normalised(
 
 
 def _on_grid(x: Float[Tensor, "*s"], grid: Float[Tensor, "4"]) -> Int8[Tensor, "*s"]:
-    return quantized(x, grid[0], grid[1].item(), grid[2].item(), int(grid[3]))
+    """The int8 numbers of values on a grid of scale, low, high and shift."""
+    return quantize(x, grid[0], grid[1].item(), grid[2].item(), int(grid[3]))

@@ -1,4 +1,4 @@
-"""Fake quantization of activations in one pass over memory, forward and backward, with QDrop's mask drawn on the way."""
+"""Fake quantization of activations in one pass over memory, forward and backward, with QDrop's mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from edadm.quant.streams import Stream, threshold
 @triton.jit
 @no_type_check
 def rounded(ratio, low, high):
-    """Half to even, clamped; adding 1.5 * 2^23 leaves no room for a fraction, and the first clamp keeps the sum exact."""
+    """The ratio rounded half to even and clamped.
+
+    Adding 1.5 * 2^23 leaves no room for a fraction, and the first clamp keeps the sum exact.
+    """
     magic: tl.constexpr = 12582912.0
     near = tl.minimum(tl.maximum(ratio, low - 1), high + 1)
     return tl.minimum(tl.maximum((near + magic) - magic, low), high)
@@ -54,7 +57,8 @@ def _forward(
 @triton.jit(do_not_specialize=["key", "below"])
 @no_type_check
 def _backward(
-    gradient_ptr, x_ptr, gradient_x_ptr, partial_ptr, scale_ptr, zero_ptr, step_ptr, numel, inner, channels, split, key, below,
+    gradient_ptr, x_ptr, gradient_x_ptr, partial_ptr, scale_ptr, zero_ptr, step_ptr,
+    numel, inner, channels, split, key, below,
     TOP: tl.constexpr, SEGMENTS: tl.constexpr, DROP: tl.constexpr, NEEDS_X: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -84,7 +88,10 @@ def _backward(
 
 
 class FakeQuantize(torch.autograd.Function):
-    """Apply to (x, scale, zero_point, bits, segments, drop, stream); see `edadm.kernels.learning.operations.fake_quantize`."""
+    """Fake quantization of (x, scale, zero_point, bits, segments, drop, stream).
+
+    See `edadm.kernels.learning.operations.fake_quantize`.
+    """
 
     @staticmethod
     def forward(

@@ -11,7 +11,7 @@ BLOCK = 2048
 
 
 class Geometry(NamedTuple):
-    """The channel of element i in memory is `(i // inner) % channels`; those from `split` on are the second segment."""
+    """The channel of element i in memory, `(i // inner) % channels`; from `split` on, of the second segment."""
 
     inner: int
     channels: int

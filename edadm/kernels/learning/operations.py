@@ -1,46 +1,32 @@
-"""Operations of learning: one pass over memory where there is a Triton kernel for the device, plain PyTorch elsewhere.
+"""Operations of learning: a Triton kernel in one pass over memory where there is one, else plain PyTorch.
 
-The plain path is the meaning of each kernel. Under `torch.compile` it is used too, since the compiler fuses
-it.
+The plain path is the meaning of each kernel. `edadm.kernels.dispatch.has_kernels` says which one runs.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from edadm.kernels.dispatch import has_kernels
 from edadm.kernels.learning.geometry import memory_like
 from edadm.quant import affine
 from edadm.quant.rounding import soft_codes
 from edadm.quant.streams import Stream
 
-_PLAIN = ContextVar("plain", default=False)
 
-
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    """Plain PyTorch everywhere inside the context, to measure against."""
-    token = _PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _PLAIN.reset(token)
-
-
-def has_kernels(x: Tensor) -> bool:
-    """Whether Triton kernels run where `x` lies."""
-    return x.is_cuda and torch.version.hip is None and not torch.compiler.is_compiling() and not _PLAIN.get()
-
-
-def spread(
+def broadcast_qparams(
     values: Float[Tensor, "..."], segments: tuple[int, ...], dimensions: int, has_rows: bool
 ) -> Float[Tensor, "..."]:
-    """Per-segment values (segments,), or (rows, segments), shaped to broadcast against a tensor of that many dimensions."""
+    """Scales or zero points, (segments,) or (rows, segments), shaped to broadcast against a tensor.
+
+    Args:
+        values: of each segment.
+        segments: sizes of the channel segments.
+        dimensions: of the tensor.
+        has_rows: whether each output channel has values of its own.
+    """
     if len(segments) > 1:
         sizes = torch.tensor(segments, device=values.device)
         values = values.repeat_interleave(sizes, dim=-1, output_size=sum(segments))
@@ -54,11 +40,11 @@ def fake_quantize(
     zero_point: Float[Tensor, " segments"],
     bits: int,
     segments: tuple[int, ...],
-    ends: tuple[affine.Bound, affine.Bound],
+    qmin_qmax: tuple[affine.Bound, affine.Bound],
     drop: float = 0.0,
     stream: Stream | None = None,
 ) -> Float[Tensor, "*s"]:
-    """`x` on its grid, differentiable in `x` and `scale`; each element is spared with probability `drop` (QDrop, arXiv 2203.05740).
+    """Fake quantization of activations, differentiable in `x` and `scale`, with QDrop (arXiv 2203.05740).
 
     Args:
         x: activations; axis 1 is divided where there are two segments.
@@ -66,8 +52,8 @@ def fake_quantize(
         zero_point: of each segment.
         bits: width of the grid.
         segments: sizes of the channel segments.
-        ends: `affine.bounds` of the zero points, known already.
-        drop: in [0, 1).
+        qmin_qmax: `affine.qmin_qmax` of the zero points, known already.
+        drop: probability with which an element is spared, in [0, 1).
         stream: draws what is spared; none spares nothing.
     """
     if has_kernels(x):
@@ -75,18 +61,22 @@ def fake_quantize(
 
         return FakeQuantize.apply(x, scale, zero_point, bits, segments, drop, stream)
     if x.dtype in (torch.bfloat16, torch.float16):  # codes are those of fp32 division, as in the kernel
-        return fake_quantize(x.float(), scale, zero_point, bits, segments, ends, drop, stream).to(x.dtype)
-    low, high = (spread(end, segments, x.dim(), False) if isinstance(end, Tensor) else end for end in ends)
+        return fake_quantize(x.float(), scale, zero_point, bits, segments, qmin_qmax, drop, stream).to(
+            x.dtype
+        )
+    low, high = (
+        broadcast_qparams(limit, segments, x.dim(), False) if isinstance(limit, Tensor) else limit
+        for limit in qmin_qmax
+    )
     if torch.compiler.is_compiling():
-        step = spread(scale, segments, x.dim(), False)
+        step = broadcast_qparams(scale, segments, x.dim(), False)
         return torch.clamp((x / step).round(), low, high) * step  # type: ignore[arg-type]
-    quantized = affine.fake_quantize(x, spread(scale, segments, x.dim(), False), low, high)
+    quantized = affine.fake_quantize(x, broadcast_qparams(scale, segments, x.dim(), False), low, high)
     if stream is None or drop == 0:
         return quantized
     x = memory_like(x)
-    return torch.lerp(
-        quantized, x, stream.below(drop, like=x).to(x.dtype)
-    )  # exact at 0 and 1, and faster than `where`
+    spared = stream.below(drop, like=x).to(x.dtype)
+    return torch.lerp(quantized, x, spared)  # exact at 0 and 1, and faster than `where`
 
 
 def soft_weight(
@@ -97,12 +87,15 @@ def soft_weight(
     bits: int,
     segments: tuple[int, ...],
 ) -> Float[Tensor, " rows *s"]:
-    """A weight with learned fractional rounding (`quant.rounding.soft_codes`), as values; differentiable in `alpha`."""
+    """The values of a weight with learned fractional rounding, differentiable in `alpha`.
+
+    See `edadm.quant.rounding.soft_codes`.
+    """
     if has_kernels(alpha):
         from edadm.kernels.learning.soft_weight import SoftWeight
 
         return SoftWeight.apply(base, alpha, scale, zero_point, bits, segments)
-    grid = (spread(values, segments, alpha.dim(), True) for values in (scale, zero_point))
+    grid = (broadcast_qparams(values, segments, alpha.dim(), True) for values in (scale, zero_point))
     return affine.dequantize(soft_codes(base, alpha, bits), *grid)
 
 
@@ -113,7 +106,7 @@ def mixed_rows(
     probability: float,
     stream: Stream,
 ) -> Float[Tensor, " k *s"]:
-    """Rows in which each element comes from `a` with the given probability and from `b` otherwise (method, 4.3, step 2)."""
+    """Rows whose elements come from `a` with the given probability, else from `b` (method, 4.3, step 2)."""
     if probability in (0.0, 1.0):
         return (a if probability else b)[rows]
     if has_kernels(a):
@@ -127,7 +120,7 @@ def mixed_rows(
 def rows_error(
     output: Float[Tensor, "k c *s"], target: Float[Tensor, "n c *s"], rows: Int[Tensor, " k"]
 ) -> Float[Tensor, ""]:
-    """Squared differences to rows of `target`, summed over axis 1, averaged over the others (method, 4.3, step 6)."""
+    """The squared error against rows of `target`, summed over axis 1, else averaged (method, 4.3, step 6)."""
     if has_kernels(output):
         from edadm.kernels.learning.rows import RowsError
 

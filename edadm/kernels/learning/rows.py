@@ -1,4 +1,4 @@
-"""Drawing calibration rows from two data sets at once, and the error against rows of a third, without copies of the rows."""
+"""Calibration rows drawn from two data sets at once, and errors against rows of a third, without copies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def mixed_rows(
     probability: float,
     stream: Stream,
 ) -> Float[Tensor, " k *s"]:
-    """`torch.where(mask, a[rows], b[rows])`, where the mask is true with `probability` in (0, 1]; both lie alike in memory."""
+    """Rows `torch.where(mask, a[rows], b[rows])` of a random mask; both data sets lie alike in memory.
+
+    The mask is true with `probability`, in (0, 1].
+    """
     out = torch.empty_strided((len(rows), *a.shape[1:]), a.stride(), dtype=a.dtype, device=a.device)
     row_size = a[0].numel()
     _mixed[(triton.cdiv(row_size, BLOCK), len(rows))](

@@ -1,4 +1,4 @@
-"""Weights with learned fractional rounding, and the gradient of their rounding variables, in one pass over memory each."""
+"""Weights with learned fractional rounding, and its gradient, in one pass over memory each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edadm.quant.rounding import GAMMA, ZETA
 @triton.jit
 @no_type_check
 def _grid(scale_ptr, zero_ptr, offsets, inside, row_size, inner, channels, split, SEGMENTS: tl.constexpr):
-    """Scale and zero point of each weight: its output channel's, and of its input segment if there are two."""
+    """Scale and zero point of each weight: its output channel's, and its input segment's if there are two."""
     index = offsets // row_size
     if SEGMENTS == 2:
         index = index * 2 + ((offsets // inner) % channels >= split).to(tl.int64)
@@ -46,7 +46,8 @@ def _forward(
 @triton.jit
 @no_type_check
 def _backward(
-    gradient_ptr, base_ptr, alpha_ptr, gradient_alpha_ptr, scale_ptr, zero_ptr, numel, row_size, inner, channels, split,
+    gradient_ptr, base_ptr, alpha_ptr, gradient_alpha_ptr, scale_ptr, zero_ptr,
+    numel, row_size, inner, channels, split,
     TOP: tl.constexpr, STRETCH: tl.constexpr, LOW: tl.constexpr, SEGMENTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -65,7 +66,10 @@ def _backward(
 
 
 class SoftWeight(torch.autograd.Function):
-    """Apply to (base, alpha, scale, zero_point, bits, segments); see `edadm.kernels.learning.operations.soft_weight`."""
+    """Soft weights of (base, alpha, scale, zero_point, bits, segments).
+
+    See `edadm.kernels.learning.operations.soft_weight`.
+    """
 
     @staticmethod
     def forward(

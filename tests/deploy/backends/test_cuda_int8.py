@@ -18,13 +18,9 @@ from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.deploy.backends.cuda_int8 import computes_with_integers, lower_for_cuda
 from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
 from edadm.deploy.fuse.layers import IntegerConv2d
-from edadm.deploy.fuse.transformer import (
-    IntegerFeedForward,
-    IntegerSelfAttention,
-    IntegerTransformer,
-    IntegerTransformerBlock,
-)
+from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.errors import EdadmError
 from edadm.kernels.int8 import reference
@@ -172,10 +168,11 @@ def test_a_fused_feed_forward_writes_the_numbers_that_its_layers_would(
         )
         original = plain.get_submodule(name)
         (one,), (two,) = module.first.segments, module.second.segments
-        expected = two.numbers(original.net[0](x)).flatten(0, 1).int()
-        grid = one.scale, one.offset, two.input_scale, *two.ends, two.zero
+        expected = two.quantize_input(original.net[0](x)).flatten(0, 1).int()
+        grid = one.scale, one.offset, two.input_scale, *two.qmin_qmax, two.zero
         difference = (
-            reference.geglu(one.numbers(x).flatten(0, 1), one.integers().flatten(1), *grid).int() - expected
+            reference.geglu(one.quantize_input(x).flatten(0, 1), one.integers().flatten(1), *grid).int()
+            - expected
         ).abs()
         assert expected.float().std() > 10
         assert difference.max() <= farthest

@@ -13,7 +13,7 @@ from edadm.config.schema import Bits
 from edadm.deploy.backends.onednn import lower_for_cpu
 from edadm.deploy.fuse.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
-from edadm.kernels import onednn
+from edadm.kernels.cpu import choice
 from edadm.networks.families import network_call
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
@@ -185,9 +185,9 @@ def test_the_choice_of_routes_changes_no_bit(
     folded: nn.Module, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs = []
-    for preferred in (onednn.PackedConvolution, onednn.FloatConvolution):
+    for preferred in (choice.PackedConvolution, choice.FloatConvolution):
         monkeypatch.setattr(
-            onednn, "_seconds", lambda route, x, bias, kind=preferred: not isinstance(route, kind)
+            choice, "_seconds", lambda route, x, bias, kind=preferred: not isinstance(route, kind)
         )
         outputs.append(lower_for_cpu(folded)(*calibration).sample)
     with torch.backends.mkldnn.flags(

@@ -127,7 +127,7 @@ def test_half_precision_input_gives_its_own_type_and_nearly_the_same() -> None:
 
 COMPILED = """
 import torch
-from edadm.deploy.fuse.transformer import IntegerFeedForward
+from edadm.deploy.fuse.attention import IntegerFeedForward
 from tests.deploy.fuse.test_layers import filled, integer_layer
 
 def backend(graph, _):

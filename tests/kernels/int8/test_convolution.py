@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.products import convolution as module
+from edadm.kernels.int8.products import launch as module
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.tiles import Tiles
 
@@ -100,7 +100,7 @@ def test_scale_offset_and_addend(dtype: torch.dtype, splits: int) -> None:
 def test_numbers_of_an_activation_are_the_codes_less_128() -> None:
     x = torch.tensor([0.5, 1.5, -0.5, -1.5, 2.5, 1000.0, -1000.0]) * 0.03
     codes = (torch.round(x / 0.03) + 91).clamp(0, 255)
-    found = reference.quantized(x, torch.tensor(0.03), -91.0, 164.0, 91 - 128)
+    found = reference.quantize(x, torch.tensor(0.03), -91.0, 164.0, 91 - 128)
     assert torch.equal(found.int() + 128, codes.int())
 
 

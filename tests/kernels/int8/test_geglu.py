@@ -1,4 +1,4 @@
-"""A linear layer, GEGLU and the next grid in one, against their plain meaning; interpreted on the CPU where there is no GPU."""
+"""A linear layer, GEGLU and the next grid in one, against their meaning; interpreted without a GPU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor
 
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.products.geglu import MANY, int8_geglu, triton_geglu
+from edadm.kernels.int8.products.geglu import int8_geglu, triton_geglu
+from edadm.kernels.int8.products.launch import MANY
 from edadm.kernels.int8.tiles import Tiles
 
 from .test_convolution import DEVICE, integers, numbers
 
 SMALL = Tiles(32, 32, 32, 4, 2)
-FAR = 0.002  # share of numbers that may be their neighbours: two error functions, where a value lies between two numbers
+# share of numbers that may be their neighbours: two error functions, where a value lies between two numbers
+FAR = 0.002
 
 
 def arguments(
@@ -55,7 +57,7 @@ def test_the_meaning_is_diffusers_geglu_and_the_grid() -> None:
     layer = GEGLU(32, 24).to(DEVICE)
     layer.proj.weight.copy_(weight * scale[:, None])
     layer.proj.bias.copy_(offset)
-    expected = reference.quantized(layer(x.float()), grid, low, high, shift).int()
+    expected = reference.quantize(layer(x.float()), grid, low, high, shift).int()
     difference = (reference.geglu(x, weight, scale, offset, grid, low, high, shift).int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < FAR

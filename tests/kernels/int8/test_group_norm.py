@@ -1,4 +1,4 @@
-"""Group normalisation to int8 numbers against its plain meaning; interpreted on the CPU where there is no GPU."""
+"""Group normalisation to int8 numbers against its meaning; interpreted on a CPU without a GPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.norms import group_norm_resident, statistics
-from edadm.kernels.int8.norms.group_norm import PROGRAMS, int8_normalised, parted, triton_normalised
-from edadm.kernels.int8.norms.statistics import divided
+from edadm.kernels.int8.device import Device
+from edadm.kernels.int8.norms import launch
+from edadm.kernels.int8.norms.group_norm import int8_normalised, triton_normalised
+from edadm.kernels.int8.norms.launch import PROGRAMS, GroupNorm, choose_group_norm, groups_of_program
 
 from .test_convolution import DEVICE, numbers
 
@@ -66,7 +67,7 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
         bias[0].double(),
         eps,
     )
-    expected = reference.quantized(F.silu(exact).permute(0, 2, 3, 1), grids[0, 0], -23.0, 232.0, -105).int()
+    expected = reference.quantize(F.silu(exact).permute(0, 2, 3, 1), grids[0, 0], -23.0, 232.0, -105).int()
     difference = (
         triton_normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected
     ).abs()
@@ -92,21 +93,27 @@ def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
     parts = x[..., :before].contiguous(), x[..., before:].contiguous()
     assert torch.equal(compare((*parts, *rest)), reference.normalised(x, None, *rest)[0].int())
     assert torch.equal(
-        triton_normalised(*parts, *rest, holds=False)[0], triton_normalised(x, None, *rest, holds=False)[0]
+        triton_normalised(*parts, *rest, may_reside=False)[0],
+        triton_normalised(x, None, *rest, may_reside=False)[0],
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES[1:4])
 @pytest.mark.parametrize("before", [None, 8, 33])
-def test_numbers_of_what_goes_around(before: int | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_numbers_of_what_a_shortcut_reads(
+    before: int | None, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     x, _, *rest = arguments(shape, dtype)
     parts = (x, None) if before is None else (x[..., :before].contiguous(), x[..., before:].contiguous())
-    around = torch.tensor(
+    shortcut_grids = torch.tensor(
         [[0.03, -100.0, 155.0, -28.0], [0.07, -50.0, 205.0, -78.0]][: 1 if before is None else 2],
         device=DEVICE,
     )
-    found, expected = triton_normalised(*parts, *rest, around), reference.normalised(*parts, *rest, around)
+    found, expected = (
+        triton_normalised(*parts, *rest, shortcut_grids),
+        reference.normalised(*parts, *rest, shortcut_grids),
+    )
     assert [tuple(one.shape) for one in found[1:]] == [(0,) if part is None else part.shape for part in parts]
     far = FAR if dtype == torch.float32 else 5 * FAR  # values of 8 bits lie between two numbers more often
     for one, other in zip(found, expected, strict=True):
@@ -120,44 +127,34 @@ def test_any_number_of_groups_in_a_program_gives_the_same(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = arguments(SHAPES[0])
-    monkeypatch.setattr(statistics, "WIDTHS", (width,))
-    assert divided(2, 32, 4)[1] == width
+    monkeypatch.setattr(launch, "WIDTHS", (width,))
+    assert groups_of_program(2, 32, 4)[1] == width
     compare(given)
 
 
 def test_programs_begin_at_16_bytes_and_are_many() -> None:
-    assert divided(500, 32, 4) == (16, 64)
-    assert divided(500, 32, 12) == (
-        16,
-        256,
-    )  # not 5, which are 60 channels, nor 4, whose numbers begin at 16 bytes
-    assert divided(16, 32, 10) == (12, 128)  # 3 times 16 programs are enough, since images are parted
-    assert divided(1, 32, 4)[1] == 16  # more and smaller ones for one image
-    assert divided(8, 2, 160) == (1, 256)
-    assert divided(8, 3, 5)[0] in (1, 2, 3)  # no number of these groups is aligned
-    assert divided(500, 32, 12, 32) == (2, 32)
+    assert groups_of_program(500, 32, 4) == (16, 64)
+    # not 5, which are 60 channels, nor 4, whose numbers begin at 16 bytes
+    assert groups_of_program(500, 32, 12) == (16, 256)
+    # 3 times 16 programs are enough, since images are parted
+    assert groups_of_program(16, 32, 10) == (12, 128)
+    assert groups_of_program(1, 32, 4)[1] == 16  # more and smaller ones for one image
+    assert groups_of_program(8, 2, 160) == (1, 256)
+    assert groups_of_program(8, 3, 5)[0] in (1, 2, 3)  # no number of these groups is aligned
+    assert groups_of_program(500, 32, 12, 32) == (2, 32)
 
 
 def test_images_are_parted_until_there_are_programs_for_all_processors() -> None:
-    whole = parted(PROGRAMS, 1024, 64)
-    assert (whole.pixels, whole.steps, whole.programs) == (32, 32, 1)
-    assert parted(PROGRAMS // 4, 4096, 64).programs == 4
-    assert parted(1, 1000, 64) == (32, 1, 32)  # no more than can be read at once
-    odd = parted(PROGRAMS // 3, 1000, 64)
-    assert odd.programs * odd.steps * odd.pixels >= 1000 > (odd.programs - 1) * odd.steps * odd.pixels
+    def parted(images: int, pixels: int, channels: int) -> tuple[tuple[int, ...], int, int]:
+        problem = GroupNorm(images, pixels, channels, channels // 4, channels)
+        one = choose_group_norm(problem, Device(), may_reside=False)
+        return one.grid, one.pixels, one.steps
 
-
-def test_what_fits_a_processor_is_held_there() -> None:
-    assert group_norm_resident.block_of(500, 1024, 32, 4) == (8, 32, 128, 8, 8)
-    assert group_norm_resident.block_of(500, 1024, 32, 12) is None  # 24 channels
-    assert group_norm_resident.block_of(500, 256, 32, 8) == (8, 64, 32, 8, 4)
-    assert group_norm_resident.block_of(500, 16, 32, 8) == (8, 64, 8, 2, 1)
-    assert group_norm_resident.block_of(16, 4096, 32, 10) is None  # too large
-    assert group_norm_resident.block_of(16, 1024, 32, 30) is None  # a row of 60 bytes
-    assert (
-        group_norm_resident.block_of(8, 16, 2, 512) is None
-    )  # a row of more channels than threads read at once
-    assert group_norm_resident.block_of(16, 81, 32, 8) is None  # an odd number of pixels makes no boxes
+    assert parted(PROGRAMS, 1024, 64) == ((PROGRAMS, 1), 32, 32)
+    assert parted(PROGRAMS // 4, 4096, 64) == ((PROGRAMS // 4, 4), 32, 32)
+    assert parted(33, 256, 64) == ((33, 8), 32, 1)  # no more than can be read at once
+    (_, programs), pixels, steps = parted(PROGRAMS // 3, 1000, 64)
+    assert programs * steps * pixels >= 1000 > (programs - 1) * steps * pixels
 
 
 def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
@@ -167,7 +164,7 @@ def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
         layer.weight.copy_(weight[0])
         layer.bias.copy_(bias[0])
         last = F.silu(layer((x + added[:, None, None]).permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-    expected = reference.quantized(last, grids[0, 0], -23.0, 232.0, -105).int()
+    expected = reference.quantize(last, grids[0, 0], -23.0, 232.0, -105).int()
     difference = (
         reference.normalised(x, None, added, weight, bias, groups, eps, True, grids)[0].int() - expected
     ).abs()
@@ -175,11 +172,13 @@ def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
     assert (difference > 0).float().mean() < FAR
 
 
-@pytest.mark.parametrize("goes_around", [False, True])
-def test_the_operation_is_registered_as_it_behaves(goes_around: bool) -> None:
+@pytest.mark.parametrize("has_shortcut", [False, True])
+def test_the_operation_is_registered_as_it_behaves(has_shortcut: bool) -> None:
     given = arguments(SHAPES[1])
-    around = given[-1].clone() if goes_around else None
-    torch.library.opcheck(int8_normalised, (*given, around))
-    for one, other in zip(int8_normalised(*given, around), triton_normalised(*given, around), strict=True):
+    shortcut_grids = given[-1].clone() if has_shortcut else None
+    torch.library.opcheck(int8_normalised, (*given, shortcut_grids))
+    for one, other in zip(
+        int8_normalised(*given, shortcut_grids), triton_normalised(*given, shortcut_grids), strict=True
+    ):
         assert one.shape == other.shape
         assert (one != other).float().sum() <= FAR * one.numel()

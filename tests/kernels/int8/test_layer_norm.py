@@ -1,4 +1,4 @@
-"""Layer normalisation to int8 numbers against its plain meaning; interpreted on the CPU where there is no GPU."""
+"""Layer normalisation to int8 numbers against its meaning; interpreted on a CPU without a GPU."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
         (x + 1000.0).double(), x.shape[1:], weight[0].double(), bias[0].double(), eps
     )
     expected = torch.stack(
-        [reference.quantized(exact, grid[0], grid[1].item(), grid[2].item(), int(grid[3])) for grid in grids]
+        [reference.quantize(exact, grid[0], grid[1].item(), grid[2].item(), int(grid[3])) for grid in grids]
     ).int()
     difference = (triton_layer_normalised(x + 1000.0, weight, bias, eps, grids).int() - expected).abs()
     assert difference.max() <= 1
@@ -63,7 +63,7 @@ def test_the_meaning_is_torch_s_normalisation_and_the_grids() -> None:
         reference.layer_normalised(x, weight, bias, eps, grids), grids.tolist(), strict=True
     ):
         assert torch.equal(
-            one, reference.quantized(y, torch.tensor(scale, device=DEVICE), low, high, int(shift))
+            one, reference.quantize(y, torch.tensor(scale, device=DEVICE), low, high, int(shift))
         )
 
 

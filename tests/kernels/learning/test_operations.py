@@ -1,4 +1,4 @@
-"""The Triton kernels of learning against their plain meaning; interpreted on the CPU where there is no GPU."""
+"""Each kernel against its plain meaning, forward and backward; interpreted on the CPU without a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edadm.kernels.learning.soft_weight import SoftWeight
 from edadm.offload.cache import Memory
 from edadm.offload.limits import Limits
 from edadm.offload.paused import PausedMemory
-from edadm.quant.affine import bounds
+from edadm.quant.affine import qmin_qmax
 from edadm.quant.streams import Stream
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,7 +55,7 @@ def test_fake_quantization(shape: tuple[int, ...], drop: float, bits: int) -> No
         ):
             scale = torch.tensor([0.31, 0.17][: len(segments)], device=DEVICE) / (1 if bits == 4 else 9)
             zero_point = torch.tensor([2.0 ** (bits - 1), 3.0][: len(segments)], device=DEVICE)
-            ends, upstream = bounds(zero_point, bits), random(*shape, seed=1)
+            ends, upstream = qmin_qmax(zero_point, bits), random(*shape, seed=1)
             arguments = (zero_point, bits, segments)
             kernel = with_gradients(
                 lambda x, s, a=arguments: FakeQuantize.apply(x, s, *a, drop, stream()),

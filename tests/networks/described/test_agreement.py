@@ -17,8 +17,9 @@ from edadm.config.schema import Bits, Model, NoiseSchedule
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
 from edadm.errors import EdadmError
-from edadm.networks.convert import convert_checkpoint, load_unet
+from edadm.networks.convert import convert_checkpoint
 from edadm.networks.inputs import NAMES, Rows
+from edadm.networks.load import load_unet
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder
 from edadm.networks.trace import trace_units

@@ -16,9 +16,10 @@ from edadm.config.described.published import completed
 from edadm.config.load import load_config
 from edadm.config.schema import Model, NoiseSchedule
 from edadm.errors import EdadmError
-from edadm.networks.convert import convert_checkpoint, load_unet
+from edadm.networks.convert import convert_checkpoint
 from edadm.networks.described.tensors import describe_tensors
 from edadm.networks.layouts import ermongroup
+from edadm.networks.load import load_unet
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.schedule import alphas_cumprod

@@ -15,7 +15,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
-from edadm.networks.convert import SCALE, convert_checkpoint
+from edadm.networks.convert import convert_checkpoint
+from edadm.networks.load import SCALE
 from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from edadm.config.schema import Model
-from edadm.networks.convert import convert_checkpoint, load_unet
+from edadm.networks.convert import convert_checkpoint
+from edadm.networks.load import load_unet
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.weights import CheckpointError, check_fit, read_state
 

@@ -1,45 +1,45 @@
-"""Group normalisation to int8 numbers on a GPU, of images of which some groups fit a processor's memory, in Gluon, Triton's lower level.
+"""Group normalisation to int8 on a GPU, of images of which some groups fit shared memory, in Gluon.
+
+Gluon is Triton's lower level.
 
 A program has some groups of one image. It orders all of them at once, sums what has arrived while the rest is
-on its way, and reads them a second time from where they lie. `edadm.kernels.int8.norms.group_norm` does the same
-without, in two kernels that read an image twice.
+on its way, and reads them a second time from where they lie. `edadm.kernels.int8.norms.group_norm_parts`
+does the same without, in two kernels that read an image twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
-import torch
 import triton
-from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from edadm.kernels.int8 import elementwise
 from edadm.kernels.int8.norms import statistics
-from edadm.kernels.int8.norms.statistics import divided
+from edadm.kernels.int8.norms.launch import VECTOR, GroupNormLaunch
+from edadm.kernels.int8.norms.operands import GroupNormOperands
 
-MEMORY = 1 << 16  # bytes of a program: three on a processor of an H100
-CHUNKS = 16  # at most, that are waited for one by one
-VECTOR = 8  # channels of 16 bytes
-NARROWEST = (
-    32  # channels, whose numbers fill what memory writes at once; less takes longer than reading twice
-)
-places, affine = gluon.jit(statistics.places.fn), gluon.jit(statistics.affine.fn)
-grid, numbers, silu = (gluon.jit(getattr(elementwise, name).fn) for name in ("grid", "numbers", "silu"))
+element_pointers = gluon.jit(statistics.element_pointers.fn)
+group_affine = gluon.jit(statistics.group_affine.fn)
+load_grid, quantize = gluon.jit(elementwise.load_grid.fn), gluon.jit(elementwise.quantize.fn)
+silu = gluon.jit(elementwise.silu.fn)
 
 
 @gluon.jit
 @no_type_check
-def _held(
-    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, around_ptr, out_ptr, x_out_ptr, skip_out_ptr,
+def group_norm_resident_kernel(
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr,
+    out_ptr, x_out_ptr, skip_out_ptr,
     channels, before, affine_stride, eps, numel,
-    SIZE: gl.constexpr, GROUPS: gl.constexpr, GROUP_BLOCK: gl.constexpr, CHANNELS: gl.constexpr, PIXELS: gl.constexpr, CHUNKS: gl.constexpr,
-    SKIPS: gl.constexpr, ADDS: gl.constexpr, SILU: gl.constexpr, GRIDS: gl.constexpr, AROUND: gl.constexpr, VECTOR: gl.constexpr,
+    SIZE: gl.constexpr, GROUPS: gl.constexpr, GROUP_BLOCK: gl.constexpr, CHANNELS: gl.constexpr,
+    PIXELS: gl.constexpr, CHUNKS: gl.constexpr,
+    SKIPS: gl.constexpr, ADDS: gl.constexpr, SILU: gl.constexpr, GRIDS: gl.constexpr,
+    SHORTCUT: gl.constexpr, VECTOR: gl.constexpr,
     num_warps: gl.constexpr,
 ):  # fmt: skip
+    """Writes int8 numbers of some groups of one image, which shared memory holds whole."""
     across: gl.constexpr = CHANNELS // VECTOR
     layout: gl.constexpr = gl.BlockedLayout([1, VECTOR], [32 // across, across], [num_warps, 1], [1, 0])
     of_rows: gl.constexpr = gl.SliceLayout(1, layout)
@@ -61,7 +61,7 @@ def _held(
     )
     row = gl.arange(0, PIXELS, of_rows)
     for chunk in gl.static_range(CHUNKS):
-        source = places(x_ptr, skip_ptr, chunk * PIXELS + row, channel, channels, before, SKIPS)
+        source = element_pointers(x_ptr, skip_ptr, chunk * PIXELS + row, channel, channels, before, SKIPS)
         async_copy.async_copy_global_to_shared(held.index(chunk), source, mask=known[None, :])
         async_copy.commit_group()
     head = x_ptr + channel
@@ -82,12 +82,12 @@ def _held(
     if ADDS:
         added += gl.load(added_ptr + image * channels + channel, mask=known, other=0.0).to(gl.float32)
     at, group = image * affine_stride + channel, gl.arange(0, GROUP_BLOCK, of_rows)
-    centre, slope, bias = affine(
+    centre, slope, bias = group_affine(
         pivot + moved, squares, added, weight_ptr + at, bias_ptr + at, local, group, known, pixels, eps, SIZE
     )
 
     for index in gl.static_range(GRIDS):
-        inverse, low, high, shift = grid(grids_ptr + 4 * index)
+        inverse, low, high, shift = load_grid(grids_ptr + 4 * index)
         for chunk in range(CHUNKS):
             y = (held.index(chunk).load(layout).to(gl.float32) - centre[None, :]) * slope[None, :] + bias[
                 None, :
@@ -95,79 +95,28 @@ def _held(
             if SILU:
                 y = silu(y)
             target = out_ptr + (chunk * PIXELS + row)[:, None] * channels + channel[None, :]
-            gl.store(target, numbers(y, inverse, low, high, shift), mask=known[None, :])
+            gl.store(target, quantize(y, inverse, low, high, shift), mask=known[None, :])
         out_ptr += numel
-    if AROUND:
-        inverse, low, high, shift = grid(
-            around_ptr + (gl.where(channel < before, 0, 4) if SKIPS else local * 0)
+    if SHORTCUT:
+        inverse, low, high, shift = load_grid(
+            shortcut_grids_ptr + (gl.where(channel < before, 0, 4) if SKIPS else local * 0)
         )
         for chunk in range(CHUNKS):
             x = held.index(chunk).load(layout).to(gl.float32)
-            target = places(x_out_ptr, skip_out_ptr, chunk * PIXELS + row, channel, channels, before, SKIPS)
+            target = element_pointers(
+                x_out_ptr, skip_out_ptr, chunk * PIXELS + row, channel, channels, before, SKIPS
+            )
             gl.store(
                 target,
-                numbers(x, inverse[None, :], low[None, :], high[None, :], shift[None, :]),
+                quantize(x, inverse[None, :], low[None, :], high[None, :], shift[None, :]),
                 mask=known[None, :],
             )
 
 
-class Block(NamedTuple):
-    """What a program holds: `chunks` of `pixels` each, of `groups` together, with room for `width` channels."""
-
-    groups: int
-    width: int
-    pixels: int
-    chunks: int
-    warps: int
-
-
-def block_of(images: int, pixels: int, groups: int, size: int) -> Block | None:
-    """How images are divided, or None where whole images do not fit, or not in whole vectors.
-
-    Args:
-        images: in the batch.
-        pixels: of an image.
-        groups: of channels.
-        size: channels of a group.
-    """
-    together, width = divided(images, groups, size, MEMORY // (2 * pixels))
-    elements = pixels * width
-    if (
-        2 * elements > MEMORY
-        or together * size % VECTOR
-        or together * size < NARROWEST
-        or width > 32 * VECTOR
-    ):
-        return None
-    warps = min(8, max(1, elements // 4096))
-    at_once = min(pixels & -pixels, max(1, 64 * VECTOR * warps // width))
-    fits = at_once * width >= 32 * VECTOR * warps and pixels // at_once <= CHUNKS
-    return Block(together, width, at_once, pixels // at_once, warps) if fits else None
-
-
-def hold(
-    sources: tuple[Tensor, Tensor],
-    vectors: tuple[Tensor, ...],
-    targets: tuple[Tensor, ...],
-    layout: tuple[int, int, int, float, int],
-    pixels: int,
-    groups: int,
-    what: Mapping[str, int | bool],
-) -> bool:
-    """Fills `targets`; arguments as of `edadm.kernels.int8.norms.group_norm._written`.
-
-    Returns:
-        Whether it could: not on a CPU, nor in fp32, nor before Ampere, nor where channels are no whole
-            vectors.
-    """
-    (x, skip), (channels, before, *_) = sources, layout
-    if not x.is_cuda or x.element_size() != 2 or torch.cuda.get_device_capability(x.device) < (8, 0):
-        return False
-    size, block = channels // groups, block_of(len(x), pixels, groups, channels // groups)
-    if block is None or channels % VECTOR or before % VECTOR or x.data_ptr() % 16 or skip.data_ptr() % 16:
-        return False
-    _held[(len(x) * triton.cdiv(groups, block.groups),)](
-        x, skip, *vectors, *targets, *layout, size, block.groups, triton.next_power_of_2(block.groups), block.width, block.pixels,
-        block.chunks, what["SKIPS"], what["ADDS"], what["SILU"], what["GRIDS"], what["AROUND"], VECTOR, num_warps=block.warps,
-    )  # fmt: skip
-    return True
+def run(operands: GroupNormOperands, launch: GroupNormLaunch) -> None:
+    """Fills the results of the operands."""
+    block, flags = triton.next_power_of_2(launch.groups), operands.flags
+    what = (flags[name] for name in ("SKIPS", "ADDS", "SILU", "GRIDS", "SHORTCUT"))
+    sizes = launch.size, launch.groups, block, launch.width, launch.pixels, launch.steps
+    arguments = *operands.sources, *operands.vectors, *operands.results, *operands.extents
+    group_norm_resident_kernel[launch.grid](*arguments, *sizes, *what, VECTOR, num_warps=launch.warps)

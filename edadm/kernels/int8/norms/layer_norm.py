@@ -1,7 +1,7 @@
 """Layer normalisation on a GPU, from floating point to int8 numbers on the grids of the layers that follow.
 
-A program has some rows, which it reads once. `edadm.kernels.int8.reference.layer_normalised` says what it means;
-as in group normalisation, a value is multiplied by a grid's inverse instead of divided.
+A program has some rows, which it reads once. `edadm.kernels.int8.reference.layer_normalised` says what it
+means; as in group normalisation, a value is multiplied by a grid's inverse instead of divided.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import triton.language as tl
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from edadm.kernels.dispatch import has_kernels
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.elementwise import grid, numbers
+from edadm.kernels.int8.elementwise import load_grid, quantize
+from edadm.kernels.int8.norms.launch import choose_layer_norm
 
-ELEMENTS, WARPS = 4096, 4  # of a program
+WARPS = 4
 
 
 @triton.jit
 @no_type_check
-def _rows_normalised(
+def layer_norm_kernel(
     x_ptr, weight_ptr, bias_ptr, grids_ptr, out_ptr, rows, channels, eps, numel,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, GRIDS: tl.constexpr,
 ):  # fmt: skip
+    """Writes int8 numbers of some rows on every grid."""
     row, channel = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, CHANNELS)
     known = channel < channels
     there = (row < rows)[:, None] & known[None, :]
@@ -39,8 +42,8 @@ def _rows_normalised(
     )
     y = away * (1.0 / deviation)[:, None] * weight[None, :] + bias[None, :]
     for index in tl.static_range(GRIDS):
-        inverse, low, high, shift = grid(grids_ptr + 4 * index)
-        tl.store(out_ptr + place, numbers(y, inverse, low, high, shift), mask=there)
+        inverse, low, high, shift = load_grid(grids_ptr + 4 * index)
+        tl.store(out_ptr + place, quantize(y, inverse, low, high, shift), mask=there)
         out_ptr += numel
 
 
@@ -52,24 +55,11 @@ def triton_layer_normalised(
     grids: Float[Tensor, "g 4"],
 ) -> Int8[Tensor, "g rows c"]:
     """The kernel's result; see `edadm.kernels.int8.reference.layer_normalised` for its arguments."""
-    x, (rows, channels), width = x.contiguous(), x.shape, triton.next_power_of_2(x.shape[1])
-    out = torch.empty((len(grids), rows, channels), dtype=torch.int8, device=x.device)
-    together = max(1, ELEMENTS // width)
-    _rows_normalised[(triton.cdiv(rows, together),)](
-        x,
-        weight,
-        bias,
-        grids,
-        out,
-        rows,
-        channels,
-        eps,
-        x.numel(),
-        together,
-        width,
-        len(grids),
-        num_warps=WARPS,
-    )
+    x, (rows, channels) = x.contiguous(), x.shape
+    launch, count = choose_layer_norm(rows, channels), len(grids)
+    out = torch.empty((count, rows, channels), dtype=torch.int8, device=x.device)
+    sizes = rows, channels, eps, x.numel(), launch.rows, launch.width, count
+    layer_norm_kernel[launch.grid](x, weight, bias, grids, out, *sizes, num_warps=WARPS)
     return out
 
 
@@ -79,8 +69,10 @@ def triton_layer_normalised(
     schema="(Tensor x, Tensor weight, Tensor bias, float eps, Tensor grids) -> Tensor",
 )
 def int8_layer_normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float, grids: Tensor) -> Tensor:
-    """`edadm.kernels.int8.reference.layer_normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_layer_normalised if x.is_cuda else reference.layer_normalised)(x, weight, bias, eps, grids)
+    """`reference.layer_normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
+    return (triton_layer_normalised if has_kernels(x) else reference.layer_normalised)(
+        x, weight, bias, eps, grids
+    )
 
 
 @int8_layer_normalised.register_fake

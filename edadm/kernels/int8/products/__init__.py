@@ -1,1 +1,1 @@
-"""Products of int8 numbers on a GPU: convolutions, linear layers, feed-forward layers."""
+"""Products of int8 numbers on a GPU: convolutions, linear layers and feed-forward layers."""

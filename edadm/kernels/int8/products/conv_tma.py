@@ -1,4 +1,4 @@
-"""Convolutions of int8 images on a GPU, with stride 1 and an output of the input's size, through tensor descriptors.
+"""Convolutions of int8 images on a GPU, stride 1 and output as large as the input, by tensor descriptors.
 
 A block of the output is a box of pixels; each tap of the window needs the same box of the input, moved by a
 pixel, and what of it lies beyond the image is read as 0. So no address is computed per pixel, but the padding
@@ -8,31 +8,30 @@ must hold the number 0, as it does where activations have a symmetric grid.
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
-import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from edadm.kernels.int8.products.gemm import GROUP, block_at, describable, described, scaled
-from edadm.kernels.int8.tiles import Tiles
-
-LONGEST_SIDE = 256  # of a box in memory
+from edadm.kernels.int8.products.gemm import block_at, described, scaled
+from edadm.kernels.int8.products.launch import GROUP, Launch
+from edadm.kernels.int8.products.operands import Operands
 
 
 @triton.jit
 @no_type_check
-def _convolved(
-    x, weight, scale_ptr, offset_ptr, addend, out, rows, height, width, columns, channels,
+def conv_tma_kernel(
+    x, weight, scale_ptr, offset_ptr, residual, out, rows, height, width, columns, channels,
     SIDE: tl.constexpr, ADDS: tl.constexpr, IMAGES: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """The weight is the first operand: only as the second is a box of several lines a matrix in shared memory for the compiler, as the
-    first it goes through registers. A program computes one block, so that what is written lies where operands
-    have lain.
+    """Computes one tile of the output; what is written lies where operands have lain in shared memory.
+
+    The weight is the first operand: only as the second is a box of several lines a matrix in shared memory
+    for the compiler, as the first it goes through registers.
     """
     ROWS: tl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     depth_blocks = tl.cdiv(channels, DEPTH)
@@ -55,84 +54,25 @@ def _convolved(
         total = tl.dot(taps, pixels.T, total, out_dtype=tl.int32)
     result = scaled(total.T, column + tl.arange(0, COLUMNS), columns, scale_ptr, offset_ptr)
     if ADDS:
-        result += addend.load([row, column]).to(tl.float32)
+        result += residual.load([row, column]).to(tl.float32)
     out.store([row, column], result.to(out.dtype))
 
 
-def box(rows: int, height: int, width: int) -> tuple[int, int, int] | None:
-    """Images, height and width of boxes of that many pixels, row after row of an image; None where no boxes fill images of this size."""
-    wide = min(rows, width)
-    high = min(rows // wide, height)
-    if width % wide or height % high or rows % (wide * high) or wide > LONGEST_SIDE:
-        return None
-    return rows // (wide * high), high, wide
-
-
-class Blocks(NamedTuple):
-    """A convolution that can be read and written in blocks.
-
-    Attributes:
-        pixels: of a box: images, height and width.
-        strides: of the image; a tensor may have another first one where it has a single image.
-        matrix: the weight, a row per output channel.
-        out: room for the result, a row per pixel.
-        blocks: how many the result has.
-    """
-
-    pixels: tuple[int, int, int]
-    strides: list[int]
-    matrix: Int8[Tensor, "o kkc"]
-    out: Float[Tensor, "nhw o"]
-    blocks: int
-
-
-def blocks_of(
-    x: Int8[Tensor, "n h w c"], weight: Int8[Tensor, "o k k c"], dtype: torch.dtype, block: Tiles
-) -> Blocks | None:
-    """How a convolution with a result as large as the image is cut; None where such images have no boxes, or memory no descriptors."""
-    (count, height, width, channels), columns = x.shape, len(weight)
-    pixels, rows, matrix = box(block.rows, height, width), count * height * width, weight.reshape(columns, -1)
-    out = torch.empty((rows, columns), dtype=dtype, device=x.device)
-    if pixels is None or not describable(x.reshape(rows, channels), matrix, out):
-        return None
+def run(operands: Operands, launch: Launch, out: Float[Tensor, "rows columns"]) -> None:
+    """Fills `out` with a convolution whose result is as large as its input, a row per pixel."""
+    x, tile, pixels = operands.x, launch.tiles, launch.box
+    assert pixels is not None
+    (_, height, width, channels), (columns, side) = x.shape, operands.weight.shape[:2]
+    residual = operands.residual
+    # a tensor of a single image may have any stride between images
     strides = [height * width * channels, width * channels, channels, 1]
-    return Blocks(
-        pixels, strides, matrix, out, triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns)
-    )
-
-
-def triton_image(
-    x: Int8[Tensor, "n h w c"],
-    weight: Int8[Tensor, "o k k c"],
-    scale: Float[Tensor, " o"],
-    offset: Float[Tensor, " o"],
-    addend: Float[Tensor, "n h w o"] | None,
-    dtype: torch.dtype,
-    block: Tiles,
-) -> Float[Tensor, "n h w o"] | None:
-    """A convolution with an odd window, its result, as large as the input, padded with the number 0; all contiguous.
-
-    Args:
-        block: `rows` are the pixels of a box.
-
-    Returns:
-        None where images of this size have no boxes, or the operands' memory no descriptors.
-    """
-    cut = blocks_of(x, weight, dtype, block)
-    if cut is None:
-        return None
-    added = cut.out if addend is None else addend.reshape(cut.out.shape)
-    if not describable(added):
-        return None
-    image = TensorDescriptor(x, list(x.shape), cut.strides, [*cut.pixels, block.depth])
-    others = (
-        described(cut.matrix, block.columns, block.depth),
-        scale,
-        offset,
-        described(added, block.rows, block.columns),
-    )
-    _convolved[(cut.blocks,)](
-        image, *others, described(cut.out, block.rows, block.columns), len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
-        weight.shape[1], addend is not None, *cut.pixels, block.columns, block.depth, GROUP, num_warps=block.warps, num_stages=block.stages,
-    )  # fmt: skip
-    return cut.out.reshape(*x.shape[:3], len(weight))
+    image = TensorDescriptor(x, list(x.shape), strides, [*pixels, tile.depth])
+    weight = described(operands.matrices[1], tile.columns, tile.depth)
+    added = out if residual is None else residual.reshape(out.shape)
+    block = tile.rows, tile.columns
+    vectors = operands.scale, operands.offset
+    tensors = image, weight, *vectors, described(added, *block), described(out, *block)
+    sizes = len(out), height, width, columns, channels, side, residual is not None
+    tiles = *pixels, tile.columns, tile.depth, GROUP
+    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    conv_tma_kernel[launch.grid](*tensors, *sizes, *tiles, **options)

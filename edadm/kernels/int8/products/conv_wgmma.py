@@ -2,8 +2,8 @@
 
 Triton waits for each product of integers before it starts the next one. Here the tensor cores have a product
 to work on while the next one is started: after each start a program waits for the product before, whose
-operands then make room for those of a later step. `edadm.kernels.int8.reference.convolution` says what it means.
-Nothing interprets Gluon: on a CPU the kernel can be compiled, and not run.
+operands then make room for those of a later step. `edadm.kernels.int8.reference.convolution` says what it
+means. Nothing interprets Gluon: on a CPU the kernel can be compiled, and not run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 from typing import no_type_check
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -25,10 +25,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from edadm.kernels.int8.products.conv_tma import blocks_of
-from edadm.kernels.int8.products.gemm import GROUP
+from edadm.kernels.int8.products.launch import GROUP, Launch
+from edadm.kernels.int8.products.operands import Operands
 from edadm.kernels.int8.products.split_k import finish
-from edadm.kernels.int8.tiles import Tiles
 
 WIDEST = 128  # columns of one instruction
 
@@ -53,12 +52,14 @@ def _fetch(
 
 @gluon.jit
 @no_type_check
-def _convolved(
-    x, weight, scale_ptr, offset_ptr, addend_ptr, out, sums_ptr, rows, height, width, columns, channels,
+def conv_wgmma_kernel(
+    x, weight, scale_ptr, offset_ptr, residual_ptr, out, sums_ptr, rows, height, width, columns, channels,
     SIDE: gl.constexpr, ADDS: gl.constexpr, IMAGES: gl.constexpr, HEIGHT: gl.constexpr, WIDTH: gl.constexpr,
-    COLUMNS: gl.constexpr, DEPTH: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr, WIDE: gl.constexpr, SPLITS: gl.constexpr,
+    COLUMNS: gl.constexpr, DEPTH: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr,
+    WIDE: gl.constexpr, SPLITS: gl.constexpr,
     num_warps: gl.constexpr,
 ):  # fmt: skip
+    """Computes one tile of the output; with splits, adds a part of its sums to those of other programs."""
     ROWS: gl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, WIDE, 32]
@@ -83,23 +84,9 @@ def _convolved(
     steps = gl.minimum(gl.cdiv(all_steps, SPLITS), all_steps - begin)
     for step in gl.static_range(STAGES - 1):
         _fetch(
-            step,
-            steps,
-            begin,
-            x,
-            weight,
-            xs,
-            weights,
-            arrived,
-            image,
-            top,
-            left,
-            column,
-            channels,
-            SIDE,
-            DEPTH,
-            STAGES,
-        )
+            step, steps, begin, x, weight, xs, weights, arrived, image, top, left, column, channels,
+            SIDE, DEPTH, STAGES,
+        )  # fmt: skip
     total = gl.zeros([ROWS, COLUMNS], gl.int32, layout)
     for step in range(steps):
         slot = step % STAGES
@@ -110,23 +97,10 @@ def _convolved(
             num_outstanding=1, deps=[total]
         )  # of all but this product, so that the slot before is free
         _fetch(
-            step + STAGES - 1,
-            steps,
-            begin,
-            x,
-            weight,
-            xs,
-            weights,
-            arrived,
-            image,
-            top,
-            left,
-            column,
+            step + STAGES - 1, steps, begin, x, weight, xs, weights, arrived, image, top, left, column,
             channels,
-            SIDE,
-            DEPTH,
-            STAGES,
-        )
+            SIDE, DEPTH, STAGES,
+        )  # fmt: skip
     total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
     for stage in gl.static_range(STAGES):
         mbarrier.invalidate(arrived.index(stage))
@@ -146,7 +120,7 @@ def _convolved(
         )
         result = total.to(gl.float32) * scale[None, :] + offset[None, :]
         if ADDS:
-            result += gl.load(addend_ptr + place, mask=inner, other=0.0).to(gl.float32)
+            result += gl.load(residual_ptr + place, mask=inner, other=0.0).to(gl.float32)
         written = gl.allocate_shared_memory(out.dtype, [ROWS, COLUMNS], out.layout)
         written.store(result.to(out.dtype))
         fence_async_shared()
@@ -168,40 +142,26 @@ def layout_of(shape: tuple[int, ...], dtype: torch.dtype) -> gl.NVMMASharedLayou
     return gl.NVMMASharedLayout.get_default_for(list(shape), _TYPES[dtype])
 
 
-def triton_pipelined(
-    x: Int8[Tensor, "n h w c"],
-    weight: Int8[Tensor, "o k k c"],
-    scale: Float[Tensor, " o"],
-    offset: Float[Tensor, " o"],
-    addend: Float[Tensor, "n h w o"] | None,
-    dtype: torch.dtype,
-    block: Tiles,
-) -> Float[Tensor, "n h w o"] | None:
-    """As `edadm.kernels.int8.products.conv_tma.triton_image`; a linear layer is a window of one over images of one pixel.
+def _described(tensor: Tensor, shape: list[int], strides: list[int], block: list[int]) -> TensorDescriptor:
+    """A descriptor whose blocks lie in shared memory as tensor cores want them."""
+    return TensorDescriptor(tensor, shape, strides, block, layout_of(tuple(block), tensor.dtype))
 
-    Returns:
-        None where images of this size have no boxes, the operands' memory no descriptors, or the device no
-        such instructions.
-    """
-    cut = blocks_of(x, weight, dtype, block) if x.is_cuda else None
-    if cut is None:
-        return None
 
-    def described(tensor: Tensor, strides: list[int], shape: list[int]) -> TensorDescriptor:
-        return TensorDescriptor(
-            tensor, list(tensor.shape), strides, shape, layout_of(tuple(shape), tensor.dtype)
-        )
-
-    image = described(x, cut.strides, [*cut.pixels, block.depth])
-    taps = described(cut.matrix, [cut.matrix.shape[1], 1], [block.columns, block.depth])
-    result = described(cut.out, [len(weight), 1], [block.rows, block.columns])
-    added = cut.out if addend is None else addend
-    sums = cut.out if block.splits == 1 else torch.zeros(cut.out.shape, dtype=torch.int32, device=x.device)
-    _convolved[cut.blocks, block.splits](
-        image, taps, scale, offset, added, result, sums, len(cut.out), *x.shape[1:3], len(weight), x.shape[3],
-        weight.shape[1], addend is not None, *cut.pixels, block.columns, block.depth, GROUP, block.stages, min(WIDEST, block.columns),
-        block.splits, num_warps=block.warps,
-    )  # fmt: skip
-    if block.splits > 1:
-        finish(sums, scale, offset, addend, cut.out)
-    return cut.out.reshape(*x.shape[:3], len(weight))
+def run(operands: Operands, launch: Launch, out: Float[Tensor, "rows columns"]) -> None:
+    """Fills `out`, a row per pixel; a linear layer is a window of one over images of one pixel."""
+    x, tile, pixels = operands.x, launch.tiles, launch.box
+    assert pixels is not None
+    (_, height, width, channels), (columns, side) = x.shape, operands.weight.shape[:2]
+    weight, residual = operands.matrices[1], operands.residual
+    strides = [height * width * channels, width * channels, channels, 1]
+    image = _described(x, list(x.shape), strides, [*pixels, tile.depth])
+    taps = _described(weight, list(weight.shape), [weight.shape[1], 1], [tile.columns, tile.depth])
+    result = _described(out, list(out.shape), [columns, 1], [tile.rows, tile.columns])
+    sums = out if tile.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
+    vectors = operands.scale, operands.offset, out if residual is None else residual
+    sizes = len(out), height, width, columns, channels, side, residual is not None
+    widest = min(WIDEST, tile.columns)
+    tiles = *pixels, tile.columns, tile.depth, GROUP, tile.stages, widest, tile.splits
+    conv_wgmma_kernel[launch.grid](image, taps, *vectors, result, sums, *sizes, *tiles, num_warps=tile.warps)
+    if tile.splits > 1:
+        finish(sums, operands.scale, operands.offset, residual, out)

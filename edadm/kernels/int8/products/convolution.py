@@ -1,84 +1,36 @@
-"""Convolutions and linear layers of int8 numbers on a GPU: an implicit GEMM with int32 sums, scaled once at its end.
-
-A row of the GEMM is a pixel of the output, a column an output channel; the inner dimension runs over the
-window's taps and, within each, over blocks of input channels. `edadm.kernels.int8.reference.convolution` says what
-it means.
-"""
+"""Convolutions and linear layers of int8 on a GPU: one place chooses the kernel and launches it."""
 
 from __future__ import annotations
 
-from typing import no_type_check
-
 import torch
-import triton
-import triton.language as tl
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from edadm.kernels.dispatch import has_kernels
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.products.conv_tma import triton_image
-from edadm.kernels.int8.products.conv_wgmma import triton_pipelined
-from edadm.kernels.int8.products.gemm import GROUP, block_at, scaled, shared_bytes, triton_matrix
-from edadm.kernels.int8.products.split_k import finish
-from edadm.kernels.int8.tiles import Problem, Tiles, tiles, within
+from edadm.kernels.int8.device import Device
+from edadm.kernels.int8.products import conv_tma, conv_wgmma, gemm, implicit_gemm
+from edadm.kernels.int8.products.launch import Launch, choose
+from edadm.kernels.int8.products.operands import Operands
+from edadm.kernels.int8.tiles import Tiles
 
 MOST_ELEMENTS = 2**31 - 1
 
 
-@triton.jit
-@no_type_check
-def _convolved(
-    x_ptr, weight_ptr, scale_ptr, offset_ptr, addend_ptr, out_ptr, rows, height, width, out_height, out_width, columns,
-    CHANNELS: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, ZERO: tl.constexpr, ADDS: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
-    row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
-    row_block, column_block = block_at(tl.program_id(0), row_blocks, column_blocks, GROUP)
-    row, column, depth = (
-        row_block * ROWS + tl.arange(0, ROWS),
-        column_block * COLUMNS + tl.arange(0, COLUMNS),
-        tl.arange(0, DEPTH),
-    )
-    image, pixel = row // (out_height * out_width), row % (out_height * out_width)
-    top, left = pixel // out_width * STRIDE - PADDING, pixel % out_width * STRIDE - PADDING
-    weight_row = weight_ptr + column * (SIDE * SIDE * CHANNELS)
-    BLOCKS: tl.constexpr = (CHANNELS + DEPTH - 1) // DEPTH  # noqa: N806
-    STEPS: tl.constexpr = (SIDE * SIDE * BLOCKS + SPLITS - 1) // SPLITS  # noqa: N806
-    begin = tl.program_id(1) * STEPS
-    total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
-    for index in range(begin, tl.minimum(begin + STEPS, SIDE * SIDE * BLOCKS)):
-        tap, channel = index // BLOCKS, index % BLOCKS * DEPTH + depth
-        y, x = top + tap // SIDE, left + tap % SIDE
-        source = ((image * height + y) * width + x) * CHANNELS
-        if PADDING > 0:  # noqa: SIM108 - decided while the kernel is compiled
-            within = (row < rows) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        else:
-            within = row < rows
-        if CHANNELS % DEPTH == 0:
-            a = tl.load(x_ptr + source[:, None] + channel[None, :], mask=within[:, None], other=ZERO)
-            b = tl.load(
-                weight_row[None, :] + tap * CHANNELS + channel[:, None],
-                mask=(column < columns)[None, :],
-                other=0,
-            )
-        else:  # whatever stands in channels beyond the last is multiplied by 0
-            a = tl.load(
-                x_ptr + source[:, None] + channel[None, :],
-                mask=within[:, None] & (channel < CHANNELS)[None, :],
-                other=ZERO,
-            )
-            known = (column < columns)[None, :] & (channel < CHANNELS)[:, None]
-            b = tl.load(weight_row[None, :] + tap * CHANNELS + channel[:, None], mask=known, other=0)
-        total = tl.dot(a, b, total, out_dtype=tl.int32)
-    target = row.to(tl.int64)[:, None] * columns + column[None, :]
-    stored = (row < rows)[:, None] & (column < columns)[None, :]
-    if SPLITS > 1:
-        tl.atomic_add(out_ptr + target, total, mask=stored, sem="relaxed")
+def run(operands: Operands, launch: Launch) -> Float[Tensor, "n p q o"]:
+    """The convolution of operands by the kernel of a launch that was chosen for them."""
+    shape = operands.result_shape
+    out = torch.empty(shape, dtype=operands.dtype, device=operands.x.device)
+    rows = out.reshape(operands.problem.rows, operands.problem.columns)
+    if launch.kernel == "conv_wgmma":
+        conv_wgmma.run(operands, launch, rows)
+    elif launch.kernel == "conv_tma":
+        conv_tma.run(operands, launch, rows)
+    elif launch.kernel in ("gemm", "gemm_tma"):
+        gemm.run(operands, launch, rows)
     else:
-        result = scaled(total, column, columns, scale_ptr, offset_ptr)
-        if ADDS:
-            result += tl.load(addend_ptr + target, mask=stored, other=0.0).to(tl.float32)
-        tl.store(out_ptr + target, result.to(out_ptr.dtype.element_ty), mask=stored)
+        implicit_gemm.run(operands, launch, out)
+    return out
 
 
 def triton_convolution(
@@ -86,64 +38,26 @@ def triton_convolution(
     weight: Int8[Tensor, "o k k c"],
     scale: Float[Tensor, " o"],
     offset: Float[Tensor, " o"],
-    addend: Float[Tensor, "n p q o"] | None,
+    residual: Float[Tensor, "n p q o"] | None,
     stride: int,
     padding: int,
     zero: int,
     dtype: torch.dtype,
-    chosen: Tiles | None = None,
+    wanted: Tiles | None = None,
 ) -> Float[Tensor, "n p q o"]:
     """The kernel's result; see `edadm.kernels.int8.reference.convolution` for its arguments.
 
     Args:
-        chosen: block sizes; those of `tiles` if None.
+        wanted: see `edadm.kernels.int8.products.launch.choose`.
     """
-    x, weight = (
-        x.contiguous(),
-        weight.contiguous(),
-    )  # the kernels know no strides; `.to(memory_format=...)` changes those of a weight
-    (count, height, width, channels), (columns, side) = x.shape, weight.shape[:2]
-    out_height, out_width = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
-    rows = count * out_height * out_width
-    problem = Problem(rows, columns, channels, side, stride)
-    block = chosen or tiles(problem)
-    addend = None if addend is None else addend.contiguous()
-    keeps_size = stride == 1 and 2 * padding + 1 == side and (zero == 0 or padding == 0)
-    if block.kind == "pipelined" and keeps_size:
-        found = triton_pipelined(x, weight, scale, offset, addend, dtype, block)
-        if found is not None:
-            return found
-    if block.kind in ("matrix", "descriptor") and problem.is_matrix and not padding:
-        matrices = x.reshape(rows, channels), weight.reshape(columns, channels)
-        added = None if addend is None else addend.reshape(rows, columns)
-        return triton_matrix(*matrices, scale, offset, added, dtype, block).reshape(
-            count, out_height, out_width, columns
-        )
-    if block.kind == "descriptor" and keeps_size:
-        found = triton_image(x, weight, scale, offset, addend, dtype, block)
-        if found is not None:
-            return found
-    out, block = (
-        torch.empty((count, out_height, out_width, columns), dtype=dtype, device=x.device),
-        within(block, shared_bytes(x.device)),
-    )
-    grid = (triton.cdiv(rows, block.rows) * triton.cdiv(columns, block.columns), block.splits)
-    sums = out if block.splits == 1 else torch.zeros(out.shape, dtype=torch.int32, device=x.device)
-    added = out if addend is None else addend
-    _convolved[grid](
-        x, weight, scale, offset, added, sums, rows, height, width, out_height, out_width, columns,
-        channels, side, stride, padding, zero if padding else 0, addend is not None, block.rows, block.columns, block.depth, GROUP,
-        block.splits, num_warps=block.warps, num_stages=block.stages,
-    )  # fmt: skip
-    if block.splits > 1:
-        finish(sums, scale, offset, addend, out)
-    return out
+    operands = Operands.of(x, weight, scale, offset, residual, stride, padding, zero, dtype)
+    return run(operands, choose(operands.problem, operands.layout, Device.of(x.device), wanted))
 
 
 # said, not inferred: names in annotations are out of reach where jaxtyping's import hook checks them
 _SCHEMA = (
-    "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor? addend, SymInt stride, SymInt padding, SymInt zero, ScalarType dtype)"
-    " -> Tensor"
+    "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor? residual, SymInt stride, SymInt padding, "
+    "SymInt zero, ScalarType dtype) -> Tensor"
 )
 
 
@@ -153,19 +67,19 @@ def int8_convolution(
     weight: Tensor,
     scale: Tensor,
     offset: Tensor,
-    addend: Tensor | None,
+    residual: Tensor | None,
     stride: int,
     padding: int,
     zero: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """`edadm.kernels.int8.reference.convolution`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    if not x.is_cuda:
-        return reference.convolution(x, weight, scale, offset, addend, stride, padding, zero, dtype)
+    """`reference.convolution`, by the kernel on a GPU and by its plain meaning elsewhere."""
+    if not has_kernels(x):
+        return reference.convolution(x, weight, scale, offset, residual, stride, padding, zero, dtype)
     batch = max(1, MOST_ELEMENTS // x[0].numel())  # the kernel's input offsets are 32-bit integers
     if len(x) <= batch:
-        return triton_convolution(x, weight, scale, offset, addend, stride, padding, zero, dtype)
-    parts = zip(x.split(batch), [None] * len(x) if addend is None else addend.split(batch), strict=False)
+        return triton_convolution(x, weight, scale, offset, residual, stride, padding, zero, dtype)
+    parts = zip(x.split(batch), [None] * len(x) if residual is None else residual.split(batch), strict=False)
     return torch.cat(
         [triton_convolution(a, weight, scale, offset, b, stride, padding, zero, dtype) for a, b in parts]
     )
@@ -177,7 +91,7 @@ def _(
     weight: Tensor,
     scale: Tensor,
     offset: Tensor,
-    addend: Tensor | None,
+    residual: Tensor | None,
     stride: int,
     padding: int,
     zero: int,

@@ -1,4 +1,4 @@
-"""The first half of a feed-forward layer on a GPU, from int8 numbers to int8 numbers: a linear layer, GEGLU, and the next layer's grid.
+"""The first half of a feed-forward layer on a GPU: a linear layer, GEGLU, and the next layer's grid.
 
 Unfused, the linear layer writes eight numbers of two bytes for each of its input's channels, to be read
 again; here half as many bytes. A program computes a value and its gate side by side.
@@ -15,39 +15,32 @@ import triton.language as tl
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from edadm.kernels.dispatch import has_kernels
 from edadm.kernels.int8 import reference
-from edadm.kernels.int8.elementwise import MAGIC, gelu, numbers
-from edadm.kernels.int8.products.gemm import (
-    GROUP,
-    block_at,
-    describable,
-    described,
-    loaded,
-    programs,
-    scaled,
-    shared_bytes,
-)
-from edadm.kernels.int8.tiles import Tiles, within
-
-NARROWEST = 16  # columns of a product
-MANY = 2048  # rows, from which on large blocks are enough for all processors
+from edadm.kernels.int8.device import Device
+from edadm.kernels.int8.elementwise import MAGIC, gelu, quantize
+from edadm.kernels.int8.products.gemm import block_at, described, loaded, scaled
+from edadm.kernels.int8.products.launch import GROUP, choose_geglu
+from edadm.kernels.int8.products.operands import is_aligned
+from edadm.kernels.int8.tiles import Tiles
 
 
 @triton.jit
 @no_type_check
 def _gated(value, gate, column, columns, scale_ptr, offset_ptr, grid_ptr, low, high, shift):
-    """Numbers of value * gelu(gate), from the sums of both."""
+    """The epilogue of a tile: int8 numbers of value * gelu(gate), from the int32 sums of both."""
     value = scaled(value, column, columns, scale_ptr, offset_ptr)
     gate = scaled(gate, column, columns, scale_ptr + columns, offset_ptr + columns)
-    return numbers(value * gelu(gate), 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, shift)
+    return quantize(value * gelu(gate), 1.0 / tl.load(grid_ptr), low + MAGIC, high + MAGIC, shift)
 
 
 @triton.jit
 @no_type_check
-def _by_pointers(
+def geglu_kernel(
     x_ptr, weight_ptr, scale_ptr, offset_ptr, grid_ptr, out_ptr, rows, columns, channels, low, high, shift,
     WHOLE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
+    """Computes tiles of values and their gates one after another, through pointers."""
     row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
     gates_ptr = weight_ptr + columns.to(tl.int64) * channels
     for index in tl.range(tl.program_id(0), row_blocks * column_blocks, tl.num_programs(0), flatten=True):
@@ -63,17 +56,18 @@ def _by_pointers(
             gate = tl.dot(
                 a, loaded(gates_ptr, column, channel, columns, channels, WHOLE).T, gate, out_dtype=tl.int32
             )
-        numbers = _gated(value, gate, column, columns, scale_ptr, offset_ptr, grid_ptr, low, high, shift)
+        codes = _gated(value, gate, column, columns, scale_ptr, offset_ptr, grid_ptr, low, high, shift)
         stored = (row < rows)[:, None] & (column < columns)[None, :]
-        tl.store(out_ptr + row.to(tl.int64)[:, None] * columns + column[None, :], numbers, mask=stored)
+        tl.store(out_ptr + row.to(tl.int64)[:, None] * columns + column[None, :], codes, mask=stored)
 
 
 @triton.jit
 @no_type_check
-def _by_descriptors(
+def geglu_tma_kernel(
     x, weight, scale_ptr, offset_ptr, grid_ptr, out, rows, columns, channels, low, high, shift,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
+    """Computes tiles of values and their gates one after another, through tensor descriptors."""
     row_blocks, column_blocks = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
     for index in tl.range(tl.program_id(0), row_blocks * column_blocks, tl.num_programs(0), flatten=True):
         row_block, column_block = block_at(index, row_blocks, column_blocks, GROUP)
@@ -99,52 +93,36 @@ def triton_geglu(
     low: float,
     high: float,
     shift: int,
-    chosen: Tiles | None = None,
+    wanted: Tiles | None = None,
 ) -> Int8[Tensor, "rows half"]:
     """The kernel's result; see `edadm.kernels.int8.reference.geglu` for its arguments.
 
     Args:
-        chosen: block sizes, value and gate having half of the columns each; if None, those that were the
-            fastest on an H100 for Stable Diffusion's layers at batches of 2 and 16.
+        wanted: see `edadm.kernels.int8.products.launch.choose_geglu`.
     """
     x, weight = x.contiguous(), weight.contiguous()
     (rows, channels), columns = x.shape, len(weight) // 2
-    block = within(
-        chosen or Tiles(128 if rows >= MANY else 64, 128, 128, 4, 3, kind="descriptor"),
-        shared_bytes(x.device),
-    )
-    half = max(NARROWEST, block.columns // 2)
     out = torch.empty((rows, columns), dtype=torch.int8, device=x.device)
-    count = (programs(block, triton.cdiv(rows, block.rows) * triton.cdiv(columns, half), x.device),)
-    shared = scale, offset, grid
-    sizes, run = (
-        (block.rows, half, block.depth, GROUP),
-        {"num_warps": block.warps, "num_stages": block.stages},
-    )
-    if block.kind in ("descriptor", "pipelined") and describable(x, weight, out):
-        operands = described(x, block.rows, block.depth), described(weight, half, block.depth)
-        _by_descriptors[count](
-            *operands,
-            *shared,
-            described(out, block.rows, half),
-            rows,
-            columns,
-            channels,
-            low,
-            high,
-            shift,
-            *sizes,
-            **run,
-        )
+    aligned = is_aligned(x) and is_aligned(weight)
+    launch = choose_geglu(rows, columns, aligned, Device.of(x.device), wanted)
+    tile, vectors = launch.tiles, (scale, offset, grid)
+    sizes, ends = (rows, columns, channels), (low, high, shift)
+    tiles = tile.rows, tile.columns, tile.depth, GROUP
+    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    if launch.kernel == "geglu_tma":
+        inputs = described(x, tile.rows, tile.depth), described(weight, tile.columns, tile.depth)
+        target = described(out, tile.rows, tile.columns)
+        geglu_tma_kernel[launch.grid](*inputs, *vectors, target, *sizes, *ends, *tiles, **options)
     else:
-        whole = channels % block.depth == 0
-        _by_pointers[count](
-            x, weight, *shared, out, rows, columns, channels, low, high, shift, whole, *sizes, **run
-        )
+        whole = channels % tile.depth == 0
+        geglu_kernel[launch.grid](x, weight, *vectors, out, *sizes, *ends, whole, *tiles, **options)
     return out
 
 
-_SCHEMA = "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor grid, float low, float high, SymInt shift) -> Tensor"
+_SCHEMA = (
+    "(Tensor x, Tensor weight, Tensor scale, Tensor offset, Tensor grid, float low, float high, "
+    "SymInt shift) -> Tensor"
+)
 
 
 @torch.library.custom_op("edadm::int8_geglu", mutates_args=(), schema=_SCHEMA)
@@ -159,7 +137,9 @@ def int8_geglu(
     shift: int,
 ) -> Tensor:
     """`edadm.kernels.int8.reference.geglu`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_geglu if x.is_cuda else reference.geglu)(x, weight, scale, offset, grid, low, high, shift)
+    return (triton_geglu if has_kernels(x) else reference.geglu)(
+        x, weight, scale, offset, grid, low, high, shift
+    )
 
 
 @int8_geglu.register_fake

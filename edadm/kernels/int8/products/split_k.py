@@ -1,4 +1,4 @@
-"""The end of products whose int32 sums are added up in parts, by programs side by side: scale, bias and addition, once all are there."""
+"""The epilogue of products whose int32 sums several programs add up in parts, once all are there."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ BLOCK = 1024
 
 @triton.jit
 @no_type_check
-def _scaled(
+def finish_kernel(
     sums_ptr,
     scale_ptr,
     offset_ptr,
-    addend_ptr,
+    residual_ptr,
     out_ptr,
     numel,
     columns,
     ADDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What a kernel does at its end where no parts have to be waited for."""
+    """Applies the epilogue, scale, offset and residual, to int32 sums that several programs added up."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside, column = at < numel, at % columns
     result = tl.load(sums_ptr + at, mask=inside, other=0).to(tl.float32) * tl.load(
         scale_ptr + column
     ) + tl.load(offset_ptr + column)
     if ADDS:
-        result += tl.load(addend_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        result += tl.load(residual_ptr + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out_ptr + at, result.to(out_ptr.dtype.element_ty), mask=inside)
 
 
@@ -40,11 +40,11 @@ def finish(
     sums: Int32[Tensor, "*n o"],
     scale: Float[Tensor, " o"],
     offset: Float[Tensor, " o"],
-    addend: Tensor | None,
+    residual: Tensor | None,
     out: Float[Tensor, "*n o"],
 ) -> None:
-    """Fills `out`; see `edadm.kernels.int8.reference.convolution`."""
-    added, columns = out if addend is None else addend, len(scale)
-    _scaled[(triton.cdiv(out.numel(), BLOCK),)](
-        sums, scale, offset, added, out, out.numel(), columns, addend is not None, BLOCK
+    """Fills `out` from int32 sums; see `edadm.kernels.int8.reference.convolution`."""
+    added, columns = out if residual is None else residual, len(scale)
+    finish_kernel[(triton.cdiv(out.numel(), BLOCK),)](
+        sums, scale, offset, added, out, out.numel(), columns, residual is not None, BLOCK
     )

@@ -1,0 +1,52 @@
+"""Whole networks of integer layers whose blocks are replaced by ones that run as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+
+from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
+from edadm.deploy.fuse.layers import IntegerLinear
+from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
+from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
+from edadm.networks.unet.build import UNet
+
+
+def fuse_attention(unet: UNet) -> UNet:
+    """The network with PyTorch's fused attention, and without grids of its operands; changed in place."""
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            Attention.set_processor(module, AttnProcessor2_0())  # a quantized one would refuse
+    return unet
+
+
+def fuse_epilogues(unet: UNet) -> UNet:
+    """The network with what follows a product computed in its kernel's epilogue; changed in place.
+
+    That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the
+    grids after it, and the addition at the end, of residual blocks and of attention between pixels; layer
+    normalisation and the grids after it, and all additions, of transformers; and skips, which are read where
+    they are.
+    """
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
+            layers = [
+                layer
+                for layer in (module.net[0].proj, module.net[2])
+                if isinstance(layer, IntegerLinear) and len(layer.segments) == 1
+            ]
+            if len(layers) == 2:
+                unet.set_submodule(name, IntegerFeedForward(*layers))
+        if IntegerResnetBlock.fits(module):
+            unet.set_submodule(name, IntegerResnetBlock(module))
+        if IntegerSelfAttention.fits(module):
+            unet.set_submodule(name, IntegerSelfAttention(module))
+    larger: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)
+    for made in larger:  # of the others, so they come later
+        for name, module in list(unet.named_modules()):
+            if made.fits(module):
+                unet.set_submodule(name, made(module))
+    return unet

@@ -1,0 +1,76 @@
+"""The modules of a model with the weights that `convert-checkpoint` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from edadm.conditions.condition import build_condition_network
+from edadm.config.schema import Model
+from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.layouts.numbers import as_fp32
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
+from edadm.networks.weights import check_fit, read_state
+
+State = dict[str, Tensor]
+SCALE = "scale_factor"  # of latents, a tensor beside those of the autoencoder
+
+
+def build_part(model: Model, part: str) -> nn.Module:
+    """The module that holds a part of the model: `unet`, `autoencoder` or `condition`."""
+    if part == "unet":
+        return build_unet(model.architecture)
+    if part == "autoencoder":
+        assert model.autoencoder is not None
+        return build_autoencoder(model.autoencoder)
+    assert model.conditioning is not None and model.architecture.context_channels is not None
+    return build_condition_network(model.conditioning, model.architecture.context_channels)
+
+
+def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
+    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
+    with torch.device("meta"):
+        unet = build_unet(architecture)
+    return _filled(unet, read_state(weights), weights).to(device, memory_format=torch.channels_last)
+
+
+def load_decoder(model: Model, weights: Path, device: torch.device | str = "cpu") -> LatentDecoder:
+    """From latents to images, with converted weights.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
+    with torch.device("meta"):
+        autoencoder = build_part(model, "autoencoder")
+    state = read_state(weights)
+    scale = state.pop(SCALE, torch.ones(())).item()
+    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale)
+
+
+def load_condition_network(model: Model, weights: Path, device: torch.device | str = "cpu") -> Any:
+    """The class embedding or text encoder with converted weights.
+
+    Raises:
+        CheckpointError: absent, damaged, or of another network.
+    """
+    return _filled(build_part(model, "condition"), read_state(weights), weights).to(device)
+
+
+def _filled(network: Any, state: State, path: Path) -> Any:
+    """The network with the weights of a file, in inference mode and frozen."""
+    state = as_fp32(state, path)
+    check_fit(state, network.state_dict(), path)
+    network.load_state_dict(state, assign=True)
+    if isinstance(network, CLIPTextModel):  # the one buffer that no file holds
+        network.embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
+    return network.eval().requires_grad_(False)

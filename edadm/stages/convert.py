@@ -1,0 +1,49 @@
+"""Convert: a part of a foreign checkpoint in the layout of its module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edadm.config.schema import Model
+from edadm.config.stated import settings_of
+from edadm.stages.inputs.provenance import code_of, facts_of
+
+UNET = ("layout", "ema", "architecture", "prediction", "schedule")  # settings of a model
+PARTS = ("layout", "architecture", "autoencoder", "conditioning")
+
+
+def run(model: Model, part: str, output: Path) -> None:
+    """Brings a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
+    from edadm.artifacts import making, save_tensors
+    from edadm.artifacts.digest import canonical
+    from edadm.config.sources import locate
+    from edadm.networks.convert import convert_checkpoint
+
+    known = facts_of("weights", _made_from(model, part))
+    source = [_source(locate(model.checkpoint)), settings_of(model, "layout", "ema")]
+    with making([output], known, canonical([code_of("convert"), source])) as work:
+        if work is None:
+            return
+        state = convert_checkpoint(model, part)
+        with work.publishing() as partial:
+            save_tensors(partial, state, known)
+
+
+def _source(path: Path) -> list[Any]:
+    """What tells a checkpoint from another without reading it: its place, and names, sizes and times of its files."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    told = ([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)
+    return [str(path.resolve()), *told]
+
+
+def _made_from(model: Model, part: str) -> dict[str, Any]:
+    """What tells converted weights from others: the network, and nothing of the file that they came in."""
+    from edadm.networks.settings.parts import Conditioning
+
+    setting = {"unet": "architecture", "autoencoder": "autoencoder", "condition": "conditioning"}[part]
+    settings = settings_of(model, setting)
+    if part == "condition":
+        used = {"kind", "classes", "encoder"} & set(Conditioning.model_fields)
+        settings["conditioning"] = {name: settings["conditioning"][name] for name in used}
+    return {"part": part, "model": settings}

@@ -1,0 +1,145 @@
+"""Evaluate: scores of images; and the statistics of real images that they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edadm.config.backends import INTEGER
+from edadm.config.schema import Evaluation
+from edadm.config.scoring import Scoring
+from edadm.config.stated import OF_NOISE, settings_of
+from edadm.console import progress_bar, say
+from edadm.errors import EdadmError
+from edadm.stages.inputs.provenance import code_of, digests, facts_of
+
+EVALUATION = ("scores", "extractor", "resolution", "clip_model")  # settings of it
+_OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
+
+
+@dataclass(frozen=True)
+class Images:
+    """Files of images, those of all shards in order.
+
+    Attributes:
+        samples: that are scored.
+        references: of full precision, from the same noise.
+        simulated: of the simulated network, where the samples were computed with integers.
+    """
+
+    samples: Sequence[Path]
+    references: Sequence[Path] = ()
+    simulated: Sequence[Path] = ()
+
+
+def run(images: Images, settings: Evaluation, files: Scoring, output: Path, label: str) -> None:
+    """Scores images as the preset says.
+
+    Args:
+        images: that are scored, and those they are compared with.
+        settings: the evaluation preset.
+        files: its feature networks and statistics.
+        output: the scores.
+        label: what progress lines call this run.
+
+    Raises:
+        EdadmError: images made with integers are farther from the simulated ones than these from full precision.
+    """
+    from edadm.artifacts import as_json, making
+
+    known = facts_of("metrics", _made_from(images, settings, files))
+    with making([output], known, code_of("evaluate")) as work:
+        if work is None:
+            return
+        scores = _scores(images, settings, files, label)
+        with work.publishing() as partial:
+            partial.write_text(as_json(scores, known))
+
+
+def _scores(images: Images, settings: Evaluation, files: Scoring, label: str) -> dict[str, Any]:
+    """All scores of images, and how near those made with integers are to the simulated ones."""
+    from dataclasses import asdict
+
+    from edadm.metrics.datasets import ShardedImages
+    from edadm.metrics.evaluate import evaluate
+    from edadm.metrics.paired import image_parity
+
+    samples = ShardedImages(images.samples)
+    compared = ShardedImages(images.references) if images.references else None
+    simulated = images.simulated
+    parity = image_parity(samples, ShardedImages(simulated), compared) if simulated and compared else None
+    if parity and not parity.holds:
+        raise EdadmError(
+            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, "
+            f"which differ by {parity.bound:.2f} from full precision: this machine's integers compute something "
+            f"else; take `/{INTEGER}` off the variant"
+        )
+    with progress_bar(label, len(samples), "images") as advance:
+        scores = evaluate(samples, compared, settings, files, advance)
+    return scores | ({"parity": asdict(parity)} if parity else {})
+
+
+def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str, Any]:
+    """What scores are made from, whose images must belong together.
+
+    Raises:
+        DamagedError: a file is damaged.
+        StaleError: images were made from other settings or files than those they are compared with.
+    """
+    from edadm.metrics.provenance import check_samples
+
+    given = settings.model_fields_set & set(OF_NOISE)
+    wanted = settings_of(settings, *given) if given else {}
+    said = check_samples(images.samples, images.references, images.simulated, wanted)
+    made_from: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
+    made_from["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
+    compared = digests(samples=images.samples, references=images.references, simulated=images.simulated)
+    prompts = Path(settings.prompts).expanduser() if settings.prompts else None
+    scoring = digests(
+        statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
+    )
+    return made_from | {"inputs": compared | scoring}
+
+
+def reference_statistics(
+    images: Path,
+    name: str,
+    extractor: str,
+    weights: Path | None,
+    resolution: int | None,
+    keep_features: int,
+    output: Path,
+    threads: int,
+    label: str,
+) -> None:
+    """Computes statistics of real images, against which generated ones are scored.
+
+    Args:
+        images: a folder of them, sub-folders included.
+        name: what reports call this set.
+        extractor, weights: the feature network, and its weights if they are not bundled.
+        resolution: the side to which images are cropped and resized; as they are where it is None.
+        keep_features: of so many images features are kept, for KID, precision and recall.
+        output: the statistics.
+        threads: of the CPU.
+        label: what progress lines call this run.
+    """
+    from edadm.artifacts import making
+    from edadm.config.inputs.statistics import preparation
+    from edadm.metrics.datasets import FolderImages
+    from edadm.metrics.references import write_reference
+
+    real = FolderImages(images, resolution)
+    for remark in real.remarks():
+        say(remark)
+    facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
+    settings = {"extractor": extractor, "keep_features": keep_features, **facts}
+    made = facts_of("statistics", {"references": settings, "inputs": digests(weights=weights)})
+    with making([output], made, code_of("evaluate.reference_statistics")) as work:
+        if work is None:
+            return
+        with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
+            kept = (keep_features, threads - 1)
+            write_reference(partial, real, extractor, weights, facts, *kept, advance=advance)

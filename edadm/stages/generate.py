@@ -1,0 +1,110 @@
+"""Generate: images, each from the noise of its own index; and the prompts of all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edadm.config.backends import DEFAULT, modules_of, resolved
+from edadm.config.schema import Evaluation, Model
+from edadm.config.stated import OF_NOISE, settings_of
+from edadm.console import progress_bar
+from edadm.errors import EdadmError
+from edadm.stages.inputs.model import open_condition, open_decoder, open_prediction
+from edadm.stages.inputs.provenance import code_of, digests, facts_of
+from edadm.stages.inputs.unet import open_network
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
+EVALUATION = OF_NOISE  # settings of either
+
+
+def run(
+    model: Model,
+    evaluation: Evaluation,
+    weights: Path,
+    parts: dict[str, Path | None],
+    backend: str,
+    shard: int,
+    output: Path,
+    device: torch.device,
+    label: str,
+) -> None:
+    """Generates the images of a shard.
+
+    Args:
+        model, evaluation: the presets.
+        weights: of the float network, or a quantized checkpoint.
+        parts: weights of the `autoencoder` and the `condition`, where the model has them.
+        backend: by which a quantized network is computed (`edadm.config.backends`).
+        shard: which part of the images, from 0.
+        output: the images.
+        device: where.
+        label: what progress lines call this run.
+    """
+    import numpy as np
+
+    from edadm.artifacts import making
+    from edadm.config.sources import locate_prompts
+    from edadm.networks.denoiser import Denoiser
+    from edadm.sampling.generate import generate_images, shard_range
+
+    made_from = _made_from(model, evaluation, weights, backend, shard, device)
+    others = digests(**parts, prompts=locate_prompts("given", model))
+    made_from["inputs"] = digests(weights=weights) | others
+    known = facts_of("samples", made_from, device)
+    with making([output], known, code_of("generate", device, modules_of(backend))) as work:
+        if work is None:
+            return
+        contexts = open_condition(model, parts["condition"], evaluation.images, device)
+        decode = open_decoder(model, parts["autoencoder"], device)
+        network = open_network(model.architecture, weights, device, backend)
+        if evaluation.compiled:
+            network.compile()
+        prediction = open_prediction(model)
+        denoise = Denoiser(network, contexts, model.guidance, evaluation.precision, prediction)
+        indices = shard_range(evaluation.images, evaluation.shards, shard)
+        sampling = (model.sampler, model.schedule, indices, model.latent_shape)
+        noise = (*sampling, evaluation.seed, evaluation.batch_size, device)
+        with progress_bar(label, len(indices), "images") as advance:
+            images = generate_images(denoise, *noise, advance, decode, model.pixels)
+        with work.publishing(beside=known) as partial, open(partial, "wb") as file:
+            np.save(file, images.numpy())
+
+
+def _made_from(
+    model: Model, evaluation: Evaluation, weights: Path, backend: str, shard: int, device: torch.device
+) -> dict[str, Any]:
+    """The settings that images are made from, those of a quantized checkpoint among them."""
+    from edadm.artifacts import describe
+
+    made_from: dict[str, Any] = {"model": settings_of(model, *MODEL), "shard": shard, "backend": backend}
+    if backend != DEFAULT:
+        made_from["resolved_backend"] = resolved(backend, device.type).name
+    made_from["evaluation"] = settings_of(evaluation, *EVALUATION)
+    quantized = (describe(weights) or {}).get("made_from", {})
+    return made_from | {name: quantized[name] for name in ("bits", "reconstruction") if name in quantized}
+
+
+def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
+    """Writes the prompts of all images of an evaluation in order, as a JSON list.
+
+    Raises:
+        EdadmError: the model takes none.
+    """
+    from edadm.artifacts import as_json, making
+    from edadm.conditions.condition import prompts_of
+    from edadm.config.sources import locate_prompts
+
+    if model.conditioning is None or model.conditioning.kind != "text":
+        raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")
+    made_from = {"model": settings_of(model, "conditioning"), "evaluation": settings_of(evaluation, "images")}
+    made_from["inputs"] = digests(prompts=locate_prompts("given", model))
+    known = facts_of("prompts", made_from)
+    with making([output], known, code_of("generate.write_prompts")) as work:
+        if work is None:
+            return
+        with work.publishing(beside=known) as partial:
+            partial.write_text(as_json(prompts_of(model.conditioning, evaluation.images)))

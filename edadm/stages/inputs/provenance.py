@@ -1,0 +1,62 @@
+"""The provenance of a stage's artifact: the settings, files, code and kind of device it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edadm.config.stated import settings_of
+
+_STAGES = dict.fromkeys(("samples", "references", "simulated"), "generate")  # which make inputs, by role
+_STAGES |= {"unet": "convert-checkpoint", "calibration_set": "select-calibration", "ranges": "set-ranges"}
+_STAGES |= {part: f"convert-checkpoint --part {part}" for part in ("autoencoder", "condition")}
+
+
+def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
+    """The digest of each input's content by its role, after it was compared with what the file says of itself.
+
+    Args:
+        files: roles with a file, with files in order, or with nothing.
+
+    Raises:
+        DamagedError: a file is damaged.
+    """
+    from edadm.artifacts import intact
+
+    found: dict[str, Any] = {}
+    for role, given in files.items():
+        if isinstance(given, Path):
+            found[role] = intact(given, stage=_STAGES.get(role))
+        elif given:
+            found[role] = [intact(file, stage=_STAGES.get(role)) for file in given]
+    return found
+
+
+def facts_of(kind: str, made_from: dict[str, Any], device: Any = None) -> Any:
+    """The facts of an artifact: what it is, and which settings, files and kind of device it comes from."""
+    from edadm.artifacts import facts
+    from edadm.devices import kind_of_device
+
+    return facts(kind, made_from, "cpu" if device is None else kind_of_device(device))
+
+
+def code_of(stage: str, device: Any = None, also: tuple[str, ...] = ()) -> str:
+    """The fingerprint of a stage's code, which tells it from other versions of it; on a GPU with that of its kernels."""
+    from edadm.config.fingerprint import stage_fingerprint
+
+    code = stage_fingerprint(stage, also=also)
+    of_gpus = device is not None and device.type == "cuda"
+    return f"{code}+{stage_fingerprint(stage, also=also, gpu=True)}" if of_gpus else code
+
+
+def refuse_other_calibration(calibration_set: Path, model: Any, unet: str) -> None:
+    """Refuses a calibration set that was made for another network.
+
+    Raises:
+        StaleError: it was.
+    """
+    from edadm.artifacts import refuse_other
+
+    wanted = {"model": settings_of(model, "architecture"), "inputs": {"unet": unet}}
+    refuse_other(calibration_set, wanted, "select-calibration")

@@ -1,0 +1,41 @@
+"""The U-Net that a file holds, of full precision or quantized, and by which backend the latter is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edadm.errors import EdadmError
+
+
+def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
+    """A float or a quantized U-Net, whichever the file holds; a quantized one is simulated."""
+    from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.networks.load import load_unet
+
+    if is_quantized(weights):
+        return load_quantized(weights, device)
+    return load_unet(architecture, weights, device)
+
+
+def open_network(architecture: Any, weights: Path, device: Any, backend: str) -> Any:
+    """A float or a quantized U-Net, the latter computed by a backend.
+
+    Raises:
+        EdadmError: the backend wants quantized weights, and these are not.
+    """
+    import torch
+
+    from edadm.config.backends import DEFAULT, backend_label, resolved
+    from edadm.deploy.backends.base import implementation
+    from edadm.deploy.checkpoint import is_quantized, load_quantized
+
+    if backend == DEFAULT:
+        return open_unet(architecture, weights, device)
+    if not is_quantized(weights):
+        raise EdadmError(
+            f"{weights} holds floating-point weights; {backend_label(backend)} need a quantized checkpoint, "
+            "made by `edadm reconstruct`"
+        )
+    arithmetic = implementation(resolved(backend, device.type))
+    return arithmetic.lower(load_quantized(weights, device), torch.float32)

@@ -1,0 +1,46 @@
+"""Select: one state of each trajectory, as the calibration set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edadm.config.schema import Calibration
+from edadm.config.stated import settings_of
+from edadm.stages.inputs.provenance import code_of, facts_of
+
+
+def run(trajectories: list[Path], settings: Calibration, output: Path, summary: Path) -> None:
+    """Picks one state of each trajectory; needs no network.
+
+    Args:
+        trajectories: stores of consecutive shards.
+        settings: the calibration preset.
+        output: the calibration set.
+        summary: counts and curves per sampler step.
+    """
+    import torch
+
+    from edadm.artifacts import as_json, making, save_tensors
+    from edadm.calibration.conditions import with_context
+    from edadm.calibration.select import select
+    from edadm.sampling.shards import open_finished
+
+    stores, contents = open_finished(trajectories)
+    before = (stores[0].stated() or {}).get("made_from", {})
+    inputs = before.get("inputs", {}) | {"trajectories": contents}
+    made_from = {name: before[name] for name in ("model",) if name in before}
+    made_from |= {"calibration": settings_of(settings), "inputs": inputs}
+    known = facts_of("calibration", made_from)
+    with making([output, summary], known, code_of("select")) as work:
+        if work is None:
+            return
+        groups = [store.group for store in stores]
+        chosen, allocation = select(groups, settings)
+        rows = {name: torch.from_numpy(array) for name, array in with_context(chosen, groups).items()}
+        with work.publishing() as partial:
+            save_tensors(partial, rows, known)
+        curves = {name: curve.tolist() for name, curve in allocation.curves.items()}
+        counts, timesteps = allocation.counts.tolist(), groups[0]["timesteps"][:].tolist()
+        content = {"counts": counts, "timesteps": timesteps, "curves": curves}
+        with work.publishing(summary) as partial:
+            partial.write_text(as_json(content, facts_of("selection", made_from)))
