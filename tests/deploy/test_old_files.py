@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import edadm
+from edadm.artifacts import intact
 from edadm.deploy.checkpoint import read_metadata
 from edadm.deploy.diffusers import QuantizedUNet2DModel
+from edadm.networks.described.told import lines_on
 from edadm.quant.scheme_table import from_table
 
 FILES = Path(__file__).parent / "files"
@@ -63,6 +65,16 @@ def test_formats_2_and_3_differ_in_nothing_but_the_description_of_schemes() -> N
     tensors, same = load_file(second), load_file(third)
     assert tensors.keys() == same.keys()
     assert all(torch.equal(tensors[name], same[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_files_of_both_formats_are_whole_and_told_alike(version: int) -> None:
+    path = FILES / f"format_{version}.safetensors"
+    told = lines_on(path)
+    assert f"  what it is: a quantized U-Net of edadm (format {version}, written by edadm)" in told
+    assert "  layers: 51 quantized; weights of 4 bits in 49, 8 bits in 2" in told
+    assert "  layers of other bits: conv_out, time_embedding.linear_1" in told
+    intact(path)
 
 
 def test_what_is_saved_again_predicts_the_same(stated: Tensor, tmp_path: Path) -> None:
