@@ -19,6 +19,8 @@ from rich.progress import (
 
 SECONDS_BETWEEN_LINES = 10.0
 
+_SIZES = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+_TIMES = (("d", 86400), ("h", 3600), ("min", 60))
 Advance = Callable[[int], None]
 
 
@@ -68,3 +70,20 @@ class _Lines:
 
     def end(self) -> None:
         say(f"{self.label}: {self.done}/{self.total} {self.unit} in {time.monotonic() - self.begin:.1f} s")
+
+
+def gib(count: int) -> str:
+    """Memory in binary units, e.g. 1.5 GiB; nothing for none."""
+    return f"{count / 2**30:.1f} GiB" if count else ""
+
+
+def size(count: int | float) -> str:
+    """Bytes in decimal units, e.g. 18.1 MB."""
+    unit, factor = next(((unit, factor) for unit, factor in _SIZES if count >= factor), ("B", 1))
+    return f"{count / factor:.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
+
+
+def duration(count: int | float) -> str:
+    """Seconds in the unit that suits them, e.g. 2.4 h."""
+    unit, factor = next(((unit, factor) for unit, factor in _TIMES if count >= factor), ("s", 1))
+    return f"{count / factor:.3g} {unit}"

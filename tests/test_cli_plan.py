@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edadm.benchmark import full_size
+from edadm.pilot import full_size
 
 from .test_cli import edadm
 

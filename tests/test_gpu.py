@@ -272,7 +272,7 @@ def test_feed_forward_numbers_are_those_of_the_meaning_with_all_tiles(
 
 
 @pytest.mark.parametrize("side", [1, 3])
-def test_addends_are_added_with_all_tiles(side: int) -> None:
+def test_residuals_are_added_with_all_tiles(side: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-128, 128, (3, 16, 16, 128), generator=generator, dtype=torch.int8).to(CUDA)
     weight = torch.randint(-128, 128, (256, side, side, 128), generator=generator, dtype=torch.int8).to(CUDA)

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from edadm.benchmark.clock import Clock
 from edadm.config.schema import Reconstruction
 from edadm.kernels.dispatch import without_kernels
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit, UnitStore
 from edadm.networks.unit import Unit
 from edadm.passes.methods import run_method
-from edadm.planning.clock import Clock
 
 MakeTask = Callable[[Reconstruction, UnitStore], Task]
 

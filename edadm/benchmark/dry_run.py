@@ -31,7 +31,7 @@ def in_shards(runs: list[Path], images: int, shards: int) -> dict[str, Any]:
 
 
 def stand_ins(config: Config, folder: Path) -> None:
-    """Puts an empty file into a folder for every file that the runs name there, and as many prompts as they need."""
+    """Puts an empty file into a folder for every file that the runs name, and as many prompts as they need."""
     for run in config.runs:
         model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
         for part in (model, model.autoencoder, model.conditioning):
@@ -48,7 +48,9 @@ def stand_ins(config: Config, folder: Path) -> None:
 def dry_runs(
     options: list[str], settings: dict[str, Any], folder: Path, times: int
 ) -> Iterator[dict[str, Any]]:
-    """Dry runs of the workflow, then as many of bare rules, in an empty folder; of each its name, jobs and seconds.
+    """Dry runs of the workflow, then as many of bare rules, in an empty folder.
+
+    Of each its name, jobs and seconds.
 
     Args:
         options: what Snakemake is told besides the configuration file.

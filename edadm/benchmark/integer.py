@@ -1,4 +1,7 @@
-"""A network evaluated with integers beside the same network in floating point, all compiled, on one GPU in one run."""
+"""Networks evaluated with integers beside the same in floating point, all compiled, on one GPU.
+
+In one run.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
     """
     if mode not in MODES:
         raise EdadmError(
-            f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are {', '.join(MODES)}"
+            f"there is no mode '{mode}' for this comparison, which records its own CUDA graphs; known are "
+            f"{', '.join(MODES)}"
         )
     if unknown := [name for name in beside if name not in BESIDE]:
         raise EdadmError(
@@ -51,7 +55,10 @@ def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
 
 @torch.no_grad()
 def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Rows) -> UNet:
-    """A quantized copy whose grids reach to the largest magnitudes, of weights and of what `inputs` lead to: for timing only."""
+    """A quantized copy whose grids reach to the largest magnitudes, for timing only.
+
+    Those of weights, and of what `inputs` lead to.
+    """
     quantized = quantized_copy(unet, bits)
     for layer in quantized_layers(quantized).values():
         cover_weights(layer)
@@ -115,7 +122,7 @@ def _milliseconds(network: nn.Module, inputs: Rows) -> float:
 
 
 class Replayed(nn.Module):
-    """A network evaluated once on a batch and then replayed as a CUDA graph, whatever inputs it is called with.
+    """A network evaluated once on a batch and then replayed as a CUDA graph, whatever its inputs.
 
     `torch.compile`'s own graphs are not used: they leave out what they do not know, and one would not see it.
     """
@@ -140,7 +147,10 @@ class Replayed(nn.Module):
 
 
 def _warm_bytes(network: nn.Module, inputs: Rows) -> int:
-    """Memory that one evaluation takes beyond weights and inputs, what compiling and warming up took not counted."""
+    """Memory that one evaluation takes beyond weights and inputs.
+
+    What compiling and warming up took is not counted.
+    """
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -150,7 +160,9 @@ def _warm_bytes(network: nn.Module, inputs: Rows) -> int:
 
 
 class Contest:
-    """Networks that take turns on the same batch. One that fails has a row that says why, and the others go on.
+    """Networks that take turns on the same batch.
+
+    One that fails has a row that says why, and the others go on.
 
     Args:
         inputs: the batch.
@@ -180,7 +192,7 @@ class Contest:
     def enter(
         self, name: str, make: Callable[[], nn.Module], dtype: torch.dtype, compiled: bool, **notes: str
     ) -> None:
-        """Makes a network, warms it up, counts its bytes, times it for a first time, and keeps it for `rounds`.
+        """Makes a network, warms it up, counts its bytes, times it, and keeps it for `rounds`.
 
         Args:
             name: of its row.
@@ -202,7 +214,10 @@ class Contest:
         self.on_rows(self.rows)
 
     def rounds(self, repeats: int = 15) -> Results:
-        """Alternates between the networks, so that all see the same clocks; median milliseconds and images per second of each."""
+        """Alternates between the networks, so that all see the same clocks.
+
+        Median milliseconds and images per second of each.
+        """
         self._turns(list(self.entries), repeats)
         self.on_rows(self.rows)
         return self.rows
@@ -245,7 +260,10 @@ class Contest:
 
 
 def _by_torchao(unet: UNet) -> nn.Module:
-    """In bf16, with linear layers that torchao computes in int8, their inputs' scales taken from each row as it comes."""
+    """The network in bf16, with linear layers that torchao computes in int8.
+
+    Their inputs' scales are taken from each row as it comes.
+    """
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     network = fuse_attention(copy.deepcopy(unet)).to(torch.bfloat16)

@@ -1,4 +1,7 @@
-"""Integer convolutions beside cuDNN's and cuBLAS's bf16, on the problems that a network poses; and the search for their tiles."""
+"""Integer convolutions beside cuDNN's and cuBLAS's bf16, and the search for their tiles.
+
+On the problems that a network poses.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from edadm.networks.inputs import Rows
 
 @contextmanager
 def _recorded(network: nn.Module) -> Any:
-    """The problems that the integer layers of a network solve inside the context, with the shape of each one's input."""
+    """The problems that a network's integer layers solve inside the context, with their inputs' shapes."""
     found: dict[Problem, tuple[int, ...]] = {}
     handles = []
 
@@ -54,7 +57,7 @@ def _recorded(network: nn.Module) -> Any:
 
 @torch.no_grad()
 def problems_of(network: nn.Module, inputs: Rows) -> dict[Problem, tuple[int, ...]]:
-    """What the integer layers of a network solve in one evaluation: problems, and the NHWC shape of an input of each."""
+    """The problems that integer layers solve in one evaluation, and the NHWC shape of an input of each."""
     with _recorded(network) as found:
         network_call(network, inputs)
     return found
@@ -101,7 +104,10 @@ def compile_ahead(work: Sequence[tuple[Problem, tuple[int, ...], Tiles]], proces
 
 
 def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:
-    """Median time of a call on the GPU, its input not in the cache; replayed as a graph, since launching from Python can take longer."""
+    """Median time of a call on the GPU, its input not in the cache.
+
+    Replayed as a graph, since launching from Python can take longer.
+    """
     flush = torch.empty(2**26, dtype=torch.int32, device="cuda")
     side, graph, times = torch.cuda.Stream(), torch.cuda.CUDAGraph(), []
     side.wait_stream(torch.cuda.current_stream())
@@ -140,7 +146,9 @@ def measure(
     processes: int = 12,
     on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio; or why it `failed`.
+    """One row per problem: milliseconds of bf16 and of int8 with its tiles, and their ratio.
+
+    Or why it `failed`.
 
     `kernel` is the one that ran, whatever kind the tiles are of. All tiles that were `tried` have their
     milliseconds, and those that were `refused` a reason.

@@ -195,8 +195,8 @@ def benchmark_families(
 ) -> None:
     """Run a small part of each published run at full size with random weights: time and memory per stage, beside the plan's."""
     from edadm.artifacts import writing_json
-    from edadm.benchmark.full_size import all_families, as_markdown
-    from edadm.benchmark.scaled import FAMILIES, Scale
+    from edadm.pilot.full_size import all_families, as_markdown
+    from edadm.pilot.scaled import FAMILIES, Scale
 
     if unknown := [name for name in families or () if name not in FAMILIES]:
         raise EdadmError(f"there is no published model '{unknown[0]}'; known are {', '.join(FAMILIES)}")

@@ -110,7 +110,10 @@ class TextCondition:
 def token_ids(
     prompts: Sequence[str], length: int, padding: Padding = "end_of_text"
 ) -> Int[Tensor, "n length"]:
-    """CLIP's byte-pair codes, padded with the end of text as Stable Diffusion v1 was trained, or with zeros as v2 and open_clip were."""
+    """CLIP's byte-pair codes, padded to a length.
+
+    With the end of text as Stable Diffusion v1 was trained, or with zeros as v2 and open_clip were.
+    """
     from open_clip.tokenizer import SimpleTokenizer
 
     ids = SimpleTokenizer()(list(prompts), context_length=length)
@@ -121,7 +124,7 @@ def token_ids(
 
 
 def read_prompts(path: Path, seed: int) -> list[str]:
-    """All captions of a COCO annotation file in an order keyed by the seed; the prompts of other files in theirs.
+    """All captions of a COCO annotation file in an order keyed by the seed; other prompts in their own.
 
     Raises:
         EdadmError: absent, or none of the forms of `edadm.config.inputs.prompts`.

@@ -117,7 +117,10 @@ def makers_of_images(name: str) -> list[BackendEntry]:
 
 
 def modules_of(*names: str) -> tuple[str, ...]:
-    """The modules that compute images where variants name these backends; none for the default one, which is always there."""
+    """The modules that compute images where variants name these backends.
+
+    None for the default one, which is always there.
+    """
     entries = [entry for name in names if name != DEFAULT for entry in makers_of_images(name)]
     return tuple(dict.fromkeys(entry.module for entry in entries))
 

@@ -12,7 +12,7 @@ from edadm.networks.settings.parts import Autoencoder
 
 
 def build_autoencoder(settings: Autoencoder) -> VQModel | AutoencoderKL:
-    """A randomly initialised autoencoder with the arithmetic of CompVis/latent-diffusion's `VQModelInterface` or `AutoencoderKL`."""
+    """A randomly initialised autoencoder that computes as CompVis' `VQModelInterface` or `AutoencoderKL`."""
     levels = len(settings.multipliers)
     sizes = {
         "in_channels": settings.image_channels,

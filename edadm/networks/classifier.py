@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarClassifier(nn.Module):
-    """A residual network for 32x32 images in three stages; the last stage's maps are (n, widths[-1], 8, 8)."""
+    """A residual network for 32x32 images in three stages; its last maps are (n, widths[-1], 8, 8)."""
 
     def __init__(
         self, widths: tuple[int, int, int] = (32, 64, 128), blocks: int = 2, classes: int = len(CLASSES)

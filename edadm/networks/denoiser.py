@@ -50,7 +50,9 @@ _EPS = Prediction()
 
 
 class Denoiser:
-    """Predicts eps from `x_t` and `t`; condition and guidance live here (classifier-free guidance, arXiv 2207.12598).
+    """A network as a sampler sees it: eps from `x_t` and `t`, with condition and guidance inside.
+
+    The guidance is classifier-free (arXiv 2207.12598).
 
     With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis
     samplers. Such a denoiser must be told which images its rows are: `denoise.on(indices)`. Guidance mixes

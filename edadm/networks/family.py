@@ -56,7 +56,7 @@ class Family(ABC):
     Attributes:
         name: in configurations and checkpoints.
         classes: of diffusers, of which its networks are.
-        layouts: of original checkpoints that are read, by the preset's `layout`; all families read diffusers'.
+        layouts: of original checkpoints that are read, by the preset's `layout`; all read diffusers', too.
         predictions: what its networks may predict.
         kinds: blocks that are learned at once; layers outside them are learned alone.
     """
@@ -89,7 +89,7 @@ class Family(ABC):
 
     @abstractmethod
     def concatenations(self, network: nn.Module) -> Mapping[str, tuple[int, ...]]:
-        """For every layer whose input channels are concatenated, and which splits them: its name, and the parts' sizes."""
+        """Sizes of the parts of concatenated input channels, by the name of the layer that splits them."""
 
     @abstractmethod
     def couplings(self, network: nn.Module) -> Sequence[Coupling]:

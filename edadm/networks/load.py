@@ -34,7 +34,7 @@ def build_part(model: Model, part: str) -> nn.Module:
 
 
 def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
-    """The float network with converted weights, in inference mode, frozen, in the channels-last memory format.
+    """The float network with converted weights, frozen, in inference mode, in the channels-last format.
 
     Raises:
         CheckpointError: absent, damaged, or of another network.

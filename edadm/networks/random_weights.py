@@ -18,10 +18,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def randomised(network: Network, device: torch.device | str, seed: int = 0) -> Network:
-    """A network from the device `meta` with memory and values: matrices of unit gain, norms one, biases zero; frozen, in inference mode.
+    """A network from the device `meta` with memory and random values, frozen, in inference mode.
 
-    Unit gain keeps activations finite in half precision, too. Values are drawn on the device, so they differ
-    between kinds of device.
+    Matrices have unit gain, which keeps activations finite in half precision, too; norms are one, biases
+    zero. Values are drawn on the device, so they differ between kinds of device.
     """
     generator = torch.Generator(device).manual_seed(seed)
     network = network.to_empty(device=device)

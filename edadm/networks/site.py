@@ -37,7 +37,7 @@ class Site:
 
 
 def sites_of(network: nn.Module, concatenations: Mapping[str, tuple[int, ...]]) -> list[Site]:
-    """Weights and inputs of all convolutions and linear layers, then the operands of all attentions, in registration order.
+    """Weights and inputs of all layers, then the operands of all attentions, each in registration order.
 
     Args:
         network: a network, or a block of one; attentions of other classes than diffusers' `Attention` have no

@@ -58,7 +58,7 @@ def trace_units(
 def unit_of(
     name: str, module: nn.Module, kinds: Sequence[UnitKind], exclude: Exclude = "last_registered"
 ) -> Unit | None:
-    """The unit that a module is: of the first kind that fits, or a convolution or linear layer by itself; None otherwise."""
+    """The unit that a module is, of the first kind that fits or a layer by itself; None if it is neither."""
     for kind in kinds:
         if isinstance(module, kind.module):
             there = {child for child, layer in module.named_modules() if _is_layer(layer)}

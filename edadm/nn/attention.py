@@ -39,7 +39,7 @@ def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttenti
 def biases_of_heads(
     mask: Float[Tensor, "m q k"] | None, samples: Size, heads: int, keys: Size
 ) -> Float[Tensor, "n q k"] | None:
-    """What is added to the scores of all samples' heads, expanded as diffusers' `prepare_attention_mask` does it.
+    """The bias on the scores of all samples' heads, expanded as in diffusers' `prepare_attention_mask`.
 
     Raises:
         EdadmError: the mask has not one column per key, or is of another number of samples.
@@ -48,14 +48,15 @@ def biases_of_heads(
         return None
     if mask.shape[-1] != keys or len(mask) not in (samples, samples * heads):
         raise EdadmError(
-            f"an attention mask of {len(mask)} x {mask.shape[-1]} does not fit {samples} samples of {keys} tokens; give each "
+            f"an attention mask of {len(mask)} x {mask.shape[-1]} does not fit {samples} samples of {keys} "
+            "tokens; give each "
             "sample a row with one number per token that is attended to"
         )
     return mask if len(mask) == samples * heads else mask.repeat_interleave(heads, dim=0)
 
 
 class QuantizedAttention(Attention):
-    """diffusers' attention as it is inside a quantized network: its processor holds grids, and nobody exchanges it.
+    """diffusers' attention inside a quantized network: its processor holds grids, and is not exchanged.
 
     `of` turns an attention into one. What only saves memory changes nothing; what changes arithmetic is
     refused.
@@ -90,7 +91,8 @@ class QuantizedAttention(Attention):
         """
         if use:
             raise EdadmError(
-                "the attention of a quantized network is computed on its grids, not by xformers; leave the call out"
+                "the attention of a quantized network is computed on its grids, not by xformers; leave the "
+                "call out"
             )
 
     def prepare_attention_mask(
@@ -106,12 +108,16 @@ class QuantizedAttention(Attention):
             EdadmError: always.
         """
         raise EdadmError(
-            "the projections of a quantized network have grids of their own and cannot be fused; leave the call out"
+            "the projections of a quantized network have grids of their own and cannot be fused; leave the "
+            "call out"
         )
 
 
 class ProjectedAttention:
-    """What is around the two products of every attention here: norm, projections, heads, residual, as in diffusers' `AttnProcessor`."""
+    """The parts around the two products of every attention here: norm, projections, heads, residual.
+
+    As in diffusers' `AttnProcessor`.
+    """
 
     def mixed(
         self,
@@ -157,7 +163,9 @@ class ProjectedAttention:
 
 
 class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
-    """Quantizes query, key and value after their projections and the softmax output, one grid per tensor each.
+    """Quantizes query, key and value after their projections, and the softmax output.
+
+    One grid per tensor each.
 
     With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding
     where the original network scales query and key before it multiplies them (`operands_scaled`, set by

@@ -42,7 +42,7 @@ def quantize_network(network: nn.Module, bits: Bits, sites: Sequence[Site]) -> N
 
 
 def insert_quantizers(network: nn.Module, sites: Sequence[Site], schemes: Mapping[str, SiteScheme]) -> None:
-    """Replaces, in place, every layer with a scheme for its weight, and gives every attention quantized operands.
+    """Replaces, in place, layers with a scheme for their weights, and gives attentions quantized operands.
 
     Args:
         network: a float network, or a block of one.
@@ -72,12 +72,13 @@ def _refuse_unfitting(site: Site, given: SiteScheme) -> None:
     refuse_unknown(given.scheme, site.role, site.name)
     if given.segments not in ((), site.segments):
         raise SchemeError(
-            f"{site.name}: its channels have parts of {site.segments}, not of {given.segments}; take those, or none"
+            f"{site.name}: its channels have parts of {site.segments}, not of {given.segments}; "
+            "take those, or none"
         )
 
 
 def _insert_layer(network: nn.Module, name: str, of_weight: SiteScheme, of_input: SiteScheme | None) -> None:
-    layer = network.get_submodule(name)
+    layer: Any = network.get_submodule(name)
     kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
     input_bits = None if of_input is None else of_input.scheme.format.bits
     segments = of_weight.segments or (layer.weight.shape[1],)

@@ -86,7 +86,7 @@ class QuantizedLayer(nn.Module):
         self.set_codes(codes.to(torch.uint8))
 
     def nearest_codes(self) -> UInt8[Tensor, "..."]:
-        """Codes by rounding to nearest."""
+        """The weight's codes by rounding to nearest."""
         return self.weight_quantizer.codes(self.weight).to(torch.uint8)
 
     def set_codes(self, codes: UInt8[Tensor, "..."]) -> None:

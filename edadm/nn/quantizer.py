@@ -87,11 +87,11 @@ class Quantizer(nn.Module):
         return scale, broadcast_qparams(self.zero_point, self.segments, dimensions, has_rows)
 
     def codes(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        """Nearest integer codes in [0, 2^bits - 1]."""
+        """The nearest integer codes of values, in [0, 2^bits - 1]."""
         return quantize(x, *self.grid(x.dim()), self.bits)
 
     def values(self, codes: Tensor) -> Tensor:
-        """What integer codes stand for."""
+        """The values of integer codes."""
         return dequantize(codes, *self.grid(codes.dim()))
 
     def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

@@ -1,4 +1,4 @@
-"""Whether the numbers of a quantized network are such as a file may hold, and what becomes of an input that is not finite."""
+"""Soundness of a quantized network: which numbers a file may hold, and inputs that are not finite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _MASKS = ("attention_mask", "encoder_attention_mask", "cross_attention_kwargs")
 
 
 def grid_flaws(network: nn.Module) -> Iterator[str]:
-    """Names each quantizer whose scale is not a positive number, or whose zero point lies off the grid, with the value."""
+    """Names each quantizer whose scale is not positive, or whose zero point lies off the grid.
+
+    With the value.
+    """
     for name, quantizer in network.named_modules():
         if not isinstance(quantizer, Quantizer):
             continue
@@ -49,7 +52,7 @@ def _first(values: Tensor, wrong: Tensor) -> float | None:
 
 
 def pass_on_what_is_not_finite(network: nn.Module) -> None:
-    """Makes a network of grids answer an image that holds infinities or no numbers with no numbers, as float networks do.
+    """Makes a network of grids answer an image that is not finite with no numbers, as float networks do.
 
     Grids clip infinities, and integers know no others than numbers, so that such an image would come out
     plausible. Looked at are the network's inputs, once per call; masks and arguments of attention apart,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from edadm.planning.count import Learning, Stage
 from edadm.planning.probe import Rates, UnitRate
+from edadm.stages.cost.work import Cost, Learning
 
 
-def seconds(stage: Stage, rates: Rates) -> float | None:
+def seconds(stage: Cost, rates: Rates) -> float | None:
     """An estimate of a stage's time, its images and artifact written; imports and loading are not in it.
 
     None where the rates say nothing about the stage.

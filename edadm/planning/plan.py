@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edadm.config.layout import Variant
 from edadm.config.schema import Config, Evaluation, Run
+from edadm.console import gib
 from edadm.errors import EdadmError
-from edadm.planning.count import stages_of
-from edadm.planning.network import Networks
 from edadm.planning.probe import Probe, Rates
-from edadm.planning.show import as_values, gib
+from edadm.planning.show import as_values
+from edadm.stages import collect, convert, evaluate, generate, reconstruct, select, set_ranges
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost
 
 Extract = Callable[[Tensor], object]
 FeatureNetwork = Callable[[Evaluation], Extract | None]
@@ -34,6 +37,36 @@ def chosen_runs(config: Config, models: Sequence[str] | None = None) -> list[Run
     if absent := [name for name in models or () if name not in known]:
         raise EdadmError(f"the configuration has no run of model '{absent[0]}'; it has {', '.join(known)}")
     return [run for run in config.runs if not models or run.model in models]
+
+
+def stages_of(run: Run, config: Config, networks: Networks | None = None) -> list[Cost]:
+    """The stages of a run in order; what several variants share stands once."""
+    model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
+    networks = networks or Networks(model)
+    found: dict[tuple[str, str], Cost] = {}
+
+    def add(stage: Cost) -> None:
+        found.setdefault((stage.name, stage.of), stage)
+
+    add(convert.cost(run.model, networks))
+    variants = [Variant(name) for name in run.variants]
+    for presets in (variant.presets for variant in variants if variant.is_quantized):
+        calibration, bits = config.calibrations[presets[0]], config.bits[presets[1]]
+        add(collect.cost(run.model, networks))
+        add(select.cost(f"{run.model}/{presets[0]}", networks, calibration))
+        add(set_ranges.cost(f"{run.model}/{presets[0]}/{presets[1]}", networks, calibration, bits))
+        settings = config.reconstructions[presets[2]]
+        add(reconstruct.cost(f"{run.model}/{'/'.join(presets)}", networks, calibration, bits, settings))
+    if any(variant.is_quantized for variant in variants):
+        compared = [variant for variant in variants if variant.is_quantized]
+        variants = [Variant("fp32"), *compared]
+    for variant in variants:
+        bits_of = config.bits[variant.presets[1]] if variant.is_quantized else None
+        add(generate.cost(f"{run.model}/{variant.name}", networks, evaluation, bits_of))
+    for variant in variants:
+        add(evaluate.cost(f"{run.model}/{variant.name}", evaluation))
+    order = list(dict.fromkeys(stage.name for stage in found.values()))
+    return sorted(found.values(), key=lambda stage: order.index(stage.name))
 
 
 def plan_run(

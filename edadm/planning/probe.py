@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edadm.benchmark.clock import Clock
 from edadm.config.schema import Bits, Reconstruction
 from edadm.deploy.checkpoint import quantized_copy
 from edadm.learning.capture.data import UnitData, inner_layers, listening
@@ -32,10 +33,9 @@ from edadm.networks.unet.base import UNet
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import cover_weights, observing, set_weight_grid
-from edadm.planning.clock import Clock
-from edadm.planning.count import CHAIN, Learning, LearningKey, Passes, PassKey, Stage
-from edadm.planning.network import Networks
 from edadm.quant.streams import Stream
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import CHAIN, Cost, Learning, LearningKey, Passes, PassKey
 
 CPU_FLOPS = 2 * 10**10  # of a call that is timed
 FEWEST_ROWS = 2
@@ -115,7 +115,7 @@ class Probe:
             self._quantized[layers] = quantized_copy(self.unet, bits)
         return self._quantized[layers]
 
-    def measure(self, stages: Iterable[Stage]) -> Rates:
+    def measure(self, stages: Iterable[Cost]) -> Rates:
         """All that the stages need, but what scoring and writing take."""
         for stage in stages:
             for passes in (*stage.passes, *stage.unit_rows):
@@ -170,7 +170,7 @@ class Probe:
         latents = torch.randn(rows, *self.model.latent_shape, device=self.device)
         self.rates.decoded = self._seconds(lambda: decoder(latents)) / rows
 
-    def time_learning(self, stage: Stage) -> None:
+    def time_learning(self, stage: Cost) -> None:
         """Learning steps of the cheapest and the costliest unit of each kind that a stage learns and none before it did."""
         bits, settings = stage.bits, stage.settings
         if not stage.learning:

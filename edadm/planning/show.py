@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edadm.planning.count import Stage
+from edadm.console import duration, gib, size
 from edadm.planning.estimate import seconds
-from edadm.planning.network import Networks
 from edadm.planning.probe import Rates
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost
 
 HEADER = ("stage", "of", "U-Net evaluations", "learning steps", "images", "disk", "device", "kept", "time")
-_SIZES = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
-_TIMES = (("d", 86400), ("h", 3600), ("min", 60))
 
 
-def as_values(name: str, networks: Networks, stages: Sequence[Stage], rates: Rates | None) -> dict[str, Any]:
+def as_values(name: str, networks: Networks, stages: Sequence[Cost], rates: Rates | None) -> dict[str, Any]:
     """The plan of a model as JSON values: bytes and seconds; `seconds` is null where it is not estimated."""
     return {
         "model": name,
@@ -27,7 +26,7 @@ def as_values(name: str, networks: Networks, stages: Sequence[Stage], rates: Rat
     }
 
 
-def _stage(stage: Stage, rates: Rates | None) -> dict[str, Any]:
+def _stage(stage: Cost, rates: Rates | None) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "of": stage.of,
@@ -43,7 +42,7 @@ def _stage(stage: Stage, rates: Rates | None) -> dict[str, Any]:
     }
 
 
-def images(stage: Stage) -> int:
+def images(stage: Cost) -> int:
     """Images that are made or scored."""
     return stage.scored or stage.images
 
@@ -120,11 +119,6 @@ def _total(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return ("all", "", *counts, "", disk, *most, duration(sum(known)) if known else "")
 
 
-def gib(count: int) -> str:
-    """Memory in binary units, e.g. 1.5 GiB; nothing for none."""
-    return f"{count / 2**30:.1f} GiB" if count else ""
-
-
 def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
     if probe is None:
         return ["counts alone; without --no-probe times are estimated, too"]
@@ -153,15 +147,3 @@ def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
             if value
         ),
     ]
-
-
-def size(count: int | float) -> str:
-    """Bytes in decimal units, e.g. 18.1 MB."""
-    unit, factor = next(((unit, factor) for unit, factor in _SIZES if count >= factor), ("B", 1))
-    return f"{count / factor:.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
-
-
-def duration(count: int | float) -> str:
-    """Seconds in the unit that suits them, e.g. 2.4 h."""
-    unit, factor = next(((unit, factor) for unit, factor in _TIMES if count >= factor), ("s", 1))
-    return f"{count / factor:.3g} {unit}"

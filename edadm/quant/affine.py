@@ -36,14 +36,14 @@ def scale_and_zero_point(
 def quantize(
     x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."], bits: int
 ) -> Float[Tensor, "*s"]:
-    """Integer codes in [0, 2^bits - 1], as floats; scale and zero point broadcast against `x`."""
+    """The integer codes of values, in [0, 2^bits - 1], as floats; the grid broadcasts against `x`."""
     return (torch.round(x / scale) + zero_point).clamp_(0, 2**bits - 1)
 
 
 def dequantize(
     codes: Shaped[Tensor, "*s"], scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]
 ) -> Float[Tensor, "*s"]:
-    """Values of integer codes."""
+    """The values of integer codes."""
     return (codes.to(scale.dtype) - zero_point) * scale
 
 
@@ -90,7 +90,7 @@ def qmin_qmax(zero_point: Float[Tensor, "..."], bits: int) -> tuple[Bound, Bound
 def fake_quantize(
     x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], low: Bound, high: Bound
 ) -> Float[Tensor, "*s"]:
-    """`x` moved to the nearest point of the grid, differentiable in `x` and `scale` (method, 3.1 and 3.7).
+    """Fake quantization, differentiable in `x` and `scale` (method, 3.1 and 3.7).
 
     Args:
         x: what is quantized.

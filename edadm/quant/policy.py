@@ -36,7 +36,7 @@ def layer_bits(name: str, bits: Bits) -> LayerBits:
 
 
 def site_scheme(site: SiteLike, bits: Bits) -> SiteScheme | None:
-    """The scheme of a site and the segments that have grids of their own; None where it stays in floating point."""
+    """The scheme and the segments of a site; None where it stays in floating point."""
     width = _width(site, bits)
     if width is None:
         return None

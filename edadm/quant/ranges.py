@@ -31,7 +31,7 @@ def sidedness(low: float, high: float) -> tuple[float, float]:
 
 
 def _errors(values: Tensor, weights: Tensor | None, low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Errors of every row on its grid; ends (..., rows) give errors of that shape."""
+    """The mean error of every row on its grid; ranges (..., rows) give errors of that shape."""
     scale, zero_point = (g[..., None] for g in scale_and_zero_point(low, high, bits))
     codes = values.div(scale).round_()
     error = (
@@ -45,7 +45,7 @@ def _errors(values: Tensor, weights: Tensor | None, low: Tensor, high: Tensor, b
 
 
 def _shares(values: Tensor) -> tuple[Tensor, ...]:
-    """k/100 for k = 1..100, shape (k, 1), in as few pieces as memory allows for `values` times each piece."""
+    """The shares k/100, k = 1..100, (k, 1), in as few pieces as memory allows for `values` times each."""
     shares = (
         torch.arange(1, THRESHOLDS + 1, dtype=torch.float64, device=values.device)
         .div(THRESHOLDS)
@@ -113,7 +113,7 @@ def best_asymmetric_range(
     lowest: Float[Tensor, " rows"] | None = None,
     highest: Float[Tensor, " rows"] | None = None,
 ) -> Range:
-    """Per row, a range with ends of their own, never worse than `best_range` on the same values.
+    """Per row, an asymmetric range, never worse than `best_range` on the same values.
 
     A symmetric grid gives SiLU outputs, whose least value is -0.278, about half of its codes (quirk Q40).
     From the best symmetric range, cut to where values lie, the search moves one end at a time over k/100 of
@@ -134,23 +134,23 @@ def best_asymmetric_range(
     symmetric = best_range(values, bits, sides, weights, torch.maximum(-lowest, highest))
     if 0 in sides:
         return symmetric
-    ends = [torch.maximum(symmetric.low, lowest), torch.minimum(symmetric.high, highest)]
-    error = _errors(values, weights, ends[0], ends[1], bits)
+    limits = [torch.maximum(symmetric.low, lowest), torch.minimum(symmetric.high, highest)]
+    error = _errors(values, weights, limits[0], limits[1], bits)
     for _ in range(MOST_ROUNDS):
         before = error
         for side, extreme in ((0, lowest), (1, highest)):
             for shares in _shares(values):
                 tried = extreme * shares
                 low, high = (
-                    (tried, ends[1].expand_as(tried)) if side == 0 else (ends[0].expand_as(tried), tried)
+                    (tried, limits[1].expand_as(tried)) if side == 0 else (limits[0].expand_as(tried), tried)
                 )
-                error, ends[side] = _better(
-                    _errors(values, weights, low, high, bits), tried, error, ends[side]
+                error, limits[side] = _better(
+                    _errors(values, weights, low, high, bits), tried, error, limits[side]
                 )
         if not bool((error < before).any()):
             break
     kept = _errors(values, weights, symmetric.low, symmetric.high, bits) <= error
-    return Range(torch.where(kept, symmetric.low, ends[0]), torch.where(kept, symmetric.high, ends[1]))
+    return Range(torch.where(kept, symmetric.low, limits[0]), torch.where(kept, symmetric.high, limits[1]))
 
 
 def best_range_of_histogram(
@@ -165,9 +165,9 @@ def best_range_of_histogram(
     """
     flat = x.detach().flatten().float()
     low, high = flat.min(), flat.max()
-    ends = low.item(), high.item()  # counted in parts: histc counts in fp32, which stops at 2^24
+    limits = low.item(), high.item()  # counted in parts: histc counts in fp32, which stops at 2^24
     counts = (
-        torch.stack([torch.histc(part, bins, *ends) for part in flat.split(MOST_COUNTED)])
+        torch.stack([torch.histc(part, bins, *limits) for part in flat.split(MOST_COUNTED)])
         .double()
         .sum(0)
         .to(flat.dtype)

@@ -12,7 +12,7 @@ ZETA, GAMMA = 1.1, -0.1
 
 
 def soft_rounding(alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """h(alpha) in [0, 1]: the learned fraction that is added to the rounded-down code."""
+    """The soft rounding h(alpha) in [0, 1]: the learned fraction that is added to the rounded-down code."""
     return torch.sigmoid(alpha).mul(ZETA - GAMMA).add(GAMMA).clamp(0, 1)
 
 
@@ -23,7 +23,7 @@ def initial_alpha(ratio: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
 
 
 class _SoftCodes(torch.autograd.Function):
-    """`clamp(base + soft_rounding(alpha))` with its gradient in few passes over memory."""
+    """Soft codes, `clamp(base + soft_rounding(alpha))`, with their gradient in few passes over memory."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, alpha: Tensor, top: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Schemes: how a tensor is quantized, and which of the ways one can say are computed here. Imports no torch."""
+"""Schemes: how a tensor is quantized, and which of them are computed here. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Scheme:
 
     Args:
         format: of the codes.
-        granularity: what has a scale and a zero point of its own: the tensor, an output channel of a weight, a
-            group of channels, or a sampler step.
+        granularity: what has a scale and a zero point of its own: the tensor, an output channel of a weight,
+            a group of channels, or a sampler step.
         is_dynamic: whether scales are found from each tensor as it comes, and not from calibration rows.
         is_symmetric: whether the zero point is the middle of the codes, and so not stored; affine otherwise.
         transforms: names of what is done to the tensor before it is quantized, in order.
@@ -107,5 +107,6 @@ def refuse_unknown(scheme: Scheme, role: str, where: str) -> None:
     granularity: Granularity = "channel" if role == "weight" else "tensor"
     if scheme != Scheme(scheme.format, granularity):
         raise SchemeError(
-            f"{where}: no code here computes {scheme}; take static affine {scheme.format.name} per {granularity}"
+            f"{where}: no code here computes {scheme}; "
+            f"take static affine {scheme.format.name} per {granularity}"
         )

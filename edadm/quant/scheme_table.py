@@ -1,4 +1,4 @@
-"""The schemes of all sites as a header holds them: a table of distinct ones, and an index into it for each site."""
+"""The schemes of all sites as a header holds them: a table of distinct ones, and an index for each site."""
 
 from __future__ import annotations
 

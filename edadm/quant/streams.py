@@ -22,7 +22,7 @@ MULTIPLIERS = (2146121005, -2073254261)  # those of lowbias32, as signed integer
 
 
 def scrambled_(x: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
-    """lowbias32 of every element, in place, int32."""
+    """The hash lowbias32 of every int32 element, in place."""
     shifted = x >> 16
     shifted &= 0xFFFF  # torch shifts signed integers arithmetically
     x ^= shifted
@@ -65,7 +65,7 @@ class Stream:
         return Stream.of(self.key, name, step=self.step)
 
     def bits(self, count: int) -> Int[Tensor, " count"]:
-        """`count` numbers, uniform over all signed 32-bit integers."""
+        """Random numbers, `count` of them, uniform over all signed 32-bit integers."""
         start = scrambled_(self.step * GOLDEN + self.key)
         return scrambled_(torch.arange(count, dtype=torch.int32, device=self.step.device).add_(start))
 

@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING
 from edadm.config.schema import Model
 from edadm.config.stated import settings_of
 from edadm.console import progress_bar
+from edadm.stages.cost.work import (
+    FP32,
+    Cost,
+    Memory,
+    context_elements,
+    evaluations_per_run,
+    latent_elements,
+    rows_per_image,
+    sampling,
+)
 from edadm.stages.inputs.model import open_condition, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
 
 if TYPE_CHECKING:
     import torch
 
-MODEL = (
-    "architecture",
-    "conditioning",
-    "schedule",
-    "sampler",
-    "prediction",
-    "trajectories",
-)  # settings of it
+    from edadm.stages.cost.networks import Networks
+
+MODEL = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # settings
+_COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
 
 
 def run(
@@ -68,3 +74,29 @@ def run(
             collect(denoise, features, model, store, device, lambda: advance(1), contexts)
         store.seal(known)
         work.publish_folder(store.path)
+
+
+def cost(name: str, networks: Networks) -> Cost:
+    """The cost of all shards of a model; its bytes are those of states and contexts, in chunks of whole batches."""
+    from edadm.sampling.generate import shard_range
+    from edadm.sampling.schedule import sampler_timesteps
+
+    model, recorded = networks.model, networks.model.trajectories
+    shards = [shard_range(recorded.count, recorded.shards, shard) for shard in range(recorded.shards)]
+    passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
+    steps = len(sampler_timesteps(model.sampler, model.schedule))
+    padded = sum(-(-len(shard) // recorded.batch_size) * recorded.batch_size for shard in shards)
+    disk = padded * (steps * latent_elements(model) + context_elements(model)) * FP32
+    rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
+    held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
+    return Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)
+
+
+def memory(networks: Networks, batch: int, feature_rows: int) -> Memory:
+    """The device memory of a batch; `feature_rows` are those of all its network calls."""
+    from edadm.sampling.trajectory import PIECE
+
+    weights = (networks.parameters + networks.condition_parameters) * FP32
+    features = feature_rows * networks.feature_elements
+    work = max(batch * networks.forward_bytes, min(features, PIECE) * _COPY_BYTES)
+    return Memory(weights, features * FP32 + work)

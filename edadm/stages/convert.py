@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edadm.config.schema import Model
 from edadm.config.stated import settings_of
+from edadm.stages.cost.work import FP32, Cost
 from edadm.stages.inputs.provenance import code_of, facts_of
+
+if TYPE_CHECKING:
+    from edadm.stages.cost.networks import Networks
 
 UNET = ("layout", "ema", "architecture", "prediction", "schedule")  # settings of a model
 PARTS = ("layout", "architecture", "autoencoder", "conditioning")
@@ -47,3 +51,9 @@ def _made_from(model: Model, part: str) -> dict[str, Any]:
         used = {"kind", "classes", "encoder"} & set(Conditioning.model_fields)
         settings["conditioning"] = {name: settings["conditioning"][name] for name in used}
     return {"part": part, "model": settings}
+
+
+def cost(name: str, networks: Networks) -> Cost:
+    """The cost for all parts of a model."""
+    parameters = networks.parameters + networks.decoder_parameters + networks.condition_parameters
+    return Cost("convert-checkpoint", name, disk=parameters * FP32)

@@ -13,6 +13,7 @@ from edadm.config.scoring import Scoring
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
+from edadm.stages.cost.work import Cost
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
 
 EVALUATION = ("scores", "extractor", "resolution", "clip_model")  # settings of it
@@ -143,3 +144,8 @@ def reference_statistics(
         with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
             kept = (keep_features, threads - 1)
             write_reference(partial, real, extractor, weights, facts, *kept, advance=advance)
+
+
+def cost(name: str, settings: Evaluation) -> Cost:
+    """The cost of a variant's scores."""
+    return Cost("evaluate", name, scored=settings.images)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edadm.config.backends import DEFAULT, modules_of, resolved
-from edadm.config.schema import Evaluation, Model
+from edadm.config.schema import Bits, Evaluation, Model
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar
 from edadm.errors import EdadmError
+from edadm.stages.cost.work import CODE, FP32, Cost, Memory, Passes, sampling
 from edadm.stages.inputs.model import open_condition, open_decoder, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
 from edadm.stages.inputs.unet import open_network
 
 if TYPE_CHECKING:
     import torch
+
+    from edadm.stages.cost.networks import Networks, Quantized
 
 MODEL = ("architecture", "autoencoder", "conditioning", "schedule", "sampler", "prediction", "pixels")
 EVALUATION = OF_NOISE  # settings of either
@@ -108,3 +111,36 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
             return
         with work.publishing(beside=known) as partial:
             partial.write_text(as_json(prompts_of(model.conditioning, evaluation.images)))
+
+
+def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | None) -> Cost:
+    """The cost of all shards, with full-precision weights or, where bits are given, simulated ones."""
+    from edadm.sampling.generate import shard_range
+
+    model = networks.model
+    shards = [shard_range(evaluation.images, evaluation.shards, shard) for shard in range(evaluation.shards)]
+    kind: Literal["float", "simulated"] = "simulated" if bits else "float"
+    passes = sampling(model, shards, evaluation.batch_size, kind, evaluation.precision)
+    factor = model.autoencoder.factor if model.autoencoder else 1
+    channels = model.autoencoder.image_channels if model.autoencoder else model.architecture.in_channels
+    disk = evaluation.images * channels * (model.architecture.image_size * factor) ** 2
+    return Cost(
+        "generate",
+        name,
+        (passes,),
+        images=evaluation.images,
+        decoded=evaluation.images if model.autoencoder else 0,
+        disk=disk,
+        memory=memory(networks, passes, networks.quantized(bits) if bits else None),
+        bits=bits,
+    )
+
+
+def memory(networks: Networks, passes: Passes, quantized: Quantized | None) -> Memory:
+    """The device memory of a batch; in half precision, autocast keeps a second, smaller copy of the weights."""
+    half = passes.precision != "fp32"
+    codes = quantized.weights * CODE if quantized else 0
+    unet = networks.parameters * (FP32 + (2 if half else 0)) + codes
+    weights = unet + (networks.decoder_parameters + networks.condition_parameters) * FP32
+    work = max(passes.batch * networks.forward_bytes // (2 if half else 1), networks.decode_bytes)
+    return Memory(weights, work)

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edadm.config.schema import Bits, Model, Reconstruction
+from edadm.config.methods import INDEPENDENT, METHODS
+from edadm.config.schema import Bits, Calibration, Model, Reconstruction
 from edadm.config.stated import settings_of
 from edadm.console import progress_bar
 from edadm.errors import EdadmError
+from edadm.stages.cost.work import (
+    CHAIN,
+    CODE,
+    FP32,
+    Cost,
+    Learning,
+    Memory,
+    Passes,
+    calibration_rows,
+    rows_per_image,
+)
 from edadm.stages.inputs.provenance import code_of, facts_of
 from edadm.stages.inputs.task import Given, of_task, open_task
 
 if TYPE_CHECKING:
     import torch
 
+    from edadm.networks.unit import Unit
+    from edadm.stages.cost.networks import Networks, Quantized
+
 MODEL = ("architecture",)  # settings of it
+_UNIT_ERRORS = (
+    3  # how often all rows pass a unit beside learning: before it, with soft and with hard rounding
+)
+_CORRECTIONS = 3  # and for its biases: the float unit, the quantized one, and the error afterwards
 
 
 def run(
@@ -90,7 +109,6 @@ def reconstruct_part(
         EdadmError: units of the method wait for each other, or there is no such share.
     """
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.config.methods import INDEPENDENT, METHODS
     from edadm.learning.unit_store import FolderUnitStore
     from edadm.passes.methods import run_method
 
@@ -119,3 +137,68 @@ def reconstruct_part(
             run_method(given.within_limits(task, work.folder))
         unit_store.seal(known)
         work.publish_folder(unit_store.folder)
+
+
+def cost(
+    name: str,
+    networks: Networks,
+    calibration: Calibration,
+    bits: Bits,
+    settings: Reconstruction,
+    chosen: Sequence[Unit] | None = None,
+) -> Cost:
+    """The cost of a variant, with its parts where units are shared among jobs.
+
+    Args:
+        name: of the variant.
+        networks: of the model.
+        calibration, bits, settings: the variant's presets.
+        chosen: units that are learned; all with quantized weights by default.
+    """
+    quantized, rows = networks.quantized(bits), calibration_rows(networks.model, calibration)
+    units = networks.learned_units(settings, bits) if chosen is None else list(chosen)
+    method = METHODS[settings.method]
+    if not method.learns or not units:
+        held = Memory(weights=networks.parameters * FP32)
+        return Cost("reconstruct", name, disk=quantized.bytes, memory=held)
+    precision, jobs = CHAIN + settings.precision, settings.jobs if method.independent else 1
+    batch, calls = min(settings.chain_batch_size, rows), -(-rows // settings.chain_batch_size)
+    passes = [Passes("float", precision, rows * jobs, batch, calls * jobs)]
+    if not method.independent:
+        passes.append(Passes("simulated", precision, rows, batch, calls))
+    share = sum(networks.flops.get(unit.name, 0) for unit in units) / networks.flops[""]
+    repeats = (_UNIT_ERRORS + _CORRECTIONS * settings.bias_correction) * share
+    errors = Passes("simulated", precision, round(repeats * rows), batch, round(repeats * calls))
+    size = min(settings.batch_size, calibration.size * rows_per_image(networks.model))
+    return Cost(
+        "reconstruct",
+        name,
+        tuple(passes),
+        (errors,),
+        _learning(networks, units, settings, size),
+        disk=quantized.bytes,
+        memory=memory(networks, quantized, settings, rows, [unit.name for unit in units]),
+        bits=bits,
+        settings=settings,
+    )
+
+
+def _learning(
+    networks: Networks, units: Sequence[Unit], settings: Reconstruction, rows: int
+) -> tuple[Learning, ...]:
+    """The learning steps of units, each of so many rows."""
+    from edadm.learning.task import settings_of as settings_of_unit
+
+    steps = [settings_of_unit(unit, settings).iterations for unit in units]
+    flops = [networks.flops.get(unit.name, 0) for unit in units]
+    return tuple(Learning(*found, rows) for found in zip(units, flops, steps, strict=True))
+
+
+def memory(
+    networks: Networks, quantized: Quantized, settings: Reconstruction, rows: int, learned: Collection[str]
+) -> Memory:
+    """The device memory where all is kept there, at the fullest of the units that are learned."""
+    weights = networks.parameters * FP32 + quantized.weights * (FP32 + CODE)
+    need = networks.demand(settings, rows)
+    kept = max(need.of_unit(unit) for unit in need.units if unit.name in learned)
+    return Memory(weights, need.of_work(settings.batch_size, settings.chain_batch_size), kept)

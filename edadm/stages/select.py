@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edadm.config.schema import Calibration
 from edadm.config.stated import settings_of
+from edadm.stages.cost.work import FP32, INT64, Cost, calibration_rows, context_elements, latent_elements
 from edadm.stages.inputs.provenance import code_of, facts_of
+
+if TYPE_CHECKING:
+    from edadm.stages.cost.networks import Networks
 
 
 def run(trajectories: list[Path], settings: Calibration, output: Path, summary: Path) -> None:
@@ -44,3 +49,12 @@ def run(trajectories: list[Path], settings: Calibration, output: Path, summary: 
         content = {"counts": counts, "timesteps": timesteps, "curves": curves}
         with work.publishing(summary) as partial:
             partial.write_text(as_json(content, facts_of("selection", made_from)))
+
+
+def cost(name: str, networks: Networks, settings: Calibration) -> Cost:
+    """The cost of a calibration set; every state is read with the chunk it lies in."""
+    model = networks.model
+    rows, latent = calibration_rows(model, settings), latent_elements(model)
+    read = (settings.size + settings.held_out) * model.trajectories.batch_size * latent * FP32
+    disk = rows * ((latent + context_elements(model)) * FP32 + 2 * INT64)
+    return Cost("select-calibration", name, read=read, disk=disk)

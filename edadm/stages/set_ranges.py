@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edadm.config.schema import Bits, Model
+from edadm.config.schema import Bits, Calibration, Model
 from edadm.config.stated import settings_of
 from edadm.console import progress_bar
+from edadm.stages.cost.work import CODE, FP32, Cost, Memory, Passes, rows_per_image
 from edadm.stages.inputs.provenance import code_of, digests, facts_of, refuse_other_calibration
 
 if TYPE_CHECKING:
     import torch
 
+    from edadm.stages.cost.networks import Networks, Quantized
+
 MODEL = ("architecture",)  # settings of it
+_SEARCH_BYTES = 8 * 2**22 * 4  # thresholds are tried in pieces of 2^22 elements, with a few temporaries each
 
 
 def run(
@@ -54,3 +58,19 @@ def run(
             set_ranges(network, Rows.of(chosen), bits, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)
+
+
+def cost(name: str, networks: Networks, calibration: Calibration, bits: Bits) -> Cost:
+    """The cost of a bits preset; its bytes are those of scales and zero points."""
+    rows, quantized = calibration.size * rows_per_image(networks.model), networks.quantized(bits)
+    batch = min(bits.range_batch_size, rows)
+    passes = Passes("observed", "fp32", rows, batch, -(-rows // bits.range_batch_size))
+    held = memory(networks, quantized, batch)
+    searched, disk = quantized.weights, quantized.grid_bytes
+    return Cost("set-ranges", name, (passes,), searched_weights=searched, disk=disk, memory=held, bits=bits)
+
+
+def memory(networks: Networks, quantized: Quantized, batch: int) -> Memory:
+    """The device memory while grids are searched."""
+    weights = networks.parameters * FP32 + quantized.weights * CODE
+    return Memory(weights, batch * networks.forward_bytes + _SEARCH_BYTES)

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
 from edadm.networks.unet.base import UNet
 
 
@@ -86,9 +88,8 @@ class DiffusionTrainer:
         clean = torch.where(flip[:, None, None, None], clean.flip(3), clean)
         noisy = self._signal[t][:, None, None, None] * clean + self._noise[t][:, None, None, None] * eps
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, return_dict=False)[
-                0
-            ]
+            latents = noisy.contiguous(memory_format=torch.channels_last)
+            predicted = network_call(self.unet, Rows({"latents": latents, "timesteps": t}))
         return F.mse_loss(predicted.float(), eps)
 
     def _integers(self, high: int) -> Int[Tensor, " n"]:

@@ -8,7 +8,7 @@ from torch import nn
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
-from edadm.planning.network import Networks
+from edadm.stages.cost.networks import Networks
 
 from .families import tiny
 

@@ -6,10 +6,9 @@ from functools import cache
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.networks.unit import Kind, Unit
-from edadm.planning.count import Learning, Passes, Stage
-from edadm.planning.memory import Memory
-from edadm.planning.network import Networks
 from edadm.planning.probe import Rates, UnitRate
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost, Learning, Memory, Passes
 
 from ..networks.families import published
 
@@ -46,9 +45,9 @@ def rates() -> Rates:
     )
 
 
-def reconstruct() -> Stage:
+def reconstruct() -> Cost:
     passes = Passes("simulated", "chain-tf32", 8, 4, 2)
-    return Stage(
+    return Cost(
         "reconstruct",
         "m/v",
         (passes,),
@@ -60,18 +59,18 @@ def reconstruct() -> Stage:
     )
 
 
-def stages() -> list[Stage]:
+def stages() -> list[Cost]:
     return [
-        Stage(
+        Cost(
             "collect-trajectories",
             "m",
             (Passes("float", "fp32", 24, 8, 3),),
             disk=100,
             memory=Memory(2**30, 2**29),
         ),
-        Stage("select-calibration", "m/c", read=30, disk=10),
-        Stage("set-ranges", "m/c/b", (Passes("observed", "fp32", 6, 2, 3),), searched_weights=2000),
+        Cost("select-calibration", "m/c", read=30, disk=10),
+        Cost("set-ranges", "m/c/b", (Passes("observed", "fp32", 6, 2, 3),), searched_weights=2000),
         reconstruct(),
-        Stage("generate", "m/fp32", (Passes("float", "fp32", 8, 8, 1),), images=2, decoded=2, disk=2_000_000),
-        Stage("evaluate", "m/fp32", scored=2),
+        Cost("generate", "m/fp32", (Passes("float", "fp32", 8, 8, 1),), images=2, decoded=2, disk=2_000_000),
+        Cost("evaluate", "m/fp32", scored=2),
     ]

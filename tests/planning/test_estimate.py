@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from edadm.planning.count import Learning
 from edadm.planning.estimate import seconds, step_seconds
+from edadm.stages.cost.work import Learning
 
 from .fakes import learning, rates, reconstruct, stages, unit
 

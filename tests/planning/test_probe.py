@@ -9,14 +9,13 @@ import torch
 
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, LayerBits, Model, Reconstruction
 from edadm.errors import EdadmError
-from edadm.planning import count
-from edadm.planning.count import Stage, stages_of
 from edadm.planning.estimate import seconds
-from edadm.planning.memory import Memory
-from edadm.planning.network import Networks
-from edadm.planning.plan import chosen_runs, plan_run
+from edadm.planning.plan import chosen_runs, plan_run, stages_of
 from edadm.planning.probe import CPU_FLOPS, FEWEST_ROWS, Probe, extremes
 from edadm.quant import ranges
+from edadm.stages import collect, reconstruct, set_ranges
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost, Memory
 
 from ..networks.families import tiny
 from .fakes import learning
@@ -40,7 +39,7 @@ def config() -> Config:
 
 
 @pytest.fixture(scope="module")
-def measured(config: Config) -> tuple[Probe, list[Stage]]:
+def measured(config: Config) -> tuple[Probe, list[Cost]]:
     before, ranges.THRESHOLDS = ranges.THRESHOLDS, 5
     networks = Networks(config.models["m"])
     stages = stages_of(config.runs[0], config, networks)
@@ -50,7 +49,7 @@ def measured(config: Config) -> tuple[Probe, list[Stage]]:
     return probe, stages
 
 
-def test_every_stage_that_runs_a_network_can_be_estimated(measured: tuple[Probe, list[Stage]]) -> None:
+def test_every_stage_that_runs_a_network_can_be_estimated(measured: tuple[Probe, list[Cost]]) -> None:
     probe, stages = measured
     assert probe.rates.rows.keys() == {
         passes.key for stage in stages for passes in (*stage.passes, *stage.unit_rows)
@@ -64,7 +63,7 @@ def test_every_stage_that_runs_a_network_can_be_estimated(measured: tuple[Probe,
 
 
 def test_the_cheapest_and_the_costliest_unit_of_each_kind_were_learned(
-    measured: tuple[Probe, list[Stage]],
+    measured: tuple[Probe, list[Cost]],
 ) -> None:
     probe, stages = measured
     stage = next(stage for stage in stages if stage.learning)
@@ -81,7 +80,7 @@ def test_variants_that_quantize_other_layers_are_each_measured_where_they_learn(
     networks, settings = Networks(config.models["m"]), config.reconstructions["r"]
     in_float = {"*attentions*": LayerBits(weights=None, activations=None)}
     widths = [Bits(weights=4, range_bins=16, layers=in_float), Bits(weights=4, range_bins=16)]
-    stages = [count.reconstruct("m", networks, Calibration(size=4), bits, settings) for bits in widths]
+    stages = [reconstruct.cost("m", networks, Calibration(size=4), bits, settings) for bits in widths]
     assert [any(found.unit.kind == "transformer" for found in stage.learning) for stage in stages] == [
         False,
         True,
@@ -150,8 +149,8 @@ def test_a_gpu_is_timed_at_full_batches_and_after_its_kernels_are_compiled(
     model: Model, bits: Bits, settings: Reconstruction
 ) -> None:
     networks, calibration, device = Networks(model), Calibration(size=8), torch.device("cuda")
-    stages = [count.collect("m", networks), count.set_ranges("m", networks, calibration, bits)]
-    stages.append(count.reconstruct("m", networks, calibration, bits, settings))
+    stages = [collect.cost("m", networks), set_ranges.cost("m", networks, calibration, bits)]
+    stages.append(reconstruct.cost("m", networks, calibration, bits, settings))
     probe = Probe(networks, device)
     rates = probe.measure(stages)
     assert probe.affordable(4096, 10**15) == 4096

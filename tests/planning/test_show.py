@@ -7,8 +7,9 @@ import json
 import pytest
 
 from edadm.config.schema import Model
-from edadm.planning.network import Networks
-from edadm.planning.show import as_table, as_values, duration, size
+from edadm.console import duration, size
+from edadm.planning.show import as_table, as_values
+from edadm.stages.cost.networks import Networks
 
 from .fakes import rates, stages
 

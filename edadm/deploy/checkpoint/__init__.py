@@ -1,4 +1,4 @@
-"""The quantized checkpoint: one safetensors file with integer codes, grids and everything needed to rebuild the network.
+"""The quantized checkpoint: a safetensors file with integer codes, grids and what rebuilds the network.
 
 `docs/checkpoint_format.md` describes it for readers in other programs.
 """

@@ -19,7 +19,10 @@ Facts = dict[str, Any]
 
 
 def digest(tensors: Mapping[str, Tensor], facts: Facts) -> str:
-    """SHA-256 of a file's meaning: its facts but `sha256` as sorted JSON, then each tensor's name, type, shape and bytes."""
+    """SHA-256 of a file's meaning.
+
+    Hashed are its facts but `sha256` as sorted JSON, then each tensor's name, type, shape and bytes.
+    """
     sha256 = hashlib.sha256(
         compact_json({key: value for key, value in facts.items() if key != "sha256"}).encode()
     )
@@ -38,7 +41,10 @@ def compact_json(content: Any) -> str:
 
 
 def _facts(path: Path) -> Facts:
-    """What this package wrote into a file's metadata; files with float weights have facts, too, but no `format_version`."""
+    """What this package wrote into a file's metadata.
+
+    Files with float weights have facts, too, but no `format_version`.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"there is no file {path}; name a quantized checkpoint, as `edadm reconstruct` makes it"

@@ -49,7 +49,7 @@ def described(
         schemes_of: from its sites to the schemes of those that are quantized, by name.
 
     Raises:
-        EdadmError: as `insert_quantizers`; a scheme is for no site, or for one that cannot be quantized alone.
+        EdadmError: as `insert_quantizers`; a scheme is for no site, or for one that is not quantized alone.
     """
     with torch.device("meta"):
         network = build_unet(architecture)

@@ -35,7 +35,8 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     unet = _skeleton(facts, path)
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file is no dict
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
     try:
@@ -63,8 +64,8 @@ def _skeleton(facts: Facts, path: Path) -> UNet:
         unet = described(architecture, partial(schemes_in, facts))
     except SchemeError as error:
         raise CheckpointError(
-            f"{path} says schemes that this edadm does not compute ({error}); upgrade edadm, or copy it again or "
-            "make it again"
+            f"{path} says schemes that this edadm does not compute ({error}); "
+            "upgrade edadm, or copy it again or make it again"
         ) from None
     except (
         ValidationError,

@@ -41,7 +41,8 @@ def save_quantized(
     whole = described(architecture, lambda sites: policy(sites, bits))
     if absent := sorted(quantizers_of(whole).keys() - quantizers_of(unet).keys()):
         raise EdadmError(
-            f"the network has lost {len(absent)} of its grids, such as {absent[0]}; load it again, and save that"
+            f"the network has lost {len(absent)} of its grids, such as {absent[0]}; "
+            "load it again, and save that"
         )
     unquantized = unquantized_parameters(unet, layers)
     refuse_flaws(code_flaws(unet), "nothing was written; quantize the network again")

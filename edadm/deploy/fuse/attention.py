@@ -68,7 +68,7 @@ class IntegerAttention(nn.Module):
 
     @staticmethod
     def fits(attention: nn.Module | None) -> bool:
-        """Whether all its layers are integer ones of one segment, and nothing follows them.
+        """Whether all layers of an attention are integer ones of one segment, and nothing follows them.
 
         `quantize_network` saw to the rest.
         """
@@ -131,7 +131,7 @@ class IntegerSelfAttention(nn.Module):
         attention_mask: Float[Tensor, "m one k"] | None = None,
         temb: Tensor | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """As diffusers calls it.
+        """The attention's output plus its input, called as by diffusers.
 
         Args:
             hidden_states: the image.

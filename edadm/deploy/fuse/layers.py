@@ -52,7 +52,7 @@ class IntegerConv2d(nn.Module):
     def matmul_of_parts(
         self, parts: list[Tensor], residual: Tensor | None = None
     ) -> Float[Tensor, "n p q o"]:
-        """The same of an input in parts, (n, h, w, channels) of each segment."""
+        """The layer's output of an input in parts, (n, h, w, channels) of each segment, plus a residual."""
         segments = zip(self.segments, parts, strict=True)
         inputs = [segment.quantize_input(part).contiguous() for segment, part in segments]
         return self.matmul(inputs, parts[0].dtype, residual)

@@ -83,7 +83,7 @@ class IntegerSegment(Exact):
             self.register_buffer("zero_points", zero_points.to(torch.int8))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerSegment:
-        """Stays OHWI when the network is laid out with its channels last."""
+        """Keeps the weight OHWI when the network is laid out with its channels last."""
         super()._apply(fn, recurse)
         if not self.packed:
             self.weight = self.weight.contiguous()

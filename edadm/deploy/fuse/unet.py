@@ -48,7 +48,7 @@ class IntegerResnetBlock(ResnetParts):
         temb: Float[Tensor, "n e"],
         skip: Float[Tensor, "n s h w"] | None = None,
     ) -> Float[Tensor, "n o h w"]:
-        """The block's result.
+        """The block's output, its residual included.
 
         Args:
             input_tensor: of the block.

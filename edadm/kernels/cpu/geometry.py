@@ -1,4 +1,4 @@
-"""A convolution of integers on a CPU, and how it moves over its input."""
+"""A convolution of integers on a CPU, and its stride, padding, dilation and groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Geometry(NamedTuple):
-    """How a convolution moves over its input."""
+    """Stride, padding, dilation and groups of a convolution."""
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)

@@ -21,7 +21,7 @@ MAGIC = tl.constexpr(
 @triton.jit
 @no_type_check
 def reciprocal(x):
-    """1 / x in one instruction, where a division takes ten."""
+    """The reciprocal 1 / x in one instruction, where a division takes ten."""
     if INTERPRETED:
         return 1.0 / x
     else:
@@ -31,7 +31,7 @@ def reciprocal(x):
 @triton.jit
 @no_type_check
 def power_of_two(x):
-    """2 to the power of x."""
+    """The power 2^x in one instruction."""
     if INTERPRETED:
         return tl.exp2(x)
     else:
@@ -41,14 +41,14 @@ def power_of_two(x):
 @triton.jit
 @no_type_check
 def silu(x):
-    """`x * sigmoid(x)`."""
+    """SiLU, `x * sigmoid(x)`."""
     return x * reciprocal(1.0 + power_of_two(x * -1.4426950408889634))
 
 
 @triton.jit
 @no_type_check
 def gelu(x):
-    """`x * (1 + erf(x / sqrt 2)) / 2`, as `max(x, 0) - |x| * erfc(|x| / sqrt 2) / 2`.
+    """GELU, `x * (1 + erf(x / sqrt 2)) / 2`, as `max(x, 0) - |x| * erfc(|x| / sqrt 2) / 2`.
 
     The error function's complement is by Abramowitz and Stegun, 7.1.26, whose error is below 1.5e-7.
     """

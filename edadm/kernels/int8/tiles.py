@@ -72,6 +72,7 @@ def measured() -> dict[str, Tiles]:
 
 
 def _parsed(table: str) -> dict[str, Tiles]:
+    """The tiles of a table in JSON."""
     return {key: Tiles(*sizes) for key, sizes in json.loads(table).items()}
 
 

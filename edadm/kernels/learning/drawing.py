@@ -11,6 +11,7 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def _scrambled(x):
+    """lowbias32 of every element; equals `edadm.quant.streams.scrambled_`."""
     x ^= x >> 16
     x *= 0x7FEB352D
     x ^= x >> 15

@@ -30,7 +30,7 @@ def rounded(ratio, low, high):
 @triton.jit
 @no_type_check
 def _grid(scale_ptr, zero_ptr, second, TOP: tl.constexpr, SEGMENTS: tl.constexpr):
-    """Scale and ends of the grid; elements of the second channel segment have their own."""
+    """Scale, smallest and largest integer of the grid; the second channel segment has its own."""
     scale, low = tl.load(scale_ptr), -tl.load(zero_ptr)
     if SEGMENTS == 2:
         scale = tl.where(second, tl.load(scale_ptr + 1), scale)
@@ -44,6 +44,7 @@ def _forward(
     x_ptr, y_ptr, scale_ptr, zero_ptr, step_ptr, numel, inner, channels, split, key, below,
     TOP: tl.constexpr, SEGMENTS: tl.constexpr, DROP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Writes fake-quantized activations, or the activations themselves where QDrop spares them."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < numel
     x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -61,6 +62,7 @@ def _backward(
     numel, inner, channels, split, key, below,
     TOP: tl.constexpr, SEGMENTS: tl.constexpr, DROP: tl.constexpr, NEEDS_X: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Writes the activations' gradient, and a program's part of the scales' gradients."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < numel
     x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)

@@ -11,7 +11,7 @@ BLOCK = 2048
 
 
 class Geometry(NamedTuple):
-    """The channel of element i in memory, `(i // inner) % channels`; from `split` on, of the second segment."""
+    """The channel of element i in memory, `(i // inner) % channels`; from `split` on it is segment two."""
 
     inner: int
     channels: int

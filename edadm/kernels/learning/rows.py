@@ -18,6 +18,7 @@ from edadm.quant.streams import Stream, threshold
 @triton.jit(do_not_specialize=["key", "below"])
 @no_type_check
 def _mixed(a_ptr, b_ptr, rows_ptr, out_ptr, step_ptr, row_size, key, below, BLOCK: tl.constexpr):
+    """Writes rows whose elements come from either data set, as a mask drawn on the way says."""
     row = tl.program_id(1).to(tl.int64)
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < row_size
@@ -51,6 +52,7 @@ def mixed_rows(
 @triton.jit
 @no_type_check
 def _squares(output_ptr, target_ptr, rows_ptr, partial_ptr, row_size, BLOCK: tl.constexpr):
+    """Writes a program's sum of squared differences to rows of the target."""
     row = tl.program_id(1).to(tl.int64)
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < row_size
@@ -67,6 +69,7 @@ def _squares(output_ptr, target_ptr, rows_ptr, partial_ptr, row_size, BLOCK: tl.
 def _slopes(
     upstream_ptr, output_ptr, target_ptr, rows_ptr, gradient_ptr, row_size, factor, BLOCK: tl.constexpr
 ):
+    """Writes the gradient of the squared error."""
     row = tl.program_id(1).to(tl.int64)
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < row_size
@@ -79,7 +82,7 @@ def _slopes(
 
 
 class RowsError(torch.autograd.Function):
-    """Apply to (output, target, rows); see `edadm.kernels.learning.operations.rows_error`."""
+    """The squared error of (output, target, rows); see `edadm.kernels.learning.operations.rows_error`."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, target: Tensor, rows: Tensor) -> Float[Tensor, ""]:

@@ -32,6 +32,7 @@ def _forward(
     base_ptr, alpha_ptr, weight_ptr, scale_ptr, zero_ptr, numel, row_size, inner, channels, split,
     TOP: tl.constexpr, STRETCH: tl.constexpr, LOW: tl.constexpr, SEGMENTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Writes the values of soft codes."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < numel
     scale, zero_point = _grid(
@@ -50,6 +51,7 @@ def _backward(
     numel, row_size, inner, channels, split,
     TOP: tl.constexpr, STRETCH: tl.constexpr, LOW: tl.constexpr, SEGMENTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Writes the gradient of the rounding variables."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < numel
     scale, _ = _grid(scale_ptr, zero_ptr, offsets, inside, row_size, inner, channels, split, SEGMENTS)

@@ -1,1 +1,1 @@
-"""What can be said of networks without building them: their settings, and the names that follow; imports no torch."""
+"""What can be said of networks without building them: settings, and names that follow; imports no torch."""

@@ -24,7 +24,7 @@ Units = dict[str, tuple[str, ...]]
 
 
 def unit_layers(sizes: UNetArchitecture) -> Units | None:
-    """Full names of the layers of every unit that is reconstructed at once; None for families that are described elsewhere."""
+    """Full names of the layers of every unit; None for families that are not described by sizes."""
     return dict(_units(sizes)) if sizes.family in SIZED else None
 
 

@@ -33,9 +33,10 @@ class UNetFamily(Family):
         """The network as its library builds it."""
 
     def build(self, architecture: UNetArchitecture) -> UNet:
-        """A randomly initialised U-Net with the arithmetic of the original code; outputs agree to rounding (tests/networks).
+        """A randomly initialised U-Net with the arithmetic of the original code.
 
-        Attentions multiply explicitly, as in the quantized network, not in a fused kernel.
+        Outputs agree with the original's to rounding (tests/networks). Attentions multiply explicitly, as in
+        the quantized network, not in a fused kernel.
 
         Raises:
             EdadmError: diffusers knows no such network.

@@ -8,7 +8,7 @@ from diffusers.models.resnet import ResnetBlock2D
 
 
 def shortcut_splits(unet: Any) -> dict[str, int]:
-    """For every 1x1 shortcut over a concatenated skip: its name and the number of main-path channels before the skip.
+    """The number of main-path channels before the skip, by the name of each shortcut over a concatenation.
 
     Found without a forward pass: skips are pushed by the input convolution, every encoder res-block and every
     downsampler, and popped in reverse by the decoder res-blocks (method, 3.6).

@@ -16,7 +16,10 @@ _PROJECTIONS = ("to_q", "to_k", "to_v")
 
 
 def couplings_of(unet: nn.Module) -> list[Coupling]:
-    """The norms of a U-Net with what they feed, in registration order; between a norm and a convolution stands an activation."""
+    """The norms of a U-Net with the layers that they feed, in registration order.
+
+    Between a norm and a convolution stands an activation.
+    """
     found = [coupling for name, module in unet.named_modules() for coupling in _of(name, module)]
     return [*found, Coupling("conv_norm_out", ("conv_out",), is_linear=False)]
 

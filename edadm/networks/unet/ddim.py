@@ -9,7 +9,11 @@ from edadm.networks.unet.base import UNetFamily, attended_levels, sizes_of
 
 
 class Ddim(UNetFamily):
-    """U-Nets of ermongroup/ddim: stride-2 convolutions padded bottom right, sine before cosine, epsilon 1e-6, one head."""
+    """U-Nets of ermongroup/ddim.
+
+    Stride-2 convolutions are padded at the bottom and right, sines stand before cosines, norms have the
+    epsilon 1e-6, attentions one head.
+    """
 
     name = "ddim"
     layouts = ("ddim",)

@@ -35,7 +35,7 @@ def triton_normalised(
     shortcut_grids: Float[Tensor, "parts 4"] | None = None,
     may_reside: bool = True,
 ) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
-    """The kernels' result; see `edadm.kernels.int8.reference.normalised` for its arguments.
+    """The group normalisation by kernels; see `edadm.kernels.int8.reference.normalised` for its arguments.
 
     Args:
         may_reside: see `edadm.kernels.int8.norms.launch.choose_group_norm`.

@@ -143,7 +143,7 @@ def normalise_kernel(
 
 
 def run(operands: GroupNormOperands, launch: GroupNormLaunch) -> None:
-    """Fills the results of the operands."""
+    """Fills the results of a group normalisation by both kernels."""
     channels, pixels = operands.channels, operands.pixels
     _, parts = launch.grid
     sums = torch.empty((operands.images, parts, 2, channels), device=operands.x.device)

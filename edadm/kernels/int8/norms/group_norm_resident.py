@@ -114,7 +114,7 @@ def group_norm_resident_kernel(
 
 
 def run(operands: GroupNormOperands, launch: GroupNormLaunch) -> None:
-    """Fills the results of the operands."""
+    """Fills the results of a group normalisation by the resident kernel."""
     block, flags = triton.next_power_of_2(launch.groups), operands.flags
     what = (flags[name] for name in ("SKIPS", "ADDS", "SILU", "GRIDS", "SHORTCUT"))
     sizes = launch.size, launch.groups, block, launch.width, launch.pixels, launch.steps

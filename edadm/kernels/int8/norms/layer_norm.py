@@ -54,7 +54,7 @@ def triton_layer_normalised(
     eps: float,
     grids: Float[Tensor, "g 4"],
 ) -> Int8[Tensor, "g rows c"]:
-    """The kernel's result; see `edadm.kernels.int8.reference.layer_normalised` for its arguments."""
+    """The layer normalisation by the kernel; see `reference.layer_normalised` for its arguments."""
     x, (rows, channels) = x.contiguous(), x.shape
     launch, count = choose_layer_norm(rows, channels), len(grids)
     out = torch.empty((count, rows, channels), dtype=torch.int8, device=x.device)

@@ -45,7 +45,7 @@ def triton_convolution(
     dtype: torch.dtype,
     wanted: Tiles | None = None,
 ) -> Float[Tensor, "n p q o"]:
-    """The kernel's result; see `edadm.kernels.int8.reference.convolution` for its arguments.
+    """The convolution by the kernel that is chosen for it; see `reference.convolution` for its arguments.
 
     Args:
         wanted: see `edadm.kernels.int8.products.launch.choose`.

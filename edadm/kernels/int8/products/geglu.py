@@ -95,7 +95,7 @@ def triton_geglu(
     shift: int,
     wanted: Tiles | None = None,
 ) -> Int8[Tensor, "rows half"]:
-    """The kernel's result; see `edadm.kernels.int8.reference.geglu` for its arguments.
+    """The gated int8 numbers by the kernel that is chosen for them; see `reference.geglu` for its arguments.
 
     Args:
         wanted: see `edadm.kernels.int8.products.launch.choose_geglu`.

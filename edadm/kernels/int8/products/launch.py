@@ -83,6 +83,7 @@ def choose(problem: Problem, layout: Layout, device: Device, wanted: Tiles | Non
 
 
 def _blocks(problem: Problem, tile: Tiles) -> int:
+    """The number of tiles that cover the output."""
     return problem.blocks(tile.rows, tile.columns)
 
 

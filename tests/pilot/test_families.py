@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from edadm.benchmark import full_size
-from edadm.benchmark.families import RandomCondition
-from edadm.benchmark.full_size import all_families, as_markdown, family_pass
-from edadm.benchmark.scaled import FAMILIES, Scale, chosen_units, scaled_run
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
-from edadm.planning.network import Networks
+from edadm.pilot import full_size
+from edadm.pilot.families import RandomCondition
+from edadm.pilot.full_size import all_families, as_markdown, family_pass
+from edadm.pilot.scaled import FAMILIES, Scale, chosen_units, scaled_run
 from edadm.quant import ranges
+from edadm.stages.cost.networks import Networks
 
 from ..networks.families import tiny
 

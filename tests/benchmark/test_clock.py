@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edadm.planning.clock import Clock
+from edadm.benchmark.clock import Clock
 
 
 def test_a_clock_adds_up_its_contexts() -> None:

@@ -25,13 +25,11 @@ from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker
+from edadm.stages.cost.work import FP32
 
-FP32 = 4
 SCALE_BITS = 32
 ACTIVATION_ZERO_POINT_BITS = 8
-WEIGHT_ZERO_POINT_BITS = (
-    1  # which of the two middle levels (`edadm.deploy.grid_packing`); in `ranges.safetensors` all have 8
-)
+WEIGHT_ZERO_POINT_BITS = 1  # which of the middle levels (`edadm.deploy.grid_packing`); in ranges all have 8
 
 
 @dataclass(frozen=True)

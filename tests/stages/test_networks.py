@@ -15,11 +15,11 @@ from edadm.deploy.checkpoint import grids, quantized_copy, save_quantized
 from edadm.networks.inputs import InputSpec
 from edadm.networks.trace import trace_units
 from edadm.nn.insert import quantized_layers
-from edadm.planning.network import Networks
+from edadm.stages.cost.networks import Networks
 
 from ..networks.families import PUBLISHED, tiny
 from ..networks.test_published import FACTS
-from .fakes import published_networks
+from ..planning.fakes import published_networks
 
 # Megabytes of the packed U-Net by the official count: weights at their bits, the rest fp32 (method, 7.1).
 PACKED = {

@@ -9,14 +9,14 @@ import torch
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Reconstruction
-from edadm.planning import count
-from edadm.planning.count import Stage, evaluations_per_run, stages_of
-from edadm.planning.memory import Memory
-from edadm.planning.network import Networks
+from edadm.planning.plan import stages_of
 from edadm.sampling.collect import open_store
+from edadm.stages import collect, generate, reconstruct, set_ranges
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost, Memory, evaluations_per_run
 
 from ..networks.families import PUBLISHED, tiny
-from .fakes import published_networks
+from ..planning.fakes import published_networks
 
 WORKFLOW = Path(__file__).parents[2] / "workflow" / "published"
 
@@ -33,13 +33,8 @@ RUNS = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_runs_have_the_published_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for function in (
-        "collect_bytes",
-        "ranges_bytes",
-        "reconstruct_bytes",
-        "generate_bytes",
-    ):  # slow, and tested with a tiny network
-        monkeypatch.setattr(count, function, lambda *_: Memory())
+    for stage in (collect, set_ranges, reconstruct, generate):  # slow, and tested with a tiny network
+        monkeypatch.setattr(stage, "memory", lambda *_: Memory())
     config = load_config(WORKFLOW / f"{name}.yaml")
     stages = stages_of(config.runs[0], config, published_networks(name))
     collected, generated, rows, steps, states = RUNS[name]
@@ -65,7 +60,7 @@ def test_published_runs_have_the_published_counts(name: str, monkeypatch: pytest
 def test_plms_evaluates_once_more_than_it_steps_and_guidance_doubles_rows() -> None:
     model = tiny("sd14_coco")
     assert evaluations_per_run(model) == 5
-    stage = count.collect("m", Networks(model))
+    stage = collect.cost("m", Networks(model))
     assert stage.evaluations == 6 * 5 * 2
     assert stage.passes[0].calls == 2 * 5
     assert stage.passes[0].batch == 2 * 3
@@ -94,7 +89,7 @@ def test_states_and_contexts_on_disk_have_the_bytes_that_were_counted(tmp_path: 
             store.write(batch, torch.ones(runs, 4, 3, 8, 8), [], torch.ones(runs, 1, 12))
         chunks = [tmp_path / f"{shard}.zarr" / name / "c" for name in ("latents", "context")]
         total += sum(file.stat().st_size for folder in chunks for file in folder.rglob("*") if file.is_file())
-    assert total == count.collect("m", Networks(model)).disk
+    assert total == collect.cost("m", Networks(model)).disk
 
 
 def a_config(**changes: object) -> Config:
@@ -128,7 +123,7 @@ def networks() -> Networks:
     return Networks(tiny("ldm8_church"))
 
 
-def by_name(stages: list[Stage]) -> dict[tuple[str, str], Stage]:
+def by_name(stages: list[Cost]) -> dict[tuple[str, str], Cost]:
     return {(stage.name, stage.of.removeprefix("m").removeprefix("/")): stage for stage in stages}
 
 
@@ -178,8 +173,8 @@ def test_reconstruction_counts_passes_errors_and_steps_of_its_method(networks: N
     assert none.disk == fbr.disk
     half = config.reconstructions["fbr"].model_copy(update={"bias_correction": True})
     arguments = ("m", networks, config.calibrations["a"], config.bits["w4"], half)
-    assert count.reconstruct(*arguments).unit_rows[0].rows == 6 * 6
-    some = count.reconstruct(*arguments, chosen=[fbr.learning[3].unit])
+    assert reconstruct.cost(*arguments).unit_rows[0].rows == 6 * 6
+    some = reconstruct.cost(*arguments, chosen=[fbr.learning[3].unit])
     assert some.steps == 7
     assert some.unit_rows[0].rows < 6 * 6
 
@@ -207,7 +202,7 @@ def test_memory_is_that_of_weights_activations_and_what_waits(networks: Networks
     assert fbr.memory.total == fbr.memory.weights + fbr.memory.kept + fbr.memory.work
     simulated, plain = found["generate", "a/w4/fbr"].memory, found["generate", "fp32"].memory
     assert simulated.weights - plain.weights == quantized.weights
-    half = count.generate(
+    half = generate.cost(
         "m", networks, config.evaluations["e"].model_copy(update={"precision": "fp16"}), None
     ).memory
     assert half.weights - plain.weights == 2 * networks.parameters
@@ -218,4 +213,4 @@ def test_a_pattern_that_matches_no_layer_is_refused(model: Model) -> None:
     with pytest.raises(
         ValueError, match="the pattern 'conv_inn' matches no layer of the U-Net; remove it or mend its name"
     ):
-        count.set_ranges("m", Networks(model), Calibration(), bits)
+        set_ranges.cost("m", Networks(model), Calibration(), bits)

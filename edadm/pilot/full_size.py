@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from edadm.benchmark.families import FamilyPass
-from edadm.benchmark.scaled import Scale, chosen_units, planned, scaled_run
+from edadm.benchmark.clock import Clock
 from edadm.config.schema import Model
-from edadm.planning.clock import Clock
-from edadm.planning.count import Stage
+from edadm.pilot.families import FamilyPass
+from edadm.pilot.scaled import Scale, chosen_units, planned, scaled_run
 from edadm.planning.estimate import seconds
-from edadm.planning.network import Networks
 from edadm.planning.probe import Probe, Rates
 from edadm.planning.show import as_values
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost
 
 
 def family_pass(
@@ -63,7 +63,7 @@ def family_pass(
 
 
 def _rates(
-    networks: Networks, plan: Mapping[str, Stage], folder: Path, device: torch.device
+    networks: Networks, plan: Mapping[str, Cost], folder: Path, device: torch.device
 ) -> tuple[Rates, float]:
     clock = Clock(device)
     with clock():
@@ -73,7 +73,7 @@ def _rates(
     return rates, clock.seconds
 
 
-def _estimate(name: str, plan: Mapping[str, Stage], rates: Rates) -> dict[str, Any]:
+def _estimate(name: str, plan: Mapping[str, Cost], rates: Rates) -> dict[str, Any]:
     if name not in plan:
         return {"estimated_seconds": None, "estimated_bytes": None}
     return {"estimated_seconds": seconds(plan[name], rates), "estimated_bytes": plan[name].memory.total}

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edadm.benchmark.scaled import ScaledRun
+from edadm.benchmark.clock import Clock
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
 from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
@@ -33,7 +33,7 @@ from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
 from edadm.passes.ranges import set_ranges
-from edadm.planning.clock import Clock
+from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
 from edadm.sampling.noise import keyed_generator

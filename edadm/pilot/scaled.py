@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Calibration, Evaluation, Model, Reconstruction
 from edadm.networks.unit import Unit
-from edadm.planning.count import Stage, calibration_rows, collect, generate, reconstruct, select, set_ranges
-from edadm.planning.network import Networks
+from edadm.stages import collect, generate, reconstruct, select, set_ranges
+from edadm.stages.cost.networks import Networks
+from edadm.stages.cost.work import Cost, calibration_rows
 
 FAMILIES = {
     "ddim_cifar10": ("seed_cifar10_w4", "cifar10_w4a8", "seed_cifar10_w4", "cifar10_published"),
@@ -104,19 +105,19 @@ def chosen_units(networks: Networks, run: ScaledRun, count: int) -> list[Unit]:
     return [unit for unit in units if unit.name in spread | {fullest}]
 
 
-def planned(networks: Networks, run: ScaledRun, units: list[Unit]) -> dict[str, Stage]:
-    """What each stage of the small run does, by the names of `edadm.benchmark.families`."""
+def planned(networks: Networks, run: ScaledRun, units: list[Unit]) -> dict[str, Cost]:
+    """What each stage of the small run does, by the names of `edadm.pilot.families`."""
     half = {
-        f"generate {kind} {precision}": generate(
+        f"generate {kind} {precision}": generate.cost(
             kind, networks, run.evaluation.model_copy(update={"precision": precision}), bits
         )
         for kind, bits in (("float", None), ("simulated", run.bits))
         for precision in ("fp32", "bf16", "fp16")
     }
     return {
-        "collect-trajectories": collect("", networks),
-        "select-calibration": select("", networks, run.calibration),
-        "set-ranges": set_ranges("", networks, run.calibration, run.bits),
-        "reconstruct": reconstruct("", networks, run.calibration, run.bits, run.reconstruction, units),
+        "collect-trajectories": collect.cost("", networks),
+        "select-calibration": select.cost("", networks, run.calibration),
+        "set-ranges": set_ranges.cost("", networks, run.calibration, run.bits),
+        "reconstruct": reconstruct.cost("", networks, run.calibration, run.bits, run.reconstruction, units),
         **half,
     }
