@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edadm.config.backends import BACKENDS, BackendEntry
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
-from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet

@@ -19,7 +19,8 @@ from edadm.config.load import load_config
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Memory, Model, Reconstruction
 from edadm.deploy.backends.cuda_int8 import lower_for_cuda
-from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
+from edadm.deploy.checkpoint import load_quantized, save_quantized
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.products.convolution import int8_convolution, triton_convolution
 from edadm.kernels.int8.products.geglu import triton_geglu

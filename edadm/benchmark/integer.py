@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from edadm.benchmark.kernels import sentence
 from edadm.config.schema import Bits, Model
 from edadm.deploy.backends.cuda_int8 import lower_for_cuda
-from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.fuse.network import fuse_attention
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows

@@ -20,7 +20,8 @@ from edadm.benchmark.clock import Clock
 from edadm.calibration.conditions import with_context
 from edadm.calibration.select import select
 from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
-from edadm.deploy.checkpoint import grids, load_quantized, quantized_copy, save_quantized, set_grids
+from edadm.deploy.checkpoint import load_quantized, save_quantized
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore

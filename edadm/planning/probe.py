@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from edadm.benchmark.clock import Clock
 from edadm.config.schema import Bits, Reconstruction
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.learning.capture.data import UnitData, inner_layers, listening
 from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.engine import learn_unit

@@ -39,7 +39,7 @@ def run(
         label: what progress lines call this run.
     """
     from edadm.artifacts import making, read_tensors, save_tensors
-    from edadm.deploy.checkpoint import grids, quantized_copy
+    from edadm.deploy.grids import grids, quantized_copy
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
     from edadm.passes.ranges import set_ranges

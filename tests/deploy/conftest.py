@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from edadm.config.schema import Bits, Model
-from edadm.deploy.checkpoint import quantized_copy, save_quantized
+from edadm.deploy.checkpoint import save_quantized
+from edadm.deploy.grids import quantized_copy
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.build import build_unet

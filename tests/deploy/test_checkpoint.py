@@ -13,16 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Model
-from edadm.deploy.checkpoint import (
-    digest,
-    grids,
-    is_quantized,
-    load_quantized,
-    quantized_copy,
-    read_metadata,
-    save_quantized,
-    set_grids,
-)
+from edadm.deploy.checkpoint import digest, is_quantized, load_quantized, read_metadata, save_quantized
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.networks.denoiser import Denoiser
 from edadm.networks.weights import CheckpointError

@@ -10,7 +10,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint import load_quantized, quantized_copy
+from edadm.deploy.checkpoint import load_quantized
+from edadm.deploy.grids import quantized_copy
 from edadm.networks.families import network_call
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import activation_quantizers

@@ -10,7 +10,8 @@ from diffusers import UNet2DModel
 
 from edadm.config.load import load_config
 from edadm.config.schema import Model
-from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
+from edadm.deploy.checkpoint import load_quantized, save_quantized
+from edadm.deploy.grids import quantized_copy
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 

@@ -12,7 +12,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
-from edadm.deploy.checkpoint import quantized_copy, set_grids
+from edadm.deploy.grids import quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning import chain
 from edadm.learning.capture.arguments import Arguments

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.learning.capture.arguments import Arguments
 from edadm.learning.capture.data import listening
 from edadm.learning.capture.pausing import PausingNetwork

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.config.schema import Memory as MemorySettings
-from edadm.deploy.checkpoint import grids, quantized_copy, set_grids
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
 from edadm.learning import chain
 from edadm.learning.capture.demand import demand

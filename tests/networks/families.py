@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Model, NoiseSchedule, Sampler, Trajectories
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning, TextEncoder

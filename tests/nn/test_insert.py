@@ -12,7 +12,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits, LayerBits
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.site import sites_of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint import grids, quantized_copy
+from edadm.deploy.grids import grids, quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet

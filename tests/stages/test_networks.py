@@ -11,7 +11,8 @@ from diffusers import UNet2DModel
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, LayerBits, Model, Reconstruction
-from edadm.deploy.checkpoint import grids, quantized_copy, save_quantized
+from edadm.deploy.checkpoint import save_quantized
+from edadm.deploy.grids import grids, quantized_copy
 from edadm.networks.inputs import InputSpec
 from edadm.networks.trace import trace_units
 from edadm.nn.insert import quantized_layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from edadm.artifacts import save_tensors
 
 from .toy import Toy, copy_package
 
@@ -136,11 +140,18 @@ def change_tdac(package: Path) -> None:
     append(package / "edadm/calibration/tdac.py", "EXTRA = 1")
 
 
+def change_a_kernel(package: Path) -> None:
+    """Changes code that only GPUs run."""
+    for name in ("learning/rows", "int8/products/gemm"):
+        append(package / f"edadm/kernels/{name}.py", "EXTRA = 1")
+
+
 def change_nothing_that_counts(package: Path) -> None:
     """Changes code outside the workflow, and a comment inside."""
     append(package / "edadm/training/diffusion.py", "EXTRA = 1")
     append(package / "edadm/calibration/tdac.py", "# a remark")
     append(package / "edadm/learning/engine.py", "# a remark")
+    change_a_kernel(package)  # of GPUs, and this processor made all there is
     reword(package / "edadm/networks/convert.py", "the preset's model has no", "this model is without")
     reword(package / "edadm/config/schema.py", "Adam steps per unit", "steps of Adam for each unit")
 
@@ -155,3 +166,30 @@ def test_code_reruns_the_stages_that_import_it(
     package = copy_package(tmp_path / "package", reference.package)
     change(package)
     assert reference.planned(package=package) == planned
+
+
+def made_on_a_gpu(file: Path) -> None:
+    """Writes into a file of tensors that a GPU made it, at the time at which it was made."""
+    times = os.stat(file)
+    with safe_open(file, "pt") as opened:
+        said = json.loads(opened.metadata()["edadm"])
+    said = {name: value for name, value in said.items() if name not in ("content", "sha256")}
+    save_tensors(file, load_file(file), said | {"device": "cuda (NVIDIA H100)"})
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_code_of_gpus_reruns_what_a_gpu_made(reference: Toy, tmp_path: Path) -> None:
+    folder = shutil.copytree(reference.folder, tmp_path / "toy", symlinks=True)
+    made_on_a_gpu(folder / "results/toy/tdac/w4a8/ranges.safetensors")
+    package = copy_package(tmp_path / "package", reference.package)
+    change_a_kernel(package)
+    assert reference.at(folder).planned(package=package) == {
+        "set_ranges": 1,
+        "reconstruct": 1,
+        **AFTER_RECONSTRUCT,
+    }
+
+
+@pytest.mark.parametrize("profile", ["gpu", pytest.param("slurm", marks=pytest.mark.long)])
+def test_another_profile_reruns_nothing(reference: Toy, profile: str) -> None:
+    assert reference.planned("--workflow-profile", f"workflow/profiles/{profile}") == {}

@@ -15,8 +15,8 @@ rule benchmark:
         mem_mb=4000,
         runtime=60,
     params:
-        model=model_with("architecture", "conditioning"),
-        settings=model_settings("architecture", "conditioning"),
+        model=model_with(*benchmark_stage.MODEL),
+        settings=model_settings(*benchmark_stage.MODEL),
         weights=named_weights,
         backends=lambda wildcards: [f"--backend={name}" for name in timed_backends(wildcards.model)],
         code=timed_code,

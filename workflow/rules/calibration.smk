@@ -16,10 +16,8 @@ rule collect_trajectories:
         mem_mb=4000,
         runtime=720,
     params:
-        model=model_with("architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"),
-        settings=model_settings(
-            "architecture", "conditioning", "prediction", "schedule", "sampler", "trajectories"
-        ),
+        model=model_with(*collect_stage.MODEL),
+        settings=model_settings(*collect_stage.MODEL),
         prompts=prompts_content,
         parts=part_options("condition"),
         progress=lambda wildcards, output: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",

@@ -18,7 +18,12 @@ from edadm.config.rules.places import find_inputs
 from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
 from edadm.config.sources import BUNDLED, locate
 from edadm.errors import EdadmError
+from edadm.stages import benchmark as benchmark_stage
+from edadm.stages import collect as collect_stage
+from edadm.stages import convert as convert_stage
 from edadm.stages import generate as generate_stage
+from edadm.stages import reconstruct as reconstruct_stage
+from edadm.stages import set_ranges as set_ranges_stage
 from pathlib import Path
 
 from snakemake.io import IOFile

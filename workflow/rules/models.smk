@@ -12,8 +12,8 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=30,
     params:
-        model=model_with("layout", "ema", "architecture", "prediction", "schedule"),
-        settings=model_settings("layout", "ema", "architecture", "prediction", "schedule"),
+        model=model_with(*convert_stage.UNET),
+        settings=model_settings(*convert_stage.UNET),
         checkpoint=checkpoint_content,
         code=stage_fingerprint("convert"),
     shell:
@@ -32,8 +32,8 @@ rule convert_part:
         mem_mb=8000,
         runtime=30,
     params:
-        model=model_with("layout", "architecture", "autoencoder", "conditioning"),
-        settings=model_settings("layout", "architecture", "autoencoder", "conditioning"),
+        model=model_with(*convert_stage.PARTS),
+        settings=model_settings(*convert_stage.PARTS),
         checkpoint=checkpoint_content,
         code=stage_fingerprint("convert"),
     shell:

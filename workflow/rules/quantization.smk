@@ -16,8 +16,8 @@ rule set_ranges:
         mem_mb=4000,
         runtime=240,
     params:
-        model=model_with("architecture"),
-        settings=model_settings("architecture"),
+        model=model_with(*set_ranges_stage.MODEL),
+        settings=model_settings(*set_ranges_stage.MODEL),
         bits=preset_of("bits", "bits"),
         label=label_of("set-ranges", "model", "bits"),
         code=stage_fingerprint("set_ranges"),
@@ -51,8 +51,8 @@ rule reconstruct_part:
         mem_mb=reconstruct_memory,
         runtime=1440,
     params:
-        model=model_with("architecture"),
-        settings=model_settings("architecture"),
+        model=model_with(*reconstruct_stage.MODEL),
+        settings=model_settings(*reconstruct_stage.MODEL),
         bits=preset_of("bits", "bits"),
         reconstruction=reconstruction_with,
         learning=reconstruction_settings,
@@ -91,8 +91,8 @@ rule reconstruct:
         mem_mb=reconstruct_memory,
         runtime=1440,
     params:
-        model=model_with("architecture"),
-        settings=model_settings("architecture"),
+        model=model_with(*reconstruct_stage.MODEL),
+        settings=model_settings(*reconstruct_stage.MODEL),
         bits=preset_of("bits", "bits"),
         reconstruction=reconstruction_with,
         learning=reconstruction_settings,

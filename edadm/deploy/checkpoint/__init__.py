@@ -3,9 +3,7 @@
 `docs/checkpoint_format.md` describes it for readers in other programs.
 """
 
-from edadm.deploy.checkpoint.grids import grids, set_grids
 from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, digest, is_quantized, read_metadata
-from edadm.deploy.checkpoint.network import quantized_copy
 from edadm.deploy.checkpoint.read import load_quantized
 from edadm.deploy.checkpoint.write import save_quantized
 
@@ -13,11 +11,8 @@ __all__ = [
     "FORMAT_VERSION",
     "Facts",
     "digest",
-    "grids",
     "is_quantized",
     "load_quantized",
-    "quantized_copy",
     "read_metadata",
     "save_quantized",
-    "set_grids",
 ]

@@ -1,42 +1,20 @@
-"""Quantized networks that share a float network's parameters, or have no memory."""
+"""The quantized network that a header describes, and what of it a file holds as it is."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
-from edadm.config.schema import Bits
 from edadm.networks.families import family_of
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.site import Site, sites_of
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.build import build_unet
-from edadm.nn.insert import insert_quantizers, quantize_network, site_schemes
+from edadm.nn.insert import insert_quantizers, site_schemes
 from edadm.nn.layers import QuantizedLayer
-from edadm.nn.quantizer import Quantizer
 from edadm.quant.scheme import SchemeError, SiteScheme
-
-
-def quantized_copy(unet: nn.Module, bits: Bits) -> nn.Module:
-    """A quantizing copy of a float U-Net that shares its parameters until codes are folded into them."""
-    shared: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
-    copied = copy.deepcopy(unet, shared)
-    quantize_network(copied, bits, sites_in(copied))
-    return copied
-
-
-def sites_in(network: nn.Module) -> Sequence[Site]:
-    """The sites of a float network; no forward pass is needed for them."""
-    return sites_of(network, family_of(network).concatenations(network))
-
-
-def quantizers_of(unet: nn.Module) -> dict[str, Quantizer]:
-    """All quantizers of a network by name."""
-    return {name: module for name, module in unet.named_modules() if isinstance(module, Quantizer)}
 
 
 def described(
@@ -53,7 +31,7 @@ def described(
     """
     with torch.device("meta"):
         network = build_unet(architecture)
-        sites = sites_in(network)
+        sites = sites_of(network, family_of(network).concatenations(network))
         schemes = schemes_of(sites)
         insert_quantizers(network, sites, schemes)
     found = site_schemes(network)

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from edadm.deploy.checkpoint.grids import refuse_flaws, set_grids
 from edadm.deploy.checkpoint.header import Facts, read_metadata
-from edadm.deploy.checkpoint.network import described, quantizers_of, unquantized_parameters
+from edadm.deploy.checkpoint.network import described, unquantized_parameters
 from edadm.deploy.checkpoint.versions import grids_in, is_damaged, schemes_in
+from edadm.deploy.grids import quantizers, refuse, set_grids
 from edadm.errors import EdadmError
 from edadm.kernels.packing import unpack4
 from edadm.networks.settings.architecture import UNetArchitecture
@@ -40,7 +40,7 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
     try:
-        set_grids(unet, grids_in(facts, tensors, quantizers_of(unet)))
+        set_grids(unet, grids_in(facts, tensors, quantizers(unet)))
         _fill(unet, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -101,8 +101,8 @@ def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:
     unquantized = unquantized_parameters(unet, layers)
     for name, parameter in unquantized.items():
         parameter.data = _fitting(tensors, name, parameter.shape, torch.float32)
-    refuse_flaws(code_flaws(unet), "make the file again")
-    refuse_flaws(float_flaws(unquantized.items()), "make the file again")
+    refuse(code_flaws(unet), "make the file again")
+    refuse(float_flaws(unquantized.items()), "make the file again")
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -11,10 +11,10 @@ from torch import nn
 
 from edadm.artifacts import writing
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint.grids import grids, refuse_flaws
 from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, compact_json, digest
-from edadm.deploy.checkpoint.network import described, quantizers_of, unquantized_parameters
+from edadm.deploy.checkpoint.network import described, unquantized_parameters
 from edadm.deploy.grid_packing import compact
+from edadm.deploy.grids import grids, quantizers, refuse
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4
 from edadm.networks.settings.architecture import UNetArchitecture
@@ -39,18 +39,18 @@ def save_quantized(
     """
     layers = quantized_layers(unet)
     whole = described(architecture, lambda sites: policy(sites, bits))
-    if absent := sorted(quantizers_of(whole).keys() - quantizers_of(unet).keys()):
+    if absent := sorted(quantizers(whole).keys() - quantizers(unet).keys()):
         raise EdadmError(
             f"the network has lost {len(absent)} of its grids, such as {absent[0]}; "
             "load it again, and save that"
         )
     unquantized = unquantized_parameters(unet, layers)
-    refuse_flaws(code_flaws(unet), "nothing was written; quantize the network again")
-    refuse_flaws(
+    refuse(code_flaws(unet), "nothing was written; quantize the network again")
+    refuse(
         float_flaws(unquantized.items()),
         "nothing was written; convert the checkpoint again, and look for such numbers in it",
     )
-    tensors = compact(grids(unet), quantizers_of(unet))
+    tensors = compact(grids(unet), quantizers(unet))
     for name, layer in layers.items():
         codes = layer.codes.contiguous()  # type: ignore[union-attr]
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes

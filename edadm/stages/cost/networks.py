@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
-from edadm.deploy.checkpoint import quantized_copy
+from edadm.deploy.grids import quantized_copy
 from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.families import family_of, network_call

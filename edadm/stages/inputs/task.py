@@ -71,7 +71,7 @@ def open_task(
     from edadm.artifacts import read_tensors
     from edadm.calibration.conditions import HELD_OUT
     from edadm.config.methods import METHODS
-    from edadm.deploy.checkpoint import quantized_copy, set_grids
+    from edadm.deploy.grids import quantized_copy, set_grids
     from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet

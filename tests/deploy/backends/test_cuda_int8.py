@@ -17,11 +17,11 @@ from edadm.benchmark.integer import quantized_by_magnitude
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.deploy.backends.cuda_int8 import computes_with_integers, lower_for_cuda
-from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
 from edadm.deploy.fuse.layers import IntegerConv2d
 from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.kernels.int8 import reference
 from edadm.networks.families import network_call

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from edadm.cli import app
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint import quantized_copy, save_quantized
+from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.export import onnx as exporter
 from edadm.deploy.export import onnx_graph as graphs
 from edadm.deploy.export.onnx import TARGETS
 from edadm.deploy.export.onnx_graph import Target
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.settings.architecture import UNetArchitecture

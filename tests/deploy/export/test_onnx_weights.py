@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
-from edadm.deploy.checkpoint import quantized_copy
 from edadm.deploy.export.onnx import TARGETS
 from edadm.deploy.export.onnx_graph import _ExportedLayer, _Segment, export_graph
 from edadm.deploy.export.onnx_weights import Form, saturates, stored_weight
+from edadm.deploy.grids import quantized_copy
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 

@@ -15,7 +15,8 @@ from edadm.config.described.folder import describe_folder
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Model, NoiseSchedule
 from edadm.deploy.backends.base import lower
-from edadm.deploy.checkpoint import load_quantized, quantized_copy, save_quantized
+from edadm.deploy.checkpoint import load_quantized, save_quantized
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.inputs import NAMES, Rows
