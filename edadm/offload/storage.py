@@ -108,7 +108,7 @@ class TieredStorage:
             spare -= len(self._spare.pop(0))
 
     def _page_file(self, size: int) -> Tensor:
-        """Bytes of a page file without a name: it ends with the last reference to them, or with the process."""
+        """Bytes of a page file without a name, which ends with the last reference to them or the process."""
         folder = self.limits.scratch
         if folder is None:
             raise EdadmError(

@@ -89,7 +89,8 @@ def test_stable_diffusion(quantized_family: Callable[[str, Path], Family], tmp_p
     pipeline = StableDiffusionPipeline(
         vae=autoencoder, unet=unet, scheduler=DDIMScheduler(), **parts, requires_safety_checker=False
     )
-    prompts = {"prompt_embeds": rows["context"][:2], "negative_prompt_embeds": rows["context"][2:]}
+    context = rows.tensors["context"]
+    prompts = {"prompt_embeds": context[:2], "negative_prompt_embeds": context[2:]}
     options = prompts | {"height": 16, "width": 16, "guidance_scale": 3.0}
     assert_same_only_with_the_same_network(pipeline, (unet, quantized, loaded), **options)
 

@@ -59,8 +59,8 @@ def test_too_little_of_everything_is_one_sentence(tmp_path: Path, monkeypatch: p
     with pytest.raises(EdadmError) as caught:
         refuse_too_little(needed, Limits(40 * GIB, 24 * GIB, tmp_path))
     assert str(caught.value) == (
-        "reconstruction keeps 70 GiB at unit 'mid_block', of which 40 GiB may stay on the device and 24 GiB in "
-        f"host memory; the disk would have to take 6 GiB, and {tmp_path} has 5 GiB free; make room there, "
+        "reconstruction keeps 70 GiB at unit 'mid_block', of which 40 GiB may stay on the device and 24 GiB "
+        f"in host memory; the disk would have to take 6 GiB, and {tmp_path} has 5 GiB free; make room there, "
         "raise memory.device or memory.host, or "
         "lower the calibration's size"
     )
