@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
-from edadm.config.schema import Bits, LayerBits
+from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.networks.site import ROLES, Site
+from edadm.networks.site import Role, Site
 from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, unknown_in
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
+from edadm.quant.policy import policy
+from edadm.quant.scheme import SchemeError, SiteScheme, refuse_unknown
 
-
-def layer_bits(name: str, bits: Bits) -> LayerBits:
-    """Widths of a layer; the last matching name pattern decides."""
-    matching = [exception for pattern, exception in bits.layers.items() if fnmatchcase(name, pattern)]
-    return matching[-1] if matching else LayerBits(weights=bits.weights, activations=bits.activations)
+QUANTIZERS: dict[Role, str] = {  # where the quantizer of a site lies within its layer or attention
+    "weight": "weight_quantizer",
+    "input": "input_quantizer",
+    "q": "processor.query_quantizer",
+    "k": "processor.key_quantizer",
+    "v": "processor.value_quantizer",
+    "probabilities": "processor.softmax_quantizer",
+}
 
 
 def quantize_network(network: nn.Module, bits: Bits, sites: Sequence[Site]) -> None:
-    """Quantizes a network in place: layers with a site are replaced, attentions with sites get grids.
+    """Puts quantizers, in place, on every site to which the policy gives a scheme; see `insert_quantizers`.
 
     Args:
         network: a float network, or a block of one.
@@ -32,29 +36,68 @@ def quantize_network(network: nn.Module, bits: Bits, sites: Sequence[Site]) -> N
         sites: of the network (see `edadm.networks.trace`).
 
     Raises:
-        EdadmError: a pattern of `bits.layers` matches no layer; an attention computes something that is not
-            known here.
+        EdadmError: a pattern of `bits.layers` matches no layer; as `insert_quantizers`.
+    """
+    insert_quantizers(network, sites, policy(sites, bits))
+
+
+def insert_quantizers(network: nn.Module, sites: Sequence[Site], schemes: Mapping[str, SiteScheme]) -> None:
+    """Replaces, in place, layers with a scheme for their weights, and gives attentions quantized operands.
+
+    Args:
+        network: a float network, or a block of one.
+        sites: of the network.
+        schemes: by name of the site; a layer without one for its weight stays in floating point.
+
+    Raises:
+        EdadmError: an attention computes something that is not known here; so does a scheme.
     """
     _refuse_unknown_attention(network)
-    of_role = {role: {site.module: site for site in sites if site.role == role} for role in ROLES}
-    _refuse_idle_patterns(bits, of_role["weight"])
-    for name, site in of_role["weight"].items():
-        widths = layer_bits(name, bits)
-        if widths.weights is None:
-            continue
-        segments = site.segments if bits.split_shortcuts else (sum(site.segments),)
-        of_input = widths.activations if name in of_role["input"] else None
-        layer = network.get_submodule(name)
-        kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
-        parent, _, attribute = name.rpartition(".")
-        quantized = kind(layer, widths.weights, of_input, segments)
-        setattr(network.get_submodule(parent), attribute, quantized)
-    for name in of_role["q"]:
-        processor = QuantizedAttnProcessor(bits.activations, bits.softmax)
-        QuantizedAttention.of(network.get_submodule(name), processor)
+    for site in sites:
+        if (given := schemes.get(site.name)) is not None:
+            _refuse_unfitting(site, given)
+    for site in sites:
+        if site.role == "weight" and (of_weight := schemes.get(site.name)) is not None:
+            _insert_layer(network, site.module, of_weight, schemes.get(f"{site.module}.input"))
+        elif site.role == "q":
+            widths = (schemes[f"{site.module}.{role}"].scheme.format.bits for role in ("q", "probabilities"))
+            QuantizedAttention.of(network.get_submodule(site.module), QuantizedAttnProcessor(*widths))
     for module in network.modules():
         if isinstance(module, Quantizer):
             module.to(next(network.parameters()).device)
+
+
+def _refuse_unfitting(site: Site, given: SiteScheme) -> None:
+    """Refuses what no quantizer of a site computes."""
+    refuse_unknown(given.scheme, site.role, site.name)
+    if given.segments not in ((), site.segments):
+        raise SchemeError(
+            f"{site.name}: its channels have parts of {site.segments}, not of {given.segments}; "
+            "take those, or none"
+        )
+
+
+def _insert_layer(network: nn.Module, name: str, of_weight: SiteScheme, of_input: SiteScheme | None) -> None:
+    layer: Any = network.get_submodule(name)
+    kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
+    input_bits = None if of_input is None else of_input.scheme.format.bits
+    segments = of_weight.segments or (layer.weight.shape[1],)
+    parent, _, attribute = name.rpartition(".")
+    quantized = kind(layer, of_weight.scheme.format.bits, input_bits, segments)
+    setattr(network.get_submodule(parent), attribute, quantized)
+
+
+def site_schemes(network: nn.Module) -> dict[str, SiteScheme]:
+    """The schemes of a quantized network by name of the site."""
+    found = {}
+    for name, module in network.named_modules():
+        if not isinstance(module, Quantizer):
+            continue
+        for role, place in QUANTIZERS.items():
+            if name.endswith(f".{place}"):
+                segments = module.segments if len(module.segments) > 1 else ()
+                found[f"{name.removesuffix(place)}{role}"] = SiteScheme(module.scheme, segments)
+    return found
 
 
 def _refuse_unknown_attention(network: nn.Module) -> None:
@@ -63,14 +106,6 @@ def _refuse_unknown_attention(network: nn.Module) -> None:
             raise EdadmError(
                 f"the attention '{name}' has {', '.join(unknown)}, which edadm cannot quantize; take another "
                 "network"
-            )
-
-
-def _refuse_idle_patterns(bits: Bits, layers: Mapping[str, Site]) -> None:
-    for pattern in bits.layers:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            raise EdadmError(
-                f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"
             )
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from edadm.kernels.learning.operations import broadcast_qparams, fake_quantize
 from edadm.quant.affine import Bound, dequantize, qmin_qmax, quantize
+from edadm.quant.format import INTEGERS
+from edadm.quant.scheme import Scheme
 from edadm.quant.streams import Stream
 
 
@@ -37,6 +39,11 @@ class Quantizer(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape))
         self._qmin_qmax: tuple[Bound, Bound] = (0.0, 2.0**bits - 1)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme that this module computes."""
+        return Scheme(INTEGERS[self.bits], "tensor" if self.rows is None else "channel")
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, segments={self.segments}"

@@ -28,7 +28,9 @@ def run(
     output: Path,
     device: torch.device,
 ) -> None:
-    """Times one network evaluation of every variant in one run; on a CPU also with integers, and full precision with bf16.
+    """Times one network evaluation of every variant in one run.
+
+    On a CPU quantized variants are timed with integers as well, and full precision with bf16.
 
     Args:
         model: the preset.

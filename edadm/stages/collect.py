@@ -1,4 +1,4 @@
-"""Collect: sampler runs of the float network, recorded with the distances between features that TDAC needs."""
+"""Collect: sampler runs of the float network, with the distances between features that TDAC needs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(
 
 
 def cost(name: str, networks: Networks) -> Cost:
-    """The cost of all shards of a model; its bytes are those of states and contexts, in chunks of whole batches."""
+    """The cost of all shards; its bytes are those of states and contexts, in chunks of whole batches."""
     from edadm.sampling.generate import shard_range
     from edadm.sampling.schedule import sampler_timesteps
 

@@ -35,7 +35,7 @@ def run(model: Model, part: str, output: Path) -> None:
 
 
 def _source(path: Path) -> list[Any]:
-    """What tells a checkpoint from another without reading it: its place, and names, sizes and times of its files."""
+    """What tells a checkpoint from others unread: its place, and names, sizes and times of its files."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     told = ([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)
     return [str(path.resolve()), *told]

@@ -46,7 +46,8 @@ def run(images: Images, settings: Evaluation, files: Scoring, output: Path, labe
         label: what progress lines call this run.
 
     Raises:
-        EdadmError: images made with integers are farther from the simulated ones than these from full precision.
+        EdadmError: images made with integers are farther from the simulated ones than these are from full
+            precision.
     """
     from edadm.artifacts import as_json, making
 
@@ -73,9 +74,9 @@ def _scores(images: Images, settings: Evaluation, files: Scoring, label: str) ->
     parity = image_parity(samples, ShardedImages(simulated), compared) if simulated and compared else None
     if parity and not parity.holds:
         raise EdadmError(
-            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated ones, "
-            f"which differ by {parity.bound:.2f} from full precision: this machine's integers compute something "
-            f"else; take `/{INTEGER}` off the variant"
+            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated "
+            f"ones, which differ by {parity.bound:.2f} from full precision: this machine's integers compute "
+            f"something else; take `/{INTEGER}` off the variant"
         )
     with progress_bar(label, len(samples), "images") as advance:
         scores = evaluate(samples, compared, settings, files, advance)

@@ -137,7 +137,7 @@ def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | Non
 
 
 def memory(networks: Networks, passes: Passes, quantized: Quantized | None) -> Memory:
-    """The device memory of a batch; in half precision, autocast keeps a second, smaller copy of the weights."""
+    """The device memory of a batch; in half precision, autocast keeps a smaller copy of the weights."""
     half = passes.precision != "fp32"
     codes = quantized.weights * CODE if quantized else 0
     unet = networks.parameters * (FP32 + (2 if half else 0)) + codes

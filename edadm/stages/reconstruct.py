@@ -98,7 +98,9 @@ def reconstruct_part(
     device: torch.device,
     label: str,
 ) -> None:
-    """Learns every n-th unit on inputs of the float network, for `run` to put together; n is the preset's `jobs`.
+    """Learns every n-th unit on inputs of the float network, for `run` to put together.
+
+    n is the preset's `jobs`.
 
     Args:
         model, bits, settings, given, progress, device, label: see `run`.
@@ -114,8 +116,8 @@ def reconstruct_part(
 
     if not METHODS[settings.method].independent:
         raise EdadmError(
-            f"units of method '{settings.method}' wait for each other and have no parts; run `edadm reconstruct`, "
-            f"or set method: {' or '.join(INDEPENDENT)}"
+            f"units of method '{settings.method}' wait for each other and have no parts; "
+            f"run `edadm reconstruct`, or set method: {' or '.join(INDEPENDENT)}"
         )
     if part >= settings.jobs:
         raise EdadmError(

@@ -93,7 +93,7 @@ def test_code_of_a_backend_concerns_only_who_computes_with_it() -> None:
         also = () if backend == "simulated" else (BACKENDS[backend].module,)
         found = stage_files("generate", also=also)
         files[backend] = names(found)
-    assert "deploy/checkpoint.py" in files["simulated"]
+    assert "deploy/checkpoint/read.py" in files["simulated"]
     on_cpu = files["onednn"] - files["simulated"]
     on_gpu = files["cuda_int8"] - files["simulated"]
     assert {"deploy/backends/onednn.py", "kernels/cpu/onednn.py"} <= on_cpu

@@ -11,7 +11,7 @@ from edadm.config import load
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
-from edadm.nn.insert import layer_bits
+from edadm.quant.policy import layer_bits
 
 from .bundled import for_the_bundled_model
 

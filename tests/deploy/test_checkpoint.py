@@ -198,7 +198,7 @@ def test_float_weights_are_no_quantized_checkpoint(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(saved: Path, tmp_path: Path) -> None:
     facts = read_metadata(saved) | {"format_version": 99}
     save_file(load_file(saved), tmp_path / "newer.safetensors", {"edadm": json.dumps(facts)})
-    with pytest.raises(CheckpointError, match="has format 99, this edadm reads up to 2; upgrade edadm"):
+    with pytest.raises(CheckpointError, match="has format 99, this edadm reads up to 3; upgrade edadm"):
         load_quantized(tmp_path / "newer.safetensors")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,8 +19,17 @@ from edadm.networks.site import sites_of
 from edadm.networks.trace import trace
 from edadm.networks.unet.build import build_unet
 from edadm.nn.attention import QuantizedAttnProcessor
-from edadm.nn.insert import activation_quantizers, disabled, layer_bits, quantize_network, quantized_layers
+from edadm.nn.insert import (
+    activation_quantizers,
+    disabled,
+    insert_quantizers,
+    quantize_network,
+    quantized_layers,
+    site_schemes,
+)
 from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
+from edadm.quant.policy import policy
+from edadm.quant.scheme import SchemeError, SiteScheme
 
 Calibration = tuple[Tensor, Tensor]
 
@@ -90,16 +100,14 @@ def test_every_attention_of_the_cifar_network_quantizes_its_four_operands(cifar_
     assert len(activation_quantizers(cifar_w4a8)) == 112 + 4 * 6
 
 
+def test_a_quantized_network_has_the_schemes_of_the_policy(cifar_w4a8: nn.Module) -> None:
+    with torch.device("meta"):
+        sites = trace(build_unet(UNetArchitecture())).sites
+    assert site_schemes(cifar_w4a8) == policy(sites, Bits(weights=4, activations=8))
+
+
 def test_parameters_are_those_of_the_float_network(cifar_w4a8: nn.Module) -> None:
     assert sum(parameter.numel() for parameter in cifar_w4a8.parameters()) == 35_746_307
-
-
-def test_the_last_matching_pattern_decides_the_widths() -> None:
-    general, special = LayerBits(weights=6, activations=7), LayerBits(weights=8, activations=None)
-    bits = Bits(weights=4, activations=8, layers={"conv*": general, "conv_out": special})
-    assert layer_bits("down.conv_in", bits) == LayerBits(weights=4, activations=8)
-    assert layer_bits("conv_in", bits) == general
-    assert layer_bits("conv_out", bits) == special
 
 
 def test_a_layer_can_stay_in_floating_point(float_unet: UNet2DModel, bits: Bits) -> None:
@@ -178,3 +186,21 @@ def test_quantizers_lie_where_the_network_lies(architecture: UNetArchitecture, b
         unet = build_unet(architecture)
     quantized = quantized_copy(unet, bits)
     assert {buffer.device.type for buffer in quantized.buffers()} == {"meta"}
+
+
+def test_a_scheme_that_no_quantizer_computes_is_refused_before_anything_is_replaced(
+    float_unet: UNet2DModel,
+) -> None:
+    sites = sites_of(float_unet, {})
+    schemes = policy(sites, Bits())
+    other = replace(schemes["conv_in.input"].scheme, granularity="step")
+    for given, sentence in (
+        (SiteScheme(other, ()), r"conv_in\.input: no code here computes static affine int8 per step; take"),
+        (
+            replace(schemes["conv_in.input"], segments=(1, 2)),
+            r"conv_in\.input: its channels have parts of \(3,\)",
+        ),
+    ):
+        with pytest.raises(SchemeError, match=sentence):
+            insert_quantizers(float_unet, sites, schemes | {"conv_in.input": given})
+    assert not quantized_layers(float_unet)

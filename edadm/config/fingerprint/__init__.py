@@ -1,4 +1,4 @@
-"""Which code a stage consists of, as one hash: Snakemake sees it in `params` and reruns the stage when it changes."""
+"""The code of a stage as one hash, which Snakemake sees in `params`, and reruns the stage when it changes."""
 
 from edadm.config.fingerprint.closure import PACKAGE, remember, stage_files, stage_fingerprint
 from edadm.config.fingerprint.content import content_digest

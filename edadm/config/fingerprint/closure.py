@@ -1,5 +1,4 @@
-"""The code of a stage: its function in `stages`, what of that file this names, and every module of the package that these import,
-directly or not.
+"""The code of a stage: its function in `stages`, what this names there, and all modules that these import.
 
 Of each counts what can change a result (`meaning`), and of data files beside a module those that it names.
 Some modules change no result at all: they say, check and refuse, or write and lock files. Code of GPUs, which
@@ -127,7 +126,7 @@ def _closure(files: set[Path], package: Path, without: tuple[str, ...], gpu: boo
 
 @cache
 def _entry(stage: str, package: Path) -> tuple[str, frozenset[Path]]:
-    """The code of a stage's function and of all in its file that this names, in turn, with the modules they import."""
+    """The code of a stage's function and of all in its file that it names, and the modules they import."""
     module, _, function = stage.partition(".")
     file = package / "stages" / f"{module}.py"
     defined = _definitions(_meaning(_text(file))) if file.is_file() else {}
@@ -212,7 +211,7 @@ def stage_fingerprint(
 
 
 def remember(note: Path, package: Path = PACKAGE) -> None:
-    """From now on keeps fingerprints in a file, from which the next process takes them if not a byte of the package has changed."""
+    """Keeps fingerprints in a file from now on, where they count until a byte of the package changes."""
     digest = hashlib.sha256()
     for file in sorted(file for file in package.rglob("*") if file.suffix in (".py", ".json", ".j2")):
         content = file.read_bytes()

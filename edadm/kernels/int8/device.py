@@ -35,8 +35,11 @@ class Device:
 
     @property
     def has_wgmma(self) -> bool:
-        """Whether warp groups multiply matrices asynchronously, in Gluon kernels."""
-        return self.has_tma and not self.interpreted
+        """Whether warp groups multiply matrices asynchronously, in Gluon kernels.
+
+        Hopper alone has these instructions (PTX ISA 9.0: `wgmma.mma_async` needs sm_90a); later GPUs have others.
+        """
+        return self.capability[0] == HOPPER[0] and not self.interpreted
 
     @property
     def has_async_copy(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from edadm.networks.weights.errors import CheckpointError, quoted
 from edadm.networks.weights.known.identify import Identity, identify
 from edadm.networks.weights.packed.first_bytes import what_bytes_are
 from edadm.networks.weights.reading import open_container
+from edadm.quant.scheme import SchemeError
+from edadm.quant.scheme_table import from_table
 
 _LONGEST = 160
 _MOST_FILES = 40
@@ -107,7 +110,7 @@ def _of_ours(facts: Mapping[str, Any]) -> list[str]:
 
 def _of_quantized(facts: Mapping[str, Any]) -> list[str]:
     """Lines on the network, the bits and the layers of a quantized checkpoint."""
-    architecture, bits, layers = (facts.get(name) for name in ("architecture", "bits", "weights"))
+    architecture, bits = (facts.get(name) for name in ("architecture", "bits"))
     lines = []
     if isinstance(architecture, dict):
         wanted = ("family", "image_size", "in_channels", "channels", "multipliers", "context_channels")
@@ -116,14 +119,26 @@ def _of_quantized(facts: Mapping[str, Any]) -> list[str]:
     if isinstance(bits, dict):
         widths = [f"{name} {bits.get(name)}" for name in ("weights", "activations", "softmax")]
         lines += [f"bits: {', '.join(widths)}"]
-    if isinstance(layers, dict) and all(isinstance(layer, list) and layer for layer in layers.values()):
-        counts = Counter(layer[0] for layer in layers.values())
+    if layers := _widths_of_weights(facts):
+        counts = Counter(layers.values())
         told = ", ".join(f"{width} bits in {counts[width]}" for width in sorted(counts))
         lines += [f"layers: {len(layers)} quantized; weights of {told}"]
-        usual = counts.most_common(1)[0][0] if counts else None
-        others = [name for name, layer in layers.items() if layer[0] != usual]
+        usual = counts.most_common(1)[0][0]
+        others = [name for name, width in layers.items() if width != usual]
         lines += [f"layers of other bits: {_in_short(', '.join(others))}"] if others else []
     return lines
+
+
+def _widths_of_weights(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Bits of the weights by layer: from a checkpoint's schemes, or from the table that format 2 had."""
+    tables = facts.get("weights")
+    if isinstance(tables, dict) and all(isinstance(layer, list) and layer for layer in tables.values()):
+        return {name: layer[0] for name, layer in tables.items()}
+    with suppress(SchemeError):
+        schemes = from_table(facts)
+        weights = (name for name in schemes if name.endswith(".weight"))
+        return {name.removesuffix(".weight"): schemes[name].scheme.format.bits for name in weights}
+    return {}
 
 
 def _of_store(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The work of a stage, exactly: network evaluations, learning steps, images, bytes on disk and on the device."""
+"""The work of a stage: network evaluations, learning steps, images, bytes on disk and on the device."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Learning:
-    """Learning steps of one unit: its kind, its floating-point operations per row, how many steps of how many rows."""
+    """Learning steps of one unit, its floating-point operations per row, and the rows of a step."""
 
     unit: Unit
     flops: int
@@ -124,7 +124,7 @@ class Cost:
 
     @property
     def learning_key(self) -> LearningKey:
-        """What the time of a unit's learning step depends on, beside the unit: method, precision, rows per step."""
+        """What a learning step's time depends on beside the unit: method, precision, rows per step."""
         assert self.settings is not None
         return self.settings.method, self.settings.precision, max(unit.rows for unit in self.learning)
 

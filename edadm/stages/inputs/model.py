@@ -29,7 +29,8 @@ def open_condition(model: Any, weights: Path | None, images: int, device: Any) -
         return None
     if weights is None:
         raise EdadmError(
-            "this model takes a condition; give its weights with --condition (from convert-checkpoint --part condition)"
+            "this model takes a condition; give its weights with --condition "
+            "(from convert-checkpoint --part condition)"
         )
     return make_condition(load_condition_network(model, weights, device), model.conditioning, images)
 
@@ -46,6 +47,7 @@ def open_decoder(model: Any, weights: Path | None, device: Any) -> Any:
         return lambda latents: latents
     if weights is None:
         raise EdadmError(
-            "this model makes latents; give its decoder with --autoencoder (from convert-checkpoint --part autoencoder)"
+            "this model makes latents; give its decoder with --autoencoder "
+            "(from convert-checkpoint --part autoencoder)"
         )
     return load_decoder(model, weights, device)

@@ -14,7 +14,7 @@ _STAGES |= {part: f"convert-checkpoint --part {part}" for part in ("autoencoder"
 
 
 def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
-    """The digest of each input's content by its role, after it was compared with what the file says of itself.
+    """The digest of each input by its role, after it was compared with what the file says of itself.
 
     Args:
         files: roles with a file, with files in order, or with nothing.
@@ -42,7 +42,7 @@ def facts_of(kind: str, made_from: dict[str, Any], device: Any = None) -> Any:
 
 
 def code_of(stage: str, device: Any = None, also: tuple[str, ...] = ()) -> str:
-    """The fingerprint of a stage's code, which tells it from other versions of it; on a GPU with that of its kernels."""
+    """The fingerprint of a stage's code; on a GPU with that of the kernels."""
     from edadm.config.fingerprint import stage_fingerprint
 
     code = stage_fingerprint(stage, also=also)

@@ -20,7 +20,7 @@ class Given:
     """The files of a reconstruction, and the memory that it may take.
 
     Attributes:
-        unet, calibration_set, ranges: artifacts of `convert-checkpoint`, `select-calibration` and `set-ranges`.
+        unet, calibration_set, ranges: from `convert-checkpoint`, `select-calibration`, `set-ranges`.
         device_memory, host_memory: GiB that may be kept there; what is free where none is given.
     """
 
@@ -31,7 +31,7 @@ class Given:
     host_memory: float | None = None
 
     def within_limits(self, task: Any, progress: Path) -> Any:
-        """The task with limits of memory; a killed process leaves at most an empty folder for files, which goes here."""
+        """The task with limits of memory; the empty folder that a killed process may leave goes here."""
         import shutil
 
         from edadm.config.schema import Memory

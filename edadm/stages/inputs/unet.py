@@ -1,4 +1,4 @@
-"""The U-Net that a file holds, of full precision or quantized, and by which backend the latter is computed."""
+"""The U-Net that a file holds, of full precision or quantized, and the backend that computes it."""
 
 from __future__ import annotations
 

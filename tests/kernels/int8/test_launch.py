@@ -275,4 +275,6 @@ def test_a_cpu_is_a_hopper_gpu_without_gluon() -> None:
     cpu = DEVICES["cpu"]
     assert (cpu.has_tma, cpu.has_wgmma, cpu.has_async_copy) == (True, False, False)
     assert (HOPPER.has_tma, HOPPER.has_wgmma, HOPPER.has_async_copy) == (True, True, True)
+    blackwell = Device(capability=(10, 0), processors=148)
+    assert (blackwell.has_tma, blackwell.has_wgmma, blackwell.has_async_copy) == (True, False, True)
     assert (OLDER.has_tma, OLDER.has_wgmma, OLDER.has_async_copy) == (False, False, True)

@@ -1,0 +1,75 @@
+"""Writing a quantized checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from edadm.artifacts import writing
+from edadm.config.schema import Bits
+from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, compact_json, digest
+from edadm.deploy.checkpoint.network import described, unquantized_parameters
+from edadm.deploy.grid_packing import compact
+from edadm.deploy.grids import grids, quantizers, refuse
+from edadm.errors import EdadmError
+from edadm.kernels.packing import pack4
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.nn.insert import quantized_layers, site_schemes
+from edadm.nn.layers import QuantizedLayer
+from edadm.nn.sound import code_flaws, float_flaws
+from edadm.quant.policy import policy
+from edadm.quant.scheme_table import to_table
+
+
+def save_quantized(
+    unet: nn.Module, path: Path, architecture: UNetArchitecture, bits: Bits, provenance: Mapping[str, Any]
+) -> None:
+    """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
+
+    Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or
+    fewer) and `NAME.bias`; grids as in `deploy.grid_packing`; all other parameters under their own names. The
+    header says the scheme of each site.
+
+    Raises:
+        EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
+    """
+    layers = quantized_layers(unet)
+    whole = described(architecture, lambda sites: policy(sites, bits))
+    if absent := sorted(quantizers(whole).keys() - quantizers(unet).keys()):
+        raise EdadmError(
+            f"the network has lost {len(absent)} of its grids, such as {absent[0]}; "
+            "load it again, and save that"
+        )
+    unquantized = unquantized_parameters(unet, layers)
+    refuse(code_flaws(unet), "nothing was written; quantize the network again")
+    refuse(
+        float_flaws(unquantized.items()),
+        "nothing was written; convert the checkpoint again, and look for such numbers in it",
+    )
+    tensors = compact(grids(unet), quantizers(unet))
+    for name, layer in layers.items():
+        codes = layer.codes.contiguous()  # type: ignore[union-attr]
+        tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes
+    tensors |= {name: parameter.detach().float().contiguous() for name, parameter in unquantized.items()}
+    tensors = {name: tensors[name].cpu() for name in sorted(tensors)}
+    facts: Facts = {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture.model_dump(mode="json"),
+        "bits": bits.model_dump(mode="json"),
+        "provenance": dict(provenance),
+    } | _table_of_schemes(unet, layers)
+    facts["sha256"] = digest(tensors, facts)
+    with writing(path) as partial:
+        save_file(tensors, partial, {"edadm": compact_json(facts)})
+
+
+def _table_of_schemes(unet: nn.Module, layers: Mapping[str, QuantizedLayer]) -> Facts:
+    """The schemes of all sites, and the shapes of the weights for who unpacks their codes."""
+    table = to_table(site_schemes(unet))
+    for name, layer in layers.items():
+        table["sites"][f"{name}.weight"].append(list(layer.weight.shape))
+    return table

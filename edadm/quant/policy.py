@@ -1,0 +1,83 @@
+"""The policy: from a `bits` preset and a site to the site's scheme. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from typing import Protocol, runtime_checkable
+
+from edadm.config.schema import Bits, LayerBits
+from edadm.errors import EdadmError
+from edadm.quant.format import INTEGERS
+from edadm.quant.scheme import Scheme, SiteScheme
+
+
+@runtime_checkable
+class SiteLike(Protocol):
+    """What the policy must know of a site; `edadm.networks.site.Site` is one."""
+
+    @property
+    def module(self) -> str:
+        """Name of the layer or attention."""
+
+    @property
+    def role(self) -> str:
+        """What the tensor is there."""
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Sizes of the channel parts that can have grids of their own."""
+
+
+def layer_bits(name: str, bits: Bits) -> LayerBits:
+    """Widths of a layer; the last matching name pattern decides."""
+    matching = [exception for pattern, exception in bits.layers.items() if fnmatchcase(name, pattern)]
+    return matching[-1] if matching else LayerBits(weights=bits.weights, activations=bits.activations)
+
+
+def site_scheme(site: SiteLike, bits: Bits) -> SiteScheme | None:
+    """The scheme and the segments of a site; None where it stays in floating point."""
+    width = _width(site, bits)
+    if width is None:
+        return None
+    scheme = Scheme(INTEGERS[width], "channel" if site.role == "weight" else "tensor")
+    is_split = bits.split_shortcuts and len(site.segments) > 1
+    return SiteScheme(scheme, site.segments if is_split else ())
+
+
+def _width(site: SiteLike, bits: Bits) -> int | None:
+    """Bits of a site's codes: attentions have the general widths, layers may have exceptions."""
+    if site.role == "weight":
+        return layer_bits(site.module, bits).weights
+    if site.role == "input":
+        return layer_bits(site.module, bits).activations
+    return bits.softmax if site.role == "probabilities" else bits.activations
+
+
+def refuse_idle_patterns(bits: Bits, layers: Collection[str]) -> None:
+    """Refuses a preset with an exception for no layer.
+
+    Args:
+        bits: the preset.
+        layers: names of all layers with a weight.
+
+    Raises:
+        EdadmError: a pattern of `bits.layers` matches none of them.
+    """
+    for pattern in bits.layers:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise EdadmError(
+                f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"
+            )
+
+
+def policy(sites: Iterable[SiteLike], bits: Bits) -> dict[str, SiteScheme]:
+    """The schemes of all sites that are quantized, by name of the site.
+
+    Raises:
+        EdadmError: as `refuse_idle_patterns`.
+    """
+    known = list(sites)
+    refuse_idle_patterns(bits, [site.module for site in known if site.role == "weight"])
+    found = {f"{site.module}.{site.role}": site_scheme(site, bits) for site in known}
+    return {name: scheme for name, scheme in found.items() if scheme is not None}

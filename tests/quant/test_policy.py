@@ -1,0 +1,84 @@
+"""From a `bits` preset and a site to the site's scheme."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from edadm.config.schema import Bits, LayerBits
+from edadm.errors import EdadmError
+from edadm.quant.format import INTEGERS
+from edadm.quant.policy import layer_bits, policy, site_scheme
+from edadm.quant.scheme import Scheme, SiteScheme
+
+BITS = Bits(
+    weights=4,
+    activations=6,
+    softmax=8,
+    layers={
+        "out": LayerBits(weights=8, activations=None),
+        "first*": LayerBits(weights=5, activations=7),
+        "first.kept": LayerBits(weights=None, activations=None),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    module: str
+    role: str
+    segments: tuple[int, ...] = (8,)
+
+
+def test_the_last_matching_pattern_decides_the_widths() -> None:
+    general, special = LayerBits(weights=6, activations=7), LayerBits(weights=8, activations=None)
+    bits = Bits(weights=4, activations=8, layers={"conv*": general, "conv_out": special})
+    assert layer_bits("down.conv_in", bits) == LayerBits(weights=4, activations=8)
+    assert layer_bits("conv_in", bits) == general
+    assert layer_bits("conv_out", bits) == special
+
+
+@pytest.mark.parametrize(
+    ("module", "role", "width"),
+    [
+        ("mid", "weight", 4),
+        ("mid", "input", 6),
+        ("first.linear", "weight", 5),
+        ("first.linear", "input", 7),
+        ("out", "weight", 8),
+        ("out", "input", None),
+        ("first.kept", "weight", None),
+        ("attention", "q", 6),
+        ("attention", "k", 6),
+        ("attention", "v", 6),
+        ("attention", "probabilities", 8),
+        ("first.attention", "q", 6),
+    ],
+)
+def test_a_site_has_the_bits_of_its_role_and_of_its_layer(module: str, role: str, width: int | None) -> None:
+    found = site_scheme(Place(module, role), BITS)
+    granularity = "channel" if role == "weight" else "tensor"
+    assert found == (None if width is None else SiteScheme(Scheme(INTEGERS[width], granularity), ()))
+
+
+@pytest.mark.parametrize(
+    ("segments", "is_split", "expected"),
+    [((5, 3), True, (5, 3)), ((5, 3), False, ()), ((8,), True, ()), ((), True, ())],
+)
+def test_segments_have_grids_of_their_own_where_there_are_several(
+    segments: tuple[int, ...], is_split: bool, expected: tuple[int, ...]
+) -> None:
+    found = site_scheme(Place("a", "input", segments), Bits(split_shortcuts=is_split))
+    assert found is not None
+    assert found.segments == expected
+
+
+def test_the_policy_names_the_sites_that_are_quantized() -> None:
+    sites = [Place(module, role) for module in ("first.kept", "out", "first") for role in ("weight", "input")]
+    assert list(policy(sites, BITS)) == ["out.weight", "first.weight", "first.input"]
+
+
+def test_a_pattern_for_no_layer_is_refused_by_name() -> None:
+    with pytest.raises(EdadmError, match=r"bits: the pattern 'first\.kept' matches no layer of the U-Net"):
+        policy([Place("out", "weight"), Place("first", "weight"), Place("first.kept", "input")], BITS)
