@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("attention") / "sd.safetensors"
         unet, _, rows = family_of(patch)("sd14_coco", path)
-        return unet, path, rows
+        return unet, path, dict(rows.tensors)
 
 
 def family_of(patch: pytest.MonkeyPatch) -> Callable[[str, Path], Family]:
