@@ -217,6 +217,40 @@ def test_a_damaged_or_absent_file_is_refused(
         reader(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("granularity", "step", r"\S+: no code here computes static affine int\d per step; take static"),
+        ("dynamic", True, r"\S+: no code here computes dynamic affine int\d per \w+; take static"),
+        ("format", "fp4", "there is no number format 'fp4'; known are int2"),
+    ],
+)
+def test_a_scheme_that_no_code_computes_is_refused_though_the_digest_is_right(
+    key: str, value: object, sentence: str, saved: Path, tmp_path: Path
+) -> None:
+    tensors, facts = load_file(saved), read_metadata(saved)
+    facts["schemes"][0][key] = value
+    facts["sha256"] = digest(tensors, facts)
+    save_file(tensors, tmp_path / "other.safetensors", {"edadm": json.dumps(facts)})
+    with pytest.raises(
+        CheckpointError, match=rf"other\.safetensors says schemes that this edadm .* \({sentence}"
+    ):
+        load_quantized(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("name", ["conv_in.weight", "conv_of_others.weight"])
+def test_schemes_of_other_sites_than_the_networks_are_refused(name: str, saved: Path, tmp_path: Path) -> None:
+    tensors, facts = load_file(saved), read_metadata(saved)
+    entry = facts["sites"].pop("conv_in.weight")
+    facts["sites"]["conv_of_others.weight"] = entry
+    if name == "conv_of_others.weight":
+        facts["sites"]["conv_in.weight"] = entry
+    facts["sha256"] = digest(tensors, facts)
+    save_file(tensors, tmp_path / "other.safetensors", {"edadm": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match=r"\(conv_\S+: the network has no such site, or not with"):
+        load_quantized(tmp_path / "other.safetensors")
+
+
 def test_ranges_of_other_bits_are_refused(
     float_unet: nn.Module, ranges: dict[str, Tensor], bits: Bits
 ) -> None:
