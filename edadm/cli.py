@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 
+from edadm.artifacts.failures import told
 from edadm.commands import calibration, files, images, quantization, showing, timing, workflow
-from edadm.commands.app import app
+from edadm.commands.app import Interrupted, app
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -23,21 +23,21 @@ __all__ = [
 ]  # importing them is what registers subcommands
 
 
-_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+INTERRUPTED = 130  # the exit status after SIGINT, by the convention of shells
 
 
 def main() -> None:
     """The entry point of `edadm`."""
     try:
         app()
+    except Interrupted:
+        say("edadm: interrupted; start the same command again, and it goes on from its finished pieces")
+        sys.exit(INTERRUPTED)
     except EdadmError as error:
         say(f"edadm: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.errno not in _NO_PLACE:
+        if (sentence := told(error)) is None:
             raise
-        say(
-            f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the "
-            "right to write there"
-        )
+        say(f"edadm: {sentence}")
         sys.exit(2)

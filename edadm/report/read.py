@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import intact
+from edadm.artifacts import intact, reading
 from edadm.config.backends import INTEGER, backend_label, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Layout, Variant
 from edadm.config.methods import METHODS
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
+_AGAIN = "delete it and run `snakemake` again"
 _TIMES = ("seconds", "fastest", "slowest")
 SPREADS = {
     "inception_score": "inception_score_spread",
@@ -299,7 +300,7 @@ def _read_units(path: Path) -> list[UnitErrors]:
         ("before", "soft", "after", "flipped", "scale_drift"),
         ("held_out_before", "held_out_after"),
     )
-    try:
+    with reading(path, _AGAIN):
         return [
             UnitErrors(
                 row["unit"],
@@ -308,10 +309,6 @@ def _read_units(path: Path) -> list[UnitErrors]:
             )
             for row in table_rows(path, ",")
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise EdadmError(
-            f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again"
-        ) from None
 
 
 def _first_images(files: Sequence[Path]) -> np.ndarray:
@@ -322,12 +319,9 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
         if missing == 0:
             break
         _require(file)
-        try:
+        intact(file)
+        with reading(file, _AGAIN):
             images = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError, SyntaxError) as error:
-            raise EdadmError(
-                f"{file} does not hold images ({error}); delete it and run `snakemake` again"
-            ) from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
                 f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
@@ -340,10 +334,8 @@ def _first_images(files: Sequence[Path]) -> np.ndarray:
 def _read_json(path: Path, *keys: str) -> dict[str, Any]:
     """A JSON object that has at least `keys`."""
     _require(path)
-    try:
+    with reading(path, _AGAIN):
         found = json.loads(path.read_text())
-    except ValueError as error:
-        raise EdadmError(f"{path} is not valid JSON ({error}); delete it and run `snakemake` again") from None
     if not isinstance(found, dict):
         raise EdadmError(f"{path} holds no JSON object; delete it and run `snakemake` again")
     intact(path)
@@ -356,7 +348,7 @@ def table_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
     """A table with a header, a mapping per row."""
     _require(path)
     intact(path)
-    with open(path, newline="") as file:
+    with reading(path, _AGAIN), open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter=delimiter))
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from edadm.stages.cost.networks import Networks
 
 MODEL = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # settings
+_ENTRY, _CHECKSUM = 16, 4  # bytes of a chunk in the index of its shard, and of all in it
+_FRAME, _BATCH = (28, 36), (16, 19)  # files and folders of a store, and of a batch; with a condition
 _COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
 
 
@@ -85,11 +87,15 @@ def cost(name: str, networks: Networks) -> Cost:
     shards = [shard_range(recorded.count, recorded.shards, shard) for shard in range(recorded.shards)]
     passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
     steps = len(sampler_timesteps(model.sampler, model.schedule))
-    padded = sum(-(-len(shard) // recorded.batch_size) * recorded.batch_size for shard in shards)
-    disk = padded * (steps * latent_elements(model) + context_elements(model)) * FP32
+    batches = sum(-(-len(shard) // recorded.batch_size) for shard in shards)
+    row = (steps * latent_elements(model) + context_elements(model)) * FP32
+    disk = batches * (recorded.batch_size * row + steps * _ENTRY + _CHECKSUM)
+    files = (
+        len(shards) * _FRAME[bool(context_elements(model))] + batches * _BATCH[bool(context_elements(model))]
+    )
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
-    return Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)
+    return Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)
 
 
 def memory(networks: Networks, batch: int, feature_rows: int) -> Memory:
