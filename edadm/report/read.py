@@ -130,8 +130,8 @@ class VariantResult:
     `units` is empty if none was learned.
 
     `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with
-    integers beside simulated ones, an `edadm.metrics.paired.Parity`. `integers` is the speed of the same
-    checkpoint with integers, where that was timed.
+    integers beside simulated ones, an `edadm.metrics.scores.paired.Parity`. `integers` is the speed of
+    the same checkpoint with integers, where that was timed.
     """
 
     variant: Variant
