@@ -1,5 +1,6 @@
 """Artifacts: whole or absent, made once, and saying what they were made from."""
 
+from edadm.artifacts.clock import date_now
 from edadm.artifacts.errors import BusyError, DamagedError, PlaceError, StaleError
 from edadm.artifacts.failures import placing, reading
 from edadm.artifacts.files import as_json, read_tensors, save_tensors, writing_json
@@ -15,6 +16,7 @@ __all__ = [
     "StaleError",
     "Work",
     "as_json",
+    "date_now",
     "describe",
     "facts",
     "intact",

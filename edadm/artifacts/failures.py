@@ -69,13 +69,16 @@ def placing(path: Path, partial: Path | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, fix: str = AGAIN, refusal: type[EdadmError] = DamagedError) -> Iterator[None]:
+def reading(
+    path: Path, fix: str = AGAIN, refusal: type[EdadmError] = DamagedError, what: str = ""
+) -> Iterator[None]:
     """Inside the context nothing is done but reading a file, so that whatever is raised is the file's fault.
 
     Args:
         path: of the file.
         fix: what the sentence ends with.
         refusal: the error to raise.
+        what: the file should be, e.g. "JSON".
     """
     try:
         yield
@@ -85,13 +88,14 @@ def reading(path: Path, fix: str = AGAIN, refusal: type[EdadmError] = DamagedErr
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.EACCES, errno.EPERM):
             raise refusal(f"{path} cannot be read ({_user()} may not); make it readable") from None
-        raise refusal(f"{path} cannot be read ({reason(error)}); {fix}") from None
+        form = what and f" as {what}"
+        raise refusal(f"{path} cannot be read{form} ({reason(error)}); {fix}") from None
 
 
-def reason(error: BaseException) -> str:
+def reason(error: Exception) -> str:
     """An exception of any library in half a sentence."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, OSError) and (number := error.errno or _in_words(error)):
+        return os.strerror(number).lower()
     if isinstance(error, EOFError):
         return "it ends too early"
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -110,9 +114,15 @@ def _number(error: Exception, written: Path) -> int | None:
     """The system's number of an error, also where a library hides it."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    if found := _NUMBER.search(str(error)):
-        return int(found[1])
+    if number := _in_words(error):
+        return number
     return _asked_again(written) if isinstance(error, OSError) and str(error) else None
+
+
+def _in_words(error: Exception) -> int | None:
+    """The system's number in what a library says."""
+    found = _NUMBER.search(str(error))
+    return int(found[1]) if found else None
 
 
 def _asked_again(written: Path) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import DamagedError, Facts, StaleError, reading
+from edadm.artifacts import DamagedError, Facts, StaleError, date_now, reading
 from edadm.artifacts.metadata import check_facts, first_difference
 from edadm.sampling.store import TrajectoryStore
 
@@ -24,6 +24,7 @@ def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], list[st
     """
     stores, digests = [], []
     for path in paths:
+        date_now(path)
         store, digest = open_whole(path)
         stores.append(store)
         digests.append(digest)
@@ -39,7 +40,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
     Raises:
         DamagedError: it cannot be read, is incomplete, or does not hold what it says.
     """
-    with reading(path, _AGAIN):
+    with reading(path, _AGAIN, what="a trajectory store"):
         store = TrajectoryStore(path)
         known = store.stated()
         if reason := _wrong_arrays(store, known):

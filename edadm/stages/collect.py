@@ -90,9 +90,8 @@ def cost(name: str, networks: Networks) -> Cost:
     batches = sum(-(-len(shard) // recorded.batch_size) for shard in shards)
     row = (steps * latent_elements(model) + context_elements(model)) * FP32
     disk = batches * (recorded.batch_size * row + steps * _ENTRY + _CHECKSUM)
-    files = (
-        len(shards) * _FRAME[bool(context_elements(model))] + batches * _BATCH[bool(context_elements(model))]
-    )
+    told = context_elements(model) > 0
+    files = len(shards) * _FRAME[told] + batches * _BATCH[told]
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
     return Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)

@@ -45,8 +45,10 @@ class Child:
         assert os.WIFSTOPPED(status), "it ended before it stopped"
 
 
-def start(argv: Sequence[str], folder: Path, *preparations: Preparation) -> Child:
-    """A child that runs a command line in a folder, after some preparations."""
+def start(
+    argv: Sequence[str], folder: Path, *preparations: Preparation, modules: Path | None = None
+) -> Child:
+    """A child that runs a command line in a folder, after some preparations; it leaves the names of the modules it imported."""
     readable, writable = os.pipe()  # for which no limit of files counts
     sys.stdout.flush()
     sys.stderr.flush()
@@ -67,6 +69,8 @@ def start(argv: Sequence[str], folder: Path, *preparations: Preparation) -> Chil
             preparation()
         sys.argv = list(argv)
         status = exit_status(cli.main)
+        if modules is not None:
+            modules.write_text("\n".join(sys.modules))
     finally:
         os._exit(status)
 
@@ -83,9 +87,11 @@ def exit_status(main: Callable[[], None]) -> int:
     return 0
 
 
-def run(argv: Sequence[str], folder: Path, *preparations: Preparation) -> tuple[int, str]:
+def run(
+    argv: Sequence[str], folder: Path, *preparations: Preparation, modules: Path | None = None
+) -> tuple[int, str]:
     """The exit status of a command line, and what it said."""
-    return start(argv, folder, *preparations).wait()
+    return start(argv, folder, *preparations, modules=modules).wait()
 
 
 def at_change(number: int, act: Callable[[], object]) -> Preparation:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from .children import Preparation, count_changes, run
+from edadm.config.fingerprint import stage_fingerprint
+
+from .children import count_changes, run
 from .project import Stage, stages, write_presets
 
 MEASURED = {"speed.json", ".speed.json.lock"}  # these hold times
+FINGERPRINTS = ("convert", "collect", "select", "set_ranges", "reconstruct", "generate", "evaluate")
 SIDES = ("{}", "{}.made.json", ".{}.lock")
 
 
@@ -80,19 +86,21 @@ def whole(open_folder: Path) -> Whole:
     folder = open_folder / "whole"
     folder.mkdir()
     write_presets(folder)
-    changes = []
+    for name in FINGERPRINTS:
+        stage_fingerprint(name)  # which is kept, for all children
+    changes, count, modules = [], open_folder / "count", open_folder / "modules"
     for stage in stages():
-        status, said = run(stage.argv, folder, *counting(folder.parent / "count"))
+        status, said = run(stage.argv, folder, lambda: counting(count), modules=modules)
         assert status == 0, said
-        changes.append(int((folder.parent / "count").read_text()))
+        changes.append(int(count.read_text()))
+        for name in modules.read_text().splitlines():  # so that later children need not import them
+            with suppress(Exception):
+                import_module(name)
+    gc.freeze()  # of which children would otherwise have a copy each
     return Whole(folder, stages(), changes)
 
 
-def counting(file: Path) -> tuple[Preparation]:
-    """Writes how often the command changed or opened a file, into another folder."""
-
-    def prepare() -> None:
-        handle = os.open(file, os.O_CREAT | os.O_TRUNC | os.O_RDWR)
-        count_changes(lambda count: os.pwrite(handle, b"%d" % count, 0))
-
-    return (prepare,)
+def counting(file: Path) -> None:
+    """Writes how often the command changes or opens a file, into another folder."""
+    handle = os.open(file, os.O_CREAT | os.O_TRUNC | os.O_RDWR)
+    count_changes(lambda count: os.pwrite(handle, b"%d" % count, 0))

@@ -89,7 +89,7 @@ def stages() -> list[Stage]:
         words = (*images[folder], *few, *(f"--reference={file}" for file in references))
         scores = f"{folder}/metrics.json"
         found.append(Stage("evaluate", (*words, f"--output={scores}"), (scores,)))
-    words = (*model, f"fp32={unet}", f"tdac/w4a8/fbr={packed}", "--output=toy/speed.json")
+    words = (*model, f"fp32={unet}", f"tdac/w4a8/fbr={packed}", "--batch-size=1", "--output=toy/speed.json")
     found.append(Stage("benchmark unet", words, ("toy/speed.json",)))
     pages = tuple(
         f"report/{name}"

@@ -75,7 +75,7 @@ class ShardedImages:
 
 
 def _open(file: Path) -> np.ndarray:
-    with reading(file, "generate them again"):
+    with reading(file, "generate them again", what="images"):
         images = np.load(file, mmap_mode="r", allow_pickle=False)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise EdadmError(

@@ -19,7 +19,7 @@ from edadm.config.inputs.statistics import FEATURES
 from edadm.config.sources import file_sha256
 
 Statistics = dict[str, np.ndarray]
-_AGAIN = "make these reference statistics with `edadm reference-statistics`"
+_AGAIN = "make them with `edadm reference-statistics`"
 
 
 def statistics(features: Float[Tensor, "n d"]) -> Statistics:
@@ -57,7 +57,7 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
     Raises:
         EdadmError: not such a file.
     """
-    with reading(path, _AGAIN), h5py.File(path) as file:
+    with reading(path, _AGAIN, what="reference statistics"), h5py.File(path) as file:
         layers = {
             layer: {name: group[name][:] for name in ("mu", "sigma")}
             for layer, group in file.items()
@@ -69,5 +69,5 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
 
 def load_features(path: Path) -> Float[Tensor, "n d"] | None:
     """The pooled features of some real images that `save_statistics` wrote, if it did."""
-    with reading(path, _AGAIN), h5py.File(path) as file:
+    with reading(path, _AGAIN, what="reference statistics"), h5py.File(path) as file:
         return torch.from_numpy(file[FEATURES][:]) if FEATURES in file else None

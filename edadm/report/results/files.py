@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import StaleError, describe, intact, reading, refuse_other
+from edadm.artifacts import StaleError, date_now, describe, intact, reading, refuse_other
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
@@ -20,7 +20,7 @@ AGAIN = "delete it and run `snakemake` again"
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """A JSON object that has at least `keys`."""
     _require(path)
-    with reading(path, AGAIN):
+    with reading(path, AGAIN, what="JSON"):
         found = json.loads(path.read_text())
     if not isinstance(found, dict):
         raise EdadmError(f"{path} holds no JSON object; delete it and run `snakemake` again")
@@ -47,7 +47,7 @@ def first_images(files: Sequence[Path]) -> np.ndarray:
             break
         _require(file)
         intact(file)
-        with reading(file, AGAIN):
+        with reading(file, AGAIN, what="images"):
             images = np.load(file, mmap_mode="r", allow_pickle=False)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
@@ -65,6 +65,8 @@ def refuse_scores_of_others(scores: Path, files: Sequence[Path]) -> None:
         StaleError: names both files.
     """
     told = (describe(scores) or {}).get("made_from", {}).get("inputs", {}).get("samples")
+    for file in files:
+        date_now(file)
     for file, scored in zip(files, told or (), strict=False):
         content = (describe(file) or {}).get("content", scored)
         if content != scored:
@@ -86,3 +88,4 @@ def _require(path: Path) -> None:
         raise EdadmError(
             f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`"
         )
+    date_now(path)

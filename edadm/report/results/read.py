@@ -157,7 +157,7 @@ def _read_units(path: Path, weights: Path) -> list[UnitErrors]:
         ("before", "soft", "after", "flipped", "scale_drift"),
         ("held_out_before", "held_out_after"),
     )
-    with reading(path, AGAIN):
+    with reading(path, AGAIN, what="a table of unit errors"):
         return [
             UnitErrors(
                 row["unit"],
