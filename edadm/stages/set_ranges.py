@@ -42,7 +42,7 @@ def run(
     from edadm.deploy.grids import grids, quantized_copy
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
-    from edadm.passes.ranges import set_ranges
+    from edadm.passes.prepare import prepare
 
     inputs = digests(unet=unet, calibration_set=calibration_set)
     refuse_other_calibration(calibration_set, model, inputs["unet"])
@@ -55,7 +55,7 @@ def run(
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, device, "calibration")
         with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-            set_ranges(network, Rows.of(chosen), bits, advance)
+            prepare(network, Rows.of(chosen), bits, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)
 
