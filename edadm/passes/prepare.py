@@ -9,9 +9,10 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.networks.inputs import Rows
 from edadm.passes.ranges import set_ranges
+from edadm.passes.smooth import smooth
 
 Preparation = Callable[[nn.Module, Rows, Bits, Callable[[int], None]], None]
-PREPARATIONS: dict[str, Preparation] = {"set_ranges": set_ranges}
+PREPARATIONS: dict[str, Preparation] = {"smooth": smooth, "set_ranges": set_ranges}
 
 
 def prepare(

@@ -51,12 +51,11 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
     sizes = layer.channel_sizes
     weights, scales = signed_weight(layer)
     zero_points = layer.weight_quantizer.zero_point.unbind(1)
+    smooth = [None] * len(sizes) if layer.smooth is None else layer.smooth.split(sizes)
     segments = []
     for index, part in enumerate(codes.split(sizes, 1)):
-        inputs, weight = (
-            InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits),
-            _last(weights[index]),
-        )
+        inputs = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits, smooth[index])
+        weight = _last(weights[index])
         if isinstance(layer, QuantizedConv2d) and len(sizes) == 1 and IntegerGatheredConv2d.fits(weight):
             segment = IntegerSegment(IntegerGatheredConv2d.gathered_weight(weight), scales[index], inputs)
             return IntegerGatheredConv2d(
@@ -89,7 +88,7 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
         )
         with torch.device("meta"):
             made = nn.Conv2d(channels * layer.groups, rows, *window)
-    made.weight = nn.Parameter(layer.weight.data.clone(), requires_grad=False)
+    made.weight = nn.Parameter(layer.unsmoothed_weight.clone(), requires_grad=False)
     made.bias = None if layer.bias is None else nn.Parameter(layer.bias.data.clone(), requires_grad=False)
     return made
 

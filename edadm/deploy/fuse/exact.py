@@ -47,16 +47,20 @@ class Affine(Exact):
 
     Args:
         norm: group or layer normalisation.
+        smooth: powers of two that its output is divided by, the smoothing of the layers that it feeds; none if
+            None.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, norm: nn.GroupNorm | nn.LayerNorm):
+    def __init__(self, norm: nn.GroupNorm | nn.LayerNorm, smooth: Float[Tensor, " c"] | None = None):
         super().__init__()
         self.eps, self.groups = norm.eps, norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
-        self.register_buffer("weight", norm.weight.detach().float()[None])
-        self.register_buffer("bias", norm.bias.detach().float()[None])
+        affine = norm.weight.detach().float()[None], norm.bias.detach().float()[None]
+        weight, bias = affine if smooth is None else (values / smooth for values in affine)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
 
     @property
     def values(self) -> tuple[Float[Tensor, "1 c"], Float[Tensor, "1 c"]]:

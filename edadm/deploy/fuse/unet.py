@@ -30,15 +30,19 @@ class IntegerResnetBlock(ResnetParts):
         super().__init__(block)
         self.affine1, self.affine2, shortcut = Affine(self.norm1), Affine(self.norm2), self.conv_shortcut
         del self.norm1, self.norm2
-        self.shortcut_grids = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
+        plain = isinstance(shortcut, IntegerConv2d) and shortcut.smooth is None
+        self.shortcut_grids = Grids(shortcut.segments) if plain else None
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
-        """Whether a module is a residual block with two integer convolutions, each of one segment."""
+        """Whether a module is a residual block with two integer convolutions, each of one segment.
+
+        Neither is smoothed: SiLU stands between norm and convolution, so that factors cannot move into the norm.
+        """
         if not ResnetParts.fits(block):
             return False
         return all(
-            isinstance(layer, IntegerConv2d) and len(layer.segments) == 1
+            isinstance(layer, IntegerConv2d) and len(layer.segments) == 1 and layer.smooth is None
             for layer in (block.conv1, block.conv2)
         )
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def quantize(
-    x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high: float, shift: int
+    x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], low: float, high: float, shift: int
 ) -> Int8[Tensor, "*s"]:
     """The int8 numbers of an activation on its grid, the simulated model's codes less 128.
 
@@ -21,7 +21,7 @@ def quantize(
 
     Args:
         x: of any floating-point type; divided in fp32.
-        scale: the grid's.
+        scale: the grid's, or that times a factor of each channel.
         low: smallest integer of the grid, minus its zero point.
         high: largest, likewise.
         shift: zero point less 128; the int8 number that stands for 0.
