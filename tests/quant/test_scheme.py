@@ -71,6 +71,8 @@ def test_what_is_no_scheme_is_refused(change: dict[str, Any], sentence: str) -> 
         (replace(WEIGHT, transforms=("hadamard",)), "weight", "int4 per channel after hadamard"),
         (replace(WEIGHT, granularity="group"), "weight", "static affine int4 per group"),
         (replace(WEIGHT, granularity="tensor"), "weight", "static affine int4 per tensor"),
+        (replace(ACTIVATION, transforms=("smooth", "smooth")), "input", "per tensor after smooth, smooth"),
+        (replace(ACTIVATION, transforms=("smooth",)), "q", "int8 per tensor after smooth"),
         (replace(ACTIVATION, granularity="channel"), "input", "static affine int8 per channel"),
         (replace(ACTIVATION, granularity="step"), "q", "static affine int8 per step"),
     ],
@@ -87,6 +89,8 @@ def test_what_no_code_computes_is_refused_by_the_name_of_its_site(
 def test_static_affine_integers_of_all_widths_are_computed(bits: int) -> None:
     refuse_unknown(Scheme(INTEGERS[bits], "channel"), "weight", "a")
     refuse_unknown(Scheme(INTEGERS[bits], "tensor"), "probabilities", "a")
+    refuse_unknown(Scheme(INTEGERS[bits], "channel", transforms=("smooth",)), "weight", "a")
+    refuse_unknown(Scheme(INTEGERS[bits], "tensor", transforms=("smooth",)), "input", "a")
 
 
 SITES = {

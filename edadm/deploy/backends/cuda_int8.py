@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,7 +52,9 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
     sizes = layer.channel_sizes
     weights, scales = signed_weight(layer)
     zero_points = layer.weight_quantizer.zero_point.unbind(1)
-    smooth = [None] * len(sizes) if layer.smooth is None else layer.smooth.split(sizes)
+    smooth: Sequence[torch.Tensor | None] = [None] * len(sizes)
+    if layer.smooth is not None:
+        smooth = layer.smooth.split(sizes)
     segments = []
     for index, part in enumerate(codes.split(sizes, 1)):
         inputs = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits, smooth[index])
