@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from diffusers import UNet2DModel
@@ -91,9 +93,12 @@ def test_ranges_are_searched_on_smoothed_inputs(
     for part in uneven.latents.split(4):
         scale, _ = expected.update(part / unet.conv_in.smooth[:, None, None])
     assert grid.scale.item() == pytest.approx(scale.item())
-    weight = unet.conv_in.weight_quantizer.values(unet.conv_in.codes)
-    error = (weight / unet.conv_in.smooth[:, None, None] - float_unet.conv_in.weight).abs()
-    assert error.mean() < 0.2 * float_unet.conv_in.weight.abs().mean()  # the grid is of the smoothed weight
+    layer = copy.deepcopy(float_unet.conv_in)
+    layer.weight.data = layer.weight.data * unet.conv_in.smooth[:, None, None]
+    smoothed = QuantizedConv2d(layer, 4, 8, (3,))
+    set_weight_grid(smoothed, off_centre=True)
+    assert torch.equal(unet.conv_in.weight_quantizer.scale, smoothed.weight_quantizer.scale)
+    assert torch.equal(unet.conv_in.codes, smoothed.nearest_codes())
 
     again = quantized_copy(float_unet, SMOOTH)
     set_grids(again, grids(unet))  # as from the file of `set-ranges`
