@@ -100,7 +100,7 @@ class IntegerAttention(nn.Module):
         layers = attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]
         if not of_one_segment(*layers) or attention.rescale_output_factor != 1:
             return False
-        return attention.is_cross_attention or smoothed_alike(*layers[:3])
+        return bool(attention.is_cross_attention) or smoothed_alike(*layers[:3])
 
     def forward(
         self, inputs: list[Tensor], residual: Float[Tensor, "n q c"], mask: Float[Tensor, "m one k"] | None
