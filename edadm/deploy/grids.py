@@ -54,7 +54,7 @@ def _set_smoothing(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 f"the file lacks '{name}.smooth', {len(layer.smooth)} exponents in int8; "
                 "it was made for other bits or another network"
             )
-        if not bool((exponents.abs() <= LARGEST_EXPONENT).all()):
+        if not bool((exponents.int().abs() <= LARGEST_EXPONENT).all()):
             raise CheckpointError(
                 f"'{name}.smooth' has exponents beyond {LARGEST_EXPONENT}; make the file again"
             )

@@ -1,8 +1,8 @@
 """Transforms of a product's operands that leave the product as it is, and make both easier to quantize.
 
 Smoothing (SmoothQuant, arXiv 2211.10438, eq. 4) divides each input channel j of a layer by a factor and
-multiplies the weight's channel by it. The factor is `max|X_j|^a / max|W_j|^(1-a)`, here rounded to the next
-power of two in ratio (as factors of layer normalisation in arXiv 2111.13824). So every division and
+multiplies the weight's channel by it. The factor is `max|X_j|^a / max|W_j|^(1-a)`, here rounded to the
+nearest power of two (as factors of layer normalisation in arXiv 2111.13824). So every division and
 multiplication by it is exact in any floating-point type, whatever it is folded into.
 """
 

@@ -14,7 +14,7 @@ INPUTS, WEIGHTS = torch.tensor([16.0, 4, 1, 6]), torch.tensor([1.0, 4, 0.25, 1.5
     ("strength", "exponents"),
     [(0.5, [2, 0, 1, 1]), (1.0, [4, 2, 0, 3]), (0.0, [0, -2, 2, -1]), (0.75, [3, 1, 0, 2])],
 )
-def test_factors_are_those_of_the_formula_to_the_next_power_of_two(
+def test_factors_are_those_of_the_formula_to_the_nearest_power_of_two(
     strength: float, exponents: list[int]
 ) -> None:
     assert smoothing_exponents(INPUTS, WEIGHTS, strength).tolist() == exponents
