@@ -129,7 +129,7 @@ def test_the_error_of_a_layer_with_an_outlier_channel_falls(kind: type[nn.Module
             found = quantized(x)
         return (found - layer(x)).square().mean().item()
 
-    assert error(("smooth",)) < 0.1 * error(())
+    assert error(("smooth",)) < 0.15 * error(())
 
 
 def test_nothing_happens_where_no_layer_is_smoothed(float_unet: UNet2DModel, uneven: Rows) -> None:
