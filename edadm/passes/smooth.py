@@ -1,7 +1,7 @@
 """Smoothing: what differs between a layer's input channels moves into its weight, in closed form.
 
-`edadm.quant.transforms` has the formula. Layers that one norm feeds get the same factors, from the weights of all
-of them together, so that an integer network can move them into the norm.
+`edadm.quant.transforms` has the formula. Layers that one norm feeds get the same factors, from the weights of
+all of them together, so that an integer network can move them into the norm.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -172,10 +173,17 @@ def test_integers_on_a_cpu_are_the_codes_of_the_simulation(networks: Networks) -
             assert torch.equal(made.consume(x.clone()), made(x)), name
 
 
+@pytest.fixture(scope="module")
+def of_gpu(networks: Networks) -> tuple[nn.Module, nn.Module]:
+    """The network in the integers of a GPU, layer by layer and with fused blocks."""
+    return tuple(lower_for_cuda(networks[1], torch.float32, fuse=fuse) for fuse in (False, True))
+
+
 @torch.no_grad()
-def test_integer_layers_of_a_gpu_agree_with_their_simulation(networks: Networks) -> None:
-    _, unet, rows = networks
-    plain = lower_for_cuda(unet, torch.float32, fuse=False)
+def test_integer_layers_of_a_gpu_agree_with_their_simulation(
+    networks: Networks, of_gpu: tuple[nn.Module, nn.Module]
+) -> None:
+    (_, unet, rows), (plain, _) = networks, of_gpu
     for name, x in inputs_of(unet, rows).items():
         layer, made = unet.get_submodule(name), plain.get_submodule(name)
         assert isinstance(made, IntegerConv2d)
@@ -184,12 +192,34 @@ def test_integer_layers_of_a_gpu_agree_with_their_simulation(networks: Networks)
 
 
 @torch.no_grad()
-def test_factors_move_into_the_norms_and_gates_of_fused_blocks(networks: Networks) -> None:
-    _, unet, _ = networks
-    plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
+def test_residual_blocks_divide_where_they_quantize(of_gpu: tuple[nn.Module, nn.Module]) -> None:
+    plain, fused = of_gpu
+    blocks = {n: module for n, module in fused.named_modules() if isinstance(module, IntegerResnetBlock)}
+    assert len(blocks) == len([module for module in plain.modules() if isinstance(module, ResnetBlock2D)])
+    generator, seen = torch.Generator().manual_seed(0), set()
+    for name, module in blocks.items():
+        block: Any = plain.get_submodule(name)
+        x = 3 * torch.randn(2, block.in_channels, 4, 4, generator=generator)
+        time = torch.randn(2, sum(block.time_emb_proj.sizes), generator=generator)
+        shortcut: Any = module.conv_shortcut
+        parts = (x,) if shortcut is None else x.split(shortcut.sizes, 1)  # an input and the skip, or one
+        expected = block(x.contiguous(memory_format=torch.channels_last), time)
+        found = module(parts[0], time, *parts[1:])
+        assert (found - expected).square().mean() < 1e-5 * expected.square().mean(), name
+        assert module.conv1.smooth is not None
+        assert module.conv2.smooth is not None
+        assert shortcut is None or len(module.shortcut_grids.smooth) == x.shape[1]
+        seen.add(len(parts))
+    assert seen == {1, 2}
+
+
+@torch.no_grad()
+def test_factors_move_into_the_norms_and_gates_of_fused_blocks(
+    of_gpu: tuple[nn.Module, nn.Module],
+) -> None:
+    plain, fused = of_gpu
     kinds = (IntegerTransformer, IntegerTransformerBlock, IntegerFeedForward)
     assert {type(module) for module in fused.modules()} >= set(kinds)
-    assert not [module for module in fused.modules() if isinstance(module, IntegerResnetBlock)]
     blocks = {n: module for n, module in fused.named_modules() if isinstance(module, IntegerTransformer)}
     for name, module in blocks.items():
         generator = torch.Generator().manual_seed(0)

@@ -33,13 +33,20 @@ class Grids(Exact):
 
     Args:
         segments: of the layers.
+
+    Attributes:
+        smooth: the factors that the inputs' channels are divided by, one input after the other, if they are.
     """
 
     values: Tensor
+    smooth: Tensor | None
 
     def __init__(self, segments: Iterable[IntegerSegment]):
         super().__init__()
-        self.register_buffer("values", torch.stack([segment.grid for segment in segments]))
+        known = list(segments)
+        self.register_buffer("values", torch.stack([segment.grid for segment in known]))
+        factors = [segment.smooth for segment in known if segment.smooth is not None]
+        self.register_buffer("smooth", torch.cat(factors) if factors else None)
 
 
 class Affine(Exact):
@@ -47,8 +54,8 @@ class Affine(Exact):
 
     Args:
         norm: group or layer normalisation.
-        smooth: powers of two that its output is divided by, the smoothing of the layers that it feeds; none if
-            None.
+        smooth: powers of two that its output is divided by, the smoothing of the layers that it feeds; None
+            divides nothing.
     """
 
     weight: Tensor

@@ -37,9 +37,9 @@ class IntegerSegment(Exact):
     Buffers: `weight` (int8, OHWI), or its codes packed two per byte and their zero points; `input_scale`, and
     `grid`, that scale with the smallest and largest integer and the shift, for
     `edadm.kernels.int8.reference.normalised`; `smooth`, the factors of a smoothed input's channels, and
-    `divisor`, what its channels are divided by, or neither; `scale` and `offset` per output channel, fp32 whatever the
-    network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's weights, a
-    constant, which `offset` holds; padding holds the number that stands for 0.
+    `divisor`, what its channels are divided by, or neither; `scale` and `offset` per output channel, fp32
+    whatever the network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's
+    weights, a constant, which `offset` holds; padding holds the number that stands for 0.
 
     Args:
         weight: signed integers, output channels first, the window's taps, input channels last.

@@ -30,19 +30,15 @@ class IntegerResnetBlock(ResnetParts):
         super().__init__(block)
         self.affine1, self.affine2, shortcut = Affine(self.norm1), Affine(self.norm2), self.conv_shortcut
         del self.norm1, self.norm2
-        plain = isinstance(shortcut, IntegerConv2d) and shortcut.smooth is None
-        self.shortcut_grids = Grids(shortcut.segments) if plain else None
+        self.shortcut_grids = Grids(shortcut.segments) if isinstance(shortcut, IntegerConv2d) else None
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
-        """Whether a module is a residual block with two integer convolutions, each of one segment.
-
-        Neither is smoothed: SiLU stands between norm and convolution, so that factors cannot move into the norm.
-        """
+        """Whether a module is a residual block with two integer convolutions, each of one segment."""
         if not ResnetParts.fits(block):
             return False
         return all(
-            isinstance(layer, IntegerConv2d) and len(layer.segments) == 1 and layer.smooth is None
+            isinstance(layer, IntegerConv2d) and len(layer.segments) == 1
             for layer in (block.conv1, block.conv2)
         )
 
@@ -88,12 +84,17 @@ class IntegerResnetBlock(ResnetParts):
         values: tuple[Tensor, Tensor],
         shortcut_grids: Grids | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The int8 input of a convolution, normalised, and those of the shortcut if it has grids."""
+        """The int8 input of a convolution, normalised, and those of the shortcut if it has grids.
+
+        SiLU stands between norm and convolution, so that smoothing does not move into the norm; it divides
+        where the result is quantized.
+        """
         x, skip = (*parts, None)[:2]
-        grid, others = convolution.segments[0].grid[None], None
+        others, smooth_others = None, None
         if shortcut_grids is not None:
-            others = shortcut_grids.values
-        settings = norm.groups, norm.eps, True, grid, others
+            others, smooth_others = shortcut_grids.values, shortcut_grids.smooth
+        grids = convolution.segments[0].grid[None], others
+        settings = norm.groups, norm.eps, True, *grids, convolution.smooth, smooth_others
         hidden, itself, other = int8_normalised(x, skip, added, *values, *settings)
         return hidden[0], itself, other
 
