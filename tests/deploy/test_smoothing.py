@@ -235,6 +235,24 @@ def test_factors_move_into_the_norms_and_gates_of_fused_blocks(
             block(x.flatten(2).transpose(1, 2))
 
 
+@torch.no_grad()
+def test_w8a8_of_a_network_with_outlier_channels_errs_less_and_its_integers_agree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranges, "THRESHOLDS", 10)
+    errors, differences = [], []
+    for strength in (None, 0.5):
+        bits = BITS.model_copy(update={"weights": 8, "smoothing": strength})
+        unet, quantized, rows = calibrated("ldm4_bedroom", bits, outliers=32)
+        expected, found = network_call(unet, rows), network_call(quantized, rows)
+        integers = network_call(lower_for_cpu(quantized), rows)
+        power = expected.square().mean()
+        errors.append((found - expected).square().mean() / power)
+        differences.append((integers - found).square().mean() / power)
+    assert errors[1] < 0.8 * errors[0]  # 0.040 and 0.064 of the output's power
+    assert max(differences) < 0.01  # a sum that is rounded otherwise makes a code its neighbour
+
+
 def test_layers_of_one_norm_with_other_factors_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 10)
     bits = BITS.model_copy(update={"smoothing": None, "smoothing_layers": {"*attn1.to_q": 0.5}})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edadm.deploy.backends.base import Backend
+from edadm.deploy.backends.base import Backend, computes_static_integers
 from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, IntegerLinear
 from edadm.deploy.fuse.network import fuse_attention, fuse_epilogues
 from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
@@ -18,6 +18,7 @@ from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.sound import pass_on_what_is_not_finite
+from edadm.quant.scheme import Scheme
 
 
 def computes_with_integers(layer: QuantizedLayer) -> bool:
@@ -128,9 +129,9 @@ def lower_for_cuda(
 class CudaInt8(Backend):
     """The backend of NVIDIA GPUs: `edadm.deploy.fuse`'s modules, whose products are Triton kernels."""
 
-    def runs(self, layer: QuantizedLayer) -> bool:
-        """See `computes_with_integers`."""
-        return computes_with_integers(layer)
+    def runs(self, scheme: Scheme) -> bool:
+        """See `computes_static_integers`."""
+        return computes_static_integers(scheme)
 
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
         """See `lower_for_cuda`."""

@@ -62,8 +62,8 @@ class GroupNormOperands:
         results = out, *(torch.empty(shape, dtype=torch.int8, device=device) for shape in shapes)
         skip, added = (None if part is None else part.contiguous() for part in (skip, added))
         affine = weight.contiguous(), bias.contiguous()
-        quantizing = grids, shortcut_grids, smooth, shortcut_smooth
-        return cls(x.contiguous(), skip, added, *affine, groups, eps, silu, *quantizing, *results)
+        given = x.contiguous(), skip, added, *affine, groups, eps, silu, grids
+        return cls(*given, shortcut_grids, smooth, shortcut_smooth, *results)
 
     @property
     def images(self) -> int:
