@@ -141,6 +141,15 @@ def for_each(*names):
     return mark
 
 
+def growing(amount):
+    """MB or minutes that a job asks for: once, twice, three times as much when it is tried again."""
+
+    def asked(wildcards, attempt):
+        return attempt * (amount(wildcards) if callable(amount) else amount)
+
+    return asked
+
+
 # Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule
 # has two: what a command is told, paths among it, which is not compared; and what changes its result, files by what they hold.
 
