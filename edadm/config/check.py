@@ -50,7 +50,7 @@ def _of_sizes(name: str, model: Model) -> list[str]:
     found = [f"{where}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
     if model.autoencoder:
         found += [f"{where}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
-    if told and told.kind == "text":
+    if told and told.has_prompts:
         found += [f"{where}.conditioning.encoder: {text}" for text in mistakes_in_encoder(told.encoder)]
     return found
 
@@ -134,7 +134,7 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 
     None where that cannot be known yet.
     """
-    if conditioning.kind == "classes":
+    if not conditioning.has_prompts:
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
     file = Path(conditioning.prompts or "").expanduser()
@@ -166,7 +166,7 @@ def _of_parts(name: str, model: Model) -> list[str]:
             f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; "
             "make them equal"
         )
-    if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
+    if model.conditioning and model.conditioning.has_prompts and model.conditioning.prompts is None:
         found.append(
             f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file "
             "with one per line"
@@ -185,9 +185,9 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     told, context = model.conditioning, model.architecture.context_channels
     if told is None:
         return
-    if told.kind == "classes" and told.prompts is not None:
+    if not told.has_prompts and told.prompts is not None:
         yield "classes take no prompts; remove them, or set kind: text"
-    if told.kind == "text" and told.only is not None:
+    if told.has_prompts and told.only is not None:
         yield "prompts have no classes to draw from; remove `only`, or set kind: classes"
     if told.only is not None and len(set(told.only)) != len(told.only):
         yield "only names a class twice; remove one"

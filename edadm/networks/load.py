@@ -71,6 +71,7 @@ def _filled(network: Any, state: State, path: Path) -> Any:
     state = as_fp32(state, path)
     check_fit(state, network.state_dict(), path)
     network.load_state_dict(state, assign=True)
-    if isinstance(network, CLIPTextModel):  # the one buffer that no file holds
-        network.embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
+    for part in network.modules():
+        if isinstance(part, CLIPTextModel):  # the one buffer that no file holds
+            part.embeddings.position_ids = torch.arange(part.config.max_position_embeddings)[None]
     return network.eval().requires_grad_(False)

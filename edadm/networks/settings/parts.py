@@ -83,6 +83,19 @@ class Conditioning(Strict):
     )
     seed: int = Field(1234, description="of the order of labels and captions")
 
+    @property
+    def has_prompts(self) -> bool:
+        """Whether each image has a prompt, and not a class."""
+        return self.kind != "classes"
+
+    def shapes(self, context_channels: int) -> dict[str, tuple[int, ...]]:
+        """The shape of everything that a network is told of one image, by name of the input.
+
+        Args:
+            context_channels: of one token of its context.
+        """
+        return {"context": (self.encoder.tokens if self.has_prompts else 1, context_channels)}
+
     @model_validator(mode="after")
     def _labels_exist(self) -> Conditioning:
         if outside := [label for label in self.only or () if label >= self.classes]:
