@@ -15,6 +15,7 @@ from edadm.config.rules.steps import step_problem
 from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
 from edadm.errors import EdadmError
+from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Conditioning
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
 
@@ -148,8 +149,8 @@ def _of_parts(name: str, model: Model) -> list[str]:
     Stages see only some of them.
     """
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
-    if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
-        wanted = "ddim" if family == "ddim" else "compvis"
+    entry = FAMILIES[family]
+    if (wanted := entry.layout) not in (None, layout):
         found.append(
             f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set "
             f"layout: {wanted}"
@@ -160,6 +161,9 @@ def _of_parts(name: str, model: Model) -> list[str]:
         if model.architecture.diffusers is not None:
             takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
         found.append(f"{where}: {takes}; {fix}")
+    elif model.conditioning and (kind := model.conditioning.kind) not in entry.conditions:
+        known = " or ".join(entry.conditions)
+        found.append(f"{where}.conditioning: the family '{family}' takes no {kind}; set kind: {known}")
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(

@@ -26,7 +26,7 @@ def family_of(network: nn.Module) -> Family:
     if isinstance(name := getattr(network, "family", None), str):
         return FAMILIES[name]
     for family in reversed(_FAMILIES):
-        if isinstance(network, family.classes):
+        if family.takes(network):
             return family
     raise EdadmError(
         f"a {type(network).__name__} is of no family that edadm knows; take one of {', '.join(FAMILIES)}"

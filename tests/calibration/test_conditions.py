@@ -30,9 +30,8 @@ def test_all_that_a_network_is_told_goes_with_its_states() -> None:
     np.testing.assert_array_equal(rows["pooled"][1::2], pooled[:4])
     np.testing.assert_array_equal(rows["pooled"][0::2], np.zeros((4, 2)))
     np.testing.assert_array_equal(rows["held_out_time_ids"][:, 0], [-3, 4, -3, 5, -3, 6])
-    assert {
-        name: len(array) for name, array in rows.items() if not name.startswith("held_out_")
-    } == dict.fromkeys((*CHOSEN, "context", "pooled", "time_ids"), 8)
+    own = {name: len(array) for name, array in rows.items() if not name.startswith("held_out_")}
+    assert own == dict.fromkeys((*CHOSEN, "context", "pooled", "time_ids"), 8)
 
 
 def test_without_a_condition_nothing_changes() -> None:
