@@ -53,6 +53,8 @@ def _of_sizes(name: str, model: Model) -> list[str]:
         found += [f"{where}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
     if told and told.has_prompts:
         found += [f"{where}.conditioning.encoder: {text}" for text in mistakes_in_encoder(told.encoder)]
+    if told and (second := told.second_encoder):
+        found += [f"{where}.conditioning.second_encoder: {text}" for text in mistakes_in_encoder(second)]
     return found
 
 
@@ -197,10 +199,13 @@ def _of_conditioning(model: Model) -> Iterator[str]:
         yield "only names a class twice; remove one"
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
-    if told.kind == "text" and context not in (None, told.encoder.channels):
+    if told.has_prompts and context not in (None, told.text_channels):
+        giving = "text encoders give" if told.second_encoder else "text encoder gives"
+        yield f"the {giving} {told.text_channels} channels, the U-Net takes {context}; make them equal"
+    if told.pooled_channels and model.architecture.pooled_channels not in (None, told.pooled_channels):
         yield (
-            f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them "
-            "equal"
+            f"pooled_channels is {told.pooled_channels}, the U-Net adds {model.architecture.pooled_channels} "
+            "to its embedding of time; make them equal"
         )
 
 
