@@ -7,10 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from edadm.conditions import classes, text
+from edadm.conditions import classes, sdxl, text
 from edadm.networks.settings.parts import Conditioning
 
-CONDITIONS: dict[str, Any] = {"classes": classes, "text": text}  # modules, by kind of condition
+CONDITIONS: dict[str, Any] = {"classes": classes, "text": text, "sdxl": sdxl}  # modules, by kind of condition
 
 
 @runtime_checkable

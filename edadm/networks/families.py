@@ -12,8 +12,9 @@ from edadm.networks.unet.conditional import Conditional
 from edadm.networks.unet.ddim import Ddim
 from edadm.networks.unet.diffusers import DiffusersUNets
 from edadm.networks.unet.ldm import Ldm
+from edadm.networks.unet.sdxl import Sdxl
 
-_FAMILIES: tuple[Family, ...] = (Ddim(), Ldm(), Conditional(), DiffusersUNets())
+_FAMILIES: tuple[Family, ...] = (Ddim(), Ldm(), Conditional(), DiffusersUNets(), Sdxl())
 FAMILIES = {family.name: family for family in _FAMILIES}
 
 

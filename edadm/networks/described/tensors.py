@@ -118,7 +118,8 @@ def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[
     _check_ends(given, shapes["out.2.weight"][0], path)
     if "label_emb.0.0.weight" in shapes or "label_emb.weight" in shapes:
         raise DescriptionError(
-            f"{path} holds a U-Net whose time embedding adds a class or a size (SDXL, ADM), which is not built here"
+            f"{path} holds a U-Net whose time embedding adds a class or a size in CompVis' names (SDXL, ADM), "
+            "which is not read here; of SDXL, give the model's diffusers folder"
         )
     ups = _indices(shapes, r"output_blocks\.(\d+)\.[12]\.(?:conv\.weight|in_layers\.0\.weight)")
     outputs = _indices(shapes, r"output_blocks\.(\d+)\.")

@@ -9,9 +9,14 @@ from pydantic import Field, model_serializer, model_validator
 
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import FAMILIES
+from edadm.networks.settings.parts import TIME_IDS
 from edadm.networks.settings.strict import Count, Strict
 
-_OF_SOME = ("diffusers",)  # settings that files of other families do not name, as before there were any
+_OF_SOME = (
+    "diffusers",
+    "added_channels",
+    "size_channels",
+)  # settings that files of other families do not name, as before there were any
 
 
 class UNetArchitecture(Strict):
@@ -21,7 +26,8 @@ class UNetArchitecture(Strict):
     `transformer`: the same
     code with SpatialTransformers of depth 1 over a context (class-conditional LDM, Stable Diffusion).
     `diffusers`: whatever the `config.json` of a diffusers U-Net says; `diffusers` holds its settings, and
-    those below `in_channels` are not used.
+    those below `in_channels` are not used. `sdxl`: such a U-Net that adds a pooled text and the image's sizes
+    to its embedding of time (Stable Diffusion XL).
     """
 
     family: Literal[tuple(FAMILIES)] = "ddim"
@@ -57,6 +63,12 @@ class UNetArchitecture(Strict):
         None, description="settings of the U-Net as its config.json names them (diffusers)"
     )
 
+    added_channels: Count | None = Field(
+        None,
+        description="numbers that are added to the embedding of time: a pooled text and six sizes (sdxl)",
+    )
+    size_channels: Count | None = Field(None, description="numbers among them for each size (sdxl)")
+
     @model_validator(mode="after")
     def _settings_belong_to_the_family(self) -> UNetArchitecture:
         entry = FAMILIES[self.family]
@@ -86,6 +98,13 @@ class UNetArchitecture(Strict):
         if self.diffusers is not None:
             return self.diffusers.block_out_channels
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+    @property
+    def pooled_channels(self) -> int | None:
+        """Channels of a pooled text that is added to the embedding of time; None where none is."""
+        if self.added_channels is None or self.size_channels is None:
+            return None
+        return self.added_channels - TIME_IDS * self.size_channels
 
     @property
     def has_context(self) -> bool:

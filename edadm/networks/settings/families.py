@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edadm.networks.settings.parts import TIME_IDS
+
 Sizes = Mapping[str, Any]  # settings of a `UNetArchitecture` by name
 _SIZES = ("channels", "multipliers", "blocks_per_level", "attention_resolutions", "norm_groups")
 _HEADS = ("heads", "head_channels")
@@ -68,6 +70,20 @@ def _check_diffusers(sizes: Sizes) -> None:
         raise ValueError(f"image_size {side} cannot be halved once per level; take a multiple of {halved}")
 
 
+def _check_sdxl(sizes: Sizes) -> None:
+    _check_diffusers(sizes)
+    added, each = sizes["added_channels"], sizes["size_channels"]
+    if sizes["context_channels"] is None or added is None or each is None:
+        raise ValueError(
+            "the family 'sdxl' needs context_channels, added_channels and size_channels; `edadm describe "
+            "FOLDER` prints them"
+        )
+    if added <= TIME_IDS * each:
+        raise ValueError(
+            f"added_channels {added} leaves none for a pooled text beside {TIME_IDS} sizes of {each}; raise it"
+        )
+
+
 _OF_ANY_KIND = ("classes", "text")
 _ENTRIES = (
     FamilyEntry("ddim", _SIZES, layout="ddim"),
@@ -81,6 +97,18 @@ _ENTRIES = (
         _check_diffusers,
         conditions=_OF_ANY_KIND,
         is_sized=False,
+    ),
+    FamilyEntry(
+        "sdxl",
+        ("context_channels", "diffusers", "added_channels", "size_channels"),
+        _check_sdxl,
+        conditions=("sdxl",),
+        is_sized=False,
+        marks={"addition_embed_type": "text_time"},
+        keys={
+            "projection_class_embeddings_input_dim": "added_channels",
+            "addition_time_embed_dim": "size_channels",
+        },
     ),
 )
 FAMILIES = {entry.name: entry for entry in _ENTRIES}

@@ -68,10 +68,9 @@ _REASONS = {
     "class_embed_type": _CLASSES,
     "num_class_embeds": _CLASSES,
     "projection_class_embeddings_input_dim": _CLASSES,
-    "addition_embed_type": "such networks (SDXL and its relatives) take a second condition, which no stage "
+    "addition_embed_type": "such networks (Kandinsky, DeepFloyd IF) take a second condition, which no stage "
     "here gives them",
-    "addition_time_embed_dim": "such networks (SDXL and its relatives) take a second condition, which no "
-    "stage here gives them",
+    "addition_time_embed_dim": "only networks whose addition_embed_type is text_time (SDXL) are told sizes here",
     "time_cond_proj_dim": "such networks (LCM) are told the guidance scale, which no stage here tells them",
     "encoder_hid_dim": "such networks project their context first, which is not built here",
     "encoder_hid_dim_type": "such networks project their context first, which is not built here",
