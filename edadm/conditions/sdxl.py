@@ -1,4 +1,4 @@
-"""A prompt for each image, as Stable Diffusion XL is told it: by two text encoders, beside the image's sizes."""
+"""A prompt for each image as Stable Diffusion XL is told it: by two text encoders, beside sizes."""
 
 from __future__ import annotations
 

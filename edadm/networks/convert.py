@@ -48,7 +48,7 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
 
 
 def _components(model: Model, part: str) -> dict[str, str]:
-    """The networks of a part, by the name of their place in a checkpoint, and what precedes their tensors' names."""
+    """The networks of a part by their place in a checkpoint, and what precedes their tensors' names."""
     if part == "condition" and model.conditioning and model.conditioning.second_encoder:
         return {"condition": "first.", "second_condition": "second."}
     return {part: ""}

@@ -80,7 +80,7 @@ def _check_sdxl(sizes: Sizes) -> None:
         )
     if added <= TIME_IDS * each:
         raise ValueError(
-            f"added_channels {added} leaves none for a pooled text beside {TIME_IDS} sizes of {each}; raise it"
+            f"added_channels {added} leaves none for a pooled text beside {TIME_IDS} sizes of {each}"
         )
 
 

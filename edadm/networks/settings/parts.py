@@ -89,8 +89,8 @@ class Conditioning(Strict):
     pooled_channels: Count | None = Field(None, description="channels of that projection (sdxl)")
     time_ids: Annotated[tuple[_Pixels, ...], Field(min_length=TIME_IDS, max_length=TIME_IDS)] | None = Field(
         None,
-        description="sizes that the network is told, in pixels: original height and width, top and left of the "
-        "crop, wanted height and width (sdxl)",
+        description="sizes that the network is told, in pixels: original height and width, top and left of "
+        "the crop, wanted height and width (sdxl)",
     )
     checkpoint: str | None = Field(
         None,

@@ -70,7 +70,7 @@ _REASONS = {
     "projection_class_embeddings_input_dim": _CLASSES,
     "addition_embed_type": "such networks (Kandinsky, DeepFloyd IF) take a second condition, which no stage "
     "here gives them",
-    "addition_time_embed_dim": "only networks whose addition_embed_type is text_time (SDXL) are told sizes here",
+    "addition_time_embed_dim": "only networks with the addition_embed_type text_time (SDXL) are told sizes",
     "time_cond_proj_dim": "such networks (LCM) are told the guidance scale, which no stage here tells them",
     "encoder_hid_dim": "such networks project their context first, which is not built here",
     "encoder_hid_dim_type": "such networks project their context first, which is not built here",
