@@ -102,7 +102,7 @@ def _wrong_arrays(store: TrajectoryStore, known: Facts | None) -> str | None:
 
 def _absent(store: TrajectoryStore) -> str | None:
     """Which chunks a store without digests lacks, as far as that can be told: states are never all zero."""
-    for name in ("latents", *TOLD):
+    for name in ("latents", "context"):
         if name in store.group and (array := store.group[name]).nchunks_initialized < array.nchunks:
             return (
                 f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of '{name}' are "
