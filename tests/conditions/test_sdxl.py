@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,9 +29,13 @@ class Tokenizer:
     """Calls as of transformers' tokenizers, with tokens of ours."""
 
     model_max_length = TOKENS
+    added_tokens_encoder: ClassVar[dict[str, int]] = {}
 
     def __init__(self, padding: Padding):
         self.padding = padding
+
+    def tokenize(self, prompt: str) -> list[str]:
+        return prompt.split()
 
     def __call__(self, prompts: list[str] | str, **unused: object) -> SimpleNamespace:
         prompts = [prompts] if isinstance(prompts, str) else prompts
