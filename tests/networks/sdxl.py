@@ -67,13 +67,13 @@ PUBLISHED: dict[str, Any] = {
 TOKENS = 16
 TINY: dict[str, Any] = {
     "sample_size": 8,
-    "block_out_channels": [8, 16, 16],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
     "layers_per_block": 1,
     "norm_num_groups": 4,
-    "attention_head_dim": [1, 2, 4],
-    "transformer_layers_per_block": [1, 1, 2],
+    "attention_head_dim": [1, 2],
+    "transformer_layers_per_block": [1, 2],
     "use_linear_projection": True,
     "cross_attention_dim": 20,
     "addition_embed_type": "text_time",
