@@ -1,6 +1,8 @@
-"""The families by name: a file and a row each."""
+"""The families by name, each in the module that its row names."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,14 +10,9 @@ from torch import Tensor, nn
 from edadm.errors import EdadmError
 from edadm.networks.family import Family
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.conditional import Conditional
-from edadm.networks.unet.ddim import Ddim
-from edadm.networks.unet.diffusers import DiffusersUNets
-from edadm.networks.unet.ldm import Ldm
-from edadm.networks.unet.sdxl import Sdxl
+from edadm.networks.settings.families import FAMILIES as ENTRIES
 
-_FAMILIES: tuple[Family, ...] = (Ddim(), Ldm(), Conditional(), DiffusersUNets(), Sdxl())
-FAMILIES = {family.name: family for family in _FAMILIES}
+FAMILIES: dict[str, Family] = {name: import_module(entry.module).FAMILY for name, entry in ENTRIES.items()}
 
 
 def family_of(network: nn.Module) -> Family:
@@ -26,7 +23,7 @@ def family_of(network: nn.Module) -> Family:
     """
     if isinstance(name := getattr(network, "family", None), str):
         return FAMILIES[name]
-    for family in reversed(_FAMILIES):
+    for family in reversed(FAMILIES.values()):
         if family.takes(network):
             return family
     raise EdadmError(

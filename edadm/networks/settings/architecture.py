@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import TIME_IDS
-from edadm.networks.settings.strict import Count, Strict
-
-_OF_SOME = (
-    "diffusers",
-    "added_channels",
-    "size_channels",
-)  # settings that files of other families do not name, as before there were any
+from edadm.networks.settings.strict import Count, Strict, of_some
 
 
 class UNetArchitecture(Strict):
@@ -59,15 +52,13 @@ class UNetArchitecture(Strict):
     context_channels: Count | None = Field(
         None, description="channels of a context token (transformer, diffusers' UNet2DConditionModel)"
     )
-    diffusers: DiffusersUNet | None = Field(
-        None, description="settings of the U-Net as its config.json names them (diffusers)"
+    diffusers: DiffusersUNet | None = of_some(
+        "settings of the U-Net as its config.json names them (diffusers)"
     )
-
-    added_channels: Count | None = Field(
-        None,
-        description="numbers that are added to the embedding of time: a pooled text and six sizes (sdxl)",
+    added_channels: Count | None = of_some(
+        "numbers that are added to the embedding of time: a pooled text and six sizes (sdxl)"
     )
-    size_channels: Count | None = Field(None, description="numbers among them for each size (sdxl)")
+    size_channels: Count | None = of_some("numbers among them for each size (sdxl)")
 
     @model_validator(mode="after")
     def _settings_belong_to_the_family(self) -> UNetArchitecture:
@@ -82,15 +73,6 @@ class UNetArchitecture(Strict):
             )
         entry.check(dict(self))
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_others_have(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Files of the families without such settings stay as they were before there were any."""
-        settings = serialise(self)
-        for name in _OF_SOME:
-            if getattr(self, name) is None:
-                settings.pop(name, None)
-        return settings
 
     @property
     def level_channels(self) -> tuple[int, ...]:

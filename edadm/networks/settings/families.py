@@ -1,7 +1,7 @@
 """The registry of families, by which networks are built: what is known of each before torch is imported.
 
-Settings, checks and descriptions read names of families here and nowhere else. The code of one is its row in
-`edadm.networks.families`.
+Settings, checks and descriptions read names of families here and nowhere else. The code of one is its module,
+which `edadm.networks.families` imports.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class FamilyEntry:
 
     Attributes:
         name: of the family in configurations and checkpoints.
+        module: the dotted name of the module whose `FAMILY` is its `edadm.networks.family.Family`.
         settings: names of its settings, beside those that all families have.
         check: raises a `ValueError` with a sentence where settings do not belong together.
         layout: of its original checkpoints, which a preset's `layout` names; None if all have diffusers'.
@@ -33,6 +34,7 @@ class FamilyEntry:
     """
 
     name: str
+    module: str
     settings: tuple[str, ...]
     check: Callable[[Sizes], None] = lambda sizes: None
     layout: str | None = None
@@ -86,13 +88,25 @@ def _check_sdxl(sizes: Sizes) -> None:
 
 _OF_ANY_KIND = ("classes", "text")
 _ENTRIES = (
-    FamilyEntry("ddim", _SIZES, layout="ddim"),
-    FamilyEntry("ldm", (*_SIZES, *_HEADS, "scale_shift", "resample"), _check_heads, "compvis"),
+    FamilyEntry("ddim", "edadm.networks.unet.ddim", _SIZES, layout="ddim"),
     FamilyEntry(
-        "transformer", (*_SIZES, *_HEADS, "context_channels"), _check_transformer, "compvis", _OF_ANY_KIND
+        "ldm",
+        "edadm.networks.unet.ldm",
+        (*_SIZES, *_HEADS, "scale_shift", "resample"),
+        _check_heads,
+        layout="compvis",
+    ),
+    FamilyEntry(
+        "transformer",
+        "edadm.networks.unet.conditional",
+        (*_SIZES, *_HEADS, "context_channels"),
+        _check_transformer,
+        layout="compvis",
+        conditions=_OF_ANY_KIND,
     ),
     FamilyEntry(
         "diffusers",
+        "edadm.networks.unet.diffusers",
         ("context_channels", "diffusers"),
         _check_diffusers,
         conditions=_OF_ANY_KIND,
@@ -100,6 +114,7 @@ _ENTRIES = (
     ),
     FamilyEntry(
         "sdxl",
+        "edadm.networks.unet.sdxl",
         ("context_channels", "diffusers", "added_channels", "size_channels"),
         _check_sdxl,
         conditions=("sdxl",),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from edadm.networks.settings.strict import Count, Strict
+from edadm.networks.settings.strict import Count, Strict, of_some
 
 TIME_IDS = 6  # numbers that SDXL is told of an image's size and crop
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
+_Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=TIME_IDS, max_length=TIME_IDS)]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
 
 
@@ -83,14 +83,13 @@ class Conditioning(Strict):
         None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sdxl)"
     )
     encoder: TextEncoder = TextEncoder()
-    second_encoder: TextEncoder | None = Field(
-        None, description="the text encoder whose projected text the time embedding adds (sdxl)"
+    second_encoder: TextEncoder | None = of_some(
+        "the text encoder whose projected text the time embedding adds (sdxl)"
     )
-    pooled_channels: Count | None = Field(None, description="channels of that projection (sdxl)")
-    time_ids: Annotated[tuple[_Pixels, ...], Field(min_length=TIME_IDS, max_length=TIME_IDS)] | None = Field(
-        None,
-        description="sizes that the network is told, in pixels: original height and width, top and left of "
-        "the crop, wanted height and width (sdxl)",
+    pooled_channels: Count | None = of_some("channels of that projection (sdxl)")
+    time_ids: _Sizes | None = of_some(
+        "sizes that the network is told, in pixels: original height and width, top and left of the crop, "
+        "wanted height and width (sdxl)"
     )
     checkpoint: str | None = Field(
         None,
@@ -137,15 +136,6 @@ class Conditioning(Strict):
                 "them equal"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_others_have(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Files of the kinds with one text encoder or none stay as they were before there were two."""
-        settings = serialise(self)
-        for name in _OF_TWO:
-            if getattr(self, name) is None:
-                settings.pop(name, None)
-        return settings
 
     @model_validator(mode="after")
     def _labels_exist(self) -> Conditioning:

@@ -44,3 +44,6 @@ class DiffusersUNets(UNetFamily):
         except _ERRORS as error:
             reason = str(error).splitlines()[0]
             raise EdadmError(f"diffusers builds no {stated.class_name} of these settings: {reason}") from None
+
+
+FAMILY = DiffusersUNets()

@@ -49,3 +49,6 @@ class Sdxl(DiffusersUNets):
         told = (rows.latents, rows.timesteps, given["context"])
         predicted: Tensor = network(*told, added_cond_kwargs=added, return_dict=False)[0]
         return predicted
+
+
+FAMILY = Sdxl()
