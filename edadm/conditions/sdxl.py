@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from edadm.conditions.text import encoder_config, prompts_of, token_ids
 from edadm.networks.settings.parts import Conditioning, TextEncoder
@@ -22,6 +21,8 @@ class TextEncoders(nn.Module):
     """
 
     def __init__(self, settings: Conditioning):
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
         super().__init__()
         assert settings.second_encoder is not None and settings.pooled_channels is not None
         self.first = CLIPTextModel(encoder_config(settings.encoder))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from torch import Tensor, nn
 
 from edadm.conditions.order import shuffled
 from edadm.config.inputs.prompts import prompts_in
@@ -32,7 +31,7 @@ class TextCondition:
     """
 
     def __init__(
-        self, encoder: CLIPTextModel, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"
+        self, encoder: nn.Module, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"
     ):
         self._encoder, self.prompts, self._tokens, self._padding = encoder, prompts, tokens, padding
 
@@ -79,8 +78,10 @@ def read_prompts(path: Path, seed: int) -> list[str]:
     return [found.texts[index] for index in shuffled(len(found.texts), seed, "prompt")]
 
 
-def encoder_config(sizes: TextEncoder, pooled_channels: int = 512) -> CLIPTextConfig:
+def encoder_config(sizes: TextEncoder, pooled_channels: int = 512) -> Any:
     """A text encoder's sizes as transformers has them; only a projected one uses `pooled_channels`."""
+    from transformers import CLIPTextConfig  # seconds, for which classes need not wait
+
     return CLIPTextConfig(
         vocab_size=VOCABULARY,
         hidden_size=sizes.channels,
@@ -95,12 +96,15 @@ def encoder_config(sizes: TextEncoder, pooled_channels: int = 512) -> CLIPTextCo
     )
 
 
-def build(settings: Conditioning, context_channels: int) -> CLIPTextModel:
+def build(settings: Conditioning, context_channels: int) -> nn.Module:
     """The CLIP text encoder, randomly initialised."""
-    return CLIPTextModel(encoder_config(settings.encoder))
+    from transformers import CLIPTextModel
+
+    network: nn.Module = CLIPTextModel(encoder_config(settings.encoder))
+    return network
 
 
-def make(network: CLIPTextModel, settings: Conditioning, images: int) -> TextCondition:
+def make(network: nn.Module, settings: Conditioning, images: int) -> TextCondition:
     """The prompts of the images 0 .. images - 1.
 
     Raises:

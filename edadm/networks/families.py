@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 
 from jaxtyping import Float
@@ -12,7 +14,27 @@ from edadm.networks.family import Family
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.families import FAMILIES as ENTRIES
 
-FAMILIES: dict[str, Family] = {name: import_module(entry.module).FAMILY for name, entry in ENTRIES.items()}
+
+@cache
+def _family(name: str) -> Family:
+    found: Family = import_module(ENTRIES[name].module).FAMILY
+    return found
+
+
+class _Families(Mapping[str, Family]):
+    """Imports a family when it is asked for: one that attends to a context takes seconds."""
+
+    def __getitem__(self, name: str) -> Family:
+        return _family(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ENTRIES)
+
+    def __len__(self) -> int:
+        return len(ENTRIES)
+
+
+FAMILIES: Mapping[str, Family] = _Families()
 
 
 def family_of(network: nn.Module) -> Family:
@@ -23,7 +45,7 @@ def family_of(network: nn.Module) -> Family:
     """
     if isinstance(name := getattr(network, "family", None), str):
         return FAMILIES[name]
-    for family in reversed(FAMILIES.values()):
+    for family in map(_family, reversed(ENTRIES)):
         if family.takes(network):
             return family
     raise EdadmError(
