@@ -12,7 +12,8 @@ import zarr
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.benchmark.integer import BESIDE, FLOATS, TORCHAO, Replayed, compare_with_integers
+from edadm.benchmark.contest import Replayed
+from edadm.benchmark.integer import BESIDE, FLOATS, TORCHAO, compare_with_integers
 from edadm.benchmark.kernels import measure
 from edadm.calibration.select import statistics_of
 from edadm.config.load import load_config

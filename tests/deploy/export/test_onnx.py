@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from edadm.cli import app
+from edadm.cli import app_with
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.export import onnx as exporter
@@ -72,7 +72,7 @@ def exported(w8a6: nn.Module, architecture: UNetArchitecture, tmp_path: Path) ->
     bits = Bits(weights=8, activations=6, softmax=6)
     save_quantized(w8a6, tmp_path / "quantized.safetensors", architecture, bits, {})
     options = ["--format", "onnx", "--output", str(tmp_path / "unet.onnx")]
-    run = CliRunner().invoke(app, ["export", str(tmp_path / "quantized.safetensors"), *options])
+    run = CliRunner().invoke(app_with(), ["export", str(tmp_path / "quantized.safetensors"), *options])
     assert run.exit_code == 0, run.output
     return tmp_path / "unet.onnx"
 
