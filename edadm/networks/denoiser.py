@@ -93,9 +93,9 @@ class Denoiser:
             return self
         known = (self.unet, self.condition, self.guidance, self.precision, self.prediction, self.replay)
         bound = Denoiser(*known)
-        bound._told = {"context": self.condition.rows(indices)}
+        bound._told = self.condition.rows(indices)
         if self.is_guided:
-            bound._told_nothing = {"context": self.condition.unconditional()}
+            bound._told_nothing = self.condition.unconditional()
         return bound
 
     def __call__(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
