@@ -22,7 +22,7 @@ from typer.main import get_command
 from edadm.artifacts import describe
 from edadm.cli import app_with, main
 from edadm.commands.app import ORDER
-from edadm.config.downloads import DOWNLOADS, Download
+from edadm.config.files.downloads import DOWNLOADS, Download
 from edadm.config.fingerprint import PACKAGE
 from edadm.config.methods import METHODS
 from edadm.config.schema import Model, Sampler, Trajectories
