@@ -31,7 +31,7 @@ from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 
-from .config.server import serving
+from .config.files.server import serving
 from .conftest import reinitialise
 from .networks.original import OriginalUNet
 
