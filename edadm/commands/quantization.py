@@ -44,8 +44,8 @@ def set_ranges(
     label: LabelOption = "set-ranges",
 ) -> None:
     """Search the grid of every weight and activation."""
-    where, widths = device_named(device, threads), preset_named("bits", bits, config)
-    preset = preset_named("models", model, config)
+    preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
+    where = device_named(device, threads)
     set_ranges_stage.run(preset, widths, unet, calibration_set, output, where, label)
 
 

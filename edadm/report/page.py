@@ -15,7 +15,7 @@ from edadm.report import ablation, tables
 from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
 from edadm.report.gallery import GAIN, gallery
 from edadm.report.read import CalibrationResult, RunResult, VariantResult, read_run
-from edadm.report.times import read_times
+from edadm.report.times import read_devices, read_times
 
 _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
 
@@ -46,7 +46,12 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
     html = (
         _environment()
         .get_template("page.html.j2")
-        .render(runs=[_run(run) for run in found], stages=tables.stage_rows(read_times(results)), gain=GAIN)
+        .render(
+            runs=[_run(run) for run in found],
+            stages=tables.stage_rows(read_times(results)),
+            devices=tables.device_rows(read_devices(results)),
+            gain=GAIN,
+        )
     )
     for path, text in (
         (output, html),
