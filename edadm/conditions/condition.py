@@ -10,7 +10,6 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from edadm.config.inputs.prompts import prompts_in
 from edadm.errors import EdadmError
@@ -88,7 +87,7 @@ class TextCondition:
     """
 
     def __init__(
-        self, encoder: CLIPTextModel, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"
+        self, encoder: nn.Module, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"
     ):
         self._encoder, self.prompts, self._tokens, self._padding = encoder, prompts, tokens, padding
 
@@ -135,10 +134,12 @@ def read_prompts(path: Path, seed: int) -> list[str]:
     return [found.texts[index] for index in shuffled(len(found.texts), seed, "prompt")]
 
 
-def build_condition_network(settings: Conditioning, context_channels: int) -> ClassEmbedding | CLIPTextModel:
+def build_condition_network(settings: Conditioning, context_channels: int) -> nn.Module:
     """The class embedding, or the CLIP text encoder, randomly initialised."""
     if settings.kind == "classes":
         return ClassEmbedding(settings.classes, context_channels)
+    from transformers import CLIPTextConfig, CLIPTextModel  # seconds, for which classes need not wait
+
     sizes = settings.encoder
     return CLIPTextModel(
         CLIPTextConfig(
@@ -155,7 +156,7 @@ def build_condition_network(settings: Conditioning, context_channels: int) -> Cl
     )
 
 
-def make_condition(network: ClassEmbedding | CLIPTextModel, settings: Conditioning, images: int) -> Condition:
+def make_condition(network: nn.Module, settings: Conditioning, images: int) -> Condition:
     """The condition of the images 0 .. images - 1.
 
     Raises:

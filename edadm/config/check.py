@@ -233,9 +233,11 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
     layers = [layer for names in units.values() for layer in names]
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
     known = layers if METHODS[settings.method].by_layer else list(units)
+    preset = config.bits[bits]
     found = [
-        f"bits.{bits}.layers: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
-        for pattern, hint in idle_patterns(config.bits[bits].layers, layers)
+        f"bits.{bits}.{setting}: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
+        for setting, given in (("layers", preset.layers), ("smoothing_layers", preset.smoothing_layers))
+        for pattern, hint in idle_patterns(given, layers)
     ]
     found += [
         f"{where}.unit_iterations: the pattern '{pattern}' matches no unit of '{run.model}'; {hint}"

@@ -36,7 +36,7 @@ from edadm.networks.random_weights import random_autoencoder, random_unet, rando
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
-from edadm.passes.ranges import set_ranges
+from edadm.passes.prepare import prepare
 from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
@@ -154,7 +154,7 @@ class FamilyPass:
         network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
         with self.measured.stage("set-ranges"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            set_ranges(network, Rows.of(rows), self.run.bits)
+            prepare(network, Rows.of(rows), self.run.bits)
             save_file(
                 {name: tensor.cpu() for name, tensor in grids(network).items()},
                 self.folder / "ranges.safetensors",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edadm.artifacts import describe, gpu_beside
-from edadm.report.read import table_rows
+from edadm.report.results.files import table_rows
 
 STAGES = (
     "convert-checkpoint",

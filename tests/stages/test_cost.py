@@ -208,6 +208,16 @@ def test_memory_is_that_of_weights_activations_and_what_waits(networks: Networks
     assert half.weights - plain.weights == 2 * networks.parameters
 
 
+def test_smoothing_costs_one_more_evaluation_of_the_float_network(model: Model) -> None:
+    plain, smoothed = (
+        set_ranges.cost("m", Networks(model), Calibration(size=6), bits)
+        for bits in (Bits(range_batch_size=4), Bits(range_batch_size=4, smoothing=0.5))
+    )
+    assert smoothed.passes[1:] == plain.passes
+    assert (smoothed.passes[0].kind, smoothed.passes[0].rows, smoothed.passes[0].calls) == ("float", 6, 2)
+    assert smoothed.disk > plain.disk
+
+
 def test_a_pattern_that_matches_no_layer_is_refused(model: Model) -> None:
     bits = Bits(layers={"conv_inn": {"weights": 8, "activations": 8}})  # type: ignore[dict-item]
     with pytest.raises(

@@ -47,11 +47,18 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("weights", "split"), [(4, True), (8, False)])
+@pytest.mark.parametrize(("weights", "split", "smoothing"), [(4, True, None), (8, False, 0.5)])
 def test_the_tensors_of_a_checkpoint_have_the_bytes_that_were_counted(
-    model: Model, float_unet: UNet2DModel, bits: Bits, weights: int, split: bool, tmp_path: Path
+    model: Model,
+    float_unet: UNet2DModel,
+    bits: Bits,
+    weights: int,
+    split: bool,
+    smoothing: float | None,
+    tmp_path: Path,
 ) -> None:
-    widths = bits.model_copy(update={"weights": weights, "split_shortcuts": split})
+    changed = {"weights": weights, "split_shortcuts": split, "smoothing": smoothing}
+    widths = bits.model_copy(update=changed)
     unet = quantized_copy(float_unet, widths)
     for layer in quantized_layers(unet).values():
         layer.weight_quantizer.set_grid(

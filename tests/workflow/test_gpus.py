@@ -107,8 +107,10 @@ def test_no_more_jobs_start_than_there_are_places(toy: Toy) -> None:
 
 
 def test_a_stage_stays_on_the_cpu_if_the_profile_says_so(toy: Toy) -> None:
-    said = told(toy, "-n", "-p", *GPU, "--set-resources", "evaluate:gpu=0", gpus="0")
-    assert devices(said) == expected("cuda", evaluate="cpu")
+    said = told(
+        toy, "-n", "-p", *GPU, "--set-resources", "evaluate:gpu=0", "set_ranges:device=cuda:1", gpus="0"
+    )
+    assert devices(said) == expected("cuda", evaluate="cpu") | {"set-ranges": {"cuda:1"}}
 
 
 def test_without_a_gpu_commands_look_for_another_make(toy: Toy) -> None:

@@ -12,8 +12,8 @@ rule benchmark:
     threads: 1
     resources:
         gpu=A_GPU,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         device=device_of,
         model=model_with(*benchmark_stage.MODEL),

@@ -38,10 +38,12 @@ def check_gpus():
 
 
 def device_of(wildcards, input, resources):
-    """The device of a job: a GPU if it has one, else the CPU.
+    """The device of a job: the one that the profile names, else a GPU if the job has one, else the CPU.
 
     Where no GPU is listed, the command itself looks for one of another make.
     """
+    if named := resources.get("device"):
+        return named
     if not resources.gpu:
         return "auto" if HERE and not GPUS else "cpu"
     return f"cuda/{SHARE}" if SHARE > 1 else "cuda"

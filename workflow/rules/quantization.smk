@@ -13,8 +13,8 @@ rule set_ranges:
     threads: 1
     resources:
         gpu=A_GPU,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         device=device_of,
         model=model_with(*set_ranges_stage.MODEL),
@@ -49,8 +49,8 @@ rule reconstruct_part:
     threads: 1
     resources:
         gpu=A_GPU,
-        mem_mb=reconstruct_memory,
-        runtime=1440,
+        mem_mb=growing(reconstruct_memory),
+        runtime=growing(1440),
     params:
         device=device_of,
         model=model_with(*reconstruct_stage.MODEL),
@@ -90,8 +90,8 @@ rule reconstruct:
     threads: 1
     resources:
         gpu=A_GPU,
-        mem_mb=reconstruct_memory,
-        runtime=1440,
+        mem_mb=growing(reconstruct_memory),
+        runtime=growing(1440),
     params:
         device=device_of,
         model=model_with(*reconstruct_stage.MODEL),

@@ -225,6 +225,12 @@ def remember(note: Path, package: Path = PACKAGE) -> None:
     _remembered[package] = (note, source, known)
 
 
+def noted_in(folder: str | None) -> None:
+    """Keeps fingerprints in a folder of notes from now on, if there is one and nothing was said before."""
+    if folder and PACKAGE not in _remembered:
+        remember(Path(folder) / "fingerprints.json")
+
+
 def _computed(stage: str, package: Path, also: tuple[str, ...], gpu: bool) -> str:
     digest = hashlib.sha256(b"" if gpu else _entry(stage, package)[0].encode())
     files = sorted(stage_files(stage, package, also, gpu))

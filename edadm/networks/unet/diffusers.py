@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from edadm.errors import EdadmError

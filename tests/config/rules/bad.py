@@ -138,6 +138,8 @@ VALUES = (
     ("bits.w4a8.layers.'*.conv3': {weights: 8, activations: 8}", "bits.w4a8.layers: the pattern '*.conv3' matches no layer of 'm'"),
     ("bits.w4a8.layers.'model.conv_in': {weights: 8, activations: 8}", "the pattern 'model.conv_in' matches no layer of 'm'; did you mean"),
     ("bits.w4a8.layers.'down_blocks.4.*': {weights: 8, activations: 8}", "the pattern 'down_blocks.4.*' matches no layer of 'm'"),
+    ("bits.w4a8.smoothing_layers.conv_inn: 0.5", "bits.w4a8.smoothing_layers: the pattern 'conv_inn' matches no layer of 'm'"),
+    ("bits.b.smoothing: 1.5", "bits.b.smoothing: input should be less than or equal to 1"),
     # Reconstruction.
     ("reconstructions.r.method: brecq", "reconstructions.r.method: input should be 'fbr', 'block', "),
     ("reconstructions.r.iterations: 5e3", "reconstructions.r.iterations: wants a whole number, not '5e3'; write 5000 without quotes"),
