@@ -13,6 +13,7 @@ from edadm.commands.options import (
     ConfigOption,
     DeviceOption,
     EvaluationOption,
+    GraphsOption,
     LabelOption,
     ModelOption,
     OutputOption,
@@ -40,6 +41,7 @@ def generate(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "generate",
+    graphs: GraphsOption = True,
 ) -> None:
     """Generate images, each from the noise of its own index."""
     from edadm.stages import generate as stage
@@ -47,7 +49,7 @@ def generate(
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
     where = device_named(device_for_images(backend, device), threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
-    stage.run(preset, settings, weights, parts, backend, shard, output, where, label)
+    stage.run(preset, settings, weights, parts, backend, shard, output, where, label, graphs)
 
 
 @app.command()

@@ -77,6 +77,13 @@ HostMemoryOption = Annotated[
         min=0, envvar="EDADM_HOST_MEMORY", help="GiB that may be kept in host memory; else what is free"
     ),
 ]
+GraphsOption = Annotated[
+    bool,
+    typer.Option(
+        "--graphs/--no-graphs",
+        help="whether a GPU replays the network's calls; results are equal bit for bit",
+    ),
+]
 LabelOption = Annotated[str, typer.Option("--label", help="what progress lines call this run")]
 
 

@@ -108,12 +108,12 @@ class Model(Strict):
     pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
 
     @property
-    def context_shape(self) -> tuple[int, int] | None:
-        """(tokens, channels) of the condition of one image; None without a condition."""
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of all that the network is told of one image, by name; none without a condition."""
         channels = self.architecture.context_channels
         if self.conditioning is None or channels is None:
-            return None
-        return (self.conditioning.encoder.tokens if self.conditioning.kind == "text" else 1, channels)
+            return {}
+        return self.conditioning.shapes(channels)
 
     @property
     def guidance(self) -> float:

@@ -1,9 +1,10 @@
-"""The families by name: a file and a row each."""
+"""The families by name, each in the module that its row names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,43 +12,13 @@ from torch import Tensor, nn
 from edadm.errors import EdadmError
 from edadm.networks.family import Family
 from edadm.networks.inputs import Rows
-
-
-def _ddim() -> Family:
-    from edadm.networks.unet.ddim import Ddim
-
-    return Ddim()
-
-
-def _ldm() -> Family:
-    from edadm.networks.unet.ldm import Ldm
-
-    return Ldm()
-
-
-def _conditional() -> Family:
-    from edadm.networks.unet.conditional import Conditional
-
-    return Conditional()
-
-
-def _diffusers() -> Family:
-    from edadm.networks.unet.diffusers import DiffusersUNets
-
-    return DiffusersUNets()
-
-
-_ROWS: Mapping[str, Callable[[], Family]] = {
-    "ddim": _ddim,
-    "ldm": _ldm,
-    "transformer": _conditional,
-    "diffusers": _diffusers,
-}
+from edadm.networks.settings.families import FAMILIES as ENTRIES
 
 
 @cache
 def _family(name: str) -> Family:
-    return _ROWS[name]()
+    found: Family = import_module(ENTRIES[name].module).FAMILY
+    return found
 
 
 class _Families(Mapping[str, Family]):
@@ -57,10 +28,10 @@ class _Families(Mapping[str, Family]):
         return _family(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_ROWS)
+        return iter(ENTRIES)
 
     def __len__(self) -> int:
-        return len(_ROWS)
+        return len(ENTRIES)
 
 
 FAMILIES: Mapping[str, Family] = _Families()
@@ -74,8 +45,8 @@ def family_of(network: nn.Module) -> Family:
     """
     if isinstance(name := getattr(network, "family", None), str):
         return FAMILIES[name]
-    for family in map(_family, reversed(list(_ROWS))):
-        if isinstance(network, family.classes):
+    for family in map(_family, reversed(ENTRIES)):
+        if family.takes(network):
             return family
     raise EdadmError(
         f"a {type(network).__name__} is of no family that edadm knows; take one of {', '.join(FAMILIES)}"

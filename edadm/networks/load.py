@@ -70,10 +70,10 @@ def load_condition_network(model: Model, weights: Path, device: torch.device | s
         CheckpointError: absent, damaged, or of another network.
     """
     network = _filled(build_part(model, "condition"), read_state(weights), weights)
-    if (
-        model.conditioning is not None and model.conditioning.kind == "text"
-    ):  # the one buffer that no file holds
-        network.embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
+    for name, buffer in network.named_buffers():
+        if name.endswith("position_ids"):  # the one buffer of text encoders, which no file holds
+            owner, _, own = name.rpartition(".")
+            setattr(network.get_submodule(owner), own, torch.arange(buffer.shape[1])[None])
     return network.to(device)
 
 

@@ -106,7 +106,7 @@ def test_inputs_fit_the_network_and_features_are_those_of_the_middle(name: str) 
     assert [tuple(tensor.shape) for tensor in rows.tensors.values()] == [
         (3, *model.latent_shape),
         (3,),
-        (3, *(model.context_shape or ())),
+        (3, *model.condition_shapes["context"]),
     ]
     width = model.architecture.channels * model.architecture.multipliers[-1]
     assert networks.feature_elements == width * 4 * 4

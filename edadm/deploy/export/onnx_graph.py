@@ -165,9 +165,17 @@ class _Exported(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor | None = None) -> Tensor:
-        rows = {"latents": sample, "timesteps": timestep}
-        return network_call(self.unet, Rows(rows if context is None else rows | {"context": context}))
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor | None = None,
+        pooled: Tensor | None = None,
+        time_ids: Tensor | None = None,
+    ) -> Tensor:
+        told = {"context": context, "pooled": pooled, "time_ids": time_ids}
+        given = {name: tensor for name, tensor in told.items() if tensor is not None}
+        return network_call(self.unet, Rows({"latents": sample, "timesteps": timestep} | given))
 
 
 def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:

@@ -34,3 +34,6 @@ class Conditional(UNetFamily):
             attention_head_dim=heads,
             norm_eps=1e-5,
         )
+
+
+FAMILY = Conditional()

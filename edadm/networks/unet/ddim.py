@@ -30,3 +30,6 @@ class Ddim(UNetFamily):
             flip_sin_to_cos=False,
             freq_shift=1,
         )
+
+
+FAMILY = Ddim()

@@ -44,3 +44,6 @@ class Ldm(UNetFamily):
                 attention.heads = architecture.heads
                 attention.scale = (attention.inner_dim // architecture.heads) ** -0.5
         return unet
+
+
+FAMILY = Ldm()
