@@ -36,6 +36,7 @@ def evaluate(
     settings: Evaluation,
     files: Scoring,
     advance: Advance = lambda images: None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
@@ -47,6 +48,7 @@ def evaluate(
         files: what `edadm.config.files.scoring.scoring` found; its `reference` must be statistics, no
             folder.
         advance: told the number of images after each batch.
+        device: where the networks that score compute.
 
     Raises:
         EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
@@ -61,7 +63,7 @@ def evaluate(
     if layers:
         seen = prepared(images, files.resolution)
         features = extract_features(
-            seen, files.extractor, weights=files.weights, layers=layers, advance=advance
+            seen, files.extractor, weights=files.weights, layers=layers, advance=advance, device=device
         )
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {}
@@ -78,7 +80,7 @@ def evaluate(
     scores["psnr"] = None if references is None else mean_psnr(images, references)
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:
-        scores["clip_score"] = _clip_score(images, prompts, settings, files)
+        scores["clip_score"] = _clip_score(images, prompts, settings, files, device)
         conditions |= _clip_conditions(settings, files)
     _refuse_what_is_not_finite(scores)
     return scores | {"conditions": conditions}
@@ -91,11 +93,12 @@ def _prompts(settings: Evaluation, images: int) -> list[str] | None:
     return prompts_per_image(Path(settings.prompts).expanduser(), images)
 
 
-def _clip_score(images: Images, prompts: list[str], settings: Evaluation, files: Scoring) -> float:
+def _clip_score(
+    images: Images, prompts: list[str], settings: Evaluation, files: Scoring, device: torch.device | str
+) -> float:
     from edadm.metrics.scores.clip_score import clip_scores  # open_clip takes a while to import
 
     assert files.clip_weights is not None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return clip_scores(images, prompts, settings.clip_model, files.clip_weights, device).mean().item()
 
 

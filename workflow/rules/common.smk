@@ -7,7 +7,14 @@ import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
 from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
-from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
+from edadm.config.backends import (
+    DEFAULT,
+    INTEGER,
+    computes_on,
+    makers_of_images,
+    modules_of,
+    variant_suffixes,
+)
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
@@ -67,6 +74,7 @@ HELD = []
 
 
 onstart:
+    check_gpus()
     for model, lock in LOCKS.items():
         lock.parent.mkdir(parents=True, exist_ok=True)
         HELD.append(open(lock, "a+"))
@@ -347,10 +355,10 @@ def generate_modules(wildcards):
 
 
 def timed_backends(model):
-    """The backends of a model's variants that `benchmark unet` does not time anyway."""
+    """The backends of a model's variants that `benchmark unet`, which times them on a CPU, does not time anyway."""
     always = {DEFAULT, *(entry.name for entry in makers_of_images(INTEGER)), INTEGER}
     named = dict.fromkeys(Variant(name).backend for name in RUNS[model].variants)
-    return [name for name in named if name not in always]
+    return [name for name in named if name not in always and computes_on(name, "cpu")]
 
 
 def timed_modules(wildcards):
