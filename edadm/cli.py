@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+
+import typer
 
 from edadm.artifacts.failures import told
-from edadm.commands import calibration, files, images, quantization, showing, timing, workflow
-from edadm.commands.app import Interrupted, app
+from edadm.commands.app import MODULES, Interrupted, app
 from edadm.console import say
+from edadm.deferred import defer
 from edadm.errors import EdadmError
-
-__all__ = [
-    "app",
-    "calibration",
-    "files",
-    "images",
-    "main",
-    "quantization",
-    "showing",
-    "timing",
-    "workflow",
-]  # importing them is what registers subcommands
-
 
 INTERRUPTED = 130  # the exit status after SIGINT, by the convention of shells
 
 
+def app_with(named: str | None = None) -> typer.Typer:
+    """The command line with all subcommands, or, where one of them is named, at least with that one.
+
+    Importing a module is what registers its subcommands.
+    """
+    for module in {MODULES[named]} if named in MODULES else set(MODULES.values()):
+        import_module(f"edadm.commands.{module}")
+    return app
+
+
 def main() -> None:
     """The entry point of `edadm`."""
+    defer()
+    named = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
     try:
-        app()
+        app_with(named)()
     except Interrupted:
         say("edadm: interrupted; start the same command again, and it goes on from its finished pieces")
         sys.exit(INTERRUPTED)

@@ -4,7 +4,7 @@ from edadm.artifacts.clock import date_now
 from edadm.artifacts.errors import BusyError, DamagedError, PlaceError, StaleError
 from edadm.artifacts.failures import placing, reading
 from edadm.artifacts.files import as_json, read_tensors, save_tensors, writing_json
-from edadm.artifacts.making import Work, making, refuse_to_replace
+from edadm.artifacts.making import Work, gpu_beside, making, refuse_to_replace
 from edadm.artifacts.metadata import Facts, describe, facts, intact, refuse_other
 from edadm.artifacts.whole import writing
 
@@ -19,6 +19,7 @@ __all__ = [
     "date_now",
     "describe",
     "facts",
+    "gpu_beside",
     "intact",
     "making",
     "placing",

@@ -12,7 +12,7 @@ from edadm.stages.cost.work import (
     FP32,
     Cost,
     Memory,
-    context_elements,
+    condition_bytes,
     evaluations_per_run,
     latent_elements,
     rows_per_image,
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 MODEL = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # settings
 _ENTRY, _CHECKSUM = 16, 4  # bytes of a chunk in the index of its shard, and of all in it
-_FRAME, _BATCH = (28, 36), (16, 19)  # files and folders of a store, and of a batch; with a condition
+_FRAME, _FRAME_OF_TOLD = 28, 8  # files and folders of an empty store, and for what runs are told
+_BATCH, _BATCH_OF_TOLD = 16, 3  # and of a batch
 _COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
 
 
@@ -41,6 +42,7 @@ def run(
     progress: Path,
     device: torch.device,
     label: str,
+    graphs: bool = True,
 ) -> None:
     """Records full-precision sampler runs to zarr, batch by batch.
 
@@ -52,12 +54,14 @@ def run(
         progress: a folder for finished batches, from which a killed run goes on.
         device: where.
         label: what progress lines call this run.
+        graphs: whether a GPU replays the network's calls.
     """
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.config.sources import locate_prompts
+    from edadm.config.files.sources import locate_prompts
     from edadm.networks.denoiser import Denoiser
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
+    from edadm.networks.replay import Replay
     from edadm.sampling.collect import collect, open_store
 
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
@@ -67,19 +71,20 @@ def run(
         if work is None:
             return
         refuse_to_replace(output, known)
-        contexts = open_condition(model, condition, model.trajectories.count, device)
+        told = open_condition(model, condition, model.trajectories.count, device)
         network = load_unet(model.architecture, unet, device)
-        denoise = Denoiser(network, contexts, model.guidance, prediction=open_prediction(model))
-        store = open_store(work.folder / "store.zarr", model, shard, contexts)
+        replay = Replay() if graphs and device.type == "cuda" else None
+        denoise = Denoiser(network, told, model.guidance, prediction=open_prediction(model), replay=replay)
+        store = open_store(work.folder / "store.zarr", model, shard, told)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
             features = family_of(network).feature_module(network)
-            collect(denoise, features, model, store, device, lambda: advance(1), contexts)
+            collect(denoise, features, model, store, device, lambda: advance(1), told, replay)
         store.seal(known)
         work.publish_folder(store.path)
 
 
 def cost(name: str, networks: Networks) -> Cost:
-    """The cost of all shards; its bytes are those of states and contexts, in chunks of whole batches."""
+    """The cost of all shards; its bytes are those of states and conditions, in chunks of whole batches."""
     from edadm.sampling.generate import shard_range
     from edadm.sampling.schedule import sampler_timesteps
 
@@ -87,11 +92,13 @@ def cost(name: str, networks: Networks) -> Cost:
     shards = [shard_range(recorded.count, recorded.shards, shard) for shard in range(recorded.shards)]
     passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
     steps = len(sampler_timesteps(model.sampler, model.schedule))
-    batches = sum(-(-len(shard) // recorded.batch_size) for shard in shards)
-    row = (steps * latent_elements(model) + context_elements(model)) * FP32
+    batches, told = (
+        sum(-(-len(shard) // recorded.batch_size) for shard in shards),
+        len(model.condition_shapes),
+    )
+    row = steps * latent_elements(model) * FP32 + condition_bytes(model)
     disk = batches * (recorded.batch_size * row + steps * _ENTRY + _CHECKSUM)
-    told = context_elements(model) > 0
-    files = len(shards) * _FRAME[told] + batches * _BATCH[told]
+    files = len(shards) * (_FRAME + told * _FRAME_OF_TOLD) + batches * (_BATCH + told * _BATCH_OF_TOLD)
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
     return Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)

@@ -21,7 +21,7 @@ def run(model: Model, part: str, output: Path) -> None:
     """Brings a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
     from edadm.artifacts import making, save_tensors
     from edadm.artifacts.digest import canonical
-    from edadm.config.sources import locate
+    from edadm.config.files.sources import locate
     from edadm.networks.convert import convert_checkpoint
 
     known = facts_of("weights", _made_from(model, part))
@@ -43,12 +43,11 @@ def _source(path: Path) -> list[Any]:
 
 def _made_from(model: Model, part: str) -> dict[str, Any]:
     """What tells converted weights from others: the network, and nothing of the file that they came in."""
-    from edadm.networks.settings.parts import Conditioning
-
     setting = {"unet": "architecture", "autoencoder": "autoencoder", "condition": "conditioning"}[part]
     settings = settings_of(model, setting)
     if part == "condition":
-        used = {"kind", "classes", "encoder"} & set(Conditioning.model_fields)
+        used = {"kind", "classes", "encoder", "second_encoder", "pooled_channels"}
+        used &= settings["conditioning"].keys()
         settings["conditioning"] = {name: settings["conditioning"][name] for name in used}
     return {"part": part, "model": settings}
 

@@ -227,7 +227,7 @@ def test_another_meaning_changes_the_code(old: str, new: str) -> None:
         ("config/schema.py", "images per sampler run", "images per run of the sampler"),
         ("config/schema.py", "kind: Literal[", "kind: str | Literal["),
         ("config/rules/wording.py", "there is no such setting", "this setting does not exist"),
-        ("config/scoring.py", "needs weights, and", "wants weights, and"),
+        ("config/files/scoring.py", "needs weights, and", "wants weights, and"),
         ("networks/convert.py", "the preset's model has no", "this model is without"),
         ("errors.py", "class EdadmError", "class Unused(Exception): pass\nclass EdadmError"),
     ],
@@ -289,6 +289,11 @@ def test_modules_that_change_no_result_are_there_to_be_left_out(monkeypatch: pyt
 
 def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> None:
     assert changed_stages(tmp_path, "config/methods.py", 'inputs="float"', "inputs=None") == {"reconstruct"}
+
+
+def test_a_family_that_the_registry_names_counts_where_networks_are_built(tmp_path: Path) -> None:
+    stages = {"convert", "collect", "set_ranges", "reconstruct", "generate"}
+    assert changed_stages(tmp_path, "networks/unet/ldm.py", "FAMILY = Ldm()", "FAMILY = Ldm(1)") == stages
 
 
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edadm.config.fingerprint import stage_fingerprint
+from edadm.deferred import defer
 
 from .children import count_changes, run
 from .project import Stage, stages, write_presets
@@ -86,6 +87,7 @@ def whole(open_folder: Path) -> Whole:
     folder = open_folder / "whole"
     folder.mkdir()
     write_presets(folder)
+    defer()  # as the command line does
     for name in FINGERPRINTS:
         stage_fingerprint(name)  # which is kept, for all children
     changes, count, modules = [], open_folder / "count", open_folder / "modules"

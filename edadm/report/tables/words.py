@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 ABSENT = "–"
-
-
 MEGABYTE = 1e6
 
 
