@@ -7,6 +7,7 @@ import sys
 
 from edadm.commands import calibration, files, images, quantization, showing, timing, workflow
 from edadm.commands.app import app
+from edadm.config.inputs.arguments import expanded
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -29,6 +30,7 @@ _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 def main() -> None:
     """The entry point of `edadm`."""
     try:
+        sys.argv[1:] = expanded(sys.argv[1:])
         app()
     except EdadmError as error:
         say(f"edadm: {error}")
