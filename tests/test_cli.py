@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.main import get_command
 
-from edadm.artifacts import describe
-from edadm.cli import app, main
+from edadm.artifacts import describe, facts
+from edadm.artifacts.metadata import remember
+from edadm.cli import app_with, main
 from edadm.commands.app import ORDER
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.fingerprint import PACKAGE
@@ -221,6 +222,13 @@ def test_images_far_from_the_simulated_ones_are_refused(
         in capsys.readouterr().err
     )
     assert not output.exists()
+    remember(
+        far, facts("samples", {"shard": 0, "resolved_backend": "cuda_int8"}, "cuda (toy)")
+    )  # of another network
+    assert edadm("evaluate", far, *compared) == 0
+    found = json.loads(output.read_text())
+    assert (found["parity"]["difference"], found["parity"]["bound"]) == (6, 5)
+    assert found["edadm"]["made_from"]["resolved_backend"] == "cuda_int8"
 
 
 def test_integers_need_a_quantized_checkpoint_and_a_known_name(
@@ -753,7 +761,7 @@ def test_help_lists_all_commands_in_the_order_of_work() -> None:
         [sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True
     )
     listed = [line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line.strip()]
-    assert listed == list(ORDER) == sorted(get_command(app).commands, key=ORDER.index)
+    assert listed == list(ORDER) == sorted(get_command(app_with()).commands, key=ORDER.index)
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "reconstruct-part"])
@@ -762,16 +770,18 @@ def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(
 ) -> None:
     monkeypatch.setenv("EDADM_DEVICE_MEMORY", "2.5")
     monkeypatch.setenv("EDADM_HOST_MEMORY", "")  # the workflow's way to say that none is wanted
-    parsed = get_command(app).commands[command].make_context(command, [], resilient_parsing=True)
+    parsed = get_command(app_with()).commands[command].make_context(command, [], resilient_parsing=True)
     assert (parsed.params["device_memory"], parsed.params["host_memory"]) == (2.5, None)
 
 
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [
-        ("integer", "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'"),
+        (
+            "integer",
+            "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated' or 'cuda_int8'",
+        ),
         ("onednn", "backend 'onednn' generates on a CPU only; use --device cpu, or backend 'simulated'"),
-        ("cuda_int8", "backend 'cuda_int8' leaves out grids of the checkpoint, so that its images would be"),
     ],
 )
 def test_images_with_integers_are_refused_off_the_cpu(

@@ -9,7 +9,6 @@ import typer
 
 from edadm.commands.app import app
 from edadm.commands.options import DeviceOption, OutputOption, ThreadsOption, device_named
-from edadm.stages import report as page
 
 
 @app.command()
@@ -80,6 +79,7 @@ def plan(
     That is disk, memory, network evaluations, and time per stage.
     """
     import json
+    from functools import partial
 
     from edadm.config.load import load_runs
 
@@ -90,7 +90,8 @@ def plan(
     from edadm.planning.show import as_table
 
     where = device_named(device, threads) if probe else None
-    plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
+    networks = partial(feature_network, device=where or "cpu")
+    plans = [plan_run(run, settings, where, networks) for run in chosen_runs(settings, model)]
     typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
 
 
@@ -106,6 +107,7 @@ def report(
     import json
 
     from edadm.config.load import described_runs, load_runs
+    from edadm.stages import report as page
 
     settings = load_runs(json.loads(config) if config.lstrip().startswith("{") else Path(config))
     page.run(results, described_runs(settings), output)

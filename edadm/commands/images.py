@@ -13,6 +13,7 @@ from edadm.commands.options import (
     ConfigOption,
     DeviceOption,
     EvaluationOption,
+    GraphsOption,
     LabelOption,
     ModelOption,
     OutputOption,
@@ -24,8 +25,6 @@ from edadm.commands.options import (
 from edadm.config.backends import DEFAULT, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.stages import evaluate as evaluate_stage
-from edadm.stages import generate as generate_stage
 
 
 @app.command()
@@ -42,12 +41,15 @@ def generate(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "generate",
+    graphs: GraphsOption = True,
 ) -> None:
     """Generate images, each from the noise of its own index."""
+    from edadm.stages import generate as stage
+
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
     where = device_named(device_for_images(backend, device), threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
-    generate_stage.run(preset, settings, weights, parts, backend, shard, output, where, label)
+    stage.run(preset, settings, weights, parts, backend, shard, output, where, label, graphs)
 
 
 @app.command()
@@ -61,8 +63,10 @@ def write_prompts(
 
     CLIP scores compare images with them.
     """
+    from edadm.stages import generate as stage
+
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    generate_stage.write_prompts(preset, settings, output)
+    stage.write_prompts(preset, settings, output)
 
 
 @app.command()
@@ -85,6 +89,7 @@ def evaluate(
         Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")
     ] = None,
     config: ConfigOption = None,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "evaluate",
 ) -> None:
@@ -97,10 +102,10 @@ def evaluate(
     from dataclasses import replace
 
     from edadm.config.scoring import scoring
+    from edadm.stages import evaluate as stage
 
     if simulated and not references:
         raise EdadmError("--simulated needs full-precision images to compare with; give them as --reference")
-    device_named("auto", threads)
     settings = preset_named("evaluations", evaluation, config)
     settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
     files = scoring(settings)
@@ -112,8 +117,9 @@ def evaluate(
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
-    images = evaluate_stage.Images(samples, references or [], simulated or [])
-    evaluate_stage.run(images, settings, files, output, label)
+    where = device_named(device, threads)
+    images = stage.Images(samples, references or [], simulated or [])
+    stage.run(images, settings, files, output, where, label)
 
 
 @app.command()
@@ -135,14 +141,16 @@ def reference_statistics(
     keep_features: Annotated[
         int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")
     ] = 0,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "reference-statistics",
 ) -> None:
     """Statistics of real images, against which generated ones are scored."""
     from edadm.config.schema import Evaluation
+    from edadm.stages import evaluate as stage
 
-    device_named("auto", threads)
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
         raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
+    where = device_named(device, threads)
     real = (images, name, extractor, weights, resolution, keep_features)
-    evaluate_stage.reference_statistics(*real, output, threads, label)
+    stage.reference_statistics(*real, output, where, threads, label)

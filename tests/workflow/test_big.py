@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -28,9 +27,7 @@ def last_command(toy: Toy, *options: str) -> list[str]:
     status, said = toy.run("--dry-run", "--printshellcmds", *options)
     assert status == 0, said
     assert max(map(len, re.findall("python3 -m edadm .+", said))) < 2000
-    words = commands_of(said, toy.folder)[-1]
-    assert sum(map(len, words)) > LONGEST
-    return words
+    return commands_of(said, toy.folder)[-1]
 
 
 def test_images_of_5000_shards_are_scored_by_a_short_command(tmp_path: Path, package: Path) -> None:
@@ -43,32 +40,35 @@ def test_images_of_5000_shards_are_scored_by_a_short_command(tmp_path: Path, pac
         (tmp_path / file).touch()
     told = last_command(toy, "--allowed-rules", "evaluate", "--", f"{variant}/metrics.json")
     assert told[3] == "evaluate"
+    assert sum(map(len, told)) > LONGEST
     assert told[4:10_004] == [*shards[:5000], *(f"--reference={file}" for file in shards[5000:])]
 
 
-def test_a_report_takes_a_configuration_of_300_presets(reference: Toy, tmp_path: Path) -> None:
-    """All variants are the one of the reference by another name."""
-    shutil.copytree(reference.folder, tmp_path / "toy", symlinks=True, copy_function=os.link)
+@pytest.mark.long  # the next test has a longer configuration, and runs
+def test_300_presets_are_planned_with_short_commands(tmp_path: Path, package: Path) -> None:
+    toy = Toy(tmp_path, package)
+    presets = {f"fbr{number}": CONFIG["reconstructions"]["fbr"] for number in range(300)}
+    variants = ["fp32", *(f"tdac/w4a8/{name}" for name in presets)]
+    with_config(toy, runs=[CONFIG["runs"][0] | {"variants": variants}], reconstructions=presets)
+    told = last_command(toy)
+    assert told[3] == "report"
+    assert list(json.loads(told[told.index("--config") + 1])["reconstructions"]) == sorted(presets)
+
+
+def test_a_report_takes_a_configuration_that_no_command_line_would(reference: Toy, tmp_path: Path) -> None:
+    shutil.copytree(reference.folder, tmp_path / "toy", symlinks=True)
     toy = reference.at(tmp_path / "toy")
-    presets = {"calibrations": "tdac", "bits": "w4a8", "reconstructions": "fbr"}
-    many = {
-        kind: {f"{name}{number}": CONFIG[kind][name] for number in range(300)}
-        for kind, name in presets.items()
-    }
-    names = ["/".join(each) for each in zip(*many.values(), strict=True)]
-    for name in names:
-        calibration, bits, _ = name.split("/")
-        made = toy.results / "toy" / calibration
-        shutil.copytree(toy.results / "toy/tdac", made, copy_function=os.link)
-        (made / "w4a8/fbr").rename(made / "w4a8" / name.split("/")[2])
-        (made / "w4a8").rename(made / bits)
-    (toy.folder / "config.yaml").unlink()  # which is the reference's
-    with_config(toy, runs=[CONFIG["runs"][0] | {"variants": ["fp32", *names]}], **many)
-    for page in (toy.results / "report").iterdir():
-        page.unlink()
-    only = ("--allowed-rules", "report", "benchmark", "--", "results/report/index.html")
-    assert last_command(toy, *only)[3] == "report"
-    (toy.results / "toy/speed.json").touch()
-    status, text = toy.run("--rerun-triggers", "mtime", *only)
-    assert status == 0, text
-    assert all(name in toy.page() for name in names[::37])
+    betas = [1e-4 + step * 1.23456789e-7 for step in range(8000)]
+    schedule = {"kind": "trained", "timesteps": len(betas), "betas": betas}
+    with_config(toy, models={"toy": CONFIG["models"]["toy"] | {"schedule": schedule}})
+    pages = toy.results / "report"
+    before = {page.name: page.read_bytes() for page in pages.iterdir()}
+    shutil.rmtree(pages)
+    only = ("--allowed-rules", "report", "--", "results/report/index.html")
+    told = last_command(toy, *only)
+    assert told[3] == "report"
+    assert sum(map(len, told)) > LONGEST
+    status, said = toy.run(*only)
+    assert status == 0, said
+    assert {page.name: page.read_bytes() for page in pages.iterdir()}.keys() == before.keys()
+    assert (pages / "metrics.csv").read_bytes() == before["metrics.csv"]

@@ -6,8 +6,15 @@ import sys
 import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
-from edadm.config.fingerprint import content_digest, gpu_code, remember, stage_fingerprint
-from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
+from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
+from edadm.config.backends import (
+    DEFAULT,
+    INTEGER,
+    computes_on,
+    makers_of_images,
+    modules_of,
+    variant_suffixes,
+)
 from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
@@ -54,7 +61,7 @@ except EdadmError as error:
     sys.exit(1)
 
 NOTES = Path(".snakemake/edadm")  # digests of code and of large files, each computed once
-remember(NOTES / "fingerprints.json")
+noted_in(str(NOTES))
 
 SOURCES, PROMPTS, SCORING = INPUTS.sources, INPUTS.prompts, INPUTS.scoring
 RESULTS = os.path.normpath(CONFIG.results)
@@ -68,6 +75,7 @@ HELD = []
 
 
 onstart:
+    check_gpus()
     for model, lock in LOCKS.items():
         lock.parent.mkdir(parents=True, exist_ok=True)
         HELD.append(open(lock, "a+"))
@@ -88,6 +96,12 @@ onstart:
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
 for tier, limit in CONFIG.memory:
     os.environ[f"EDADM_{tier.upper()}_MEMORY"] = "" if limit is None else str(limit)
+
+# Jobs need not compute again what was noted here, nor compile kernels that an earlier job compiled. Both folders take jobs
+# that write at once.
+os.environ["EDADM_NOTES"] = str(NOTES.absolute())
+for compiler, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+    os.environ.setdefault(compiler, str((LAYOUT.root / ".kernels" / folder).absolute()))
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
 os.environ.update(
@@ -347,10 +361,10 @@ def generate_modules(wildcards):
 
 
 def timed_backends(model):
-    """The backends of a model's variants that `benchmark unet` does not time anyway."""
+    """The backends of a model's variants that `benchmark unet`, which times them on a CPU, does not time anyway."""
     always = {DEFAULT, *(entry.name for entry in makers_of_images(INTEGER)), INTEGER}
     named = dict.fromkeys(Variant(name).backend for name in RUNS[model].variants)
-    return [name for name in named if name not in always]
+    return [name for name in named if name not in always and computes_on(name, "cpu")]
 
 
 def timed_modules(wildcards):
@@ -408,7 +422,9 @@ def evaluate_options(wildcards, input):
         "statistics": [*input.statistics, *([given] if given else [])],
         "prompts": [*input.prompts, *own],
     }
-    return by_file([*input.samples, *(f"--{option}={file}" for option, files in named.items() for file in files)])
+    return by_file(
+        [*input.samples, *(f"--{option}={file}" for option, files in named.items() for file in files)]
+    )
 
 
 def reference_statistics_of(wildcards):

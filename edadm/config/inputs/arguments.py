@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from edadm.artifacts.whole import writing
 from edadm.errors import EdadmError
 
 
@@ -18,6 +17,8 @@ def in_file(arguments: Sequence[str], folder: Path) -> str:
         arguments: of a command, however many and long.
         folder: where the file is put.
     """
+    from edadm.artifacts.whole import writing
+
     text = json.dumps(list(arguments), ensure_ascii=False)
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if not file.is_file():

@@ -16,9 +16,11 @@ from edadm.artifacts import writing
 from edadm.deploy.export.onnx_graph import Target, export_graph
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
+from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 
 OPSET = 21
+_NAMES = {"latents": "sample", "timesteps": "timestep"}  # of inputs, as diffusers has them
 
 TARGETS = {
     "onnx": Target(),
@@ -46,7 +48,7 @@ def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> Non
     """Writes a quantized U-Net as one ONNX file of opset 21.
 
     Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition,
-    `context` (n, k, e) fp32; output `eps`. n and k are free.
+    `context` (n, k, e) fp32 and whatever else it is told, by its name; output `eps`. n and k are free.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
@@ -60,20 +62,18 @@ def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> Non
         raise EdadmError(
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
         )
-    size, channels = unet.config["sample_size"], unet.config.get("cross_attention_dim")
-    example = [torch.zeros(2, unet.config["in_channels"], size, size), torch.zeros(2, dtype=torch.long)]
-    names = ["sample", "timestep"]
-    free = [{0: torch.export.Dim("n")}, {0: torch.export.Dim("n")}]
-    if channels is not None:
-        example.append(torch.zeros(2, 3, channels))
-        names.append("context")
-        free.append({0: torch.export.Dim("n"), 1: torch.export.Dim("k")})
+    example = family_of(unet).inputs(unet).zeros(2).tensors
+    tokens = {"context": torch.zeros(2, 3, example["context"].shape[-1])} if "context" in example else {}
+    example = {**example, **tokens}
+    free = [{0: torch.export.Dim("n")} for _ in example]
+    if tokens:
+        free[list(example).index("context")][1] = torch.export.Dim("k")
     program: Any = torch.onnx.export(
         export_graph(unet, target).eval(),
-        tuple(example),
+        tuple(example.values()),
         dynamo=True,
         opset_version=OPSET,
-        input_names=names,
+        input_names=[_NAMES.get(name, name) for name in example],
         output_names=["eps"],
         dynamic_shapes=tuple(free),
         optimize=True,

@@ -119,6 +119,11 @@ class _ExportedLayer(nn.Module):
             pair, largest = (None, 0) if grid is None else (_Pair(grid, index), 2**grid.bits - 1)
             self.segments.append(_Segment(pair, stored_weight(weight, scale, largest, target.form, int4)))
         self.bias = layer.bias
+        self.smooth: Tensor | None
+        of_channels = layer.smooth
+        if of_channels is not None:
+            of_channels = of_channels.float().reshape(-1, *[1] * (layer.weight.dim() - 2))
+        self.register_buffer("smooth", of_channels)
         self.geometry: Any = (
             (layer.stride, layer.padding, layer.dilation, layer.groups)
             if isinstance(layer, QuantizedConv2d)
@@ -145,6 +150,7 @@ class _ExportedLayer(nn.Module):
         return output if bias is None else output + self._of_rows(bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        x = x if self.smooth is None else x / self.smooth
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         output = self._sum(self.segments[0], inputs[0], self.bias)
         for segment, part in zip(self.segments[1:], inputs[1:], strict=True):
@@ -159,9 +165,17 @@ class _Exported(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor | None = None) -> Tensor:
-        rows = {"latents": sample, "timesteps": timestep}
-        return network_call(self.unet, Rows(rows if context is None else rows | {"context": context}))
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor | None = None,
+        pooled: Tensor | None = None,
+        time_ids: Tensor | None = None,
+    ) -> Tensor:
+        told = {"context": context, "pooled": pooled, "time_ids": time_ids}
+        given = {name: tensor for name, tensor in told.items() if tensor is not None}
+        return network_call(self.unet, Rows({"latents": sample, "timesteps": timestep} | given))
 
 
 def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:

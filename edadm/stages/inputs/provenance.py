@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,19 @@ def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
 def facts_of(kind: str, made_from: dict[str, Any], device: Any = None) -> Any:
     """The facts of an artifact: what it is, and which settings, files and kind of device it comes from."""
     from edadm.artifacts import facts
-    from edadm.devices import kind_of_device
+    from edadm.devices.named import kind_of_device
 
     return facts(kind, made_from, "cpu" if device is None else kind_of_device(device))
 
 
 def code_of(stage: str, device: Any = None, also: tuple[str, ...] = ()) -> str:
-    """The fingerprint of a stage's code; on a GPU with that of the kernels."""
-    from edadm.config.fingerprint import stage_fingerprint
+    """The fingerprint of a stage's code; on a GPU with that of the kernels.
 
+    A job of the workflow finds both where the workflow noted them.
+    """
+    from edadm.config.fingerprint import noted_in, stage_fingerprint
+
+    noted_in(os.environ.get("EDADM_NOTES"))
     code = stage_fingerprint(stage, also=also)
     of_gpus = device is not None and device.type == "cuda"
     return f"{code}+{stage_fingerprint(stage, also=also, gpu=True)}" if of_gpus else code
