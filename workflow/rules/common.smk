@@ -22,8 +22,8 @@ from edadm.config.load import load_runs
 from edadm.config.schema import Reconstruction
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
-from edadm.config.sources import BUNDLED, locate
+from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
 from edadm.stages import collect as collect_stage
