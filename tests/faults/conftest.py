@@ -20,14 +20,18 @@ from edadm.deferred import defer
 from .children import count_changes, run
 from .project import Stage, stages, write_presets
 
-MEASURED = {"speed.json", ".speed.json.lock"}  # these hold times
+LEFT_OUT = {
+    "speed.json",
+    ".speed.json.lock",
+    ".unet.safetensors.lock",
+}  # these hold times, and where a file lay
 FINGERPRINTS = ("convert", "collect", "select", "set_ranges", "reconstruct", "generate", "evaluate")
 SIDES = ("{}", "{}.made.json", ".{}.lock")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but those that hold times."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in MEASURED)
+    """All files but those of `LEFT_OUT`."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in LEFT_OUT)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -12,8 +12,16 @@ import pytest
 from .children import run
 from .conftest import Whole, contents
 
-STAGES = ("convert-checkpoint", "collect-trajectories", "select-calibration", "set-ranges", "reconstruct")
-STAGES = (*STAGES, "generate", "evaluate", "benchmark unet", "report")
+STAGES = ("convert-checkpoint", "generate", "evaluate")  # safetensors, NumPy, JSON
+OTHERS = (
+    "collect-trajectories",
+    "select-calibration",
+    "set-ranges",
+    "reconstruct",
+    "benchmark unet",
+    "report",
+)
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 SIZE = 16 * 2**20
 
 
@@ -41,7 +49,7 @@ def goes_on(whole: Whole, folder: Path, index: int) -> None:
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [*STAGES, *LONG])
 def test_a_file_that_may_not_become_as_large_is_named(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)
     folder = whole.before(index, tmp_path)
@@ -76,7 +84,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.parametrize("name", ["collect-trajectories", "reconstruct", "generate"])
+@pytest.mark.parametrize(
+    "name", ["collect-trajectories", "generate", pytest.param("reconstruct", marks=pytest.mark.long)]
+)
 def test_a_full_disk_is_named_and_after_room_was_made_work_goes_on(
     name: str, whole: Whole, small_disk: Path
 ) -> None:

@@ -35,7 +35,7 @@ def survives(whole: Whole, folder: Path, index: int, change: int, name: signal.S
     assert [name for name in expected if found[name] != expected[name]] == [], (stage, change)
 
 
-@pytest.mark.parametrize("name", ["select-calibration", "reconstruct", "generate", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["select-calibration", "reconstruct", "evaluate", "report"])
 def test_a_killed_stage_leaves_no_trace(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)
     change = random.Random(f"{SEED} {name}").randint(1, whole.changes[index])
