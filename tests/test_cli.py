@@ -23,7 +23,7 @@ from edadm.artifacts import describe, facts
 from edadm.artifacts.metadata import remember
 from edadm.cli import app_with, main
 from edadm.commands.app import ORDER
-from edadm.config.downloads import DOWNLOADS, Download
+from edadm.config.files.downloads import DOWNLOADS, Download
 from edadm.config.fingerprint import PACKAGE
 from edadm.config.methods import METHODS
 from edadm.config.schema import Model, Sampler, Trajectories
@@ -32,7 +32,7 @@ from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 
-from .config.server import serving
+from .config.files.server import serving
 from .conftest import reinitialise
 from .networks.original import OriginalUNet
 

@@ -47,8 +47,8 @@ def download(
 
     No other command downloads anything.
     """
-    from edadm.config.downloads import DOWNLOADS
-    from edadm.config.fetch import fetch, find_download
+    from edadm.config.files.downloads import DOWNLOADS
+    from edadm.config.files.fetch import fetch, find_download
 
     if name is None:
         for key, entry in DOWNLOADS.items():

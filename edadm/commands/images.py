@@ -101,7 +101,7 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from edadm.config.scoring import scoring
+    from edadm.config.files.scoring import scoring
     from edadm.stages import evaluate as stage
 
     if simulated and not references:

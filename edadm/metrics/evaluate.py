@@ -13,11 +13,11 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
+from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
 from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
-from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.images.datasets import Images, prepared
@@ -45,7 +45,8 @@ def evaluate(
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
-        files: what `edadm.config.sources.scoring` found; its `reference` must be statistics, not a folder.
+        files: what `edadm.config.files.scoring.scoring` found; its `reference` must be statistics, no
+            folder.
         advance: told the number of images after each batch.
         device: where the networks that score compute.
 

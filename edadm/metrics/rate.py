@@ -8,8 +8,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from edadm.config.files.scoring import scoring
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import scoring
 from edadm.errors import EdadmError
 from edadm.metrics.extract import build_extractor, feature_batches
 from edadm.metrics.images.datasets import prepared

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.files.sources import file_sha256
 from edadm.config.inputs.statistics import OF_OTHERS, statistics_head
-from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance, build_extractor, feature_batches
 from edadm.metrics.images.datasets import Images

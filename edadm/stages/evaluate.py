@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edadm.config.backends import INTEGER, is_exact
+from edadm.config.files.scoring import Scoring
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import Scoring
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError

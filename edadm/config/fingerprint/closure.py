@@ -24,7 +24,7 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and t
     *("artifacts/", "devices/", "config/fingerprint/"),  # keep files whole, and tell what made them
     "config/backends.py",  # which modules a backend's name means stands in `also`
     "config/rules/steps.py",  # refuses, in sentences that it returns
-    "config/downloads.py",  # says where files can be had; what they hold is in the parameters
+    "config/files/downloads.py",  # says where files can be had; what they hold is in the parameters
 )
 FOREIGN = ("networks/weights/", "networks/layouts/")  # read files of other programs
 # A table of which only the checks of settings make use in the other module: who computes by it imports it.
