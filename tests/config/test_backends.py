@@ -48,7 +48,8 @@ def test_images_are_made_where_a_backend_computes_the_checkpoints_network() -> N
 
 
 def test_names_and_labels_follow_the_registry(toy_backend: str) -> None:
-    assert backend_names() == ("simulated", "integer", "onednn", "cuda_int8", toy_backend)
+    assert backend_names()[:4] == ("simulated", "integer", "onednn", "cuda_int8")
+    assert backend_names()[-1] == toy_backend
     assert variant_suffixes() == backend_names()[1:]
     assert [backend_label(name) for name in ("simulated", "integer", toy_backend)] == [
         "",

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from edadm.artifacts import writing
+from edadm.config.backends import INTEGER
 from edadm.deploy.export.onnx_graph import Target, export_graph
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
 from edadm.networks.unet.base import UNet
 
 OPSET = 21
+LARGEST = 2**31  # bytes of a protobuf message, which a file is
 
 TARGETS = {
     "onnx": Target(),
@@ -42,19 +44,18 @@ def _narrow(model: Any) -> None:
             value.type = onnx_ir.TensorType(onnx_ir.DataType.INT4)
 
 
-def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> None:
-    """Writes a quantized U-Net as one ONNX file of opset 21.
+def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
+    """A quantized U-Net as a `torch.onnx.ONNXProgram` of opset 21, in memory.
 
     Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition,
     `context` (n, k, e) fp32; output `eps`. n and k are free.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
-        path: the file to write.
-        target: what the file is for.
+        target: what the program is for.
 
     Raises:
-        EdadmError: onnx or onnxscript is not installed.
+        EdadmError: onnx or onnxscript is not installed; the network is too large for the format.
     """
     if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise EdadmError(
@@ -83,5 +84,35 @@ def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> Non
         node.metadata_props.clear()  # lines of this program that led to it, with the paths of this machine
     if target.int4:
         _narrow(program.model)
+    _refuse_too_large(program.model)
+    return program
+
+
+def _refuse_too_large(model: Any) -> None:
+    """Refuses a model that does not fit into one file.
+
+    Raises:
+        EdadmError: always then.
+    """
+    total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    if total >= LARGEST:
+        raise EdadmError(
+            f"one ONNX file holds {LARGEST / 2**30:.3g} GiB, and the network has {total / 2**30:.3g}; "
+            f"use backend '{INTEGER}', which needs no such file"
+        )
+
+
+def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> None:
+    """Writes a quantized U-Net as one ONNX file; see `onnx_program`.
+
+    Args:
+        unet: from `edadm.deploy.checkpoint.load_quantized`.
+        path: the file to write.
+        target: what the file is for.
+
+    Raises:
+        EdadmError: as `onnx_program`.
+    """
+    program = onnx_program(unet, target)
     with writing(path) as partial:
         program.save(partial, external_data=False)

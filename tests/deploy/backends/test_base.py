@@ -18,7 +18,12 @@ from ...conftest import Calibration
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_row_names_a_module_with_a_backend(name: str) -> None:
-    assert isinstance(implementation(BACKENDS[name]), Backend)
+    try:
+        found = implementation(BACKENDS[name])
+    except EdadmError as absent:
+        assert BACKENDS[name].extra
+        pytest.skip(str(absent))
+    assert isinstance(found, Backend)
 
 
 def test_the_alias_computes_as_what_it_means_and_names_fit_their_devices(
@@ -36,7 +41,7 @@ def test_the_alias_computes_as_what_it_means_and_names_fit_their_devices(
 
 def test_which_layers_a_backend_runs(saved: Path) -> None:
     layers = quantized_layers(edadm.load(saved))
-    by_name = {name: implementation(entry) for name, entry in BACKENDS.items()}
+    by_name = {name: implementation(entry) for name, entry in BACKENDS.items() if not entry.extra}
     runs = {name: [layer for layer in layers if by_name[name].runs(layers[layer])] for name in by_name}
     assert runs["simulated"] == list(layers)
     assert runs["onednn"] == runs["cuda_int8"] == [layer for layer in layers if layer != "conv_out"]
