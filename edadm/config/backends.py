@@ -66,6 +66,14 @@ _ENTRIES = (
         ("cuda",),
         exact=False,  # attention's operands lose their grids
     ),
+    BackendEntry(
+        "openvino",
+        "edadm.deploy.backends.openvino",
+        "integers by OpenVINO",
+        ("cpu",),
+        precisions=("fp32",),
+        extra="openvino",
+    ),
 )
 BACKENDS = {entry.name: entry for entry in _ENTRIES}
 ALIASES = {INTEGER: BackendAlias("integers", ("onednn", "cuda_int8"))}
