@@ -1,4 +1,7 @@
-"""Prints a shell block of README.md's section "Quick start", which has two: `python3 .ci/quick_start.py 1`."""
+"""Prints a shell block of README.md's section "Quick start", which has two.
+
+`python3 .ci/quick_start.py 1` prints the first.
+"""
 
 import re
 import sys

@@ -61,12 +61,12 @@ def test_a_quantized_checkpoint_is_told_with_bits_layers_and_method(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, quantized, _ = calibrated("ldm4_bedroom", Bits(weights=4))
-    provenance = {"reconstruction": {"method": "fbr", "iterations": 3}}
+    provenance = {"reconstruction": {"method": "fbr", "iterations": 3}, "edadm": "0.2.0"}
     save_quantized(
         quantized, tmp_path / "q.safetensors", tiny("ldm4_bedroom").architecture, Bits(weights=4), provenance
     )
     text = shown(capsys, tmp_path / "q.safetensors")
-    assert "what it is: a quantized U-Net of edadm (format 3" in text
+    assert "what it is: a quantized U-Net of edadm (format 3, written by edadm 0.2.0)" in text
     assert "network: family ldm, image_size 8, in_channels 3, channels 16, multipliers [1,2]" in text
     assert "bits: weights 4, activations 8, softmax 8" in text
     assert "layers: 51 quantized; weights of 4 bits in 49, 8 bits in 2" in text

@@ -31,7 +31,7 @@ def in_shards(runs: list[Path], images: int, shards: int) -> dict[str, Any]:
 
 
 def stand_ins(config: Config, folder: Path) -> None:
-    """Puts an empty file into a folder for every file that the runs name, and as many prompts as they need."""
+    """Puts an empty file into a folder for every file that the runs name, and enough prompts."""
     for run in config.runs:
         model, evaluation = config.models[run.model], config.evaluations[run.evaluation]
         for part in (model, model.autoencoder, model.conditioning):

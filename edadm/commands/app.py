@@ -38,7 +38,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Quantize diffusion models after training. Each stage of the workflow is a command; `snakemake` runs them all.",
+    help="Quantize diffusion models after training. Each stage of the workflow is a command; `snakemake` "
+    "runs them all.",
 )
 app.add_typer(train, name="train")
 timing = typer.Typer(no_args_is_help=True, help="Times and bytes, as ratios within one run.")

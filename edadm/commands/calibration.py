@@ -51,7 +51,7 @@ def collect_trajectories(
     threads: ThreadsOption = 1,
     label: LabelOption = "collect-trajectories",
 ) -> None:
-    """Record full-precision sampler runs to zarr, batch by batch, with the feature distances that TDAC needs."""
+    """Record full-precision sampler runs to zarr, batch by batch, with the features that TDAC needs."""
     preset, where = preset_named("models", model, config), device_named(device, threads)
     collect.run(preset, unet, condition, shard, output, progress, where, label)
 

@@ -20,14 +20,18 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="diffusers: a folder for from_pretrained; onnx: a file of integers (docs/integer_cpu.md: other forms of it)",
+            help="diffusers: a folder for from_pretrained; onnx: a file of integers (docs/integer_cpu.md: "
+            "other forms of it)",
         ),
     ] = "diffusers",
     precision: Annotated[
         str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")
     ] = None,
 ) -> None:
-    """Write a quantized checkpoint for other programs: with floating-point weights and activations, or as an ONNX graph of integers."""
+    """Write a quantized checkpoint for other programs.
+
+    With floating-point weights and activations, or as an ONNX graph of integers.
+    """
     from edadm.deploy.export.formats import export
 
     export(weights, output, target, precision)
@@ -40,14 +44,18 @@ def download(
         Path | None, typer.Option(help="where to put it; else where presets look for it")
     ] = None,
 ) -> None:
-    """Fetch public weights or reference data; goes on where it broke off. No other command downloads anything."""
+    """Fetch public weights or reference data; goes on where it broke off.
+
+    No other command downloads anything.
+    """
     from edadm.config.downloads import DOWNLOADS
     from edadm.config.fetch import fetch, find_download
 
     if name is None:
         for key, entry in DOWNLOADS.items():
             typer.echo(
-                f"{key}: {entry.what}, to {entry.path}; {entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}"
+                f"{key}: {entry.what}, to {entry.path}; "
+                f"{entry.checksum if entry.checksum != 'unknown' else 'checksum unknown'}"
             )
         return
     entry = find_download(name)
@@ -67,7 +75,10 @@ def plan(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Say what the runs of a configuration will cost, before anything runs: disk, memory, network evaluations, time per stage."""
+    """Say what the runs of a configuration will cost, before anything runs.
+
+    That is disk, memory, network evaluations, and time per stage.
+    """
     import json
 
     from edadm.config.load import load_runs

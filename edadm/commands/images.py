@@ -57,7 +57,10 @@ def write_prompts(
     output: OutputOption,
     config: ConfigOption = None,
 ) -> None:
-    """Write the prompts of all images of an evaluation in order, as a JSON list; CLIP scores compare images with them."""
+    """Write the prompts of all images of an evaluation in order, as a JSON list.
+
+    CLIP scores compare images with them.
+    """
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
     generate_stage.write_prompts(preset, settings, output)
 
@@ -85,7 +88,9 @@ def evaluate(
     threads: ThreadsOption = 1,
     label: LabelOption = "evaluate",
 ) -> None:
-    """Score images as the preset says: FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision.
+    """Score images as the preset says.
+
+    FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision.
 
     Images made with integers must be nearer to the simulated ones than these are to full precision.
     """

@@ -50,7 +50,8 @@ BackendOption = Annotated[
         "--backend",
         parser=_known_backend,
         metavar=f"[{'|'.join(backend_names())}]",
-        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; {INTEGER}, integers, by the "
+        help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; {INTEGER}, integers, by "
+        "the "
         "backend of the device; or a backend by its own name",
     ),
 ]

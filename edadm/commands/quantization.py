@@ -96,7 +96,10 @@ def reconstruct_part(
     host_memory: HostMemoryOption = None,
     label: LabelOption = "reconstruct-part",
 ) -> None:
-    """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together; n is the preset's `jobs`."""
+    """Learn every n-th unit on inputs of the float network, for `reconstruct` to put together.
+
+    n is the preset's `jobs`.
+    """
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     given = Given(unet, calibration_set, ranges, device_memory, host_memory)

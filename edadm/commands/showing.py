@@ -18,7 +18,7 @@ PathsArgument = Annotated[
 
 @app.command()
 def show(paths: PathsArgument) -> None:
-    """Say what files are: ours (model, bits, layers, made from what) or foreign (family, layout, what edadm can do)."""
+    """Say what files are: ours (model, bits, layers, made from what) or foreign (family, layout)."""
     from edadm.networks.described.told import lines_on
 
     for path in paths:
@@ -30,7 +30,7 @@ def verify(
     results: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="a results folder")],
     config: ConfigOption = None,
 ) -> None:
-    """Name what is damaged, was made from other inputs or settings than lie there now, or does not belong there."""
+    """Name what is damaged, what was made from other inputs or settings, and what does not belong there."""
     from edadm.config.load import load_config
     from edadm.report.verify import Results
 
@@ -54,7 +54,8 @@ def _on_the_earlier(results: Path, config: Path | None, silent: int) -> None:
     from edadm.commands.workflow import options_of
 
     typer.echo(
-        f"of edadm 0.1.0, which did not say what they were made from, so that only damage was looked for: {silent}"
+        "of edadm 0.1.0, which did not say what they were made from, so that only damage was looked for: "
+        f"{silent}"
     )
     try:
         found = list(verdicts(*options_of(results, config)))
@@ -68,7 +69,8 @@ def _on_the_earlier(results: Path, config: Path | None, silent: int) -> None:
             typer.echo(f"would be made again: {job.outputs[0]}: {reason}")
     if kept:
         typer.echo(
-            f"would be made again without `edadm adopt {results}`, though it means the same: the work of {kept} other jobs"
+            f"would be made again without `edadm adopt {results}`, though it means the same: the work of "
+            f"{kept} other jobs"
         )
 
 
@@ -109,7 +111,8 @@ def describe(
         found = describe_tensors(path, presets)
     if name in presets:
         raise EdadmError(
-            f"--name {name}: there is a preset of that name, whose settings would stay below the entry's; choose another"
+            f"--name {name}: there is a preset of that name, whose settings would stay below the entry's; "
+            "choose another"
         )
     chosen = name or entry_name(path)
     chosen = f"model_{chosen}" if chosen in presets else chosen

@@ -72,7 +72,10 @@ def benchmark_calibration(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch; nothing is kept but the times."""
+    """Time the reconstruction of a network, and, in the same run, that of plain eager PyTorch.
+
+    Nothing is kept but the times.
+    """
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
     from edadm.config.methods import METHODS
@@ -90,7 +93,8 @@ def benchmark_calibration(
         plain_iterations,
     )
     say(
-        f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} times as long"
+        f"{result['engine']['ms_per_step']:.3f} ms per step; plain eager PyTorch takes {result['ratio']:.1f} "
+        "times as long"
     )
     writing_json(output, result)
 
@@ -106,7 +110,10 @@ def benchmark_kernels(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Time every integer layer of a network beside cuDNN's and cuBLAS's bf16, on random numbers; needs a GPU."""
+    """Time every integer layer of a network beside cuDNN's and cuBLAS's bf16, on random numbers.
+
+    Needs a GPU.
+    """
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import random_integer_unet
     from edadm.benchmark.kernels import measure, problems_of
@@ -149,7 +156,10 @@ def benchmark_integer(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Time a network with random weights computed with integers, in bf16, TF32, fp32 and by torchao, in one run; needs a GPU."""
+    """Time a network with random weights in integers, in bf16, TF32, fp32 and by torchao, in one run.
+
+    Needs a GPU.
+    """
     from edadm.artifacts import writing_json
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
     from edadm.kernels.int8.tiles import adopt
@@ -193,7 +203,10 @@ def benchmark_families(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Run a small part of each published run at full size with random weights: time and memory per stage, beside the plan's."""
+    """Run a small part of each published run at full size with random weights.
+
+    Time and memory per stage stand beside the plan's.
+    """
     from edadm.artifacts import writing_json
     from edadm.pilot.full_size import all_families, as_markdown
     from edadm.pilot.scaled import FAMILIES, Scale
@@ -218,7 +231,10 @@ def benchmark_dry_run(
     shards: Annotated[int, typer.Option(min=1, help="jobs that share them")] = 500,
     times: Annotated[int, typer.Option(min=1, help="dry runs; the first also looks at the code")] = 2,
 ) -> None:
-    """Time a dry run of the published runs, with empty files for the models, beside one of as many bare rules."""
+    """Time a dry run of the published runs, beside one of as many bare rules.
+
+    The models are empty files.
+    """
     from edadm.artifacts import writing_json
     from edadm.benchmark.dry_run import dry_runs, in_shards
 

@@ -22,7 +22,10 @@ _UNPARSED = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 
 
 class PassingOn(TyperCommand):
-    """A command that passes `--` on with the rest of what it does not know; the parser would drop the first one."""
+    """A command that passes `--` on with the rest of what it does not know.
+
+    The parser would drop the first one.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the options."""
@@ -42,7 +45,9 @@ def run_workflow(
         str, typer.Option(help="default, gpu or slurm, or the folder of your own one")
     ] = "default",
 ) -> None:
-    """Run the workflow in this folder: CONFIG, or config.yaml here, or, where there is none, the main job that comes with the package.
+    """Run the workflow in this folder.
+
+    Of CONFIG, or config.yaml here, or, where there is none, the main job that comes with the package.
 
     All else goes to Snakemake, e.g. -n for a dry run or --cores 2; its exit status is that of this command.
     """
@@ -93,7 +98,9 @@ def adopt(
     results: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="the results folder")],
     config: ConfigOption = None,
 ) -> None:
-    """Take over results of edadm 0.1.0 that mean the same today, so that Snakemake does not make them again; says what it will, and why.
+    """Take over results of edadm 0.1.0 that mean the same today, so that Snakemake keeps them.
+
+    Says what it will take over, and why not the rest.
 
     Start it where Snakemake was started, with the configuration that made them.
     """
@@ -126,10 +133,12 @@ def options_of(results: Path, config: Path | None) -> list[str]:
     settings = load_config(config or (OWN if OWN.is_file() else PROJECT / OWN))
     if Path(settings.results).resolve() != results.resolve():
         raise EdadmError(
-            f"the configuration's results are in {settings.results}, not in {results}; give its file with --config"
+            f"the configuration's results are in {settings.results}, not in {results}; give its file with "
+            "--config"
         )
     if not (RECORDS / "metadata").is_dir():
         raise EdadmError(
-            "there is no .snakemake here with records of what was made; start this in the folder where snakemake was started"
+            "there is no .snakemake here with records of what was made; start this in the folder where "
+            "snakemake was started"
         )
     return snakemake_options(config, "default")

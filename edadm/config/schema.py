@@ -327,8 +327,8 @@ class Evaluation(Strict):
 class Run(Strict):
     """One model and its variants: `fp32`, or CALIBRATION/BITS/RECONSTRUCTION, all names of presets.
 
-    `/integer` or the name of another backend may follow: the same checkpoint, its images made by that backend,
-    with `/integer` by integers on a CPU.
+    `/integer` or the name of another backend may follow: the same checkpoint, its images made by that
+    backend, with `/integer` by integers on a CPU.
     """
 
     model: str

@@ -1,4 +1,6 @@
-"""How the grids of all quantizers are kept in a file: together, since a tensor of its own costs more bytes in the header than it holds.
+"""Packed grids: those of all quantizers in a file, together.
+
+A tensor of its own costs more bytes in the header than it holds.
 
 A zero point of a symmetric weight grid is one of two numbers (`edadm.quant.ranges.best_off_centre_range`), so
 a bit says which.
@@ -32,7 +34,9 @@ def unpack_bits(packed: UInt8[Tensor, " bytes"], count: int) -> UInt8[Tensor, " 
 
 
 def compact(grids: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
-    """Four tensors for `NAME.scale` and `NAME.zero_point` of all quantizers: each flat, sorted by name, weights and activations apart.
+    """Four tensors for `NAME.scale` and `NAME.zero_point` of all quantizers, each flat, sorted by name.
+
+    Weights and activations stand apart.
 
     The weight zero points are bits: 1 says 2^(bits-1), 0 one less. A weight with any other zero point keeps
     all of its own
@@ -56,7 +60,7 @@ def compact(grids: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) ->
 
 
 def expand(tensors: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
-    """The inverse of `compact`: scales (fp32) and zero points (uint8) by name, in the shapes of the quantizers.
+    """The inverse of `compact`: scales (fp32) and zero points (uint8) by name, in the quantizers' shapes.
 
     Raises:
         KeyError: one of the four tensors is missing; its name is the argument.

@@ -53,7 +53,7 @@ class InceptionExtractor(FeatureExtractorBase):
 
     def whole(self, images: UInt8[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
         """`pooled`, and what else the network's own forward gives."""
-        raise NotImplementedError
+        raise TypeError("an extractor of features is of torch-fidelity or of pytorch-fid")
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:

@@ -62,7 +62,8 @@ def _check_layout(state: State, model: Model, path: Path) -> None:
     for layout, anchor in _TIME.items():
         if any(name.endswith(anchor) for name in state):
             raise CheckpointError(
-                f"{path} is not in the '{model.layout}' layout but in '{layout}'; set layout: {layout} and the "
+                f"{path} is not in the '{model.layout}' layout but in '{layout}'; set layout: {layout} and "
+                "the "
                 "`architecture` that `edadm describe` prints for it, or name another file"
             )
 
@@ -118,7 +119,8 @@ def _scale(model: Model, state: State, path: Path) -> Tensor:
         state = read_weights(path)
     if SCALE not in state:
         raise CheckpointError(
-            f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained with"
+            f"{path} holds no tensor '{SCALE}'; set autoencoder.scale to the number the model was trained "
+            "with"
         )
     scale = as_fp32({SCALE: state[SCALE]}, path)[SCALE]
     if scale.numel() != 1 or not scale > 0:

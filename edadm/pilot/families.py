@@ -1,4 +1,7 @@
-"""A full-size pass: a family's network with random weights through all stages, with the time and memory of each."""
+"""A full-size pass: a family's network with random weights through all stages.
+
+With the time and memory of each.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ Images = UInt8[Tensor, "n 3 h w"]
 
 
 class RandomCondition:
-    """Random tokens for image i, and others for none: stands in for a text encoder, which is no part of what is measured.
+    """Random tokens for image i, and others for none.
+
+    They stand in for a text encoder, which is no part of what is measured.
 
     Args:
         shape: (tokens, channels).

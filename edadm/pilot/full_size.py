@@ -85,7 +85,9 @@ def all_families(
     device: torch.device,
     on_family: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
-    """Passes of several families, one after the other; one that needs more memory than the device has says so, and the next begins.
+    """Passes of several families, one after the other.
+
+    One that needs more memory than the device has says so, and the next begins.
 
     Args:
         families: model and preset names by the family's name.

@@ -1,1 +1,4 @@
-"""What a configuration will cost, before anything runs: exact counts, and times estimated from a short probe of the machine."""
+"""Plans: what a configuration will cost, before anything runs.
+
+Exact counts, and times estimated from a short probe of the machine.
+"""

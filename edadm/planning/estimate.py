@@ -28,7 +28,10 @@ def seconds(stage: Cost, rates: Rates) -> float | None:
 
 
 def step_seconds(unit: Learning, rates: Sequence[UnitRate]) -> float:
-    """Seconds of one learning step: between the cheapest and the costliest measured unit of its kind, linear in operations."""
+    """Seconds of one learning step, linear in operations.
+
+    Between the cheapest and the costliest measured unit of its kind.
+    """
     of_kind = sorted(
         (rate for rate in rates if rate.unit.kind == unit.unit.kind), key=lambda rate: rate.flops
     )

@@ -101,7 +101,9 @@ def plan_run(
         except torch.OutOfMemoryError:
             largest = max(stages, key=lambda stage: stage.memory.needed)
             raise EdadmError(
-                f"{probe.rates.device} has too little memory to measure the run of {run.model}, whose largest stage, {largest.name}, needs "
-                f"about {gib(largest.memory.needed)} there; lower its batch sizes, plan with --device cpu, or without times by --no-probe"
+                f"{probe.rates.device} has too little memory to measure the run of {run.model}, whose "
+                f"largest stage, {largest.name}, needs "
+                f"about {gib(largest.memory.needed)} there; lower its batch sizes, plan with --device cpu, "
+                "or without times by --no-probe"
             ) from None
     return as_values(run.model, networks, stages, rates)

@@ -1,4 +1,6 @@
-"""A short probe of the machine: a few timed evaluations, learning steps and searches of a network with random weights.
+"""A short probe of the machine: a few timed evaluations, learning steps and searches.
+
+Of a network with random weights.
 
 A GPU is measured at the batch sizes of the plan. A CPU gets at most so many rows as `CPU_FLOPS` allow, and
 two of the costliest: beyond that its time is held to be proportional to rows.
@@ -50,7 +52,10 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class UnitRate:
-    """Seconds per learning step of a unit, measured; `flops` are of one row, `overhead` the seconds beside its steps."""
+    """Seconds per learning step of a unit, measured.
+
+    `flops` are of one row, `overhead` the seconds beside its steps.
+    """
 
     unit: Unit
     flops: int
@@ -109,7 +114,10 @@ class Probe:
         return self._unet
 
     def quantized(self, bits: Bits) -> nn.Module:
-        """Its quantized copy; one for all presets with the same quantized layers, since bits do not change what simulation costs."""
+        """The quantized copy; one for all presets with the same quantized layers.
+
+        Bits do not change what simulation costs.
+        """
         layers = self.networks.quantized(bits).layers
         if layers not in self._quantized:
             self._quantized[layers] = quantized_copy(self.unet, bits)
@@ -171,7 +179,7 @@ class Probe:
         self.rates.decoded = self._seconds(lambda: decoder(latents)) / rows
 
     def time_learning(self, stage: Cost) -> None:
-        """Learning steps of the cheapest and the costliest unit of each kind that a stage learns and none before it did."""
+        """Learning steps of the cheapest and the costliest unit of each kind that is new to a stage."""
         bits, settings = stage.bits, stage.settings
         if not stage.learning:
             return
@@ -195,7 +203,7 @@ class Probe:
     def _unit_data(
         self, wanted: dict[str, Learning], settings: Reconstruction
     ) -> Iterator[tuple[Unit, UnitData]]:
-        """Inputs and targets of units in order of execution, of a few rows of the float network again and again."""
+        """Inputs and targets of units in order of execution, of a few rows of the float network repeated."""
         network = PausingNetwork(self.unet, list(wanted))
         try:
             waiting = network.start(self.inputs(FEWEST_ROWS))
@@ -272,7 +280,7 @@ class Probe:
 
 
 def extremes(learning: Sequence[Learning]) -> list[Learning]:
-    """Of each kind of unit the one with the fewest and the one with the most operations, in the order given."""
+    """The units with the fewest and with the most operations of each kind, in the order given."""
     chosen = set()
     for kind in {found.unit.kind for found in learning}:
         of_kind = [found for found in learning if found.unit.kind == kind]

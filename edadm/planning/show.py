@@ -74,7 +74,8 @@ def _rates(rates: Rates) -> dict[str, Any]:
 def as_table(plan: dict[str, Any]) -> str:
     """The plan of a model in lines; values as from `as_values`."""
     lines = [
-        f"{plan['model']}: U-Net of {plan['parameters']:,} parameters, {plan['flops_per_row'] / 1e9:,.1f} GFLOP per evaluation"
+        f"{plan['model']}: U-Net of {plan['parameters']:,} parameters, {plan['flops_per_row'] / 1e9:,.1f} "
+        "GFLOP per evaluation"
     ]
     rows = [HEADER, *(_cells(stage, plan["model"]) for stage in plan["stages"]), _total(plan["stages"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
@@ -86,7 +87,8 @@ def as_table(plan: dict[str, Any]) -> str:
         lines.append("  ".join(cells).rstrip())
     if any(stage["device_bytes"]["kept"] for stage in plan["stages"]):
         lines.append(
-            "what reconstruction keeps goes to the device as far as it fits (`memory.device`), then to host memory, then to files"
+            "what reconstruction keeps goes to the device as far as it fits (`memory.device`), then to host "
+            "memory, then to files"
         )
     return "\n".join([*lines, *_probe_lines(plan["probe"])])
 
@@ -123,12 +125,14 @@ def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
     if probe is None:
         return ["counts alone; without --no-probe times are estimated, too"]
     lines = [
-        f"times are estimates from a probe of this machine ({probe['device']}) with random weights, imports and loading not in them:"
+        f"times are estimates from a probe of this machine ({probe['device']}) with random weights, imports "
+        "and loading not in them:"
     ]
     for rate in probe["evaluations"]:
         batch = f"batches of {rate['batch_rows']} rows"
         lines.append(
-            f"  {rate['network']} network, {rate['precision']}, {batch}: {1000 * rate['seconds_per_row']:.4g} ms per evaluation"
+            f"  {rate['network']} network, {rate['precision']}, {batch}: "
+            f"{1000 * rate['seconds_per_row']:.4g} ms per evaluation"
         )
     for rate in probe["learning"]:
         step = f"{1000 * rate['seconds_per_step']:.4g} ms per step of {rate['rows']} rows"

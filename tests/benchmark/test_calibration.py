@@ -12,7 +12,7 @@ from torch import nn
 from edadm.benchmark import calibration as benchmark
 from edadm.benchmark.calibration import NoUnitStore, compare, learning_cost
 from edadm.config.schema import Reconstruction
-from edadm.kernels.learning import operations
+from edadm.kernels import dispatch
 from edadm.learning.task import Task
 from edadm.learning.unit_store import UnitStore
 from edadm.networks.trace import trace_units
@@ -50,7 +50,7 @@ def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
     made: list[tuple[bool, bool, int]] = []
 
     def learn(task: Task) -> None:
-        made.append((operations._PLAIN.get(), task.graphs, task.settings.iterations))
+        made.append((dispatch._PLAIN.get(), task.graphs, task.settings.iterations))
         run_method(task)
 
     def make_task(changed: Reconstruction, unit_store: UnitStore) -> Task:
@@ -61,7 +61,7 @@ def test_plain_pytorch_goes_first_without_kernels_and_graphs_for_fewer_steps(
     result = compare(make_task, longer, plain_iterations=1)
     count = len(trace_units(float_unet))
     assert made == [(True, False, 1), (False, True, 2)]
-    assert not operations._PLAIN.get()
+    assert not dispatch._PLAIN.get()
     assert result.keys() == {"settings", "device", "engine", "plain", "ratio"}
     assert result["device"] == "cpu"
     assert (result["plain"]["steps"], result["engine"]["steps"]) == (count, 2 * count + 2)

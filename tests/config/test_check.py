@@ -152,7 +152,7 @@ def conditional(conditioning: dict[str, Any], images: int, trajectories: int = 4
 def test_labels_last_for_all_images_and_trajectories(only: list[int] | None, labels: int) -> None:
     conditioning = LABELS | {"only": only}
     assert load_config(conditional(conditioning, labels, min(labels, 4) or 2))
-    sentence = f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"  # noqa: E501
+    sentence = f"evaluations.e: {labels + 1} images exceed the {labels} labels of models.m.conditioning; raise images_per_class, or make fewer"
     with pytest.raises(ConfigError, match=sentence):
         load_config(conditional(conditioning, labels + 1, 2))
     with pytest.raises(

@@ -71,7 +71,7 @@ def test_formats_2_and_3_differ_in_nothing_but_the_description_of_schemes() -> N
 def test_files_of_both_formats_are_whole_and_told_alike(version: int) -> None:
     path = FILES / f"format_{version}.safetensors"
     told = lines_on(path)
-    assert f"  what it is: a quantized U-Net of edadm (format {version}, written by edadm)" in told
+    assert f"  what it is: a quantized U-Net of edadm (format {version}, written by edadm 0.2.0)" in told
     assert "  layers: 51 quantized; weights of 4 bits in 49, 8 bits in 2" in told
     assert "  layers of other bits: conv_out, time_embedding.linear_1" in told
     intact(path)

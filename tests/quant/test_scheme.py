@@ -85,8 +85,12 @@ def test_what_no_code_computes_is_refused_by_the_name_of_its_site(
 
 @pytest.mark.parametrize("bits", INTEGERS)
 def test_static_affine_integers_of_all_widths_are_computed(bits: int) -> None:
-    refuse_unknown(Scheme(INTEGERS[bits], "channel"), "weight", "a")
-    refuse_unknown(Scheme(INTEGERS[bits], "tensor"), "probabilities", "a")
+    for granularity, role, other in (("channel", "weight", "tensor"), ("tensor", "probabilities", "channel")):
+        refuse_unknown(Scheme(INTEGERS[bits], granularity), role, "a")
+        with pytest.raises(
+            SchemeError, match=f"a: no code here computes static affine int{bits} per {other}"
+        ):
+            refuse_unknown(Scheme(INTEGERS[bits], other), role, "a")
 
 
 SITES = {

@@ -34,7 +34,9 @@ SCHEDULES: dict[str, tuple[NoiseSchedule, dict[str, Any]]] = {
 
 
 class Network(nn.Module):
-    """A small function of image, time and condition."""
+    """A small function of image, time and condition, called as U-Nets are."""
+
+    family = "transformer"
 
     def forward(
         self, x: Tensor, t: Tensor, context: Tensor | None = None, return_dict: bool = True

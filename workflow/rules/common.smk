@@ -2,7 +2,6 @@
 import inspect
 import json
 import os
-import shlex
 import sys
 import time
 
@@ -282,12 +281,12 @@ def generate_inputs(wildcards):
 
 @for_each("model", "variant")
 def generate_options(wildcards, input):
-    """What `generate` is told of a variant, whatever the shard, as a shell reads it."""
+    """What `generate` is told of a variant, whatever the shard."""
     weights, *parts = input
     model = model_with(*generate_stage.MODEL)(wildcards, input)
     told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)]
     told += ["--weights", weights, *(f"--{Path(part).stem}={part}" for part in parts)]
-    return shlex.join([*told, "--backend", Variant(wildcards.variant).backend])
+    return [*told, "--backend", Variant(wildcards.variant).backend]
 
 
 @for_each("model", "variant")

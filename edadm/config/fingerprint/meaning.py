@@ -1,4 +1,7 @@
-"""What of a module's code can change a result: all but comments, documentation, types of arguments, and sentences for people."""
+"""The meaning of a module's code: what of it can change a result.
+
+All but comments, documentation, types of arguments, and sentences for people.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,8 @@ def serialised(node: object) -> str:
         for name, value in ast.iter_fields(node)
         if value not in (None, []) or isinstance(node, ast.Constant)
     )
-    return f"{type(node).__name__}({','.join(f'{name}={serialised(value)}' for name, value in fields if name not in ('ctx', 'kind'))})"
+    told = [f"{name}={serialised(value)}" for name, value in fields if name not in ("ctx", "kind")]
+    return f"{type(node).__name__}({','.join(told)})"
 
 
 class _Plain(ast.NodeTransformer):
@@ -165,7 +169,10 @@ def _silenced(node: ast.Assign | ast.Return) -> bool:
 
 
 def _names_used(scope: ast.AST) -> set[str]:
-    """Names that are read outside of sentences; attributes and imported names too, since methods and other modules have the same ones."""
+    """Names that are read outside of sentences.
+
+    Attributes and imported names too, since methods and other modules have the same ones.
+    """
     used: set[str] = set()
     waiting = [scope]
     while waiting:

@@ -37,7 +37,8 @@ class Device:
     def has_wgmma(self) -> bool:
         """Whether warp groups multiply matrices asynchronously, in Gluon kernels.
 
-        Hopper alone has these instructions (PTX ISA 9.0: `wgmma.mma_async` needs sm_90a); later GPUs have others.
+        Hopper alone has these instructions (PTX ISA 9.0: `wgmma.mma_async` needs sm_90a); later GPUs have
+        others.
         """
         return self.capability[0] == HOPPER[0] and not self.interpreted
 

@@ -1,1 +1,1 @@
-"""What checkpoints say of themselves, against the preset that they are read with, and as a preset of their own."""
+"""Descriptions of checkpoints by themselves, held against a preset, and as a preset of their own."""

@@ -63,7 +63,7 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
 
 
 def described_scale(weights: Path) -> float | None:
-    """By what a network's latents are larger than the autoencoder's, where an autoencoder's configuration beside its weights says so."""
+    """The scale of a network's latents, where an autoencoder's configuration beside its weights says it."""
     file = config_of(weights, "autoencoder")
     return None if file is None else float(autoencoder_settings(read_json(file), file)["scale"])
 
@@ -77,12 +77,16 @@ def _check_unet(architecture: UNetArchitecture, config: Settings, file: Path, pa
         theirs, ours = build_unet(said), build_unet(architecture)
     if differing := _differences(theirs, ours):
         raise CheckpointError(
-            f"{file} says {'; '.join(differing[:3])}; run `edadm describe {path}`, which prints the entry of the network that it says"
+            f"{file} says {'; '.join(differing[:3])}; run `edadm describe {path}`, which prints the entry of "
+            "the network that it says"
         )
 
 
 def _differences(theirs: UNet, ours: UNet) -> list[str]:
-    """Half sentences on the settings by which two networks compute something else; empty where they compute the same."""
+    """Half sentences on the settings by which two networks compute something else.
+
+    Empty where they compute the same.
+    """
     if type(theirs) is not type(ours):
         return [f"_class_name: {type(theirs).__name__}, and the preset's network is a {type(ours).__name__}"]
     elsewhere = [key for key in _READ_ELSEWHERE if theirs.config.get(key) != ours.config.get(key)]
@@ -114,7 +118,10 @@ def _plain(value: Any) -> Any:
 
 
 def _structure(network: nn.Module) -> dict[str, Any]:
-    """The kind of every module and the numbers it computes with, by name; dropout does nothing in inference."""
+    """The kind of every module and the numbers it computes with, by name.
+
+    Dropout does nothing in inference.
+    """
     found = {}
     for name, module in network.named_modules():
         if name and not isinstance(module, nn.Dropout):
@@ -165,6 +172,7 @@ def _check_fields(
             continue
         if value != getattr(given, name):
             raise CheckpointError(
-                f"{file} says {where}.{name}: {_plain(value)}, the preset {_plain(getattr(given, name))}; set that, or run "
+                f"{file} says {where}.{name}: {_plain(value)}, the preset {_plain(getattr(given, name))}; "
+                "set that, or run "
                 f"`edadm describe {path}`"
             )

@@ -25,7 +25,8 @@ def autoencoder_of(shapes: Shapes, left_open: list[str], path: Path) -> Settings
     }
     if "decoder.conv_in.weight" not in own or "encoder.conv_in.weight" not in own:
         left_open.append(
-            "the file holds no autoencoder: set autoencoder to the one its latents belong to, with its checkpoint"
+            "the file holds no autoencoder: set autoencoder to the one its latents belong to, with its "
+            "checkpoint"
         )
         return None
     if any(re.match(r"(?:encoder\.down|decoder\.up)\.\d+\.attn\.", name) for name in own):
@@ -36,7 +37,8 @@ def autoencoder_of(shapes: Shapes, left_open: list[str], path: Path) -> Settings
     latent, kind = own["decoder.conv_in.weight"][1], "vq" if "quantize.embedding.weight" in own else "kl"
     if own["post_quant_conv.weight"][:2] != (latent, latent):
         raise DescriptionError(
-            f"{path} holds an autoencoder of {own['post_quant_conv.weight'][1]} latent channels made from {latent}, which is not built here"
+            f"{path} holds an autoencoder of {own['post_quant_conv.weight'][1]} latent channels made from "
+            f"{latent}, which is not built here"
         )
     levels = {
         int(match.group(1)) for name in own if (match := re.match(r"encoder\.down\.(\d+)\.block\.", name))
@@ -60,7 +62,8 @@ def autoencoder_of(shapes: Shapes, left_open: list[str], path: Path) -> Settings
         return settings | {"scale": None}
     scale = 1.0 if kind == "vq" else 0.18215
     left_open.append(
-        f"autoencoder.scale stands in no tensor of the file; {scale} is that of the published networks of this kind"
+        f"autoencoder.scale stands in no tensor of the file; {scale} is that of the published networks of "
+        "this kind"
     )
     return settings | {"scale": scale}
 
@@ -90,7 +93,8 @@ def condition_of(shapes: Shapes, width: int, left_open: list[str], path: Path) -
     channels = shapes[f"{prefix}embeddings.token_embedding.weight"][1]
     if channels != width:
         raise DescriptionError(
-            f"{path} holds a text encoder of {channels} channels and a U-Net with a context of {width}; which belong to different models"
+            f"{path} holds a text encoder of {channels} channels and a U-Net with a context of {width}; "
+            "which belong to different models"
         )
     layers = {
         int(m.group(1))
@@ -100,7 +104,8 @@ def condition_of(shapes: Shapes, width: int, left_open: list[str], path: Path) -
     heads = max(1, channels // 64)
     if channels != 768:
         left_open.append(
-            f"conditioning.encoder.heads stands in no tensor: {heads} is a guess (64 channels a head, as in CLIP)"
+            f"conditioning.encoder.heads stands in no tensor: {heads} is a guess (64 channels a head, as in "
+            "CLIP)"
         )
     settings["encoder"] = {
         "channels": channels,

@@ -1,4 +1,4 @@
-"""What single files say of themselves: empty tensors with telling names, safetensors metadata, and the betas of their training."""
+"""Marks in single files: empty tensors with telling names, metadata, the betas of their training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def stated_prediction(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[str, str] | None:
-    """What the network predicts, as `Model.prediction` names it, and what says so; None where nothing does."""
+    """The network's prediction, as `Model.prediction` names it, and what says so; None where nothing does."""
     if "v_pred" in state:
         return "v", "holds the marker 'v_pred'"
     stated = metadata.get("modelspec.prediction_type", "").lower()
@@ -45,7 +45,8 @@ def refuse_untold(state: dict[str, Tensor], metadata: dict[str, str], path: Path
     """
     if foreign := next((name for name in _ELUCIDATED if name in state), None):
         raise CheckpointError(
-            f"{path} holds '{foreign}': its network was trained on continuous noise levels (EDM), which no sampler here "
+            f"{path} holds '{foreign}': its network was trained on continuous noise levels (EDM), which no "
+            "sampler here "
             "follows; use another checkpoint"
         )
     if "ztsnr" in state or metadata.get("ss_zero_terminal_snr", "").lower() == "true":
@@ -55,7 +56,8 @@ def refuse_untold(state: dict[str, Tensor], metadata: dict[str, str], path: Path
     kind = metadata.get("modelspec.architecture", "")
     if "/" in kind:
         raise CheckpointError(
-            f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole network"
+            f"{path} says modelspec.architecture: {kind}, which is an addition to a network; name the whole "
+            "network"
         )
 
 
@@ -103,6 +105,7 @@ def _check_betas(model: Model, path: Path, state: dict[str, Tensor]) -> None:
     if not same_betas(betas, betas_of(model.schedule), tolerance):
         ends = f"{betas[0]:.3g} to {betas[-1]:.3g} in {len(betas)} timesteps"
         raise CheckpointError(
-            f"{path} holds the betas that it was trained with, {ends}, and the preset's are {schedule_in_words(model.schedule)}; "
+            f"{path} holds the betas that it was trained with, {ends}, and the preset's are "
+            f"{schedule_in_words(model.schedule)}; "
             f"run `edadm describe {path}`, which prints a schedule that fits"
         )

@@ -71,7 +71,8 @@ def _unet_of(shapes: Shapes, path: Path) -> tuple[str, Shapes]:
             continue
         if layout == "diffusers":
             raise DescriptionError(
-                f"{path} names its tensors as diffusers does, and sizes alone do not say which of its networks this is; "
+                f"{path} names its tensors as diffusers does, and sizes alone do not say which of its "
+                "networks this is; "
                 "put the config.json that belongs to it beside it, or give the whole folder"
             )
         (prefix,) = found
@@ -106,19 +107,24 @@ def _check_ends(given: int, predicted: int, path: Path) -> None:
             else kinds.get(given, "another kind of network")
         )
         raise DescriptionError(
-            f"{path} holds a U-Net with {given} input and {predicted} output channels: that is {what}; only networks that predict what "
+            f"{path} holds a U-Net with {given} input and {predicted} output channels: that is {what}; only "
+            "networks that predict what "
             "they are given are built here"
         )
 
 
 def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Settings, list[str]]:
-    """latent-diffusion's U-Net: input blocks count levels, output blocks their res-blocks, embedding layers FiLM."""
+    """latent-diffusion's U-Net: input blocks count levels, output blocks their res-blocks.
+
+    Embedding layers tell of FiLM.
+    """
     left_open: list[str] = []
     channels, given = shapes["input_blocks.0.0.weight"][:2]
     _check_ends(given, shapes["out.2.weight"][0], path)
     if "label_emb.0.0.weight" in shapes or "label_emb.weight" in shapes:
         raise DescriptionError(
-            f"{path} holds a U-Net whose time embedding adds a class or a size (SDXL, ADM), which is not built here"
+            f"{path} holds a U-Net whose time embedding adds a class or a size (SDXL, ADM), which is not "
+            "built here"
         )
     ups = _indices(shapes, r"output_blocks\.(\d+)\.[12]\.(?:conv\.weight|in_layers\.0\.weight)")
     outputs = _indices(shapes, r"output_blocks\.(\d+)\.")
@@ -132,7 +138,8 @@ def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[
         or len(shapes.get("middle_block.1.proj_in.weight", (0,) * 4)) == 2
     ):
         raise DescriptionError(
-            f"{path} holds a U-Net of Stable Diffusion 2 or XL in CompVis' names; give the model's diffusers folder"
+            f"{path} holds a U-Net of Stable Diffusion 2 or XL in CompVis' names; give the model's diffusers "
+            "folder"
         )
     settings: Settings = {
         "family": "transformer" if across else "ldm",
@@ -182,14 +189,18 @@ def _ddim(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Set
 def _with_size(
     settings: Settings, attends: list[bool], presets: Mapping[str, Model], left_open: list[str], side: int
 ) -> Settings:
-    """The image's size, and heads, which stand in no tensor: a published network's of the same sizes, or a guess."""
+    """The image's size, and heads, which stand in no tensor.
+
+    Those of a published network of the same sizes, or a guess.
+    """
     same = next(
         ((name, model) for name, model in presets.items() if _is_same(settings, attends, model)), None
     )
     if same is not None:
         name, model = same
         left_open.append(
-            f"architecture: image_size, heads and groups stand in no tensor; they are those of the preset {name}"
+            "architecture: image_size, heads and groups stand in no tensor; they are those of the preset "
+            f"{name}"
         )
         return model.architecture.model_dump(mode="json", exclude_defaults=True) | {
             "family": settings["family"]
@@ -205,7 +216,8 @@ def _with_size(
     attended = [width for width, at in zip(widths, attends, strict=True) if at] + widths[-1:]
     heads = next(count for count in (8, 4, 2, 1) if not any(width % count for width in attended))
     left_open.append(
-        f"architecture.heads (or head_channels) stands in no tensor: {heads} is a guess, and other numbers give other images"
+        f"architecture.heads (or head_channels) stands in no tensor: {heads} is a guess, and other numbers "
+        "give other images"
     )
     return found | {"heads": heads}
 

@@ -89,13 +89,14 @@ def _of_ours(facts: Mapping[str, Any]) -> list[str]:
     """Lines on an artifact that says what it was made from."""
     kind = str(facts["kind"])
     version = facts.get("format_version", facts.get("format"))
-    by = f" {facts['edadm']}" if isinstance(facts.get("edadm"), str) else ""
+    provenance = facts.get("provenance")
+    origin = provenance if isinstance(provenance, dict) else facts
+    by = f" {origin['edadm']}" if isinstance(origin.get("edadm"), str) else ""
     lines = [f"what it is: {_KINDS.get(kind, f'{kind} of edadm')} (format {version}, written by edadm{by})"]
     if kind == "quantized":
         lines += _of_quantized(facts)
     made_from = facts.get("made_from")
     settings = dict(made_from) if isinstance(made_from, dict) else {}
-    provenance = facts.get("provenance")
     if isinstance(provenance, dict):
         settings |= {name: value for name, value in provenance.items() if name != "made_from"}
     inputs = settings.pop("inputs", None)

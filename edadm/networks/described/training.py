@@ -19,7 +19,9 @@ _USUAL = {
 def training_of(
     state: dict[str, Stored], metadata: dict[str, str], layout: str, left_open: list[str], path: Path
 ) -> tuple[str, Settings]:
-    """What the network predicts, as `Model.prediction` names it, and the noise schedule's settings; guesses are named.
+    """The network's prediction, as `Model.prediction` names it, and the noise schedule's settings.
+
+    Guesses are named.
 
     Raises:
         CheckpointError: of a training that no sampler here follows.

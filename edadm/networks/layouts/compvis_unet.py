@@ -31,7 +31,9 @@ _MIDDLE_MODULE = re.compile(r"middle_block\.([012])\.(.+)$")
 
 
 def diffusers_module(module: str, architecture: UNetArchitecture) -> str:
-    """The diffusers name of an original module, e.g. `output_blocks.2.1.conv` -> `up_blocks.0.upsamplers.0.conv`.
+    """The diffusers name of an original module.
+
+    E.g. `output_blocks.2.1.conv` -> `up_blocks.0.upsamplers.0.conv`.
 
     Raises:
         KeyError: the name does not belong to the layout.
@@ -44,7 +46,8 @@ def diffusers_module(module: str, architecture: UNetArchitecture) -> str:
     if match := _MODULE.match(module):
         side, index, position, part = match.groups()
         block, inner = divmod(int(index) - (side == "input_blocks"), architecture.blocks_per_level + 1)
-        return f"{'down' if side == 'input_blocks' else 'up'}_blocks.{block}.{_inner(side, inner, position, part, architecture)}"
+        blocks = "down_blocks" if side == "input_blocks" else "up_blocks"
+        return f"{blocks}.{block}.{_inner(side, inner, position, part, architecture)}"
     raise KeyError(f"'{module}' is not a module of the CompVis U-Net layout")
 
 
@@ -74,7 +77,8 @@ def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> No
     expected = levels * (per_level + 1)
     if blocks and len(blocks) != expected:
         raise ValueError(
-            f"it has {len(blocks)} input blocks, and {levels} multipliers with blocks_per_level {per_level} make {expected}; "
+            f"it has {len(blocks)} input blocks, and {levels} multipliers with blocks_per_level {per_level} "
+            f"make {expected}; "
             "mend the two, which `edadm describe` prints for this file"
         )
     if halving and min(halving) != per_level + 1:

@@ -1,4 +1,7 @@
-"""The checkpoint layout of ermongroup/ddim (`model-790000.ckpt` and its EMA), to and from diffusers' `UNet2DModel`."""
+"""The checkpoint layout of ermongroup/ddim, to and from diffusers' `UNet2DModel`.
+
+`model-790000.ckpt` and its EMA.
+"""
 
 from __future__ import annotations
 

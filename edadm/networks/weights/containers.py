@@ -48,7 +48,7 @@ def weights_in(content: object, path: Path) -> Weights:
 
 
 def _with_further(known: Weights, found: Weights, content: object, path: Path) -> Weights:
-    """The weights, with averages that lie at a place of their own; or why it cannot be said which are averages."""
+    """The weights, with averages that lie elsewhere; or why it cannot be said which are averages."""
 
     def alike(state: State) -> bool:
         plain = {name: state[original] for name, original in _plain(state).items()}

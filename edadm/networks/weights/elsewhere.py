@@ -1,4 +1,7 @@
-"""Further sets of a network's tensors in a file, wherever they lie: averages, or others that nothing tells apart."""
+"""Further sets of a network's tensors in a file, wherever they lie.
+
+Averages, or others that nothing tells apart.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def implicit_gemm_kernel(
         tap, channel = index // BLOCKS, index % BLOCKS * DEPTH + depth
         y, x = top + tap // SIDE, left + tap % SIDE
         source = ((image * height + y) * width + x) * CHANNELS
-        if PADDING > 0:  # noqa: SIM108 - decided while the kernel is compiled
+        if PADDING > 0:  # decided while the kernel is compiled
             within = (row < rows) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         else:
             within = row < rows
