@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import onnxscript  # noqa: F401  # with which the graph is written: absent, it is named as OpenVINO is
 import openvino
 import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from edadm.config.backends import DEFAULT
 from edadm.deploy.backends.base import Backend
-from edadm.deploy.export.onnx import onnx_program
+from edadm.deploy.export.onnx import input_name, onnx_program
 from edadm.errors import EdadmError
+from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
 
-_SETTINGS = {
+SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",  # else bf16 between the integers, where the processor has it
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # else inputs without a grid may be given one
-}
-_INPUTS = {  # names of arguments, and of the graph's inputs
-    "sample": "sample",
-    "timestep": "timestep",
-    "encoder_hidden_states": "context",
 }
 
 
@@ -45,9 +42,8 @@ class CompiledNetwork(nn.Module):
         super().__init__()
         self.compiled = compiled
         self.signature = inspect.signature(type(unet).forward)
+        self.names = self._places(unet)
         self.output = UNet2DConditionOutput if isinstance(unet, UNet2DConditionModel) else UNet2DOutput
-        size = unet.config["sample_size"]
-        self.latent_shape = (unet.config["in_channels"], size, size)
         nothing = torch.zeros(0)  # in which pipelines look for the network's device and type
         self.place = nn.Parameter(nothing, requires_grad=False)
 
@@ -69,6 +65,22 @@ class CompiledNetwork(nn.Module):
             )
         return self
 
+    def _places(self, unet: UNet) -> dict[str, str]:
+        """The input of the graph for each argument, from the way in which the family calls its network."""
+        family, listener = family_of(unet), _Listener()
+        rows = family.inputs(unet).zeros()
+        family.call(listener, rows)
+        names = {id(tensor): input_name(name) for name, tensor in rows.tensors.items()}
+        given, _ = self._given(listener.args, listener.named)
+        return {place: names[id(tensor)] for place, tensor in given.items()}
+
+    def _given(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """What a call says to the network, by names of arguments, and whether it asks for an object."""
+        arguments = self.signature.bind(self, *args, **named).arguments
+        del arguments["self"]
+        is_object = bool(arguments.pop("return_dict", True))
+        return dict(_leaves(arguments)), is_object
+
     @torch.compiler.disable
     def forward(self, *args: Any, **named: Any) -> Any:
         """The prediction, in the form that diffusers' network of this kind gives it.
@@ -76,54 +88,81 @@ class CompiledNetwork(nn.Module):
         Raises:
             EdadmError: an argument that the graph does not have, or values that it does not take.
         """
-        given = self.signature.bind(self, *args, **named).arguments
-        as_object = given.pop("return_dict", True)
-        del given["self"]
-        if unknown := [name for name, value in given.items() if name not in _INPUTS and _says(value)]:
+        given, is_object = self._given(args, named)
+        if unknown := given.keys() - self.names.keys():
             raise EdadmError(
-                f"a network by OpenVINO takes no {unknown[0]}; leave it out, or load with backend '{DEFAULT}'"
+                f"a network by OpenVINO takes no {min(unknown)}; leave it out, or load with "
+                f"backend '{DEFAULT}'"
             )
-        sample = given["sample"]
-        if (shape := tuple(sample.shape[1:])) != self.latent_shape:
-            raise EdadmError(
-                f"a network by OpenVINO takes latents of {_times(self.latent_shape)} alone, not of "
-                f"{_times(shape)}; load with backend '{DEFAULT}' for others"
-            )
-        given["timestep"] = _whole(given["timestep"], len(sample))
-        rows = {
-            _INPUTS[name]: tensor.detach().contiguous().numpy()
-            for name, tensor in given.items()
-            if name in _INPUTS
-        }
+        if absent := self.names.keys() - given.keys():
+            raise EdadmError(f"a network by OpenVINO was given no {min(absent)}; give it one")
+        count = len(given["sample"])
+        rows = {name: self._row(place, given[place], count).numpy() for place, name in self.names.items()}
         prediction = torch.from_numpy(self.compiled(rows)[0])
-        return self.output(prediction) if as_object else (prediction,)
+        return self.output(prediction) if is_object else (prediction,)
+
+    def _row(self, place: str, value: Any, count: int) -> Shaped[Tensor, " n *s"]:
+        """An argument as the graph takes it.
+
+        Raises:
+            EdadmError: the graph takes other shapes, or whole numbers alone.
+        """
+        port = self.compiled.input(self.names[place])
+        tensor = torch.as_tensor(value).detach()
+        if len(port.partial_shape) == 1 and tensor.numel() == 1:
+            tensor = tensor.reshape(1).expand(count)
+        _, *axes = port.partial_shape
+        taken = [count, *(-1 if axis.is_dynamic else axis.get_length() for axis in axes)]
+        fits = all(size in (own, -1) for own, size in zip(tensor.shape, taken, strict=False))
+        if tensor.dim() != len(taken) or not fits:
+            raise EdadmError(
+                f"a network by OpenVINO takes {place} of {_times(taken)} alone, not of "
+                f"{_times(tensor.shape)}; load with backend '{DEFAULT}' for others"
+            )
+        is_float = port.element_type == openvino.Type.f32
+        return (tensor.float() if is_float else _whole(place, tensor)).contiguous()
 
 
-def _says(argument: Any) -> bool:
-    """Whether an argument is more than a place that pipelines fill."""
-    return argument is not None and argument != {}
+class _Listener(nn.Module):
+    """In the place of a network, it keeps what it is called with."""
+
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+    def forward(self, *args: Any, **named: Any) -> tuple[Any, ...]:
+        self.args, self.named = args, named
+        return args
 
 
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+def _leaves(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Arguments by name, those within mappings, too, without such as pipelines give to say nothing."""
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value
 
 
-def _whole(timestep: Any, count: int) -> Int[Tensor, " n"]:
-    """A timestep or a row of them as whole numbers, one for each of `count` images.
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join("any" if size == -1 else str(size) for size in shape)
+
+
+def _whole(place: str, values: Tensor) -> Int[Tensor, "*s"]:
+    """The same as whole numbers.
 
     What is not finite becomes 0; `pass_on_what_is_not_finite` sees to such images.
 
     Raises:
         EdadmError: one lies between two whole numbers.
     """
-    timesteps = torch.as_tensor(timestep).reshape(-1).nan_to_num(0, 0, 0)
-    whole = timesteps.long()
-    if not torch.equal(whole.to(timesteps.dtype), timesteps):
+    finite = values.nan_to_num(0, 0, 0)
+    whole = finite.long()
+    if bool((between := whole.to(finite.dtype) != finite).any()):
         raise EdadmError(
-            f"a network by OpenVINO takes whole timesteps, not {timesteps[whole != timesteps][0].item():g}; "
+            f"a network by OpenVINO takes a whole {place}, not {finite[between][0].item():g}; "
             f"take another scheduler, or load with backend '{DEFAULT}'"
         )
-    return whole.expand(count)
+    return whole
 
 
 def _refuse_freeu(*scales: Any, **named: Any) -> None:
@@ -151,7 +190,7 @@ def lower_for_openvino(unet: UNet) -> UNet:
     """
     graph = onnx_program(unet).model_proto.SerializeToString()
     core = openvino.Core()
-    settings = _SETTINGS | {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
+    settings = SETTINGS | {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
     compiled = core.compile_model(core.read_model(graph), "CPU", settings)
     lowered = copy.deepcopy(unet, {id(child): nn.Identity() for child in unet.children()})
     for name, _ in list(lowered.named_children()):

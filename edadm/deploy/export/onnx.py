@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edadm.artifacts import writing
 from edadm.config.backends import INTEGER
 from edadm.deploy.export.onnx_graph import Target, export_graph
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
+from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 
 OPSET = 21
 LARGEST = 2**31  # bytes of a protobuf message, which a file is
+TOKENS = 3  # of an example, whose number is no constant of the graph
+_NAMES = {"latents": "sample", "timesteps": "timestep"}  # of inputs that diffusers calls otherwise
 
 TARGETS = {
     "onnx": Target(),
@@ -44,11 +48,27 @@ def _narrow(model: Any) -> None:
             value.type = onnx_ir.TensorType(onnx_ir.DataType.INT4)
 
 
+def input_name(name: str) -> str:
+    """What an input of a network (`edadm.networks.inputs`) is called in its graph."""
+    return _NAMES.get(name, name)
+
+
+def _example(unet: UNet) -> tuple[dict[str, Tensor], tuple[dict[int, Any], ...]]:
+    """Inputs by name, and the free axes of each: the number of rows, and of tokens where rows hold some."""
+    rows, tokens = torch.export.Dim("n"), torch.export.Dim("k")
+    example, free = {}, []
+    for name, tensor in family_of(unet).inputs(unet).zeros(2).tensors.items():
+        is_sequence = tensor.dim() == 3
+        example[name] = tensor.repeat(1, TOKENS, 1) if is_sequence else tensor
+        free.append({0: rows, 1: tokens} if is_sequence else {0: rows})
+    return example, tuple(free)
+
+
 def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
     """A quantized U-Net as a `torch.onnx.ONNXProgram` of opset 21, in memory.
 
     Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition,
-    `context` (n, k, e) fp32; output `eps`. n and k are free.
+    `context` (n, k, e) fp32 and what else its family names; output `eps`. n and k are free.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
@@ -61,22 +81,15 @@ def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
         raise EdadmError(
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
         )
-    size, channels = unet.config["sample_size"], unet.config.get("cross_attention_dim")
-    example = [torch.zeros(2, unet.config["in_channels"], size, size), torch.zeros(2, dtype=torch.long)]
-    names = ["sample", "timestep"]
-    free = [{0: torch.export.Dim("n")}, {0: torch.export.Dim("n")}]
-    if channels is not None:
-        example.append(torch.zeros(2, 3, channels))
-        names.append("context")
-        free.append({0: torch.export.Dim("n"), 1: torch.export.Dim("k")})
+    example, free = _example(unet)
     program: Any = torch.onnx.export(
         export_graph(unet, target).eval(),
-        tuple(example),
+        tuple(example.values()),
         dynamo=True,
         opset_version=OPSET,
-        input_names=names,
+        input_names=[input_name(name) for name in example],
         output_names=["eps"],
-        dynamic_shapes=tuple(free),
+        dynamic_shapes=(free,),
         optimize=True,
         verbose=False,
     )
