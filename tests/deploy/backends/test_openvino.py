@@ -152,7 +152,10 @@ def named(rows: Rows, **others: Any) -> dict[str, Any]:
 def test_it_is_called_as_the_network_of_diffusers(made: Made) -> None:
     simulated, unet, rows = made
     expected = unet(**named(rows)).sample
-    print("made", mean_difference(expected, simulated(**named(rows)).sample) / expected.std().item())
+    difference = mean_difference(expected, simulated(**named(rows)).sample)
+    assert (
+        difference < 0.05 * expected.std().item()
+    )  # 0.034 was seen; the error of its grids is the bound above
     assert type(unet) is type(simulated)
     assert type(unet(**named(rows))) is type(simulated(**named(rows)))
     assert (unet.dtype, unet.device.type, unet.backend) == (torch.float32, "cpu", "openvino")
@@ -162,8 +165,7 @@ def test_it_is_called_as_the_network_of_diffusers(made: Made) -> None:
     last_channels = rows.latents.contiguous(memory_format=torch.channels_last)
     assert torch.equal(unet(**named(rows, sample=last_channels)).sample, expected)
     for time in (400, 400.0, torch.tensor(400), torch.tensor([400.0])):
-        of_one = unet(**named(rows, timestep=time)).sample[1]
-        print("time", time, (of_one - expected[1]).abs().max())
+        assert torch.equal(unet(**named(rows, timestep=time)).sample[1], expected[1])
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
@@ -224,7 +226,7 @@ def test_no_number_in_gives_no_number_out_of_that_image_alone(made: Made) -> Non
         given[name][1] = bad
         found = unet(**given).sample
         assert found[1].isnan().all()
-        print("nan", name, (found - expected)[[0, 2, 3]].abs().max())
+        assert torch.equal(found[[0, 2, 3]], expected[[0, 2, 3]])
 
 
 def test_other_types_are_refused(runtime: None, folded: nn.Module) -> None:
