@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import errno
 import sys
+from importlib import import_module
 
-from edadm.commands import calibration, files, images, quantization, showing, timing, workflow
-from edadm.commands.app import app
+import typer
+
+from edadm.commands.app import MODULES, app
 from edadm.console import say
+from edadm.deferred import defer
 from edadm.errors import EdadmError
-
-__all__ = [
-    "app",
-    "calibration",
-    "files",
-    "images",
-    "main",
-    "quantization",
-    "showing",
-    "timing",
-    "workflow",
-]  # importing them is what registers subcommands
-
 
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
+def app_with(named: str | None = None) -> typer.Typer:
+    """The command line with all subcommands, or, where one of them is named, at least with that one.
+
+    Importing a module is what registers its subcommands.
+    """
+    for module in {MODULES[named]} if named in MODULES else set(MODULES.values()):
+        import_module(f"edadm.commands.{module}")
+    return app
+
+
 def main() -> None:
     """The entry point of `edadm`."""
+    defer()
+    named = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
     try:
-        app()
+        app_with(named)()
     except EdadmError as error:
         say(f"edadm: {error}")
         sys.exit(2)

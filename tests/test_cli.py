@@ -20,7 +20,7 @@ from torch import nn
 from typer.main import get_command
 
 from edadm.artifacts import describe
-from edadm.cli import app, main
+from edadm.cli import app_with, main
 from edadm.commands.app import ORDER
 from edadm.config.downloads import DOWNLOADS, Download
 from edadm.config.fingerprint import PACKAGE
@@ -753,7 +753,7 @@ def test_help_lists_all_commands_in_the_order_of_work() -> None:
         [sys.executable, "-m", "edadm", "--help"], capture_output=True, text=True, check=True
     )
     listed = [line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line.strip()]
-    assert listed == list(ORDER) == sorted(get_command(app).commands, key=ORDER.index)
+    assert listed == list(ORDER) == sorted(get_command(app_with()).commands, key=ORDER.index)
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "reconstruct-part"])
@@ -762,7 +762,7 @@ def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(
 ) -> None:
     monkeypatch.setenv("EDADM_DEVICE_MEMORY", "2.5")
     monkeypatch.setenv("EDADM_HOST_MEMORY", "")  # the workflow's way to say that none is wanted
-    parsed = get_command(app).commands[command].make_context(command, [], resilient_parsing=True)
+    parsed = get_command(app_with()).commands[command].make_context(command, [], resilient_parsing=True)
     assert (parsed.params["device_memory"], parsed.params["host_memory"]) == (2.5, None)
 
 

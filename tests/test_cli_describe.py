@@ -10,7 +10,7 @@ import yaml
 from diffusers import DDPMScheduler, UNet2DModel
 from typer.testing import CliRunner
 
-from edadm.cli import app
+from edadm.cli import app_with
 from edadm.config.load import load_config
 from edadm.config.schema import NoiseSchedule
 from edadm.errors import EdadmError
@@ -29,7 +29,7 @@ PLAIN: dict[str, Any] = {
 
 
 def described(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["describe", *map(str, arguments)], catch_exceptions=False)
+    result = CliRunner().invoke(app_with(), ["describe", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0
     return result.stdout
 

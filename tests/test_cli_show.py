@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from edadm.artifacts import facts, save_tensors, writing_json
-from edadm.cli import app, main
+from edadm.cli import app_with, main
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
 from edadm.networks.described.told import lines_on
@@ -22,7 +22,7 @@ from .networks.families import calibrated, original_checkpoint, tiny
 
 
 def shown(capsys: pytest.CaptureFixture[str], *paths: Path) -> str:
-    app(["show", *map(str, paths)], standalone_mode=False)
+    app_with()(["show", *map(str, paths)], standalone_mode=False)
     return capsys.readouterr().out
 
 

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 from edadm.calibration.base import Store
+from edadm.networks.inputs import TOLD
+from edadm.sampling.store import unconditional_array
 
 HELD_OUT = "held_out_"
 
 
-def with_context(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> dict[str, np.ndarray]:
-    """Selected states with their trajectories' context; guidance makes two rows of each (method, 4.2).
+def with_conditions(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> dict[str, np.ndarray]:
+    """Selected states with what their trajectories are told; guidance makes two rows of each (method, 4.2).
 
     The unconditional row of a state comes right before its conditional one, so that they stay together in any
     batch of an even number of rows. Without a condition everything stays as it is.
@@ -24,14 +26,14 @@ def with_context(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> d
             trajectories after those.
         groups: trajectory stores of consecutive shards.
     """
-    try:
-        contexts = [group["context"] for group in groups]
-    except KeyError:
+    told = {name: arrays for name in TOLD if (arrays := _arrays(name, groups))}
+    if not told:
         return dict(chosen)
-    try:
-        unconditional = np.asarray(groups[0]["unconditional"][:])
-    except KeyError:
-        unconditional = None
+    nothing = {
+        name: np.asarray(found[0][:])
+        for name in told
+        if (found := _arrays(unconditional_array(name), groups))
+    }
     size = len(chosen["latents"])
     rows: dict[str, np.ndarray] = {}
     for prefix, first in (("", 0), (HELD_OUT, size)):
@@ -39,20 +41,34 @@ def with_context(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -> d
         if not own:
             continue
         count = len(own[f"{prefix}latents"])
-        conditional = _context(contexts, first, count)
-        if unconditional is None:
-            rows |= own | {f"{prefix}context": conditional}
-            continue
-        pairs = np.stack([np.broadcast_to(unconditional, conditional.shape), conditional], axis=1)
-        rows |= {name: np.repeat(array, 2, axis=0) for name, array in own.items()}
-        rows[f"{prefix}context"] = pairs.reshape(-1, *conditional.shape[1:])
+        given = {name: _rows(arrays, first, count) for name, arrays in told.items()}
+        if nothing:
+            own = {name: np.repeat(array, 2, axis=0) for name, array in own.items()}
+            given = {name: _pairs(nothing[name], conditional) for name, conditional in given.items()}
+        rows |= own | {f"{prefix}{name}": array for name, array in given.items()}
     return rows
 
 
-def _context(contexts: Sequence[Any], first: int, count: int) -> Float[np.ndarray, "n tokens channels"]:
-    """The context of trajectories first .. first + count - 1, over all shards."""
+def _arrays(name: str, groups: Sequence[Store]) -> list[Any]:
+    """The array of a name in every store; none if stores have no such array."""
+    try:
+        return [group[name] for group in groups]
+    except KeyError:
+        return []
+
+
+def _pairs(
+    nothing: Shaped[np.ndarray, " *s"], given: Shaped[np.ndarray, " n *s"]
+) -> Shaped[np.ndarray, " m *s"]:
+    """Twice as many rows: before each the one that says nothing."""
+    pairs = np.stack([np.broadcast_to(nothing, given.shape), given], axis=1)
+    return pairs.reshape(-1, *given.shape[1:])
+
+
+def _rows(arrays: Sequence[Any], first: int, count: int) -> Shaped[np.ndarray, " n *s"]:
+    """The rows of trajectories first .. first + count - 1, over all shards."""
     parts, start = [], 0
-    for context in contexts:
-        parts.append(np.asarray(context[max(first - start, 0) : max(first + count - start, 0)]))
-        start += context.shape[0]
+    for array in arrays:
+        parts.append(np.asarray(array[max(first - start, 0) : max(first + count - start, 0)]))
+        start += array.shape[0]
     return np.concatenate(parts)

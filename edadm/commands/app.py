@@ -9,19 +9,16 @@ from typer.core import TyperGroup
 
 from edadm.training.commands import app as train
 
-ORDER = (  # what comes before a run; the stages as the workflow has them; what is done with the results
-    *("run", "plan", "describe", "show", "download", "schema"),
-    *(
-        "convert-checkpoint",
-        "collect-trajectories",
-        "select-calibration",
-        "set-ranges",
-        "reconstruct-part",
-        "reconstruct",
-    ),
-    *("generate", "write-prompts", "reference-statistics", "evaluate", "report", "verify", "adopt"),
-    *("export", "benchmark", "train"),
-)
+# Subcommands by the module that registers them: what comes before a run, the stages as the workflow has
+# them, what is done with the results.
+MODULES = {"run": "workflow", "plan": "files", "describe": "showing", "show": "showing"}
+MODULES |= {"download": "files", "schema": "files"}
+MODULES |= dict.fromkeys(("convert-checkpoint", "collect-trajectories", "select-calibration"), "calibration")
+MODULES |= dict.fromkeys(("set-ranges", "reconstruct-part", "reconstruct"), "quantization")
+MODULES |= dict.fromkeys(("generate", "write-prompts", "reference-statistics", "evaluate"), "images")
+MODULES |= {"report": "files", "verify": "showing", "adopt": "workflow"}
+MODULES |= {"export": "files", "benchmark": "timing", "train": "app"}
+ORDER = tuple(MODULES)
 
 
 class InOrder(TyperGroup):

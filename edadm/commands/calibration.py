@@ -22,7 +22,6 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
-from edadm.stages import collect, convert, select
 
 
 @app.command()
@@ -35,6 +34,8 @@ def convert_checkpoint(
     config: ConfigOption = None,
 ) -> None:
     """Bring a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
+    from edadm.stages import convert
+
     convert.run(preset_named("models", model, config), part, output)
 
 
@@ -52,6 +53,8 @@ def collect_trajectories(
     label: LabelOption = "collect-trajectories",
 ) -> None:
     """Record full-precision sampler runs to zarr, batch by batch, with the features that TDAC needs."""
+    from edadm.stages import collect
+
     preset, where = preset_named("models", model, config), device_named(device, threads)
     collect.run(preset, unet, condition, shard, output, progress, where, label)
 
@@ -68,4 +71,6 @@ def select_calibration(
     config: ConfigOption = None,
 ) -> None:
     """Pick one state of each trajectory; needs no network."""
+    from edadm.stages import select
+
     select.run(trajectories, preset_named("calibrations", calibration, config), output, summary)

@@ -9,7 +9,6 @@ import typer
 
 from edadm.commands.app import app
 from edadm.commands.options import DeviceOption, OutputOption, ThreadsOption, device_named
-from edadm.stages import report as page
 
 
 @app.command()
@@ -106,6 +105,7 @@ def report(
     import json
 
     from edadm.config.load import described_runs, load_runs
+    from edadm.stages import report as page
 
     settings = load_runs(json.loads(config) if config.lstrip().startswith("{") else Path(config))
     page.run(results, described_runs(settings), output)

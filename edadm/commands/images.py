@@ -24,8 +24,6 @@ from edadm.commands.options import (
 from edadm.config.backends import DEFAULT, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.stages import evaluate as evaluate_stage
-from edadm.stages import generate as generate_stage
 
 
 @app.command()
@@ -44,10 +42,12 @@ def generate(
     label: LabelOption = "generate",
 ) -> None:
     """Generate images, each from the noise of its own index."""
+    from edadm.stages import generate as stage
+
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
     where = device_named(device_for_images(backend, device), threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
-    generate_stage.run(preset, settings, weights, parts, backend, shard, output, where, label)
+    stage.run(preset, settings, weights, parts, backend, shard, output, where, label)
 
 
 @app.command()
@@ -61,8 +61,10 @@ def write_prompts(
 
     CLIP scores compare images with them.
     """
+    from edadm.stages import generate as stage
+
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    generate_stage.write_prompts(preset, settings, output)
+    stage.write_prompts(preset, settings, output)
 
 
 @app.command()
@@ -97,6 +99,7 @@ def evaluate(
     from dataclasses import replace
 
     from edadm.config.scoring import scoring
+    from edadm.stages import evaluate as stage
 
     if simulated and not references:
         raise EdadmError("--simulated needs full-precision images to compare with; give them as --reference")
@@ -112,8 +115,8 @@ def evaluate(
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
-    images = evaluate_stage.Images(samples, references or [], simulated or [])
-    evaluate_stage.run(images, settings, files, output, label)
+    images = stage.Images(samples, references or [], simulated or [])
+    stage.run(images, settings, files, output, label)
 
 
 @app.command()
@@ -140,9 +143,10 @@ def reference_statistics(
 ) -> None:
     """Statistics of real images, against which generated ones are scored."""
     from edadm.config.schema import Evaluation
+    from edadm.stages import evaluate as stage
 
     device_named("auto", threads)
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
         raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
     real = (images, name, extractor, weights, resolution, keep_features)
-    evaluate_stage.reference_statistics(*real, output, threads, label)
+    stage.reference_statistics(*real, output, threads, label)

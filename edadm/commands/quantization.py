@@ -26,9 +26,6 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
-from edadm.stages import reconstruct as reconstruct_stage
-from edadm.stages import set_ranges as set_ranges_stage
-from edadm.stages.inputs.task import Given
 
 
 @app.command()
@@ -44,9 +41,11 @@ def set_ranges(
     label: LabelOption = "set-ranges",
 ) -> None:
     """Search the grid of every weight and activation."""
+    from edadm.stages import set_ranges as stage
+
     where, widths = device_named(device, threads), preset_named("bits", bits, config)
     preset = preset_named("models", model, config)
-    set_ranges_stage.run(preset, widths, unet, calibration_set, output, where, label)
+    stage.run(preset, widths, unet, calibration_set, output, where, label)
 
 
 @app.command()
@@ -71,11 +70,14 @@ def reconstruct(
     label: LabelOption = "reconstruct",
 ) -> None:
     """Learn rounding and step sizes unit by unit, and write the quantized checkpoint."""
+    from edadm.stages import reconstruct as stage
+    from edadm.stages.inputs.task import Given
+
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     given = Given(unet, calibration_set, ranges, device_memory, host_memory)
     work = (output, losses, progress, where, label)
-    reconstruct_stage.run(preset, widths, settings, given, parts or [], *work)
+    stage.run(preset, widths, settings, given, parts or [], *work)
 
 
 @app.command()
@@ -100,7 +102,10 @@ def reconstruct_part(
 
     n is the preset's `jobs`.
     """
+    from edadm.stages import reconstruct as stage
+    from edadm.stages.inputs.task import Given
+
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)
     given = Given(unet, calibration_set, ranges, device_memory, host_memory)
-    reconstruct_stage.reconstruct_part(preset, widths, settings, given, part, output, progress, where, label)
+    stage.reconstruct_part(preset, widths, settings, given, part, output, progress, where, label)

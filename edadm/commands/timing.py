@@ -27,8 +27,6 @@ from edadm.commands.options import (
 from edadm.commands.workflow import PROJECT
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.stages import benchmark
-from edadm.stages.inputs.task import Given, open_task
 
 
 @timing.command("unet")
@@ -51,6 +49,8 @@ def benchmark_unet(
 
     On a CPU also with integers, and full precision with bf16.
     """
+    from edadm.stages import benchmark
+
     preset, where = preset_named("models", model, config), device_named(device, threads)
     files = {variant: Path(file) for variant, _, file in (pair.partition("=") for pair in weights)}
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
@@ -79,6 +79,7 @@ def benchmark_calibration(
     from edadm.artifacts import writing_json
     from edadm.benchmark.calibration import compare
     from edadm.config.methods import METHODS
+    from edadm.stages.inputs.task import Given, open_task
 
     preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
     settings, where = preset_named("reconstructions", reconstruction, config), device_named(device, threads)

@@ -15,6 +15,7 @@ from edadm.config.rules.steps import step_problem
 from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
 from edadm.errors import EdadmError
+from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Conditioning
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
 
@@ -50,8 +51,10 @@ def _of_sizes(name: str, model: Model) -> list[str]:
     found = [f"{where}.architecture: {text}" for text in mistakes_in_unet(model.architecture)]
     if model.autoencoder:
         found += [f"{where}.autoencoder: {text}" for text in mistakes_in_autoencoder(model.autoencoder)]
-    if told and told.kind == "text":
+    if told and told.has_prompts:
         found += [f"{where}.conditioning.encoder: {text}" for text in mistakes_in_encoder(told.encoder)]
+    if told and (second := told.second_encoder):
+        found += [f"{where}.conditioning.second_encoder: {text}" for text in mistakes_in_encoder(second)]
     return found
 
 
@@ -134,7 +137,7 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
 
     None where that cannot be known yet.
     """
-    if conditioning.kind == "classes":
+    if not conditioning.has_prompts:
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
     file = Path(conditioning.prompts or "").expanduser()
@@ -148,8 +151,8 @@ def _of_parts(name: str, model: Model) -> list[str]:
     Stages see only some of them.
     """
     family, layout, where, found = model.architecture.family, model.layout, f"models.{name}", []
-    if family != "diffusers" and (family == "ddim") != (layout == "ddim"):
-        wanted = "ddim" if family == "ddim" else "compvis"
+    entry = FAMILIES[family]
+    if (wanted := entry.layout) not in (None, layout):
         found.append(
             f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set "
             f"layout: {wanted}"
@@ -160,13 +163,16 @@ def _of_parts(name: str, model: Model) -> list[str]:
         if model.architecture.diffusers is not None:
             takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
         found.append(f"{where}: {takes}; {fix}")
+    elif model.conditioning and (kind := model.conditioning.kind) not in entry.conditions:
+        known = " or ".join(entry.conditions)
+        found.append(f"{where}.conditioning: the family '{family}' takes no {kind}; set kind: {known}")
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(
             f"{where}: the autoencoder's latents have {channels[0]} channels, the U-Net's {channels[1]}; "
             "make them equal"
         )
-    if model.conditioning and model.conditioning.kind == "text" and model.conditioning.prompts is None:
+    if model.conditioning and model.conditioning.has_prompts and model.conditioning.prompts is None:
         found.append(
             f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file "
             "with one per line"
@@ -185,18 +191,21 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     told, context = model.conditioning, model.architecture.context_channels
     if told is None:
         return
-    if told.kind == "classes" and told.prompts is not None:
+    if not told.has_prompts and told.prompts is not None:
         yield "classes take no prompts; remove them, or set kind: text"
-    if told.kind == "text" and told.only is not None:
+    if told.has_prompts and told.only is not None:
         yield "prompts have no classes to draw from; remove `only`, or set kind: classes"
     if told.only is not None and len(set(told.only)) != len(told.only):
         yield "only names a class twice; remove one"
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
-    if told.kind == "text" and context not in (None, told.encoder.channels):
+    if told.has_prompts and context not in (None, told.text_channels):
+        giving = "text encoders give" if told.second_encoder else "text encoder gives"
+        yield f"the {giving} {told.text_channels} channels, the U-Net takes {context}; make them equal"
+    if told.pooled_channels and model.architecture.pooled_channels not in (None, told.pooled_channels):
         yield (
-            f"the text encoder gives {told.encoder.channels} channels, the U-Net takes {context}; make them "
-            "equal"
+            f"pooled_channels is {told.pooled_channels}, the U-Net adds {model.architecture.pooled_channels} "
+            "to its embedding of time; make them equal"
         )
 
 
@@ -233,9 +242,11 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
     layers = [layer for names in units.values() for layer in names]
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
     known = layers if METHODS[settings.method].by_layer else list(units)
+    preset = config.bits[bits]
     found = [
-        f"bits.{bits}.layers: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
-        for pattern, hint in idle_patterns(config.bits[bits].layers, layers)
+        f"bits.{bits}.{setting}: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
+        for setting, given in (("layers", preset.layers), ("smoothing_layers", preset.smoothing_layers))
+        for pattern, hint in idle_patterns(given, layers)
     ]
     found += [
         f"{where}.unit_iterations: the pattern '{pattern}' matches no unit of '{run.model}'; {hint}"

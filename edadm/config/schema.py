@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from edadm.config.methods import INDEPENDENT, METHODS
 from edadm.networks.settings.architecture import UNetArchitecture
@@ -107,12 +108,12 @@ class Model(Strict):
     pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
 
     @property
-    def context_shape(self) -> tuple[int, int] | None:
-        """(tokens, channels) of the condition of one image; None without a condition."""
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of all that the network is told of one image, by name; none without a condition."""
         channels = self.architecture.context_channels
         if self.conditioning is None or channels is None:
-            return None
-        return (self.conditioning.encoder.tokens if self.conditioning.kind == "text" else 1, channels)
+            return {}
+        return self.conditioning.shapes(channels)
 
     @property
     def guidance(self) -> float:
@@ -193,6 +194,28 @@ class Bits(Strict):
     range_bins: Count | None = Field(
         8192, description="histogram bins of the activation range search; null searches exactly"
     )
+    smoothing: Share | None = Field(
+        None,
+        description="share of the differences between a layer's input channels that moves into its weight "
+        "(SmoothQuant's alpha); null moves nothing",
+    )
+    smoothing_layers: dict[str, Share | None] = Field(
+        {}, description="exceptions to `smoothing` by name pattern of the layer"
+    )
+
+    @property
+    def smooths(self) -> bool:
+        """Whether any layer may be smoothed."""
+        return any(strength is not None for strength in (self.smoothing, *self.smoothing_layers.values()))
+
+    @model_serializer(mode="wrap")
+    def _without_smoothing(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Files of networks that are not smoothed stay as they were before any could be."""
+        settings = serialise(self)
+        if not self.smooths:
+            settings.pop("smoothing", None)
+            settings.pop("smoothing_layers", None)
+        return settings
 
 
 class Reconstruction(Strict):

@@ -93,7 +93,7 @@ def scoring_of(name: str, config: Config) -> Scoring:
     settings = config.evaluations[name]
     try:
         found = scoring(
-            settings, all(model.conditioning and model.conditioning.kind == "text" for model in models)
+            settings, all(model.conditioning and model.conditioning.has_prompts for model in models)
         )
         if found.clip_weights and settings.prompts:
             prompts_per_image(Path(settings.prompts).expanduser(), settings.images)

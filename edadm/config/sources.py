@@ -66,7 +66,8 @@ def _holds_weights(folder: Path) -> bool:
 
 def source_of(model: Model, part: str) -> str:
     """Where a part's weights are: a checkpoint of its own, or the model's."""
-    own = {"autoencoder": model.autoencoder, "condition": model.conditioning}.get(part)
+    told = dict.fromkeys(("condition", "second_condition"), model.conditioning)
+    own = {"autoencoder": model.autoencoder, **told}.get(part)
     return own.checkpoint if own and own.checkpoint else model.checkpoint
 
 

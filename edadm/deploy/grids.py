@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int8
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
 from edadm.networks.families import family_of
 from edadm.networks.site import sites_of
 from edadm.networks.weights import CheckpointError
-from edadm.nn.insert import quantize_network
+from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.sound import grid_flaws
+from edadm.quant.transforms import LARGEST_EXPONENT
 
 
 def quantized_copy(unet: nn.Module, bits: Bits) -> nn.Module:
@@ -31,8 +33,36 @@ def quantizers(unet: nn.Module) -> dict[str, Quantizer]:
     return {name: module for name, module in unet.named_modules() if isinstance(module, Quantizer)}
 
 
+def smoothing(unet: nn.Module) -> dict[str, Int8[Tensor, " channels"]]:
+    """The exponents of the factors of all smoothed layers, as `NAME.smooth`."""
+    found = {f"{name}.smooth": layer.smoothing for name, layer in quantized_layers(unet).items()}
+    return {name: exponents for name, exponents in found.items() if exponents is not None}
+
+
+def _set_smoothing(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the factors of a file into the smoothed layers of a network.
+
+    Raises:
+        CheckpointError: they are missing, of another shape or type, or too large.
+    """
+    for name, layer in quantized_layers(unet).items():
+        if layer.smooth is None:
+            continue
+        exponents = tensors.get(f"{name}.smooth")
+        if exponents is None or exponents.shape != layer.smooth.shape or exponents.dtype != torch.int8:
+            raise CheckpointError(
+                f"the file lacks '{name}.smooth', {len(layer.smooth)} exponents in int8; "
+                "it was made for other bits or another network"
+            )
+        if not bool((exponents.int().abs() <= LARGEST_EXPONENT).all()):
+            raise CheckpointError(
+                f"'{name}.smooth' has exponents beyond {LARGEST_EXPONENT}; make the file again"
+            )
+        layer.set_smoothing(exponents)
+
+
 def grids(unet: nn.Module) -> dict[str, Tensor]:
-    """Scales (fp32) and zero points (uint8) of all quantizers by name.
+    """Scales (fp32) and zero points (uint8) of all quantizers by name, and what `smoothing` says.
 
     Raises:
         EdadmError: a grid is none.
@@ -45,15 +75,16 @@ def grids(unet: nn.Module) -> dict[str, Tensor]:
     for name, quantizer in quantizers(unet).items():
         tensors[f"{name}.scale"] = quantizer.scale.float().contiguous()
         tensors[f"{name}.zero_point"] = quantizer.zero_point.to(torch.uint8).contiguous()
-    return tensors
+    return tensors | smoothing(unet)
 
 
 def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the grids of a file into a quantized U-Net.
+    """Puts the grids of a file, and the factors of smoothing, into a quantized U-Net that has no codes yet.
 
     Raises:
-        CheckpointError: a grid is missing, of another shape, or none.
+        CheckpointError: a grid is missing, of another shape, or none; likewise factors of a smoothed layer.
     """
+    _set_smoothing(unet, tensors)
     for name, quantizer in quantizers(unet).items():
         try:
             quantizer.set_grid(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"].float())

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from edadm.config.backends import DEFAULT, resolved
-from edadm.deploy.backends.base import implementation
+from edadm.deploy.backends.base import implementation, lower
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices import device_named
@@ -39,9 +39,9 @@ def load(
         EdadmError: no such backend or device; absent, damaged, foreign or newer file.
     """
     where = device_named(device or "cpu")
-    arithmetic = implementation(resolved(backend, where.type))
+    implementation(resolved(backend, where.type))  # what it lacks is said before a file is read
     file = checkpoint_in(Path(path))
-    unet = arithmetic.lower(load_quantized(file, where), dtype)
+    unet = lower(load_quantized(file, where), dtype, backend)
     return as_diffusers_model(unet, read_metadata(file), backend)
 
 

@@ -1,1 +1,1 @@
-"""Features, statistics and scores; torch-fidelity does the work."""
+"""Features of images, references for them, and their evaluation; torch-fidelity does the work."""

@@ -19,11 +19,11 @@ from edadm.config.schema import Evaluation
 from edadm.config.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
 from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import Images, prepared
 from edadm.metrics.extract import Advance, extract_features
-from edadm.metrics.frechet import frechet_distance, statistics
-from edadm.metrics.paired import mean_psnr
+from edadm.metrics.images.datasets import Images, prepared
 from edadm.metrics.references import Reference, load_reference
+from edadm.metrics.scores.frechet import frechet_distance, statistics
+from edadm.metrics.scores.paired import mean_psnr
 
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
@@ -91,7 +91,7 @@ def _prompts(settings: Evaluation, images: int) -> list[str] | None:
 
 
 def _clip_score(images: Images, prompts: list[str], settings: Evaluation, files: Scoring) -> float:
-    from edadm.metrics.clip_score import clip_scores  # open_clip takes a while to import
+    from edadm.metrics.scores.clip_score import clip_scores  # open_clip takes a while to import
 
     assert files.clip_weights is not None
     device = "cuda" if torch.cuda.is_available() else "cpu"

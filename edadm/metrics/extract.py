@@ -13,8 +13,8 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from edadm.config.schema import Extractor
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import Images
 from edadm.metrics.features import LAYERS, NAME, CifarFeatureExtractor
+from edadm.metrics.images.datasets import Images
 
 Advance = Callable[[int], None]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from edadm.config.schema import Evaluation
 from edadm.config.scoring import scoring
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import prepared
 from edadm.metrics.extract import build_extractor, feature_batches
+from edadm.metrics.images.datasets import prepared
 
 
 def feature_network(evaluation: Evaluation) -> Callable[[UInt8[Tensor, "n 3 h w"]], None] | None:

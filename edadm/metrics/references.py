@@ -14,9 +14,9 @@ from torch import Tensor
 from edadm.config.inputs.statistics import OF_OTHERS, statistics_head
 from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import Images
 from edadm.metrics.extract import Advance, build_extractor, feature_batches
-from edadm.metrics.frechet import Statistics, load_features, load_statistics, save_statistics
+from edadm.metrics.images.datasets import Images
+from edadm.metrics.scores.frechet import Statistics, load_features, load_statistics, save_statistics
 
 TOLERANCE = 1e-4
 

@@ -37,13 +37,30 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
     """
     if part not in model.parts:
         raise CheckpointError(f"the preset's model has no {part}; it has {', '.join(model.parts)}")
+    with torch.device("meta"):
+        expected = build_part(model, part).state_dict()
+    converted: State = {}
+    for component, prefix in _components(model, part).items():
+        own = {name.removeprefix(prefix): size for name, size in expected.items() if name.startswith(prefix)}
+        found = _converted(model, component, own)
+        converted |= {f"{prefix}{name}": tensor for name, tensor in found.items()}
+    return converted
+
+
+def _components(model: Model, part: str) -> dict[str, str]:
+    """The networks of a part by their place in a checkpoint, and what precedes their tensors' names."""
+    if part == "condition" and model.conditioning and model.conditioning.second_encoder:
+        return {"condition": "first.", "second_condition": "second."}
+    return {part: ""}
+
+
+def _converted(model: Model, part: str, expected: State) -> State:
+    """The tensors of one network of the preset's checkpoint."""
     checkpoint = locate(source_of(model, part))
     found = find_weights(checkpoint, part, _wanted(model, part))
     state = read_weights(found.path, _wanted(model, part) if found.averaged is None else "auto")
-    refuse_other(state, part, found.path)
+    refuse_other(state, _role(part), found.path)
     refuse_disagreement(model, part, checkpoint, found.path, state)
-    with torch.device("meta"):
-        expected = build_part(model, part).state_dict()
     if part == "unet":
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
@@ -73,9 +90,16 @@ def _wanted(model: Model, part: str) -> Averaged:
     return model.ema if part == "unet" else "auto"
 
 
+def _role(part: str) -> str:
+    """The part of a model that a network is or belongs to."""
+    return "condition" if part == "second_condition" else part
+
+
 def _kind(model: Model, part: str) -> str:
-    """A part by what it is."""
-    return model.conditioning.kind if part == "condition" and model.conditioning else part
+    """A network by what it is."""
+    if part == "condition" and model.conditioning:
+        return "text" if model.conditioning.has_prompts else "classes"
+    return "second_text" if part == "second_condition" else part
 
 
 def _translated(own: State, model: Model, part: str, path: Path) -> State:
@@ -84,6 +108,8 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
     try:
         if kind == "text":
             return clip.to_transformers(own)
+        if kind == "second_text":
+            return clip.to_projected(own)
         if kind == "classes":
             return own
         if are_diffusers(own):
@@ -101,9 +127,9 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
     except KeyError as error:
-        layout = "transformers" if kind == "text" else model.layout
+        layout = "transformers" if kind.endswith("text") else model.layout
         raise CheckpointError(
-            f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, part)}"
+            f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, _role(part))}"
         ) from None
 
 

@@ -89,9 +89,9 @@ class Denoiser:
         if self.condition is None:
             return self
         bound = Denoiser(self.unet, self.condition, self.guidance, self.precision, self.prediction)
-        bound._told = {"context": self.condition.rows(indices)}
+        bound._told = self.condition.rows(indices)
         if self.is_guided:
-            bound._told_nothing = {"context": self.condition.unconditional()}
+            bound._told_nothing = self.condition.unconditional()
         return bound
 
     def __call__(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:

@@ -75,6 +75,10 @@ class Family(ABC):
             EdadmError: its library knows no such network.
         """
 
+    def takes(self, network: nn.Module) -> bool:
+        """Whether a network that no family built is of this one."""
+        return isinstance(network, self.classes)
+
     @abstractmethod
     def inputs(self, network: nn.Module) -> InputSpec:
         """What a network takes; of a sequence of tokens, one token."""

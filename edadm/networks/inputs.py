@@ -11,7 +11,9 @@ from torch import Tensor
 
 from edadm.config.schema import Model
 
-NAMES = ("latents", "timesteps", "context", "pooled", "time_ids", "ids")  # that an input can have, in order
+TOLD = ("context", "pooled", "time_ids", "ids")  # names of what a network can be told of an image, in order
+NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
+WHOLE = ("timesteps", "time_ids")  # inputs of whole numbers
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,14 @@ class InputSpec:
     @classmethod
     def of(cls, model: Model) -> InputSpec:
         """The inputs of a model's network."""
-        shapes: dict[str, tuple[int, ...]] = {"latents": model.latent_shape, "timesteps": ()}
-        if model.context_shape is not None:
-            shapes["context"] = model.context_shape
-        return cls(shapes, model.schedule.timesteps)
+        own: dict[str, tuple[int, ...]] = {"latents": model.latent_shape, "timesteps": ()}
+        return cls(own | model.condition_shapes, model.schedule.timesteps)
 
     def zeros(
         self, rows: int = 1, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float
     ) -> Rows:
         """Inputs of nothing but zeros; one row is the smallest input there is."""
-        types = {"timesteps": torch.long}
+        types = dict.fromkeys(WHOLE, torch.long)
         return Rows(
             {
                 name: torch.zeros(rows, *shape, device=device, dtype=types.get(name, dtype))
@@ -130,10 +130,10 @@ class InputSpec:
         )
 
     def random(self, rows: int, device: torch.device | str) -> Rows:
-        """Standard normal inputs, latents channels last, and one timestep in the middle of the schedule."""
+        """Standard normal inputs, latents channels last; whole numbers are the middle of the schedule."""
         drawn = {
-            name: torch.full((rows,), self.timesteps // 2, device=device)
-            if name == "timesteps"
+            name: torch.full((rows, *shape), self.timesteps // 2, device=device)
+            if name in WHOLE
             else torch.randn(rows, *shape, device=device)
             for name, shape in self.shapes.items()
         }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
 from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Model
-from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.layouts.numbers import as_fp32
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.base import UNet
@@ -27,6 +27,8 @@ def build_part(model: Model, part: str) -> nn.Module:
     if part == "unet":
         return build_unet(model.architecture)
     if part == "autoencoder":
+        from edadm.networks.autoencoder import build_autoencoder
+
         assert model.autoencoder is not None
         return build_autoencoder(model.autoencoder)
     assert model.conditioning is not None and model.architecture.context_channels is not None
@@ -44,12 +46,16 @@ def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.devic
     return _filled(unet, read_state(weights), weights).to(device, memory_format=torch.channels_last)
 
 
-def load_decoder(model: Model, weights: Path, device: torch.device | str = "cpu") -> LatentDecoder:
+def load_decoder(
+    model: Model, weights: Path, device: torch.device | str = "cpu"
+) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n 3 i j"]]:
     """From latents to images, with converted weights.
 
     Raises:
         CheckpointError: absent, damaged, or of another network.
     """
+    from edadm.networks.autoencoder import LatentDecoder
+
     with torch.device("meta"):
         autoencoder = build_part(model, "autoencoder")
     state = read_state(weights)
@@ -63,7 +69,12 @@ def load_condition_network(model: Model, weights: Path, device: torch.device | s
     Raises:
         CheckpointError: absent, damaged, or of another network.
     """
-    return _filled(build_part(model, "condition"), read_state(weights), weights).to(device)
+    network = _filled(build_part(model, "condition"), read_state(weights), weights)
+    for name, buffer in network.named_buffers():
+        if name.endswith("position_ids"):  # the one buffer of text encoders, which no file holds
+            owner, _, own = name.rpartition(".")
+            setattr(network.get_submodule(owner), own, torch.arange(buffer.shape[1])[None])
+    return network.to(device)
 
 
 def _filled(network: Any, state: State, path: Path) -> Any:
@@ -71,6 +82,4 @@ def _filled(network: Any, state: State, path: Path) -> Any:
     state = as_fp32(state, path)
     check_fit(state, network.state_dict(), path)
     network.load_state_dict(state, assign=True)
-    if isinstance(network, CLIPTextModel):  # the one buffer that no file holds
-        network.embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
     return network.eval().requires_grad_(False)

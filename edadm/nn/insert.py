@@ -83,7 +83,12 @@ def _insert_layer(network: nn.Module, name: str, of_weight: SiteScheme, of_input
     input_bits = None if of_input is None else of_input.scheme.format.bits
     segments = of_weight.segments or (layer.weight.shape[1],)
     parent, _, attribute = name.rpartition(".")
-    quantized = kind(layer, of_weight.scheme.format.bits, input_bits, segments)
+    transforms = of_weight.scheme.transforms
+    if transforms != (() if of_input is None else of_input.scheme.transforms):
+        raise SchemeError(f"{name}: its weight and its input are smoothed together; take both, or neither")
+    if transforms and getattr(layer, "groups", 1) != 1:
+        raise SchemeError(f"{name}: a convolution in groups is not smoothed; leave it out of `smoothing`")
+    quantized = kind(layer, of_weight.scheme.format.bits, input_bits, segments, transforms)
     setattr(network.get_submodule(parent), attribute, quantized)
 
 

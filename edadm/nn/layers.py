@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.kernels.learning.operations import soft_weight
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.rounding import hard_codes, initial_alpha
+from edadm.quant.scheme import SMOOTH
 
 
 class QuantizedLayer(nn.Module):
@@ -19,16 +20,19 @@ class QuantizedLayer(nn.Module):
 
     `weight` is what the layer multiplies with: the float weight until `set_codes` folds integer codes into
     it, so that no forward pass quantizes weights again. While rounding is learned, `alpha` replaces it by
-    soft codes.
+    soft codes. Where it is smoothed, input channels are divided by the powers of two in `smooth` before they
+    are put on the grid, and the weight's are multiplied by them (`edadm.quant.transforms`).
 
     Args:
         layer: the float layer; its parameters are shared, not copied.
         weight_bits: width of the weight grid.
         input_bits: width of the input grid; None leaves the input in floating point.
         segments: sizes of the input-channel segments with a grid each.
+        transforms: of input and weight; `smooth` or none.
     """
 
     codes: Tensor | None
+    smooth: Tensor | None
 
     def __init__(
         self,
@@ -36,15 +40,20 @@ class QuantizedLayer(nn.Module):
         weight_bits: int,
         input_bits: int | None,
         segments: tuple[int, ...],
+        transforms: tuple[str, ...] = (),
     ):
         super().__init__()
         self.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
-        self.weight_quantizer = Quantizer(weight_bits, segments, rows=layer.weight.shape[0])
-        self.input_quantizer = None if input_bits is None else Quantizer(input_bits, segments)
+        rows, channels = layer.weight.shape[:2]
+        self.weight_quantizer = Quantizer(weight_bits, segments, rows, transforms)
+        self.input_quantizer = None
+        if input_bits is not None:
+            self.input_quantizer = Quantizer(input_bits, segments, transforms=transforms)
         self.alpha: Tensor | None = None
         self._base: Tensor | None = None
         self.register_buffer("codes", None)
+        self.register_buffer("smooth", layer.weight.new_ones(channels) if SMOOTH in transforms else None)
 
     @property
     def channel_sizes(self) -> tuple[int, ...]:
@@ -57,8 +66,42 @@ class QuantizedLayer(nn.Module):
         raise TypeError("a QuantizedLayer is a QuantizedConv2d or a QuantizedLinear")
 
     def quantize_input(self, x: Tensor) -> Tensor:
-        """The input on its grid, if it has one."""
+        """The input, smoothed and on its grid, if it is and has one."""
+        x = x if self.smooth is None else x / self._by_channel(self.smooth)
         return x if self.input_quantizer is None else self.input_quantizer(x)
+
+    def _by_channel(self, smooth: Float[Tensor, " channels"]) -> Float[Tensor, " channels *ones"]:
+        """Factors of channels, shaped to broadcast against an input as well as against the weight."""
+        return smooth.reshape(-1, *[1] * (self.weight.dim() - 2))
+
+    @property
+    def unsmoothed_weight(self) -> Float[Tensor, "..."]:
+        """The weight that an input is multiplied with which nothing has divided."""
+        weight = self.weight.detach()
+        return weight if self.smooth is None else weight / self._by_channel(self.smooth)
+
+    @property
+    def smoothing(self) -> Int8[Tensor, " channels"] | None:
+        """The exponents of 2 of a smoothed layer's factors."""
+        if self.smooth is None:
+            return None
+        return (torch.frexp(self.smooth.float()).exponent - 1).to(torch.int8)
+
+    def set_smoothing(self, exponents: Int8[Tensor, " channels"]) -> None:
+        """Moves powers of two from the input's channels into the weight's, which has no codes yet.
+
+        What the layer computes in floating point stays as it is, bit for bit.
+
+        Raises:
+            ValueError: the layer is not smoothed, or has other channels.
+        """
+        if self.smooth is None or exponents.shape != self.smooth.shape:
+            raise ValueError(
+                f"{len(exponents)} factors do not fit a layer of weight {tuple(self.weight.shape)}"
+            )
+        unsmoothed = self.unsmoothed_weight
+        self.smooth = self.smooth.new_tensor([2.0**exponent for exponent in exponents.tolist()])
+        self.weight.data = unsmoothed * self._by_channel(self.smooth)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         weight = self.weight if self.alpha is None else self.soft_weight()
@@ -109,8 +152,15 @@ class QuantizedLayer(nn.Module):
 class QuantizedConv2d(QuantizedLayer):
     """See `QuantizedLayer`; the input is (n, c, h, w)."""
 
-    def __init__(self, layer: nn.Conv2d, weight_bits: int, input_bits: int | None, segments: tuple[int, ...]):
-        super().__init__(layer, weight_bits, input_bits, segments)
+    def __init__(
+        self,
+        layer: nn.Conv2d,
+        weight_bits: int,
+        input_bits: int | None,
+        segments: tuple[int, ...],
+        transforms: tuple[str, ...] = (),
+    ):
+        super().__init__(layer, weight_bits, input_bits, segments, transforms)
         self.stride, self.padding, self.dilation, self.groups = (
             layer.stride,
             layer.padding,

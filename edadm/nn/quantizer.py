@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edadm.kernels.learning.operations import broadcast_qparams, fake_quantize
 from edadm.quant.affine import Bound, dequantize, qmin_qmax, quantize
 from edadm.quant.format import INTEGERS
-from edadm.quant.scheme import Scheme
+from edadm.quant.scheme import Granularity, Scheme
 from edadm.quant.streams import Stream
 
 
@@ -23,6 +23,7 @@ class Quantizer(nn.Module):
         segments: sizes of the channel segments with a grid each (axis 1 of the tensor); one segment is the
             usual case.
         rows: output channels of a weight; None for activations.
+        transforms: names of what is done to the tensor before it comes here.
 
     Buffers `scale` and `zero_point` have shape (segments,) for activations and (rows, segments) for weights.
     """
@@ -30,9 +31,15 @@ class Quantizer(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, bits: int, segments: tuple[int, ...] = (1,), rows: int | None = None):
+    def __init__(
+        self,
+        bits: int,
+        segments: tuple[int, ...] = (1,),
+        rows: int | None = None,
+        transforms: tuple[str, ...] = (),
+    ):
         super().__init__()
-        self.bits, self.segments, self.rows = bits, segments, rows
+        self.bits, self.segments, self.rows, self.transforms = bits, segments, rows, transforms
         self.enabled = True
         self._drop: tuple[float, Stream | None] = (0.0, None)
         shape = (len(segments),) if rows is None else (rows, len(segments))
@@ -43,7 +50,8 @@ class Quantizer(nn.Module):
     @property
     def scheme(self) -> Scheme:
         """The scheme that this module computes."""
-        return Scheme(INTEGERS[self.bits], "tensor" if self.rows is None else "channel")
+        granularity: Granularity = "tensor" if self.rows is None else "channel"
+        return Scheme(INTEGERS[self.bits], granularity, transforms=self.transforms)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, segments={self.segments}"

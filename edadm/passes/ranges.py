@@ -93,6 +93,16 @@ def observing(unet: nn.Module, bits: Bits) -> Iterator[dict[str, list[RunningRan
             handle.remove()
 
 
+def refuse_flawed_weights(unet: nn.Module) -> None:
+    """Refuses a network with a weight that is no number to search a grid for.
+
+    Raises:
+        EdadmError: names the first that is not finite.
+    """
+    for flaw in float_flaws(unet.named_parameters()):
+        raise EdadmError(f"{flaw}; convert the checkpoint again, and look for such numbers in it")
+
+
 @torch.no_grad()
 def set_ranges(
     unet: nn.Module,
@@ -111,8 +121,7 @@ def set_ranges(
     Raises:
         EdadmError: a weight, or an input of a quantizer, is not finite.
     """
-    for flaw in float_flaws(unet.named_parameters()):
-        raise EdadmError(f"{flaw}; convert the checkpoint again, and look for such numbers in it")
+    refuse_flawed_weights(unet)
     for layer in quantized_layers(unet).values():
         set_weight_grid(layer, bits.weight_zero_point == "either")
         layer.set_codes(layer.nearest_codes())

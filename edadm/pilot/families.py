@@ -6,7 +6,7 @@ With the time and memory of each.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 import zarr
-from jaxtyping import Float, UInt8
+from jaxtyping import Shaped, UInt8
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edadm.benchmark.clock import Clock
-from edadm.calibration.conditions import with_context
+from edadm.calibration.conditions import with_conditions
 from edadm.calibration.select import select
-from edadm.conditions.condition import ClassEmbedding, Condition, make_condition
+from edadm.conditions.condition import Condition, build_condition_network, make_condition
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
@@ -31,12 +31,12 @@ from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.denoiser import Denoiser, Precision, Prediction
 from edadm.networks.families import family_of
-from edadm.networks.inputs import Rows
+from edadm.networks.inputs import WHOLE, Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
 from edadm.networks.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
-from edadm.passes.ranges import set_ranges
+from edadm.passes.prepare import prepare
 from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.generate import generate_images
@@ -48,28 +48,30 @@ Images = UInt8[Tensor, "n 3 h w"]
 
 
 class RandomCondition:
-    """Random tokens for image i, and others for none.
+    """Random numbers for image i, and others for none.
 
-    They stand in for a text encoder, which is no part of what is measured.
+    They stand in for text encoders, which are no part of what is measured.
 
     Args:
-        shape: (tokens, channels).
+        shapes: of a row of each input that the network is told, by name.
         device: where rows are wanted.
     """
 
-    def __init__(self, shape: tuple[int, int], device: torch.device):
-        self._shape, self._device = shape, device
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], device: torch.device):
+        self._shapes, self._device = shapes, device
 
-    def _row(self, name: int | str) -> Float[Tensor, "tokens channels"]:
-        return torch.randn(self._shape, generator=keyed_generator("random condition", name)).to(self._device)
+    def _row(self, name: str, image: int | str) -> Shaped[Tensor, " *s"]:
+        key = (image,) if name == "context" else (image, name)
+        numbers = torch.randn(self._shapes[name], generator=keyed_generator("random condition", *key))
+        return (numbers.mul(1000).abs().long() if name in WHOLE else numbers).to(self._device)
 
-    def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
-        """The context of each image."""
-        return torch.stack([self._row(index) for index in indices])
+    def rows(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """What is said of each image."""
+        return {name: torch.stack([self._row(name, index) for index in indices]) for name in self._shapes}
 
-    def unconditional(self) -> Float[Tensor, "1 tokens channels"]:
-        """The context that says nothing."""
-        return self._row("none")[None]
+    def unconditional(self) -> dict[str, Tensor]:
+        """What is said where nothing is."""
+        return {name: self._row(name, "none")[None] for name in self._shapes}
 
 
 @dataclass
@@ -115,12 +117,13 @@ class FamilyPass:
     def condition(self, images: int) -> Condition | None:
         """A condition with random embeddings."""
         model = self.run.model
-        if model.conditioning is None or model.context_shape is None:
+        channels = model.architecture.context_channels
+        if model.conditioning is None or channels is None:
             return None
-        if model.conditioning.kind == "text":
-            return RandomCondition(model.context_shape, self.device)
+        if model.conditioning.has_prompts:
+            return RandomCondition(model.condition_shapes, self.device)
         with torch.device("meta"):
-            embedding = ClassEmbedding(model.conditioning.classes, model.context_shape[1])
+            embedding = build_condition_network(model.conditioning, channels)
         return make_condition(randomised(embedding, self.device), model.conditioning, images)
 
     def _prediction(self) -> Prediction:
@@ -139,7 +142,7 @@ class FamilyPass:
                 model,
                 store,
                 self.device,
-                contexts=condition,
+                told=condition,
             )
 
     def select(self) -> None:
@@ -147,14 +150,14 @@ class FamilyPass:
         with self.measured.stage("select-calibration"):
             groups = [zarr.open_group(self.folder / "store.zarr", mode="r")]
             chosen, _ = select(groups, self.run.calibration)
-            save_arrays(with_context(chosen, groups), self.folder / "calibration.safetensors")
+            save_arrays(with_conditions(chosen, groups), self.folder / "calibration.safetensors")
 
     def set_ranges(self) -> None:
         """`set-ranges`."""
         network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
         with self.measured.stage("set-ranges"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
-            set_ranges(network, Rows.of(rows), self.run.bits)
+            prepare(network, Rows.of(rows), self.run.bits)
             save_file(
                 {name: tensor.cpu() for name, tensor in grids(network).items()},
                 self.folder / "ranges.safetensors",

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from edadm.config.schema import Bits, LayerBits
 from edadm.errors import EdadmError
 from edadm.quant.format import INTEGERS
-from edadm.quant.scheme import Scheme, SiteScheme
+from edadm.quant.scheme import SMOOTH, Granularity, Scheme, SiteScheme
 
 
 @runtime_checkable
@@ -35,12 +35,27 @@ def layer_bits(name: str, bits: Bits) -> LayerBits:
     return matching[-1] if matching else LayerBits(weights=bits.weights, activations=bits.activations)
 
 
+def smoothing_strength(name: str, bits: Bits) -> float | None:
+    """How strongly a layer is smoothed, None if not at all; the last matching name pattern decides."""
+    exceptions = bits.smoothing_layers.items()
+    matching = [strength for pattern, strength in exceptions if fnmatchcase(name, pattern)]
+    return matching[-1] if matching else bits.smoothing
+
+
+def _transforms(site: SiteLike, bits: Bits) -> tuple[str, ...]:
+    """Transforms of a site: layers whose input has a grid may be smoothed, that is their input and weight."""
+    if site.role not in ("weight", "input") or layer_bits(site.module, bits).activations is None:
+        return ()
+    return () if smoothing_strength(site.module, bits) is None else (SMOOTH,)
+
+
 def site_scheme(site: SiteLike, bits: Bits) -> SiteScheme | None:
     """The scheme and the segments of a site; None where it stays in floating point."""
     width = _width(site, bits)
     if width is None:
         return None
-    scheme = Scheme(INTEGERS[width], "channel" if site.role == "weight" else "tensor")
+    granularity: Granularity = "channel" if site.role == "weight" else "tensor"
+    scheme = Scheme(INTEGERS[width], granularity, transforms=_transforms(site, bits))
     is_split = bits.split_shortcuts and len(site.segments) > 1
     return SiteScheme(scheme, site.segments if is_split else ())
 
@@ -62,9 +77,9 @@ def refuse_idle_patterns(bits: Bits, layers: Collection[str]) -> None:
         layers: names of all layers with a weight.
 
     Raises:
-        EdadmError: a pattern of `bits.layers` matches none of them.
+        EdadmError: a pattern of `bits.layers` or `bits.smoothing_layers` matches none of them.
     """
-    for pattern in bits.layers:
+    for pattern in (*bits.layers, *bits.smoothing_layers):
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise EdadmError(
                 f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"

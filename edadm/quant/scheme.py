@@ -10,6 +10,8 @@ from edadm.errors import EdadmError
 from edadm.quant.format import FORMATS, NumberFormat
 
 Granularity = Literal["tensor", "channel", "group", "step"]
+SMOOTH = "smooth"  # the transform of `edadm.quant.transforms`
+_COMPUTED: dict[str, tuple[tuple[str, ...], ...]] = {"weight": ((), (SMOOTH,)), "input": ((), (SMOOTH,))}
 
 
 class SchemeError(EdadmError):
@@ -102,10 +104,12 @@ def refuse_unknown(scheme: Scheme, role: str, where: str) -> None:
         where: the site's name, for the message.
 
     Raises:
-        SchemeError: anything but static affine integers of one tensor, or of one output channel of a weight.
+        SchemeError: anything but static affine integers of one tensor, or of one output channel of a weight,
+            both perhaps smoothed.
     """
     granularity: Granularity = "channel" if role == "weight" else "tensor"
-    if scheme != Scheme(scheme.format, granularity):
+    transforms = scheme.transforms if scheme.transforms in _COMPUTED.get(role, ()) else ()
+    if scheme != Scheme(scheme.format, granularity, transforms=transforms):
         raise SchemeError(
             f"{where}: no code here computes {scheme}; "
             f"take static affine {scheme.format.name} per {granularity}"

@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 
 from edadm.report.conditions import extractor_note
 from edadm.report.drawing import FIRST, INK, LINE, MUTED, SECOND, STYLE, as_svg, empty_figure
-from edadm.report.read import RunResult, VariantResult
-from edadm.report.tables import ABSENT
+from edadm.report.results.records import RunResult, VariantResult
+from edadm.report.tables.words import ABSENT
 
 FEW = 4  # quantized variants that need no table of their own
 ROW = 46  # pixels per row of the figure

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edadm.config.backends import DEFAULT
-from edadm.report.read import SPREADS, RunResult
+from edadm.report.results.records import SPREADS, RunResult
 
 _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from edadm.report.drawing import FIRST, INK, MUTED, PAPER, SECOND, SOFT, STYLE, THIRD, as_svg, empty_figure
-from edadm.report.read import CalibrationResult, UnitErrors
+from edadm.report.results.records import CalibrationResult, UnitErrors
 
 ROW = 21  # pixels per unit of the network
 MOST_LABELS = 25

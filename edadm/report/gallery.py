@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from edadm.report.read import VariantResult
+from edadm.report.results.records import VariantResult
 
 GAIN = 4
 LARGEST_TILE = 128

@@ -11,10 +11,16 @@ from markupsafe import Markup
 
 from edadm.artifacts import writing
 from edadm.errors import EdadmError
-from edadm.report import ablation, tables
+from edadm.report import ablation
+from edadm.report.conditions import conditions
 from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
 from edadm.report.gallery import GAIN, gallery
-from edadm.report.read import CalibrationResult, RunResult, VariantResult, read_run
+from edadm.report.results.read import read_run
+from edadm.report.results.records import CalibrationResult, RunResult, VariantResult
+from edadm.report.tables.export import metrics_csv, metrics_markdown
+from edadm.report.tables.findings import finding, reconstruction_summary
+from edadm.report.tables.rows import UNIT_COLUMNS, settings_rows, size_rows, stage_rows, unit_rows
+from edadm.report.tables.scores import metric_rows
 from edadm.report.times import read_times
 
 _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
@@ -46,12 +52,12 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
     html = (
         _environment()
         .get_template("page.html.j2")
-        .render(runs=[_run(run) for run in found], stages=tables.stage_rows(read_times(results)), gain=GAIN)
+        .render(runs=[_run(run) for run in found], stages=stage_rows(read_times(results)), gain=GAIN)
     )
     for path, text in (
         (output, html),
-        (output.with_name("metrics.csv"), tables.metrics_csv(found)),
-        (output.with_name("metrics.md"), tables.metrics_markdown(found)),
+        (output.with_name("metrics.csv"), metrics_csv(found)),
+        (output.with_name("metrics.md"), metrics_markdown(found)),
         (output.with_name("ablation.csv"), ablation.ablation_csv(found)),
         (output.with_name("ablation.md"), ablation.ablation_markdown(found)),
     ):
@@ -75,9 +81,9 @@ def _run(run: RunResult) -> dict[str, Any]:
     return {
         "model": run.model,
         "facts": _facts(run),
-        "finding": tables.finding(run),
-        "rows": tables.metric_rows(run),
-        "conditions": tables.conditions(run),
+        "finding": finding(run),
+        "rows": metric_rows(run),
+        "conditions": conditions(run),
         "strips": gallery(run.variants),
         "seed": run.evaluation_settings["seed"],
         "has_baseline": run.baseline is not None,
@@ -85,9 +91,9 @@ def _run(run: RunResult) -> dict[str, Any]:
         "selections": Markup(selection_figure(run.calibrations)) if len(run.calibrations) > 1 else None,
         "calibrations": [_calibration(calibration) for calibration in _with_own_curves(run.calibrations)],
         "reconstructions": [_reconstruction(result) for result in run.checkpoints if result.units],
-        "unit_columns": tables.UNIT_COLUMNS,
+        "unit_columns": UNIT_COLUMNS,
         "unlearned": [result.label for result in run.checkpoints if not result.units],
-        "sizes": tables.size_rows(run),
+        "sizes": size_rows(run),
         "settings": list(_settings(run)),
     }
 
@@ -146,8 +152,8 @@ def _reconstruction(result: VariantResult) -> dict[str, Any]:
     return {
         "label": result.label,
         "path": result.variant.name,
-        "summary": tables.reconstruction_summary(result.units),
-        "units": tables.unit_rows(result.units),
+        "summary": reconstruction_summary(result.units),
+        "units": unit_rows(result.units),
         "figure": Markup(
             reconstruction_figure(result.units, f"Unit errors of {result.label} before and after learning")
         ),
@@ -156,16 +162,16 @@ def _reconstruction(result: VariantResult) -> dict[str, Any]:
 
 def _settings(run: RunResult) -> Iterator[dict[str, Any]]:
     """Every preset the run used: its kind, name and settings."""
-    yield {"kind": "model", "name": run.model, "rows": list(tables.settings_rows(run.presets["model"]))}
+    yield {"kind": "model", "name": run.model, "rows": list(settings_rows(run.presets["model"]))}
     for kind in ("calibrations", "bits", "reconstructions"):
         for name, preset in run.presets[kind].items():
             yield {
                 "kind": kind.removesuffix("s") if kind != "bits" else kind,
                 "name": name,
-                "rows": list(tables.settings_rows(preset)),
+                "rows": list(settings_rows(preset)),
             }
     yield {
         "kind": "evaluation",
         "name": run.evaluation,
-        "rows": list(tables.settings_rows(run.evaluation_settings)),
+        "rows": list(settings_rows(run.evaluation_settings)),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edadm.report.read import table_rows
+from edadm.report.results.files import table_rows
 
 STAGES = (
     "convert-checkpoint",

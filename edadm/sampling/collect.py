@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.config.schema import Model
@@ -24,30 +23,29 @@ from edadm.sampling.trajectory import StepRecorder, recording_inputs
 
 
 @runtime_checkable
-class Contexts(Protocol):
+class Told(Protocol):
     """The condition of trajectories, by index (see `edadm.conditions.condition`)."""
 
-    def rows(self, indices: Sequence[int]) -> Float[Tensor, "n tokens channels"]:
-        """The context of each trajectory."""
+    def rows(self, indices: Sequence[int]) -> Mapping[str, Tensor]:
+        """What the network is told of each trajectory, by name of the input."""
 
-    def unconditional(self) -> Float[Tensor, "1 tokens channels"]:
-        """The context that says nothing."""
+    def unconditional(self) -> Mapping[str, Tensor]:
+        """One row of each of these inputs that says nothing."""
 
 
-def open_store(path: Path, model: Model, shard: int, contexts: Contexts | None = None) -> TrajectoryStore:
+def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -> TrajectoryStore:
     """The store of a shard, as far as it was filled, or a new one; whole or absent, whenever it is killed.
 
     One that is not as it was made is begun anew.
     """
     runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
     timesteps = sampler_timesteps(model.sampler, model.schedule)
-    unconditional = None if contexts is None else contexts.unconditional()[0]
-    shape = None if unconditional is None else (unconditional.shape[0], unconditional.shape[1])
+    nothing = {} if told is None else {name: rows[0] for name, rows in told.unconditional().items()}
     guided = model.conditioning is not None and model.conditioning.guidance != 1
     sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
     begun = path.with_name(f"{path.name}.begun")
     shutil.rmtree(begun, ignore_errors=True)
-    fresh = TrajectoryStore.create(begun, *sizes, shape, unconditional if guided else None)
+    fresh = TrajectoryStore.create(begun, *sizes, nothing, guided)
     for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
         torn.unlink()
     if path.exists() and not _same_frame(path, fresh):
@@ -64,7 +62,7 @@ def _same_frame(path: Path, fresh: TrajectoryStore) -> bool:
     try:
         store = TrajectoryStore(path)
         known = {name: store.group.attrs[name] for name in fresh.group.attrs}
-        given = [name for name in ("timesteps", "unconditional") if name in fresh.group]
+        given = [name for name, _ in fresh.group.arrays() if name.startswith(("timesteps", "unconditional"))]
         return (
             known == dict(fresh.group.attrs)
             and store.arrays() == fresh.arrays()
@@ -82,7 +80,7 @@ def collect(
     store: TrajectoryStore,
     device: torch.device,
     on_batch: Callable[[], None] = lambda: None,
-    contexts: Contexts | None = None,
+    told: Told | None = None,
 ) -> None:
     """Runs the sampler for every batch that the store lacks.
 
@@ -94,7 +92,7 @@ def collect(
         store: from `open_store`.
         device: where the network is.
         on_batch: told after each batch.
-        contexts: the condition of each trajectory, for models that have one.
+        told: the condition of each trajectory, for models that have one.
 
     Raises:
         EdadmError: a state holds infinities or no numbers.
@@ -115,5 +113,5 @@ def collect(
                 f"trajectories {runs[0]} to {runs[-1]} are not finite; look for such numbers in the "
                 "checkpoint's weights"
             )
-        store.write(batch, states, features, None if contexts is None else contexts.rows(runs))
+        store.write(batch, states, features, None if told is None else told.rows(runs))
         on_batch()

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from edadm.config.schema import NoiseSchedule, Sampler
+from edadm.config.schema import SOLVERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 from edadm.sampling.ddim import Denoise, OnStep, denoiser_of, sample_ddim
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.plms import sample_plms
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
-from edadm.sampling.solvers import SCHEDULERS, make_scheduler, sample_with_scheduler
+from edadm.sampling.solvers import make_scheduler, sample_with_scheduler
 
 
 def shard_range(total: int, shards: int, shard: int) -> range:
@@ -53,7 +53,7 @@ def run_sampler(
         alphas_cumprod(schedule),
         final_alpha(sampler, schedule),
     )
-    if sampler.method in SCHEDULERS:
+    if sampler.method in SOLVERS:
         return sample_with_scheduler(denoise, noise.draw, make_scheduler(sampler, schedule), on_step)
     if sampler.method == "plms":
         return sample_plms(denoise, noise.draw, timesteps, alphas, last, on_step)

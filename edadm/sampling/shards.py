@@ -11,6 +11,7 @@ import numpy as np
 from edadm.artifacts import DamagedError, Facts, StaleError
 from edadm.artifacts.metadata import check_facts, first_difference
 from edadm.errors import EdadmError
+from edadm.networks.inputs import TOLD
 from edadm.sampling.store import TrajectoryStore
 
 _AGAIN = "remove it and make it again with `edadm collect-trajectories`"
@@ -92,8 +93,10 @@ def _wrong_arrays(store: TrajectoryStore, known: Facts | None) -> str | None:
     shapes |= {name: [batches, steps, steps] for name in ("distance", "dissimilarity")}
     if other := [name for name, shape in shapes.items() if arrays[name][0] != shape]:
         return f"its array '{other[0]}' has shape {arrays[other[0]][0]}, not {shapes[other[0]]}"
-    if "context" in arrays and (len(arrays["context"][0]) != 3 or arrays["context"][0][0] != runs):
-        return f"its array 'context' has shape {arrays['context'][0]}, not one row per run"
+    told = {name: arrays[name][0] for name in TOLD if name in arrays}
+    for name, shape in told.items():
+        if shape[:1] != [runs] or (name == "context" and len(shape) != 3):
+            return f"its array '{name}' has shape {shape}, not one row per run"
     return None
 
 
@@ -151,6 +154,7 @@ def _settings(store: TrajectoryStore) -> dict[str, Any]:
         "shape of states": arrays["latents"][0][1:],
         "contexts": arrays.get("context", [[0]])[0][1:],
     }
+    common |= {name: arrays[name][0][1:] for name in TOLD[1:] if name in arrays}
     return common | {
         name: part for name, part in (store.stated() or {}).get("made_from", {}).items() if name != "shard"
     }

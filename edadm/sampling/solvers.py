@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,14 +16,18 @@ from edadm.config.betas import betas_of
 from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.sampling.ddim import Denoise, OnStep, ignore
 
-SCHEDULERS = {"dpm_solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-
 
 def make_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
     """The diffusers scheduler of a sampler preset, its timesteps set."""
+    from diffusers import (
+        DPMSolverMultistepScheduler,
+        UniPCMultistepScheduler,
+    )  # seconds, that DDIM need not wait for
+
+    schedulers = {"dpm_solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
     known = {"linear": "linear", "sqrt_linear": "scaled_linear"}
     spacing = sampler.spacing if sampler.spacing in ("trailing", "linspace") else "leading"
-    scheduler = SCHEDULERS[sampler.method](
+    scheduler = schedulers[sampler.method](
         num_train_timesteps=schedule.timesteps,
         beta_start=schedule.start,
         beta_end=schedule.end,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,27 @@ from torch import Tensor
 from edadm.artifacts import Facts
 from edadm.artifacts.digest import canonical, sha256_of
 from edadm.artifacts.metadata import KEY, stamped
+from edadm.networks.inputs import TOLD
 from edadm.sampling.trajectory import Features, step_matrices
 
-_ROWS = ("latents", "context")  # arrays with a row per run
+
+def unconditional_array(name: str) -> str:
+    """The array that holds what an input of a network is without a condition."""
+    return "unconditional" if name == "context" else f"unconditional_{name}"
+
+
+_ROWS = ("latents", *TOLD)  # arrays with a row per run
 _SUMS = ("distance", "dissimilarity", "feature_rows", "feature_elements")  # and with one per batch
-_OTHERS = ("timesteps", "unconditional", "finished", "digests")
+_NOTHING = tuple(unconditional_array(name) for name in TOLD)
+_OTHERS = ("timesteps", *_NOTHING, "finished", "digests")
 
 
 class TrajectoryStore:
     """A zarr group, filled batch by batch; a batch counts once its mark in `finished` is set.
 
-    Arrays: with a condition `context` (runs, tokens, channels) fp32, and with guidance `unconditional`
-        (tokens, channels); always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished`
+    Arrays: with a condition whatever runs are told, by name of the input, such as `context` (runs, tokens,
+        channels) fp32, and with guidance `unconditional` (tokens, channels), of other inputs
+        `unconditional_NAME`; always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished`
         (batches,), `digests` (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches,
         steps, steps) of `step_matrices` over `feature_elements` and `feature_rows`. Attributes: `first_run`,
         `batch_size`, and, once all batches are there, `edadm`. Zarr keeps no chunk that is all zero, and
@@ -46,12 +56,14 @@ class TrajectoryStore:
         batch_size: int,
         timesteps: list[int],
         shape: tuple[int, int, int],
-        context_shape: tuple[int, int] | None = None,
-        unconditional: Float[Tensor, "tokens width"] | None = None,
+        nothing: Mapping[str, Tensor] | None = None,
+        is_guided: bool = False,
     ) -> TrajectoryStore:
         """An empty store for `runs` trajectories of latents of `shape` (c, h, w).
 
-        Contexts have `context_shape`.
+        Args:
+            nothing: by name of the input, what a run without a condition is told; runs are told as much.
+            is_guided: whether that is kept.
         """
         steps, batches = len(timesteps), -(-runs // batch_size)
         group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
@@ -70,12 +82,12 @@ class TrajectoryStore:
         per_batch("dissimilarity", "float64", steps, steps)
         per_batch("feature_rows", "int64")
         per_batch("feature_elements", "int64")
-        if context_shape is not None:
-            rows = (batch_size, *context_shape)
-            whole = (runs, *context_shape)
-            group.create_array("context", shape=whole, chunks=rows, dtype="float32", compressors=None)
-        if unconditional is not None:
-            group.create_array("unconditional", data=unconditional.cpu().numpy())
+        for name, told in (nothing or {}).items():
+            rows, whole = (batch_size, *told.shape), (runs, *told.shape)
+            dtype = "float32" if told.is_floating_point() else "int64"
+            group.create_array(name, shape=whole, chunks=rows, dtype=dtype, compressors=None)
+            if is_guided:
+                group.create_array(unconditional_array(name), data=told.cpu().numpy())
         return cls(path, mode="r+")
 
     @property
@@ -103,14 +115,20 @@ class TrajectoryStore:
         batch: int,
         latents: Float[Tensor, "n steps c h w"],
         features: list[Features],
-        context: Float[Tensor, "n tokens width"] | None = None,
+        told: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Stores a batch, its digest and its mark last; `features` holds one tensor per step, or nothing."""
+        """Stores a batch, its digest and its mark last.
+
+        Args:
+            batch: which.
+            latents: the states of its runs.
+            features: one tensor per step, or nothing.
+            told: what each run is told, by name of the input.
+        """
         steps = latents.shape[1]
         content: dict[str, Any] = {"latents": latents.numpy(), "feature_rows": 0, "feature_elements": 0}
         content |= {name: np.zeros((steps, steps)) for name in ("distance", "dissimilarity")}
-        if context is not None:
-            content["context"] = context.cpu().numpy()
+        content |= {name: rows.cpu().numpy() for name, rows in (told or {}).items()}
         if features:
             distance, dissimilarity = step_matrices(features)
             content |= {"distance": distance.cpu().numpy(), "dissimilarity": dissimilarity.cpu().numpy()}
@@ -150,8 +168,8 @@ class TrajectoryStore:
         """The digest of all that the store holds, read batch by batch; raises whatever zarr raises."""
         batches = [self.digest_of(batch).hex() for batch in range(self.batches)]
         head = [self.first_run, self.batch_size, self.arrays(), self.group["timesteps"][:].tolist()]
-        if "unconditional" in self.group:
-            head.append(hashlib.sha256(np.ascontiguousarray(self.group["unconditional"][:]).data).hexdigest())
+        for name in (name for name in _NOTHING if name in self.group):
+            head.append(hashlib.sha256(np.ascontiguousarray(self.group[name][:]).data).hexdigest())
         return sha256_of([head, batches])
 
     def arrays(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from edadm.stages.cost.work import (
     FP32,
     Cost,
     Memory,
-    context_elements,
+    condition_bytes,
     evaluations_per_run,
     latent_elements,
     rows_per_image,
@@ -65,19 +65,19 @@ def run(
         if work is None:
             return
         refuse_to_replace(output, known)
-        contexts = open_condition(model, condition, model.trajectories.count, device)
+        told = open_condition(model, condition, model.trajectories.count, device)
         network = load_unet(model.architecture, unet, device)
-        denoise = Denoiser(network, contexts, model.guidance, prediction=open_prediction(model))
-        store = open_store(work.folder / "store.zarr", model, shard, contexts)
+        denoise = Denoiser(network, told, model.guidance, prediction=open_prediction(model))
+        store = open_store(work.folder / "store.zarr", model, shard, told)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
             features = family_of(network).feature_module(network)
-            collect(denoise, features, model, store, device, lambda: advance(1), contexts)
+            collect(denoise, features, model, store, device, lambda: advance(1), told)
         store.seal(known)
         work.publish_folder(store.path)
 
 
 def cost(name: str, networks: Networks) -> Cost:
-    """The cost of all shards; its bytes are those of states and contexts, in chunks of whole batches."""
+    """The cost of all shards; its bytes are those of states and conditions, in chunks of whole batches."""
     from edadm.sampling.generate import shard_range
     from edadm.sampling.schedule import sampler_timesteps
 
@@ -86,7 +86,7 @@ def cost(name: str, networks: Networks) -> Cost:
     passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
     steps = len(sampler_timesteps(model.sampler, model.schedule))
     padded = sum(-(-len(shard) // recorded.batch_size) * recorded.batch_size for shard in shards)
-    disk = padded * (steps * latent_elements(model) + context_elements(model)) * FP32
+    disk = padded * (steps * latent_elements(model) * FP32 + condition_bytes(model))
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
     return Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)

@@ -43,12 +43,11 @@ def _source(path: Path) -> list[Any]:
 
 def _made_from(model: Model, part: str) -> dict[str, Any]:
     """What tells converted weights from others: the network, and nothing of the file that they came in."""
-    from edadm.networks.settings.parts import Conditioning
-
     setting = {"unet": "architecture", "autoencoder": "autoencoder", "condition": "conditioning"}[part]
     settings = settings_of(model, setting)
     if part == "condition":
-        used = {"kind", "classes", "encoder"} & set(Conditioning.model_fields)
+        used = {"kind", "classes", "encoder", "second_encoder", "pooled_channels"}
+        used &= settings["conditioning"].keys()
         settings["conditioning"] = {name: settings["conditioning"][name] for name in used}
     return {"part": part, "model": settings}
 

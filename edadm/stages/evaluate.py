@@ -64,9 +64,9 @@ def _scores(images: Images, settings: Evaluation, files: Scoring, label: str) ->
     """All scores of images, and how near those made with integers are to the simulated ones."""
     from dataclasses import asdict
 
-    from edadm.metrics.datasets import ShardedImages
     from edadm.metrics.evaluate import evaluate
-    from edadm.metrics.paired import image_parity
+    from edadm.metrics.images.datasets import ShardedImages
+    from edadm.metrics.scores.paired import image_parity
 
     samples = ShardedImages(images.samples)
     compared = ShardedImages(images.references) if images.references else None
@@ -90,7 +90,7 @@ def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str
         DamagedError: a file is damaged.
         StaleError: images were made from other settings or files than those they are compared with.
     """
-    from edadm.metrics.provenance import check_samples
+    from edadm.metrics.images.provenance import check_samples
 
     given = settings.model_fields_set & set(OF_NOISE)
     wanted = settings_of(settings, *given) if given else {}
@@ -130,7 +130,7 @@ def reference_statistics(
     """
     from edadm.artifacts import making
     from edadm.config.inputs.statistics import preparation
-    from edadm.metrics.datasets import FolderImages
+    from edadm.metrics.images.datasets import FolderImages
     from edadm.metrics.references import write_reference
 
     real = FolderImages(images, resolution)

@@ -61,13 +61,13 @@ def run(
     with making([output], known, code_of("generate", device, modules_of(backend))) as work:
         if work is None:
             return
-        contexts = open_condition(model, parts["condition"], evaluation.images, device)
+        told = open_condition(model, parts["condition"], evaluation.images, device)
         decode = open_decoder(model, parts["autoencoder"], device)
         network = open_network(model.architecture, weights, device, backend)
         if evaluation.compiled:
             network.compile()
         prediction = open_prediction(model)
-        denoise = Denoiser(network, contexts, model.guidance, evaluation.precision, prediction)
+        denoise = Denoiser(network, told, model.guidance, evaluation.precision, prediction)
         indices = shard_range(evaluation.images, evaluation.shards, shard)
         sampling = (model.sampler, model.schedule, indices, model.latent_shape)
         noise = (*sampling, evaluation.seed, evaluation.batch_size, device)
@@ -98,10 +98,10 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
         EdadmError: the model takes none.
     """
     from edadm.artifacts import as_json, making
-    from edadm.conditions.condition import prompts_of
+    from edadm.conditions.text import prompts_of
     from edadm.config.sources import locate_prompts
 
-    if model.conditioning is None or model.conditioning.kind != "text":
+    if model.conditioning is None or not model.conditioning.has_prompts:
         raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")
     made_from = {"model": settings_of(model, "conditioning"), "evaluation": settings_of(evaluation, "images")}
     made_from["inputs"] = digests(prompts=locate_prompts("given", model))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edadm.config.schema import Calibration
 from edadm.config.stated import settings_of
-from edadm.stages.cost.work import FP32, INT64, Cost, calibration_rows, context_elements, latent_elements
+from edadm.stages.cost.work import FP32, INT64, Cost, calibration_rows, condition_bytes, latent_elements
 from edadm.stages.inputs.provenance import code_of, facts_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(trajectories: list[Path], settings: Calibration, output: Path, summary: 
     import torch
 
     from edadm.artifacts import as_json, making, save_tensors
-    from edadm.calibration.conditions import with_context
+    from edadm.calibration.conditions import with_conditions
     from edadm.calibration.select import select
     from edadm.sampling.shards import open_finished
 
@@ -41,7 +41,7 @@ def run(trajectories: list[Path], settings: Calibration, output: Path, summary: 
             return
         groups = [store.group for store in stores]
         chosen, allocation = select(groups, settings)
-        rows = {name: torch.from_numpy(array) for name, array in with_context(chosen, groups).items()}
+        rows = {name: torch.from_numpy(array) for name, array in with_conditions(chosen, groups).items()}
         with work.publishing() as partial:
             save_tensors(partial, rows, known)
         curves = {name: curve.tolist() for name, curve in allocation.curves.items()}
@@ -56,5 +56,5 @@ def cost(name: str, networks: Networks, settings: Calibration) -> Cost:
     model = networks.model
     rows, latent = calibration_rows(model, settings), latent_elements(model)
     read = (settings.size + settings.held_out) * model.trajectories.batch_size * latent * FP32
-    disk = rows * ((latent + context_elements(model)) * FP32 + 2 * INT64)
+    disk = rows * (latent * FP32 + condition_bytes(model) + 2 * INT64)
     return Cost("select-calibration", name, read=read, disk=disk)

@@ -42,7 +42,7 @@ def run(
     from edadm.deploy.grids import grids, quantized_copy
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
-    from edadm.passes.ranges import set_ranges
+    from edadm.passes.prepare import prepare
 
     inputs = digests(unet=unet, calibration_set=calibration_set)
     refuse_other_calibration(calibration_set, model, inputs["unet"])
@@ -54,8 +54,9 @@ def run(
         network = quantized_copy(load_unet(model.architecture, unet, device), bits)
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, device, "calibration")
-        with progress_bar(label, len(chosen["latents"]), "samples") as advance:
-            set_ranges(network, Rows.of(chosen), bits, advance)
+        seen = len(chosen["latents"]) * (1 + bits.smooths)  # by each pass
+        with progress_bar(label, seen, "samples") as advance:
+            prepare(network, Rows.of(chosen), bits, advance)
         with work.publishing() as partial:
             save_tensors(partial, grids(network), known)
 
@@ -64,10 +65,12 @@ def cost(name: str, networks: Networks, calibration: Calibration, bits: Bits) ->
     """The cost of a bits preset; its bytes are those of scales and zero points."""
     rows, quantized = calibration.size * rows_per_image(networks.model), networks.quantized(bits)
     batch = min(bits.range_batch_size, rows)
-    passes = Passes("observed", "fp32", rows, batch, -(-rows // bits.range_batch_size))
+    calls = -(-rows // bits.range_batch_size)
+    smoothing = (Passes("float", "fp32", rows, batch, calls),) * bits.smooths
+    passes = (*smoothing, Passes("observed", "fp32", rows, batch, calls))
     held = memory(networks, quantized, batch)
     searched, disk = quantized.weights, quantized.grid_bytes
-    return Cost("set-ranges", name, (passes,), searched_weights=searched, disk=disk, memory=held, bits=bits)
+    return Cost("set-ranges", name, passes, searched_weights=searched, disk=disk, memory=held, bits=bits)
 
 
 def memory(networks: Networks, quantized: Quantized, batch: int) -> Memory:

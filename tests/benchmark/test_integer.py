@@ -10,15 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.benchmark import integer as module
+from edadm.benchmark import contest, integer
+from edadm.benchmark.contest import Contest, weight_bytes
 from edadm.benchmark.integer import (
     BESIDE,
-    Contest,
     check_choices,
     compare_with_integers,
     quantized_by_magnitude,
     random_integer_unet,
-    weight_bytes,
 )
 from edadm.benchmark.kernels import problems_of
 from edadm.config.load import load_config
@@ -131,8 +130,8 @@ def clockless(monkeypatch: pytest.MonkeyPatch) -> None:
         network_call(network, inputs)
         return 2
 
-    monkeypatch.setattr(module, "_milliseconds", evaluated)
-    monkeypatch.setattr(module, "_warm_bytes", evaluated)
+    monkeypatch.setattr(contest, "_milliseconds", evaluated)
+    monkeypatch.setattr(contest, "_warm_bytes", evaluated)
 
 
 @pytest.mark.usefixtures("clockless")
@@ -190,7 +189,7 @@ class Noted(Contest):
 
 @pytest.mark.parametrize("fuse", [(False, True), (True,)])
 def test_networks_that_are_compared(fuse: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Contest", Noted)
+    monkeypatch.setattr(integer, "Contest", Noted)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     model = tiny("sd14_coco")

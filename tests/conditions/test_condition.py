@@ -10,14 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edadm.conditions.condition import (
-    ClassCondition,
-    ClassEmbedding,
-    build_condition_network,
-    make_condition,
-    read_prompts,
-    shuffled,
-)
+from edadm.conditions.classes import ClassCondition, ClassEmbedding
+from edadm.conditions.condition import build_condition_network, make_condition
+from edadm.conditions.order import shuffled
+from edadm.conditions.text import read_prompts
 from edadm.errors import EdadmError
 from edadm.networks.settings.parts import Conditioning, TextEncoder
 
@@ -100,6 +96,6 @@ def test_fewer_prompts_than_images_are_refused_before_anything_runs(tmp_path: Pa
         EdadmError, match=r"3 images exceed the 2 prompts of .*; add prompts or make fewer images"
     ):
         make_condition(network, settings, 3)
-    rows = make_condition(network, settings, 2).rows([0])
+    rows = make_condition(network, settings, 2).rows([0])["context"]
     assert rows.shape == (1, 8, 8)
     assert rows.dtype == torch.float32

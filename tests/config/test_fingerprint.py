@@ -291,6 +291,11 @@ def test_a_row_of_the_methods_counts_where_units_are_learned(tmp_path: Path) -> 
     assert changed_stages(tmp_path, "config/methods.py", 'inputs="float"', "inputs=None") == {"reconstruct"}
 
 
+def test_a_family_that_the_registry_names_counts_where_networks_are_built(tmp_path: Path) -> None:
+    stages = {"convert", "collect", "set_ranges", "reconstruct", "generate"}
+    assert changed_stages(tmp_path, "networks/unet/ldm.py", "FAMILY = Ldm()", "FAMILY = Ldm(1)") == stages
+
+
 def test_readers_of_foreign_files_count_where_these_are_converted(tmp_path: Path) -> None:
     file = "networks/layouts/clip.py"
     assert changed_stages(tmp_path, file, "from __future__ import annotations", "EXTRA = 1") == {"convert"}

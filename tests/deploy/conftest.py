@@ -19,7 +19,7 @@ from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges
 
-from ..networks.families import random_network, tiny
+from ..networks.families import calibrated, random_network, tiny
 
 PROVENANCE = {"reconstruction": {"method": "none"}}
 
@@ -42,6 +42,16 @@ def saved(folded: nn.Module, model: Model, bits: Bits, tmp_path: Path) -> Path:
 
 
 Family = tuple[UNet, UNet, Rows]
+SMOOTH = Bits(weights=4, activations=8, range_batch_size=4, range_bins=64, smoothing=0.5)
+SMOOTHED = "sd14_coco"  # with norms before linear layers, a context, GEGLU, and split shortcuts
+
+
+@pytest.fixture(scope="session")
+def smoothed() -> Family:
+    """A float network with outlier channels, the same smoothed and quantized, and its rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "THRESHOLDS", 10)
+        return calibrated(SMOOTHED, SMOOTH, outliers=8)
 
 
 @pytest.fixture

@@ -17,16 +17,15 @@ from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
-from edadm.metrics.frechet import (
+from edadm.metrics.scores.frechet import (
     frechet_distance,
     load_features,
     load_statistics,
     save_statistics,
     statistics,
 )
-from edadm.metrics.psnr import psnr
-
-from .images import random_images
+from edadm.metrics.scores.psnr import psnr
+from tests.metrics.drawn import random_images
 
 ALL = Evaluation(scores=("fid", "sfid", "inception_score", "kid", "precision_recall"))
 

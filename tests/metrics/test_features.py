@@ -10,8 +10,7 @@ from torch_fidelity.utils import create_feature_extractor
 from edadm.errors import EdadmError
 from edadm.metrics import features
 from edadm.metrics.extract import build_extractor, extract_features
-
-from .images import random_images
+from tests.metrics.drawn import random_images
 
 
 def test_the_registered_extractor_gives_its_three_layers() -> None:

@@ -19,10 +19,9 @@ from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import build_extractor, extract_features
-from edadm.metrics.frechet import frechet_distance, statistics
 from edadm.metrics.references import write_reference
-
-from .images import random_images
+from edadm.metrics.scores.frechet import frechet_distance, statistics
+from tests.metrics.drawn import random_images
 
 LIBRARY_NAME = "pt_inception-2015-12-05-6726825d.pth"
 COUNT = 4

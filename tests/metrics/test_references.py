@@ -11,10 +11,9 @@ import torch
 from edadm.errors import EdadmError
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
-from edadm.metrics.frechet import save_statistics, statistics
 from edadm.metrics.references import RunningStatistics, load_reference, write_reference
-
-from .images import random_images
+from edadm.metrics.scores.frechet import save_statistics, statistics
+from tests.metrics.drawn import random_images
 
 
 def test_running_statistics_are_those_of_all_rows() -> None:

@@ -17,7 +17,7 @@ from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning, TextEncoder
 from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
-from edadm.passes.ranges import set_ranges
+from edadm.passes.prepare import prepare
 
 from ..conftest import reinitialise
 from .original_autoencoder import OriginalAutoencoder, OriginalTextEncoder
@@ -122,10 +122,16 @@ def original_checkpoint(model: Model) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, Rows]:
-    """A tiny U-Net with random weights, the same quantized to nearest, and the rows it was calibrated with."""
+def calibrated(name: str, bits: Bits, outliers: float = 1) -> tuple[nn.Module, nn.Module, Rows]:
+    """A tiny U-Net with random weights, the same quantized to nearest, and the rows it was calibrated with.
+
+    Every eighth channel of each norm's output is so many times as large as the others.
+    """
     architecture = tiny(name).architecture
     unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.weight[::8] *= outliers
     quantized = quantized_copy(unet, bits)
     generator = torch.Generator().manual_seed(2)
     rows = {
@@ -134,7 +140,7 @@ def calibrated(name: str, bits: Bits) -> tuple[nn.Module, nn.Module, Rows]:
     }
     if architecture.context_channels:
         rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
-    set_ranges(quantized, Rows(rows), bits)
+    prepare(quantized, Rows(rows), bits)
     for layer in quantized_layers(quantized).values():
         layer.set_codes(layer.nearest_codes())
     return unet, quantized.eval(), Rows(rows)

@@ -20,11 +20,11 @@ MODEL = tiny("ldm4_imagenet")
 class Labels:
     """Image i has a context of i's."""
 
-    def rows(self, indices: Sequence[int]) -> Tensor:
-        return torch.stack([torch.full((1, 12), float(index)) for index in indices])
+    def rows(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        return {"context": torch.stack([torch.full((1, 12), float(index)) for index in indices])}
 
-    def unconditional(self) -> Tensor:
-        return torch.full((1, 1, 12), -1.0)
+    def unconditional(self) -> dict[str, Tensor]:
+        return {"context": torch.full((1, 1, 12), -1.0)}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,9 @@ X, T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torc
 @torch.no_grad()
 def test_guidance_moves_away_from_the_unconditional_prediction(unet: nn.Module) -> None:
     condition = Labels()
-    given = unet(X, T, condition.rows([4, 2]), return_dict=False)[0]
-    without = unet(X, T, condition.unconditional().expand(2, 1, 12), return_dict=False)[0]
+    given = unet(X, T, condition.rows([4, 2])["context"], return_dict=False)[0]
+    nothing = condition.unconditional()["context"].expand(2, 1, 12)
+    without = unet(X, T, nothing, return_dict=False)[0]
     assert (given - without).abs().max() > 0.01
     guided = Denoiser(unet, condition, 3.0).on([4, 2])(X, T)
     torch.testing.assert_close(guided, without + 3 * (given - without), rtol=1e-4, atol=1e-4)
@@ -55,7 +56,7 @@ def test_guidance_of_one_evaluates_the_conditional_rows_only(unet: nn.Module) ->
     handle.remove()
     assert batches == [2, 4]
     assert not denoise.is_guided
-    assert torch.equal(eps, unet(X, T, Labels().rows([4, 2]), return_dict=False)[0])
+    assert torch.equal(eps, unet(X, T, Labels().rows([4, 2])["context"], return_dict=False)[0])
 
 
 @torch.no_grad()

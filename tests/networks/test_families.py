@@ -9,7 +9,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from edadm.conditions.condition import make_condition, token_ids
+from edadm.conditions.condition import make_condition
+from edadm.conditions.text import token_ids
 from edadm.config.schema import Model
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.families import network_call
@@ -84,19 +85,19 @@ def test_the_condition_is_the_originals(converted: Converted) -> None:
     condition = make_condition(
         load_condition_network(model, folder / "condition.safetensors"), model.conditioning, 2
     )
-    rows = condition.rows([0, 1])
+    rows, nothing = condition.rows([0, 1])["context"], condition.unconditional()["context"]
     state = original_checkpoint(model)
     if model.conditioning.kind == "classes":
         table = state["cond_stage_model.embedding.weight"]
         assert torch.equal(rows[:, 0], table[condition.labels[:2]])
-        assert torch.equal(condition.unconditional()[0], table[10:])
+        assert torch.equal(nothing[0], table[10:])
         assert sorted(condition.labels) == sorted([*range(10)] * 2)
     else:
         encoder = random_network(OriginalTextEncoder(model.conditioning.encoder), 6)
         ids = token_ids(["a puppy wearing a hat", "two boats “at sea”", ""], 16)
         expected = encoder(ids)
         assert expected.std() > 0.1
-        assert (torch.cat([rows, condition.unconditional()]) - expected).abs().max() < 1e-5
+        assert (torch.cat([rows, nothing]) - expected).abs().max() < 1e-5
 
 
 def test_prompts_are_padded_with_the_end_of_text() -> None:

@@ -85,12 +85,14 @@ def test_a_scaled_run_keeps_all_but_its_numbers() -> None:
 
 
 def test_random_conditions_are_functions_of_the_index() -> None:
-    condition = RandomCondition((3, 5), CPU)
+    condition = RandomCondition({"context": (3, 5), "time_ids": (6,)}, CPU)
     rows = condition.rows([4, 1])
-    assert rows.shape == (2, 3, 5)
-    assert torch.equal(rows[1:], condition.rows([1]))
-    assert not torch.equal(rows[0], rows[1])
-    assert condition.unconditional().shape == (1, 3, 5)
+    assert {name: tensor.shape for name, tensor in rows.items()} == {"context": (2, 3, 5), "time_ids": (2, 6)}
+    assert not rows["time_ids"].is_floating_point()
+    for name, tensor in rows.items():
+        assert torch.equal(tensor[1:], condition.rows([1])[name])
+        assert not torch.equal(tensor[0], tensor[1])
+        assert condition.unconditional()[name].shape == (1, *tensor.shape[1:])
 
 
 def test_a_family_that_does_not_fit_says_so_and_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:

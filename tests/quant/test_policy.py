@@ -9,7 +9,7 @@ import pytest
 from edadm.config.schema import Bits, LayerBits
 from edadm.errors import EdadmError
 from edadm.quant.format import INTEGERS
-from edadm.quant.policy import layer_bits, policy, site_scheme
+from edadm.quant.policy import layer_bits, policy, site_scheme, smoothing_strength
 from edadm.quant.scheme import Scheme, SiteScheme
 
 BITS = Bits(
@@ -72,6 +72,23 @@ def test_segments_have_grids_of_their_own_where_there_are_several(
     found = site_scheme(Place("a", "input", segments), Bits(split_shortcuts=is_split))
     assert found is not None
     assert found.segments == expected
+
+
+def test_a_layer_is_smoothed_with_its_input_by_the_last_matching_pattern() -> None:
+    bits = BITS.model_copy(update={"smoothing": 0.5, "smoothing_layers": {"mid*": None, "mid.a": 0.8}})
+    places = [Place(name, role) for name in ("a", "mid", "mid.a", "out") for role in ("weight", "input")]
+    schemes = {f"{place.module}.{place.role}": site_scheme(place, bits) for place in places}
+    smoothed = {name for name, given in schemes.items() if given and given.scheme.transforms == ("smooth",)}
+    assert smoothed == {
+        "a.weight",
+        "a.input",
+        "mid.a.weight",
+        "mid.a.input",
+    }  # the input of `out` has no grid
+    assert [smoothing_strength(name, bits) for name in ("a", "mid", "mid.a")] == [0.5, None, 0.8]
+    of_query = site_scheme(Place("a", "q"), bits)
+    assert of_query is not None
+    assert of_query.scheme.transforms == ()
 
 
 def test_the_policy_names_the_sites_that_are_quantized() -> None:

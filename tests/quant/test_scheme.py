@@ -71,6 +71,8 @@ def test_what_is_no_scheme_is_refused(change: dict[str, Any], sentence: str) -> 
         (replace(WEIGHT, transforms=("hadamard",)), "weight", "int4 per channel after hadamard"),
         (replace(WEIGHT, granularity="group"), "weight", "static affine int4 per group"),
         (replace(WEIGHT, granularity="tensor"), "weight", "static affine int4 per tensor"),
+        (replace(ACTIVATION, transforms=("smooth", "smooth")), "input", "per tensor after smooth, smooth"),
+        (replace(ACTIVATION, transforms=("smooth",)), "q", "int8 per tensor after smooth"),
         (replace(ACTIVATION, granularity="channel"), "input", "static affine int8 per channel"),
         (replace(ACTIVATION, granularity="step"), "q", "static affine int8 per step"),
     ],
@@ -91,6 +93,8 @@ def test_static_affine_integers_of_all_widths_are_computed(bits: int) -> None:
             SchemeError, match=f"a: no code here computes static affine int{bits} per {other}"
         ):
             refuse_unknown(Scheme(INTEGERS[bits], other), role, "a")
+    refuse_unknown(Scheme(INTEGERS[bits], "channel", transforms=("smooth",)), "weight", "a")
+    refuse_unknown(Scheme(INTEGERS[bits], "tensor", transforms=("smooth",)), "input", "a")
 
 
 SITES = {

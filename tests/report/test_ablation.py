@@ -19,7 +19,8 @@ from edadm.report.ablation import (
     is_ablation,
 )
 from edadm.report.page import write_page
-from edadm.report.read import RunResult, read_run
+from edadm.report.results.read import read_run
+from edadm.report.results.records import RunResult
 
 from .fakes import MODEL, PRESETS, Fake, write, write_variant
 from .test_figures import texts

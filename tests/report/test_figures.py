@@ -14,7 +14,8 @@ from PIL import Image
 
 from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
 from edadm.report.gallery import difference, gallery
-from edadm.report.read import CalibrationResult, UnitErrors, read_run
+from edadm.report.results.read import read_run
+from edadm.report.results.records import CalibrationResult, UnitErrors
 
 from .fakes import UNITS, Fake
 

@@ -127,11 +127,11 @@ def test_a_killed_collection_goes_on_with_the_missing_batches(
 class Labels:
     """The context of trajectory i is i."""
 
-    def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        return torch.stack([torch.full((1, 24), float(index)) for index in indices])
+    def rows(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {"context": torch.stack([torch.full((1, 24), float(index)) for index in indices])}
 
-    def unconditional(self) -> torch.Tensor:
-        return torch.full((1, 1, 24), -1.0)
+    def unconditional(self) -> dict[str, torch.Tensor]:
+        return {"context": torch.full((1, 1, 24), -1.0)}
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
@@ -143,12 +143,12 @@ def test_a_guided_collection_keeps_contexts_and_features_of_both_halves(
     model = model.model_copy(
         update={"conditioning": model.conditioning.model_copy(update={"guidance": guidance})}
     )
-    unet, contexts = random_network(build_unet(model.architecture), 1), Labels()
-    store = open_store(tmp_path / "0.zarr", model, 0, contexts)
+    unet, told = random_network(build_unet(model.architecture), 1), Labels()
+    store = open_store(tmp_path / "0.zarr", model, 0, told)
     evaluations: list[int] = []
     handle = unet.register_forward_pre_hook(lambda _, inputs: evaluations.append(len(inputs[0])))
-    denoise = Denoiser(unet, contexts, guidance)
-    collect(denoise, unet.mid_block.attentions[0], model, store, torch.device("cpu"), contexts=contexts)
+    denoise = Denoiser(unet, told, guidance)
+    collect(denoise, unet.mid_block.attentions[0], model, store, torch.device("cpu"), told=told)
     handle.remove()
     halves = 1 if guidance == 1 else 2
     assert evaluations == [3 * halves] * 2 * (

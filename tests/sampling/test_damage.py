@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edadm.artifacts import facts
-from edadm.calibration.conditions import with_context
+from edadm.calibration.conditions import with_conditions
 from edadm.calibration.select import select
 from edadm.config.schema import Calibration
 from edadm.errors import EdadmError
@@ -29,12 +29,13 @@ MODEL = {"trajectories": {"count": 8, "seed": 1}}
 def filled(path: Path, first: int, seed: int, known: dict | None) -> TrajectoryStore:
     """A store of four guided runs in two batches, the second without features."""
     generator = torch.Generator().manual_seed(seed)
-    nothing = torch.ones(2, 3)
-    store = TrajectoryStore.create(path, first, 4, 2, TIMESTEPS, SHAPE, (2, 3), nothing)
+    nothing = {"context": torch.ones(2, 3)}
+    store = TrajectoryStore.create(path, first, 4, 2, TIMESTEPS, SHAPE, nothing, is_guided=True)
     for batch in range(2):
         features = [torch.randn(2, 5, 2, 2, generator=generator) for _ in TIMESTEPS]
         latents = torch.randn(2, STEPS, *SHAPE, generator=generator)
-        store.write(batch, latents, [] if batch else features, torch.randn(2, 2, 3, generator=generator))
+        told = {"context": torch.randn(2, 2, 3, generator=generator)}
+        store.write(batch, latents, [] if batch else features, told)
     if known is not None:
         store.seal(known)
     return store
@@ -65,7 +66,7 @@ def chosen(folder: Path) -> dict[str, np.ndarray]:
     """What comes of the stores in a folder."""
     stores, _ = open_finished(sorted(folder.glob("*.zarr")))
     groups = [store.group for store in stores]
-    return with_context(select(groups, SETTINGS)[0], groups)
+    return with_conditions(select(groups, SETTINGS)[0], groups)
 
 
 ARRAYS = (
@@ -336,6 +337,6 @@ def test_a_damaged_batch_in_the_middle_of_a_collection_is_collected_again(
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(2, 5, 2, 2, generator=generator) for _ in TIMESTEPS]
     latents = torch.randn(2, STEPS, *SHAPE, generator=generator)
-    again.write(0, latents, features, torch.randn(2, 2, 3, generator=generator))
+    again.write(0, latents, features, {"context": torch.randn(2, 2, 3, generator=generator)})
     assert again.unfinished() == []
     assert survives(folder, whole)

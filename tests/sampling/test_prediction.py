@@ -48,11 +48,11 @@ class Network(nn.Module):
 class Condition:
     """Rows of zeros where nothing is said."""
 
-    def rows(self, indices: list[int]) -> Tensor:
-        return torch.ones(len(indices), 2, 3) * 0.3
+    def rows(self, indices: list[int]) -> dict[str, Tensor]:
+        return {"context": torch.ones(len(indices), 2, 3) * 0.3}
 
-    def unconditional(self) -> Tensor:
-        return torch.zeros(1, 2, 3)
+    def unconditional(self) -> dict[str, Tensor]:
+        return {"context": torch.zeros(1, 2, 3)}
 
 
 def noise() -> ImageNoise:

@@ -117,10 +117,27 @@ def test_of_a_step_with_two_evaluations_the_second_counts() -> None:
 
 
 def test_a_store_carries_conditions(tmp_path: Path) -> None:
-    nothing, context = torch.zeros(4, 6), torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
-    store = TrajectoryStore.create(tmp_path / "store.zarr", 0, 3, 2, [5, 0], (1, 2, 2), (4, 6), nothing)
-    store.write(0, torch.zeros(2, 2, 1, 2, 2), [], context)
-    again = TrajectoryStore(tmp_path / "store.zarr").group
+    context = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[1025, 0], [1026, 0]])
+    nothing = {"context": torch.zeros(4, 6), "time_ids": torch.tensor([7, 8])}
+    place = tmp_path / "store.zarr"
+    store = TrajectoryStore.create(place, 0, 3, 2, [5, 0], (1, 2, 2), nothing, is_guided=True)
+    store.write(0, torch.zeros(2, 2, 1, 2, 2), [], {"context": context, "time_ids": sizes})
+    again = TrajectoryStore(place).group
     assert torch.equal(torch.from_numpy(again["context"][:2]), context)
     assert again["context"].shape == (3, 4, 6)
-    assert torch.equal(torch.from_numpy(again["unconditional"][:]), nothing)
+    assert torch.equal(torch.from_numpy(again["time_ids"][:2]), sizes)
+    assert torch.equal(torch.from_numpy(again["unconditional"][:]), nothing["context"])
+    assert again["unconditional_time_ids"][:].tolist() == [7, 8]
+    assert store.unfinished() == [1]
+    again = TrajectoryStore(place, mode="r+")
+    again.group["time_ids"][1] = 5
+    assert again.unfinished() == [0, 1]
+
+
+def test_a_store_keeps_what_nothing_is_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    store = TrajectoryStore.create(
+        tmp_path / "store.zarr", 0, 3, 2, [5, 0], (1, 2, 2), {"context": torch.ones(4, 6)}
+    )
+    assert "unconditional" not in store.group
+    assert store.group["context"].shape == (3, 4, 6)

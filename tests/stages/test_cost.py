@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -75,18 +76,18 @@ def test_states_and_contexts_on_disk_have_the_bytes_that_were_counted(tmp_path: 
     model = model.model_copy(update={"trajectories": uneven})
 
     class Contexts:
-        def rows(self, indices: list[int]) -> torch.Tensor:
-            return torch.ones(len(indices), 1, 12)
+        def rows(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+            return {"context": torch.ones(len(indices), 1, 12)}
 
-        def unconditional(self) -> torch.Tensor:
-            return torch.ones(1, 1, 12)
+        def unconditional(self) -> dict[str, torch.Tensor]:
+            return {"context": torch.ones(1, 1, 12)}
 
     total = 0
     for shard in range(2):
         store = open_store(tmp_path / f"{shard}.zarr", model, shard, Contexts())
         for batch in store.unfinished():
             runs = min(2, store.runs - 2 * batch)
-            store.write(batch, torch.ones(runs, 4, 3, 8, 8), [], torch.ones(runs, 1, 12))
+            store.write(batch, torch.ones(runs, 4, 3, 8, 8), [], Contexts().rows(range(runs)))
         chunks = [tmp_path / f"{shard}.zarr" / name / "c" for name in ("latents", "context")]
         total += sum(file.stat().st_size for folder in chunks for file in folder.rglob("*") if file.is_file())
     assert total == collect.cost("m", Networks(model)).disk
@@ -206,6 +207,16 @@ def test_memory_is_that_of_weights_activations_and_what_waits(networks: Networks
         "m", networks, config.evaluations["e"].model_copy(update={"precision": "fp16"}), None
     ).memory
     assert half.weights - plain.weights == 2 * networks.parameters
+
+
+def test_smoothing_costs_one_more_evaluation_of_the_float_network(model: Model) -> None:
+    plain, smoothed = (
+        set_ranges.cost("m", Networks(model), Calibration(size=6), bits)
+        for bits in (Bits(range_batch_size=4), Bits(range_batch_size=4, smoothing=0.5))
+    )
+    assert smoothed.passes[1:] == plain.passes
+    assert (smoothed.passes[0].kind, smoothed.passes[0].rows, smoothed.passes[0].calls) == ("float", 6, 2)
+    assert smoothed.disk > plain.disk
 
 
 def test_a_pattern_that_matches_no_layer_is_refused(model: Model) -> None:

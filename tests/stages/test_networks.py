@@ -47,11 +47,18 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("weights", "split"), [(4, True), (8, False)])
+@pytest.mark.parametrize(("weights", "split", "smoothing"), [(4, True, None), (8, False, 0.5)])
 def test_the_tensors_of_a_checkpoint_have_the_bytes_that_were_counted(
-    model: Model, float_unet: UNet2DModel, bits: Bits, weights: int, split: bool, tmp_path: Path
+    model: Model,
+    float_unet: UNet2DModel,
+    bits: Bits,
+    weights: int,
+    split: bool,
+    smoothing: float | None,
+    tmp_path: Path,
 ) -> None:
-    widths = bits.model_copy(update={"weights": weights, "split_shortcuts": split})
+    changed = {"weights": weights, "split_shortcuts": split, "smoothing": smoothing}
+    widths = bits.model_copy(update=changed)
     unet = quantized_copy(float_unet, widths)
     for layer in quantized_layers(unet).values():
         layer.weight_quantizer.set_grid(
@@ -99,7 +106,7 @@ def test_inputs_fit_the_network_and_features_are_those_of_the_middle(name: str) 
     assert [tuple(tensor.shape) for tensor in rows.tensors.values()] == [
         (3, *model.latent_shape),
         (3,),
-        (3, *(model.context_shape or ())),
+        (3, *model.condition_shapes["context"]),
     ]
     width = model.architecture.channels * model.architecture.multipliers[-1]
     assert networks.feature_elements == width * 4 * 4

@@ -1,14 +1,16 @@
-"""A real Slurm for one test: its own keys, ports and folder, nothing outside the loopback device."""
+"""A real Slurm for tests: a controller and two nodes with their own keys, ports and folder, on the loopback device alone."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -17,18 +19,17 @@ CONFIG = """\
 ClusterName=toy
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 CredType=cred/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -37,11 +38,17 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 MinJobAge=3600
 ReturnToService=2
+SlurmdTimeout={node_timeout}
+JobRequeue=1
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 MpiDefault=none
-NodeName=localhost NodeAddr=127.0.0.1 NodeHostname={host} CPUs=2 RealMemory=20000
-PartitionName=main Nodes=localhost Default=YES State=UP
+GresTypes=gpu
+NodeName=one NodeAddr=127.0.0.1 Port={one_port} NodeHostname={host} CPUs=2 RealMemory=20000 Gres=gpu:1
+NodeName=two NodeAddr=127.0.0.1 Port={two_port} NodeHostname={host} CPUs=2 RealMemory=20000 Gres=gpu:1
+PartitionName=main Nodes=one,two Default=YES State=UP
 """
+NODES = ("one", "two")
+GPU = "NodeName={node} Name=gpu File={file} Flags=nvidia_gpu_env\n"  # an empty file: Slurm counts it and tells its jobs of it
 CGROUPS = """\
 CgroupPlugin=cgroup/v1
 CgroupMountpoint=/sys/fs/cgroup
@@ -69,20 +76,58 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-@contextmanager
-def daemon(folder: Path, *command: str) -> Iterator[subprocess.Popen]:
-    """A daemon in the foreground that ends with the block."""
-    with open(folder / f"{command[0]}.out", "w") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+@dataclass
+class Slurm:
+    """A cluster that runs: a folder with clients for PATH, and the daemons of its nodes by name."""
+
+    folder: Path
+    clients: Path
+    nodes: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    def start(self, node: str) -> None:
+        """Starts the daemon of a node."""
+        config = str(self.folder / "slurm.conf")
+        self.nodes[node] = launch(self.folder, "slurmd", "-D", "-c", "-f", config, "-N", node)
+
+    def kill(self, node: str) -> None:
+        """Ends the daemon of a node at once; its jobs live on."""
+        self.nodes[node].kill()
+        self.nodes[node].wait()
+
+    def ask(self, client: str, *options: str) -> str:
+        """What a client says."""
+        done = subprocess.run(
+            [self.clients / client, *options], capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout + done.stderr
+
+    def jobs(self, rule: str) -> dict[str, str]:
+        """Slurm's jobs of a rule that are not over, and the state of each; the oldest is first."""
+        rows = self.ask("squeue", "--noheader", "--sort=i", "--states=PD,R,CG", "--format=%i %T %k")
+        words = (row.split(maxsplit=2) for row in rows.splitlines())
+        return {job: state for job, state, comment in words if f"rule_{rule}" in comment}
+
+    def memory(self, job: str) -> int:
+        """The MB that a job asked for."""
+        said = self.ask("scontrol", "show", "job", job)
+        (asked,) = re.findall(r"MinMemoryNode=(\d+)([MG])", said)
+        return int(asked[0]) * (1024 if asked[1] == "G" else 1)
+
+
+def launch(folder: Path, *command: str) -> subprocess.Popen:
+    """A daemon in the foreground."""
+    with open(folder / f"{command[0]}.out", "a") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Ends a daemon."""
+    process.terminate()
     try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def write_clients(folder: Path, config: Path) -> None:
@@ -96,50 +141,58 @@ def write_clients(folder: Path, config: Path) -> None:
 
 
 @contextmanager
-def running_slurm(folder: Path) -> Iterator[Path]:
-    """One controller and one node of two cores; yields a folder with clients for PATH. All daemons end with the block."""
-    for name in ("munge", "state", "spool"):
+def running_slurm(folder: Path, node_timeout: int = 300) -> Iterator[Slurm]:
+    """A cluster of two nodes with two cores and an imagined GPU each. All daemons end with the block.
+
+    A node whose daemon is silent for `node_timeout` seconds is down: its jobs are queued again.
+    """
+    for name in ("munge", "state", "spool.one", "spool.two"):
         (folder / name).mkdir()
-    config, clients = folder / "slurm.conf", folder / "clients"
-    ports = dict(zip(("controller_port", "node_port"), free_ports(2), strict=True))
-    config.write_text(CONFIG.format(folder=folder, host=socket.gethostname().partition(".")[0], **ports))
+    config, munge = folder / "slurm.conf", folder / "munge"
+    facts = dict(zip(("controller_port", "one_port", "two_port"), free_ports(3), strict=True))
+    facts |= {"node_timeout": node_timeout}
+    config.write_text(CONFIG.format(folder=folder, host=socket.gethostname().partition(".")[0], **facts))
     (folder / "cgroup.conf").write_text(CGROUPS)
-    write_clients(clients, config)
-    key, munge = folder / "munge" / "key", folder / "munge"
-    subprocess.run(["mungekey", "--create", f"--keyfile={key}"], check=True)
+    gpus = {node: folder / f"{node}.gpu0" for node in NODES}
+    for file in gpus.values():
+        file.touch()
+    (folder / "gres.conf").write_text(
+        "".join(GPU.format(node=node, file=file) for node, file in gpus.items())
+    )
+    slurm = Slurm(folder, folder / "clients")
+    write_clients(slurm.clients, config)
+    subprocess.run(["mungekey", "--create", f"--keyfile={munge / 'key'}"], check=True)
     files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "seed", "log")]
-    with (
-        daemon(folder, "munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files),
-        daemon(folder, "slurmctld", "-D", "-c", "-f", str(config)),
-        daemon(folder, "slurmd", "-D", "-c", "-f", str(config)),
-    ):
-        wait_for_node(folder, clients)
+    with ExitStack() as stack:
+        socket_option = f"--socket={munge / 'socket'}"
+        stack.callback(stop, launch(folder, "munged", "--foreground", "--force", socket_option, *files))
+        stack.callback(stop, launch(folder, "slurmctld", "-D", "-c", "-f", str(config)))
+        stack.callback(lambda: [stop(process) for process in slurm.nodes.values()])
+        for node in NODES:
+            slurm.start(node)
+        wait_for_nodes(slurm)
         try:
-            yield clients
+            yield slurm
         finally:
-            subprocess.run([clients / "scancel", "--partition=main"], timeout=60, check=False)
-            wait_for_end_of_jobs(clients)
+            slurm.ask("scancel", "--partition=main")
+            wait_for_end_of_jobs(slurm)
 
 
-def wait_for_end_of_jobs(clients: Path) -> None:
+def wait_for_end_of_jobs(slurm: Slurm) -> None:
     """Returns when no job is left that would outlive the daemons, or after a while."""
     end = time.monotonic() + 20
-    squeue = [clients / "squeue", "--noheader", "--states=RUNNING,COMPLETING,PENDING"]
-    while time.monotonic() < end and subprocess.run(squeue, capture_output=True, timeout=60).stdout:
+    while time.monotonic() < end and slurm.ask("squeue", "--noheader", "--states=PD,R,CG"):
         time.sleep(0.5)
 
 
-def wait_for_node(folder: Path, clients: Path) -> None:
-    """Returns when the node takes jobs."""
+def wait_for_nodes(slurm: Slurm) -> None:
+    """Returns when both nodes take jobs."""
     end, said = time.monotonic() + 60, ""
-    while "idle" not in said.split():
+    while said.split().count("idle") < len(NODES):
         logs = "".join(
             f"\n{log.name}:\n{log.read_text(errors='replace')[-2000:]}"
-            for log in sorted(folder.glob("*.[lo][ou][gt]"))
+            for log in sorted(slurm.folder.glob("*.[lo][ou][gt]"))
         )
         assert time.monotonic() < end, f"no node is ready: {said}{logs}"
-        done = subprocess.run(
-            [clients / "sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=60
-        )
-        said = done.stdout + done.stderr
+        said = slurm.ask("sinfo", "--noheader", "--Node", "--format=%T")
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""The workflow on a cluster: the same bytes as on one machine."""
+"""The workflow on a cluster: the same bytes as on one machine, whatever befalls jobs and nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .slurm import missing, running_slurm
+from .slurm import Slurm, missing, running_slurm
 from .toy import Toy, job_stats
 
 pytestmark = [
@@ -16,27 +16,45 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"no local Slurm: {missing()}"),
 ]
 
-STAGES_WITH_GPU = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
+IMAGES = "results/toy/fp32/samples/0.npy"
 OPTIONS = (
     *("--workflow-profile", "workflow/profiles/slurm"),
-    *("--set-resources", *(f"{rule}:gpu=0" for rule in STAGES_WITH_GPU)),  # this cluster has none
     *("--jobs", "4", "--latency-wait", "10", "--slurm-logdir", "logs/slurm"),
-    *("--slurm-no-account", "--slurm-status-command", "squeue"),  # nor accounts
+    *("--slurm-no-account", "--slurm-status-command", "squeue"),  # this cluster keeps no accounts
     *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
 )
 
 
 @pytest.fixture
-def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cluster's clients, as a folder for PATH."""
-    with running_slurm(tmp_path_factory.mktemp("slurm")) as folder:
-        yield folder
+def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """A cluster whose clients are found first."""
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+        monkeypatch.setenv("PATH", str(cluster.clients), prepend=":")
+        yield cluster
 
 
-def test_a_cluster_makes_the_same_bytes(
-    reference: Toy, clients: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("PATH", str(clients), prepend=":")
+def test_a_cancelled_job_is_named_and_tried_again_with_twice_the_memory(
+    slurm: Slurm, package: Path, tmp_path: Path
+) -> None:
+    """Images of the full-precision network, the least that has two stages."""
+    (tmp_path / "here").mkdir()
+    here, toy = Toy(tmp_path / "here", package), Toy(tmp_path, package)
+    with here.started(IMAGES) as local, toy.started(*OPTIONS, "--", IMAGES) as run:
+        (job,) = run.until(lambda: slurm.jobs("generate"), pause=0.3)
+        slurm.ask("scancel", job)
+        (again,) = run.until(lambda: slurm.jobs("generate").keys() - {job}, pause=0.3)
+        memory = [slurm.memory(each) for each in (job, again)]
+        said = run.wait(), run.text()
+        assert (local.wait(), said[0]) == (0, 0), local.text() + said[1]
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED'" in said[1]
+    assert job_stats(said[1]) == {"convert_checkpoint": 1, "generate": 1}
+    assert said[1].count("has been submitted with SLURM jobid") == 3
+    assert memory == [4000, 8000]
+    assert toy.artifacts() == here.artifacts()
+
+
+@pytest.mark.long
+def test_a_cluster_makes_the_same_bytes(reference: Toy, slurm: Slurm, package: Path, tmp_path: Path) -> None:
     toy = Toy(tmp_path, package)
     status, said = toy.run(*OPTIONS)
     assert status == 0, said

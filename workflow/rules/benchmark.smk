@@ -12,8 +12,8 @@ rule benchmark:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         model=model_with(*benchmark_stage.MODEL),
         settings=model_settings(*benchmark_stage.MODEL),

@@ -13,8 +13,8 @@ rule collect_trajectories:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=growing(720),
     params:
         model=model_with(*collect_stage.MODEL),
         settings=model_settings(*collect_stage.MODEL),
@@ -43,8 +43,8 @@ rule select_calibration:
         "../../envs/edadm.yaml"
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         calibration=preset_of("calibrations", "calibration"),
         code=stage_fingerprint("select"),

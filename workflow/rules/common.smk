@@ -6,7 +6,7 @@ import sys
 import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
-from edadm.config.fingerprint import content_digest, gpu_code, remember, stage_fingerprint
+from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
 from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
@@ -53,7 +53,7 @@ except EdadmError as error:
     sys.exit(1)
 
 NOTES = Path(".snakemake/edadm")  # digests of code and of large files, each computed once
-remember(NOTES / "fingerprints.json")
+noted_in(str(NOTES))
 
 SOURCES, PROMPTS, SCORING = INPUTS.sources, INPUTS.prompts, INPUTS.scoring
 RESULTS = os.path.normpath(CONFIG.results)
@@ -87,6 +87,12 @@ onstart:
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
 for tier, limit in CONFIG.memory:
     os.environ[f"EDADM_{tier.upper()}_MEMORY"] = "" if limit is None else str(limit)
+
+# Jobs need not compute again what was noted here, nor compile kernels that an earlier job compiled. Both folders take jobs
+# that write at once.
+os.environ["EDADM_NOTES"] = str(NOTES.absolute())
+for compiler, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+    os.environ.setdefault(compiler, str((LAYOUT.root / ".kernels" / folder).absolute()))
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
 os.environ.update(
@@ -133,6 +139,15 @@ def for_each(*names):
         return value
 
     return mark
+
+
+def growing(amount):
+    """MB or minutes that a job asks for: once, twice, three times as much when it is tried again."""
+
+    def asked(wildcards, attempt):
+        return attempt * (amount(wildcards) if callable(amount) else amount)
+
+    return asked
 
 
 # Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule

@@ -12,8 +12,8 @@ rule generate:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=growing(4000),
+        runtime=growing(1440),
     params:
         options=generate_options,
         label=label_of("generate", "model", "variant", "shard"),
@@ -38,8 +38,8 @@ rule write_prompts:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         model=model_with("conditioning"),
         settings=model_settings("conditioning"),
@@ -64,8 +64,8 @@ rule reference_statistics:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=growing(8000),
+        runtime=growing(1440),
     params:
         settings=reference_settings,
         options=reference_options,
@@ -95,8 +95,8 @@ rule evaluate:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=evaluate_memory,
-        runtime=240,
+        mem_mb=growing(evaluate_memory),
+        runtime=growing(240),
     params:
         evaluation=evaluation_with(
             "scores",

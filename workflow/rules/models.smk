@@ -9,8 +9,8 @@ rule convert_checkpoint:
         "../../envs/edadm.yaml"
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         model=model_with(*convert_stage.UNET),
         settings=model_settings(*convert_stage.UNET),
@@ -29,8 +29,8 @@ rule convert_part:
         "../../envs/edadm.yaml"
     resources:
         gpu=0,
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=growing(8000),
+        runtime=growing(30),
     params:
         model=model_with(*convert_stage.PARTS),
         settings=model_settings(*convert_stage.PARTS),

@@ -13,8 +13,8 @@ rule set_ranges:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         model=model_with(*set_ranges_stage.MODEL),
         settings=model_settings(*set_ranges_stage.MODEL),
@@ -48,8 +48,8 @@ rule reconstruct_part:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=reconstruct_memory,
-        runtime=1440,
+        mem_mb=growing(reconstruct_memory),
+        runtime=growing(1440),
     params:
         model=model_with(*reconstruct_stage.MODEL),
         settings=model_settings(*reconstruct_stage.MODEL),
@@ -88,8 +88,8 @@ rule reconstruct:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=reconstruct_memory,
-        runtime=1440,
+        mem_mb=growing(reconstruct_memory),
+        runtime=growing(1440),
     params:
         model=model_with(*reconstruct_stage.MODEL),
         settings=model_settings(*reconstruct_stage.MODEL),

@@ -28,8 +28,8 @@ rule report:
         "../../envs/edadm.yaml"
     resources:
         gpu=0,
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         results=lambda wildcards, output: str(Path(output.page).parents[1]),
         config=lambda wildcards, output: reported(paths=True),

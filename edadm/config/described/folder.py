@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edadm.config.described.conditions import describe_condition
 from edadm.config.described.entry import Description
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
-from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
+from edadm.networks.settings.parts_config import autoencoder_settings
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json
 from edadm.networks.settings.unet_config import unet_architecture
 
 CONFIG = "config.json"
 PIPELINE = "model_index.json"
 SCHEDULER = "scheduler_config.json"
-PARTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
+PARTS = {
+    "unet": ("unet",),
+    "autoencoder": ("vae", "vqvae"),
+    "condition": ("text_encoder",),
+    "second_condition": ("text_encoder_2",),
+}
 _KINDS = {
     "unet": {"UNet2DModel", "UNet2DConditionModel"},
     "autoencoder": {"AutoencoderKL", "VQModel"},
     "condition": {"clip_text_model", "clip"},
+    "second_condition": {"clip_text_model", "clip"},
 }
 
 
@@ -79,9 +86,16 @@ def describe_folder(path: Path) -> Description:
     architecture, left_open = unet_architecture(read_json(file), file)
     settings: Settings = {"checkpoint": str(path), "architecture": architecture}
     _describe_autoencoder(path, settings, left_open)
-    _describe_condition(path, settings, left_open)
+    if "context_channels" in architecture:
+        encoders = {part: _encoder_of(path, part) for part in ("condition", "second_condition")}
+        describe_condition(path, encoders, settings, left_open)
     _describe_sampling(path, settings, left_open)
     return Description(settings, left_open)
+
+
+def _encoder_of(path: Path, part: str) -> Path | None:
+    """The `config.json` of a pipeline's text encoder, if it has a folder for it."""
+    return config_of(path, part) if (path / PARTS[part][0]).is_dir() else None
 
 
 def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) -> None:
@@ -100,29 +114,6 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
             f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to "
             "decode them"
         )
-
-
-def _describe_condition(path: Path, settings: Settings, left_open: list[str]) -> None:
-    width = settings["architecture"].get("context_channels")
-    if width is None:
-        return
-    settings["conditioning"] = {"kind": "text", "guidance": 7.5, "prompts": "prompts.txt"}
-    left_open.append(
-        "conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line"
-    )
-    left_open.append("conditioning.guidance stands in no file; 7.5 is usual for Stable Diffusion")
-    file = config_of(path, "condition")
-    if file is None or not (path / "text_encoder").is_dir():
-        left_open.append("there is no text_encoder folder: conditioning is a guess; give the whole pipeline")
-        return
-    encoder = encoder_settings(read_json(file), file)
-    if encoder["channels"] != width:
-        raise DescriptionError(
-            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is "
-            f"{width}; give a pipeline whose "
-            "parts belong together"
-        )
-    settings["conditioning"]["encoder"] = encoder
 
 
 def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> None:

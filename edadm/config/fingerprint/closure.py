@@ -1,6 +1,7 @@
 """The code of a stage: its function in `stages`, what this names there, and all modules that these import.
 
-Of each counts what can change a result (`meaning`), and of data files beside a module those that it names.
+Of each counts what can change a result (`meaning`), of data files beside a module those that it names, and
+modules that a table names as if it imported them.
 Some modules change no result at all: they say, check and refuse, or write and lock files. Code of GPUs, which
 are the modules that import Triton, the backend that calls them, and what only these import, is a part of its
 own: it counts for what was made on a GPU.
@@ -27,7 +28,10 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and t
 )
 FOREIGN = ("networks/weights/", "networks/layouts/")  # read files of other programs
 # A table of which only the checks of settings make use in the other module: who computes by it imports it.
-CHECKED_BY = {"config/methods.py": "config/schema.py"}
+CHECKED_BY = {
+    "config/methods.py": "config/schema.py",
+    "networks/settings/families.py": "networks/settings/architecture.py",
+}
 CONVERTS = "convert"  # the stage for which these count; all others read what it wrote
 OF_GPUS = ("deploy/backends/cuda_int8.py",)  # beside modules that import Triton
 
@@ -95,6 +99,8 @@ def _imports(nodes: list[ast.AST], file: Path, package: Path) -> set[Path]:
 @cache
 def _imports_of(file: Path, package: Path) -> set[Path]:
     found = _imports(_import_statements(_text(file)), file, package)
+    names = {text for text in _strings(_text(file)) if "." in text}
+    found |= {named for name in names if (named := _module_file(name, package))}
     return found - {package / table for table, by in CHECKED_BY.items() if file == package / by}
 
 
@@ -223,6 +229,12 @@ def remember(note: Path, package: Path = PACKAGE) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         known = {}
     _remembered[package] = (note, source, known)
+
+
+def noted_in(folder: str | None) -> None:
+    """Keeps fingerprints in a folder of notes from now on, if there is one and nothing was said before."""
+    if folder and PACKAGE not in _remembered:
+        remember(Path(folder) / "fingerprints.json")
 
 
 def _computed(stage: str, package: Path, also: tuple[str, ...], gpu: bool) -> str:

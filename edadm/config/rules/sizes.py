@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edadm.networks.settings.architecture import SIZED, UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Autoencoder, TextEncoder
 
 LARGEST_SIDE = 16_384
@@ -17,7 +18,7 @@ def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
 
     None for families whose sizes are written elsewhere.
     """
-    if sizes.family not in SIZED:
+    if not FAMILIES[sizes.family].is_sized:
         return
     yield from _levels(sizes.multipliers, sizes.channels, sizes.norm_groups)
     if sizes.image_size > LARGEST_SIDE:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 
 import torch
 
-from edadm.config.backends import INTEGER, BackendEntry, resolved
+from edadm.config.backends import BACKENDS, INTEGER, BackendEntry, resolved
 from edadm.errors import EdadmError
 from edadm.networks.unet.base import UNet
-from edadm.nn.layers import QuantizedLayer
+from edadm.nn.insert import quantized_layers
+from edadm.quant.format import INTEGERS
+from edadm.quant.scheme import SMOOTH, Scheme
 
 
 class Backend(ABC):
@@ -20,8 +24,11 @@ class Backend(ABC):
     """
 
     @abstractmethod
-    def runs(self, layer: QuantizedLayer) -> bool:
-        """Whether the backend's arithmetic knows the scheme of a layer; others stay in floating point."""
+    def runs(self, scheme: Scheme) -> bool:
+        """Whether the backend computes weights and inputs of a scheme, its transforms included.
+
+        A network with a layer of another scheme is refused.
+        """
 
     @abstractmethod
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
@@ -34,6 +41,12 @@ class Backend(ABC):
         Raises:
             EdadmError: the backend has no arithmetic for this type or network.
         """
+
+
+def computes_static_integers(scheme: Scheme) -> bool:
+    """Whether a scheme is of static affine integers, perhaps smoothed: what products of int8 can compute."""
+    known = scheme.format in INTEGERS.values() and set(scheme.transforms) <= {SMOOTH}
+    return known and not scheme.is_dynamic and not scheme.is_symmetric
 
 
 def implementation(entry: BackendEntry) -> Backend:
@@ -63,6 +76,27 @@ def lower(unet: UNet, dtype: torch.dtype = torch.float32, backend: str = INTEGER
         backend: a name of `edadm.config.backends`.
 
     Raises:
-        EdadmError: no such backend, none for this device, or as `Backend.lower`.
+        EdadmError: no such backend, none for this device, one that does not run the scheme of a layer, or as
+            `Backend.lower`.
     """
-    return implementation(resolved(backend, next(unet.parameters()).device.type)).lower(unet, dtype)
+    kind = next(unet.parameters()).device.type
+    entry = resolved(backend, kind)
+    arithmetic = implementation(entry)
+    for name, layer in quantized_layers(unet).items():
+        for role, quantizer in (("weight", layer.weight_quantizer), ("input", layer.input_quantizer)):
+            if quantizer is not None and not arithmetic.runs(quantizer.scheme):
+                others = ", ".join(f"'{other}'" for other in _running(quantizer.scheme, kind))
+                raise EdadmError(
+                    f"{name}: backend '{entry.name}' computes no {role} of {quantizer.scheme}; "
+                    f"load with one that does: {others}"
+                )
+    return arithmetic.lower(unet, dtype)
+
+
+def _running(scheme: Scheme, kind: str) -> Iterator[str]:
+    """The names of the backends that run a scheme on a kind of device, as far as they are installed."""
+    for entry in BACKENDS.values():
+        if not entry.devices or kind in entry.devices:
+            with suppress(EdadmError):
+                if implementation(entry).runs(scheme):
+                    yield entry.name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from edadm.deploy.backends.base import Backend
+from edadm.deploy.backends.base import Backend, computes_static_integers
 from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, IntegerLinear
 from edadm.deploy.fuse.network import fuse_attention, fuse_epilogues
 from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
@@ -17,6 +18,7 @@ from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.sound import pass_on_what_is_not_finite
+from edadm.quant.scheme import Scheme
 
 
 def computes_with_integers(layer: QuantizedLayer) -> bool:
@@ -51,12 +53,13 @@ def integer_layer(layer: QuantizedLayer, keep_packed: bool = True) -> IntegerCon
     sizes = layer.channel_sizes
     weights, scales = signed_weight(layer)
     zero_points = layer.weight_quantizer.zero_point.unbind(1)
+    smooth: Sequence[torch.Tensor | None] = [None] * len(sizes)
+    if layer.smooth is not None:
+        smooth = layer.smooth.split(sizes)
     segments = []
     for index, part in enumerate(codes.split(sizes, 1)):
-        inputs, weight = (
-            InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits),
-            _last(weights[index]),
-        )
+        inputs = InputGrid(grid.scale[index], int(grid.zero_point[index]), grid.bits, smooth[index])
+        weight = _last(weights[index])
         if isinstance(layer, QuantizedConv2d) and len(sizes) == 1 and IntegerGatheredConv2d.fits(weight):
             segment = IntegerSegment(IntegerGatheredConv2d.gathered_weight(weight), scales[index], inputs)
             return IntegerGatheredConv2d(
@@ -89,7 +92,7 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
         )
         with torch.device("meta"):
             made = nn.Conv2d(channels * layer.groups, rows, *window)
-    made.weight = nn.Parameter(layer.weight.data.clone(), requires_grad=False)
+    made.weight = nn.Parameter(layer.unsmoothed_weight.clone(), requires_grad=False)
     made.bias = None if layer.bias is None else nn.Parameter(layer.bias.data.clone(), requires_grad=False)
     return made
 
@@ -126,9 +129,9 @@ def lower_for_cuda(
 class CudaInt8(Backend):
     """The backend of NVIDIA GPUs: `edadm.deploy.fuse`'s modules, whose products are Triton kernels."""
 
-    def runs(self, layer: QuantizedLayer) -> bool:
-        """See `computes_with_integers`."""
-        return computes_with_integers(layer)
+    def runs(self, scheme: Scheme) -> bool:
+        """See `computes_static_integers`."""
+        return computes_static_integers(scheme)
 
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
         """See `lower_for_cuda`."""

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import Attention
 
-from edadm.deploy.backends.base import Backend
+from edadm.deploy.backends.base import Backend, computes_static_integers
 from edadm.deploy.fuse.cpu import CpuAttnProcessor, CpuConv2d, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
 from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
+from edadm.quant.scheme import Scheme
 
 
 def computes_with_integers(layer: QuantizedLayer) -> bool:
@@ -58,9 +59,9 @@ def lower_for_cpu(unet: UNet) -> UNet:
 class OneDnn(Backend):
     """The backend of CPUs: `edadm.kernels.cpu`'s convolutions."""
 
-    def runs(self, layer: QuantizedLayer) -> bool:
-        """See `computes_with_integers`."""
-        return computes_with_integers(layer)
+    def runs(self, scheme: Scheme) -> bool:
+        """See `computes_static_integers`."""
+        return computes_static_integers(scheme)
 
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
         """See `lower_for_cpu`.

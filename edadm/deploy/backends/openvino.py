@@ -16,13 +16,13 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from edadm.config.backends import DEFAULT
-from edadm.deploy.backends.base import Backend
+from edadm.deploy.backends.base import Backend, computes_static_integers
 from edadm.deploy.export.onnx import input_name, onnx_program
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
-from edadm.nn.layers import QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
+from edadm.quant.scheme import Scheme
 
 SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",  # else bf16 between the integers, where the processor has it
@@ -159,8 +159,8 @@ def _whole(place: str, values: Tensor) -> Int[Tensor, "*s"]:
     whole = finite.long()
     if bool((between := whole.to(finite.dtype) != finite).any()):
         raise EdadmError(
-            f"a network by OpenVINO takes a whole {place}, not {finite[between][0].item():g}; "
-            f"take another scheduler, or load with backend '{DEFAULT}'"
+            f"a network by OpenVINO takes whole numbers as {place}, not {finite[between][0].item():g}; "
+            f"load with backend '{DEFAULT}' for others"
         )
     return whole
 
@@ -205,9 +205,9 @@ def lower_for_openvino(unet: UNet) -> UNet:
 class OpenVino(Backend):
     """The backend of OpenVINO's integer kernels for CPUs."""
 
-    def runs(self, layer: QuantizedLayer) -> bool:
-        """Whether the input of a layer is on a grid; other layers are computed in floating point."""
-        return layer.input_quantizer is not None
+    def runs(self, scheme: Scheme) -> bool:
+        """See `computes_static_integers`."""
+        return computes_static_integers(scheme)
 
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
         """See `lower_for_openvino`.

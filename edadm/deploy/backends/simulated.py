@@ -6,14 +6,14 @@ import torch
 
 from edadm.deploy.backends.base import Backend
 from edadm.networks.unet.base import UNet
-from edadm.nn.layers import QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
+from edadm.quant.scheme import Scheme
 
 
 class Simulated(Backend):
     """The backend that leaves a network as its checkpoint was read."""
 
-    def runs(self, layer: QuantizedLayer) -> bool:
+    def runs(self, scheme: Scheme) -> bool:
         """Every scheme is simulated."""
         return True
 

@@ -35,8 +35,14 @@ def schemes_in(facts: Facts, sites: Sequence[Site]) -> Mapping[str, SiteScheme]:
 def grids_in(
     facts: Facts, tensors: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]
 ) -> Mapping[str, Tensor]:
-    """The scales and zero points in a file's tensors, by name of the quantizer; raises as `expand` does."""
-    return tensors if facts["format_version"] < 2 else expand(tensors, quantizers)
+    """The scales and zero points in a file's tensors, by name of the quantizer, and factors of smoothing.
+
+    Raises as `expand` does.
+    """
+    if facts["format_version"] < 2:
+        return tensors
+    smoothing = {name: tensor for name, tensor in tensors.items() if name.endswith(".smooth")}
+    return expand(tensors, quantizers) | smoothing
 
 
 def is_damaged(facts: Facts, tensors: Mapping[str, Tensor]) -> bool:

@@ -14,7 +14,7 @@ from edadm.config.schema import Bits
 from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, compact_json, digest
 from edadm.deploy.checkpoint.network import described, unquantized_parameters
 from edadm.deploy.grid_packing import compact
-from edadm.deploy.grids import grids, quantizers, refuse
+from edadm.deploy.grids import grids, quantizers, refuse, smoothing
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4
 from edadm.networks.settings.architecture import UNetArchitecture
@@ -31,8 +31,8 @@ def save_quantized(
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or
-    fewer) and `NAME.bias`; grids as in `deploy.grid_packing`; all other parameters under their own names. The
-    header says the scheme of each site.
+    fewer), `NAME.bias`, and `NAME.smooth` where it is smoothed; grids as in `deploy.grid_packing`; all other
+    parameters under their own names. The header says the scheme of each site.
 
     Raises:
         EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
@@ -50,7 +50,7 @@ def save_quantized(
         float_flaws(unquantized.items()),
         "nothing was written; convert the checkpoint again, and look for such numbers in it",
     )
-    tensors = compact(grids(unet), quantizers(unet))
+    tensors = compact(grids(unet), quantizers(unet)) | smoothing(unet)
     for name, layer in layers.items():
         codes = layer.codes.contiguous()  # type: ignore[union-attr]
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes

@@ -14,6 +14,7 @@ from edadm.deploy.export.onnx import TARGETS, export_onnx
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
+from edadm.nn.insert import quantized_layers
 
 FORMATS = ("diffusers", *TARGETS)
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -42,10 +43,10 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
             f"{path} would compute something "
             "else there; use edadm.load"
         )
-    weights = {
-        name: tensor.detach().to(dtype).contiguous()
-        for name, tensor in load_quantized(path).named_parameters()
-    }
+    unet = load_quantized(path)
+    tensors = {name: tensor.detach() for name, tensor in unet.named_parameters()}
+    tensors |= {f"{name}.weight": layer.unsmoothed_weight for name, layer in quantized_layers(unet).items()}
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
     with torch.device("meta"):
         plain = build_unet(architecture)
     assert weights.keys() == plain.state_dict().keys()

@@ -119,6 +119,11 @@ class _ExportedLayer(nn.Module):
             pair, largest = (None, 0) if grid is None else (_Pair(grid, index), 2**grid.bits - 1)
             self.segments.append(_Segment(pair, stored_weight(weight, scale, largest, target.form, int4)))
         self.bias = layer.bias
+        self.smooth: Tensor | None
+        of_channels = layer.smooth
+        if of_channels is not None:
+            of_channels = of_channels.float().reshape(-1, *[1] * (layer.weight.dim() - 2))
+        self.register_buffer("smooth", of_channels)
         self.geometry: Any = (
             (layer.stride, layer.padding, layer.dilation, layer.groups)
             if isinstance(layer, QuantizedConv2d)
@@ -145,6 +150,7 @@ class _ExportedLayer(nn.Module):
         return output if bias is None else output + self._of_rows(bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        x = x if self.smooth is None else x / self.smooth
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         output = self._sum(self.segments[0], inputs[0], self.bias)
         for segment, part in zip(self.segments[1:], inputs[1:], strict=True):

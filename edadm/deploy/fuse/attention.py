@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,8 +23,18 @@ def of_one_segment(*layers: nn.Module) -> bool:
     return all(isinstance(layer, IntegerConv2d) and len(layer.segments) == 1 for layer in layers)
 
 
+def smoothed_alike(*layers: Any) -> bool:
+    """Whether integer layers with one input divide its channels by the same factors, or by none."""
+    first, *others = (layer.smooth for layer in layers)
+    if first is None:
+        return all(smooth is None for smooth in others)
+    return all(smooth is not None and torch.equal(smooth, first) for smooth in others)
+
+
 class IntegerFeedForward(nn.Module):
     """diffusers' `FeedForward` with GEGLU: the first layer writes the int8 input of the second.
+
+    Smoothing of the second's input goes into the values' scales, since GEGLU multiplies by values.
 
     Args:
         first: to values and gates.
@@ -33,6 +44,8 @@ class IntegerFeedForward(nn.Module):
     def __init__(self, first: IntegerLinear, second: IntegerLinear):
         super().__init__()
         self.first, self.second = first, second
+        if (smooth := second.smooth) is not None:
+            first.segments[0].divide_rows(torch.cat([smooth, torch.ones_like(smooth)]))
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         rows = self.first.segments[0].quantize_input(x.reshape(-1, x.shape[-1])).contiguous()
@@ -57,6 +70,8 @@ class IntegerAttention(nn.Module):
 
     Attributes:
         grids: of the inputs of queries, keys and values.
+        has_one_input: whether all three may take one tensor, since they divide its channels by the same
+            factors.
     """
 
     def __init__(self, attention: Attention):
@@ -65,6 +80,14 @@ class IntegerAttention(nn.Module):
         products: list[Any] = [attention.to_q, attention.to_k, attention.to_v]
         self.products = nn.ModuleList(products)
         self.grids = Grids(product.segments[0] for product in products)
+        self.has_one_input = smoothed_alike(*products)
+
+    @property
+    def smooth(self) -> Float[Tensor, " c"] | None:
+        """The factors that the channels of what a norm feeds to the attention are divided by."""
+        products: Any = self.products
+        found: Tensor | None = products[0].smooth
+        return found
 
     @staticmethod
     def fits(attention: nn.Module | None) -> bool:
@@ -75,7 +98,9 @@ class IntegerAttention(nn.Module):
         if not isinstance(attention, Attention):
             return False
         layers = attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]
-        return of_one_segment(*layers) and attention.rescale_output_factor == 1
+        if not of_one_segment(*layers) or attention.rescale_output_factor != 1:
+            return False
+        return bool(attention.is_cross_attention) or smoothed_alike(*layers[:3])
 
     def forward(
         self, inputs: list[Tensor], residual: Float[Tensor, "n q c"], mask: Float[Tensor, "m one k"] | None
@@ -115,7 +140,8 @@ class IntegerSelfAttention(nn.Module):
 
     def __init__(self, attention: Attention):
         super().__init__()
-        self.affine, self.attention = Affine(attention.group_norm), IntegerAttention(attention)
+        self.attention = IntegerAttention(attention)
+        self.affine = Affine(attention.group_norm, self.attention.smooth)
 
     @staticmethod
     def fits(module: nn.Module) -> bool:

@@ -37,8 +37,10 @@ class CpuSegment:
     ):
         grid = layer.input_quantizer
         assert grid is not None
-        zero_point = int(grid.zero_point[index])
-        self.scale = grid.scale[index].clone()
+        zero_point, scale_of_input = int(grid.zero_point[index]), grid.scale[index].clone()
+        self.divisor = scale_of_input
+        if layer.smooth is not None:  # powers of two, so that one division is exactly both
+            self.divisor = scale_of_input * layer.smooth.split(layer.channel_sizes)[index][:, None, None]
         self.qmin_qmax = (-zero_point, 2**grid.bits - 1 - zero_point)
         geometry = Geometry()
         if isinstance(layer, QuantizedConv2d):
@@ -46,7 +48,7 @@ class CpuSegment:
             geometry = Geometry(*given)
         else:
             weight = weight[:, :, None, None]
-        self.product = ExactConvolution(Problem(weight, scale, float(self.scale), zero_point, geometry))
+        self.product = ExactConvolution(Problem(weight, scale, float(scale_of_input), zero_point, geometry))
 
     def quantize_input(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> Float[Tensor, "n c h w"]:
         """Codes of the input minus its zero point, those of the simulation bit for bit.
@@ -54,10 +56,10 @@ class CpuSegment:
         `in_place` spoils the input and is faster.
         """
         in_place = in_place and x.is_contiguous(memory_format=torch.channels_last)
-        ratio = (
-            x.div_(self.scale) if in_place else (x / self.scale).contiguous(memory_format=torch.channels_last)
-        )
-        return ratio.round_().clamp_(*self.qmin_qmax)
+        if not in_place:
+            x = (x / self.divisor).contiguous(memory_format=torch.channels_last)
+            return x.round_().clamp_(*self.qmin_qmax)
+        return x.div_(self.divisor).round_().clamp_(*self.qmin_qmax)
 
 
 class CpuLayer(nn.Module):

@@ -33,13 +33,20 @@ class Grids(Exact):
 
     Args:
         segments: of the layers.
+
+    Attributes:
+        smooth: the factors that the inputs' channels are divided by, one input after the other, if they are.
     """
 
     values: Tensor
+    smooth: Tensor | None
 
     def __init__(self, segments: Iterable[IntegerSegment]):
         super().__init__()
-        self.register_buffer("values", torch.stack([segment.grid for segment in segments]))
+        known = list(segments)
+        self.register_buffer("values", torch.stack([segment.grid for segment in known]))
+        factors = [segment.smooth for segment in known if segment.smooth is not None]
+        self.register_buffer("smooth", torch.cat(factors) if factors else None)
 
 
 class Affine(Exact):
@@ -47,16 +54,20 @@ class Affine(Exact):
 
     Args:
         norm: group or layer normalisation.
+        smooth: powers of two that its output is divided by, the smoothing of the layers that it feeds; None
+            divides nothing.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, norm: nn.GroupNorm | nn.LayerNorm):
+    def __init__(self, norm: nn.GroupNorm | nn.LayerNorm, smooth: Float[Tensor, " c"] | None = None):
         super().__init__()
         self.eps, self.groups = norm.eps, norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
-        self.register_buffer("weight", norm.weight.detach().float()[None])
-        self.register_buffer("bias", norm.bias.detach().float()[None])
+        affine = norm.weight.detach().float()[None], norm.bias.detach().float()[None]
+        weight, bias = affine if smooth is None else (values / smooth for values in affine)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
 
     @property
     def values(self) -> tuple[Float[Tensor, "1 c"], Float[Tensor, "1 c"]]:

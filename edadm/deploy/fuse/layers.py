@@ -40,6 +40,12 @@ class IntegerConv2d(nn.Module):
         if bias is not None:
             segments[0].offset = segments[0].offset + bias.float()
 
+    @property
+    def smooth(self) -> Float[Tensor, " c"] | None:
+        """The factors that a smoothed input's channels are divided by, of the first segment."""
+        found: Tensor | None = self.segments[0].smooth
+        return found
+
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
         return self.quantized_matmul(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 

@@ -22,11 +22,13 @@ class InputGrid:
         scale: fp32 scalar.
         zero_point: in [0, 255].
         bits: width, at most 8.
+        smooth: powers of two that the channels are divided by first, where they are smoothed.
     """
 
     scale: Float[Tensor, ""]
     zero_point: int
     bits: int
+    smooth: Float[Tensor, " c"] | None = None
 
 
 class IntegerSegment(Exact):
@@ -34,9 +36,10 @@ class IntegerSegment(Exact):
 
     Buffers: `weight` (int8, OHWI), or its codes packed two per byte and their zero points; `input_scale`, and
     `grid`, that scale with the smallest and largest integer and the shift, for
-    `edadm.kernels.int8.reference.normalised`; `scale` and `offset` per output channel, fp32 whatever the
-    network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's weights, a
-    constant, which `offset` holds; padding holds the number that stands for 0.
+    `edadm.kernels.int8.reference.normalised`; `smooth`, the factors of a smoothed input's channels, and
+    `divisor`, what its channels are divided by, or neither; `scale` and `offset` per output channel, fp32
+    whatever the network is cast to. A zero point z of the input adds (128 - z) times the sum of a row's
+    weights, a constant, which `offset` holds; padding holds the number that stands for 0.
 
     Args:
         weight: signed integers, output channels first, the window's taps, input channels last.
@@ -51,6 +54,8 @@ class IntegerSegment(Exact):
     zero_points: Tensor
     input_scale: Tensor
     grid: Tensor
+    smooth: Tensor | None
+    divisor: Tensor | None
     scale: Tensor
     offset: Tensor
 
@@ -70,6 +75,9 @@ class IntegerSegment(Exact):
         self.register_buffer(
             "grid", torch.tensor([grid.scale.item(), *self.qmin_qmax, self.zero], device=scale.device)
         )
+        smooth = None if grid.smooth is None else grid.smooth.float().clone()
+        self.register_buffer("smooth", smooth)
+        self.register_buffer("divisor", None if smooth is None else self.input_scale * smooth)
         self.register_buffer("scale", scale)
         self.register_buffer(
             "offset", -self.zero * weight.flatten(1).sum(1, dtype=torch.int64).float() * scale
@@ -97,4 +105,9 @@ class IntegerSegment(Exact):
 
     def quantize_input(self, x: Float[Tensor, "*n c"]) -> Int8[Tensor, "*n c"]:
         """The int8 numbers of an input on its grid, codes less 128."""
-        return reference.quantize(x, self.input_scale, *self.qmin_qmax, self.zero)
+        divisor = self.input_scale if self.divisor is None else self.divisor
+        return reference.quantize(x, divisor, *self.qmin_qmax, self.zero)
+
+    def divide_rows(self, factors: Float[Tensor, " o"]) -> None:
+        """Divides the output channels by powers of two, in the epilogue, which rounds as before."""
+        self.scale, self.offset = self.scale / factors, self.offset / factors

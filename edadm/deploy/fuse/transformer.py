@@ -23,16 +23,22 @@ class IntegerTransformerBlock(nn.Module):
         block: one that `fits`.
 
     Raises:
-        EdadmError: when it is called with `cross_attention_kwargs`.
+        EdadmError: when it is called with `cross_attention_kwargs`, or without the context that its attention
+            takes.
     """
 
     def __init__(self, block: BasicTransformerBlock):
         super().__init__()
         pairs = [(block.norm1, block.attn1), (block.norm2, block.attn2)]
         pairs = [(norm, attention) for norm, attention in pairs if attention is not None]
-        self.affines = nn.ModuleList(Affine(norm) for norm, _ in pairs)
-        self.attentions = nn.ModuleList(IntegerAttention(attention) for _, attention in pairs)
-        self.last, self.ff = Affine(block.norm3), block.ff
+        attentions = [IntegerAttention(attention) for _, attention in pairs]
+        norms = [norm for norm, _ in pairs]
+        self.attentions = nn.ModuleList(attentions)
+        self.affines = nn.ModuleList(
+            Affine(norm, attention.smooth) for norm, attention in zip(norms, attentions, strict=True)
+        )
+        feed_forward: Any = block.ff
+        self.last, self.ff = Affine(block.norm3, feed_forward.first.smooth), feed_forward
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
@@ -73,6 +79,8 @@ class IntegerTransformerBlock(nn.Module):
         affine: Any
         attention: Any
         for affine, attention, (context, mask) in zip(self.affines, self.attentions, contexts, strict=False):
+            if context is None and not attention.has_one_input:
+                raise EdadmError("this attention is over a context; give encoder_hidden_states")
             own = attention.grids.values if context is None else attention.grids.values[:1]
             inputs = list(self._normalise(affine, x, own).reshape(len(own), *x.shape).unbind())
             x = attention(
@@ -96,9 +104,10 @@ class IntegerTransformer(nn.Module):
 
     def __init__(self, model: Transformer2DModel):
         super().__init__()
+        first: Any = model.proj_in
         self.affine, self.first, self.transformer_blocks, self.last = (
-            Affine(model.norm),
-            model.proj_in,
+            Affine(model.norm, first.smooth),
+            first,
             model.transformer_blocks,
             model.proj_out,
         )

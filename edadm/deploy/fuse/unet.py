@@ -84,12 +84,17 @@ class IntegerResnetBlock(ResnetParts):
         values: tuple[Tensor, Tensor],
         shortcut_grids: Grids | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The int8 input of a convolution, normalised, and those of the shortcut if it has grids."""
+        """The int8 input of a convolution, normalised, and those of the shortcut if it has grids.
+
+        SiLU stands between norm and convolution, so that smoothing does not move into the norm; it divides
+        where the result is quantized.
+        """
         x, skip = (*parts, None)[:2]
-        grid, others = convolution.segments[0].grid[None], None
+        others, smooth_others = None, None
         if shortcut_grids is not None:
-            others = shortcut_grids.values
-        settings = norm.groups, norm.eps, True, grid, others
+            others, smooth_others = shortcut_grids.values, shortcut_grids.smooth
+        grids = convolution.segments[0].grid[None], others
+        settings = norm.groups, norm.eps, True, *grids, convolution.smooth, smooth_others
         hidden, itself, other = int8_normalised(x, skip, added, *values, *settings)
         return hidden[0], itself, other
 

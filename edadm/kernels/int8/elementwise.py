@@ -68,12 +68,25 @@ def load_grid(grid_ptr):
 
 @triton.jit
 @no_type_check
+def smoothed(inverse, smooth_ptr, channel, known):
+    """The inverse of a grid's scale over the power of two of each channel, which is exact.
+
+    Where nothing is smoothed the pointer is None and the inverse stays as it is; that is decided while the
+    kernel is compiled.
+    """
+    if smooth_ptr is not None:
+        inverse = tl.div_rn(inverse, tl.load(smooth_ptr + channel, mask=known, other=1.0))
+    return inverse
+
+
+@triton.jit
+@no_type_check
 def quantize(x, inverse, low, high, shift):
     """The int8 numbers of values on a grid, rounded half to even.
 
     Args:
         x: values.
-        inverse: of the grid's scale.
+        inverse: of the grid's scale, see `smoothed`.
         low: smallest integer, plus `MAGIC`.
         high: largest, likewise.
         shift: added to the integers.

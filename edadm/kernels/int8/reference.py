@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def quantize(
-    x: Float[Tensor, "*s"], scale: Float[Tensor, ""], low: float, high: float, shift: int
+    x: Float[Tensor, "*s"], scale: Float[Tensor, "..."], low: float, high: float, shift: int
 ) -> Int8[Tensor, "*s"]:
     """The int8 numbers of an activation on its grid, the simulated model's codes less 128.
 
@@ -21,7 +21,7 @@ def quantize(
 
     Args:
         x: of any floating-point type; divided in fp32.
-        scale: the grid's.
+        scale: the grid's, or that times a factor of each channel.
         low: smallest integer of the grid, minus its zero point.
         high: largest, likewise.
         shift: zero point less 128; the int8 number that stands for 0.
@@ -116,6 +116,8 @@ def normalised(
     silu: bool,
     grids: Float[Tensor, "g 4"],
     shortcut_grids: Float[Tensor, "parts 4"] | None = None,
+    smooth: Float[Tensor, " c"] | None = None,
+    shortcut_smooth: Float[Tensor, " c"] | None = None,
 ) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
     """The int8 numbers of a group normalisation on the grid of each layer that follows, in fp32 throughout.
 
@@ -130,6 +132,8 @@ def normalised(
         silu: whether SiLU follows.
         grids: scale, low, high and shift of the input of each layer, see `quantize`.
         shortcut_grids: likewise of `x` and, if there is one, of `skip`, which a shortcut reads as they are.
+        smooth: powers of two that the channels are divided by behind SiLU, where the layers are smoothed.
+        shortcut_smooth: likewise of the channels of `x` and `skip`.
 
     Returns:
         Numbers of the normalisation on each grid; numbers of `x` itself and of `skip`, (0,) where there are
@@ -144,11 +148,12 @@ def normalised(
         x.new_empty(0, dtype=torch.int8) for _ in range(2)
     )  # results of an operation share no memory
     if shortcut_grids is not None:
+        own, others = (None, None) if shortcut_smooth is None else shortcut_smooth.tensor_split([x.shape[-1]])
         itself, other = (
-            _on_grid(x.float(), shortcut_grids[0]),
-            other if skip is None else _on_grid(skip.float(), shortcut_grids[1]),
+            _on_grid(x.float(), shortcut_grids[0], own),
+            other if skip is None else _on_grid(skip.float(), shortcut_grids[1], others),
         )
-    return torch.stack([_on_grid(y, grid) for grid in grids]), itself, other
+    return torch.stack([_on_grid(y, grid, smooth) for grid in grids]), itself, other
 
 
 def layer_normalised(
@@ -171,6 +176,9 @@ def layer_normalised(
     return torch.stack([_on_grid(y, grid) for grid in grids])
 
 
-def _on_grid(x: Float[Tensor, "*s"], grid: Float[Tensor, "4"]) -> Int8[Tensor, "*s"]:
-    """The int8 numbers of values on a grid of scale, low, high and shift."""
-    return quantize(x, grid[0], grid[1].item(), grid[2].item(), int(grid[3]))
+def _on_grid(
+    x: Float[Tensor, "*n c"], grid: Float[Tensor, "4"], smooth: Float[Tensor, " c"] | None = None
+) -> Int8[Tensor, "*n c"]:
+    """The int8 numbers of values on a grid of scale, low, high and shift, perhaps over powers of two."""
+    divisor = grid[0] if smooth is None else grid[0] * smooth
+    return quantize(x, divisor, grid[1].item(), grid[2].item(), int(grid[3]))

@@ -27,6 +27,7 @@ _READ_ELSEWHERE = (
     "time_embedding_type",
 )  # by the network's forward pass, from its configuration
 _WITHOUT_EFFECT = ("sample_size", "dropout", "upcast_attention")
+_ENCODERS = {"condition": "encoder", "second_condition": "second_encoder"}  # settings, by part
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
 
@@ -35,7 +36,7 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
 
     Args:
         model: the preset.
-        part: of it, that is being read.
+        part: of it, that is being read, or `second_condition`, the second text encoder of two.
         path: the checkpoint, as the preset names it.
         weights: the file in it.
         state: its tensors.
@@ -57,9 +58,10 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
         said = Autoencoder.model_validate(autoencoder_settings(read_json(file), file))
         skipped = ("checkpoint", "scale") if model.autoencoder.scale is None else ("checkpoint",)
         _check_fields("autoencoder", said, model.autoencoder, file, path, skipped)
-    elif file is not None and model.conditioning is not None and model.conditioning.kind == "text":
+    elif file is not None and model.conditioning is not None and model.conditioning.has_prompts:
+        name = _ENCODERS[part]
         encoder = TextEncoder.model_validate(encoder_settings(read_json(file), file))
-        _check_fields("conditioning.encoder", encoder, model.conditioning.encoder, file, path)
+        _check_fields(f"conditioning.{name}", encoder, getattr(model.conditioning, name), file, path)
 
 
 def described_scale(weights: Path) -> float | None:

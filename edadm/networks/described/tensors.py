@@ -123,8 +123,8 @@ def _compvis(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[
     _check_ends(given, shapes["out.2.weight"][0], path)
     if "label_emb.0.0.weight" in shapes or "label_emb.weight" in shapes:
         raise DescriptionError(
-            f"{path} holds a U-Net whose time embedding adds a class or a size (SDXL, ADM), which is not "
-            "built here"
+            f"{path} holds a U-Net in CompVis' names whose time embedding adds classes or sizes (SDXL, ADM); "
+            "of SDXL, give the model's diffusers folder; others are not built here"
         )
     ups = _indices(shapes, r"output_blocks\.(\d+)\.[12]\.(?:conv\.weight|in_layers\.0\.weight)")
     outputs = _indices(shapes, r"output_blocks\.(\d+)\.")

@@ -12,6 +12,20 @@ _FIRST = r"(?:embeddings|encoder|final_layer_norm)\."
 _BEFORE = re.compile(rf"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?(?={_FIRST})")
 
 
+_PROJECTION = "text_projection.weight"
+
+
+def to_projected(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a CLIP text encoder and its projection -> state dict of a `CLIPTextModelWithProjection`.
+
+    Raises:
+        KeyError: a key does not belong to the layout.
+    """
+    inner = to_transformers({name: tensor for name, tensor in state.items() if name != _PROJECTION})
+    own = {name: tensor for name, tensor in state.items() if name == _PROJECTION}
+    return own | {f"text_model.{name}": tensor for name, tensor in inner.items()}
+
+
 def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a CLIP text encoder, with or without `text_model.` -> state dict of a `CLIPTextModel`.
 

@@ -17,20 +17,24 @@ _ANCHORS = {
     "unet": ("time_embed.0.weight", "time_embedding.linear_1.weight", "temb.dense.0.weight"),
     "autoencoder": ("decoder.conv_in.weight",),
     "text": ("embeddings.token_embedding.weight",),
+    "second_text": ("embeddings.token_embedding.weight",),
     "classes": ("embedding.weight",),
 }
 _PREFIXES = {"classes": ("cond_stage_model.", "")}
-_BESIDE_TEXT = "text_projection|visual_projection|vision_model"
+_BESIDE_TEXT = "visual_projection|vision_model"
+_NO_TEXT = r"(?:.*\.)?(?:position_ids|logit_scale)|.*embedding_manager\..*"
 _USELESS = {
     "unet": r"model_ema\..*|(?:.*\.)?loss\..*",
     "autoencoder": r"model_ema\..*|loss\..*|scale_factor",
-    "text": rf"(?:.*\.)?(?:position_ids|logit_scale)|.*embedding_manager\..*|.*\b(?:{_BESIDE_TEXT})\b.*",
+    "text": rf"{_NO_TEXT}|.*\b(?:text_projection|{_BESIDE_TEXT})\b.*",
+    "second_text": rf"{_NO_TEXT}|.*\b(?:{_BESIDE_TEXT})\b.*",
     "classes": "(?!)",
 }
 _NAMES = {
     "unet": "U-Net",
     "autoencoder": "autoencoder",
     "text": "CLIP text encoder",
+    "second_text": "CLIP text encoder",
     "classes": "class embedding",
 }
 _WHOLE = "point to the whole original checkpoint"
@@ -38,8 +42,10 @@ _FIXES = {
     "unet": "point `checkpoint` to the model's own file or folder",
     "autoencoder": f"{_WHOLE}, or set autoencoder.checkpoint to the file or folder of a VAE",
     "text": f"{_WHOLE}, or set conditioning.checkpoint to the file or folder of the text encoder",
+    "second_text": "point to the folder of a diffusers pipeline with two text encoders",
     "classes": _WHOLE,
 }
+_TEXTS = ("text", "second_text")
 _CONTROL = "control_model."
 _TEXT_PREFIX = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?$")
 _OTHER_ENCODERS = (
@@ -57,13 +63,13 @@ def own_tensors(state: State, kind: str, path: Path) -> State:
 
     Args:
         state: all tensors of a checkpoint.
-        kind: `unet`, `autoencoder`, `text` or `classes`.
+        kind: `unet`, `autoencoder`, `text`, `second_text` or `classes`.
         path: for sentences.
 
     Raises:
         CheckpointError: the checkpoint has no such part, or more than one.
     """
-    if kind == "text":
+    if kind in _TEXTS:
         _refuse_other_encoders(state, path)
     prefix, useless = _prefix(state, kind, path), re.compile(_USELESS[kind])
     inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -78,7 +84,7 @@ def _prefix(state: State, kind: str, path: Path) -> str:
     found -= {prefix for prefix in found if prefix.endswith(_CONTROL)}
     if kind in _PREFIXES:
         found &= set(_PREFIXES[kind])
-    if kind == "text":
+    if kind in _TEXTS:
         found = {_TEXT_PREFIX.sub("", prefix) for prefix in found}
     if len(found) > 1:
         all_of_them = ", ".join(sorted(found))
@@ -94,5 +100,5 @@ def _prefix(state: State, kind: str, path: Path) -> str:
 def _refuse_other_encoders(state: State, path: Path) -> None:
     for prefix, what in _OTHER_ENCODERS:
         if any(name.startswith(prefix) for name in state):
-            built = "CLIP text encoders in transformers' layout (Stable Diffusion 1)"
+            built = "CLIP text encoders in transformers' layout (Stable Diffusion 1, XL's diffusers folder)"
             raise CheckpointError(f"{path} is of {what}; edadm builds {built}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
-from edadm.networks.settings.strict import Count, Strict
-
-SIZED = ("ddim", "ldm", "transformer")  # families that are described by sizes
+from edadm.networks.settings.families import FAMILIES
+from edadm.networks.settings.parts import TIME_IDS
+from edadm.networks.settings.strict import Count, Strict, of_some
 
 
 class UNetArchitecture(Strict):
@@ -20,10 +19,11 @@ class UNetArchitecture(Strict):
     `transformer`: the same
     code with SpatialTransformers of depth 1 over a context (class-conditional LDM, Stable Diffusion).
     `diffusers`: whatever the `config.json` of a diffusers U-Net says; `diffusers` holds its settings, and
-    those below `in_channels` are not used.
+    those below `in_channels` are not used. `sdxl`: such a U-Net that adds a pooled text and the image's sizes
+    to its embedding of time (Stable Diffusion XL).
     """
 
-    family: Literal["ddim", "ldm", "transformer", "diffusers"] = "ddim"
+    family: Literal[tuple(FAMILIES)] = "ddim"
     image_size: Count = Field(
         32, description="height and width of what the network sees: pixels, or latents of an autoencoder"
     )
@@ -52,59 +52,27 @@ class UNetArchitecture(Strict):
     context_channels: Count | None = Field(
         None, description="channels of a context token (transformer, diffusers' UNet2DConditionModel)"
     )
-    diffusers: DiffusersUNet | None = Field(
-        None, description="settings of the U-Net as its config.json names them (diffusers)"
+    diffusers: DiffusersUNet | None = of_some(
+        "settings of the U-Net as its config.json names them (diffusers)"
     )
+    added_channels: Count | None = of_some(
+        "numbers that are added to the embedding of time: a pooled text and six sizes (sdxl)"
+    )
+    size_channels: Count | None = of_some("numbers among them for each size (sdxl)")
 
     @model_validator(mode="after")
     def _settings_belong_to_the_family(self) -> UNetArchitecture:
-        common = {"family", "image_size", "in_channels"}
-        settings = set(type(self).model_fields) - common
-        given = {name for name in settings if getattr(self, name) != type(self).model_fields[name].default}
-        sizes = {"channels", "multipliers", "blocks_per_level", "attention_resolutions", "norm_groups"}
-        known = {
-            "ddim": sizes,
-            "ldm": sizes | {"heads", "head_channels", "scale_shift", "resample"},
-            "transformer": sizes | {"heads", "head_channels", "context_channels"},
-            "diffusers": {"context_channels", "diffusers"},
-        }
-        if foreign := sorted(given - known[self.family]):
+        entry = FAMILIES[self.family]
+        known = {"family", "image_size", "in_channels", *entry.settings}
+        fields = type(self).model_fields.items()
+        given = sorted(name for name, field in fields if getattr(self, name) != field.default)
+        if foreign := [name for name in given if name not in known]:
             raise ValueError(
                 f"the family '{self.family}' has no setting '{foreign[0]}'; remove it, or choose another "
                 "family"
             )
-        if self.family == "transformer" and not (
-            self.context_channels and (self.heads or self.head_channels)
-        ):
-            raise ValueError(
-                "the family 'transformer' needs heads and context_channels; head_channels may stand for heads"
-            )
-        if self.family in ("ldm", "transformer") and (self.heads is None) == (self.head_channels is None):
-            raise ValueError(f"the family '{self.family}' needs either heads or head_channels")
-        if self.family == "diffusers":
-            self._check_diffusers()
+        entry.check(dict(self))
         return self
-
-    def _check_diffusers(self) -> None:
-        if self.diffusers is None:
-            raise ValueError("the family 'diffusers' needs its settings; `edadm describe FOLDER` prints them")
-        across = self.diffusers.class_name == "UNet2DConditionModel"
-        if across != (self.context_channels is not None):
-            fix = "set context_channels to its cross_attention_dim" if across else "remove context_channels"
-            raise ValueError(f"a {self.diffusers.class_name} has {'a' if across else 'no'} context; {fix}")
-        halved = 2 ** (len(self.diffusers.block_out_channels) - 1)
-        if self.image_size % halved:
-            raise ValueError(
-                f"image_size {self.image_size} cannot be halved once per level; take a multiple of {halved}"
-            )
-
-    @model_serializer(mode="wrap")
-    def _without_what_others_have(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Files of the families without settings of diffusers stay as they were before there were any."""
-        settings = serialise(self)
-        if self.diffusers is None:
-            settings.pop("diffusers", None)
-        return settings
 
     @property
     def level_channels(self) -> tuple[int, ...]:
@@ -112,6 +80,13 @@ class UNetArchitecture(Strict):
         if self.diffusers is not None:
             return self.diffusers.block_out_channels
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+    @property
+    def pooled_channels(self) -> int | None:
+        """Channels of a pooled text that is added to the embedding of time; None where none is."""
+        if self.added_channels is None or self.size_channels is None:
+            return None
+        return self.added_channels - TIME_IDS * self.size_channels
 
     @property
     def has_context(self) -> bool:

@@ -6,7 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edadm.networks.settings.strict import Count, Strict
+from edadm.networks.settings.strict import Count, Strict, of_some
+
+TIME_IDS = 6  # numbers that SDXL is told of an image's size and crop
+_Pixels = Annotated[int, Field(ge=0, le=2**31)]
+_Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=TIME_IDS, max_length=TIME_IDS)]
+_OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
 
 
 class Autoencoder(Strict):
@@ -59,7 +64,9 @@ class TextEncoder(Strict):
 class Conditioning(Strict):
     """What the network is told about each image, by the image's index."""
 
-    kind: Literal["classes", "text"]
+    kind: Literal["classes", "text", "sdxl"] = Field(
+        description="a class, a prompt, or a prompt for two text encoders and the sizes of the image (sdxl)"
+    )
     guidance: float = Field(
         1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation"
     )
@@ -73,15 +80,62 @@ class Conditioning(Strict):
         None, description="the classes to draw from; all by default (classes)"
     )
     prompts: str | None = Field(
-        None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text)"
+        None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sdxl)"
     )
     encoder: TextEncoder = TextEncoder()
+    second_encoder: TextEncoder | None = of_some(
+        "the text encoder whose projected text the time embedding adds (sdxl)"
+    )
+    pooled_channels: Count | None = of_some("channels of that projection (sdxl)")
+    time_ids: _Sizes | None = of_some(
+        "sizes that the network is told, in pixels: original height and width, top and left of the crop, "
+        "wanted height and width (sdxl)"
+    )
     checkpoint: str | None = Field(
         None,
         min_length=1,
         description="a file or folder of the embedding or encoder, if the model's has none",
     )
     seed: int = Field(1234, description="of the order of labels and captions")
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether each image has a prompt, and not a class."""
+        return self.kind != "classes"
+
+    def shapes(self, context_channels: int) -> dict[str, tuple[int, ...]]:
+        """The shape of everything that a network is told of one image, by name of the input.
+
+        Args:
+            context_channels: of one token of its context.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        shapes["context"] = (self.encoder.tokens if self.has_prompts else 1, context_channels)
+        if self.pooled_channels is not None and self.time_ids is not None:
+            shapes |= {"pooled": (self.pooled_channels,), "time_ids": (len(self.time_ids),)}
+        return shapes
+
+    @property
+    def text_channels(self) -> int:
+        """Channels of a token's hidden states, those of two encoders beside each other."""
+        return self.encoder.channels + (self.second_encoder.channels if self.second_encoder else 0)
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_kind(self) -> Conditioning:
+        given = [name for name in _OF_TWO if getattr(self, name) is not None]
+        if self.kind != "sdxl" and given:
+            raise ValueError(
+                f"the kind '{self.kind}' has no setting '{given[0]}'; remove it, or set kind: sdxl"
+            )
+        if self.kind == "sdxl" and (absent := [name for name in _OF_TWO if name not in given]):
+            raise ValueError(f"the kind 'sdxl' needs {absent[0]}; `edadm describe FOLDER` prints it")
+        second = self.second_encoder or self.encoder
+        if second.tokens != self.encoder.tokens:
+            raise ValueError(
+                f"the text encoders take prompts of {self.encoder.tokens} and {second.tokens} tokens; make "
+                "them equal"
+            )
+        return self
 
     @model_validator(mode="after")
     def _labels_exist(self) -> Conditioning:

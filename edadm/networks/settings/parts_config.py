@@ -157,10 +157,27 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
         "heads": config.get("num_attention_heads", 8),
         "tokens": config.get("max_position_embeddings", 77),
         "activation": activation,
-        "padding": _padding(where.parent.parent / "tokenizer" / "tokenizer_config.json"),
+        "padding": _padding(_tokenizer(where.parent) / "tokenizer_config.json"),
     }
     TextEncoder.model_validate(settings)
     return settings
+
+
+@understood
+def projected_channels(config: Settings, where: Path) -> int:
+    """Channels of a text encoder's projection of the whole text.
+
+    Raises:
+        DescriptionError: no number.
+    """
+    return int(config.get("projection_dim", 512))
+
+
+def _tokenizer(encoder: Path) -> Path:
+    """The folder of the tokenizer that belongs to a text encoder's: `tokenizer_2` to `text_encoder_2`."""
+    name = encoder.name
+    own = name.replace("text_encoder", "tokenizer") if name.startswith("text_encoder_") else "tokenizer"
+    return encoder.parent / own
 
 
 def _padding(file: Path) -> str:

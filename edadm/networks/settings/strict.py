@@ -25,3 +25,8 @@ class Strict(BaseModel):
         if not isinstance(settings, dict):
             return settings
         return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+
+
+def of_some(description: str) -> Any:
+    """A setting that some kinds have; files of the others do not name it, as before there was any."""
+    return Field(None, description=description, exclude_if=lambda value: value is None)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
+from edadm.networks.settings.families import described_family
 from edadm.networks.settings.reading import DescriptionError, Settings, checked, refuse, understood
 
 # What a constructor takes where the file has no such key, as far as `DiffusersUNet` has no default for both
@@ -66,10 +68,9 @@ _REASONS = {
     "class_embed_type": _CLASSES,
     "num_class_embeds": _CLASSES,
     "projection_class_embeddings_input_dim": _CLASSES,
-    "addition_embed_type": "such networks (SDXL and its relatives) take a second condition, which no stage "
+    "addition_embed_type": "such networks (Kandinsky, DeepFloyd IF) take a second condition, which no stage "
     "here gives them",
-    "addition_time_embed_dim": "such networks (SDXL and its relatives) take a second condition, which no "
-    "stage here gives them",
+    "addition_time_embed_dim": "only networks with the addition_embed_type text_time (SDXL) are told sizes",
     "time_cond_proj_dim": "such networks (LCM) are told the guidance scale, which no stage here tells them",
     "encoder_hid_dim": "such networks project their context first, which is not built here",
     "encoder_hid_dim_type": "such networks project their context first, which is not built here",
@@ -103,8 +104,10 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
     config = _DEFAULTS[kind] | config
     _check_channels(config, where)
     across = kind == "UNet2DConditionModel"
+    entry = described_family(config)
     own = {name for name in DiffusersUNet.model_fields if name in config and _belongs(name, kind)}
-    rest = {key: value for key, value in config.items() if key not in own and key not in _IRRELEVANT}
+    read = {*own, *_IRRELEVANT, *entry.marks, *entry.keys}
+    rest = {key: value for key, value in config.items() if key not in read}
     if (middle := rest.pop("mid_block_type", _MIDDLE[kind])) != _MIDDLE[kind]:
         raise refuse(
             where, "mid_block_type", middle, f"only {_MIDDLE[kind]} is built here; use another checkpoint"
@@ -115,19 +118,31 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
         )
     checked(where, rest, _NEUTRAL, _REASONS)
     size, left_open = _image_size(config, where)
-    settings: Settings = {"family": "diffusers", "image_size": size, "in_channels": config["in_channels"]}
+    settings: Settings = {"family": entry.name, "image_size": size, "in_channels": config["in_channels"]}
+    for key, setting in entry.keys.items():
+        if config.get(key) is None:
+            mark, value = next(iter(entry.marks.items()))
+            raise refuse(where, mark, value, f"such a network needs {key}, which is not set; fetch it again")
+        settings[setting] = config[key]
     if across:
         settings["context_channels"] = _context(config, where)
     fields = DiffusersUNet.model_fields
     settings["diffusers"] = {"class_name": kind}
     settings["diffusers"] |= {
-        name: config[name] for name in fields if name in own and config[name] != fields[name].default
+        name: config[name]
+        for name in fields
+        if name in own and config[name] != fields[name].default and not _is_off(config[name], fields[name])
     }
     try:
         UNetArchitecture.model_validate(settings)
     except ValidationError as error:
         raise _sentence(error, config, where) from None
     return settings, left_open
+
+
+def _is_off(value: object, setting: FieldInfo) -> bool:
+    """Whether a null stands for the false that a setting has by itself."""
+    return value is None and setting.default is False
 
 
 def _belongs(name: str, kind: str) -> bool:

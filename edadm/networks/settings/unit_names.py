@@ -9,7 +9,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from edadm.networks.settings.architecture import SIZED, UNetArchitecture
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.families import FAMILIES
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
@@ -25,7 +26,7 @@ Units = dict[str, tuple[str, ...]]
 
 def unit_layers(sizes: UNetArchitecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
-    return dict(_units(sizes)) if sizes.family in SIZED else None
+    return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
 
 def idle_patterns(patterns: Iterable[str], names: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,7 +19,12 @@ from edadm.networks.unet.concat import shortcut_splits
 from edadm.networks.unet.couplings import couplings_of
 from edadm.networks.unet.kinds import KINDS
 
-UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
+else:
+    UNet = ModelMixin  # the other class takes seconds to import, and most networks are none of it
 
 
 class UNetFamily(Family):

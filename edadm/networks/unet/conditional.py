@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from edadm.networks.settings.architecture import UNetArchitecture
@@ -34,3 +34,6 @@ class Conditional(UNetFamily):
             attention_head_dim=heads,
             norm_eps=1e-5,
         )
+
+
+FAMILY = Conditional()

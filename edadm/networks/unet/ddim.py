@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.base import UNetFamily, attended_levels, sizes_of
@@ -30,3 +30,6 @@ class Ddim(UNetFamily):
             flip_sin_to_cos=False,
             freq_shift=1,
         )
+
+
+FAMILY = Ddim()

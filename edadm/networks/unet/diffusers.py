@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from edadm.errors import EdadmError
@@ -20,6 +21,11 @@ class DiffusersUNets(UNetFamily):
     name = "diffusers"
     classes: ClassVar[tuple[type[nn.Module], ...]] = (UNet2DModel, UNet2DConditionModel)
 
+    def added(self, architecture: UNetArchitecture) -> dict[str, Any]:
+        """Further settings of the network by diffusers' names: what it is told."""
+        width = architecture.context_channels
+        return {} if width is None else {"cross_attention_dim": width}
+
     def network(self, architecture: UNetArchitecture) -> UNet:
         stated, channels = architecture.diffusers, architecture.in_channels
         assert stated is not None
@@ -31,10 +37,14 @@ class DiffusersUNets(UNetFamily):
             "in_channels": channels,
             "out_channels": channels,
         }
+        settings |= self.added(architecture)
         try:
             if stated.class_name == "UNet2DModel":
                 return UNet2DModel(**settings)
-            return UNet2DConditionModel(**settings, cross_attention_dim=architecture.context_channels)
+            return UNet2DConditionModel(**settings)
         except _ERRORS as error:
             reason = str(error).splitlines()[0]
             raise EdadmError(f"diffusers builds no {stated.class_name} of these settings: {reason}") from None
+
+
+FAMILY = DiffusersUNets()

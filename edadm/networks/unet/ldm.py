@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.base import UNetFamily, attended_levels, attentions, sizes_of
@@ -44,3 +44,6 @@ class Ldm(UNetFamily):
                 attention.heads = architecture.heads
                 attention.scale = (attention.inner_dim // architecture.heads) ** -0.5
         return unet
+
+
+FAMILY = Ldm()

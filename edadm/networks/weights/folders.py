@@ -17,7 +17,12 @@ from edadm.networks.weights import CheckpointError, read_state
 from edadm.networks.weights.containers import Averaged
 from edadm.networks.weights.errors import quoted
 
-COMPONENTS = {"unet": ("unet",), "autoencoder": ("vae", "vqvae"), "condition": ("text_encoder",)}
+COMPONENTS = {
+    "unet": ("unet",),
+    "autoencoder": ("vae", "vqvae"),
+    "condition": ("text_encoder",),
+    "second_condition": ("text_encoder_2",),
+}
 AVERAGED_FOLDER = "unet_ema"
 _STEM = r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)"
 _FILE = re.compile(rf"{_STEM}(?:\.(?P<variant>.+))?\.(?P<suffix>safetensors|bin)")
@@ -32,10 +37,12 @@ _USUAL = {
     "unet": "diffusion_pytorch_model.safetensors",
     "autoencoder": "diffusion_pytorch_model.safetensors",
     "condition": "model.safetensors",
+    "second_condition": "model.safetensors",
 }
 _FIXES = {
     "autoencoder": "set autoencoder.checkpoint to the file or folder of a VAE",
     "condition": "set conditioning.checkpoint to the file or folder of a text encoder",
+    "second_condition": "set conditioning.checkpoint to a pipeline's folder with both text encoders",
 }
 
 
@@ -59,7 +66,7 @@ def find_weights(path: Path, part: str, wanted: Averaged = "auto") -> Weights:
 
     Args:
         path: a file, a pipeline's folder, or the folder of the part itself.
-        part: `unet`, `autoencoder` or `condition`.
+        part: `unet`, `autoencoder`, `condition` or `second_condition`.
         wanted: whether averaged weights are asked for; `auto` takes them where names tell of them.
 
     Raises:

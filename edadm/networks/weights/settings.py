@@ -13,6 +13,7 @@ _ANCHORS = {
     "time_embedding.linear_1.weight": "architecture",
     "decoder.conv_in.weight": "autoencoder",
     "embeddings.token_embedding.weight": "conditioning.encoder",
+    "text_model.embeddings.token_embedding.weight": "conditioning.second_encoder",
     "embedding.weight": "conditioning",
 }
 _BLOCKS = r"(?:encoder\.|decoder\.)?(?:down|up)_blocks"
@@ -67,7 +68,9 @@ def deciding(difference: Difference, own: Names, theirs: Names, in_diffusers: bo
     section = next((section for anchor, section in _ANCHORS.items() if anchor in own), "")
     if section == "conditioning":
         return "architecture.context_channels" if difference.axis(1) else "conditioning.classes"
-    if section == "conditioning.encoder":
+    if difference.name == "text_projection.weight" and difference.axis(0):
+        return "conditioning.pooled_channels"
+    if section.startswith("conditioning."):
         return f"{section}.{_of_text(difference)}"
     if not section:
         return ""
@@ -106,6 +109,8 @@ def _of_text(difference: Difference) -> str:
 def _of_shape(difference: Difference, section: str) -> str:
     """What decides a shape."""
     name, is_unet = difference.name, section == "architecture"
+    if name == "add_embedding.linear_1.weight" and difference.axis(1):
+        return "added_channels"
     if name.endswith("conv_in.weight") and difference.axis(1):
         outer = {"encoder.conv_in.weight": "image_channels", "decoder.conv_in.weight": "latent_channels"}
         return outer.get(name, "in_channels")

@@ -40,7 +40,8 @@ class Quantized:
         layers: names of convolutions and linear layers with quantized weights.
         weights: their weights.
         grids: quantizers of weights, activations and attention operands.
-        grid_bytes: their scales and zero points as `ranges.safetensors` holds them.
+        grid_bytes: their scales and zero points, and factors of smoothing, as `ranges.safetensors` holds
+            them.
         bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes
             on top.
     """
@@ -167,10 +168,10 @@ class Networks:
             -(-of_weights * WEIGHT_ZERO_POINT_BITS // 8) + of_activations * ACTIVATION_ZERO_POINT_BITS // 8
         )
         total = sum(layer.weight.numel() for layer in layers.values())
-        written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8
-        return Quantized(
-            frozenset(layers), total, len(grids), written, codes + kept * FP32 + scales + zero_points
-        )
+        smoothed = sum(layer.smooth.numel() for layer in layers.values() if layer.smooth is not None)
+        written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8 + smoothed
+        held = codes + kept * FP32 + scales + zero_points + smoothed
+        return Quantized(frozenset(layers), total, len(grids), written, held)
 
     def units(self, settings: Reconstruction) -> list[Unit]:
         """The units of the settings' method in order of execution."""

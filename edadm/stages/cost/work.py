@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -167,10 +168,12 @@ def latent_elements(model: Model) -> int:
     return channels * height * width
 
 
-def context_elements(model: Model) -> int:
-    """Numbers in one context; 0 without a condition."""
-    tokens, channels = model.context_shape or (0, 0)
-    return tokens * channels
+def condition_bytes(model: Model) -> int:
+    """The bytes of what the network is told of one image; 0 without a condition."""
+    from edadm.networks.inputs import WHOLE
+
+    shapes = model.condition_shapes.items()
+    return sum(math.prod(shape) * (INT64 if name in WHOLE else FP32) for name, shape in shapes)
 
 
 def calibration_rows(model: Model, calibration: Calibration) -> int:

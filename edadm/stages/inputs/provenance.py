@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,13 @@ def facts_of(kind: str, made_from: dict[str, Any], device: Any = None) -> Any:
 
 
 def code_of(stage: str, device: Any = None, also: tuple[str, ...] = ()) -> str:
-    """The fingerprint of a stage's code; on a GPU with that of the kernels."""
-    from edadm.config.fingerprint import stage_fingerprint
+    """The fingerprint of a stage's code; on a GPU with that of the kernels.
 
+    A job of the workflow finds both where the workflow noted them.
+    """
+    from edadm.config.fingerprint import noted_in, stage_fingerprint
+
+    noted_in(os.environ.get("EDADM_NOTES"))
     code = stage_fingerprint(stage, also=also)
     of_gpus = device is not None and device.type == "cuda"
     return f"{code}+{stage_fingerprint(stage, also=also, gpu=True)}" if of_gpus else code

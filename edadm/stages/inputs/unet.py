@@ -22,12 +22,12 @@ def open_network(architecture: Any, weights: Path, device: Any, backend: str) ->
     """A float or a quantized U-Net, the latter computed by a backend.
 
     Raises:
-        EdadmError: the backend wants quantized weights, and these are not.
+        EdadmError: the backend wants quantized weights, and these are not, or does not run their schemes.
     """
     import torch
 
     from edadm.config.backends import DEFAULT, backend_label, resolved
-    from edadm.deploy.backends.base import implementation
+    from edadm.deploy.backends.base import implementation, lower
     from edadm.deploy.checkpoint import is_quantized, load_quantized
 
     if backend == DEFAULT:
@@ -37,5 +37,5 @@ def open_network(architecture: Any, weights: Path, device: Any, backend: str) ->
             f"{weights} holds floating-point weights; {backend_label(backend)} need a quantized checkpoint, "
             "made by `edadm reconstruct`"
         )
-    arithmetic = implementation(resolved(backend, device.type))
-    return arithmetic.lower(load_quantized(weights, device), torch.float32)
+    implementation(resolved(backend, device.type))  # what it lacks is said before the file is read
+    return lower(load_quantized(weights, device), torch.float32, backend)

@@ -88,7 +88,7 @@ def test_stable_diffusion_2_is_read_whole(tmp_path: Path) -> None:
     assert (model.schedule.kind, model.schedule.start, model.schedule.end) == ("sqrt_linear", 0.00085, 0.012)
     assert model.sampler.spacing == "uniform_from_one"
     assert model.architecture.image_size == 96
-    assert model.context_shape == (77, 1024)
+    assert model.condition_shapes == {"context": (77, 1024)}
     assert model.architecture.level_channels == (320, 640, 1280, 1280)
     assert model.architecture.diffusers is not None
     assert model.architecture.diffusers.attention_head_dim == (5, 10, 20, 20)

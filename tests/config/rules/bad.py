@@ -92,7 +92,7 @@ VALUES = (
     ("models.m.autoencoder: {}", "models.m.autoencoder.kind: this setting is required"),
     ("models.m.autoencoder: {kind: kl, scale: 0.0}", "models.m.autoencoder.scale: input should be greater than 0"),
     ("models.m.conditioning: {kind: classes}", "models.m: the family 'transformer' takes a condition, the others take none"),
-    ("models.m.conditioning: {kind: labels}", "models.m.conditioning.kind: input should be 'classes' or 'text' (got 'labels')"),
+    ("models.m.conditioning: {kind: labels}", "models.m.conditioning.kind: input should be 'classes', 'text' or 'sdxl' (got 'labels')"),
     ("models.m.conditioning: {kind: classes, guidance: 0.5}", "models.m.conditioning.guidance: input should be greater than or equal to 1"),
     ("models.m.conditioning: {kind: classes, only: [1000]}", "there is no class 1000; classes are counted from 0 to 999"),
     ("models.m.conditioning: {kind: classes, only: 3}", "models.m.conditioning.only: wants a list, not 3; write [3]"),
@@ -138,6 +138,8 @@ VALUES = (
     ("bits.w4a8.layers.'*.conv3': {weights: 8, activations: 8}", "bits.w4a8.layers: the pattern '*.conv3' matches no layer of 'm'"),
     ("bits.w4a8.layers.'model.conv_in': {weights: 8, activations: 8}", "the pattern 'model.conv_in' matches no layer of 'm'; did you mean"),
     ("bits.w4a8.layers.'down_blocks.4.*': {weights: 8, activations: 8}", "the pattern 'down_blocks.4.*' matches no layer of 'm'"),
+    ("bits.w4a8.smoothing_layers.conv_inn: 0.5", "bits.w4a8.smoothing_layers: the pattern 'conv_inn' matches no layer of 'm'"),
+    ("bits.b.smoothing: 1.5", "bits.b.smoothing: input should be less than or equal to 1"),
     # Reconstruction.
     ("reconstructions.r.method: brecq", "reconstructions.r.method: input should be 'fbr', 'block', "),
     ("reconstructions.r.iterations: 5e3", "reconstructions.r.iterations: wants a whole number, not '5e3'; write 5000 without quotes"),

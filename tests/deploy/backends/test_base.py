@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import edadm
 from edadm.config.backends import BACKENDS, BackendEntry, resolved
-from edadm.deploy.backends.base import Backend, implementation
+from edadm.config.schema import Bits
+from edadm.deploy.backends.base import Backend, implementation, lower
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
-from edadm.nn.insert import quantized_layers
+from edadm.quant.format import INTEGERS
+from edadm.quant.scheme import Scheme
 
 from ...conftest import Calibration
 
@@ -39,12 +45,35 @@ def test_the_alias_computes_as_what_it_means_and_names_fit_their_devices(
         edadm.load(saved, backend="cuda_int8")
 
 
-def test_which_layers_a_backend_runs(saved: Path) -> None:
-    layers = quantized_layers(edadm.load(saved))
-    by_name = {name: implementation(entry) for name, entry in BACKENDS.items() if not entry.extra}
-    runs = {name: [layer for layer in layers if by_name[name].runs(layers[layer])] for name in by_name}
-    assert runs["simulated"] == list(layers)
-    assert runs["onednn"] == runs["cuda_int8"] == [layer for layer in layers if layer != "conv_out"]
+@pytest.mark.parametrize("bits", INTEGERS)
+def test_which_schemes_a_backend_runs(bits: int) -> None:
+    plain = Scheme(INTEGERS[bits], "tensor")
+    schemes = {
+        "plain": plain,
+        "smooth": replace(plain, transforms=("smooth",)),
+        "other": replace(plain, transforms=("smooth", "hadamard")),
+        "dynamic": replace(plain, is_dynamic=True),
+    }
+    by_name = {}
+    for name, entry in BACKENDS.items():
+        with suppress(*[EdadmError] if entry.extra else []):
+            by_name[name] = implementation(entry)
+    runs = {name: [kind for kind in schemes if by_name[name].runs(schemes[kind])] for name in by_name}
+    assert runs["simulated"] == list(schemes)  # what is read from a file is one that is known
+    assert all(known == ["plain", "smooth"] for name, known in runs.items() if name != "simulated")
+
+
+def test_a_network_of_a_scheme_that_a_backend_does_not_run_is_refused(
+    toy_backend: str, float_unet: nn.Module
+) -> None:
+    unet = quantized_copy(float_unet, Bits(weights=4, smoothing_layers={"mid_block.*.to_q": 0.5}))
+    sentence = (
+        r"^mid_block\.attentions\.0\.to_q: backend 'toy' computes no weight of static affine int4 per channel "
+        r"after smooth; load with one that does: 'simulated', 'onednn'"
+    )
+    with pytest.raises(EdadmError, match=sentence):
+        lower(unet, backend=toy_backend)
+    assert lower(unet, backend="simulated") is unet
 
 
 def test_a_registered_backend_is_loaded_by_its_name(

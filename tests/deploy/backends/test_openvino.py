@@ -19,20 +19,23 @@ from torch import Tensor, nn
 import edadm
 from edadm.config.backends import BACKENDS
 from edadm.config.schema import Bits
-from edadm.deploy.backends.base import implementation, lower
+from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
 from edadm.deploy.export import onnx as exporter
 from edadm.deploy.export.onnx import OPSET
 from edadm.deploy.export.onnx_graph import Target, _ExportedLayer
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
+from edadm.passes.prepare import prepare
 from edadm.quant import ranges
 
 from ...networks.families import FAMILIES, calibrated, tiny
+from ...networks.sdxl import tiny_parts, told
 from .test_onednn import IMAGE_BOUND, filled, parts
 
 W8A8 = Bits(weights=8, activations=8, softmax=8, range_bins=64, range_batch_size=4)
@@ -115,14 +118,26 @@ def test_a_layer_computes_the_sums_of_its_codes_exactly(
         assert min(error[f"{name}, full"] for name in LAYERS) > 0.1
 
 
+def calibrated_sdxl() -> tuple[nn.Module, nn.Module, Rows]:
+    """As `calibrated`, a network with more inputs."""
+    unet = tiny_parts()["unet"]
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    rows = Rows({"latents": latents, "timesteps": torch.tensor([9, 700]), **told(2)})
+    quantized = quantized_copy(unet, W8A8)
+    prepare(quantized, rows, W8A8)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return unet, quantized.eval(), rows
+
+
 @pytest.mark.long  # half a minute each; `made` is one of them
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "sdxl"])
 @torch.no_grad()
 def test_every_family_predicts_what_its_simulation_does(
     family: str, runtime: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_thresholds(monkeypatch)
-    unet, quantized, rows = calibrated(family, W8A8)
+    unet, quantized, rows = calibrated_sdxl() if family == "sdxl" else calibrated(family, W8A8)
     lowered = lower(quantized, backend="openvino")
     for batch in (rows, rows[:1]):
         simulated = network_call(quantized, batch)
@@ -197,7 +212,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
     ),
     "between timesteps": (
         lambda unet, rows: unet(**named(rows, timestep=torch.tensor([1, 2, 3.5, 4]))),
-        "takes a whole timestep, not 3.5; take another scheduler, or load with backend 'simulated'",
+        "takes whole numbers as timestep, not 3.5; load with backend 'simulated' for others",
     ),
     "FreeU": (lambda unet, rows: unet.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4), "no blocks for FreeU"),
     "processors": (lambda unet, rows: unet.set_attn_processor(object()), "keeps its processors"),
@@ -258,9 +273,3 @@ def test_where_a_package_is_absent_a_sentence_says_what_to_install(
     )
     with pytest.raises(EdadmError, match=f"^{sentence}$"):
         edadm.load(tmp_path / "absent.safetensors", backend="openvino")
-
-
-def test_layers_with_an_input_grid_are_its_own(runtime: None, folded: nn.Module) -> None:
-    backend = implementation(BACKENDS["openvino"])
-    layers = quantized_layers(folded)
-    assert [name for name, layer in layers.items() if not backend.runs(layer)] == ["conv_out"]

@@ -10,14 +10,14 @@ from torch import nn
 
 from edadm.deploy.backends.base import Backend
 from edadm.networks.unet.base import UNet
-from edadm.nn.layers import QuantizedLayer
+from edadm.quant.scheme import Scheme
 
 
 class Toy(Backend):
     """Computes as the simulation does, and predicts half of it."""
 
-    def runs(self, layer: QuantizedLayer) -> bool:
-        return layer.weight_quantizer.bits == 4
+    def runs(self, scheme: Scheme) -> bool:
+        return not scheme.transforms
 
     def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
         lowered = copy.deepcopy(unet).to(dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from edadm.cli import app
+from edadm.cli import app_with
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.export import onnx as exporter
@@ -26,7 +26,7 @@ from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import activation_quantizers, quantized_layers
-from edadm.passes.ranges import set_ranges
+from edadm.passes.prepare import prepare
 from edadm.quant import ranges
 
 from ...conftest import as_rows
@@ -37,7 +37,7 @@ Calibration = tuple[Tensor, Tensor]
 
 def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
     quantized = quantized_copy(unet, bits)
-    set_ranges(quantized, as_rows(calibration), bits)
+    prepare(quantized, as_rows(calibration), bits)
     for layer in quantized_layers(quantized).values():
         layer.set_codes(layer.nearest_codes())
     return quantized.eval()
@@ -45,10 +45,13 @@ def folded(unet: nn.Module, bits: Bits, calibration: Calibration) -> nn.Module:
 
 @pytest.fixture
 def w8a6(float_unet: nn.Module, calibration: Calibration) -> nn.Module:
-    """8-bit weights, among them negated rows; 6-bit activations; split shortcuts; scales that differ, as learned ones do."""
-    unet = folded(
-        float_unet, Bits(weights=8, activations=6, softmax=6, range_batch_size=8, range_bins=64), calibration
-    )
+    """8-bit weights, among them negated rows; 6-bit activations; split shortcuts; scales that differ, as learned ones do.
+
+    The middle is smoothed.
+    """
+    middle: dict[str, float | None] = {"mid_block.*": 0.5}
+    widths = {"weights": 8, "activations": 6, "softmax": 6, "range_batch_size": 8, "range_bins": 64}
+    unet = folded(float_unet, Bits(**widths, smoothing_layers=middle), calibration)
     for index, quantizer in enumerate(activation_quantizers(unet).values()):
         quantizer.set_grid(quantizer.scale * (1 + 1e-3 * index), quantizer.zero_point)
     return unet
@@ -69,7 +72,7 @@ def exported(w8a6: nn.Module, architecture: UNetArchitecture, tmp_path: Path) ->
     bits = Bits(weights=8, activations=6, softmax=6)
     save_quantized(w8a6, tmp_path / "quantized.safetensors", architecture, bits, {})
     options = ["--format", "onnx", "--output", str(tmp_path / "unet.onnx")]
-    run = CliRunner().invoke(app, ["export", str(tmp_path / "quantized.safetensors"), *options])
+    run = CliRunner().invoke(app_with(), ["export", str(tmp_path / "quantized.safetensors"), *options])
     assert run.exit_code == 0, run.output
     return tmp_path / "unet.onnx"
 

@@ -122,6 +122,29 @@ def test_numbers_of_what_a_shortcut_reads(
     assert len(found[1].unique()) > 50
 
 
+@pytest.mark.parametrize("may_reside", [False] if DEVICE == "cpu" else [False, True])
+@pytest.mark.parametrize("before", [64, 24])
+def test_smoothing_divides_behind_silu_and_what_a_shortcut_reads(before: int, may_reside: bool) -> None:
+    x, _, *rest, grids = arguments((2, 8, 8, 64, 2, 1), torch.bfloat16)
+    sizes = before, x.shape[-1] - before
+    parts = (x, None) if sizes[1] == 0 else tuple(part.contiguous() for part in x.split(sizes, -1))
+    others = torch.tensor([[0.03, -100.0, 155.0, -28.0], [0.07, -50.0, 205.0, -78.0]], device=DEVICE)
+    exponents = torch.arange(2 * x.shape[-1], device=DEVICE) * 5 % 7 - 3
+    factors = tuple((2.0**exponents).chunk(2))
+    given = *parts, *rest, grids, others
+    found = triton_normalised(*given, *factors, may_reside)
+    for one, other in zip(found, reference.normalised(*given, *factors), strict=True):
+        assert (one.int() - other.int()).abs().sum() == (one != other).sum()  # neighbours, where they differ
+        assert (one != other).float().sum() <= 5 * FAR * one.numel()
+    for exponent in (-3, 0, 2):  # a value over a power of two lies on a grid that is as many times as wide
+        wider = torch.tensor([2.0**exponent, 1, 1, 1], device=DEVICE)
+        plain = triton_normalised(*parts, *rest, grids * wider, others * wider, may_reside=may_reside)
+        of_norm, of_shortcut = (factor == 2.0**exponent for factor in factors)
+        assert of_norm.any()
+        for one, other, of in zip(found, plain, (of_norm, *of_shortcut.split(sizes)), strict=True):
+            assert torch.equal(one[..., of], other[..., of])
+
+
 @pytest.mark.parametrize("width", [16, 32, 128])
 def test_any_number_of_groups_in_a_program_gives_the_same(
     width: int, monkeypatch: pytest.MonkeyPatch
@@ -176,9 +199,9 @@ def test_the_meaning_is_torch_s_normalisation_and_the_grid() -> None:
 def test_the_operation_is_registered_as_it_behaves(has_shortcut: bool) -> None:
     given = arguments(SHAPES[1])
     shortcut_grids = given[-1].clone() if has_shortcut else None
-    torch.library.opcheck(int8_normalised, (*given, shortcut_grids))
-    for one, other in zip(
-        int8_normalised(*given, shortcut_grids), triton_normalised(*given, shortcut_grids), strict=True
-    ):
+    smooth = torch.full((60,), 4.0, device=DEVICE) if has_shortcut else None
+    given = *given, shortcut_grids, smooth, None
+    torch.library.opcheck(int8_normalised, given)
+    for one, other in zip(int8_normalised(*given), triton_normalised(*given), strict=True):
         assert one.shape == other.shape
         assert (one != other).float().sum() <= FAR * one.numel()

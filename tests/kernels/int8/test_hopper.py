@@ -84,6 +84,7 @@ def normalised(kernel, warps, constants):
     types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("x_ptr", "skip_ptr", "added_ptr"), "*bf16")
     types |= dict.fromkeys(("out_ptr", "x_out_ptr", "skip_out_ptr"), "*i8")
     types |= dict.fromkeys(("weight_ptr", "bias_ptr", "grids_ptr", "shortcut_grids_ptr", "sums_ptr"), "*fp32") | {"eps": "fp32"}
+    types |= dict.fromkeys(("smooth_ptr", "shortcut_smooth_ptr"), "*fp32")
     types |= dict.fromkeys(constants, "constexpr")
     types = {name: types[name] for name in kernel.arg_names}
     whole = [types[name][0] == "*" or name in ("channels", "before") for name in kernel.arg_names]
@@ -96,7 +97,9 @@ def normalised(kernel, warps, constants):
     assert made.metadata.shared <= 75 * 1024, made.metadata.shared  # three programs on a processor
 
 for size, pixels, skips, grids in ((4, 1024, False, 1), (12, 1024, True, 1), (8, 256, False, 3), (16, 16, True, 1), (10, 4096, False, 1)):
-    what = {"SIZE": size, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "SHORTCUT": size == 12}
+    what = {"SIZE": size, "SKIPS": skips, "ADDS": True, "SILU": True, "GRIDS": grids, "SHORTCUT": size in (12, 16)}
+    if size not in (12, 16):
+        what |= dict.fromkeys(("smooth_ptr", "shortcut_smooth_ptr"))
     problem = GroupNorm(500, pixels, 32 * size, 32, 32 * size)
     parts = choose_group_norm(problem, Device(), may_reside=False)
     by_parts = parts.sizes | {"PIXELS": parts.pixels, "STAGES": group_norm_parts.STAGES, "EVEN": True}

@@ -33,6 +33,8 @@ def triton_normalised(
     silu: bool,
     grids: Float[Tensor, "g 4"],
     shortcut_grids: Float[Tensor, "parts 4"] | None = None,
+    smooth: Float[Tensor, " c"] | None = None,
+    shortcut_smooth: Float[Tensor, " c"] | None = None,
     may_reside: bool = True,
 ) -> tuple[Int8[Tensor, "g n h w c"], Tensor, Tensor]:
     """The group normalisation by kernels; see `edadm.kernels.int8.reference.normalised` for its arguments.
@@ -41,7 +43,8 @@ def triton_normalised(
         may_reside: see `edadm.kernels.int8.norms.launch.choose_group_norm`.
     """
     inputs = x, skip, added, weight, bias
-    operands = GroupNormOperands.of(*inputs, groups, eps, silu, grids, shortcut_grids)
+    smoothing = smooth, shortcut_smooth
+    operands = GroupNormOperands.of(*inputs, groups, eps, silu, grids, shortcut_grids, *smoothing)
     launch = choose_group_norm(operands.problem, Device.of(x.device), may_reside)
     if launch.kernel == "group_norm_resident":
         group_norm_resident.run(operands, launch)
@@ -52,7 +55,8 @@ def triton_normalised(
 
 _SCHEMA = (
     "(Tensor x, Tensor? skip, Tensor? added, Tensor weight, Tensor bias, SymInt groups, float eps, "
-    "bool silu, Tensor grids, Tensor? shortcut_grids) -> (Tensor, Tensor, Tensor)"
+    "bool silu, Tensor grids, Tensor? shortcut_grids, Tensor? smooth=None, Tensor? shortcut_smooth=None) "
+    "-> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -68,10 +72,12 @@ def int8_normalised(
     silu: bool,
     grids: Tensor,
     shortcut_grids: Tensor | None,
+    smooth: Tensor | None = None,
+    shortcut_smooth: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
     return (triton_normalised if has_kernels(x) else reference.normalised)(
-        x, skip, added, weight, bias, groups, eps, silu, grids, shortcut_grids
+        x, skip, added, weight, bias, groups, eps, silu, grids, shortcut_grids, smooth, shortcut_smooth
     )
 
 
@@ -87,6 +93,8 @@ def _(
     silu: bool,
     grids: Tensor,
     shortcut_grids: Tensor | None,
+    smooth: Tensor | None = None,
+    shortcut_smooth: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes and types of the results, for the compiler."""
     out = x.new_empty((len(grids), *x.shape[:3], weight.shape[1]), dtype=torch.int8)

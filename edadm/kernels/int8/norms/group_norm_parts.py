@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from edadm.kernels.int8.elementwise import load_grid, quantize, silu
+from edadm.kernels.int8.elementwise import load_grid, quantize, silu, smoothed
 from edadm.kernels.int8.norms.launch import GroupNormLaunch
 from edadm.kernels.int8.norms.operands import GroupNormOperands
 from edadm.kernels.int8.norms.statistics import element_pointers, group_affine
@@ -80,7 +80,8 @@ def partial_sums_kernel(
 @triton.jit
 @no_type_check
 def normalise_kernel(
-    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr, sums_ptr,
+    x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr,
+    smooth_ptr, shortcut_smooth_ptr, sums_ptr,
     out_ptr, x_out_ptr, skip_out_ptr,
     pixels, channels, before, affine_stride, eps, numel, parts, steps,
     SIZE: tl.constexpr, GROUPS: tl.constexpr, GROUP_BLOCK: tl.constexpr, CHANNELS: tl.constexpr,
@@ -119,9 +120,12 @@ def normalise_kernel(
         inverse, low, high, shift = load_grid(
             shortcut_grids_ptr + (tl.where(channel < before, 0, 4) if SKIPS else local * 0)
         )
+        inverse = smoothed(inverse, shortcut_smooth_ptr, channel, known)
     begin = tl.program_id(1) * steps * PIXELS
     for index in tl.static_range(GRIDS):  # outside, since what is loaded in a loop is read ahead, grids too
         one, least, most, moved_by = load_grid(grids_ptr + 4 * index)
+        if smooth_ptr is not None:
+            one = smoothed(one, smooth_ptr, channel, known)[None, :]
         for step in tl.range(0, steps, num_stages=STAGES):
             pixel = begin + step * PIXELS + tl.arange(0, PIXELS)
             x = _read(x_ptr, skip_ptr, pixel, channel, pixels, channels, before, known, EVEN, SKIPS)

@@ -24,13 +24,14 @@ from edadm.kernels.int8.norms.operands import GroupNormOperands
 element_pointers = gluon.jit(statistics.element_pointers.fn)
 group_affine = gluon.jit(statistics.group_affine.fn)
 load_grid, quantize = gluon.jit(elementwise.load_grid.fn), gluon.jit(elementwise.quantize.fn)
-silu = gluon.jit(elementwise.silu.fn)
+silu, smoothed = gluon.jit(elementwise.silu.fn), gluon.jit(elementwise.smoothed.fn)
 
 
 @gluon.jit
 @no_type_check
 def group_norm_resident_kernel(
     x_ptr, skip_ptr, added_ptr, weight_ptr, bias_ptr, grids_ptr, shortcut_grids_ptr,
+    smooth_ptr, shortcut_smooth_ptr,
     out_ptr, x_out_ptr, skip_out_ptr,
     channels, before, affine_stride, eps, numel,
     SIZE: gl.constexpr, GROUPS: gl.constexpr, GROUP_BLOCK: gl.constexpr, CHANNELS: gl.constexpr,
@@ -88,6 +89,8 @@ def group_norm_resident_kernel(
 
     for index in gl.static_range(GRIDS):
         inverse, low, high, shift = load_grid(grids_ptr + 4 * index)
+        if smooth_ptr is not None:
+            inverse = smoothed(inverse, smooth_ptr, channel, known)[None, :]
         for chunk in range(CHUNKS):
             y = (held.index(chunk).load(layout).to(gl.float32) - centre[None, :]) * slope[None, :] + bias[
                 None, :
@@ -101,6 +104,7 @@ def group_norm_resident_kernel(
         inverse, low, high, shift = load_grid(
             shortcut_grids_ptr + (gl.where(channel < before, 0, 4) if SKIPS else local * 0)
         )
+        inverse = smoothed(inverse, shortcut_smooth_ptr, channel, known)
         for chunk in range(CHUNKS):
             x = held.index(chunk).load(layout).to(gl.float32)
             target = element_pointers(

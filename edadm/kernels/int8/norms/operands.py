@@ -31,6 +31,8 @@ class GroupNormOperands:
     silu: bool
     grids: Float[Tensor, "g 4"]
     shortcut_grids: Float[Tensor, "parts 4"] | None
+    smooth: Float[Tensor, " c"] | None
+    shortcut_smooth: Float[Tensor, " c"] | None
     out: Int8[Tensor, "g n h w c"]
     x_out: Tensor
     skip_out: Tensor
@@ -48,6 +50,8 @@ class GroupNormOperands:
         silu: bool,
         grids: Float[Tensor, "g 4"],
         shortcut_grids: Float[Tensor, "parts 4"] | None,
+        smooth: Float[Tensor, " c"] | None,
+        shortcut_smooth: Float[Tensor, " c"] | None,
     ) -> GroupNormOperands:
         """The operands in memory as kernels want them, and room for results."""
         device, shape = x.device, (len(grids), *x.shape[:3], weight.shape[1])
@@ -58,7 +62,8 @@ class GroupNormOperands:
         results = out, *(torch.empty(shape, dtype=torch.int8, device=device) for shape in shapes)
         skip, added = (None if part is None else part.contiguous() for part in (skip, added))
         affine = weight.contiguous(), bias.contiguous()
-        return cls(x.contiguous(), skip, added, *affine, groups, eps, silu, grids, shortcut_grids, *results)
+        given = x.contiguous(), skip, added, *affine, groups, eps, silu, grids
+        return cls(*given, shortcut_grids, smooth, shortcut_smooth, *results)
 
     @property
     def images(self) -> int:
@@ -93,10 +98,15 @@ class GroupNormOperands:
         return self.x, self.x if self.skip is None else self.skip
 
     @property
-    def vectors(self) -> tuple[Tensor, ...]:
-        """The further arguments of a kernel; others take the place of those that are not there."""
+    def vectors(self) -> tuple[Tensor | None, ...]:
+        """The further arguments of a kernel; others take the place of those that are not there.
+
+        But None says that nothing is smoothed, so that the kernel is compiled without.
+        """
+        added = self.x if self.added is None else self.added
         shortcut = self.grids if self.shortcut_grids is None else self.shortcut_grids
-        return self.x if self.added is None else self.added, self.weight, self.bias, self.grids, shortcut
+        smoothing = self.smooth, self.shortcut_smooth
+        return added, self.weight, self.bias, self.grids, shortcut, *smoothing
 
     @property
     def results(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,7 +36,7 @@ def _u_net(shapes: Shapes, has: Callable[[str], object]) -> Kind:
     compvis = bool(has(r"(?:^|\.)input_blocks\.0\.0\.weight$"))
     layout = "compvis" if compvis else "ddim" if has(r"(?:^|\.)temb\.dense\.0\.weight$") else "diffusers"
     part = "all" if whole else "unet"
-    if special := _special(shapes, has):
+    if special := _special(shapes, has, layout):
         return special
     inputs, outputs = _channels(shapes, _FIRST, 1), _channels(shapes, _LAST, 0)
     if inputs and outputs and inputs > outputs:
@@ -71,12 +71,16 @@ _BY_CHANNELS = {
 }
 
 
-def _special(shapes: Shapes, has: Callable[[str], object]) -> Kind | None:
+def _special(shapes: Shapes, has: Callable[[str], object], layout: str) -> Kind | None:
     """U-Nets with more inputs than an image, a timestep and one context."""
     added = next((shapes[name] for name in shapes if _ADDED.search(name)), None)
     instead = "take Stable Diffusion 1, or a model of CompVis' latent-diffusion"
     if has(r"^conditioner\.embedders\.1\.") or (added and added[-1] == 2816):
-        return Kind("sdxl", "Stable Diffusion XL (base)", instead, "other")
+        if layout == "diffusers":
+            return Kind(
+                "sdxl", "a U-Net of Stable Diffusion XL (base) in diffusers' layout", "", "unet", layout
+            )
+        return Kind("sdxl", "Stable Diffusion XL (base)", "give the model's diffusers folder", "other")
     if has(r"^conditioner\.embedders\.0\.model\.") or (added and added[-1] == 2560):
         return Kind("sdxl_refiner", "Stable Diffusion XL's refiner", instead, "other")
     if added or has(r"(?:^|\.)(?:encoder_hid_proj|add_embedding|class_embedding)\."):

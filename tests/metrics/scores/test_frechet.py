@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edadm.errors import EdadmError
-from edadm.metrics.frechet import frechet_distance, load_statistics, save_statistics, statistics
+from edadm.metrics.scores.frechet import frechet_distance, load_statistics, save_statistics, statistics
 
 
 def gaussian(mu: list[float], deviations: list[float]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edadm.config.inputs.folders import list_images
 from edadm.errors import EdadmError
-from edadm.metrics.pictures import UNREADABLE, look, reason, rgb
+from edadm.metrics.images.pictures import UNREADABLE, look, reason, rgb
 
 
 @runtime_checkable
@@ -91,7 +91,7 @@ class FolderImages:
     As torch-fidelity and pytorch-fid read them: palettes, grey and CMYK become RGB by Pillow, rotations in
     EXIF are left alone, an alpha channel that is opaque everywhere is dropped. Other than there, 16-bit grey
     is scaled to 8 bits instead of clipped to white, and what has no one meaning is refused: see
-    `edadm.metrics.pictures`.
+    `edadm.metrics.images.pictures`.
 
     Args:
         folder: searched with its sub-folders; see `edadm.config.inputs.folders.list_images` for what counts.

@@ -15,10 +15,9 @@ from edadm.config.schema import Evaluation
 from edadm.config.scoring import Scoring
 from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
-from edadm.metrics.clip_score import clip_scores, load_clip
 from edadm.metrics.evaluate import evaluate
-
-from .images import random_images
+from edadm.metrics.scores.clip_score import clip_scores, load_clip
+from tests.metrics.drawn import random_images
 
 PROMPTS = ["a puppy wearing a hat", "two trains", "a bowl of fruit"]
 CONFIG = {

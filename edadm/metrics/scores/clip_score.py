@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import Images
+from edadm.metrics.images.datasets import Images
 from edadm.networks.weights import CheckpointError, read_state
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from edadm.metrics.psnr import psnr
+from edadm.metrics.scores.psnr import psnr
 
 
 def test_the_ratio_is_that_of_the_textbook() -> None:

@@ -11,9 +11,8 @@ from PIL import Image
 
 from edadm.config.inputs.statistics import preparation
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import FolderImages, ShardedImages, centre_square, prepared
-
-from .images import random_images
+from edadm.metrics.images.datasets import FolderImages, ShardedImages, centre_square, prepared
+from tests.metrics.drawn import random_images
 
 
 def test_shards_are_one_sequence(tmp_path: Path) -> None:

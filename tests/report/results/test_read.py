@@ -9,9 +9,10 @@ import pytest
 
 from edadm.config.layout import Variant
 from edadm.errors import EdadmError
-from edadm.report.read import SHOWN_IMAGES, UnitErrors, read_run, variant_label
-
-from .fakes import PRESETS, VARIANTS, Fake, add_integers, write, write_speed
+from edadm.report.results.files import SHOWN_IMAGES
+from edadm.report.results.read import read_run, variant_label
+from edadm.report.results.records import UnitErrors
+from tests.report.fakes import PRESETS, VARIANTS, Fake, add_integers, write, write_speed
 
 
 def test_full_precision_comes_first(fake: Fake):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from edadm.errors import EdadmError
-from edadm.metrics.paired import image_parity, mean_psnr
-from edadm.metrics.psnr import psnr
+from edadm.metrics.scores.paired import image_parity, mean_psnr
+from edadm.metrics.scores.psnr import psnr
 
 
 def drawn(seed: int, count: int = 7) -> Tensor:
@@ -19,7 +19,7 @@ def drawn(seed: int, count: int = 7) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edadm.metrics.paired.BLOCK", 3)
+    monkeypatch.setattr("edadm.metrics.scores.paired.BLOCK", 3)
 
 
 def test_psnr_goes_block_by_block() -> None:

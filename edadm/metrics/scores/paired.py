@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from edadm.errors import EdadmError
-from edadm.metrics.datasets import Images
-from edadm.metrics.psnr import psnr
+from edadm.metrics.images.datasets import Images
+from edadm.metrics.scores.psnr import psnr
 
 BLOCK = 256
 

@@ -1,0 +1,105 @@
+"""What a diffusers pipeline's network is told, as settings: text encoders, and what stands in no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.families import FAMILIES
+from edadm.networks.settings.parts import Autoencoder
+from edadm.networks.settings.parts_config import encoder_settings, projected_channels
+from edadm.networks.settings.reading import DescriptionError, Settings, read_json
+
+_USUAL_GUIDANCE = {"text": (7.5, "Stable Diffusion"), "sdxl": (5.0, "Stable Diffusion XL")}
+_FACTOR = 8  # of an image's height to its latents', where no autoencoder says so
+_FIRST = 768  # channels of ViT-L/14
+_SECOND: Settings = {  # OpenCLIP's ViT-bigG/14
+    "channels": 1280,
+    "hidden_channels": 5120,
+    "layers": 32,
+    "heads": 20,
+    "activation": "gelu",
+    "padding": "zero",
+}
+
+
+def describe_condition(
+    path: Path, encoders: Mapping[str, Path | None], settings: Settings, left_open: list[str]
+) -> None:
+    """Adds the conditioning of a U-Net that attends to a context.
+
+    Args:
+        path: of the pipeline, for sentences.
+        encoders: the `config.json` of the text encoder, `condition`, and of a second one.
+        settings: of the model so far, with the architecture.
+        left_open: sentences on what no file decides.
+
+    Raises:
+        DescriptionError: text encoders of other widths than the context's.
+    """
+    family = FAMILIES[settings["architecture"]["family"]]
+    kind = "sdxl" if "sdxl" in family.conditions else "text"
+    guidance, usual = _USUAL_GUIDANCE[kind]
+    settings["conditioning"] = {"kind": kind, "guidance": guidance, "prompts": "prompts.txt"}
+    left_open.append(
+        "conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line"
+    )
+    left_open.append(f"conditioning.guidance stands in no file; {guidance:g} is usual for {usual}")
+    if kind == "sdxl":
+        _describe_two(path, encoders, settings, left_open)
+        return
+    file = encoders["condition"]
+    if file is None:
+        left_open.append("there is no text_encoder folder: conditioning is a guess; give the whole pipeline")
+        return
+    encoder = encoder_settings(read_json(file), file)
+    if encoder["channels"] != (width := settings["architecture"]["context_channels"]):
+        raise DescriptionError(
+            f"{file} says hidden_size: {encoder['channels']}, and the U-Net's cross_attention_dim is "
+            f"{width}; give a pipeline whose "
+            "parts belong together"
+        )
+    settings["conditioning"]["encoder"] = encoder
+
+
+def _describe_two(
+    path: Path, encoders: Mapping[str, Path | None], settings: Settings, left_open: list[str]
+) -> None:
+    """Adds two text encoders and the sizes of images."""
+    architecture = UNetArchitecture.model_validate(settings["architecture"])
+    first, second = encoders["condition"], encoders["second_condition"]
+    told = settings["conditioning"]
+    if first is None or second is None:
+        left_open.append(
+            "there are no folders text_encoder and text_encoder_2: conditioning is a guess; give the whole "
+            "pipeline"
+        )
+        told |= {"encoder": {"channels": _FIRST}, "second_encoder": dict(_SECOND)}
+        told |= {"pooled_channels": _SECOND["channels"]}
+    else:
+        said = read_json(second)
+        told |= {"encoder": encoder_settings(read_json(first), first)}
+        told |= {"second_encoder": encoder_settings(said, second)}
+        told["pooled_channels"] = projected_channels(said, second)
+    _check_widths(path, told, architecture)
+    parts = settings.get("autoencoder")
+    factor = Autoencoder.model_validate(parts).factor if parts else _FACTOR
+    side = architecture.image_size * factor
+    told["time_ids"] = [side, side, 0, 0, side, side]
+    left_open.append(f"conditioning.time_ids: images are said to be whole and of {side} pixels")
+
+
+def _check_widths(path: Path, told: Settings, architecture: UNetArchitecture) -> None:
+    context = told["encoder"]["channels"] + told["second_encoder"]["channels"]
+    if context != architecture.context_channels:
+        raise DescriptionError(
+            f"{path}: text encoders give {context} channels together, and the U-Net's cross_attention_dim is "
+            f"{architecture.context_channels}; give a whole pipeline whose parts belong together (SDXL's "
+            "refiner is not built here)"
+        )
+    if told["pooled_channels"] != architecture.pooled_channels:
+        raise DescriptionError(
+            f"{path}: a pooled text has {told['pooled_channels']} channels, and the U-Net adds "
+            f"{architecture.pooled_channels}; give a whole pipeline whose parts belong together"
+        )

@@ -1,0 +1,1 @@
+"""Scores of images: Fréchet distances, PSNR, comparisons image by image, and CLIP."""

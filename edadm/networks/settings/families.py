@@ -1,0 +1,138 @@
+"""The registry of families, by which networks are built: what is known of each before torch is imported.
+
+Settings, checks and descriptions read names of families here and nowhere else. The code of one is its module,
+which `edadm.networks.families` imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edadm.networks.settings.parts import TIME_IDS
+
+Sizes = Mapping[str, Any]  # settings of a `UNetArchitecture` by name
+_SIZES = ("channels", "multipliers", "blocks_per_level", "attention_resolutions", "norm_groups")
+_HEADS = ("heads", "head_channels")
+
+
+@dataclass(frozen=True)
+class FamilyEntry:
+    """What is known of a family before its code is imported.
+
+    Attributes:
+        name: of the family in configurations and checkpoints.
+        module: the dotted name of the module whose `FAMILY` is its `edadm.networks.family.Family`.
+        settings: names of its settings, beside those that all families have.
+        check: raises a `ValueError` with a sentence where settings do not belong together.
+        layout: of its original checkpoints, which a preset's `layout` names; None if all have diffusers'.
+        conditions: kinds of conditions that its networks may be told.
+        is_sized: whether sizes describe it, and not diffusers' own settings.
+        marks: keys of a diffusers U-Net's `config.json`, with the values by which it is of this family.
+        keys: further ones that only this family has, with the settings that take their values.
+    """
+
+    name: str
+    module: str
+    settings: tuple[str, ...]
+    check: Callable[[Sizes], None] = lambda sizes: None
+    layout: str | None = None
+    conditions: tuple[str, ...] = ()
+    is_sized: bool = True
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+def _check_heads(sizes: Sizes) -> None:
+    if (sizes["heads"] is None) == (sizes["head_channels"] is None):
+        raise ValueError(f"the family '{sizes['family']}' needs either heads or head_channels")
+
+
+def _check_transformer(sizes: Sizes) -> None:
+    if not (sizes["context_channels"] and (sizes["heads"] or sizes["head_channels"])):
+        raise ValueError(
+            "the family 'transformer' needs heads and context_channels; head_channels may stand for heads"
+        )
+    _check_heads(sizes)
+
+
+def _check_diffusers(sizes: Sizes) -> None:
+    stated = sizes["diffusers"]
+    if stated is None:
+        raise ValueError(
+            f"the family '{sizes['family']}' needs its settings; `edadm describe FOLDER` prints them"
+        )
+    across = stated.class_name == "UNet2DConditionModel"
+    if across != (sizes["context_channels"] is not None):
+        fix = "set context_channels to its cross_attention_dim" if across else "remove context_channels"
+        raise ValueError(f"a {stated.class_name} has {'a' if across else 'no'} context; {fix}")
+    halved = 2 ** (len(stated.block_out_channels) - 1)
+    if (side := sizes["image_size"]) % halved:
+        raise ValueError(f"image_size {side} cannot be halved once per level; take a multiple of {halved}")
+
+
+def _check_sdxl(sizes: Sizes) -> None:
+    _check_diffusers(sizes)
+    added, each = sizes["added_channels"], sizes["size_channels"]
+    if sizes["context_channels"] is None or added is None or each is None:
+        raise ValueError(
+            "the family 'sdxl' needs context_channels, added_channels and size_channels; `edadm describe "
+            "FOLDER` prints them"
+        )
+    if added <= TIME_IDS * each:
+        raise ValueError(
+            f"added_channels {added} leaves none for a pooled text beside {TIME_IDS} sizes of {each}"
+        )
+
+
+_OF_ANY_KIND = ("classes", "text")
+_ENTRIES = (
+    FamilyEntry("ddim", "edadm.networks.unet.ddim", _SIZES, layout="ddim"),
+    FamilyEntry(
+        "ldm",
+        "edadm.networks.unet.ldm",
+        (*_SIZES, *_HEADS, "scale_shift", "resample"),
+        _check_heads,
+        layout="compvis",
+    ),
+    FamilyEntry(
+        "transformer",
+        "edadm.networks.unet.conditional",
+        (*_SIZES, *_HEADS, "context_channels"),
+        _check_transformer,
+        layout="compvis",
+        conditions=_OF_ANY_KIND,
+    ),
+    FamilyEntry(
+        "diffusers",
+        "edadm.networks.unet.diffusers",
+        ("context_channels", "diffusers"),
+        _check_diffusers,
+        conditions=_OF_ANY_KIND,
+        is_sized=False,
+    ),
+    FamilyEntry(
+        "sdxl",
+        "edadm.networks.unet.sdxl",
+        ("context_channels", "diffusers", "added_channels", "size_channels"),
+        _check_sdxl,
+        conditions=("sdxl",),
+        is_sized=False,
+        marks={"addition_embed_type": "text_time"},
+        keys={
+            "projection_class_embeddings_input_dim": "added_channels",
+            "addition_time_embed_dim": "size_channels",
+        },
+    ),
+)
+FAMILIES = {entry.name: entry for entry in _ENTRIES}
+
+
+def described_family(config: Mapping[str, Any]) -> FamilyEntry:
+    """The family of the U-Net that a diffusers `config.json` describes."""
+    marked = (entry for entry in _ENTRIES if entry.marks)
+    fitting = (
+        entry for entry in marked if all(config.get(key) == value for key, value in entry.marks.items())
+    )
+    return next(fitting, FAMILIES["diffusers"])

@@ -1,0 +1,1 @@
+"""Results of a run as the report takes them: records, and how they are read."""

@@ -1,0 +1,69 @@
+"""Files that the report reads; a missing one is told with the command that makes it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edadm.artifacts import intact
+from edadm.errors import EdadmError
+
+SHOWN_IMAGES = 16
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object that has at least `keys`."""
+    _require(path)
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise EdadmError(f"{path} is not valid JSON ({error}); delete it and run `snakemake` again") from None
+    if not isinstance(found, dict):
+        raise EdadmError(f"{path} holds no JSON object; delete it and run `snakemake` again")
+    intact(path)
+    if missing := [key for key in keys if key not in found]:
+        raise EdadmError(f"{path} lacks {', '.join(missing)}; delete it and run `snakemake` again")
+    return found
+
+
+def table_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
+    """A table with a header, a mapping per row."""
+    _require(path)
+    intact(path)
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def first_images(files: Sequence[Path]) -> np.ndarray:
+    """The first images of all shards, (n, 3, h, w) uint8 with n at most `SHOWN_IMAGES`."""
+    parts: list[np.ndarray] = []
+    for file in files:
+        missing = SHOWN_IMAGES - sum(map(len, parts))
+        if missing == 0:
+            break
+        _require(file)
+        try:
+            images = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError, SyntaxError) as error:
+            raise EdadmError(
+                f"{file} does not hold images ({error}); delete it and run `snakemake` again"
+            ) from None
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise EdadmError(
+                f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
+                "run `snakemake` again"
+            )
+        parts.append(np.array(images[:missing]))
+    return np.concatenate(parts)
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise EdadmError(
+            f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`"
+        )

@@ -1,0 +1,88 @@
+"""The table of scores as CSV and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from edadm.report.conditions import conditions
+from edadm.report.results.records import RunResult, VariantResult
+from edadm.report.tables.scores import metric_rows
+
+_CONDITIONS = (  # in the CSV, whether they apply or not
+    "images",
+    "extractor",
+    "extractor_sha256",
+    "instead_of",
+    "preparation",
+    "inception_score_splits",
+    "reference_set",
+    "reference_images",
+    "reference_sha256",
+    "reference_preparation",
+    "reference_features",
+    "clip_model",
+    "clip_sha256",
+    "prompts_sha256",
+)
+
+
+def metrics_csv(runs: Sequence[RunResult]) -> str:
+    """Every number of the metric tables at full precision, with its conditions.
+
+    What was not measured is empty.
+    """
+    text = io.StringIO()
+    records = [_record(run, result) for run in runs for result in run.variants]
+    table = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(records)
+    return text.getvalue()
+
+
+def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
+    speed = result.speed
+    return {
+        "model": run.model,
+        "variant": result.variant.name,
+        "label": result.label,
+        "fid": result.scores["fid"],
+        "sfid": result.scores["sfid"],
+        "inception_score": result.scores["inception_score"],
+        "inception_score_spread": result.scores.get("inception_score_spread"),
+        "kid": result.scores["kid"],
+        "kid_spread": result.scores.get("kid_spread"),
+        "precision": result.scores["precision"],
+        "recall": result.scores["recall"],
+        "clip_score": result.scores["clip_score"],
+        "psnr_db": result.scores["psnr"],
+        "psnr_to_simulated_db": result.parity and result.parity["psnr"],
+        "bytes": speed and speed.bytes,
+        "float_bytes": speed and speed.float_bytes,
+        "seconds_per_step": speed and speed.seconds,
+        "fastest_seconds_per_step": speed and speed.fastest,
+        "slowest_seconds_per_step": speed and speed.slowest,
+        "fp32_seconds_per_step": speed and speed.float_seconds,
+        "speed": speed and speed.relative,
+        "integer_speed": result.integers and result.integers.relative,
+        "batch_size": speed and speed.batch_size,
+        "threads": speed and speed.threads,
+        "device": speed and speed.device,
+    } | {key: result.conditions.get(key) for key in _CONDITIONS}
+
+
+def metrics_markdown(runs: Sequence[RunResult]) -> str:
+    """The metric tables as on the page."""
+    blocks = []
+    for run in runs:
+        rows = metric_rows(run)
+        header = ["Variant", *(cell.column for cell in rows[0][1])]
+        lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+        for result, cells in rows:
+            shown = [f"{cell.main} ({cell.note})" if cell.note else cell.main for cell in cells]
+            lines.append([f"{result.label} (`{result.variant.name}`)", *shown])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        blocks.append(f"## {run.model}\n\n{table}\n\n{conditions(run)}\n")
+    return "\n".join(blocks)

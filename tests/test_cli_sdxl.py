@@ -1,0 +1,154 @@
+"""Stable Diffusion XL through all stages, from a diffusers folder to images of its quantized network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import load_file
+from torch import nn
+
+import edadm as package
+from edadm.config.schema import Model
+from edadm.deploy.checkpoint import read_metadata
+from edadm.networks.denoiser import Denoiser
+from edadm.networks.load import load_condition_network, load_unet
+from edadm.quant import ranges
+from edadm.sampling.generate import run_sampler
+from edadm.sampling.noise import ImageNoise
+from edadm.stages.inputs.model import open_condition
+
+from .networks.sdxl import described, scheduler, told, write_pipeline
+from .test_cli import edadm
+from .test_cli_families import BITS, EVALUATION, FBR, converted_parts
+
+Run = tuple[Model, Path, dict[str, nn.Module]]
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A folder in which all stages up to reconstruction have run."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    (folder / "prompts.txt").write_text("\n".join(f"a picture of {number} boats" for number in range(6)))
+    parts = write_pipeline(folder / "pipeline")
+    model = described(folder / "pipeline", folder / "prompts.txt")
+    preset, unet = ("--model", model.model_dump_json()), ("--unet", folder / "unet.safetensors")
+    bits = (*preset, "--bits", json.dumps(BITS))
+    chosen = ("--calibration-set", folder / "calibration.safetensors")
+    ranges_file, quantized = folder / "ranges.safetensors", folder / "quantized.safetensors"
+    commands: list[tuple[object, ...]] = [
+        ("convert-checkpoint", *preset, "--part", part, "--output", folder / f"{part}.safetensors")
+        for part in model.parts
+    ]
+    store = ("--output", folder / "0.zarr", "--progress", folder / "runs")
+    condition = ("--condition", folder / "condition.safetensors")
+    commands.append(("collect-trajectories", *preset, *unet, *condition, *store))
+    sizes = ("--calibration", json.dumps({"size": 5, "held_out": 1, "radius": 0.1}))
+    outputs = ("--output", chosen[1], "--summary", folder / "selection.json")
+    commands.append(("select-calibration", folder / "0.zarr", *sizes, *outputs))
+    commands.append(("set-ranges", *bits, *unet, *chosen, "--output", ranges_file))
+    learning = ("--reconstruction", FBR, "--ranges", ranges_file, "--progress", folder / "units")
+    outputs = ("--output", quantized, "--losses", folder / "losses.csv")
+    commands.append(("reconstruct", *bits, *unet, *chosen, *learning, *outputs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "THRESHOLDS", 10)
+        for command in commands:
+            assert edadm(*command) == 0, command
+    return model, folder, parts
+
+
+def test_calibration_rows_carry_all_that_the_network_is_told(stages: Run) -> None:
+    _, folder, _ = stages
+    rows = load_file(folder / "calibration.safetensors")
+    names = ("latents", "timesteps", "steps", "context", "pooled", "time_ids")
+    assert {name: len(rows[name]) for name in names} == dict.fromkeys(names, 10)
+    assert {f"held_out_{name}" for name in names} == set(rows) - set(names)
+    assert torch.equal(rows["latents"][0::2], rows["latents"][1::2])
+    for name in ("context", "pooled"):
+        assert not rows[name][0::2].any()
+        assert len({tuple(row.flatten().tolist()) for row in rows[name][1::2]}) == 5
+    assert rows["time_ids"].dtype == torch.int64
+    assert rows["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 10
+
+
+@torch.no_grad()
+def test_the_sampler_ends_where_diffusers_own_pipeline_does(stages: Run) -> None:
+    model, folder, parts = stages
+    condition = open_condition(model, folder / "condition.safetensors", 2, "cpu")
+    network = load_unet(model.architecture, folder / "unet.safetensors")
+    noise = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu"))
+    first = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu")).draw()
+    ours = run_sampler(Denoiser(network, condition, 5.0).on([0, 1]), model.sampler, model.schedule, noise)
+    pipeline = StableDiffusionXLPipeline(
+        **parts, tokenizer=None, tokenizer_2=None, scheduler=scheduler(), add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    said, nothing = condition.rows([0, 1]), condition.unconditional()
+    theirs = pipeline(
+        prompt_embeds=said["context"],
+        pooled_prompt_embeds=said["pooled"],
+        negative_prompt_embeds=nothing["context"].expand_as(said["context"]),
+        negative_pooled_prompt_embeds=nothing["pooled"].expand_as(said["pooled"]),
+        height=16,
+        width=16,
+        latents=first,
+        guidance_scale=5.0,
+        num_inference_steps=model.sampler.steps,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) -> None:
+    model, folder, _ = stages
+    facts = read_metadata(folder / "quantized.safetensors")
+    assert facts["architecture"] == model.architecture.model_dump(mode="json")
+    images = {}
+    for name, weights, backend in (
+        ("float", "unet", ()),
+        ("simulated", "quantized", ()),
+        ("integers", "quantized", ("--backend", "integer")),
+    ):
+        output = folder / f"{name}.npy"
+        options = ("--weights", folder / f"{weights}.safetensors", "--output", output, *backend)
+        preset = ("--model", model.model_dump_json(), "--evaluation", EVALUATION)
+        assert edadm("generate", *preset, *options, *converted_parts(folder, model)) == 0
+        images[name] = np.load(output).astype(float)
+    assert images["float"].shape == (3, 3, 16, 16)
+    difference = np.abs(images["float"] - images["simulated"]).mean()
+    assert 0.05 < difference < images["float"].std()
+    assert np.abs(images["integers"] - images["simulated"]).mean() < difference / 5
+
+
+def test_every_unit_learned_and_none_failed(stages: Run) -> None:
+    _, folder, _ = stages
+    rows = [line.split(",") for line in (folder / "losses.csv").read_text().splitlines()]
+    assert all(np.isfinite(float(value)) for row in rows[1:] for value in row[3:] if value)
+    names = {row[0] for row in rows[1:]}
+    assert {"add_embedding.linear_1", "mid_block.attentions.0.transformer_blocks.1"} <= names
+
+
+@torch.no_grad()
+def test_a_quantized_network_is_called_as_diffusers_calls_it(stages: Run, tmp_path: Path) -> None:
+    _, folder, _ = stages
+    unet = package.load(folder / "quantized.safetensors")
+    unet.save_pretrained(tmp_path / "saved")
+    again = type(unet).from_pretrained(tmp_path / "saved")
+    rows = told(2)
+    added = {"text_embeds": rows["pooled"], "time_ids": rows["time_ids"]}
+    given = (torch.ones(2, 4, 8, 8), torch.tensor([3, 900]), rows["context"])
+    predicted = [network(*given, added_cond_kwargs=added).sample for network in (unet, again)]
+    assert torch.equal(*predicted)
+    assert predicted[0].isfinite().all()
+
+
+def test_the_condition_network_is_read_from_two_folders(stages: Run) -> None:
+    model, folder, parts = stages
+    network = load_condition_network(model, folder / "condition.safetensors")
+    assert torch.equal(network.second.text_projection.weight, parts["text_encoder_2"].text_projection.weight)
+    state = load_file(folder / "condition.safetensors")
+    assert {name.partition(".")[0] for name in state} == {"first", "second"}

@@ -1,0 +1,96 @@
+"""What is left until it is used is there when it is used, and the same as ever."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "transformers",
+    "scipy",
+    "sympy",
+    "torch._dynamo",
+    "torch._inductor",
+    "triton",
+    "diffusers.models.unets.unet_1d",
+)
+SCRIPT = f"""
+import sys
+from edadm.deferred import defer
+defer()
+defer()
+from diffusers.models.unets.unet_2d import UNet2DModel
+print(len([finder for finder in sys.meta_path if type(finder).__module__ == "edadm.deferred"]))
+print([name for name in {HEAVY} if name in sys.modules])
+import torch
+network = UNet2DModel(sample_size=8, in_channels=3, out_channels=3, block_out_channels=[8, 8], layers_per_block=1,
+    norm_num_groups=4, down_block_types=["DownBlock2D"] * 2, up_block_types=["UpBlock2D"] * 2).to("cpu")
+with torch.no_grad():
+    network(torch.zeros(1, 3, 8, 8), torch.zeros(1))
+print("torch._dynamo" in sys.modules)
+import torchvision.transforms
+print("torchvision.ops" in sys.modules, torchvision.ops.nms.__module__)
+import torch._dynamo.config
+from torch._dynamo.trace_rules import is_callable_allowed
+from diffusers.models.attention_processor import Attention
+print(is_callable_allowed(Attention), is_callable_allowed(UNet2DModel))
+import diffusers.models.unets, diffusers.models.transformers
+from diffusers import UNet2DModel as same
+print(same is UNet2DModel is diffusers.models.unets.UNet2DModel, diffusers.models.unets.UNet1DModel.__name__)
+print(diffusers.models.transformers.DiTTransformer2DModel.__module__)
+from diffusers.hooks.group_offloading import ModuleGroup
+print(ModuleGroup.onload_.__name__, hasattr(diffusers.models.unets, "nothing_of_that_name"))
+"""
+
+
+def test_packages_are_imported_when_a_name_of_theirs_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "1",
+        "[]",
+        "False",
+        "False torchvision.ops.boxes",
+        "True False",
+        "True UNet1DModel",
+        "diffusers.models.transformers.dit_transformer_2d",
+        "onload_ False",
+    ], done.stderr
+
+
+# What may stand in sys.modules once all that a stage's work names is imported, the cheapest stage first.
+STAGES = """
+import importlib, sys
+from edadm.config.fingerprint.closure import PACKAGE, _entry
+from edadm.deferred import defer
+defer()
+heavy = ("torch", "zarr", "diffusers", "h5py", "torchvision.ops", "transformers", "scipy", "open_clip", "torch._dynamo", "sympy")
+for stage in sys.argv[1:]:
+    for file in sorted(_entry(stage, PACKAGE)[1]):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        importlib.import_module(".".join(part for part in parts if part != "__init__"))
+    print(stage, *[name for name in heavy if name in sys.modules])
+"""
+
+
+def test_a_stage_imports_what_it_computes_with() -> None:
+    stages = ("report", "evaluate", "select", "convert", "set_ranges", "reconstruct", "generate")
+    done = subprocess.run(
+        [sys.executable, "-c", STAGES, *stages], capture_output=True, text=True, check=False
+    )
+    with_networks = [f"{stage} torch zarr diffusers h5py" for stage in stages[3:]]
+    expected = ["report", "evaluate torch h5py", "select torch zarr h5py", *with_networks]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["reconstruct", "--help"], ["--help"]])
+def test_help_is_told_without_what_commands_work_with(arguments: list[str]) -> None:
+    script = (
+        f"import sys; sys.argv = ['edadm', *{arguments}]\nfrom edadm.cli import main\n"
+        "try: main()\nfinally: print([name for name in ('torch', 'numpy', 'diffusers', 'zarr', 'scipy', 'yaml', 'rich', "
+        "'edadm.config.schema', 'edadm.stages.cost') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert "Usage" in done.stdout
