@@ -40,7 +40,8 @@ from edadm.networks.denoiser import Denoiser
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
-from edadm.networks.trace import trace_units
+from edadm.networks.replay import Replay
+from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method
@@ -110,6 +111,19 @@ def test_collected_trajectories_are_those_of_the_cpu(
     torch.testing.assert_close(latents[0], latents[1], rtol=1e-2, atol=1e-2)
     distances = [torch.from_numpy(statistics_of([group]).distance) for group in groups]
     torch.testing.assert_close(distances[0], distances[1], rtol=1e-2, atol=1e-4)
+
+
+def test_replayed_calls_give_the_bytes_of_calls(cuda_unet: UNet2DModel, model: Model, tmp_path: Path) -> None:
+    groups, images = [], []
+    for name, replay in (("called", None), ("replayed", Replay())):
+        denoise = Denoiser(cuda_unet, replay=replay)
+        store = open_store(tmp_path / f"{name}.zarr", model, 0)
+        collect(denoise, cuda_unet.mid_block.attentions[0], model, store, CUDA, replay=replay)
+        groups.append(store.content())
+        run = (model.sampler, model.schedule, range(7), model.latent_shape, 0, 3, CUDA)
+        images.append(generate_images(denoise, *run))
+    assert groups[0] == groups[1]
+    assert torch.equal(*images)
 
 
 def test_ranges_are_within_a_threshold_of_those_of_the_cpu(

@@ -12,6 +12,7 @@ from edadm.commands.options import (
     CalibrationOption,
     ConfigOption,
     DeviceOption,
+    GraphsOption,
     LabelOption,
     ModelOption,
     OutputOption,
@@ -51,12 +52,13 @@ def collect_trajectories(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "collect-trajectories",
+    graphs: GraphsOption = True,
 ) -> None:
     """Record full-precision sampler runs to zarr, batch by batch, with the features that TDAC needs."""
     from edadm.stages import collect
 
     preset, where = preset_named("models", model, config), device_named(device, threads)
-    collect.run(preset, unet, condition, shard, output, progress, where, label)
+    collect.run(preset, unet, condition, shard, output, progress, where, label, graphs)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edadm.conditions.condition import Condition
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
+from edadm.networks.replay import Replay
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["eps", "v", "sample"]
@@ -64,6 +65,7 @@ class Denoiser:
         guidance: 1 leaves out the unconditional rows.
         precision: arithmetic of the network; the prediction is fp32 all the same.
         prediction: what the network predicts.
+        replay: of the network's calls, on a GPU.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class Denoiser:
         guidance: float = 1.0,
         precision: Precision = "fp32",
         prediction: Prediction = _EPS,
+        replay: Replay | None = None,
     ):
         self.unet, self.condition, self.guidance, self.precision = unet, condition, guidance, precision
-        self.prediction = prediction
+        self.prediction, self.replay = prediction, replay
         self._told: Mapping[str, Tensor] | None = None
         self._told_nothing: Mapping[str, Tensor] = {}
 
@@ -88,7 +91,8 @@ class Denoiser:
         """The denoiser of the images `indices`, in that order."""
         if self.condition is None:
             return self
-        bound = Denoiser(self.unet, self.condition, self.guidance, self.precision, self.prediction)
+        known = (self.unet, self.condition, self.guidance, self.precision, self.prediction, self.replay)
+        bound = Denoiser(*known)
         bound._told = self.condition.rows(indices)
         if self.is_guided:
             bound._told_nothing = self.condition.unconditional()
@@ -99,7 +103,8 @@ class Denoiser:
             "say which images these are: denoise.on(indices)"
         )
         rows = Rows({"latents": x, "timesteps": t, **(self._told or {})})
-        predicted = self._predict(rows.guided(self._told_nothing) if self.is_guided else rows)
+        rows = rows.guided(self._told_nothing) if self.is_guided else rows
+        predicted = self._predict(rows) if self.replay is None else self.replay(self._predict, rows)
         if self.is_guided:
             without, given = predicted.chunk(2)
             predicted = without + self.guidance * (given - without)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from edadm.config.schema import Model
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.sampling.ddim import Denoise, denoiser_of
+from edadm.networks.replay import Replay
 from edadm.sampling.generate import run_sampler, shard_range
 from edadm.sampling.noise import ImageNoise
+from edadm.sampling.samplers.ddim import Denoise, denoiser_of
 from edadm.sampling.schedule import sampler_timesteps
 from edadm.sampling.store import TrajectoryStore
 from edadm.sampling.trajectory import StepRecorder, recording_inputs
@@ -81,6 +83,7 @@ def collect(
     device: torch.device,
     on_batch: Callable[[], None] = lambda: None,
     told: Told | None = None,
+    replay: Replay | None = None,
 ) -> None:
     """Runs the sampler for every batch that the store lacks.
 
@@ -93,6 +96,7 @@ def collect(
         device: where the network is.
         on_batch: told after each batch.
         told: the condition of each trajectory, for models that have one.
+        replay: what makes the denoiser's calls, if it has that.
 
     Raises:
         EdadmError: a state holds infinities or no numbers.
@@ -103,7 +107,8 @@ def collect(
         runs = range(first, min(first + size, store.first_run + store.runs))
         rows = max(0, min(len(runs), settings.feature_rows - first))
         noise = ImageNoise(settings.seed, runs, model.latent_shape, device)
-        with recording_inputs(feature_module, rows, len(runs)) as calls:
+        recording = recording_inputs(feature_module, rows, len(runs))
+        with recording as calls, replay.noting(calls, (rows, len(runs))) if replay else nullcontext():
             recorder = StepRecorder(calls)
             run_sampler(denoiser_of(denoise, runs), model.sampler, model.schedule, noise, recorder)
         features = recorder.last_of_each_step() if rows else []

@@ -39,6 +39,7 @@ def run(
     progress: Path,
     device: torch.device,
     label: str,
+    graphs: bool = True,
 ) -> None:
     """Records full-precision sampler runs to zarr, batch by batch.
 
@@ -50,12 +51,14 @@ def run(
         progress: a folder for finished batches, from which a killed run goes on.
         device: where.
         label: what progress lines call this run.
+        graphs: whether a GPU replays the network's calls.
     """
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.config.sources import locate_prompts
+    from edadm.config.files.sources import locate_prompts
     from edadm.networks.denoiser import Denoiser
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
+    from edadm.networks.replay import Replay
     from edadm.sampling.collect import collect, open_store
 
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
@@ -67,11 +70,12 @@ def run(
         refuse_to_replace(output, known)
         told = open_condition(model, condition, model.trajectories.count, device)
         network = load_unet(model.architecture, unet, device)
-        denoise = Denoiser(network, told, model.guidance, prediction=open_prediction(model))
+        replay = Replay() if graphs and device.type == "cuda" else None
+        denoise = Denoiser(network, told, model.guidance, prediction=open_prediction(model), replay=replay)
         store = open_store(work.folder / "store.zarr", model, shard, told)
         with progress_bar(label, len(store.unfinished()), "batches") as advance:
             features = family_of(network).feature_module(network)
-            collect(denoise, features, model, store, device, lambda: advance(1), told)
+            collect(denoise, features, model, store, device, lambda: advance(1), told, replay)
         store.seal(known)
         work.publish_folder(store.path)
 

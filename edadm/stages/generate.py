@@ -34,6 +34,7 @@ def run(
     output: Path,
     device: torch.device,
     label: str,
+    graphs: bool = True,
 ) -> None:
     """Generates the images of a shard.
 
@@ -46,12 +47,14 @@ def run(
         output: the images.
         device: where.
         label: what progress lines call this run.
+        graphs: whether a GPU replays the network's calls; a compiled network's it does not.
     """
     import numpy as np
 
     from edadm.artifacts import making
-    from edadm.config.sources import locate_prompts
+    from edadm.config.files.sources import locate_prompts
     from edadm.networks.denoiser import Denoiser
+    from edadm.networks.replay import Replay
     from edadm.sampling.generate import generate_images, shard_range
 
     made_from = _made_from(model, evaluation, weights, backend, shard, device)
@@ -67,7 +70,8 @@ def run(
         if evaluation.compiled:
             network.compile()
         prediction = open_prediction(model)
-        denoise = Denoiser(network, told, model.guidance, evaluation.precision, prediction)
+        replay = Replay() if graphs and device.type == "cuda" and not evaluation.compiled else None
+        denoise = Denoiser(network, told, model.guidance, evaluation.precision, prediction, replay)
         indices = shard_range(evaluation.images, evaluation.shards, shard)
         sampling = (model.sampler, model.schedule, indices, model.latent_shape)
         noise = (*sampling, evaluation.seed, evaluation.batch_size, device)
@@ -99,7 +103,7 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
     """
     from edadm.artifacts import as_json, making
     from edadm.conditions.text import prompts_of
-    from edadm.config.sources import locate_prompts
+    from edadm.config.files.sources import locate_prompts
 
     if model.conditioning is None or not model.conditioning.has_prompts:
         raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")

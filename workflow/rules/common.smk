@@ -7,15 +7,23 @@ import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
 from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
-from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
+from edadm.config.backends import (
+    DEFAULT,
+    INTEGER,
+    computes_on,
+    makers_of_images,
+    modules_of,
+    variant_suffixes,
+)
+from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
 from edadm.config.schema import Reconstruction
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
-from edadm.config.sources import BUNDLED, locate
+from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
 from edadm.stages import collect as collect_stage
@@ -67,6 +75,7 @@ HELD = []
 
 
 onstart:
+    check_gpus()
     for model, lock in LOCKS.items():
         lock.parent.mkdir(parents=True, exist_ok=True)
         HELD.append(open(lock, "a+"))
@@ -139,6 +148,11 @@ def for_each(*names):
         return value
 
     return mark
+
+
+def by_file(arguments):
+    """Arguments of a command that may be too many for a command line, as one: a file that holds them, whatever plans or runs the job."""
+    return in_file(arguments, NOTES / "arguments")
 
 
 def growing(amount):
@@ -347,10 +361,10 @@ def generate_modules(wildcards):
 
 
 def timed_backends(model):
-    """The backends of a model's variants that `benchmark unet` does not time anyway."""
+    """The backends of a model's variants that `benchmark unet`, which times them on a CPU, does not time anyway."""
     always = {DEFAULT, *(entry.name for entry in makers_of_images(INTEGER)), INTEGER}
     named = dict.fromkeys(Variant(name).backend for name in RUNS[model].variants)
-    return [name for name in named if name not in always]
+    return [name for name in named if name not in always and computes_on(name, "cpu")]
 
 
 def timed_modules(wildcards):
@@ -394,7 +408,7 @@ def scored_prompts(wildcards):
 
 
 def evaluate_options(wildcards, input):
-    """Files that images are compared with, each as the option of `evaluate` for it."""
+    """Images, and the files they are compared with, each as the option of `evaluate` for it."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     own = [Path(settings.prompts).expanduser()] if settings.prompts and files.clip_weights else []
     given = (
@@ -408,7 +422,9 @@ def evaluate_options(wildcards, input):
         "statistics": [*input.statistics, *([given] if given else [])],
         "prompts": [*input.prompts, *own],
     }
-    return [f"--{option}={file}" for option, files in named.items() for file in files]
+    return by_file(
+        [*input.samples, *(f"--{option}={file}" for option, files in named.items() for file in files)]
+    )
 
 
 def reference_statistics_of(wildcards):
@@ -462,7 +478,8 @@ def model_weights(wildcards):
 
 def named_weights(wildcards, input):
     """VARIANT=FILE for all variants of a model."""
-    return [f"{variant.name}={file}" for variant, file in zip(checkpoints_of(wildcards.model), input.weights)]
+    named = zip(checkpoints_of(wildcards.model), input.weights)
+    return by_file([f"{variant.name}={file}" for variant, file in named])
 
 
 def reported(paths):
