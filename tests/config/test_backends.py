@@ -56,6 +56,7 @@ def test_a_backend_that_leaves_out_grids_makes_images_under_its_own_name_only() 
         "integer": [True, False],
         "onednn": [True, False],
         "cuda_int8": [False, True],
+        "openvino": [True, False],
     }
     assert [is_exact(name) for name in ("simulated", "integer", "onednn", "cuda_int8", "gone")] == [
         *(True, True, True),
