@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +43,9 @@ def held() -> str | None:
 def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -> str:
     """Torch's name for a device, once this process has the GPU that it means, and sees no other.
 
-    Call it before anything touches CUDA. What means no GPU that `nvidia-smi` lists is returned as it is, and
-    so is a GPU where the system has no locks. A lease is for good: later calls mean the same GPU.
+    What means no GPU that `nvidia-smi` lists is returned as it is, and so is a GPU where the system has no
+    locks, or where this process uses CUDA already, which could not be shown less any more. A lease is for
+    good: later calls mean the same GPU.
 
     Args:
         name: `cuda` is any free GPU, `cuda:1` the second one, `auto` the same as `cuda` where there is a GPU.
@@ -63,7 +65,7 @@ def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -
     gpus = visible_gpus() if gpus is None else gpus
     if number is not None:
         gpus = gpus[int(number) :][:1]
-    if not gpus or fcntl is None:
+    if not gpus or fcntl is None or _cuda_is_in_use():
         return wanted
     refuse_several_kinds(gpus)
     gpu = take(gpus, share, folder)
@@ -71,6 +73,11 @@ def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -
     os.environ[_HELD] = str(gpu)
     say(f"computing on {gpu}")
     return "cuda"
+
+
+def _cuda_is_in_use() -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
 
 
 def take(gpus: Sequence[Gpu], share: int = 1, folder: Path = FOLDER, pause: float = PAUSE) -> Gpu:

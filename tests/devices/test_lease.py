@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import torch
 
 from edadm.config.fingerprint import PACKAGE
 from edadm.devices import lease as module
@@ -213,6 +214,12 @@ def test_what_means_no_gpu_that_is_listed_is_left_to_torch(
     assert lease(name, gpus, tmp_path / "locks") == left
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert not (tmp_path / "locks").exists()
+
+
+def test_who_uses_cuda_already_keeps_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert lease("cuda:1", GPUS, tmp_path / "locks") == "cuda:1"
+    assert module.held() is None
 
 
 def test_a_child_computes_on_the_gpu_of_its_parent(tmp_path: Path) -> None:
