@@ -68,6 +68,14 @@ _ENTRIES = (
         exact=False,  # attention's operands lose their grids
         precisions=("fp32",),
     ),
+    BackendEntry(
+        "openvino",
+        "edadm.deploy.backends.openvino",
+        "integers by OpenVINO",
+        ("cpu",),
+        precisions=("fp32",),
+        extra="openvino",
+    ),
 )
 BACKENDS = {entry.name: entry for entry in _ENTRIES}
 ALIASES = {INTEGER: BackendAlias("integers", ("onednn", "cuda_int8"))}

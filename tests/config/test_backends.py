@@ -58,6 +58,7 @@ def test_a_backend_that_leaves_out_grids_makes_images_under_its_own_name_only() 
         "integer": [True, False],
         "onednn": [True, False],
         "cuda_int8": [False, True],
+        "openvino": [True, False],
     }
     assert [is_exact(name) for name in ("simulated", "integer", "onednn", "cuda_int8", "gone")] == [
         *(True, True, True),
@@ -77,7 +78,8 @@ def test_a_backend_that_leaves_out_grids_makes_images_under_its_own_name_only() 
 
 
 def test_names_and_labels_follow_the_registry(toy_backend: str) -> None:
-    assert backend_names() == ("simulated", "integer", "onednn", "cuda_int8", toy_backend)
+    assert backend_names()[:4] == ("simulated", "integer", "onednn", "cuda_int8")
+    assert backend_names()[-1] == toy_backend
     assert variant_suffixes() == backend_names()[1:]
     assert [backend_label(name) for name in ("simulated", "integer", toy_backend)] == [
         "",
