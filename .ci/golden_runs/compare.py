@@ -53,6 +53,8 @@ def taken_apart(path: Path) -> tuple[Items, Items]:
         return tensors(path.read_bytes())
     if path.suffix == ".zarr":
         return stored(path)
+    if path.suffix == ".onnx":
+        return graph(path)
     if path.suffix == ".json":
         content = json.loads(path.read_text())
         told = content.get("attributes", content).pop(KEY, {})
@@ -79,6 +81,31 @@ def tensors(content: bytes) -> tuple[Items, Items]:
     for name, own in header.items():
         found[name] = (own["dtype"], own["shape"], data[slice(*own["data_offsets"])])
     return found, dict(leaves(told))
+
+
+def graph(path: Path) -> tuple[Items, Items]:
+    """The nodes and constants of an ONNX graph, and the names of its values, which programs choose freely.
+
+    Of a value, what counts is how many others were named before it.
+    """
+    import onnx
+
+    content = onnx.load(path).graph
+    places: dict[str, int] = {}
+
+    def place(name: str) -> int:
+        return places.setdefault(name, len(places))
+
+    ends = [value.SerializeToString() for value in (*content.input, *content.output)]
+    found: Items = {"inputs and outputs": ends}
+    for index, node in enumerate(content.node):
+        values = [place(name) for name in (*node.input, *node.output)]
+        settings = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        found[f"node {index}"] = (node.domain, node.op_type, len(node.input), values, settings)
+    for tensor in content.initializer:
+        constant = onnx.numpy_helper.to_array(tensor)
+        found[f"constant {place(tensor.name)}"] = (tensor.data_type, constant.shape, constant.tobytes())
+    return found, {"names": list(places)}
 
 
 def different(old: Items, new: Items) -> list[str]:
