@@ -116,7 +116,8 @@ def _number(error: Exception, written: Path) -> int | None:
         return error.errno
     if number := _in_words(error):
         return number
-    return _asked_again(written) if isinstance(error, OSError) and str(error) else None
+    hidden = (isinstance(error, OSError) and str(error)) or "writ" in str(error)
+    return _asked_again(written) if hidden else None
 
 
 def _in_words(error: Exception) -> int | None:
@@ -126,7 +127,7 @@ def _in_words(error: Exception) -> int | None:
 
 
 def _asked_again(written: Path) -> int | None:
-    """Why a file takes no more, found by trying: NumPy says how much was written, but not why."""
+    """Why a file takes no more, found by trying: NumPy and PyTorch say that writing failed, but not why."""
     try:
         with open(written, "r+b", buffering=0) as file:
             file.seek(0, os.SEEK_END)

@@ -123,7 +123,7 @@ def test_a_disk_without_room_for_more_files_is_named(whole: Whole, small_disk: P
             (spare / str(number)).touch()
         except OSError:
             break
-    for number in range(60):  # some room: for a part of the store
+    for number in range(40):  # some room: for a part of the store
         (spare / str(number)).unlink()
     status, said = run(whole.stages[index].argv, folder)
     assert status == 2, said
