@@ -12,8 +12,9 @@ import pytest
 from .children import run
 from .conftest import Whole, contents
 
-STAGES = ("convert-checkpoint", "generate", "evaluate")  # safetensors, NumPy, JSON
+STAGES = ("convert-checkpoint", "generate")  # safetensors, NumPy
 OTHERS = (
+    "evaluate",
     "collect-trajectories",
     "select-calibration",
     "set-ranges",
@@ -85,7 +86,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "name", ["collect-trajectories", "generate", pytest.param("reconstruct", marks=pytest.mark.long)]
+    "name",
+    [
+        "generate",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("collect-trajectories", "reconstruct")),
+    ],
 )
 def test_a_full_disk_is_named_and_after_room_was_made_work_goes_on(
     name: str, whole: Whole, small_disk: Path

@@ -35,7 +35,9 @@ def survives(whole: Whole, folder: Path, index: int, change: int, name: signal.S
     assert [name for name in expected if found[name] != expected[name]] == [], (stage, change)
 
 
-@pytest.mark.parametrize("name", ["select-calibration", "reconstruct", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "name", ["select-calibration", "evaluate", "report", pytest.param("reconstruct", marks=pytest.mark.long)]
+)
 def test_a_killed_stage_leaves_no_trace(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)
     change = random.Random(f"{SEED} {name}").randint(1, whole.changes[index])
@@ -46,7 +48,7 @@ def test_a_killed_stage_leaves_no_trace(name: str, whole: Whole, tmp_path: Path)
 def test_a_terminated_and_an_interrupted_stage_leave_no_trace(
     name: signal.Signals, whole: Whole, tmp_path: Path
 ) -> None:
-    index = whole.index("collect-trajectories")
+    index = whole.index("generate")
     survives(whole, tmp_path, index, whole.changes[index] * 2 // 3, name)
 
 

@@ -23,7 +23,7 @@ def as_undisturbed(whole: Whole, index: int, folder: Path) -> None:
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-@pytest.mark.parametrize("name", ["collect-trajectories", "evaluate"])
+@pytest.mark.parametrize("name", ["evaluate", pytest.param("collect-trajectories", marks=pytest.mark.long)])
 def test_two_instances_make_it_once(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)
     folder = whole.before(index, tmp_path)
@@ -36,7 +36,7 @@ def test_two_instances_make_it_once(name: str, whole: Whole, tmp_path: Path) -> 
 
 def test_an_orphan_and_the_next_run_meet(whole: Whole, tmp_path: Path) -> None:
     """Snakemake was killed, a child lives on; the next Snakemake deletes outputs and starts the stage again."""
-    index = whole.index("reconstruct")
+    index = whole.index("set-ranges")
     stage = whole.stages[index]
     folder = whole.before(index, tmp_path)
     orphan = start(stage.argv, folder, at_change(whole.changes[index] // 2, die(signal.SIGSTOP)))
@@ -70,7 +70,7 @@ def as_nobody() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_another_user_is_told_or_goes_on(shared: bool, whole: Whole, open_folder: Path) -> None:
     index = whole.index("evaluate")
     folder = whole.before(index, open_folder / f"shared{shared}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,24 +99,6 @@ def test_power_cuts_and_a_killed_job_leave_no_trace(toy: Toy, request: pytest.Fi
     assert set(job_stats(said)) <= {"generate", "evaluate", "benchmark", "report"}
 
     reference: Toy = request.getfixturevalue("reference")
-    expected, found = reference.artifacts(), toy.artifacts()
-    assert set(found) == set(expected)
-    assert [name for name in expected if found[name] != expected[name]] == []
-    assert toy.page() == reference.page()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_snakemake_alone_is_ended_and_jobs_that_live_on_meet_those_of_the_next_run(
-    name: str, reference: Toy, package: Path, tmp_path: Path
-):
-    toy = Toy(tmp_path, package)
-    with toy.started() as run:
-        run.until(lambda: stored_batches(toy))
-        run.process.send_signal(signal.Signals[name])
-        assert run.wait() != 0
-    status, said = toy.run()
-    assert status == 0, said
     expected, found = reference.artifacts(), toy.artifacts()
     assert set(found) == set(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
