@@ -11,7 +11,9 @@ from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
-from edadm.config.schema import Reconstruction
+from edadm.config.schema import AUTO, Reconstruction
+from edadm.config.shards import settled
+from edadm.config.splitting import Split, shards_for
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
 from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
@@ -60,6 +62,59 @@ RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
 
+
+def jobs_at_once(rule):
+    """How many jobs of a rule can run at once: one for each GPU if they take one, else for each core, or place in a queue."""
+    known = {name: getattr(found, "value", found) for name, found in workflow.global_resources.items()}
+    takes = workflow.resource_settings.overwrite_resources.get(rule, {}).get("gpu", 0)
+    taken = int(getattr(takes, "value", takes) or 0)
+    gpus = known.get("gpu") if taken else None
+    places = gpus // taken if gpus else known.get("_nodes") or known.get("_cores")
+    return places if isinstance(places, int) else 1
+
+
+# How many jobs share trajectories or images is decided once, before the work on them begins, and noted for jobs elsewhere.
+SPLITS = {
+    model: Split(LAYOUT.root / model / ".shards.json", decides=workflow.is_main_process) for model in RUNS
+}
+
+
+def split_trajectories(model):
+    """The model, with a number of shards."""
+    preset = CONFIG.models[model]
+    if model not in SPLITS or preset.trajectories.shards != AUTO:
+        return preset
+    recorded = preset.trajectories
+    wanted = shards_for(
+        jobs_at_once("collect_trajectories"), recorded.count, recorded.batch_size, preset.sampler.steps
+    )
+    folder = LAYOUT.trajectories(model, 0).parent
+    return settled(preset, SPLITS[model].shards("trajectories", folder, "model", wanted))
+
+
+def split_images(model, variant):
+    """How the images of a variant are made, with a number of shards."""
+    evaluation = CONFIG.evaluations[RUNS[model].evaluation]
+    if evaluation.shards != AUTO:
+        return evaluation
+    wanted = shards_for(
+        jobs_at_once("generate"), evaluation.images, evaluation.batch_size, CONFIG.models[model].sampler.steps
+    )
+    folder = LAYOUT.variant(model, Variant(variant)) / "samples"
+    return settled(evaluation, SPLITS[model].shards(variant, folder, "evaluation", wanted))
+
+
+CONFIG = CONFIG.model_copy(
+    update={"models": CONFIG.models | {model: split_trajectories(model) for model in RUNS}}
+)
+# Full precision is what variants are compared with, also where it is not among them.
+IMAGES = {
+    (run.model, variant): split_images(run.model, variant)
+    for run in CONFIG.runs
+    for variant in dict.fromkeys(("fp32", *run.variants))
+}
+
+
 # Snakemake deletes outputs before it makes them again, so of one model there is one run at a time. The lock ends with its process.
 LOCKS = {model: LAYOUT.root / model / ".run.lock" for model in RUNS}
 LAST_RUNS = {model: lock.read_text() if lock.is_file() else "" for model, lock in LOCKS.items()}
@@ -82,6 +137,7 @@ onstart:
             say(f"another run of {model} in {RESULTS} went on while this one was planned; start again")
             sys.exit(2)
         rewrite(HELD[-1], f"{holder()}, {time.time_ns()}")
+        SPLITS[model].keep()
 
 
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
@@ -265,8 +321,14 @@ def shares_of(folder):
 
 
 def evaluation_of(wildcards):
-    """How the images of a model are made and scored."""
-    return CONFIG.evaluations[RUNS[wildcards.model].evaluation]
+    """How the images of a model are made and scored; those of a variant in how many shards."""
+    whole = CONFIG.evaluations[RUNS[wildcards.model].evaluation]
+    return IMAGES.get((wildcards.model, wildcards.get("variant")), whole)
+
+
+def images_of(model, variant):
+    """The files with the images of a variant, in order."""
+    return [str(file) for file in LAYOUT.samples(model, variant, IMAGES[model, variant.name].shards)]
 
 
 def trajectory_shards(wildcards):
@@ -316,18 +378,14 @@ def generate_settings(wildcards):
 
 def variant_samples(wildcards):
     """All images of a variant."""
-    shards = evaluation_of(wildcards).shards
-    return [str(file) for file in LAYOUT.samples(wildcards.model, Variant(wildcards.variant), shards)]
+    return images_of(wildcards.model, Variant(wildcards.variant))
 
 
 def reference_samples(wildcards):
     """The full-precision images that a quantized variant's are compared with."""
     if not Variant(wildcards.variant).is_quantized:
         return []
-    return [
-        str(file)
-        for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)
-    ]
+    return images_of(wildcards.model, Variant("fp32"))
 
 
 def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
@@ -368,10 +426,7 @@ def simulated_samples(wildcards):
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
     if variant.checkpoint == variant or variant.checkpoint.name not in run.variants:
         return []
-    return [
-        str(file)
-        for file in LAYOUT.samples(wildcards.model, variant.checkpoint, evaluation_of(wildcards).shards)
-    ]
+    return images_of(wildcards.model, variant.checkpoint)
 
 
 def scoring_content(wildcards):
@@ -492,7 +547,7 @@ def report_inputs(wildcards):
         for name in run.variants:
             variant = Variant(name)
             files.append(LAYOUT.variant(run.model, variant) / "metrics.json")
-            files += LAYOUT.samples(run.model, variant, CONFIG.evaluations[run.evaluation].shards)
+            files += images_of(run.model, variant)
             if variant.is_quantized:
                 files.append(LAYOUT.losses(run.model, variant))
                 files.append(LAYOUT.calibration(run.model, variant.presets[0]) / "selection.json")
