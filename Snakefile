@@ -24,6 +24,8 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/devices.smk"
+include: "workflow/rules/shards.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/quantization.smk"

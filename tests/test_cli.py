@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.main import get_command
 
-from edadm.artifacts import describe
+from edadm.artifacts import describe, facts
+from edadm.artifacts.metadata import remember
 from edadm.cli import app_with, main
 from edadm.commands.app import ORDER
-from edadm.config.downloads import DOWNLOADS, Download
+from edadm.config.files.downloads import DOWNLOADS, Download
 from edadm.config.fingerprint import PACKAGE
 from edadm.config.methods import METHODS
 from edadm.config.schema import Model, Sampler, Trajectories
@@ -31,7 +32,7 @@ from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 
-from .config.server import serving
+from .config.files.server import serving
 from .conftest import reinitialise
 from .networks.original import OriginalUNet
 
@@ -221,6 +222,13 @@ def test_images_far_from_the_simulated_ones_are_refused(
         in capsys.readouterr().err
     )
     assert not output.exists()
+    remember(
+        far, facts("samples", {"shard": 0, "resolved_backend": "cuda_int8"}, "cuda (toy)")
+    )  # of another network
+    assert edadm("evaluate", far, *compared) == 0
+    found = json.loads(output.read_text())
+    assert (found["parity"]["difference"], found["parity"]["bound"]) == (6, 5)
+    assert found["edadm"]["made_from"]["resolved_backend"] == "cuda_int8"
 
 
 def test_integers_need_a_quantized_checkpoint_and_a_known_name(
@@ -690,7 +698,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
         (("benchmark", "unet", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         ((*SELECT, "0.zarr", "1.zarr", "--calibration", '{"size": 99}'), "exceeds the 6 recorded"),
-        ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 2 of 6; name the stores of all shards"),
+        ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 1 of 6; name the stores of all shards"),
         ((*SELECT, "1.zarr", "0.zarr", "--calibration", "{}"), "1.zarr begins with run 3, where run 0 is next; name"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),
@@ -769,9 +777,11 @@ def test_limits_of_memory_come_from_the_environment_where_no_option_gives_them(
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [
-        ("integer", "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated'"),
+        (
+            "integer",
+            "backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated' or 'cuda_int8'",
+        ),
         ("onednn", "backend 'onednn' generates on a CPU only; use --device cpu, or backend 'simulated'"),
-        ("cuda_int8", "backend 'cuda_int8' leaves out grids of the checkpoint, so that its images would be"),
     ],
 )
 def test_images_with_integers_are_refused_off_the_cpu(

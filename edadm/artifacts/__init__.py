@@ -2,7 +2,7 @@
 
 from edadm.artifacts.errors import BusyError, DamagedError, StaleError
 from edadm.artifacts.files import as_json, read_tensors, save_tensors, writing_json
-from edadm.artifacts.making import Work, making, refuse_to_replace
+from edadm.artifacts.making import Work, gpu_beside, making, refuse_to_replace
 from edadm.artifacts.metadata import Facts, describe, facts, intact, refuse_other
 from edadm.artifacts.whole import writing
 
@@ -15,6 +15,7 @@ __all__ = [
     "as_json",
     "describe",
     "facts",
+    "gpu_beside",
     "intact",
     "making",
     "read_tensors",

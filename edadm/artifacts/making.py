@@ -25,6 +25,7 @@ from edadm.artifacts.locks import holder, if_free, locked, rewrite
 from edadm.artifacts.metadata import Facts, describe, forget, lock_beside, remember
 from edadm.artifacts.whole import partial_file, publish, sync_tree
 from edadm.console import say
+from edadm.devices.lease import held
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -123,7 +124,7 @@ def making(
                 _mark(output, key).unlink(missing_ok=True)
             raise
         with locked(lock_beside(output), str(output)) as file:
-            rewrite(file, canonical(_state(file.read()) | {"finished": key, "code": code}))
+            rewrite(file, canonical(_finished_state(_state(file.read()), key, code)))
             _tidy(output, key, progress)
 
 
@@ -148,6 +149,26 @@ def code_beside(output: Path) -> str | None:
     with suppress(OSError):
         return _state(lock_beside(output).read_text()).get("code")
     return None
+
+
+def gpu_beside(output: Path) -> str | None:
+    """The GPU that an artifact was finished on, as `edadm.devices.lease.held` calls it.
+
+    None where it was none, or that is not known.
+    """
+    with suppress(OSError):
+        return _state(lock_beside(output).read_text()).get("gpu")
+    return None
+
+
+def _finished_state(before: dict[str, str], key: str, code: str) -> dict[str, str]:
+    """What a lock file says once work is finished.
+
+    The GPU stands here, since in the artifact, whose bytes do not depend on it, it cannot.
+    """
+    gpu = held()
+    kept = {name: value for name, value in before.items() if name != "gpu"}
+    return kept | {"finished": key, "code": code} | ({"gpu": gpu} if gpu else {})
 
 
 def _mark(output: Path, key: str) -> Path:

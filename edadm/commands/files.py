@@ -47,8 +47,8 @@ def download(
 
     No other command downloads anything.
     """
-    from edadm.config.downloads import DOWNLOADS
-    from edadm.config.fetch import fetch, find_download
+    from edadm.config.files.downloads import DOWNLOADS
+    from edadm.config.files.fetch import fetch, find_download
 
     if name is None:
         for key, entry in DOWNLOADS.items():
@@ -79,6 +79,7 @@ def plan(
     That is disk, memory, network evaluations, and time per stage.
     """
     import json
+    from functools import partial
 
     from edadm.config.load import load_runs
 
@@ -89,7 +90,8 @@ def plan(
     from edadm.planning.show import as_table
 
     where = device_named(device, threads) if probe else None
-    plans = [plan_run(run, settings, where, feature_network) for run in chosen_runs(settings, model)]
+    networks = partial(feature_network, device=where or "cpu")
+    plans = [plan_run(run, settings, where, networks) for run in chosen_runs(settings, model)]
     typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
 
 

@@ -89,6 +89,7 @@ def evaluate(
         Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")
     ] = None,
     config: ConfigOption = None,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "evaluate",
 ) -> None:
@@ -100,12 +101,11 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from edadm.config.scoring import scoring
+    from edadm.config.files.scoring import scoring
     from edadm.stages import evaluate as stage
 
     if simulated and not references:
         raise EdadmError("--simulated needs full-precision images to compare with; give them as --reference")
-    device_named("auto", threads)
     settings = preset_named("evaluations", evaluation, config)
     settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
     files = scoring(settings)
@@ -117,8 +117,9 @@ def evaluate(
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
+    where = device_named(device, threads)
     images = stage.Images(samples, references or [], simulated or [])
-    stage.run(images, settings, files, output, label)
+    stage.run(images, settings, files, output, where, label)
 
 
 @app.command()
@@ -140,6 +141,7 @@ def reference_statistics(
     keep_features: Annotated[
         int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")
     ] = 0,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "reference-statistics",
 ) -> None:
@@ -147,8 +149,8 @@ def reference_statistics(
     from edadm.config.schema import Evaluation
     from edadm.stages import evaluate as stage
 
-    device_named("auto", threads)
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
         raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
+    where = device_named(device, threads)
     real = (images, name, extractor, weights, resolution, keep_features)
-    stage.reference_statistics(*real, output, threads, label)
+    stage.reference_statistics(*real, output, where, threads, label)

@@ -31,7 +31,14 @@ ProgressOption = Annotated[
     Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")
 ]
 OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="cpu; cuda, a GPU that no other process has; cuda:1, that one; cuda/2, one that two may share; "
+        "auto",
+    ),
+]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")
 ]
@@ -88,21 +95,24 @@ def preset_named(kind: str, text: str, config: Path | None) -> Any:
 
 
 def device_named(name: str, threads: int) -> Any:
-    """The torch device, after setting the number of CPU threads."""
+    """The torch device, after setting the number of CPU threads; a GPU is leased, and waited for, first."""
+    from edadm.devices.lease import lease
+
+    leased = lease(name)  # before torch is imported: who waits needs no memory
+
     import torch
 
-    from edadm.devices import device_named
+    from edadm.devices.named import device_named
 
     torch.set_num_threads(threads)
-    return device_named(name)
+    return device_named(leased)
 
 
 def first_gpu() -> Any:
-    """The first CUDA device."""
-    import torch
-
-    if not torch.cuda.is_available():
+    """A GPU that no other process has."""
+    where = device_named("auto", 1)
+    if where.type != "cuda":
         raise EdadmError(
             "this times kernels of a CUDA GPU, and there is none here; run it on a machine that has one"
         )
-    return device_named("cuda", 1)
+    return where

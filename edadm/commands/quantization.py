@@ -43,8 +43,8 @@ def set_ranges(
     """Search the grid of every weight and activation."""
     from edadm.stages import set_ranges as stage
 
-    where, widths = device_named(device, threads), preset_named("bits", bits, config)
-    preset = preset_named("models", model, config)
+    preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
+    where = device_named(device, threads)
     stage.run(preset, widths, unet, calibration_set, output, where, label)
 
 

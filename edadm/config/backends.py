@@ -7,6 +7,7 @@ it is used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,8 +25,8 @@ class BackendEntry:
         module: the dotted name of the module whose `BACKEND` is its `edadm.deploy.backends.base.Backend`.
         label: what a report adds to the name of a variant computed by it.
         devices: kinds of devices on which it computes; all if empty.
-        exact: whether it computes the network of the checkpoint with all its grids, so that images may be
-            made and scored with it.
+        exact: whether it computes the network of the checkpoint with all its grids, so that its images must
+            be near those of the default one, and an alias may mean it where images are made.
         precisions: values of `evaluations.NAME.precision` with which it makes images; all if empty.
         extra: the extra of edadm that installs what its module imports; empty if edadm itself does.
     """
@@ -62,9 +63,10 @@ _ENTRIES = (
     BackendEntry(
         "cuda_int8",
         "edadm.deploy.backends.cuda_int8",
-        "integers on a GPU",
+        "integers on a GPU, attention in floating point",
         ("cuda",),
         exact=False,  # attention's operands lose their grids
+        precisions=("fp32",),
     ),
 )
 BACKENDS = {entry.name: entry for entry in _ENTRIES}
@@ -103,17 +105,15 @@ def resolved(name: str, kind: str) -> BackendEntry:
 
 
 def makers_of_images(name: str) -> list[BackendEntry]:
-    """The backends that a name means where images are made: those that compute the network of the checkpoint.
+    """The backends that a name means where images are made.
+
+    An alias means those that compute the network of the checkpoint with all its grids. One that leaves out
+    some is meant by its own name alone, and its images say how far they are from those with all.
 
     Raises:
-        EdadmError: there is no such backend, or it computes another network.
+        EdadmError: there is no such backend.
     """
-    if found := [entry for entry in _meant_by(name) if entry.exact]:
-        return found
-    raise EdadmError(
-        f"backend '{name}' leaves out grids of the checkpoint, so that its images would be those of another "
-        f"network; use backend '{INTEGER}' or '{DEFAULT}'"
-    )
+    return [entry for entry in _meant_by(name) if entry.exact or name in BACKENDS]
 
 
 def modules_of(*names: str) -> tuple[str, ...]:
@@ -137,12 +137,30 @@ def device_for_images(name: str, device: str) -> str:
         return device
     if device == "auto":
         return kinds[0]
-    if device.partition(":")[0] not in kinds:
+    if (kind := re.split("[:/]", device)[0]) not in kinds:
         where = " or ".join(_ARTICLES.get(kind, kind) for kind in kinds)
+        others = [entry.name for entry in _meant_by(name) if kind in entry.devices]
+        others = [f"'{DEFAULT}'", *(f"'{other}', which leaves out some grids" for other in others)]
         raise EdadmError(
-            f"backend '{name}' generates on {where} only; use --device {kinds[0]}, or backend '{DEFAULT}'"
+            f"backend '{name}' generates on {where} only; use --device {kinds[0]}, or backend "
+            f"{' or '.join(others)}"
         )
     return device
+
+
+def computes_on(name: str, kind: str) -> bool:
+    """Whether a backend makes images on a kind of device, such as `cpu`.
+
+    Raises:
+        EdadmError: as `makers_of_images`.
+    """
+    kinds = _kinds(makers_of_images(name))
+    return not kinds or kind in kinds
+
+
+def is_exact(name: str) -> bool:
+    """Whether a backend computes with all grids; names that are not here any more count as such."""
+    return name not in BACKENDS or BACKENDS[name].exact
 
 
 def precisions_of(name: str) -> tuple[str, ...]:

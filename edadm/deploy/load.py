@@ -10,7 +10,7 @@ from edadm.config.backends import DEFAULT, resolved
 from edadm.deploy.backends.base import implementation, lower
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
-from edadm.devices import device_named
+from edadm.devices.named import device_named
 from edadm.networks.weights import CheckpointError
 
 

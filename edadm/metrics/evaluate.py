@@ -13,11 +13,11 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
+from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
 from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
-from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.images.datasets import Images, prepared
@@ -36,6 +36,7 @@ def evaluate(
     settings: Evaluation,
     files: Scoring,
     advance: Advance = lambda images: None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
@@ -44,8 +45,10 @@ def evaluate(
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
-        files: what `edadm.config.sources.scoring` found; its `reference` must be statistics, not a folder.
+        files: what `edadm.config.files.scoring.scoring` found; its `reference` must be statistics, no
+            folder.
         advance: told the number of images after each batch.
+        device: where the networks that score compute.
 
     Raises:
         EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
@@ -60,7 +63,7 @@ def evaluate(
     if layers:
         seen = prepared(images, files.resolution)
         features = extract_features(
-            seen, files.extractor, weights=files.weights, layers=layers, advance=advance
+            seen, files.extractor, weights=files.weights, layers=layers, advance=advance, device=device
         )
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {}
@@ -77,7 +80,7 @@ def evaluate(
     scores["psnr"] = None if references is None else mean_psnr(images, references)
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:
-        scores["clip_score"] = _clip_score(images, prompts, settings, files)
+        scores["clip_score"] = _clip_score(images, prompts, settings, files, device)
         conditions |= _clip_conditions(settings, files)
     _refuse_what_is_not_finite(scores)
     return scores | {"conditions": conditions}
@@ -90,11 +93,12 @@ def _prompts(settings: Evaluation, images: int) -> list[str] | None:
     return prompts_per_image(Path(settings.prompts).expanduser(), images)
 
 
-def _clip_score(images: Images, prompts: list[str], settings: Evaluation, files: Scoring) -> float:
+def _clip_score(
+    images: Images, prompts: list[str], settings: Evaluation, files: Scoring, device: torch.device | str
+) -> float:
     from edadm.metrics.scores.clip_score import clip_scores  # open_clip takes a while to import
 
     assert files.clip_weights is not None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return clip_scores(images, prompts, settings.clip_model, files.clip_weights, device).mean().item()
 
 

@@ -68,14 +68,15 @@ def feature_batches(
     batch_size: int,
     workers: int = 0,
     advance: Advance = lambda images: None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
-    """Features of one batch after the other by layer, on the CPU; computed on the GPU where there is one.
+    """Features of one batch after the other by layer, on the CPU; `device` computes them.
 
     Raises:
         EdadmError: images of several sizes, or not 32 x 32 for the bundled classifier, which has that size
             only.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
     network.to(device)
     side = 32 if isinstance(network, CifarFeatureExtractor) else None
     loader = DataLoader(
@@ -97,8 +98,9 @@ def extract_features(
     weights: Path | None = None,
     layers: tuple[str, ...] = LAYERS,
     advance: Advance = lambda images: None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Float[Tensor, "n _"]]:
-    """Features (n, d) of every layer, fp32, on the CPU."""
+    """Features (n, d) of every layer, fp32, on the CPU; `device` computes them."""
     network = build_extractor(extractor, weights, layers)
-    batches = list(feature_batches(images, network, batch_size, advance=advance))
+    batches = list(feature_batches(images, network, batch_size, advance=advance, device=device))
     return {layer: torch.cat([batch[layer] for batch in batches]) for layer in layers}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from edadm.config.sources import locate
+from edadm.config.files.sources import locate
 from edadm.networks.classifier import CifarClassifier
 from edadm.networks.weights import read_state
 

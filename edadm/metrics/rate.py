@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from edadm.config.files.scoring import scoring
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import scoring
 from edadm.errors import EdadmError
 from edadm.metrics.extract import build_extractor, feature_batches
 from edadm.metrics.images.datasets import prepared
 
 
-def feature_network(evaluation: Evaluation) -> Callable[[UInt8[Tensor, "n 3 h w"]], None] | None:
+def feature_network(
+    evaluation: Evaluation, device: torch.device | str = "cpu"
+) -> Callable[[UInt8[Tensor, "n 3 h w"]], None] | None:
     """Prepares images and computes the features that scores need, as `evaluate` does.
 
     None where a file is absent.
@@ -28,7 +31,8 @@ def feature_network(evaluation: Evaluation) -> Callable[[UInt8[Tensor, "n 3 h w"
     network = build_extractor(files.extractor, files.weights, ("pooled",))
 
     def extract(images: UInt8[Tensor, "n 3 h w"]) -> None:
-        for _ in feature_batches(prepared(images, files.resolution), network, len(images)):
+        seen = prepared(images, files.resolution)
+        for _ in feature_batches(seen, network, len(images), device=device):
             pass
 
     return extract

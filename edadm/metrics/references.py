@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.config.files.sources import file_sha256
 from edadm.config.inputs.statistics import OF_OTHERS, statistics_head
-from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance, build_extractor, feature_batches
 from edadm.metrics.images.datasets import Images
@@ -152,6 +152,7 @@ def write_reference(
     workers: int = 0,
     batch_size: int = 64,
     advance: Advance = lambda images: None,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Writes statistics of real images, batch by batch, to an HDF5 file with `facts`.
 
@@ -161,6 +162,7 @@ def write_reference(
         keep: pooled features of so many images, evenly spread over the set, are kept too, for KID, precision
             and recall.
         workers: processes that read images.
+        device: where features are computed.
     """
     network = build_extractor(extractor, weights, ("pooled", "spatial"))
     running = {"pooled": RunningStatistics(), "spatial": RunningStatistics()}
@@ -169,7 +171,7 @@ def write_reference(
     if keep:
         wanted[torch.linspace(0, total - 1, min(keep, total)).round().long()] = True
     kept, done = [], 0
-    for batch in feature_batches(images, network, batch_size, workers, advance):
+    for batch in feature_batches(images, network, batch_size, workers, advance, device):
         for layer, statistics in running.items():
             statistics.add(batch[layer])
         rows = len(batch["pooled"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edadm.config.files.sources import locate, source_of
 from edadm.config.schema import Model
-from edadm.config.sources import locate, source_of
 from edadm.networks.described.agreement import described_scale, refuse_disagreement
 from edadm.networks.families import FAMILIES
 from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup

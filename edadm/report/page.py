@@ -19,9 +19,16 @@ from edadm.report.results.read import read_run
 from edadm.report.results.records import CalibrationResult, RunResult, VariantResult
 from edadm.report.tables.export import metrics_csv, metrics_markdown
 from edadm.report.tables.findings import finding, reconstruction_summary
-from edadm.report.tables.rows import UNIT_COLUMNS, settings_rows, size_rows, stage_rows, unit_rows
+from edadm.report.tables.rows import (
+    UNIT_COLUMNS,
+    device_rows,
+    settings_rows,
+    size_rows,
+    stage_rows,
+    unit_rows,
+)
 from edadm.report.tables.scores import metric_rows
-from edadm.report.times import read_times
+from edadm.report.times import read_devices, read_times
 
 _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
 
@@ -52,7 +59,12 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
     html = (
         _environment()
         .get_template("page.html.j2")
-        .render(runs=[_run(run) for run in found], stages=stage_rows(read_times(results)), gain=GAIN)
+        .render(
+            runs=[_run(run) for run in found],
+            stages=stage_rows(read_times(results)),
+            devices=device_rows(read_devices(results)),
+            gain=GAIN,
+        )
     )
     for path, text in (
         (output, html),

@@ -1,12 +1,15 @@
-"""How long the stages took, from what Snakemake measured."""
+"""How long the stages took, from what Snakemake measured, and on which GPUs, from locks beside artifacts."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edadm.artifacts import describe, gpu_beside
 from edadm.report.results.files import table_rows
 
 STAGES = (
@@ -55,6 +58,26 @@ def read_times(results: Path) -> list[StageTime]:
                 )
             )
     return stages
+
+
+def read_devices(results: Path) -> dict[str, Counter[str]]:
+    """The kinds of artifacts that each GPU made, and how many; empty where none was at work."""
+    made: dict[str, Counter[str]] = {}
+    for artifact in _artifacts(results):
+        if gpu := gpu_beside(artifact):
+            kind = (describe(artifact) or {}).get("kind")
+            made.setdefault(gpu, Counter()).update([kind] if kind else [])
+    return dict(sorted(made.items()))
+
+
+def _artifacts(results: Path) -> list[Path]:
+    """What has a lock beside it; inside of stores, which are folders of many files, nothing has."""
+    found = []
+    for folder, folders, files in os.walk(results):
+        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".zarr")]
+        locks = [name for name in files if name.startswith(".") and name.endswith(".lock")]
+        found += [Path(folder) / name.removeprefix(".").removesuffix(".lock") for name in locks]
+    return found
 
 
 def _numbers(texts: Any) -> list[float]:

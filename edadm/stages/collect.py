@@ -54,8 +54,8 @@ def run(
         graphs: whether a GPU replays the network's calls.
     """
     from edadm.artifacts import making, refuse_to_replace
+    from edadm.config.files.sources import locate_prompts
     from edadm.config.shards import settled
-    from edadm.config.sources import locate_prompts
     from edadm.networks.denoiser import Denoiser
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet

@@ -21,7 +21,7 @@ def run(model: Model, part: str, output: Path) -> None:
     """Brings a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
     from edadm.artifacts import making, save_tensors
     from edadm.artifacts.digest import canonical
-    from edadm.config.sources import locate
+    from edadm.config.files.sources import locate
     from edadm.networks.convert import convert_checkpoint
 
     known = facts_of("weights", _made_from(model, part))

@@ -52,8 +52,8 @@ def run(
     import numpy as np
 
     from edadm.artifacts import making
+    from edadm.config.files.sources import locate_prompts
     from edadm.config.shards import settled, share
-    from edadm.config.sources import locate_prompts
     from edadm.networks.denoiser import Denoiser
     from edadm.networks.replay import Replay
     from edadm.sampling.generate import generate_images
@@ -105,7 +105,7 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
     """
     from edadm.artifacts import as_json, making
     from edadm.conditions.text import prompts_of
-    from edadm.config.sources import locate_prompts
+    from edadm.config.files.sources import locate_prompts
 
     if model.conditioning is None or not model.conditioning.has_prompts:
         raise EdadmError("this model takes no prompts; name one with conditioning.kind: text")

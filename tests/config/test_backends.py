@@ -16,7 +16,9 @@ from edadm.config.backends import (
     INTEGER,
     backend_label,
     backend_names,
+    computes_on,
     device_for_images,
+    is_exact,
     makers_of_images,
     precisions_of,
     resolved,
@@ -43,8 +45,33 @@ def test_images_are_made_where_a_backend_computes_the_checkpoints_network() -> N
     assert [device_for_images(name, "auto") for name in ("simulated", "integer")] == ["auto", "cpu"]
     assert device_for_images("simulated", "cuda:1") == "cuda:1"
     assert (precisions_of("simulated"), precisions_of("integer")) == ((), ("fp32",))
-    with pytest.raises(EdadmError, match="use backend 'integer' or 'simulated'"):
-        makers_of_images("cuda_int8")
+
+
+def test_a_backend_that_leaves_out_grids_makes_images_under_its_own_name_only() -> None:
+    assert [entry.name for entry in makers_of_images("cuda_int8")] == ["cuda_int8"]
+    assert [device_for_images("cuda_int8", name) for name in ("auto", "cuda/2")] == ["cuda", "cuda/2"]
+    where = {name: [computes_on(name, kind) for kind in ("cpu", "cuda")] for name in backend_names()}
+    assert where == {
+        "simulated": [True, True],
+        "integer": [True, False],
+        "onednn": [True, False],
+        "cuda_int8": [False, True],
+    }
+    assert [is_exact(name) for name in ("simulated", "integer", "onednn", "cuda_int8", "gone")] == [
+        *(True, True, True),
+        *(False, True),
+    ]
+    for device in ("cuda", "cuda:1", "cuda/2"):
+        with pytest.raises(
+            EdadmError,
+            match=r"^backend 'integer' generates on a CPU only; use --device cpu, or backend 'simulated' "
+            r"or 'cuda_int8', which leaves out some grids$",
+        ):
+            device_for_images("integer", device)
+    with pytest.raises(
+        EdadmError, match=r"'cuda_int8' generates on a GPU only; use --device cuda, or backend 'si"
+    ):
+        device_for_images("cuda_int8", "cpu")
 
 
 def test_names_and_labels_follow_the_registry(toy_backend: str) -> None:

@@ -227,7 +227,7 @@ def test_another_meaning_changes_the_code(old: str, new: str) -> None:
         ("config/schema.py", "images per sampler run", "images per run of the sampler"),
         ("config/schema.py", "kind: Literal[", "kind: str | Literal["),
         ("config/rules/wording.py", "there is no such setting", "this setting does not exist"),
-        ("config/scoring.py", "needs weights, and", "wants weights, and"),
+        ("config/files/scoring.py", "needs weights, and", "wants weights, and"),
         ("networks/convert.py", "the preset's model has no", "this model is without"),
         ("errors.py", "class EdadmError", "class Unused(Exception): pass\nclass EdadmError"),
     ],

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edadm.config.check import problems
+from edadm.config.files.sources import locate_checkpoint, locate_prompts
 from edadm.config.load import ConfigError, load_config
 from edadm.config.schema import Config
-from edadm.config.sources import locate_checkpoint, locate_prompts
 from edadm.errors import EdadmError
 
 RUNS = Path(__file__).parents[2] / "workflow" / "published"

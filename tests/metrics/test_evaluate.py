@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from edadm.config.files.scoring import Scoring
+from edadm.config.files.sources import file_sha256, locate
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import Scoring
-from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features

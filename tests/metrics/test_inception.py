@@ -13,9 +13,9 @@ from pytorch_fid.fid_score import get_activations
 from torch import Tensor
 from torch_fidelity.utils import create_feature_extractor
 
+from edadm.config.files.scoring import Scoring
+from edadm.config.files.sources import file_sha256
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import Scoring
-from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import build_extractor, extract_features

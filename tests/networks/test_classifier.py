@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edadm.config.sources import locate
+from edadm.config.files.sources import locate
 from edadm.errors import EdadmError
 from edadm.networks.classifier import CLASSES, CifarClassifier
 from edadm.networks.weights import read_state

@@ -17,8 +17,11 @@ pytestmark = [
 ]
 
 IMAGES = "results/toy/fp32/samples/0.npy"
+COMPUTING = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
 OPTIONS = (
     *("--workflow-profile", "workflow/profiles/slurm"),
+    "--set-resources",  # a GPU is asked for, and nothing computes on it, since it is imagined
+    *(f"{rule}:{told}" for rule in COMPUTING for told in ("gpu=1", "device=cpu")),
     *("--jobs", "4", "--latency-wait", "10", "--slurm-logdir", "logs/slurm"),
     *("--slurm-no-account", "--slurm-status-command", "squeue"),  # this cluster keeps no accounts
     *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),

@@ -11,10 +11,11 @@ rule benchmark:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        device=device_of,
         model=model_with(*benchmark_stage.MODEL),
         settings=model_settings(*benchmark_stage.MODEL),
         weights=named_weights,
@@ -23,4 +24,4 @@ rule benchmark:
         gpu_code=code_of_gpus("benchmark", f"{RESULTS}/{{model}}/speed.json", timed_modules),
     shell:
         "python3 -m edadm benchmark unet {params.weights:q} --model {params.model:q} --output {output:q}"
-        " {params.backends:q} --threads {threads:q} 2>&1 | tee {log:q}"
+        " {params.backends:q} --device {params.device:q} --threads {threads:q} 2>&1 | tee {log:q}"

@@ -12,10 +12,11 @@ rule collect_trajectories:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(4000),
         runtime=growing(720),
     params:
+        device=device_of,
         model=model_with(*collect_stage.MODEL),
         settings=model_settings(*collect_stage.MODEL),
         prompts=prompts_content,
@@ -25,7 +26,7 @@ rule collect_trajectories:
         code=stage_fingerprint("collect"),
     shell:
         "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} {params.parts:q}"
-        " --shard {wildcards.shard:q} --output {output:q} --progress {params.progress:q} --threads {threads:q}"
+        " --shard {wildcards.shard:q} --output {output:q} --progress {params.progress:q} --device {params.device:q} --threads {threads:q}"
         " --label {params.label:q} 2>&1 | tee {log:q}"
 
 

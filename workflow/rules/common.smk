@@ -7,17 +7,22 @@ import time
 
 from edadm.artifacts.locks import attempt, holder, rewrite
 from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
-from edadm.config.backends import DEFAULT, INTEGER, makers_of_images, modules_of, variant_suffixes
+from edadm.config.backends import (
+    DEFAULT,
+    INTEGER,
+    computes_on,
+    makers_of_images,
+    modules_of,
+    variant_suffixes,
+)
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
-from edadm.config.shards import settled
-from edadm.config.splitting import Split, shards_for
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
-from edadm.config.sources import BUNDLED, locate
+from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
 from edadm.stages import collect as collect_stage
@@ -62,59 +67,6 @@ RESULTS = os.path.normpath(CONFIG.results)
 LAYOUT = Layout(Path(RESULTS))
 RUNS = {run.model: run for run in CONFIG.runs}
 
-
-def jobs_at_once(rule):
-    """How many jobs of a rule can run at once: one for each GPU if they take one, else for each core, or place in a queue."""
-    known = {name: getattr(found, "value", found) for name, found in workflow.global_resources.items()}
-    takes = workflow.resource_settings.overwrite_resources.get(rule, {}).get("gpu", 0)
-    taken = int(getattr(takes, "value", takes) or 0)
-    gpus = known.get("gpu") if taken else None
-    places = gpus // taken if gpus else known.get("_nodes") or known.get("_cores")
-    return places if isinstance(places, int) else 1
-
-
-# How many jobs share trajectories or images is decided once, before the work on them begins, and noted for jobs elsewhere.
-SPLITS = {
-    model: Split(LAYOUT.root / model / ".shards.json", decides=workflow.is_main_process) for model in RUNS
-}
-
-
-def split_trajectories(model):
-    """The model, with a number of shards."""
-    preset = CONFIG.models[model]
-    if model not in SPLITS or preset.trajectories.shards != AUTO:
-        return preset
-    recorded = preset.trajectories
-    wanted = shards_for(
-        jobs_at_once("collect_trajectories"), recorded.count, recorded.batch_size, preset.sampler.steps
-    )
-    folder = LAYOUT.trajectories(model, 0).parent
-    return settled(preset, SPLITS[model].shards("trajectories", folder, "model", wanted))
-
-
-def split_images(model, variant):
-    """How the images of a variant are made, with a number of shards."""
-    evaluation = CONFIG.evaluations[RUNS[model].evaluation]
-    if evaluation.shards != AUTO:
-        return evaluation
-    wanted = shards_for(
-        jobs_at_once("generate"), evaluation.images, evaluation.batch_size, CONFIG.models[model].sampler.steps
-    )
-    folder = LAYOUT.variant(model, Variant(variant)) / "samples"
-    return settled(evaluation, SPLITS[model].shards(variant, folder, "evaluation", wanted))
-
-
-CONFIG = CONFIG.model_copy(
-    update={"models": CONFIG.models | {model: split_trajectories(model) for model in RUNS}}
-)
-# Full precision is what variants are compared with, also where it is not among them.
-IMAGES = {
-    (run.model, variant): split_images(run.model, variant)
-    for run in CONFIG.runs
-    for variant in dict.fromkeys(("fp32", *run.variants))
-}
-
-
 # Snakemake deletes outputs before it makes them again, so of one model there is one run at a time. The lock ends with its process.
 LOCKS = {model: LAYOUT.root / model / ".run.lock" for model in RUNS}
 LAST_RUNS = {model: lock.read_text() if lock.is_file() else "" for model, lock in LOCKS.items()}
@@ -122,6 +74,7 @@ HELD = []
 
 
 onstart:
+    check_gpus()
     for model, lock in LOCKS.items():
         lock.parent.mkdir(parents=True, exist_ok=True)
         HELD.append(open(lock, "a+"))
@@ -405,10 +358,10 @@ def generate_modules(wildcards):
 
 
 def timed_backends(model):
-    """The backends of a model's variants that `benchmark unet` does not time anyway."""
+    """The backends of a model's variants that `benchmark unet`, which times them on a CPU, does not time anyway."""
     always = {DEFAULT, *(entry.name for entry in makers_of_images(INTEGER)), INTEGER}
     named = dict.fromkeys(Variant(name).backend for name in RUNS[model].variants)
-    return [name for name in named if name not in always]
+    return [name for name in named if name not in always and computes_on(name, "cpu")]
 
 
 def timed_modules(wildcards):

@@ -11,10 +11,11 @@ rule generate:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=generate_gpu,
         mem_mb=growing(4000),
         runtime=growing(1440),
     params:
+        device=generate_device,
         options=generate_options,
         label=label_of("generate", "model", "variant", "shard"),
         settings=generate_settings,
@@ -23,7 +24,7 @@ rule generate:
         ),
     shell:
         "python3 -m edadm generate {params.options:q} --shard {wildcards.shard:q} --output {output:q}"
-        " --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
+        " --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule write_prompts:
@@ -63,10 +64,11 @@ rule reference_statistics:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(8000),
         runtime=growing(1440),
     params:
+        device=device_of,
         settings=reference_settings,
         options=reference_options,
         name=lambda wildcards, input: Path(input[0]).name,
@@ -74,7 +76,7 @@ rule reference_statistics:
         code=stage_fingerprint("evaluate.reference_statistics"),
     shell:
         "python3 -m edadm reference-statistics --images {input:q} --name {params.name:q} {params.options:q}"
-        " --output {output:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
+        " --output {output:q} --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
 
 
 rule evaluate:
@@ -94,10 +96,11 @@ rule evaluate:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(evaluate_memory),
         runtime=growing(240),
     params:
+        device=device_of,
         evaluation=evaluation_with(
             "scores",
             "extractor",
@@ -116,4 +119,4 @@ rule evaluate:
         code=stage_fingerprint("evaluate"),
     shell:
         "python3 -m edadm evaluate {input.samples:q} {params.options:q} --evaluation {params.evaluation:q}"
-        " --output {output:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
+        " --output {output:q} --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"

@@ -12,10 +12,11 @@ rule set_ranges:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
+        device=device_of,
         model=model_with(*set_ranges_stage.MODEL),
         settings=model_settings(*set_ranges_stage.MODEL),
         bits=preset_of("bits", "bits"),
@@ -26,7 +27,7 @@ rule set_ranges:
         ),
     shell:
         "python3 -m edadm set-ranges --model {params.model:q} --bits {params.bits:q} --unet {input.unet:q}"
-        " --calibration-set {input.chosen:q} --output {output:q} --threads {threads:q}"
+        " --calibration-set {input.chosen:q} --output {output:q} --device {params.device:q} --threads {threads:q}"
         " --label {params.label:q} 2>&1 | tee {log:q}"
 
 
@@ -47,10 +48,11 @@ rule reconstruct_part:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(reconstruct_memory),
         runtime=growing(1440),
     params:
+        device=device_of,
         model=model_with(*reconstruct_stage.MODEL),
         settings=model_settings(*reconstruct_stage.MODEL),
         bits=preset_of("bits", "bits"),
@@ -66,7 +68,7 @@ rule reconstruct_part:
     shell:
         "python3 -m edadm reconstruct-part --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
-        " --ranges {input.ranges:q} --output {output:q} --progress {params.progress:q} --part {wildcards.share:q} --threads {threads:q}"
+        " --ranges {input.ranges:q} --output {output:q} --progress {params.progress:q} --part {wildcards.share:q} --device {params.device:q} --threads {threads:q}"
         " --label {params.label:q} 2>&1 | tee {log:q}"
 
 
@@ -87,10 +89,11 @@ rule reconstruct:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=A_GPU,
         mem_mb=growing(reconstruct_memory),
         runtime=growing(1440),
     params:
+        device=device_of,
         model=model_with(*reconstruct_stage.MODEL),
         settings=model_settings(*reconstruct_stage.MODEL),
         bits=preset_of("bits", "bits"),
@@ -108,5 +111,5 @@ rule reconstruct:
         "python3 -m edadm reconstruct --model {params.model:q} --bits {params.bits:q}"
         " --reconstruction {params.reconstruction:q} --unet {input.unet:q} --calibration-set {input.chosen:q}"
         " --ranges {input.ranges:q} --output {output.quantized:q} --losses {output.losses:q}"
-        " --progress {params.progress:q} {params.units:q} --threads {threads:q}"
+        " --progress {params.progress:q} {params.units:q} --device {params.device:q} --threads {threads:q}"
         " --label {params.label:q} 2>&1 | tee {log:q}"

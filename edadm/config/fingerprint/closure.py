@@ -21,10 +21,10 @@ from edadm.config.fingerprint.meaning import meaning_of, serialised
 PACKAGE = Path(__file__).parents[2]
 WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and that change no result
     *("errors.py", "console.py"),  # say
-    *("artifacts/", "devices.py", "config/fingerprint/"),  # keep files whole, and tell what made them
+    *("artifacts/", "devices/", "config/fingerprint/"),  # keep files whole, and tell what made them
     "config/backends.py",  # which modules a backend's name means stands in `also`
     "config/rules/steps.py",  # refuses, in sentences that it returns
-    "config/downloads.py",  # says where files can be had; what they hold is in the parameters
+    "config/files/downloads.py",  # says where files can be had; what they hold is in the parameters
 )
 FOREIGN = ("networks/weights/", "networks/layouts/")  # read files of other programs
 # A table of which only the checks of settings make use in the other module: who computes by it imports it.

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from edadm.config.sources import file_sha256
+from edadm.config.files.sources import file_sha256
 
 
 def content_digest(path: Path, known: Path | None = None) -> str:

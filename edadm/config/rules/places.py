@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from edadm.config.files.scoring import Scoring, scoring_of
+from edadm.config.files.sources import locate_parts, locate_prompts
 from edadm.config.inputs.settings import ConfigError
 from edadm.config.schema import Config
-from edadm.config.scoring import Scoring, scoring_of
-from edadm.config.sources import locate_parts, locate_prompts
 from edadm.errors import EdadmError
 
 _PACKAGE = Path(__file__).parents[2]

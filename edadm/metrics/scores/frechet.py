@@ -15,8 +15,8 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from edadm.artifacts import writing
+from edadm.config.files.sources import file_sha256
 from edadm.config.inputs.statistics import FEATURES
-from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 
 Statistics = dict[str, np.ndarray]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,14 @@ def stage_rows(times: Sequence[StageTime]) -> list[dict[str, Any]]:
             "memory": ABSENT if stage.peak_mb is None else f"{stage.peak_mb:,.0f} MB",
         }
         for stage in times
+    ]
+
+
+def device_rows(made: Mapping[str, Counter[str]]) -> list[dict[str, str]]:
+    """Per GPU what it made, e.g. "12 samples, 2 trajectories"; formatted."""
+    return [
+        {"device": gpu, "made": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))}
+        for gpu, kinds in made.items()
     ]
 
 

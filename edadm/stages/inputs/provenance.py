@@ -37,7 +37,7 @@ def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
 def facts_of(kind: str, made_from: dict[str, Any], device: Any = None) -> Any:
     """The facts of an artifact: what it is, and which settings, files and kind of device it comes from."""
     from edadm.artifacts import facts
-    from edadm.devices import kind_of_device
+    from edadm.devices.named import kind_of_device
 
     return facts(kind, made_from, "cpu" if device is None else kind_of_device(device))
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from edadm.config.files.scoring import Scoring
+from edadm.config.files.sources import file_sha256
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import Scoring
-from edadm.config.sources import file_sha256
 from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.scores.clip_score import clip_scores, load_clip

@@ -10,7 +10,7 @@ from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-BUNDLED = Path(__file__).parent.parent / "bundled"
+BUNDLED = Path(__file__).parents[2] / "bundled"
 
 
 def locate(source: str, suffix: str = ".safetensors") -> Path:

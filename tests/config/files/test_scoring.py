@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edadm.config.files.scoring import scoring, scoring_of
+from edadm.config.files.sources import locate
 from edadm.config.load import load_config
 from edadm.config.schema import Evaluation
-from edadm.config.scoring import scoring, scoring_of
-from edadm.config.sources import locate
 from edadm.errors import EdadmError
 
 BUNDLED = locate("bundled:cifar10_train_statistics", ".h5")

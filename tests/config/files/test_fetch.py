@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from edadm.artifacts import BusyError
-from edadm.config.downloads import UNKNOWN, Download
-from edadm.config.fetch import DownloadError, fetch, find_download
+from edadm.config.files.downloads import UNKNOWN, Download
+from edadm.config.files.fetch import DownloadError, fetch, find_download
 
 from .server import Site, serving
 

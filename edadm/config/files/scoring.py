@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edadm.config.downloads import DOWNLOADS
+from edadm.config.files.downloads import DOWNLOADS
+from edadm.config.files.sources import locate
 from edadm.config.inputs.folders import has_images, list_images
 from edadm.config.inputs.prompts import prompts_per_image
 from edadm.config.inputs.statistics import preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Config, Evaluation, Extractor
-from edadm.config.sources import locate
 from edadm.errors import EdadmError
 
 BUNDLED_EXTRACTOR: Extractor = "cifar10_classifier"

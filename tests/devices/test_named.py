@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import edadm
-from edadm.devices import device_named
+from edadm.devices.named import device_named
 from edadm.errors import EdadmError
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from edadm.artifacts import BusyError, writing
 from edadm.artifacts.locks import attempt
-from edadm.config.downloads import DOWNLOADS, UNKNOWN, Download
+from edadm.config.files.downloads import DOWNLOADS, UNKNOWN, Download
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edadm.config.downloads import DOWNLOADS, UNKNOWN
+from edadm.config.files.downloads import DOWNLOADS, UNKNOWN
 from edadm.config.load import load_config
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edadm.config.files.sources import file_sha256, locate
 from edadm.config.load import load_config
-from edadm.config.sources import file_sha256, locate
 from edadm.errors import EdadmError
 
 

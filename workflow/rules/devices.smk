@@ -1,0 +1,60 @@
+# Where jobs compute, which the profile decides (docs/gpus.md).
+from edadm.devices.listed import visible_gpus
+
+
+def provided(resource):
+    """What the profile lets all jobs together have of a resource; None without a word."""
+    return getattr(found := workflow.global_resources.get(resource), "value", found)
+
+
+# On this machine a job takes a GPU of its own, and waits for one if it must; as many jobs start as there are GPUs, or places on them:
+# Snakemake cuts what a job asks for to what there is. A cluster hands out its own: there a job has what the profile asks for.
+HERE = workflow.local_exec and not workflow.remote_exec
+A_GPU = 1 if HERE else 0
+ASKED, SHARE = provided("gpu"), provided("gpu_share") or 1
+try:
+    GPUS = visible_gpus() if HERE else []
+except EdadmError as error:
+    say(str(error))
+    sys.exit(1)
+if HERE:
+    workflow.global_resources["gpu"] = SHARE * min(len(GPUS) if ASKED is None else ASKED, len(GPUS))
+
+
+def check_gpus():
+    """Ends the run where something needs a GPU and there is none; else says which there are."""
+    variants = [Variant(name) for run in CONFIG.runs for name in run.variants]
+    needy = [variant.name for variant in variants if not computes_on(variant.backend, "cpu")]
+    if HERE and not GPUS and (ASKED or needy):
+        who, mend = "the profile asks for one", "take resources: gpu out of it, or use the profile default"
+        if needy:
+            who, mend = f"'{needy[0]}' needs one", "take it off the variants"
+        say(
+            f"there is no GPU here that `nvidia-smi -L` lists and CUDA_VISIBLE_DEVICES allows, and {who}; {mend}"
+        )
+        sys.exit(2)
+    if GPUS:
+        say(f"GPUs: {', '.join(map(str, GPUS))}; jobs on each at once: {SHARE}")
+
+
+def device_of(wildcards, input, resources):
+    """The device of a job: the one that the profile names, else a GPU if the job has one, else the CPU.
+
+    Where no GPU is listed, the command itself looks for one of another make.
+    """
+    if named := resources.get("device"):
+        return named
+    if not resources.gpu:
+        return "auto" if HERE and not GPUS else "cpu"
+    return f"cuda/{SHARE}" if SHARE > 1 else "cuda"
+
+
+def generate_gpu(wildcards):
+    """How many GPUs the images of a variant ask for."""
+    return A_GPU if computes_on(Variant(wildcards.variant).backend, "cuda") else 0
+
+
+def generate_device(wildcards, input, resources):
+    """As `device_of`, but for backends that make images on the CPU only."""
+    on_gpu = computes_on(Variant(wildcards.variant).backend, "cuda")
+    return device_of(wildcards, input, resources) if on_gpu else "cpu"
