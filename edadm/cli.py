@@ -9,6 +9,7 @@ from importlib import import_module
 import typer
 
 from edadm.commands.app import MODULES, app
+from edadm.config.inputs.arguments import expanded
 from edadm.console import say
 from edadm.deferred import defer
 from edadm.errors import EdadmError
@@ -31,6 +32,7 @@ def main() -> None:
     defer()
     named = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
     try:
+        sys.argv[1:] = expanded(sys.argv[1:])
         app_with(named)()
     except EdadmError as error:
         say(f"edadm: {error}")

@@ -41,7 +41,7 @@ from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
 from edadm.networks.replay import Replay
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
 from edadm.passes.methods import run_method

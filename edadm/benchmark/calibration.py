@@ -13,7 +13,7 @@ from edadm.config.schema import Reconstruction
 from edadm.kernels.dispatch import without_kernels
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit, UnitStore
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.passes.methods import run_method
 
 MakeTask = Callable[[Reconstruction, UnitStore], Task]

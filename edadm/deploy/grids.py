@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edadm.config.schema import Bits
 from edadm.networks.families import family_of
-from edadm.networks.site import sites_of
+from edadm.networks.units.site import sites_of
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.nn.quantizer import Quantizer

@@ -18,7 +18,7 @@ from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import Task, settings_of
 from edadm.learning.unit_store import FinishedUnit
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.offload.cache import Memory

@@ -17,7 +17,7 @@ from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport
 from edadm.learning.unit_store import UnitStore
 from edadm.networks.inputs import Rows
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 
 
 @dataclass(frozen=True)

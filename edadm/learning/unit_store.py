@@ -27,7 +27,7 @@ from edadm.artifacts.metadata import KEY, UNITS
 from edadm.console import say
 from edadm.errors import EdadmError
 from edadm.learning.engine import UnitReport
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
 KINDS = ("codes:", "scales:", "biases:")

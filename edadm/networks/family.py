@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unit import Kind
+from edadm.networks.units.unit import Kind
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.networks.site import Role, Site
+from edadm.networks.units.site import Role, Site
 from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, unknown_in
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
@@ -33,7 +33,7 @@ def quantize_network(network: nn.Module, bits: Bits, sites: Sequence[Site]) -> N
     Args:
         network: a float network, or a block of one.
         bits: widths, and exceptions by name pattern.
-        sites: of the network (see `edadm.networks.trace`).
+        sites: of the network (see `edadm.networks.units.trace`).
 
     Raises:
         EdadmError: a pattern of `bits.layers` matches no layer; as `insert_quantizers`.

@@ -19,7 +19,7 @@ from edadm.learning.capture.arguments import Arguments
 from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport, unit_errors
 from edadm.learning.task import Task
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.passes.base import Pass

@@ -33,7 +33,7 @@ from edadm.networks.denoiser import Denoiser, Precision, Prediction
 from edadm.networks.families import family_of
 from edadm.networks.inputs import WHOLE, Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare

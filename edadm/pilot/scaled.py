@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Calibration, Evaluation, Model, Reconstruction
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.stages import collect, generate, reconstruct, select, set_ranges
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost, calibration_rows

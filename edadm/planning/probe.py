@@ -32,7 +32,7 @@ from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet
 from edadm.networks.unet.base import UNet
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import cover_weights, observing, set_weight_grid
 from edadm.quant.streams import Stream

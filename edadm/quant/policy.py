@@ -14,7 +14,7 @@ from edadm.quant.scheme import SMOOTH, Granularity, Scheme, SiteScheme
 
 @runtime_checkable
 class SiteLike(Protocol):
-    """What the policy must know of a site; `edadm.networks.site.Site` is one."""
+    """What the policy must know of a site; `edadm.networks.units.site.Site` is one."""
 
     @property
     def module(self) -> str:

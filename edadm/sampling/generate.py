@@ -11,11 +11,11 @@ from torch import Tensor
 
 from edadm.config.schema import SOLVERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
-from edadm.sampling.ddim import Denoise, OnStep, denoiser_of, sample_ddim
 from edadm.sampling.noise import ImageNoise
-from edadm.sampling.plms import sample_plms
+from edadm.sampling.samplers.ddim import Denoise, OnStep, denoiser_of, sample_ddim
+from edadm.sampling.samplers.plms import sample_plms
+from edadm.sampling.samplers.solvers import make_scheduler, sample_with_scheduler
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
-from edadm.sampling.solvers import make_scheduler, sample_with_scheduler
 
 
 def to_uint8(

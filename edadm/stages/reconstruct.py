@@ -29,7 +29,7 @@ from edadm.stages.inputs.task import Given, of_task, open_task
 if TYPE_CHECKING:
     import torch
 
-    from edadm.networks.unit import Unit
+    from edadm.networks.units.unit import Unit
     from edadm.stages.cost.networks import Networks, Quantized
 
 MODEL = ("architecture",)  # settings of it

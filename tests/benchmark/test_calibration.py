@@ -15,7 +15,7 @@ from edadm.config.schema import Reconstruction
 from edadm.kernels import dispatch
 from edadm.learning.task import Task
 from edadm.learning.unit_store import UnitStore
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.passes.methods import run_method
 
 from ..learning.runs import Calibration, a_task

@@ -18,7 +18,7 @@ from edadm.deploy.export.formats import to_diffusers
 from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.learning.task import Task
 from edadm.networks.families import network_call
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method

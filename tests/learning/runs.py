@@ -13,8 +13,8 @@ from edadm.config.schema import Reconstruction
 from edadm.learning.engine import UnitReport
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FinishedUnit, UnitStore
-from edadm.networks.trace import trace_units
-from edadm.networks.unit import Unit
+from edadm.networks.units.trace import trace_units
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.methods import run_method
 

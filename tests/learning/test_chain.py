@@ -20,8 +20,8 @@ from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport, learn_unit, unit_errors
 from edadm.learning.task import refuse_idle_patterns, settings_of
 from edadm.learning.unit_store import FolderUnitStore
-from edadm.networks.trace import trace_units
-from edadm.networks.unit import Unit
+from edadm.networks.units.trace import trace_units
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 
 from .runs import Calibration, Reports, UnitsInMemory, learned, same, state

@@ -14,8 +14,8 @@ from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.steps.losses import squared_error
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges

@@ -20,8 +20,8 @@ from edadm.learning.capture.demand import demand
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
 from edadm.networks.inputs import Rows
-from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.trace import trace_units
 from edadm.offload import limits
 from edadm.offload.cache import Memory
 from edadm.offload.limits import GIB, Limits

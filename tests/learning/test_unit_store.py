@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from edadm.learning.engine import UnitReport
 from edadm.learning.unit_store import FinishedUnit, FolderUnitStore, write_losses
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 
 UNIT = Unit("up_blocks.0.resnets.1", "res_block", ("a", "b", "c"))
 REPORT = UnitReport(

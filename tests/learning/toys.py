@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from edadm.config.schema import Bits
 from edadm.learning.capture.arguments import Arguments
 from edadm.learning.capture.data import UnitData, listening
-from edadm.networks.site import sites_of
-from edadm.networks.trace import unit_of
-from edadm.networks.unet.kinds import KINDS as UNIT_KINDS
+from edadm.networks.unet.blocks.kinds import KINDS as UNIT_KINDS
+from edadm.networks.units.site import sites_of
+from edadm.networks.units.trace import unit_of
 from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.passes.ranges import observing, set_weight_grid
 from edadm.quant.streams import Stream

@@ -13,11 +13,11 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.networks.autoencoder import build_autoencoder
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.trace import trace, trace_units
 from edadm.networks.unet.base import UNet
+from edadm.networks.unet.blocks.concat import shortcut_splits
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unet.concat import shortcut_splits
-from edadm.networks.unit import Unit
+from edadm.networks.units.trace import trace, trace_units
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantize_network, quantized_layers
 
 from .families import PUBLISHED, published

@@ -9,8 +9,8 @@ import torch
 
 from edadm.config.load import load_config
 from edadm.networks.families import family_of
-from edadm.networks.site import sites_of
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.site import sites_of
 from edadm.quant.policy import policy
 
 from .families import published

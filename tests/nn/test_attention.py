@@ -12,7 +12,7 @@ from torch import nn
 
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
-from edadm.networks.site import sites_of
+from edadm.networks.units.site import sites_of
 from edadm.nn.attention import QuantizedAttention, QuantizedAttnProcessor, unknown_in
 from edadm.nn.insert import disabled, quantize_network
 from edadm.nn.quantizer import Quantizer

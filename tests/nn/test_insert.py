@@ -15,9 +15,9 @@ from edadm.config.schema import Bits, LayerBits
 from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.site import sites_of
-from edadm.networks.trace import trace
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.site import sites_of
+from edadm.networks.units.trace import trace
 from edadm.nn.attention import QuantizedAttnProcessor
 from edadm.nn.insert import (
     activation_quantizers,

@@ -17,7 +17,7 @@ from edadm.learning import chain
 from edadm.learning.capture.data import UnitData
 from edadm.learning.engine import UnitReport, learn_unit
 from edadm.learning.unit_store import FolderUnitStore
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.methods import PASSES, passes_of, run_method
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from edadm.config.schema import Bits, Reconstruction
-from edadm.networks.unit import Kind, Unit
+from edadm.networks.units.unit import Kind, Unit
 from edadm.planning.probe import Rates, UnitRate
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost, Learning, Memory, Passes

@@ -14,7 +14,7 @@ from edadm.config.schema import Bits, LayerBits, Model, Reconstruction
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.grids import grids, quantized_copy
 from edadm.networks.inputs import InputSpec
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.stages.cost.networks import Networks
 

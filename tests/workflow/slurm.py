@@ -22,7 +22,7 @@ SlurmctldPort={controller_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -107,6 +107,12 @@ class Slurm:
         words = (row.split(maxsplit=2) for row in rows.splitlines())
         return {job: state for job, state, comment in words if f"rule_{rule}" in comment}
 
+    def end(self, timeout: float = 20) -> None:
+        """Returns when no job is left, or after a while."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and self.ask("squeue", "--noheader", "--states=PD,R,CG"):
+            time.sleep(0.5)
+
     def memory(self, job: str) -> int:
         """The MB that a job asked for."""
         said = self.ask("scontrol", "show", "job", job)
@@ -175,14 +181,7 @@ def running_slurm(folder: Path, node_timeout: int = 300) -> Iterator[Slurm]:
             yield slurm
         finally:
             slurm.ask("scancel", "--partition=main")
-            wait_for_end_of_jobs(slurm)
-
-
-def wait_for_end_of_jobs(slurm: Slurm) -> None:
-    """Returns when no job is left that would outlive the daemons, or after a while."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end and slurm.ask("squeue", "--noheader", "--states=PD,R,CG"):
-        time.sleep(0.5)
+            slurm.end()  # or jobs would outlive the daemons
 
 
 def wait_for_nodes(slurm: Slurm) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from .slurm import Slurm, missing, running_slurm
@@ -18,8 +20,13 @@ pytestmark = [
 
 IMAGES = "results/toy/fp32/samples/0.npy"
 COMPUTING = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
+STAGES_WITH_GPU = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
 OPTIONS = (
     *("--workflow-profile", "workflow/profiles/slurm"),
+    *(
+        "--set-resources",
+        *(f"{rule}:device=cpu" for rule in STAGES_WITH_GPU),
+    ),  # they get a GPU that is not there
     "--set-resources",  # a GPU is asked for, and nothing computes on it, since it is imagined
     *(f"{rule}:{told}" for rule in COMPUTING for told in ("gpu=1", "device=cpu")),
     *("--jobs", "4", "--latency-wait", "10", "--slurm-logdir", "logs/slurm"),
@@ -30,8 +37,8 @@ OPTIONS = (
 
 @pytest.fixture
 def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """A cluster whose clients are found first."""
-    with running_slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+    """A cluster whose clients are found first, and that gives up a node after 15 s."""
+    with running_slurm(tmp_path_factory.mktemp("slurm"), node_timeout=15) as cluster:
         monkeypatch.setenv("PATH", str(cluster.clients), prepend=":")
         yield cluster
 
@@ -54,6 +61,50 @@ def test_a_cancelled_job_is_named_and_tried_again_with_twice_the_memory(
     assert said[1].count("has been submitted with SLURM jobid") == 3
     assert memory == [4000, 8000]
     assert toy.artifacts() == here.artifacts()
+
+
+def generating(toy: Toy, without: Collection[psutil.Process] = ()) -> psutil.Process | None:
+    """A process that makes images in the project's folder, other than those known."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            here = process.cwd() == str(toy.folder) and process.cmdline()[1:4] == ["-m", "edadm", "generate"]
+            if here and process not in without:
+                return process
+    return None
+
+
+@pytest.mark.long
+def test_copies_of_a_job_meet_when_a_node_and_snakemake_die(
+    slurm: Slurm, package: Path, tmp_path: Path
+) -> None:
+    """Three make the same images: one whose node is lost, one that Slurm queued again, one of a second Snakemake."""
+    (tmp_path / "here").mkdir()
+    here, toy = Toy(tmp_path / "here", package), Toy(tmp_path, package)
+    with here.started(IMAGES) as local, toy.started(*OPTIONS, "--", IMAGES) as run:
+        run.until(lambda: list((tmp_path / IMAGES).parent.glob(".0.npy.*.making")))
+        lost = run.until(lambda: generating(toy))
+        lost.suspend()
+        node = lost.environ()["SLURMD_NODENAME"]
+        slurm.kill(node)
+        queued_again = run.until(lambda: generating(toy, [lost]))
+        queued_again.suspend()
+        assert queued_again.environ()["SLURM_JOB_ID"] == lost.environ()["SLURM_JOB_ID"]
+        assert queued_again.environ()["SLURMD_NODENAME"] != node
+        run.process.kill()
+        assert local.wait() == 0, local.text()
+    slurm.start(node)
+    with toy.started(*OPTIONS, "--", IMAGES) as run:
+        submitted_again = run.until(lambda: generating(toy, [lost, queued_again]))
+        assert submitted_again.environ()["SLURM_JOB_ID"] != queued_again.environ()["SLURM_JOB_ID"]
+        for process in (lost, queued_again):
+            with contextlib.suppress(
+                psutil.NoSuchProcess
+            ):  # Slurm ends the one of the lost node when that is back
+                process.resume()
+        assert run.wait() == 0, run.text()
+    slurm.end(timeout=120)
+    assert toy.artifacts() == here.artifacts()
+    assert toy.planned(IMAGES) == {}
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 from safetensors.torch import save_file
 
+from edadm.config.inputs.arguments import expanded
 from edadm.networks.layouts.ermongroup import from_diffusers
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
@@ -211,6 +213,14 @@ class Toy:
     def page(self) -> str:
         """The report without its times."""
         return without_times((self.results / "report" / "index.html").read_text())
+
+
+def commands_of(text: str, folder: Path) -> list[list[str]]:
+    """The commands that Snakemake printed, as words, those from files in their place."""
+    words = [shlex.split(line.partition(" 2>&1")[0]) for line in re.findall(r"python3 -m edadm .+", text)]
+    return [
+        expanded([f"@{folder / each[1:]}" if each[0] == "@" else each for each in line]) for line in words
+    ]
 
 
 def job_stats(text: str) -> dict[str, int]:

@@ -47,8 +47,9 @@ rule select_calibration:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        trajectories=lambda wildcards, input: by_file(input),
         calibration=preset_of("calibrations", "calibration"),
         code=stage_fingerprint("select"),
     shell:
-        "python3 -m edadm select-calibration {input:q} --calibration {params.calibration:q}"
+        "python3 -m edadm select-calibration {params.trajectories:q} --calibration {params.calibration:q}"
         " --output {output.chosen:q} --summary {output.summary:q} 2>&1 | tee {log:q}"

@@ -15,6 +15,7 @@ from edadm.config.backends import (
     modules_of,
     variant_suffixes,
 )
+from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
@@ -148,6 +149,11 @@ def for_each(*names):
         return value
 
     return mark
+
+
+def by_file(arguments):
+    """Arguments of a command that may be too many for a command line, as one: a file that holds them, whatever plans or runs the job."""
+    return in_file(arguments, NOTES / "arguments")
 
 
 def growing(amount):
@@ -402,7 +408,7 @@ def scored_prompts(wildcards):
 
 
 def evaluate_options(wildcards, input):
-    """Files that images are compared with, each as the option of `evaluate` for it."""
+    """Images, and the files they are compared with, each as the option of `evaluate` for it."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     own = [Path(settings.prompts).expanduser()] if settings.prompts and files.clip_weights else []
     given = (
@@ -416,7 +422,9 @@ def evaluate_options(wildcards, input):
         "statistics": [*input.statistics, *([given] if given else [])],
         "prompts": [*input.prompts, *own],
     }
-    return [f"--{option}={file}" for option, files in named.items() for file in files]
+    return by_file(
+        [*input.samples, *(f"--{option}={file}" for option, files in named.items() for file in files)]
+    )
 
 
 def reference_statistics_of(wildcards):
@@ -470,7 +478,8 @@ def model_weights(wildcards):
 
 def named_weights(wildcards, input):
     """VARIANT=FILE for all variants of a model."""
-    return [f"{variant.name}={file}" for variant, file in zip(checkpoints_of(wildcards.model), input.weights)]
+    named = zip(checkpoints_of(wildcards.model), input.weights)
+    return by_file([f"{variant.name}={file}" for variant, file in named])
 
 
 def reported(paths):

@@ -118,5 +118,5 @@ rule evaluate:
         label=label_of("evaluate", "model", "variant"),
         code=stage_fingerprint("evaluate"),
     shell:
-        "python3 -m edadm evaluate {input.samples:q} {params.options:q} --evaluation {params.evaluation:q}"
+        "python3 -m edadm evaluate {params.options:q} --evaluation {params.evaluation:q}"
         " --output {output:q} --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"

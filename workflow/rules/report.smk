@@ -32,8 +32,8 @@ rule report:
         runtime=growing(30),
     params:
         results=lambda wildcards, output: str(Path(output.page).parents[1]),
-        config=lambda wildcards, output: reported(paths=True),
+        config=lambda wildcards, output: by_file(["--config", reported(paths=True)]),
         settings=reported(paths=False),
         code=stage_fingerprint("report"),
     shell:
-        "python3 -m edadm report --results {params.results:q} --config {params.config:q} --output {output.page:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm report --results {params.results:q} {params.config:q} --output {output.page:q} 2>&1 | tee {log:q}"

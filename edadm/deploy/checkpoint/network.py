@@ -9,9 +9,9 @@ from torch import nn
 
 from edadm.networks.families import family_of
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.site import Site, sites_of
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.site import Site, sites_of
 from edadm.nn.insert import insert_quantizers, site_schemes
 from edadm.nn.layers import QuantizedLayer
 from edadm.quant.scheme import SchemeError, SiteScheme

@@ -13,7 +13,7 @@ from torch import Tensor
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint.header import Facts, digest
 from edadm.deploy.grid_packing import expand
-from edadm.networks.site import Site
+from edadm.networks.units.site import Site
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.policy import policy
 from edadm.quant.scheme import SiteScheme

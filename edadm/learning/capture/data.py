@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.learning.capture.arguments import Arguments
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 
 
 @dataclass

@@ -18,7 +18,7 @@ from edadm.learning.capture.data import inner_layers, listening
 from edadm.learning.capture.pausing import PausedForward, PausingNetwork
 from edadm.learning.capture.tables import INPUTS, LAYER, OTHERS, TARGET
 from edadm.networks.inputs import Rows
-from edadm.networks.unit import Unit
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker, StorageTracker

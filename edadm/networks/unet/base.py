@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from edadm.networks.family import Coupling, Family, UnitKind
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.concat import shortcut_splits
-from edadm.networks.unet.couplings import couplings_of
-from edadm.networks.unet.kinds import KINDS
+from edadm.networks.unet.blocks.concat import shortcut_splits
+from edadm.networks.unet.blocks.couplings import couplings_of
+from edadm.networks.unet.blocks.kinds import KINDS
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

@@ -17,10 +17,10 @@ from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.trace import trace_units
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import Exclude, Unit
+from edadm.networks.units.trace import trace_units
+from edadm.networks.units.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
 from edadm.offload.demand import Demand, UnitBytes

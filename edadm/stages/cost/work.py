@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from edadm.config.schema import Bits, Calibration, Model, Reconstruction
 
 if TYPE_CHECKING:
-    from edadm.networks.unit import Unit
+    from edadm.networks.units.unit import Unit
 
 FP32 = 4  # bytes
 INT64 = 8

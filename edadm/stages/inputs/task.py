@@ -75,7 +75,7 @@ def open_task(
     from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_unet
-    from edadm.networks.trace import trace_units
+    from edadm.networks.units.trace import trace_units
 
     network = load_unet(model.architecture, given.unet, device)
     quantized = quantized_copy(network, bits)

@@ -20,9 +20,9 @@ from edadm.learning.capture.tables import INPUTS, OTHERS, TARGET
 from edadm.learning.engine import UnitReport, learn_unit
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import Unit
+from edadm.networks.units.trace import trace_units
+from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.offload.demand import UnitBytes
 from edadm.offload.limits import GIB, Limits, on_disk

@@ -11,7 +11,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from edadm.learning.capture.pausing import PausingNetwork
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.offload.cache import Memory
 from edadm.offload.limits import TIERS, Limits
 

@@ -23,7 +23,7 @@ from edadm.networks.inputs import NAMES, Rows
 from edadm.networks.load import load_unet
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder
-from edadm.networks.trace import trace_units
+from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 

@@ -8,8 +8,8 @@ from torch import nn
 from edadm.config.load import load_config
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
-from edadm.networks.trace import trace_units
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.trace import trace_units
 
 SMALL = {
     "image_size": 8,

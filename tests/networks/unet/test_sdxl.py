@@ -19,9 +19,9 @@ from edadm.networks.families import FAMILIES, family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.families import FAMILIES as ENTRIES
-from edadm.networks.trace import Trace, trace
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.build import build_unet
+from edadm.networks.units.trace import Trace, trace
 from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.stages.cost.networks import Networks
 

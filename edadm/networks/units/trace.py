@@ -11,8 +11,8 @@ from torch import nn
 
 from edadm.networks.families import family_of
 from edadm.networks.family import Family, UnitKind
-from edadm.networks.site import Site, sites_of
-from edadm.networks.unit import Exclude, Unit
+from edadm.networks.units.site import Site, sites_of
+from edadm.networks.units.unit import Exclude, Unit
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edadm.config.betas import betas_of
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.sampling.ddim import Denoise, OnStep, ignore
+from edadm.sampling.samplers.ddim import Denoise, OnStep, ignore
 
 
 def make_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:

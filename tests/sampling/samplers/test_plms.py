@@ -7,7 +7,7 @@ import torch
 from diffusers import PNDMScheduler
 
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.sampling.plms import sample_plms
+from edadm.sampling.samplers.plms import sample_plms
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
 
 from .test_ddim import denoise, noises

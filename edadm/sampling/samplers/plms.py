@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from edadm.sampling.ddim import Denoise, OnStep, ignore
+from edadm.sampling.samplers.ddim import Denoise, OnStep, ignore
 
 # Adams-Bashforth weights of the newest prediction and those before it, by how many there are.
 _WEIGHTS = {2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}

@@ -10,9 +10,9 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.trace import trace, trace_units
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unit import Unit
+from edadm.networks.units.trace import trace, trace_units
+from edadm.networks.units.unit import Unit
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
 from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.unet.blocks.concat import shortcut_splits
 from edadm.networks.unet.build import build_unet
-from edadm.networks.unet.concat import shortcut_splits
 
 DEEPER = UNetArchitecture(
     image_size=16,

@@ -12,8 +12,8 @@ from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 from edadm.sampling.generate import run_sampler, to_uint8
 from edadm.sampling.noise import ImageNoise
+from edadm.sampling.samplers.solvers import make_scheduler
 from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps
-from edadm.sampling.solvers import make_scheduler
 
 SCHEDULE = NoiseSchedule(kind="sqrt_linear", start=0.0015, end=0.0195)
 LATENT = NoiseSchedule(kind="sqrt_linear", start=0.00085, end=0.012)

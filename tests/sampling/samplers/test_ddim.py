@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.sampling.ddim import sample_ddim
+from edadm.sampling.samplers.ddim import sample_ddim
 from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps
 
 SHAPE = (3, 2, 4, 4)

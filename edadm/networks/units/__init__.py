@@ -1,0 +1,1 @@
+"""Units and sites of a network, and the forward pass that finds them."""

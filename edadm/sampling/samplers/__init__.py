@@ -1,0 +1,1 @@
+"""Samplers: from noise to images, step by step."""
