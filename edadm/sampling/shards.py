@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import DamagedError, Facts, StaleError
+from edadm.artifacts import DamagedError, Facts, StaleError, date_now, reading
 from edadm.artifacts.digest import sha256_of
 from edadm.artifacts.metadata import check_facts, first_difference
-from edadm.errors import EdadmError
 from edadm.networks.inputs import TOLD
 from edadm.sampling.store import TrajectoryStore
 
@@ -25,7 +24,10 @@ def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], str]:
         DamagedError: one cannot be read, is incomplete, or does not hold what it says.
         StaleError: they are not all shards of one collection, in order.
     """
-    stores = [open_whole(path)[0] for path in paths]
+    stores = []
+    for path in paths:
+        date_now(path)
+        stores.append(open_whole(path)[0])
     _check_order(stores)
     return stores, collection_digest(stores)
 
@@ -43,7 +45,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
     Raises:
         DamagedError: it cannot be read, is incomplete, or does not hold what it says.
     """
-    try:
+    with reading(path, _AGAIN, what="a trajectory store"):
         store = TrajectoryStore(path)
         known = store.stated()
         if reason := _wrong_arrays(store, known):
@@ -59,12 +61,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
             left = store.unfinished()
             where = f"batch {left[0]}" if left else "its description"
             raise DamagedError(f"{path} is damaged ({where} has another digest than it says); {_AGAIN}")
-    except EdadmError:
-        raise
-    except Exception as error:  # zarr and its codecs raise many kinds, some of them without a word
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedError(f"{path} cannot be read as a trajectory store ({reason}); {_AGAIN}") from None
-    return store, content
+        return store, content
 
 
 def _wrong_arrays(store: TrajectoryStore, known: Facts | None) -> str | None:

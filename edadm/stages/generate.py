@@ -121,7 +121,7 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
 
 def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | None) -> Cost:
     """The cost of all shards, with full-precision weights or, where bits are given, simulated ones."""
-    from edadm.config.shards import shares
+    from edadm.config.shards import number, shares
 
     model = networks.model
     kind: Literal["float", "simulated"] = "simulated" if bits else "float"
@@ -136,6 +136,7 @@ def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | Non
         images=evaluation.images,
         decoded=evaluation.images if model.autoencoder else 0,
         disk=disk,
+        files=1 + 3 * number(evaluation.shards),
         memory=memory(networks, passes, networks.quantized(bits) if bits else None),
         bits=bits,
     )

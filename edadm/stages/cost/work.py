@@ -99,6 +99,7 @@ class Cost:
         scored: images whose features are computed.
         read: bytes read from disk, where they take time.
         disk: bytes of the artifact.
+        files: files and folders at most, locks and facts beside them counted.
         memory: of the device.
         bits, settings: the presets at work, where there are any.
     """
@@ -114,6 +115,7 @@ class Cost:
     scored: int = 0
     read: int = 0
     disk: int = 0
+    files: int = 2
     memory: Memory = field(default_factory=Memory)
     bits: Bits | None = None
     settings: Reconstruction | None = None
