@@ -93,7 +93,8 @@ def cost(name: str, networks: Networks) -> Cost:
     disk = padded * (steps * latent_elements(model) * FP32 + condition_bytes(model))
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
-    return Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)
+    whole = Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)
+    return whole.divided(recorded.shards, -(-recorded.count // recorded.batch_size))
 
 
 def memory(networks: Networks, batch: int, feature_rows: int) -> Memory:

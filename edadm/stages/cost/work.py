@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from edadm.config.schema import Bits, Calibration, Model, Reconstruction
@@ -100,6 +100,8 @@ class Cost:
         read: bytes read from disk, where they take time.
         disk: bytes of the artifact.
         memory: of the device.
+        shares: jobs that divide the work, or may.
+        divides_itself: whether the machine decides among how many jobs, at most `shares`.
         bits, settings: the presets at work, where there are any.
     """
 
@@ -115,8 +117,18 @@ class Cost:
     read: int = 0
     disk: int = 0
     memory: Memory = field(default_factory=Memory)
+    shares: int = 1
+    divides_itself: bool = False
     bits: Bits | None = None
     settings: Reconstruction | None = None
+
+    def divided(self, shards: int | str, batches: int) -> Cost:
+        """The same, divided among jobs as a preset says: so many, or as many as the machine wants."""
+        return replace(
+            self,
+            shares=batches if isinstance(shards, str) else shards,
+            divides_itself=isinstance(shards, str),
+        )
 
     @property
     def evaluations(self) -> int:
