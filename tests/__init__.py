@@ -4,5 +4,9 @@ import os
 
 import torch
 
-if not torch.cuda.is_available():
+if torch.cuda.is_available():
+    os.environ.setdefault(
+        "EDADM_GPU", "a GPU of the tests"
+    )  # no leases: several processes of tests may be on one
+else:
     os.environ["TRITON_INTERPRET"] = "1"

@@ -239,7 +239,7 @@ def test_integers_need_a_quantized_checkpoint_and_a_known_name(
     assert "holds floating-point weights; integers need a quantized checkpoint" in capsys.readouterr().err
     assert edadm(*common, "--weights", stages / "quantized.safetensors", "--backend", "int8") == 2
     said = capsys.readouterr().err
-    assert "'int8' is not one of 'simulated', 'integer', 'onednn', 'cuda_int8'." in said
+    assert "'int8' is not one of 'simulated', 'integer', 'onednn', 'cuda_int8'" in said
 
 
 def test_a_comparison_of_networks_refuses_what_it_does_not_know_before_it_looks_for_a_gpu(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edadm.artifacts.errors import DamagedError
+from edadm.artifacts.failures import reading
 
 _PIECE = 1 << 22
 _LONGEST_HEADER = 100_000_000  # bytes; the library's own bound
@@ -70,7 +71,7 @@ def safetensors_digest(path: Path, prefix: str = "") -> str:
     """
     header = read_header(path)
     sha256 = hashlib.sha256(prefix.encode())
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         for name in sorted(header.entries):
             entry = header.entries[name]
             sha256.update(_entry(name, _NAMES.get(entry["dtype"], entry["dtype"].lower()), entry["shape"]))
@@ -91,7 +92,7 @@ def read_header(path: Path) -> Header:
     Raises:
         DamagedError: absent, or not so.
     """
-    try:
+    with reading(path):
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
@@ -111,9 +112,7 @@ def read_header(path: Path) -> Header:
             isinstance(entry["dtype"], str) and math.prod(entry["shape"]) >= 0 for entry in entries.values()
         ):
             raise ValueError("its header is not in order")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None
-    return Header(metadata, entries, 8 + length)
+        return Header(metadata, entries, 8 + length)
 
 
 def _entry(name: str, dtype: str, shape: Any) -> bytes:

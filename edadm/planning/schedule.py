@@ -60,14 +60,15 @@ def on_gpus(plans: Sequence[dict[str, Any]], gpus: int) -> dict[str, Any]:
         f"{row['stage']} {row['of']}" for plan in plans for row in plan["stages"] if row["seconds"] is None
     ]
     ends = max((stage.ends for stage in stages), default=0.0)
-    return {"gpus": gpus, "seconds": ends, "gpu_seconds": occupied, "not_estimated": unknown}
+    files = sum(row["files"] for plan in plans for row in plan["stages"])
+    return {"gpus": gpus, "seconds": ends, "gpu_seconds": occupied, "files": files, "not_estimated": unknown}
 
 
 def in_words(total: dict[str, Any]) -> str:
     """What plans take on several GPUs, as lines; values as from `on_gpus`."""
     many = "1 GPU" if total["gpus"] == 1 else f"{total['gpus']} GPUs"
     hours = f"{total['gpu_seconds'] / 3600:.3g}"
-    said = f"on {many} as fast as what was probed: {duration(total['seconds'])}, {hours} GPU-hours"
+    said = f"on {many} as fast as what was probed: {duration(total['seconds'])}, {hours} GPU-hours, {total['files']:,} files"
     if not total["not_estimated"]:
         return said
     return f"{said}; without these, for which no rate was measured: {', '.join(total['not_estimated'])}"

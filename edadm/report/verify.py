@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from edadm.artifacts import DamagedError, Facts, describe, intact
+from edadm.artifacts import DamagedError, Facts, describe, intact, reading
 from edadm.artifacts.digest import canonical
 from edadm.artifacts.metadata import UNITS, first_difference
 from edadm.config.backends import variant_suffixes
@@ -176,8 +176,9 @@ def _content(path: Path) -> str:
 
 
 def _units(listed: Path) -> dict[str, str]:
-    content: dict[str, str] = json.loads(listed.read_text())["units"]
-    return content
+    with reading(listed):
+        content: dict[str, str] = json.loads(listed.read_text())["units"]
+        return dict(content)
 
 
 def _wanted(config: Config, root: Path, path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edadm.artifacts import placing
 from edadm.config.schema import Model
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -46,16 +47,17 @@ def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -
     guided = model.conditioning is not None and model.conditioning.guidance != 1
     sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
     begun = path.with_name(f"{path.name}.begun")
-    shutil.rmtree(begun, ignore_errors=True)
-    fresh = TrajectoryStore.create(begun, *sizes, nothing, guided)
-    for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
-        torn.unlink()
-    if path.exists() and not _same_frame(path, fresh):
-        say(f"{path} is damaged; it is begun anew")
-        shutil.rmtree(path)
-    if not path.exists():
-        begun.rename(path)
-    shutil.rmtree(begun, ignore_errors=True)
+    with placing(path):
+        shutil.rmtree(begun, ignore_errors=True)
+        fresh = TrajectoryStore.create(begun, *sizes, nothing, guided)
+        for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
+            torn.unlink()
+        if path.exists() and not _same_frame(path, fresh):
+            say(f"{path} is damaged; it is begun anew")
+            shutil.rmtree(path)
+        if not path.exists():
+            begun.rename(path)
+        shutil.rmtree(begun, ignore_errors=True)
     return TrajectoryStore(path, mode="r+")
 
 

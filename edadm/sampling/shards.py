@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import DamagedError, Facts, StaleError
+from edadm.artifacts import DamagedError, Facts, StaleError, date_now, reading
 from edadm.artifacts.metadata import check_facts, first_difference
-from edadm.errors import EdadmError
 from edadm.networks.inputs import TOLD
 from edadm.sampling.store import TrajectoryStore
 
@@ -26,6 +25,7 @@ def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], list[st
     """
     stores, digests = [], []
     for path in paths:
+        date_now(path)
         store, digest = open_whole(path)
         stores.append(store)
         digests.append(digest)
@@ -41,7 +41,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
     Raises:
         DamagedError: it cannot be read, is incomplete, or does not hold what it says.
     """
-    try:
+    with reading(path, _AGAIN, what="a trajectory store"):
         store = TrajectoryStore(path)
         known = store.stated()
         if reason := _wrong_arrays(store, known):
@@ -57,12 +57,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
             left = store.unfinished()
             where = f"batch {left[0]}" if left else "its description"
             raise DamagedError(f"{path} is damaged ({where} has another digest than it says); {_AGAIN}")
-    except EdadmError:
-        raise
-    except Exception as error:  # zarr and its codecs raise many kinds, some of them without a word
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedError(f"{path} cannot be read as a trajectory store ({reason}); {_AGAIN}") from None
-    return store, content
+        return store, content
 
 
 def _wrong_arrays(store: TrajectoryStore, known: Facts | None) -> str | None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from edadm.stages.cost.networks import Networks
 
 MODEL = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # settings
+_ENTRY, _CHECKSUM = 16, 4  # bytes of a chunk in the index of its shard, and of all in it
+_FRAME, _FRAME_OF_TOLD = 28, 8  # files and folders of an empty store, and for what runs are told
+_BATCH, _BATCH_OF_TOLD = 16, 3  # and of a batch
 _COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
 
 
@@ -89,11 +92,16 @@ def cost(name: str, networks: Networks) -> Cost:
     shards = [shard_range(recorded.count, recorded.shards, shard) for shard in range(recorded.shards)]
     passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
     steps = len(sampler_timesteps(model.sampler, model.schedule))
-    padded = sum(-(-len(shard) // recorded.batch_size) * recorded.batch_size for shard in shards)
-    disk = padded * (steps * latent_elements(model) * FP32 + condition_bytes(model))
+    batches, told = (
+        sum(-(-len(shard) // recorded.batch_size) for shard in shards),
+        len(model.condition_shapes),
+    )
+    row = steps * latent_elements(model) * FP32 + condition_bytes(model)
+    disk = batches * (recorded.batch_size * row + steps * _ENTRY + _CHECKSUM)
+    files = len(shards) * (_FRAME + told * _FRAME_OF_TOLD) + batches * (_BATCH + told * _BATCH_OF_TOLD)
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
-    whole = Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)
+    whole = Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)
     return whole.divided(recorded.shards, -(-recorded.count // recorded.batch_size))
 
 

@@ -135,6 +135,7 @@ def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | Non
         images=evaluation.images,
         decoded=evaluation.images if model.autoencoder else 0,
         disk=disk,
+        files=1 + 3 * evaluation.shards,
         memory=memory(networks, passes, networks.quantized(bits) if bits else None),
         bits=bits,
     )

@@ -57,4 +57,4 @@ def cost(name: str, networks: Networks, settings: Calibration) -> Cost:
     rows, latent = calibration_rows(model, settings), latent_elements(model)
     read = (settings.size + settings.held_out) * model.trajectories.batch_size * latent * FP32
     disk = rows * (latent * FP32 + condition_bytes(model) + 2 * INT64)
-    return Cost("select-calibration", name, read=read, disk=disk)
+    return Cost("select-calibration", name, read=read, disk=disk, files=3)

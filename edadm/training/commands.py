@@ -32,14 +32,13 @@ def classifier(
     import torch
     from safetensors.torch import save_file
 
-    from edadm.devices.lease import lease
-    from edadm.devices.named import device_named
+    from edadm.devices.lease import leased_device
     from edadm.networks.classifier import CifarClassifier
     from edadm.training.classifier import ClassifierTraining, accuracy, train_classifier
     from edadm.training.images import read_image_folder
 
     torch.manual_seed(seed)
-    where = device_named(lease(device))
+    where = leased_device(device)
     (pixels, labels, _), (test_pixels, test_labels, _) = (
         read_image_folder(images),
         read_image_folder(test_images),
@@ -85,8 +84,7 @@ def diffusion(
     import torch
 
     from edadm.config.load import load_config
-    from edadm.devices.lease import lease
-    from edadm.devices.named import device_named
+    from edadm.devices.lease import leased_device
     from edadm.errors import EdadmError
     from edadm.networks.unet.build import build_unet
     from edadm.sampling.schedule import alphas_cumprod
@@ -101,7 +99,7 @@ def diffusion(
     settings = DiffusionTraining(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
-    where = device_named(lease(device))
+    where = leased_device(device)
     pixels = read_image_folder(images)[0].to(where)
     unet = build_unet(preset.architecture)
     trainer = DiffusionTrainer(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edadm.artifacts import whole, writing
+from edadm.artifacts import PlaceError, whole, writing
 
 FORK = multiprocessing.get_context("fork")
 
@@ -116,11 +116,16 @@ def test_content_and_name_are_on_the_disk_before_the_block_ends(
 
 
 @pytest.mark.parametrize(
-    ("code", "harmless"),
-    [(errno.ENOTSUP, True), (errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)],
+    ("code", "told"),
+    [
+        (errno.ENOTSUP, None),
+        (errno.EINVAL, None),
+        (errno.EIO, "its disk reports an error"),
+        (errno.ENOSPC, "its disk is full"),
+    ],
 )
 def test_a_file_system_that_cannot_tell_what_is_on_the_disk_is_used_and_a_full_disk_is_not(
-    code: int, harmless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: int, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
@@ -128,9 +133,11 @@ def test_a_file_system_that_cannot_tell_what_is_on_the_disk_is_used_and_a_full_d
     monkeypatch.setattr(os, "fsync", fail)
     path = tmp_path / "file"
     with (
-        nullcontext() if harmless else pytest.raises(OSError, match=os.strerror(code)),
+        nullcontext()
+        if told is None
+        else pytest.raises(PlaceError, match=f"file cannot be written, since {told}"),
         writing(path) as partial,
     ):
         partial.write_text("content")
-    assert path.exists() == harmless
-    assert len(list(tmp_path.iterdir())) == harmless
+    assert path.exists() == (told is None)
+    assert len(list(tmp_path.iterdir())) == (told is None)

@@ -141,8 +141,8 @@ def described(folder: Path, prompts: Path) -> Model:
 
     settings = describe_folder(folder).settings
     settings["conditioning"]["prompts"] = str(prompts)
-    settings["sampler"]["steps"] = 4
-    settings["trajectories"] = Trajectories(count=6, batch_size=3, feature_rows=3, shards=1).model_dump()
+    settings["sampler"]["steps"] = 3
+    settings["trajectories"] = Trajectories(count=3, batch_size=3, feature_rows=3, shards=1).model_dump()
     return Model.model_validate(settings)
 
 

@@ -12,7 +12,14 @@ from edadm.planning.schedule import in_words, on_gpus
 def row(
     stage: str, of: str, seconds: float | None, shares: int = 1, divides_itself: bool = False
 ) -> dict[str, Any]:
-    return {"stage": stage, "of": of, "seconds": seconds, "shares": shares, "divides_itself": divides_itself}
+    return {
+        "stage": stage,
+        "of": of,
+        "seconds": seconds,
+        "shares": shares,
+        "files": 3,
+        "divides_itself": divides_itself,
+    }
 
 
 def plan(model: str = "m") -> dict[str, Any]:
@@ -35,6 +42,7 @@ def test_on_one_gpu_jobs_follow_each_other_and_stages_without_one_run_beside_the
     on_a_gpu = 40 + 20 + 2 * 60 + 3 * 80
     assert total["gpu_seconds"] == on_a_gpu
     assert total["seconds"] == 5 + on_a_gpu  # selection runs while full precision makes images
+    assert total["files"] == 11 * 3
     assert total["not_estimated"] == [f"evaluate m/{name}" for name in ("fp32", "t/w/a", "t/w/b")]
 
 
@@ -57,8 +65,10 @@ def test_models_share_the_gpus() -> None:
 
 
 def test_the_words_name_hours_and_what_has_no_rate() -> None:
-    total = {"gpus": 4, "seconds": 5400.0, "gpu_seconds": 19800.0, "not_estimated": []}
-    assert in_words(total) == "on 4 GPUs as fast as what was probed: 1.5 h, 5.5 GPU-hours"
+    total = {"gpus": 4, "seconds": 5400.0, "gpu_seconds": 19800.0, "files": 8214, "not_estimated": []}
+    assert in_words(total) == "on 4 GPUs as fast as what was probed: 1.5 h, 5.5 GPU-hours, 8,214 files"
     said = in_words(total | {"gpus": 1, "not_estimated": ["evaluate m/fp32"]})
     assert said.startswith("on 1 GPU as fast")
-    assert said.endswith("5.5 GPU-hours; without these, for which no rate was measured: evaluate m/fp32")
+    assert said.endswith(
+        "5.5 GPU-hours, 8,214 files; without these, for which no rate was measured: evaluate m/fp32"
+    )

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from edadm.artifacts.locks import attempt, holder, rewrite
+from edadm.artifacts.locks import attempt, holder, opened, rewrite
 from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
 from edadm.config.backends import (
     DEFAULT,
@@ -77,10 +77,12 @@ HELD = []
 onstart:
     check_gpus()
     for model, lock in LOCKS.items():
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        HELD.append(open(lock, "a+"))
+        try:
+            HELD.append(opened(lock))
+        except EdadmError as error:
+            say(str(error))
+            sys.exit(2)
         free = attempt(HELD[-1])  # None where the file system has no locks
-        HELD[-1].seek(0)
         last = HELD[-1].read()
         if free is False:
             say(

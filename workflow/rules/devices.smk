@@ -52,13 +52,15 @@ def check_gpus():
 def device_of(wildcards, input, resources):
     """The device of a job: the one that the profile names, else a GPU if the job has one, else the CPU.
 
-    Where no GPU is listed, the command itself looks for one of another make.
+    Where the profile says nothing of GPUs, one that torch cannot use is none. Where none is listed, the command itself looks for one of
+    another make.
     """
     if named := resources.get("device"):
         return named
     if not resources.gpu:
         return "auto" if here() and not GPUS else "cpu"
-    return f"cuda/{SHARE}" if SHARE > 1 else "cuda"
+    kind = "auto" if here() and ASKED is None else "cuda"
+    return f"{kind}/{SHARE}" if SHARE > 1 else kind
 
 
 def generate_gpu(wildcards):

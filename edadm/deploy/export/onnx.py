@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edadm.artifacts import writing
+from edadm.config.backends import INTEGER
 from edadm.deploy.export.onnx_graph import Target, export_graph
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
@@ -20,7 +22,9 @@ from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 
 OPSET = 21
-_NAMES = {"latents": "sample", "timesteps": "timestep"}  # of inputs, as diffusers has them
+LARGEST = 2**31  # bytes of a protobuf message, which a file is
+TOKENS = 3  # of an example, whose number is no constant of the graph
+_NAMES = {"latents": "sample", "timesteps": "timestep"}  # of inputs that diffusers calls otherwise
 
 TARGETS = {
     "onnx": Target(),
@@ -44,38 +48,48 @@ def _narrow(model: Any) -> None:
             value.type = onnx_ir.TensorType(onnx_ir.DataType.INT4)
 
 
-def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> None:
-    """Writes a quantized U-Net as one ONNX file of opset 21.
+def input_name(name: str) -> str:
+    """What an input of a network (`edadm.networks.inputs`) is called in its graph."""
+    return _NAMES.get(name, name)
+
+
+def _example(unet: UNet) -> tuple[dict[str, Tensor], tuple[dict[int, Any], ...]]:
+    """Inputs by name, and the free axes of each: the number of rows, and of tokens where rows hold some."""
+    rows, tokens = torch.export.Dim("n"), torch.export.Dim("k")
+    example, free = {}, []
+    for name, tensor in family_of(unet).inputs(unet).zeros(2).tensors.items():
+        is_sequence = tensor.dim() == 3
+        example[name] = tensor.repeat(1, TOKENS, 1) if is_sequence else tensor
+        free.append({0: rows, 1: tokens} if is_sequence else {0: rows})
+    return example, tuple(free)
+
+
+def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
+    """A quantized U-Net as a `torch.onnx.ONNXProgram` of opset 21, in memory.
 
     Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition,
-    `context` (n, k, e) fp32 and whatever else it is told, by its name; output `eps`. n and k are free.
+    `context` (n, k, e) fp32 and what else its family names; output `eps`. n and k are free.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
-        path: the file to write.
-        target: what the file is for.
+        target: what the program is for.
 
     Raises:
-        EdadmError: onnx or onnxscript is not installed.
+        EdadmError: onnx or onnxscript is not installed; the network is too large for the format.
     """
     if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise EdadmError(
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
         )
-    example = family_of(unet).inputs(unet).zeros(2).tensors
-    tokens = {"context": torch.zeros(2, 3, example["context"].shape[-1])} if "context" in example else {}
-    example = {**example, **tokens}
-    free = [{0: torch.export.Dim("n")} for _ in example]
-    if tokens:
-        free[list(example).index("context")][1] = torch.export.Dim("k")
+    example, free = _example(unet)
     program: Any = torch.onnx.export(
         export_graph(unet, target).eval(),
         tuple(example.values()),
         dynamo=True,
         opset_version=OPSET,
-        input_names=[_NAMES.get(name, name) for name in example],
+        input_names=[input_name(name) for name in example],
         output_names=["eps"],
-        dynamic_shapes=tuple(free),
+        dynamic_shapes=(free,),
         optimize=True,
         verbose=False,
     )
@@ -83,5 +97,35 @@ def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> Non
         node.metadata_props.clear()  # lines of this program that led to it, with the paths of this machine
     if target.int4:
         _narrow(program.model)
+    _refuse_too_large(program.model)
+    return program
+
+
+def _refuse_too_large(model: Any) -> None:
+    """Refuses a model that does not fit into one file.
+
+    Raises:
+        EdadmError: always then.
+    """
+    total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    if total >= LARGEST:
+        raise EdadmError(
+            f"one ONNX file holds {LARGEST / 2**30:.3g} GiB, and the network has {total / 2**30:.3g}; "
+            f"use backend '{INTEGER}', which needs no such file"
+        )
+
+
+def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> None:
+    """Writes a quantized U-Net as one ONNX file; see `onnx_program`.
+
+    Args:
+        unet: from `edadm.deploy.checkpoint.load_quantized`.
+        path: the file to write.
+        target: what the file is for.
+
+    Raises:
+        EdadmError: as `onnx_program`.
+    """
+    program = onnx_program(unet, target)
     with writing(path) as partial:
         program.save(partial, external_data=False)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from edadm.deploy.export.onnx_weights import Form, StoredWeight, stored_weight
 from edadm.deploy.int_weight import signed_weight
-from edadm.networks.families import network_call
+from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers, quantized_layers
@@ -164,24 +164,17 @@ class _Exported(nn.Module):
     def __init__(self, unet: nn.Module):
         super().__init__()
         self.unet = unet
+        self.names = tuple(family_of(unet).inputs(unet).shapes)
 
-    def forward(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        context: Tensor | None = None,
-        pooled: Tensor | None = None,
-        time_ids: Tensor | None = None,
-    ) -> Tensor:
-        told = {"context": context, "pooled": pooled, "time_ids": time_ids}
-        given = {name: tensor for name, tensor in told.items() if tensor is not None}
-        return network_call(self.unet, Rows({"latents": sample, "timesteps": timestep} | given))
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return network_call(self.unet, Rows(dict(zip(self.names, tensors, strict=True))))
 
 
 def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:
     """A copy of a quantized U-Net whose quantizers and layers are ONNX nodes.
 
-    It computes nothing, it is for `torch.onnx.export`.
+    It computes nothing, it is for `torch.onnx.export`. It takes the network's inputs in the order in which
+    its family lists them.
     """
     replaced: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     layers = quantized_layers(unet)

@@ -99,6 +99,7 @@ class Cost:
         scored: images whose features are computed.
         read: bytes read from disk, where they take time.
         disk: bytes of the artifact.
+        files: files and folders at most, locks and facts beside them counted.
         memory: of the device.
         shares: jobs that divide the work, or may.
         divides_itself: whether the machine decides among how many jobs, at most `shares`.
@@ -116,6 +117,7 @@ class Cost:
     scored: int = 0
     read: int = 0
     disk: int = 0
+    files: int = 2
     memory: Memory = field(default_factory=Memory)
     shares: int = 1
     divides_itself: bool = False

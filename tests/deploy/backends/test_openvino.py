@@ -1,0 +1,275 @@
+"""Networks computed by OpenVINO against the simulated model."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edadm
+from edadm.config.backends import BACKENDS
+from edadm.config.schema import Bits
+from edadm.deploy.backends.base import lower
+from edadm.deploy.checkpoint import save_quantized
+from edadm.deploy.diffusers import QuantizedUNet
+from edadm.deploy.export import onnx as exporter
+from edadm.deploy.export.onnx import OPSET
+from edadm.deploy.export.onnx_graph import Target, _ExportedLayer
+from edadm.deploy.grids import quantized_copy
+from edadm.errors import EdadmError
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
+from edadm.nn.insert import quantized_layers
+from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
+from edadm.passes.prepare import prepare
+from edadm.quant import ranges
+
+from ...networks.families import FAMILIES, calibrated, tiny
+from ...networks.sdxl import tiny_parts, told
+from .test_onednn import IMAGE_BOUND, filled, parts
+
+W8A8 = Bits(weights=8, activations=8, softmax=8, range_bins=64, range_batch_size=4)
+Made = tuple[QuantizedUNet, QuantizedUNet, Rows]
+
+
+@pytest.fixture(scope="module")
+def runtime() -> None:
+    """Skips where OpenVINO is not installed."""
+    for name in ("onnx", "onnxscript", "openvino"):
+        pytest.importorskip(name)
+
+
+def few_thresholds(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ranges, "THRESHOLDS", 10)
+
+
+def of_largest(found: Tensor, exact: Tensor) -> float:
+    return ((found - exact).abs().max() / exact.abs().max()).item()
+
+
+def mean_difference(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().mean().item()
+
+
+LAYER_BOUND = 1e-6  # of a layer's largest output; 5e-8 was seen, a bit of fp32
+LAYERS = {
+    name: (layer, x, sizes, zero_points)
+    for name, layer, x, sizes, zero_points in (
+        ("3x3", nn.Conv2d(24, 40, 3, padding=1), parts((2, 24, 9, 7)), (24,), (0,)),
+        ("1x1 of two segments", nn.Conv2d(24, 16, 1), parts((2, 24, 8, 8)), (8, 16), (128, 3)),
+        ("linear", nn.Linear(24, 12), parts((2, 5, 24)), (24,), (91,)),
+    )
+}
+COMPUTE = """
+import sys
+import numpy, openvino
+settings, rows = dict(zip(sys.argv[2::2], sys.argv[3::2])), numpy.load(sys.argv[1] + "/rows.npz")
+core = openvino.Core()
+found = {name: core.compile_model(f"{sys.argv[1]}/{name}.onnx", "CPU", settings)([rows[name]])[0] for name in rows}
+numpy.savez(sys.argv[1] + "/found.npz", **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def layers(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """Graphs of layers with the largest codes in two forms, their inputs, and what they compute in double precision."""
+    folder, rows, exact = tmp_path_factory.mktemp("layers"), {}, {}
+    for name, (float_layer, x, sizes, zero_points) in LAYERS.items():
+        kind = QuantizedConv2d if isinstance(float_layer, nn.Conv2d) else QuantizedLinear
+        layer = filled(kind(float_layer, 8, 8, sizes), zero_points)
+        for form in ("exact", "full"):
+            key = f"{name}, {form}"
+            graph = _ExportedLayer(layer, Target(form=form)).eval()
+            torch.onnx.export(
+                graph, (x,), folder / f"{key}.onnx", dynamo=True, opset_version=OPSET, verbose=False
+            )
+            rows[key], exact[key] = x.numpy(), x
+        exact |= {f"{name}, {form}": layer.double()(x.double()) for form in ("exact", "full")}
+    np.savez(folder / "rows.npz", **rows)
+    return folder, exact
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "ALL"])
+@torch.no_grad()
+def test_a_layer_computes_the_sums_of_its_codes_exactly(
+    instructions: str, layers: tuple[Path, dict[str, Tensor]]
+) -> None:
+    """With AVX2 alone, the instructions of VNNI are kept from OpenVINO, in a process of its own; there, weights as they are come out wrong."""
+    folder, expected = layers
+    from edadm.deploy.backends.openvino import SETTINGS
+
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    settings = [word for pair in SETTINGS.items() for word in pair]
+    subprocess.run([sys.executable, "-c", COMPUTE, folder, *settings], env=environment, check=True)
+    found = np.load(folder / "found.npz")
+    error = {name: of_largest(torch.from_numpy(found[name]), exact) for name, exact in expected.items()}
+    assert max(error[f"{name}, exact"] for name in LAYERS) < LAYER_BOUND
+    if instructions == "AVX2":
+        assert min(error[f"{name}, full"] for name in LAYERS) > 0.1
+
+
+def calibrated_sdxl() -> tuple[nn.Module, nn.Module, Rows]:
+    """As `calibrated`, a network with more inputs."""
+    unet = tiny_parts()["unet"]
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    rows = Rows({"latents": latents, "timesteps": torch.tensor([9, 700]), **told(2)})
+    quantized = quantized_copy(unet, W8A8)
+    prepare(quantized, rows, W8A8)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return unet, quantized.eval(), rows
+
+
+@pytest.mark.long  # half a minute each; `made` is one of them
+@pytest.mark.parametrize("family", [*FAMILIES, "sdxl"])
+@torch.no_grad()
+def test_every_family_predicts_what_its_simulation_does(
+    family: str, runtime: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_thresholds(monkeypatch)
+    unet, quantized, rows = calibrated_sdxl() if family == "sdxl" else calibrated(family, W8A8)
+    lowered = lower(quantized, backend="openvino")
+    for batch in (rows, rows[:1]):
+        simulated = network_call(quantized, batch)
+        bound = IMAGE_BOUND * mean_difference(simulated, network_call(unet, batch))
+        assert mean_difference(network_call(lowered, batch), simulated) <= bound
+
+
+@pytest.fixture(scope="module")
+def made(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The tiny Stable Diffusion network, simulated and by OpenVINO, and rows; to be left as they are."""
+    path = tmp_path_factory.mktemp("openvino") / "quantized.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        few_thresholds(patch)
+        _, quantized, rows = calibrated("sd14_coco", W8A8)
+    save_quantized(quantized, path, tiny("sd14_coco").architecture, W8A8, {})
+    return edadm.load(path), edadm.load(path, backend="openvino"), rows
+
+
+def named(rows: Rows, **others: Any) -> dict[str, Any]:
+    """The arguments as pipelines give them."""
+    own = {"sample": "latents", "timestep": "timesteps", "encoder_hidden_states": "context"}
+    empty = {"cross_attention_kwargs": {}, "added_cond_kwargs": None}
+    return {name: rows.tensors[key] for name, key in own.items()} | empty | others
+
+
+@torch.no_grad()
+def test_it_is_called_as_the_network_of_diffusers(made: Made) -> None:
+    simulated, unet, rows = made
+    expected = unet(**named(rows)).sample
+    difference = mean_difference(expected, simulated(**named(rows)).sample)
+    assert (
+        difference < 0.05 * expected.std().item()
+    )  # 0.034 was seen; the error of its grids is the bound above
+    assert type(unet) is type(simulated)
+    assert type(unet(**named(rows))) is type(simulated(**named(rows)))
+    assert (unet.dtype, unet.device.type, unet.backend) == (torch.float32, "cpu", "openvino")
+    assert unet.config["sample_size"] == simulated.config["sample_size"]
+    assert torch.equal(unet(**named(rows), return_dict=False)[0], expected)
+    assert torch.equal(copy.deepcopy(unet)(**named(rows)).sample, expected)
+    last_channels = rows.latents.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(unet(**named(rows, sample=last_channels)).sample, expected)
+    for time in (400, 400.0, torch.tensor(400), torch.tensor([400.0])):
+        assert torch.equal(unet(**named(rows, timestep=time)).sample[1], expected[1])
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
+    "a move": (lambda unet, rows: unet.to("meta"), "stays on the CPU and in fp32, and cannot go to meta"),
+    "a cast": (lambda unet, rows: unet.half(), "cannot go to cpu in torch.float16"),
+    "a mask": (
+        lambda unet, rows: unet(**named(rows, encoder_attention_mask=torch.ones(4, 5))),
+        "takes no encoder_attention_mask; leave it out, or load with backend 'simulated'",
+    ),
+    "another size": (
+        lambda unet, rows: unet(**named(rows, sample=torch.zeros(4, 4, 16, 8))),
+        "takes sample of 4 x 4 x 8 x 8 alone, not of 4 x 4 x 16 x 8",
+    ),
+    "tokens of another width": (
+        lambda unet, rows: unet(**named(rows, encoder_hidden_states=torch.zeros(4, 5, 23))),
+        "takes encoder_hidden_states of 4 x any x 24 alone, not of 4 x 5 x 23",
+    ),
+    "one context for all": (
+        lambda unet, rows: unet(**named(rows, encoder_hidden_states=torch.zeros(1, 5, 24))),
+        "takes encoder_hidden_states of 4 x any x 24 alone, not of 1 x 5 x 24",
+    ),
+    "no context": (
+        lambda unet, rows: unet(**named(rows, encoder_hidden_states=None)),
+        "was given no encoder_hidden_states; give it one",
+    ),
+    "a weight of a LoRA": (
+        lambda unet, rows: unet(**named(rows, cross_attention_kwargs={"scale": 0.5})),
+        "takes no cross_attention_kwargs.scale; leave it out",
+    ),
+    "between timesteps": (
+        lambda unet, rows: unet(**named(rows, timestep=torch.tensor([1, 2, 3.5, 4]))),
+        "takes whole numbers as timestep, not 3.5; load with backend 'simulated' for others",
+    ),
+    "FreeU": (lambda unet, rows: unet.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4), "no blocks for FreeU"),
+    "processors": (lambda unet, rows: unet.set_attn_processor(object()), "keeps its processors"),
+    "saving": (lambda unet, rows: unet.save_pretrained("folder"), "cannot be saved"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@torch.no_grad()
+def test_what_it_does_not_do_is_refused_and_changes_nothing(what: str, made: Made) -> None:
+    _, unet, rows = made
+    expected = unet(**named(rows)).sample
+    act, sentence = REFUSED[what]
+    with pytest.raises(EdadmError, match=sentence):
+        act(unet, rows)
+    unet.to("cpu", torch.float32).to(memory_format=torch.channels_last)
+    assert torch.equal(unet(**named(rows)).sample, expected)
+
+
+def test_no_number_in_gives_no_number_out_of_that_image_alone(made: Made) -> None:
+    _, unet, rows = made
+    expected = unet(**named(rows)).sample
+    for name, bad in (("sample", torch.inf), ("encoder_hidden_states", torch.nan), ("timestep", torch.nan)):
+        given = named(rows)
+        given[name] = given[name].float()
+        given[name][1] = bad
+        found = unet(**given).sample
+        assert found[1].isnan().all()
+        assert torch.equal(found[[0, 2, 3]], expected[[0, 2, 3]])
+
+
+def test_other_types_are_refused(runtime: None, folded: nn.Module) -> None:
+    with pytest.raises(EdadmError, match=r"load with dtype torch\.float32, not torch\.bfloat16"):
+        lower(folded, torch.bfloat16, "openvino")
+
+
+def test_a_network_that_no_file_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"weight": SimpleNamespace(const_value=np.zeros(3 * 2**10, dtype=np.int8))}
+    model = SimpleNamespace(graph=SimpleNamespace(initializers=weights))
+    exporter._refuse_too_large(model)
+    monkeypatch.setattr(exporter, "LARGEST", 3 * 2**10)
+    with pytest.raises(
+        EdadmError, match=r"one ONNX file holds \S+ GiB, and the network has \S+; use backend 'integer'"
+    ):
+        exporter._refuse_too_large(model)
+
+
+@pytest.mark.parametrize("package", ["openvino", "onnxscript"])
+def test_where_a_package_is_absent_a_sentence_says_what_to_install(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("openvino", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, BACKENDS["openvino"].module, raising=False)
+    sentence = (
+        rf"backend 'openvino' needs the package '{package}'; install it with `pip install edadm\[openvino\]`"
+    )
+    with pytest.raises(EdadmError, match=f"^{sentence}$"):
+        edadm.load(tmp_path / "absent.safetensors", backend="openvino")
