@@ -67,8 +67,8 @@ def on_gpus(plans: Sequence[dict[str, Any]], gpus: int) -> dict[str, Any]:
 def in_words(total: dict[str, Any]) -> str:
     """What plans take on several GPUs, as lines; values as from `on_gpus`."""
     many = "1 GPU" if total["gpus"] == 1 else f"{total['gpus']} GPUs"
-    hours = f"{total['gpu_seconds'] / 3600:.3g}"
-    said = f"on {many} as fast as what was probed: {duration(total['seconds'])}, {hours} GPU-hours, {total['files']:,} files"
+    hours, files = f"{total['gpu_seconds'] / 3600:.3g} GPU-hours", f"{total['files']:,} files"
+    said = f"on {many} as fast as what was probed: {duration(total['seconds'])}, {hours}, {files}"
     if not total["not_estimated"]:
         return said
     return f"{said}; without these, for which no rate was measured: {', '.join(total['not_estimated'])}"

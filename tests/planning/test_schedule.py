@@ -42,7 +42,7 @@ def test_on_one_gpu_jobs_follow_each_other_and_stages_without_one_run_beside_the
     on_a_gpu = 40 + 20 + 2 * 60 + 3 * 80
     assert total["gpu_seconds"] == on_a_gpu
     assert total["seconds"] == 5 + on_a_gpu  # selection runs while full precision makes images
-    assert total["files"] == 11 * 3
+    assert total["files"] == 12 * 3
     assert total["not_estimated"] == [f"evaluate m/{name}" for name in ("fp32", "t/w/a", "t/w/b")]
 
 
