@@ -1,4 +1,5 @@
 # EDA-DM as a pipeline: what to run stands in config.yaml, how to run it in workflow/profiles.
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,11 @@ except EdadmError as error:
 
 
 configfile: "config.yaml"
+
+
+if os.environ.get("EDADM_CONTAINER"):  # for `--software-deployment-method apptainer` (docs/environments.md)
+
+    container: os.environ["EDADM_CONTAINER"]
 
 
 include: "workflow/rules/common.smk"

@@ -103,7 +103,8 @@ def cost(name: str, networks: Networks) -> Cost:
     files = len(shards) * (_FRAME + told * _FRAME_OF_TOLD) + batches * (_BATCH + told * _BATCH_OF_TOLD)
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
-    return Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)
+    whole = Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)
+    return whole.divided(recorded.shards, -(-recorded.count // recorded.batch_size))
 
 
 def memory(networks: Networks, batch: int, feature_rows: int) -> Memory:

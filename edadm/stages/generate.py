@@ -129,7 +129,7 @@ def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | Non
     factor = model.autoencoder.factor if model.autoencoder else 1
     channels = model.autoencoder.image_channels if model.autoencoder else model.architecture.in_channels
     disk = evaluation.images * channels * (model.architecture.image_size * factor) ** 2
-    return Cost(
+    whole = Cost(
         "generate",
         name,
         (passes,),
@@ -140,6 +140,7 @@ def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | Non
         memory=memory(networks, passes, networks.quantized(bits) if bits else None),
         bits=bits,
     )
+    return whole.divided(evaluation.shards, -(-evaluation.images // evaluation.batch_size))
 
 
 def memory(networks: Networks, passes: Passes, quantized: Quantized | None) -> Memory:
