@@ -1,14 +1,17 @@
 # How many jobs make trajectories and images where the preset leaves that to the machine (docs/workflow.md).
-from types import SimpleNamespace
-
 from edadm.config.shards import settled
 from edadm.config.splitting import Split, shards_for
 
 
-def jobs_at_once(takes_gpu):
-    """How many jobs can run at once: one for each place on a GPU, for each core, or for each place in a queue."""
-    gpus = provided("gpu") if HERE and takes_gpu else 0
-    found = gpus or provided("_cores" if HERE else "_nodes")
+def jobs_at_once(backend):
+    """How many jobs can run at once: one for each place in a queue, or here for each place on a GPU, or for each core.
+
+    Told while rules are read, when Snakemake does not know its executor yet; only those of clusters have a number of jobs.
+    """
+    gpus = (
+        SHARE * min(len(GPUS) if ASKED is None else ASKED, len(GPUS)) if computes_on(backend, "cuda") else 0
+    )
+    found = provided("_nodes") or gpus or provided("_cores")
     return found if isinstance(found, int) else 1
 
 
@@ -24,7 +27,7 @@ def split_trajectories(model):
     if model not in SPLITS or preset.trajectories.shards != AUTO:
         return preset
     recorded = preset.trajectories
-    wanted = shards_for(jobs_at_once(A_GPU), recorded.count, recorded.batch_size, preset.sampler.steps)
+    wanted = shards_for(jobs_at_once(DEFAULT), recorded.count, recorded.batch_size, preset.sampler.steps)
     folder = LAYOUT.trajectories(model, 0).parent
     return settled(preset, SPLITS[model].shards("trajectories", folder, "model", wanted))
 
@@ -35,7 +38,7 @@ def split_images(model, variant):
     if evaluation.shards != AUTO:
         return evaluation
     jobs, steps = (
-        jobs_at_once(generate_gpu(SimpleNamespace(variant=variant))),
+        jobs_at_once(Variant(variant).backend),
         CONFIG.models[model].sampler.steps,
     )
     wanted = shards_for(jobs, evaluation.images, evaluation.batch_size, steps)
