@@ -59,11 +59,11 @@ def run(
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.files.sources import locate_prompts
     from edadm.config.shards import settled
-    from edadm.networks.denoiser import Denoiser
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
-    from edadm.networks.replay import Replay
     from edadm.sampling.collect import collect, open_store
+    from edadm.sampling.denoiser import Denoiser
+    from edadm.sampling.replay import Replay
 
     model = settled(model)
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))

@@ -54,9 +54,9 @@ def run(
     from edadm.artifacts import making
     from edadm.config.files.sources import locate_prompts
     from edadm.config.shards import settled, share
-    from edadm.networks.denoiser import Denoiser
-    from edadm.networks.replay import Replay
+    from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.generate import generate_images
+    from edadm.sampling.replay import Replay
 
     evaluation = settled(evaluation)
     made_from = _made_from(model, evaluation, weights, backend, shard, device)

@@ -8,7 +8,7 @@ from diffusers import UNet2DModel
 
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import Denoiser
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images, to_uint8
 
 
