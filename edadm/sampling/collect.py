@@ -16,9 +16,9 @@ from edadm.artifacts import placing
 from edadm.config.schema import Model
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.networks.replay import Replay
 from edadm.sampling.generate import run_sampler, shard_range
 from edadm.sampling.noise import ImageNoise
+from edadm.sampling.replay import Replay
 from edadm.sampling.samplers.ddim import Denoise, denoiser_of
 from edadm.sampling.schedule import sampler_timesteps
 from edadm.sampling.store import TrajectoryStore

@@ -58,11 +58,11 @@ def run(
     """
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.files.sources import locate_prompts
-    from edadm.networks.denoiser import Denoiser
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
-    from edadm.networks.replay import Replay
     from edadm.sampling.collect import collect, open_store
+    from edadm.sampling.denoiser import Denoiser
+    from edadm.sampling.replay import Replay
 
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
     made_from = {"model": settings_of(model, *MODEL), "shard": shard, "inputs": inputs}

@@ -53,9 +53,9 @@ def run(
 
     from edadm.artifacts import making
     from edadm.config.files.sources import locate_prompts
-    from edadm.networks.denoiser import Denoiser
-    from edadm.networks.replay import Replay
+    from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.generate import generate_images, shard_range
+    from edadm.sampling.replay import Replay
 
     made_from = _made_from(model, evaluation, weights, backend, shard, device)
     others = digests(**parts, prompts=locate_prompts("given", model))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import Denoiser
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images, shard_range, to_uint8
 
 
