@@ -15,9 +15,9 @@ from torch import nn
 import edadm as package
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.load import load_condition_network, load_unet
 from edadm.quant import ranges
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 from edadm.stages.inputs.model import open_condition

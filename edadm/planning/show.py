@@ -49,6 +49,8 @@ def _stage(stage: Cost, rates: Rates | None) -> dict[str, Any]:
         "images": images(stage),
         "disk_bytes": stage.disk,
         "files": stage.files,
+        "shares": stage.shares,
+        "divides_itself": stage.divides_itself,
         "device_bytes": asdict(stage.memory) | {"total": stage.memory.total},
         "seconds": None if rates is None else seconds(stage, rates),
     }

@@ -184,6 +184,7 @@ def cost(
         memory=memory(networks, quantized, settings, rows, [unit.name for unit in units]),
         bits=bits,
         settings=settings,
+        shares=jobs,
     )
 
 
