@@ -31,6 +31,7 @@ if os.environ.get("EDADM_CONTAINER"):  # for `--software-deployment-method appta
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/devices.smk"
+include: "workflow/rules/shards.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/quantization.smk"

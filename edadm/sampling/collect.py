@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from edadm.artifacts import placing
 from edadm.config.schema import Model
+from edadm.config.shards import share
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.sampling.generate import run_sampler, shard_range
+from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.replay import Replay
 from edadm.sampling.samplers.ddim import Denoise, denoiser_of
@@ -41,7 +42,7 @@ def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -
 
     One that is not as it was made is begun anew.
     """
-    runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
+    runs = share(model.trajectories, shard)
     timesteps = sampler_timesteps(model.sampler, model.schedule)
     nothing = {} if told is None else {name: rows[0] for name, rows in told.unconditional().items()}
     guided = model.conditioning is not None and model.conditioning.guidance != 1

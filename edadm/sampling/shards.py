@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edadm.artifacts import DamagedError, Facts, StaleError, date_now, reading
+from edadm.artifacts.digest import sha256_of
 from edadm.artifacts.metadata import check_facts, first_difference
 from edadm.networks.inputs import TOLD
 from edadm.sampling.store import TrajectoryStore
@@ -16,21 +17,24 @@ from edadm.sampling.store import TrajectoryStore
 _AGAIN = "remove it and make it again with `edadm collect-trajectories`"
 
 
-def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], list[str]]:
-    """The stores of all shards, and the digest of each one's content.
+def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], str]:
+    """The stores of all shards, and the digest of what they hold together.
 
     Raises:
         DamagedError: one cannot be read, is incomplete, or does not hold what it says.
         StaleError: they are not all shards of one collection, in order.
     """
-    stores, digests = [], []
+    stores = []
     for path in paths:
         date_now(path)
-        store, digest = open_whole(path)
-        stores.append(store)
-        digests.append(digest)
+        stores.append(open_whole(path)[0])
     _check_order(stores)
-    return stores, digests
+    return stores, collection_digest(stores)
+
+
+def collection_digest(stores: Sequence[TrajectoryStore]) -> str:
+    """The digest of what stores hold that were read as a whole, in however many shards it lies."""
+    return sha256_of([stores[0].common(), [digest for store in stores for digest in store.batch_digests]])
 
 
 def open_whole(path: Path) -> tuple[TrajectoryStore, str]:

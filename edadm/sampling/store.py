@@ -47,6 +47,7 @@ class TrajectoryStore:
 
     def __init__(self, path: Path, mode: str = "r"):
         self.path, self.group = path, zarr.open_group(path, mode=mode)
+        self.batch_digests: list[str] = []  # once `content` was read
 
     @classmethod
     def create(
@@ -167,11 +168,20 @@ class TrajectoryStore:
 
     def content(self) -> str:
         """The digest of all that the store holds, read batch by batch; raises whatever zarr raises."""
-        batches = [self.digest_of(batch).hex() for batch in range(self.batches)]
-        head = [self.first_run, self.batch_size, self.arrays(), self.group["timesteps"][:].tolist()]
-        for name in (name for name in _NOTHING if name in self.group):
-            head.append(hashlib.sha256(np.ascontiguousarray(self.group[name][:]).data).hexdigest())
-        return sha256_of([head, batches])
+        self.batch_digests = [self.digest_of(batch).hex() for batch in range(self.batches)]
+        timesteps = self.group["timesteps"][:].tolist()
+        head = [self.first_run, self.batch_size, self.arrays(), timesteps, *self._of_nothing()]
+        return sha256_of([head, self.batch_digests])
+
+    def common(self) -> list[Any]:
+        """What all shards of a collection have in common, however many there are."""
+        arrays = {name: [shape[1:], dtype] for name, (shape, dtype) in self.arrays().items()}
+        return [self.batch_size, arrays, self.group["timesteps"][:].tolist(), *self._of_nothing()]
+
+    def _of_nothing(self) -> list[str]:
+        """The digests of what says nothing, where trajectories are guided."""
+        there = (self.group[name][:] for name in _NOTHING if name in self.group)
+        return [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in there]
 
     def arrays(self) -> dict[str, Any]:
         """Shape and type of each array."""

@@ -58,12 +58,14 @@ def run(
     """
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.files.sources import locate_prompts
+    from edadm.config.shards import settled
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
     from edadm.sampling.collect import collect, open_store
     from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.replay import Replay
 
+    model = settled(model)
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
     made_from = {"model": settings_of(model, *MODEL), "shard": shard, "inputs": inputs}
     known = facts_of("trajectories", made_from, device)
@@ -85,11 +87,11 @@ def run(
 
 def cost(name: str, networks: Networks) -> Cost:
     """The cost of all shards; its bytes are those of states and conditions, in chunks of whole batches."""
-    from edadm.sampling.generate import shard_range
+    from edadm.config.shards import shares
     from edadm.sampling.schedule import sampler_timesteps
 
     model, recorded = networks.model, networks.model.trajectories
-    shards = [shard_range(recorded.count, recorded.shards, shard) for shard in range(recorded.shards)]
+    shards = shares(recorded)
     passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
     steps = len(sampler_timesteps(model.sampler, model.schedule))
     batches, told = (

@@ -185,11 +185,11 @@ def test_reconstruction_counts_passes_errors_and_steps_of_its_method(networks: N
     assert some.unit_rows[0].rows < 6 * 6
 
 
-def test_shards_make_their_own_batches(networks: Networks) -> None:
+def test_shards_have_whole_batches(networks: Networks) -> None:
     config = a_config()
     generated = by_name(stages_of(config.runs[0], config, networks))["generate", "fp32"]
     assert generated.evaluations == 10 * 4
-    assert generated.passes[0].calls == (2 + 2 + 2) * 4  # shards of 3, 3 and 4 images
+    assert generated.passes[0].calls == (1 + 2 + 2) * 4  # shards of 2, 4 and 4 images
     assert generated.decoded == generated.images == 10
     assert generated.disk == 10 * 3 * 16 * 16
 

@@ -75,7 +75,7 @@ def _read_variant(
     layout: Layout,
     model: str,
     variant: Variant,
-    shards: int,
+    shards: int | str,
     presets: Mapping[str, Any],
     speeds: Mapping[str, Speed],
 ) -> VariantResult:
