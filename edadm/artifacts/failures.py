@@ -19,6 +19,7 @@ from edadm.errors import EdadmError
 
 AGAIN = "copy it again or make it again"
 _NUMBER = re.compile(r"(?:os error|errno =?|Errno) ?(\d+)")  # safetensors, HDF5 and Python, in their messages
+_OF_TORCH = re.compile("PytorchStreamWriter|inline_container|iostream error")  # whose writer says no more
 _PIECE, _TRIED = 2**16, 16  # bytes, and how often a file is asked to take them, to learn why it does not
 _WRITE = "and start again: finished pieces are kept"
 _REASONS = {  # what the system says, and what mends it
@@ -116,7 +117,8 @@ def _number(error: Exception, written: Path) -> int | None:
         return error.errno
     if number := _in_words(error):
         return number
-    return _asked_again(written) if isinstance(error, OSError) and str(error) else None
+    hidden = (isinstance(error, OSError) and str(error)) or _OF_TORCH.search(str(error))
+    return _asked_again(written) if hidden else None
 
 
 def _in_words(error: Exception) -> int | None:
@@ -126,7 +128,7 @@ def _in_words(error: Exception) -> int | None:
 
 
 def _asked_again(written: Path) -> int | None:
-    """Why a file takes no more, found by trying: NumPy says how much was written, but not why."""
+    """Why a file takes no more, found by trying: NumPy and PyTorch say that writing failed, but not why."""
     try:
         with open(written, "r+b", buffering=0) as file:
             file.seek(0, os.SEEK_END)

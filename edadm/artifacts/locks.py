@@ -92,13 +92,14 @@ def if_free(path: Path) -> Iterator[bool]:
 def rewrite(file: IO[str], text: str) -> None:
     """Puts a short text into an open lock file, instead of what was there.
 
-    It is cut to its length afterwards, so that a full disk takes nothing from it.
+    It is cut to its length afterwards, so that a full disk takes nothing from it; and nothing waits in a
+    buffer, which closing the file would try to write once more.
     """
+    content = text.encode()
     with placing(Path(file.name)):
-        file.seek(0)
-        file.write(text)
-        file.flush()
-        file.truncate()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        os.write(file.fileno(), content)
+        os.ftruncate(file.fileno(), len(content))
 
 
 def holder() -> str:

@@ -17,6 +17,7 @@ from edadm.artifacts.failures import placing
 
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 NO_SYNC |= {errno.EACCES, errno.EPERM, errno.EISDIR}
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.partial$")  # the end of a partial file's name
 _LONGEST = 180  # of the artifact's own name within the name of its partial file; file systems allow 255 bytes
 
 
@@ -26,8 +27,11 @@ def writing(path: Path) -> Iterator[Path]:
 
     Every writer has a partial file of its own, so that of two each publishes a whole file, and the later
     rename counts. The file gets the permissions of any new one, whoever writes it: safetensors lets nobody
-    else read what it writes.
+    else read what it writes. A partial file is written as it is: whoever made it publishes it.
     """
+    if path.exists() and _PARTIAL.search(path.name):
+        yield path
+        return
     with partial_file(path, lambda partial: publish(partial, path)) as partial:
         yield partial
 

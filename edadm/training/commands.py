@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from edadm.artifacts import writing
+
 app = typer.Typer(
     no_args_is_help=True, help="Train the bundled DDPM and the classifier that scores it (one GPU)."
 )
@@ -60,7 +62,8 @@ def classifier(
         name: t.half().contiguous() if t.is_floating_point() else t
         for name, t in model.cpu().state_dict().items()
     }
-    save_file(state, output, {"edadm": json.dumps(facts)})
+    with writing(output) as partial:
+        save_file(state, partial, {"edadm": json.dumps(facts)})
 
 
 @app.command("diffusion")
@@ -133,6 +136,6 @@ def _write_original_layout(state: dict, output: Path, facts: dict) -> None:
     from edadm.networks.layouts.ermongroup import from_diffusers
 
     layout = from_diffusers({name: tensor.cpu().half() for name, tensor in state.items()})
-    save_file(
-        {name: tensor.contiguous() for name, tensor in layout.items()}, output, {"edadm": json.dumps(facts)}
-    )
+    ready = {name: tensor.contiguous() for name, tensor in layout.items()}
+    with writing(output) as partial:
+        save_file(ready, partial, {"edadm": json.dumps(facts)})

@@ -47,6 +47,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("a" * SIZE),
     "safetensors": lambda path: save_file({"a": torch.zeros(SIZE, dtype=torch.uint8)}, path),
     "NumPy": numpy_array,
+    "PyTorch": lambda path: torch.save(torch.zeros(SIZE, dtype=torch.uint8), path),
     "HDF5": hdf5,
 }
 
@@ -71,7 +72,7 @@ def test_a_store_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlaceError, match=r"a\.zarr cannot be written"), placing(tmp_path / "a.zarr"):
         zarr.create_group(tmp_path / "a.zarr").create_array(
             "a",
-            data=np.random.default_rng(0).bytes(SIZE) and np.random.default_rng(0).random(SIZE),
+            data=np.random.default_rng(0).random(SIZE),
             compressors=None,
         )
 

@@ -28,6 +28,16 @@ def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_partial_file_has_no_partial_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with writing(path) as partial:
+        with writing(partial) as same:
+            same.write_text("content")
+            assert list(tmp_path.iterdir()) == [partial]
+        assert partial.read_text() == "content"
+    assert path.read_text() == "content"
+
+
 def test_a_failed_block_leaves_the_old_file_and_no_pieces(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")

@@ -14,7 +14,7 @@ from .conftest import Whole, contents
 AHEAD = 7200
 
 
-@pytest.mark.parametrize("name", ["evaluate", "report"])
+@pytest.mark.parametrize("name", ["evaluate", pytest.param("report", marks=pytest.mark.long)])
 def test_inputs_dated_ahead_are_dated_now(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)
     folder = whole.before(index, tmp_path)
@@ -38,6 +38,7 @@ def test_inputs_dated_ahead_are_dated_now(name: str, whole: Whole, tmp_path: Pat
     assert [name for name in expected if found.get(name) != expected[name]] == []
 
 
+@pytest.mark.long
 def test_dates_of_the_past_change_nothing(whole: Whole, tmp_path: Path) -> None:
     index = whole.index("set-ranges")
     folder = whole.before(index, tmp_path)

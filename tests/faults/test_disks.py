@@ -12,8 +12,9 @@ import pytest
 from .children import run
 from .conftest import Whole, contents
 
-STAGES = ("convert-checkpoint", "generate", "evaluate")  # safetensors, NumPy, JSON
+STAGES = ("convert-checkpoint", "generate")  # safetensors, NumPy
 OTHERS = (
+    "evaluate",
     "collect-trajectories",
     "select-calibration",
     "set-ranges",
@@ -85,7 +86,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "name", ["collect-trajectories", "generate", pytest.param("reconstruct", marks=pytest.mark.long)]
+    "name",
+    [
+        "generate",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("collect-trajectories", "reconstruct")),
+    ],
 )
 def test_a_full_disk_is_named_and_after_room_was_made_work_goes_on(
     name: str, whole: Whole, small_disk: Path
@@ -123,7 +128,7 @@ def test_a_disk_without_room_for_more_files_is_named(whole: Whole, small_disk: P
             (spare / str(number)).touch()
         except OSError:
             break
-    for number in range(60):  # some room: for a part of the store
+    for number in range(40):  # some room: for a part of the store
         (spare / str(number)).unlink()
     status, said = run(whole.stages[index].argv, folder)
     assert status == 2, said
