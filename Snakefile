@@ -1,4 +1,5 @@
 # EDA-DM as a pipeline: what to run stands in config.yaml, how to run it in workflow/profiles.
+import os
 import sys
 from pathlib import Path
 
@@ -23,8 +24,14 @@ except EdadmError as error:
 configfile: "config.yaml"
 
 
+if os.environ.get("EDADM_CONTAINER"):  # for `--software-deployment-method apptainer` (docs/environments.md)
+
+    container: os.environ["EDADM_CONTAINER"]
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/devices.smk"
+include: "workflow/rules/shards.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/quantization.smk"

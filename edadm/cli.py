@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from importlib import import_module
 
 import typer
 
-from edadm.commands.app import MODULES, app
+from edadm.artifacts.failures import told
+from edadm.commands.app import MODULES, Interrupted, app
 from edadm.config.inputs.arguments import expanded
 from edadm.console import say
 from edadm.deferred import defer
 from edadm.errors import EdadmError
 
-_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+INTERRUPTED = 130  # the exit status after SIGINT, by the convention of shells
 
 
 def app_with(named: str | None = None) -> typer.Typer:
@@ -34,14 +34,14 @@ def main() -> None:
     try:
         sys.argv[1:] = expanded(sys.argv[1:])
         app_with(named)()
+    except Interrupted:
+        say("edadm: interrupted; start the same command again, and it goes on from its finished pieces")
+        sys.exit(INTERRUPTED)
     except EdadmError as error:
         say(f"edadm: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.errno not in _NO_PLACE:
+        if (sentence := told(error)) is None:
             raise
-        say(
-            f"edadm: {error.filename or 'a file'}: {(error.strerror or '').lower()}; make room or give the "
-            "right to write there"
-        )
+        say(f"edadm: {sentence}")
         sys.exit(2)

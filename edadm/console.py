@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -15,9 +16,13 @@ Advance = Callable[[int], None]
 
 
 def say(sentence: str) -> None:
-    """One line on standard error."""
-    sys.stderr.write(f"{sentence}\n")
-    sys.stderr.flush()
+    """One line on standard error; work goes on where nobody is left to read it, or the log's disk is full."""
+    try:
+        sys.stderr.write(f"{sentence}\n")
+        sys.stderr.flush()
+    except OSError:
+        with suppress(OSError):  # what waits to be written would fail again, and the process with it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 @contextmanager

@@ -698,7 +698,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
         (("benchmark", "unet", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         ((*SELECT, "0.zarr", "1.zarr", "--calibration", '{"size": 99}'), "exceeds the 6 recorded"),
-        ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 2 of 6; name the stores of all shards"),
+        ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 1 of 6; name the stores of all shards"),
         ((*SELECT, "1.zarr", "0.zarr", "--calibration", "{}"), "1.zarr begins with run 3, where run 0 is next; name"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"reference": "absent.h5"}'), "there is no file absent.h5"),
         (("evaluate", "unet.npy", "--output", "o", "--evaluation", '{"extractor": "inception"}'), "`edadm download torch_fidelity"),

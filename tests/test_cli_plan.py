@@ -38,7 +38,17 @@ def test_a_plan_is_a_table_of_the_models_that_are_named(
     said = capsys.readouterr().out
     assert said.startswith("cifar10_small: U-Net of 4,624,515 parameters")
     assert "ddim_cifar10" not in said
-    assert said.splitlines()[3].split() == ["generate", "fp32", "5,120", "256", "786", "kB", "0.1", "GiB"]
+    assert said.splitlines()[3].split() == [
+        "generate",
+        "fp32",
+        "5,120",
+        "256",
+        "786",
+        "kB",
+        "4",
+        "0.1",
+        "GiB",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,10 @@ def test_a_profile_is_one_of_the_package_or_a_folder(monkeypatch: pytest.MonkeyP
             "edadm: there is no configuration file absent.yaml; name one as `edadm run CONFIG`, or leave it "
             "out",
         ),
-        (("--profile", "x"), "edadm: there is no profile 'x'; use default, gpu, slurm, or the folder of one"),
+        (
+            ("--profile", "x"),
+            "edadm: there is no profile 'x'; use default, gpu, kubernetes, slurm, or the folder of one",
+        ),
     ],
 )
 def test_what_is_absent_is_named(

@@ -15,17 +15,18 @@ from torch import nn
 import edadm as package
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.load import load_condition_network, load_unet
 from edadm.quant import ranges
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 from edadm.stages.inputs.model import open_condition
 
 from .networks.sdxl import described, scheduler, told, write_pipeline
 from .test_cli import edadm
-from .test_cli_families import BITS, EVALUATION, FBR, converted_parts
+from .test_cli_families import BITS, FBR, converted_parts
 
+EVALUATION = json.dumps({"images": 2, "batch_size": 2})
 Run = tuple[Model, Path, dict[str, nn.Module]]
 
 
@@ -47,7 +48,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Run:
     store = ("--output", folder / "0.zarr", "--progress", folder / "runs")
     condition = ("--condition", folder / "condition.safetensors")
     commands.append(("collect-trajectories", *preset, *unet, *condition, *store))
-    sizes = ("--calibration", json.dumps({"size": 5, "held_out": 1, "radius": 0.1}))
+    sizes = ("--calibration", json.dumps({"size": 2, "held_out": 1, "radius": 0.1}))
     outputs = ("--output", chosen[1], "--summary", folder / "selection.json")
     commands.append(("select-calibration", folder / "0.zarr", *sizes, *outputs))
     commands.append(("set-ranges", *bits, *unet, *chosen, "--output", ranges_file))
@@ -65,14 +66,14 @@ def test_calibration_rows_carry_all_that_the_network_is_told(stages: Run) -> Non
     _, folder, _ = stages
     rows = load_file(folder / "calibration.safetensors")
     names = ("latents", "timesteps", "steps", "context", "pooled", "time_ids")
-    assert {name: len(rows[name]) for name in names} == dict.fromkeys(names, 10)
+    assert {name: len(rows[name]) for name in names} == dict.fromkeys(names, 4)
     assert {f"held_out_{name}" for name in names} == set(rows) - set(names)
     assert torch.equal(rows["latents"][0::2], rows["latents"][1::2])
     for name in ("context", "pooled"):
         assert not rows[name][0::2].any()
-        assert len({tuple(row.flatten().tolist()) for row in rows[name][1::2]}) == 5
+        assert len({tuple(row.flatten().tolist()) for row in rows[name][1::2]}) == 2
     assert rows["time_ids"].dtype == torch.int64
-    assert rows["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 10
+    assert rows["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 4
 
 
 @torch.no_grad()
@@ -118,7 +119,7 @@ def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) ->
         preset = ("--model", model.model_dump_json(), "--evaluation", EVALUATION)
         assert edadm("generate", *preset, *options, *converted_parts(folder, model)) == 0
         images[name] = np.load(output).astype(float)
-    assert images["float"].shape == (3, 3, 16, 16)
+    assert images["float"].shape == (2, 3, 16, 16)
     difference = np.abs(images["float"] - images["simulated"]).mean()
     assert 0.05 < difference < images["float"].std()
     assert np.abs(images["integers"] - images["simulated"]).mean() < difference / 5

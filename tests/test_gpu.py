@@ -36,11 +36,9 @@ from edadm.learning.steps.precision import arithmetic
 from edadm.learning.steps.replay import stepping
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
 from edadm.networks.random_weights import random_unet
-from edadm.networks.replay import Replay
 from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
@@ -49,7 +47,9 @@ from edadm.passes.ranges import set_ranges
 from edadm.quant.affine import fake_quantize, qmin_qmax, scale_and_zero_point
 from edadm.quant.streams import Stream
 from edadm.sampling.collect import collect, open_store
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images
+from edadm.sampling.replay import Replay
 
 from .conftest import as_rows
 from .kernels.int8.test_geglu import FAR

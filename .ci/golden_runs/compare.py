@@ -15,7 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import zarr
 from diffusers import DDIMPipeline
 from diffusers.utils import logging
 
@@ -26,8 +28,10 @@ Items = dict[str, Any]
 
 
 def artifacts(folder: Path) -> dict[str, Path]:
-    """All files by their paths in the folder, without locks and what was copied there."""
-    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files and stores by their paths in the folder, without locks and what was copied there."""
+    stores = sorted(folder.rglob("*.zarr"))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not {*stores} & {*path.parents}]
+    found = {path.relative_to(folder): path for path in (*stores, *files)}
     return {str(name): path for name, path in found.items() if len(name.parts) > 1 and path.suffix != ".lock"}
 
 
@@ -48,6 +52,8 @@ def taken_apart(path: Path) -> tuple[Items, Items]:
         return {}, dict(leaves(json.loads(path.read_text())))
     if path.suffix == ".safetensors":
         return tensors(path.read_bytes())
+    if path.suffix == ".zarr":
+        return stored(path)
     if path.suffix == ".onnx":
         return graph(path)
     if path.suffix == ".json":
@@ -55,6 +61,16 @@ def taken_apart(path: Path) -> tuple[Items, Items]:
         told = content.get("attributes", content).pop(KEY, {})
         return dict(leaves(content)), dict(leaves(told))
     return {"content": path.read_bytes()}, {}
+
+
+def stored(path: Path) -> tuple[Items, Items]:
+    """The arrays of a store as (type, shape, bytes), however they lie in files, and its attributes."""
+    group = zarr.open_group(path, mode="r")
+    arrays = {name: np.ascontiguousarray(array[...]) for name, array in group.arrays()}
+    told = dict(group.attrs)
+    told.pop(KEY, None)
+    found: Items = {name: (str(array.dtype), array.shape, array.tobytes()) for name, array in arrays.items()}
+    return found | dict(leaves(told)), dict(leaves(dict(group.attrs).get(KEY, {})))
 
 
 def tensors(content: bytes) -> tuple[Items, Items]:
@@ -131,7 +147,7 @@ def kind(name: str) -> str:
     """What a file is called in the list of what may differ."""
     if "/units" in name:
         return "units"
-    return "zarr" if ".zarr/" in name else ".".join(Path(name).name.split(".")[-2:])
+    return "zarr" if name.endswith(".zarr") else ".".join(Path(name).name.split(".")[-2:])
 
 
 @torch.no_grad()

@@ -18,9 +18,9 @@ from edadm.artifacts import intact, read_tensors
 from edadm.artifacts.digest import safetensors_digest
 from edadm.config.rules.timesteps import visited
 from edadm.config.schema import Evaluation, Model
+from edadm.config.shards import share
 from edadm.deploy.checkpoint import load_quantized
 from edadm.errors import EdadmError
-from edadm.sampling.generate import shard_range
 from edadm.sampling.shards import open_whole
 
 
@@ -91,9 +91,7 @@ def _damage(command: Command, output: Path) -> str | None:
             )
         if command.stage == "generate":
             settings = Evaluation.model_validate_json(command.options["evaluation"])
-            return _of_images(
-                output, len(shard_range(settings.images, settings.shards, int(command.options["shard"])))
-            )
+            return _of_images(output, len(share(settings, int(command.options["shard"]))))
         if command.stage == "reconstruct":
             load_quantized(output, torch.device("cpu"))
             return None
@@ -112,7 +110,7 @@ def _of_trajectories(output: Path, model: Model, shard: int) -> str | None:
     store = open_whole(output)[0]
     if store.group["timesteps"][:].tolist() != visited(model.sampler, model.schedule.timesteps):
         return "it was recorded at other timesteps"
-    if store.runs != len(shard_range(model.trajectories.count, model.trajectories.shards, shard)):
+    if store.runs != len(share(model.trajectories, shard)):
         return "it holds another number of runs"
     for name in store.arrays():
         array = store.group[name]

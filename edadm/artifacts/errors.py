@@ -15,3 +15,7 @@ class DamagedError(EdadmError):
 
 class StaleError(EdadmError):
     """An artifact that is whole, but was made from other settings or files, or is no longer wanted."""
+
+
+class PlaceError(EdadmError):
+    """A file that cannot be written where it should be: a full disk, a quota, a missing right."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from edadm.artifacts.digest import canonical, sha256_of, tensors_digest
 from edadm.artifacts.errors import DamagedError
+from edadm.artifacts.failures import reading
 from edadm.artifacts.metadata import KEY, Facts, intact, stamped
 from edadm.artifacts.whole import writing
 from edadm.errors import EdadmError
@@ -43,16 +44,11 @@ def read_tensors(
     Raises:
         DamagedError: damaged, absent, of another kind, or without one of the needed tensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        intact(path, kind, stage)
+    intact(path, kind, stage)
+    with reading(path, f"remove it, and make it again with `edadm {stage}`"):
         tensors: dict[str, Any] = load_file(path, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise DamagedError(
-            f"{path} cannot be read ({error}); remove it, and make it again with `edadm {stage}`"
-        ) from None
     if missing := [name for name in needed if name not in tensors]:
         raise DamagedError(
             f"{path} has no tensor '{missing[0]}', so it is not from `edadm {stage}`; name the file that is"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from edadm.artifacts.failures import placing
 from edadm.console import say
-from edadm.errors import EdadmError
 
 fcntl: Any
 try:
@@ -37,11 +37,11 @@ def locked(path: Path, what: str) -> Iterator[IO[str]]:
         what: what the lock is for, to be named in the line.
 
     Raises:
-        EdadmError: there can be no such file.
+        PlaceError: there can be no such file.
     """
     told = False
     while True:
-        file = _opened(path)
+        file = opened(path)
         held = attempt(file)
         if held is None and path.parent not in _told:
             _told.add(path.parent)
@@ -90,11 +90,16 @@ def if_free(path: Path) -> Iterator[bool]:
 
 
 def rewrite(file: IO[str], text: str) -> None:
-    """Puts a short text into an open lock file, instead of what was there."""
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+    """Puts a short text into an open lock file, instead of what was there.
+
+    It is cut to its length afterwards, so that a full disk takes nothing from it; and nothing waits in a
+    buffer, which closing the file would try to write once more.
+    """
+    content = text.encode()
+    with placing(Path(file.name)):
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        os.write(file.fileno(), content)
+        os.ftruncate(file.fileno(), len(content))
 
 
 def holder() -> str:
@@ -102,15 +107,15 @@ def holder() -> str:
     return f"process {os.getpid()} on {platform.node()} (since {time.strftime('%Y-%m-%d %H:%M')})"
 
 
-def _opened(path: Path) -> IO[str]:
-    try:
+def opened(path: Path) -> IO[str]:
+    """A lock file, made if absent, open for reading and writing from its beginning.
+
+    Raises:
+        PlaceError: there can be no such file.
+    """
+    with placing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - its user closes it
-    except OSError as error:
-        reason = f"{path} cannot be opened as a lock ({error.strerror})"
-        raise EdadmError(f"{reason}; remove it, or make its folder writable") from None
-    file.seek(0)
-    return file
+        return open(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

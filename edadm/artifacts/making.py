@@ -21,6 +21,7 @@ from typing import Any
 
 from edadm.artifacts.digest import canonical
 from edadm.artifacts.errors import StaleError
+from edadm.artifacts.failures import placing
 from edadm.artifacts.locks import holder, if_free, locked, rewrite
 from edadm.artifacts.metadata import Facts, describe, forget, lock_beside, remember
 from edadm.artifacts.whole import partial_file, publish, sync_tree
@@ -75,8 +76,9 @@ class Work:
         Raises:
             StaleError: something else was asked for since, or another folder is there.
         """
-        sync_tree(folder)
-        with self._while_wanted():
+        with placing(self.output):
+            sync_tree(folder)
+        with self._while_wanted(), placing(self.output):
             refuse_to_replace(self.output, self.facts)
             self.output.parent.mkdir(parents=True, exist_ok=True)
             publish(folder, self.output)
@@ -178,7 +180,7 @@ def _mark(output: Path, key: str) -> Path:
 def _state(text: str) -> dict[str, str]:
     """What a lock file says; nothing if it is new, or was torn."""
     with suppress(ValueError):
-        state = json.loads(text)
+        state, _ = json.JSONDecoder().raw_decode(text)  # a killed process may have left the end of another
         return state if isinstance(state, dict) else {}
     return {}
 
@@ -187,7 +189,7 @@ def _folder(output: Path, key: str, progress: Path | None) -> Path:
     """The folder for finished pieces of this work; made under the lock, since others remove what is empty."""
     if progress is None:
         return output.with_name(f".{output.name}.progress") / key
-    with locked(lock_beside(output), str(output)):
+    with locked(lock_beside(output), str(output)), placing(progress / key):
         (progress / key).mkdir(parents=True, exist_ok=True)
     return progress / key
 

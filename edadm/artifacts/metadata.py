@@ -16,6 +16,7 @@ from typing import Any
 
 from edadm.artifacts.digest import canonical, file_digest, read_header, safetensors_digest, sha256_of
 from edadm.artifacts.errors import DamagedError, StaleError
+from edadm.artifacts.failures import reading
 from edadm.artifacts.whole import writing
 from edadm.version import __version__
 
@@ -113,7 +114,7 @@ def content_digest(path: Path) -> str:
     Raises:
         DamagedError: it cannot be read.
     """
-    try:
+    with reading(path):
         if path.suffix == ".safetensors":
             return safetensors_digest(path)
         if path.suffix == ".json" and isinstance(content := json.loads(path.read_text()), dict):
@@ -121,10 +122,6 @@ def content_digest(path: Path) -> str:
         if path.suffix == ".npy":
             _check_size(path)
         return file_digest(path)
-    except DamagedError:
-        raise
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DamagedError(f"{path} cannot be read ({error}); copy it again or make it again") from None
 
 
 def _check_size(path: Path) -> None:

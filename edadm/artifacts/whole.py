@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edadm.artifacts.failures import placing
+
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 NO_SYNC |= {errno.EACCES, errno.EPERM, errno.EISDIR}
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.partial$")  # the end of a partial file's name
 _LONGEST = 180  # of the artifact's own name within the name of its partial file; file systems allow 255 bytes
 
 
@@ -24,8 +27,11 @@ def writing(path: Path) -> Iterator[Path]:
 
     Every writer has a partial file of its own, so that of two each publishes a whole file, and the later
     rename counts. The file gets the permissions of any new one, whoever writes it: safetensors lets nobody
-    else read what it writes.
+    else read what it writes. A partial file is written as it is: whoever made it publishes it.
     """
+    if path.exists() and _PARTIAL.search(path.name):
+        yield path
+        return
     with partial_file(path, lambda partial: publish(partial, path)) as partial:
         yield partial
 
@@ -35,19 +41,24 @@ def partial_file(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
     """A new file beside `path`, given to `publish` once it is on the disk, if the block ends well.
 
     Then it is gone from its own place.
+
+    Raises:
+        PlaceError: it cannot be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path)
     partial = path.with_name(f"{_stem(path)}{machine()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
-    partial.touch(exist_ok=False)
-    mode = partial.stat().st_mode
     try:
-        yield partial
-        partial.chmod(mode)
-        sync(partial)
-        publish(partial)
+        with placing(path, partial):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(path)
+            partial.touch(exist_ok=False)
+            mode = partial.stat().st_mode
+            yield partial
+            partial.chmod(mode)
+            sync(partial)
+            publish(partial)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -93,7 +104,8 @@ def remove_abandoned(path: Path) -> None:
     pattern = re.compile(re.escape(_stem(path)) + machine() + r"-(\d+)-[0-9a-f]{8}\.partial")
     for entry in path.parent.iterdir():
         if (found := pattern.fullmatch(entry.name)) and not _alive(int(found[1])):
-            entry.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's
+                entry.unlink(missing_ok=True)
 
 
 def _stem(path: Path) -> str:

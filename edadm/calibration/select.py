@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from edadm.calibration.allocate import assign_steps, held_out_counts
 from edadm.calibration.base import Allocation, StepStatistics, Store
@@ -27,8 +28,14 @@ SELECTORS: dict[str, Callable[[StepStatistics, Calibration], Allocation]] = {
 def statistics_of(groups: Sequence[Store]) -> StepStatistics:
     """Step statistics from the sums that trajectory stores hold; batches and shards add up."""
     elements = sum(int(np.sum(group["feature_elements"][:])) for group in groups)
-    distance = sum(np.sum(group["distance"][:], axis=0) for group in groups) / elements
-    return StepStatistics(distance, sum(np.sum(group["dissimilarity"][:], axis=0) for group in groups))
+    return StepStatistics(_total(groups, "distance") / elements, _total(groups, "dissimilarity"))
+
+
+def _total(groups: Sequence[Store], name: str) -> Float[np.ndarray, "steps steps"]:
+    """The sum over all batches in order, so that its last bits do not depend on the shards they lie in."""
+    batches = (batch for group in groups for batch in group[name][:])
+    total: np.ndarray = functools.reduce(np.add, batches)
+    return total
 
 
 def select(groups: Sequence[Store], settings: Calibration) -> tuple[dict[str, np.ndarray], Allocation]:

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from edadm.errors import EdadmError
 from edadm.training.commands import app as train
 
 # Subcommands by the module that registers them: what comes before a run, the stages as the workflow has
@@ -21,12 +22,30 @@ MODULES |= {"export": "files", "benchmark": "timing", "train": "app"}
 ORDER = tuple(MODULES)
 
 
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """The person at the keyboard has had enough."""
+
+
 class InOrder(TyperGroup):
     """Lists subcommands in `ORDER`, whatever the order in which their modules are imported."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the subcommands."""
         return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a subcommand.
+
+        Raises:
+            Interrupted: by SIGINT, for which typer says "Aborted!", as for a file that ends too early.
+            EdadmError: a file ends too early, and its reader did not say which.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        except EOFError as error:
+            raise EdadmError(f"a file ends too early ({error}); `edadm verify RESULTS` says which") from None
 
 
 app = typer.Typer(

@@ -70,13 +70,14 @@ def plan(
         list[str] | None, typer.Option("--model", help="only the run of this model; may be repeated")
     ] = None,
     probe: Annotated[bool, typer.Option(help="estimate times from a short probe of this machine")] = True,
+    gpus: Annotated[int, typer.Option(min=1, help="that the runs may have, as fast as the one probed")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="bytes and seconds as JSON")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
     """Say what the runs of a configuration will cost, before anything runs.
 
-    That is disk, memory, network evaluations, and time per stage.
+    That is disk, memory, network evaluations, time per stage, and hours and GPU-hours of all on several GPUs.
     """
     import json
     from functools import partial
@@ -87,12 +88,18 @@ def plan(
 
     from edadm.metrics.rate import feature_network
     from edadm.planning.plan import chosen_runs, plan_run
+    from edadm.planning.schedule import in_words, on_gpus
     from edadm.planning.show import as_table
 
     where = device_named(device, threads) if probe else None
     networks = partial(feature_network, device=where or "cpu")
     plans = [plan_run(run, settings, where, networks) for run in chosen_runs(settings, model)]
-    typer.echo(json.dumps(plans, indent=1) if as_json else "\n\n".join(map(as_table, plans)))
+    if as_json:
+        alone = [plan | {"on_gpus": on_gpus([plan], gpus) if probe else None} for plan in plans]
+        typer.echo(json.dumps(alone, indent=1))
+        return
+    together = [in_words(on_gpus(plans, gpus))] if probe else []
+    typer.echo("\n\n".join([*map(as_table, plans), *together]))
 
 
 @app.command()

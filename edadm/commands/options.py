@@ -96,16 +96,14 @@ def preset_named(kind: str, text: str, config: Path | None) -> Any:
 
 def device_named(name: str, threads: int) -> Any:
     """The torch device, after setting the number of CPU threads; a GPU is leased, and waited for, first."""
-    from edadm.devices.lease import lease
+    from edadm.devices.lease import leased_device
 
-    leased = lease(name)  # before torch is imported: who waits needs no memory
+    where = leased_device(name)
 
     import torch
 
-    from edadm.devices.named import device_named
-
     torch.set_num_threads(threads)
-    return device_named(leased)
+    return where
 
 
 def first_gpu() -> Any:

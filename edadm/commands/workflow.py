@@ -42,7 +42,7 @@ def run_workflow(
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="default, gpu or slurm, or the folder of your own one")
+        str, typer.Option(help="default, gpu, slurm or kubernetes, or the folder of one")
     ] = "default",
 ) -> None:
     """Run the workflow in this folder.

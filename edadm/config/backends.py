@@ -141,11 +141,12 @@ def device_for_images(name: str, device: str) -> str:
     """
     entries = makers_of_images(name)
     kinds = _kinds(entries)
-    if not kinds or (device == "auto" and len(kinds) > 1):
+    kind, share = re.fullmatch("([^:/]*)(.*)", device, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not kinds or (kind == "auto" and len(kinds) > 1):
         return device
-    if device == "auto":
-        return kinds[0]
-    if (kind := re.split("[:/]", device)[0]) not in kinds:
+    if kind == "auto":
+        return kinds[0] if kinds[0] == "cpu" else kinds[0] + share
+    if kind not in kinds:
         where = " or ".join(_ARTICLES.get(kind, kind) for kind in kinds)
         others = [entry.name for entry in _meant_by(name) if kind in entry.devices]
         others = [f"'{DEFAULT}'", *(f"'{other}', which leaves out some grids" for other in others)]

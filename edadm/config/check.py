@@ -14,6 +14,7 @@ from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encode
 from edadm.config.rules.steps import step_problem
 from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
+from edadm.config.shards import number
 from edadm.errors import EdadmError
 from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Conditioning
@@ -84,14 +85,14 @@ def _of_model(run: Run, config: Config) -> list[str]:
     sampler, timesteps = model.sampler, model.schedule.timesteps
     if problem := step_problem(sampler, timesteps):
         found.append(f"models.{run.model}.sampler: {problem}")
-    first_shard = recorded.count // recorded.shards
+    first_shard = recorded.count // number(recorded.shards)
     if recorded.feature_rows > first_shard:
         found.append(
             f"models.{run.model}.trajectories: feature_rows {recorded.feature_rows} exceeds the "
             f"{first_shard} runs of the first shard; "
             "lower feature_rows or shards, or raise count"
         )
-    if evaluation.shards > evaluation.images:
+    if number(evaluation.shards) > evaluation.images:
         found.append(
             f"evaluations.{run.evaluation}: {evaluation.shards} shards for {evaluation.images} images; lower "
             "shards"

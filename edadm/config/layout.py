@@ -85,7 +85,9 @@ class Layout:
         """What the reconstruction of a quantized variant says of each unit."""
         return self.variant(model, variant.checkpoint) / "losses.csv"
 
-    def samples(self, model: str, variant: Variant, shards: int) -> list[Path]:
-        """All image files of a variant, in order."""
+    def samples(self, model: str, variant: Variant, shards: int | str) -> list[Path]:
+        """All image files of a variant, in order; those that are there where the preset names no number."""
         folder = self.variant(model, variant) / "samples"
+        if isinstance(shards, str):
+            return sorted(folder.glob("[0-9]*.npy"), key=lambda file: int(file.stem))
         return [folder / f"{shard}.npy" for shard in range(shards)]

@@ -13,6 +13,14 @@ from edadm.networks.settings.parts import Autoencoder, Conditioning
 from edadm.networks.settings.strict import Count, Strict
 
 SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
+AUTO: Literal["auto"] = "auto"
+Shards = Annotated[
+    Count | Literal["auto"],
+    Field(
+        description="jobs that divide the work, in whole batches; auto goes by the machine and the work. "
+        "Up to the number of batches it changes no byte of a result"
+    ),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -78,7 +86,7 @@ class Trajectories(Strict):
     count: Count = Field(1024, description="sampler runs, of which calibration takes one state each")
     batch_size: Count = Field(64, description="runs per batch; a killed collection loses at most one batch")
     feature_rows: Count = Field(64, description="first runs whose mid-block features feed TDAC")
-    shards: Count = Field(1, description="jobs among which the runs are divided")
+    shards: Shards = AUTO
     seed: int = 1234
 
 
@@ -295,7 +303,7 @@ class Evaluation(Strict):
     """How images are made and scored."""
 
     images: Count = 256
-    shards: Count = 1
+    shards: Shards = AUTO
     batch_size: Count = Field(64, description="images per sampler run")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the U-Net while it generates"

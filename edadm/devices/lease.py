@@ -16,11 +16,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edadm.console import say
 from edadm.devices.listed import VISIBLE, Gpu, refuse_several_kinds, visible_gpus
 from edadm.errors import EdadmError
+
+if TYPE_CHECKING:
+    import torch
 
 fcntl: Any
 try:
@@ -28,7 +31,9 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-FOLDER = Path("/tmp/edadm-gpus")  # not TMPDIR, which users and jobs have of their own
+FOLDER = Path(
+    os.environ.get("EDADM_GPU_LOCKS") or "/tmp/edadm-gpus"
+)  # users and jobs have TMPDIRs of their own
 PAUSE = 0.5  # seconds between two looks at GPUs that are taken
 _HELD = "EDADM_GPU"  # set beside CUDA_VISIBLE_DEVICES: children of a process compute on its GPU
 _WISH = re.compile(r"(auto|cuda(?::(\d+))?)(?:/([1-9]\d*))?")
@@ -40,6 +45,27 @@ def held() -> str | None:
     return os.environ.get(_HELD)
 
 
+def leased_device(name: str) -> torch.device:
+    """The device of torch that a name means, after a lease of it where it is a GPU; the log says which.
+
+    Args:
+        name: see `lease`.
+
+    Raises:
+        EdadmError: as `lease` and `device_named`.
+    """
+    wanted = lease(name)
+
+    from edadm.devices.named import device_named  # imports torch, whose memory nobody needs who waits
+
+    where = device_named(wanted)
+    if where.type == "cpu":
+        _give_back()
+    elif gpu := held():
+        say(f"computing on {gpu}")
+    return where
+
+
 def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -> str:
     """Torch's name for a device, once this process has the GPU that it means, and sees no other.
 
@@ -48,8 +74,8 @@ def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -
     good: later calls mean the same GPU.
 
     Args:
-        name: `cuda` is any free GPU, `cuda:1` the second one, `auto` the same as `cuda` where there is a GPU.
-            `/2` behind these lets two processes that say so share a GPU. All else is no business of leases.
+        name: `cuda` is any free GPU, `cuda:1` the second one, `auto` as `cuda` if torch can use it. `/2`
+            behind these lets two processes that say so share a GPU. All else is no business of leases.
         gpus: to choose from; those that the surroundings leave to this process if None.
         folder: of the locks.
 
@@ -60,8 +86,9 @@ def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -
     if wish is None:
         return name
     wanted, number, share = wish[1], wish[2], int(wish[3] or 1)
+    alone = "auto" if wanted == "auto" else "cuda"
     if held():
-        return "cuda"
+        return alone
     gpus = visible_gpus() if gpus is None else gpus
     if number is not None:
         gpus = gpus[int(number) :][:1]
@@ -71,13 +98,12 @@ def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -
     gpu = take(gpus, share, folder)
     os.environ[VISIBLE] = gpu.uuid
     os.environ[_HELD] = str(gpu)
-    say(f"computing on {gpu}")
-    return "cuda"
+    return alone
 
 
 def _cuda_is_in_use() -> bool:
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_initialized()
+    imported: Any = sys.modules.get("torch")
+    return imported is not None and imported.cuda.is_initialized()
 
 
 def take(gpus: Sequence[Gpu], share: int = 1, folder: Path = FOLDER, pause: float = PAUSE) -> Gpu:
@@ -129,6 +155,8 @@ def _locked(path: Path, how: int) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError as error:  # a file system without locks
+        raise _unusable(path, error.strerror) from None
     return descriptor
 
 
@@ -166,7 +194,7 @@ def _make(folder: Path) -> None:
 def _unusable(path: Path, reason: str | None) -> EdadmError:
     return EdadmError(
         f"{path}, by which processes of this machine share its GPUs, cannot be used ({reason}); its owner "
-        "can remove it, and it will be made again"
+        "can remove it, or name another folder, the same for all, as EDADM_GPU_LOCKS"
     )
 
 
@@ -191,6 +219,13 @@ def _keep(descriptors: list[int]) -> None:
     """Holds locks until the process ends; those it forks, which inherit them, let go at once."""
     _mine.extend(descriptors)
     os.register_at_fork(after_in_child=_let_go)
+
+
+def _give_back() -> None:
+    """Ends the lease of a process that cannot use the GPU after all."""
+    if _mine:
+        _let_go()
+        del os.environ[_HELD]
 
 
 def _let_go() -> None:

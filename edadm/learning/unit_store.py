@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from edadm.artifacts import (
+    DamagedError,
     Facts,
-    StaleError,
     facts,
     intact,
+    placing,
+    reading,
     refuse_other,
     save_tensors,
     writing,
@@ -25,7 +27,6 @@ from edadm.artifacts import (
 )
 from edadm.artifacts.metadata import KEY, UNITS
 from edadm.console import say
-from edadm.errors import EdadmError
 from edadm.learning.engine import UnitReport
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantized_layers
@@ -94,7 +95,8 @@ class FolderUnitStore:
     """
 
     def __init__(self, folder: Path, *others: Path, known: Facts | None = None):
-        folder.mkdir(parents=True, exist_ok=True)  # a share may have no unit to learn
+        with placing(folder):
+            folder.mkdir(parents=True, exist_ok=True)  # a share may have no unit to learn
         self.folder = folder
         self.others = others
         self.known = known or facts("unit", {})
@@ -118,10 +120,9 @@ class FolderUnitStore:
             try:
                 intact(path, "unit")
                 refuse_other(path, self.known["made_from"], "reconstruct-part")
-                return _read(path)
-            except StaleError:
-                raise
-            except (EdadmError, SafetensorError, OSError, KeyError, TypeError, ValueError):
+                with reading(path):
+                    return _read(path)
+            except DamagedError:
                 say(f"{path} is damaged, or of another version; its unit is learned again")
         return None
 

@@ -29,7 +29,6 @@ from edadm.errors import EdadmError
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
-from edadm.networks.denoiser import Denoiser, Precision, Prediction
 from edadm.networks.families import family_of
 from edadm.networks.inputs import WHOLE, Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
@@ -39,6 +38,7 @@ from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
 from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
+from edadm.sampling.denoiser import Denoiser, Precision, Prediction
 from edadm.sampling.generate import generate_images
 from edadm.sampling.noise import keyed_generator
 from edadm.sampling.schedule import alphas_cumprod

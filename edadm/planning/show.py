@@ -12,7 +12,18 @@ from edadm.planning.probe import Rates
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost
 
-HEADER = ("stage", "of", "U-Net evaluations", "learning steps", "images", "disk", "device", "kept", "time")
+HEADER = (
+    "stage",
+    "of",
+    "U-Net evaluations",
+    "learning steps",
+    "images",
+    "disk",
+    "files",
+    "device",
+    "kept",
+    "time",
+)
 
 
 def as_values(name: str, networks: Networks, stages: Sequence[Cost], rates: Rates | None) -> dict[str, Any]:
@@ -37,6 +48,9 @@ def _stage(stage: Cost, rates: Rates | None) -> dict[str, Any]:
         "searched_weights": stage.searched_weights,
         "images": images(stage),
         "disk_bytes": stage.disk,
+        "files": stage.files,
+        "shares": stage.shares,
+        "divides_itself": stage.divides_itself,
         "device_bytes": asdict(stage.memory) | {"total": stage.memory.total},
         "seconds": None if rates is None else seconds(stage, rates),
     }
@@ -103,6 +117,7 @@ def _cells(stage: dict[str, Any], model: str) -> tuple[str, ...]:
         stage["of"].removeprefix(model).removeprefix("/"),
         *counts,
         size(stage["disk_bytes"]) if stage["disk_bytes"] else "",
+        f"{stage['files']:,}",
         gib(memory["weights"] + memory["work"]),
         gib(memory["kept"]),
         "" if stage["seconds"] is None else duration(stage["seconds"]),
@@ -118,7 +133,8 @@ def _total(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         gib(max(found["kept"] for found in memory)),
     )
     disk = size(sum(stage["disk_bytes"] for stage in stages))
-    return ("all", "", *counts, "", disk, *most, duration(sum(known)) if known else "")
+    files = f"{sum(stage['files'] for stage in stages):,}"
+    return ("all", "", *counts, "", disk, files, *most, duration(sum(known)) if known else "")
 
 
 def _probe_lines(probe: dict[str, Any] | None) -> list[str]:

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from edadm.artifacts import DamagedError, Facts, describe, intact
-from edadm.artifacts.digest import canonical
+from edadm.artifacts import DamagedError, Facts, describe, intact, reading
+from edadm.artifacts.digest import canonical, rows_digest
 from edadm.artifacts.metadata import UNITS, first_difference
 from edadm.config.backends import variant_suffixes
-from edadm.config.schema import Config
+from edadm.config.schema import AUTO, Config
 from edadm.config.stated import settings_of
 from edadm.errors import EdadmError
-from edadm.sampling.shards import open_whole
+from edadm.sampling.shards import collection_digest, open_whole
 
 _DERIVED = {"report", "times"}  # folders that are made from artifacts in seconds, or hold times
 _SUFFIXES = {".safetensors", ".npy", ".json", ".csv", ".h5"}
 _BESIDE = ".made.json"
+_IN_SHARDS = {"trajectories", "samples", "references", "simulated"}  # inputs of one digest in several files
 _KINDS = {  # of what belongs at a place, by its name, or the name of its folder
     "calibration.safetensors": "calibration",
     "selection.json": "selection",
@@ -99,15 +100,37 @@ class Results:
     def _of_other_inputs(self, path: Path, found: Facts | None) -> Iterator[Finding]:
         inputs = (found or {}).get("made_from", {}).get("inputs", {})
         for role, digests in inputs.items():
+            if role in _IN_SHARDS and isinstance(digests, str):
+                yield from self._of_other_shards(path, role, digests)
+                continue
             for number, digest in enumerate(digests if isinstance(digests, list) else [digests]):
                 source = input_of(self.root, path, role, number)
                 if source in self.contents and self.contents[source] != digest:
                     yield Finding("stale", f"{path} was made from another {source}; make it again")
 
+    def _of_other_shards(self, path: Path, role: str, digest: str) -> Iterator[Finding]:
+        first = input_of(self.root, path, role)
+        assert first is not None
+        there = [file for file in self.contents if (file.parent, file.suffix) == (first.parent, first.suffix)]
+        files = sorted((file for file in there if file.stem.isdigit()), key=lambda file: int(file.stem))
+        if not files:
+            return
+        if role == "trajectories":
+            found = collection_digest([open_whole(file)[0] for file in files])
+        else:
+            found = rows_digest(files)
+        if found != digest:
+            source = files[0] if len(files) == 1 else first.parent
+            yield Finding("stale", f"{path} was made from another {source}; make it again")
+
     def _of_other_settings(self, path: Path, found: Facts | None) -> Iterator[Finding]:
         if self.config is None or not found:
             return
-        if difference := first_difference(found["made_from"], _wanted(self.config, self.root, path)):
+        wanted = _wanted(self.config, self.root, path)
+        for settings in (wanted.get("model", {}).get("trajectories", {}), wanted.get("evaluation", {})):
+            if settings.get("shards") == AUTO:
+                del settings["shards"]
+        if difference := first_difference(found["made_from"], wanted):
             name, its, ours = difference
             said = f"{name}: {canonical(its)}, the configuration says {canonical(ours)}"
             yield Finding("stale", f"{path} was made with {said}; make it again")
@@ -176,8 +199,9 @@ def _content(path: Path) -> str:
 
 
 def _units(listed: Path) -> dict[str, str]:
-    content: dict[str, str] = json.loads(listed.read_text())["units"]
-    return content
+    with reading(listed):
+        content: dict[str, str] = json.loads(listed.read_text())["units"]
+        return dict(content)
 
 
 def _wanted(config: Config, root: Path, path: Path) -> dict[str, Any]:

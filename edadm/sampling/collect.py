@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edadm.artifacts import placing
 from edadm.config.schema import Model
+from edadm.config.shards import share
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.networks.replay import Replay
-from edadm.sampling.generate import run_sampler, shard_range
+from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
+from edadm.sampling.replay import Replay
 from edadm.sampling.samplers.ddim import Denoise, denoiser_of
 from edadm.sampling.schedule import sampler_timesteps
 from edadm.sampling.store import TrajectoryStore
@@ -40,22 +42,23 @@ def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -
 
     One that is not as it was made is begun anew.
     """
-    runs = shard_range(model.trajectories.count, model.trajectories.shards, shard)
+    runs = share(model.trajectories, shard)
     timesteps = sampler_timesteps(model.sampler, model.schedule)
     nothing = {} if told is None else {name: rows[0] for name, rows in told.unconditional().items()}
     guided = model.conditioning is not None and model.conditioning.guidance != 1
     sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
     begun = path.with_name(f"{path.name}.begun")
-    shutil.rmtree(begun, ignore_errors=True)
-    fresh = TrajectoryStore.create(begun, *sizes, nothing, guided)
-    for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
-        torn.unlink()
-    if path.exists() and not _same_frame(path, fresh):
-        say(f"{path} is damaged; it is begun anew")
-        shutil.rmtree(path)
-    if not path.exists():
-        begun.rename(path)
-    shutil.rmtree(begun, ignore_errors=True)
+    with placing(path):
+        shutil.rmtree(begun, ignore_errors=True)
+        fresh = TrajectoryStore.create(begun, *sizes, nothing, guided)
+        for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
+            torn.unlink()
+        if path.exists() and not _same_frame(path, fresh):
+            say(f"{path} is damaged; it is begun anew")
+            shutil.rmtree(path)
+        if not path.exists():
+            begun.rename(path)
+        shutil.rmtree(begun, ignore_errors=True)
     return TrajectoryStore(path, mode="r+")
 
 

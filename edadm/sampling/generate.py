@@ -18,17 +18,6 @@ from edadm.sampling.samplers.solvers import make_scheduler, sample_with_schedule
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
 
 
-def shard_range(total: int, shards: int, shard: int) -> range:
-    """The indices of one of `shards` nearly equal, contiguous parts of 0 .. total - 1.
-
-    Raises:
-        EdadmError: there is no such shard.
-    """
-    if not 0 <= shard < shards:
-        raise EdadmError(f"there is no shard {shard}; shards are counted from 0 to {shards - 1}")
-    return range(total * shard // shards, total * (shard + 1) // shards)
-
-
 def to_uint8(
     images: Float[Tensor, "n c h w"], pixels: Literal["round", "truncate"] = "round"
 ) -> UInt8[Tensor, "n c h w"]:

@@ -8,29 +8,33 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import DamagedError, Facts, StaleError
+from edadm.artifacts import DamagedError, Facts, StaleError, date_now, reading
+from edadm.artifacts.digest import sha256_of
 from edadm.artifacts.metadata import check_facts, first_difference
-from edadm.errors import EdadmError
 from edadm.networks.inputs import TOLD
 from edadm.sampling.store import TrajectoryStore
 
 _AGAIN = "remove it and make it again with `edadm collect-trajectories`"
 
 
-def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], list[str]]:
-    """The stores of all shards, and the digest of each one's content.
+def open_finished(paths: Sequence[Path]) -> tuple[list[TrajectoryStore], str]:
+    """The stores of all shards, and the digest of what they hold together.
 
     Raises:
         DamagedError: one cannot be read, is incomplete, or does not hold what it says.
         StaleError: they are not all shards of one collection, in order.
     """
-    stores, digests = [], []
+    stores = []
     for path in paths:
-        store, digest = open_whole(path)
-        stores.append(store)
-        digests.append(digest)
+        date_now(path)
+        stores.append(open_whole(path)[0])
     _check_order(stores)
-    return stores, digests
+    return stores, collection_digest(stores)
+
+
+def collection_digest(stores: Sequence[TrajectoryStore]) -> str:
+    """The digest of what stores hold that were read as a whole, in however many shards it lies."""
+    return sha256_of([stores[0].common(), [digest for store in stores for digest in store.batch_digests]])
 
 
 def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
@@ -41,7 +45,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
     Raises:
         DamagedError: it cannot be read, is incomplete, or does not hold what it says.
     """
-    try:
+    with reading(path, _AGAIN, what="a trajectory store"):
         store = TrajectoryStore(path)
         known = store.stated()
         if reason := _wrong_arrays(store, known):
@@ -57,12 +61,7 @@ def open_whole(path: Path) -> tuple[TrajectoryStore, str]:
             left = store.unfinished()
             where = f"batch {left[0]}" if left else "its description"
             raise DamagedError(f"{path} is damaged ({where} has another digest than it says); {_AGAIN}")
-    except EdadmError:
-        raise
-    except Exception as error:  # zarr and its codecs raise many kinds, some of them without a word
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedError(f"{path} cannot be read as a trajectory store ({reason}); {_AGAIN}") from None
-    return store, content
+        return store, content
 
 
 def _wrong_arrays(store: TrajectoryStore, known: Facts | None) -> str | None:

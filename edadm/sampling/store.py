@@ -14,7 +14,7 @@ import zarr
 from jaxtyping import Float
 from torch import Tensor
 
-from edadm.artifacts import Facts
+from edadm.artifacts import Facts, placing
 from edadm.artifacts.digest import canonical, sha256_of
 from edadm.artifacts.metadata import KEY, stamped
 from edadm.networks.inputs import TOLD
@@ -40,12 +40,14 @@ class TrajectoryStore:
         `unconditional_NAME`; always `latents` (runs, steps, c, h, w) fp32, `timesteps` (steps,), `finished`
         (batches,), `digests` (batches, 32), and per batch the sums `distance` and `dissimilarity` (batches,
         steps, steps) of `step_matrices` over `feature_elements` and `feature_rows`. Attributes: `first_run`,
-        `batch_size`, and, once all batches are there, `edadm`. Zarr keeps no chunk that is all zero, and
-        reads an absent one as zeros: only digests tell a lost one.
+        `batch_size`, and, once all batches are there, `edadm`. The states of a batch are one
+        file, a shard of zarr, with a chunk for each step; in stores of edadm 0.2 each chunk is a file. Zarr
+        keeps no chunk that is all zero, and reads an absent one as zeros: only digests tell a lost one.
     """
 
     def __init__(self, path: Path, mode: str = "r"):
         self.path, self.group = path, zarr.open_group(path, mode=mode)
+        self.batch_digests: list[str] = []  # once `content` was read
 
     @classmethod
     def create(
@@ -71,10 +73,9 @@ class TrajectoryStore:
         def per_batch(name: str, dtype: str, *own: int) -> None:
             group.create_array(name, shape=(batches, *own), chunks=(1, *own), dtype=dtype, fill_value=0)
 
-        chunk = (batch_size, 1, *shape)
-        group.create_array(
-            "latents", shape=(runs, steps, *shape), chunks=chunk, dtype="float32", compressors=None
-        )
+        chunk, file = (batch_size, 1, *shape), (batch_size, steps, *shape)
+        layout: dict[str, Any] = {"chunks": chunk, "shards": file, "compressors": None}
+        group.create_array("latents", shape=(runs, steps, *shape), dtype="float32", **layout)
         group.create_array("timesteps", data=np.asarray(timesteps, dtype="int64"))
         per_batch("finished", "uint8")
         per_batch("digests", "uint8", 32)
@@ -133,11 +134,12 @@ class TrajectoryStore:
             distance, dissimilarity = step_matrices(features)
             content |= {"distance": distance.cpu().numpy(), "dissimilarity": dissimilarity.cpu().numpy()}
             content |= {"feature_rows": len(features[0]), "feature_elements": features[0].numel()}
-        self._remove(batch)
-        for name, array in content.items():
-            self.group[name][self._place(name, batch)] = array
-        self.group["digests"][batch] = np.frombuffer(self._digest(content), dtype="uint8")
-        self.group["finished"][batch] = 1
+        with placing(self.path):
+            self._remove(batch)
+            for name, array in content.items():
+                self.group[name][self._place(name, batch)] = array
+            self.group["digests"][batch] = np.frombuffer(self._digest(content), dtype="uint8")
+            self.group["finished"][batch] = 1
 
     def unfinished(self) -> list[int]:
         """Batches still to be collected.
@@ -166,11 +168,20 @@ class TrajectoryStore:
 
     def content(self) -> str:
         """The digest of all that the store holds, read batch by batch; raises whatever zarr raises."""
-        batches = [self.digest_of(batch).hex() for batch in range(self.batches)]
-        head = [self.first_run, self.batch_size, self.arrays(), self.group["timesteps"][:].tolist()]
-        for name in (name for name in _NOTHING if name in self.group):
-            head.append(hashlib.sha256(np.ascontiguousarray(self.group[name][:]).data).hexdigest())
-        return sha256_of([head, batches])
+        self.batch_digests = [self.digest_of(batch).hex() for batch in range(self.batches)]
+        timesteps = self.group["timesteps"][:].tolist()
+        head = [self.first_run, self.batch_size, self.arrays(), timesteps, *self._of_nothing()]
+        return sha256_of([head, self.batch_digests])
+
+    def common(self) -> list[Any]:
+        """What all shards of a collection have in common, however many there are."""
+        arrays = {name: [shape[1:], dtype] for name, (shape, dtype) in self.arrays().items()}
+        return [self.batch_size, arrays, self.group["timesteps"][:].tolist(), *self._of_nothing()]
+
+    def _of_nothing(self) -> list[str]:
+        """The digests of what says nothing, where trajectories are guided."""
+        there = (self.group[name][:] for name in _NOTHING if name in self.group)
+        return [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in there]
 
     def arrays(self) -> dict[str, Any]:
         """Shape and type of each array."""
@@ -184,7 +195,8 @@ class TrajectoryStore:
         Returns the digest of its content.
         """
         content = self.content()
-        self.group.attrs[KEY] = stamped(known | {"arrays": self.arrays()}, content)
+        with placing(self.path):
+            self.group.attrs[KEY] = stamped(known | {"arrays": self.arrays()}, content)
         return content
 
     def _stated(self, batch: int) -> bytes:

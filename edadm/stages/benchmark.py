@@ -46,6 +46,7 @@ def run(
     from edadm.benchmark.unet import step_latency
     from edadm.networks.inputs import InputSpec
 
+    made_from = {"model": settings_of(model, *MODEL), "inputs": digests(timed=list(files.values()))}
     networks = {variant: open_unet(model.architecture, file, device) for variant, file in files.items()}
     asked = (INTEGER, *backends) if device.type == "cpu" else ()
     timed_by = {name: resolved(name, device.type).name for name in asked}
@@ -64,6 +65,5 @@ def run(
         variants[variant][arithmetic] = found
     for sentence in slower_arithmetic(variants):
         say(sentence)
-    made_from = {"model": settings_of(model, *MODEL), "inputs": digests(timed=list(files.values()))}
     timed = {"batch_size": batch_size, "threads": threads, "device": str(device), "variants": variants}
     writing_json(output, timed, facts_of("speed", made_from, device))

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from edadm.stages.cost.networks import Networks
 
 MODEL = ("architecture", "conditioning", "schedule", "sampler", "prediction", "trajectories")  # settings
+_ENTRY, _CHECKSUM = 16, 4  # bytes of a chunk in the index of its shard, and of all in it
+_FRAME, _FRAME_OF_TOLD = 28, 8  # files and folders of an empty store, and for what runs are told
+_BATCH, _BATCH_OF_TOLD = 16, 3  # and of a batch
 _COPY_BYTES = 24  # of an element of a piece of features in fp64: itself, normalised, and joined
 
 
@@ -55,12 +58,14 @@ def run(
     """
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.files.sources import locate_prompts
-    from edadm.networks.denoiser import Denoiser
+    from edadm.config.shards import settled
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
-    from edadm.networks.replay import Replay
     from edadm.sampling.collect import collect, open_store
+    from edadm.sampling.denoiser import Denoiser
+    from edadm.sampling.replay import Replay
 
+    model = settled(model)
     inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
     made_from = {"model": settings_of(model, *MODEL), "shard": shard, "inputs": inputs}
     known = facts_of("trajectories", made_from, device)
@@ -82,18 +87,24 @@ def run(
 
 def cost(name: str, networks: Networks) -> Cost:
     """The cost of all shards; its bytes are those of states and conditions, in chunks of whole batches."""
-    from edadm.sampling.generate import shard_range
+    from edadm.config.shards import shares
     from edadm.sampling.schedule import sampler_timesteps
 
     model, recorded = networks.model, networks.model.trajectories
-    shards = [shard_range(recorded.count, recorded.shards, shard) for shard in range(recorded.shards)]
+    shards = shares(recorded)
     passes = sampling(model, shards, recorded.batch_size, "float", "fp32")
     steps = len(sampler_timesteps(model.sampler, model.schedule))
-    padded = sum(-(-len(shard) // recorded.batch_size) * recorded.batch_size for shard in shards)
-    disk = padded * (steps * latent_elements(model) * FP32 + condition_bytes(model))
+    batches, told = (
+        sum(-(-len(shard) // recorded.batch_size) for shard in shards),
+        len(model.condition_shapes),
+    )
+    row = steps * latent_elements(model) * FP32 + condition_bytes(model)
+    disk = batches * (recorded.batch_size * row + steps * _ENTRY + _CHECKSUM)
+    files = len(shards) * (_FRAME + told * _FRAME_OF_TOLD) + batches * (_BATCH + told * _BATCH_OF_TOLD)
     rows = min(recorded.feature_rows, recorded.batch_size, len(shards[0])) * rows_per_image(model)
     held = memory(networks, passes.batch, evaluations_per_run(model) * rows)
-    return Cost("collect-trajectories", name, (passes,), disk=disk, memory=held)
+    whole = Cost("collect-trajectories", name, (passes,), disk=disk, files=files, memory=held)
+    return whole.divided(recorded.shards, -(-recorded.count // recorded.batch_size))
 
 
 def memory(networks: Networks, batch: int, feature_rows: int) -> Memory:

@@ -102,6 +102,7 @@ def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str
         DamagedError: a file is damaged.
         StaleError: images were made from other settings or files than those they are compared with.
     """
+    from edadm.artifacts.digest import rows_digest
     from edadm.metrics.images.provenance import check_samples
 
     given = settings.model_fields_set & set(OF_NOISE)
@@ -109,12 +110,14 @@ def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str
     said = check_samples(images.samples, images.references, images.simulated, wanted)
     made_from: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
     made_from["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
-    compared = digests(samples=images.samples, references=images.references, simulated=images.simulated)
+    compared = {"samples": images.samples, "references": images.references, "simulated": images.simulated}
+    digests(**compared)  # refuses what is damaged
+    pixels = {role: rows_digest(files) for role, files in compared.items() if files}
     prompts = Path(settings.prompts).expanduser() if settings.prompts else None
     scoring = digests(
         statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
     )
-    return made_from | {"inputs": compared | scoring}
+    return made_from | {"inputs": pixels | scoring}
 
 
 def reference_statistics(

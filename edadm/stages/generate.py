@@ -53,10 +53,12 @@ def run(
 
     from edadm.artifacts import making
     from edadm.config.files.sources import locate_prompts
-    from edadm.networks.denoiser import Denoiser
-    from edadm.networks.replay import Replay
-    from edadm.sampling.generate import generate_images, shard_range
+    from edadm.config.shards import settled, share
+    from edadm.sampling.denoiser import Denoiser
+    from edadm.sampling.generate import generate_images
+    from edadm.sampling.replay import Replay
 
+    evaluation = settled(evaluation)
     made_from = _made_from(model, evaluation, weights, backend, shard, device)
     others = digests(**parts, prompts=locate_prompts("given", model))
     made_from["inputs"] = digests(weights=weights) | others
@@ -72,7 +74,7 @@ def run(
         prediction = open_prediction(model)
         replay = Replay() if graphs and device.type == "cuda" and not evaluation.compiled else None
         denoise = Denoiser(network, told, model.guidance, evaluation.precision, prediction, replay)
-        indices = shard_range(evaluation.images, evaluation.shards, shard)
+        indices = share(evaluation, shard)
         sampling = (model.sampler, model.schedule, indices, model.latent_shape)
         noise = (*sampling, evaluation.seed, evaluation.batch_size, device)
         with progress_bar(label, len(indices), "images") as advance:
@@ -119,25 +121,26 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
 
 def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | None) -> Cost:
     """The cost of all shards, with full-precision weights or, where bits are given, simulated ones."""
-    from edadm.sampling.generate import shard_range
+    from edadm.config.shards import number, shares
 
     model = networks.model
-    shards = [shard_range(evaluation.images, evaluation.shards, shard) for shard in range(evaluation.shards)]
     kind: Literal["float", "simulated"] = "simulated" if bits else "float"
-    passes = sampling(model, shards, evaluation.batch_size, kind, evaluation.precision)
+    passes = sampling(model, shares(evaluation), evaluation.batch_size, kind, evaluation.precision)
     factor = model.autoencoder.factor if model.autoencoder else 1
     channels = model.autoencoder.image_channels if model.autoencoder else model.architecture.in_channels
     disk = evaluation.images * channels * (model.architecture.image_size * factor) ** 2
-    return Cost(
+    whole = Cost(
         "generate",
         name,
         (passes,),
         images=evaluation.images,
         decoded=evaluation.images if model.autoencoder else 0,
         disk=disk,
+        files=1 + 3 * number(evaluation.shards),
         memory=memory(networks, passes, networks.quantized(bits) if bits else None),
         bits=bits,
     )
+    return whole.divided(evaluation.shards, -(-evaluation.images // evaluation.batch_size))
 
 
 def memory(networks: Networks, passes: Passes, quantized: Quantized | None) -> Memory:

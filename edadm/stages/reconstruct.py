@@ -36,6 +36,7 @@ MODEL = ("architecture",)  # settings of it
 _UNIT_ERRORS = (
     3  # how often all rows pass a unit beside learning: before it, with soft and with hard rounding
 )
+_FILES = 5  # the folder, the checkpoint, its lock, the losses and their facts
 _CORRECTIONS = 3  # and for its biases: the float unit, the quantized one, and the error afterwards
 
 
@@ -162,7 +163,7 @@ def cost(
     method = METHODS[settings.method]
     if not method.learns or not units:
         held = Memory(weights=networks.parameters * FP32)
-        return Cost("reconstruct", name, disk=quantized.bytes, memory=held)
+        return Cost("reconstruct", name, disk=quantized.bytes, files=_FILES, memory=held)
     precision, jobs = CHAIN + settings.precision, settings.jobs if method.independent else 1
     batch, calls = min(settings.chain_batch_size, rows), -(-rows // settings.chain_batch_size)
     passes = [Passes("float", precision, rows * jobs, batch, calls * jobs)]
@@ -179,9 +180,11 @@ def cost(
         (errors,),
         _learning(networks, units, settings, size),
         disk=quantized.bytes,
+        files=_FILES + (settings.jobs > 1) * (3 * settings.jobs + len(units)),
         memory=memory(networks, quantized, settings, rows, [unit.name for unit in units]),
         bits=bits,
         settings=settings,
+        shares=jobs,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edadm.config.schema import Calibration
 from edadm.config.stated import settings_of
@@ -30,10 +30,10 @@ def run(trajectories: list[Path], settings: Calibration, output: Path, summary: 
     from edadm.calibration.select import select
     from edadm.sampling.shards import open_finished
 
-    stores, contents = open_finished(trajectories)
+    stores, content = open_finished(trajectories)
     before = (stores[0].stated() or {}).get("made_from", {})
-    inputs = before.get("inputs", {}) | {"trajectories": contents}
-    made_from = {name: before[name] for name in ("model",) if name in before}
+    inputs = before.get("inputs", {}) | {"trajectories": content}
+    made_from = {"model": _without_shards(before["model"])} if "model" in before else {}
     made_from |= {"calibration": settings_of(settings), "inputs": inputs}
     known = facts_of("calibration", made_from)
     with making([output, summary], known, code_of("select")) as work:
@@ -46,9 +46,15 @@ def run(trajectories: list[Path], settings: Calibration, output: Path, summary: 
             save_tensors(partial, rows, known)
         curves = {name: curve.tolist() for name, curve in allocation.curves.items()}
         counts, timesteps = allocation.counts.tolist(), groups[0]["timesteps"][:].tolist()
-        content = {"counts": counts, "timesteps": timesteps, "curves": curves}
+        told = {"counts": counts, "timesteps": timesteps, "curves": curves}
         with work.publishing(summary) as partial:
-            partial.write_text(as_json(content, facts_of("selection", made_from)))
+            partial.write_text(as_json(told, facts_of("selection", made_from)))
+
+
+def _without_shards(model: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model but for a number on which no state of its trajectories depends."""
+    recorded = {name: of for name, of in model.get("trajectories", {}).items() if name != "shards"}
+    return model | {"trajectories": recorded} if "trajectories" in model else model
 
 
 def cost(name: str, networks: Networks, settings: Calibration) -> Cost:
@@ -57,4 +63,4 @@ def cost(name: str, networks: Networks, settings: Calibration) -> Cost:
     rows, latent = calibration_rows(model, settings), latent_elements(model)
     read = (settings.size + settings.held_out) * model.trajectories.batch_size * latent * FP32
     disk = rows * (latent * FP32 + condition_bytes(model) + 2 * INT64)
-    return Cost("select-calibration", name, read=read, disk=disk)
+    return Cost("select-calibration", name, read=read, disk=disk, files=3)

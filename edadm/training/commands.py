@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from edadm.artifacts import writing
+
 app = typer.Typer(
     no_args_is_help=True, help="Train the bundled DDPM and the classifier that scores it (one GPU)."
 )
@@ -32,14 +34,13 @@ def classifier(
     import torch
     from safetensors.torch import save_file
 
-    from edadm.devices.lease import lease
-    from edadm.devices.named import device_named
+    from edadm.devices.lease import leased_device
     from edadm.networks.classifier import CifarClassifier
     from edadm.training.classifier import ClassifierTraining, accuracy, train_classifier
     from edadm.training.images import read_image_folder
 
     torch.manual_seed(seed)
-    where = device_named(lease(device))
+    where = leased_device(device)
     (pixels, labels, _), (test_pixels, test_labels, _) = (
         read_image_folder(images),
         read_image_folder(test_images),
@@ -61,7 +62,8 @@ def classifier(
         name: t.half().contiguous() if t.is_floating_point() else t
         for name, t in model.cpu().state_dict().items()
     }
-    save_file(state, output, {"edadm": json.dumps(facts)})
+    with writing(output) as partial:
+        save_file(state, partial, {"edadm": json.dumps(facts)})
 
 
 @app.command("diffusion")
@@ -85,8 +87,7 @@ def diffusion(
     import torch
 
     from edadm.config.load import load_config
-    from edadm.devices.lease import lease
-    from edadm.devices.named import device_named
+    from edadm.devices.lease import leased_device
     from edadm.errors import EdadmError
     from edadm.networks.unet.build import build_unet
     from edadm.sampling.schedule import alphas_cumprod
@@ -101,7 +102,7 @@ def diffusion(
     settings = DiffusionTraining(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
-    where = device_named(lease(device))
+    where = leased_device(device)
     pixels = read_image_folder(images)[0].to(where)
     unet = build_unet(preset.architecture)
     trainer = DiffusionTrainer(
@@ -135,6 +136,6 @@ def _write_original_layout(state: dict, output: Path, facts: dict) -> None:
     from edadm.networks.layouts.ermongroup import from_diffusers
 
     layout = from_diffusers({name: tensor.cpu().half() for name, tensor in state.items()})
-    save_file(
-        {name: tensor.contiguous() for name, tensor in layout.items()}, output, {"edadm": json.dumps(facts)}
-    )
+    ready = {name: tensor.contiguous() for name, tensor in layout.items()}
+    with writing(output) as partial:
+        save_file(ready, partial, {"edadm": json.dumps(facts)})

@@ -135,7 +135,10 @@ def test_edadm_is_imported_where_there_are_no_such_locks(monkeypatch: pytest.Mon
 def test_a_lock_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with (
-        pytest.raises(EdadmError, match=r"lock cannot be opened as a lock \(Is a directory\); remove it"),
+        pytest.raises(
+            EdadmError,
+            match=r"lock cannot be written, since a folder lies where it belongs; move that folder",
+        ),
         locked(tmp_path / "lock", "x"),
     ):
         pass

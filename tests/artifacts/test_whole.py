@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edadm.artifacts import whole, writing
+from edadm.artifacts import PlaceError, whole, writing
 
 FORK = multiprocessing.get_context("fork")
 
@@ -26,6 +26,16 @@ def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "content"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_partial_file_has_no_partial_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with writing(path) as partial:
+        with writing(partial) as same:
+            same.write_text("content")
+            assert list(tmp_path.iterdir()) == [partial]
+        assert partial.read_text() == "content"
+    assert path.read_text() == "content"
 
 
 def test_a_failed_block_leaves_the_old_file_and_no_pieces(tmp_path: Path) -> None:
@@ -116,11 +126,16 @@ def test_content_and_name_are_on_the_disk_before_the_block_ends(
 
 
 @pytest.mark.parametrize(
-    ("code", "harmless"),
-    [(errno.ENOTSUP, True), (errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)],
+    ("code", "told"),
+    [
+        (errno.ENOTSUP, None),
+        (errno.EINVAL, None),
+        (errno.EIO, "its disk reports an error"),
+        (errno.ENOSPC, "its disk is full"),
+    ],
 )
 def test_a_file_system_that_cannot_tell_what_is_on_the_disk_is_used_and_a_full_disk_is_not(
-    code: int, harmless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: int, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
@@ -128,9 +143,11 @@ def test_a_file_system_that_cannot_tell_what_is_on_the_disk_is_used_and_a_full_d
     monkeypatch.setattr(os, "fsync", fail)
     path = tmp_path / "file"
     with (
-        nullcontext() if harmless else pytest.raises(OSError, match=os.strerror(code)),
+        nullcontext()
+        if told is None
+        else pytest.raises(PlaceError, match=f"file cannot be written, since {told}"),
         writing(path) as partial,
     ):
         partial.write_text("content")
-    assert path.exists() == harmless
-    assert len(list(tmp_path.iterdir())) == harmless
+    assert path.exists() == (told is None)
+    assert len(list(tmp_path.iterdir())) == (told is None)

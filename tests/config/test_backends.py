@@ -49,7 +49,9 @@ def test_images_are_made_where_a_backend_computes_the_checkpoints_network() -> N
 
 def test_a_backend_that_leaves_out_grids_makes_images_under_its_own_name_only() -> None:
     assert [entry.name for entry in makers_of_images("cuda_int8")] == ["cuda_int8"]
-    assert [device_for_images("cuda_int8", name) for name in ("auto", "cuda/2")] == ["cuda", "cuda/2"]
+    asked = {"auto": "cuda", "auto/2": "cuda/2", "cuda/2": "cuda/2", "cuda:1": "cuda:1"}
+    assert {device: device_for_images("cuda_int8", device) for device in asked} == asked
+    assert device_for_images("integer", "auto/2") == "cpu"
     where = {name: [computes_on(name, kind) for kind in ("cpu", "cuda")] for name in backend_names()}
     assert where == {
         "simulated": [True, True],

@@ -16,9 +16,9 @@ from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import digest, is_quantized, load_quantized, read_metadata, save_quantized
 from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images
 
 from .conftest import PROVENANCE

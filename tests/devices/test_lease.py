@@ -18,7 +18,7 @@ import torch
 
 from edadm.config.fingerprint import PACKAGE
 from edadm.devices import lease as module
-from edadm.devices.lease import lease, take
+from edadm.devices.lease import lease, leased_device, take
 from edadm.devices.listed import Gpu
 from edadm.errors import EdadmError
 
@@ -184,16 +184,35 @@ def _no_lease(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("cuda:1/2", "GPU-11"),
     ],
 )
-def test_a_process_sees_the_gpu_that_it_has_and_says_which(
-    name: str, uuid: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert lease(name, GPUS, tmp_path / "locks") == "cuda"
+def test_a_process_sees_the_gpu_that_it_has(name: str, uuid: str, tmp_path: Path) -> None:
+    assert lease(name, GPUS, tmp_path / "locks") == ("auto" if name == "auto" else "cuda")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == uuid
-    index = uuid[-1]
-    assert capsys.readouterr().err == f"computing on GPU {index} (H200, {uuid})\n"
-    assert module.held() == f"GPU {index} (H200, {uuid})"
+    assert module.held() == f"GPU {uuid[-1]} (H200, {uuid})"
     assert lease("cuda", GPUS, tmp_path / "locks") == "cuda"  # for good
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == uuid
+
+
+def test_a_log_says_which_gpu_a_job_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "visible_gpus", lambda: GPUS)
+    monkeypatch.setattr(lease, "__defaults__", (None, tmp_path / "locks"))
+    monkeypatch.setattr("edadm.devices.named.device_named", torch.device)
+    assert leased_device("cuda:2") == torch.device("cuda")
+    assert capsys.readouterr().err == "computing on GPU 2 (H200, GPU-22)\n"
+
+
+def test_who_cannot_use_a_gpu_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A torch without CUDA on a machine with GPUs, say: `auto` means the CPU."""
+    monkeypatch.setattr(module, "visible_gpus", lambda: GPUS[:1])
+    monkeypatch.setattr(lease, "__defaults__", (None, tmp_path / "locks"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert leased_device("auto") == torch.device("cpu")
     assert capsys.readouterr().err == ""
+    assert module.held() is None
+    assert take(GPUS[:1], folder=tmp_path / "locks") == GPUS[0]  # without waiting
 
 
 @pytest.mark.parametrize(
@@ -224,7 +243,7 @@ def test_who_uses_cuda_already_keeps_what_it_uses(tmp_path: Path, monkeypatch: p
 
 def test_a_child_computes_on_the_gpu_of_its_parent(tmp_path: Path) -> None:
     lease("cuda", GPUS, tmp_path / "locks")
-    program = "import os; from edadm.devices.lease import lease; print(lease('auto'), os.environ['CUDA_VISIBLE_DEVICES'])"
+    program = "import os; from edadm.devices.lease import lease; print(lease('cuda'), os.environ['CUDA_VISIBLE_DEVICES'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("cuda GPU-00\n", "")
 
@@ -256,6 +275,8 @@ def test_a_folder_that_cannot_be_used_is_named(wrong: str, tmp_path: Path) -> No
     else:
         folder.mkdir()
         (folder / "GPU-00").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EdadmError, match=f"^{re.escape(str(folder))}.*cannot be used .*can remove it"):
+    with pytest.raises(
+        EdadmError, match=f"^{re.escape(str(folder))}.*cannot be used .*can remove it.* EDADM_GPU_LOCKS$"
+    ):
         take(GPUS, folder=folder)
     assert not (tmp_path / "elsewhere").exists()

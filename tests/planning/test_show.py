@@ -44,7 +44,7 @@ def test_the_table_says_every_stage_its_sum_and_the_probe(model: Model) -> None:
     lines = table.splitlines()
     assert lines[0].startswith("m: U-Net of ")
     collected = next(line for line in lines if line.startswith("collect-trajectories"))
-    assert collected.split() == ["collect-trajectories", "24", "100", "B", "1.5", "GiB", "22", "s"]
+    assert collected.split() == ["collect-trajectories", "24", "100", "B", "2", "1.5", "GiB", "22", "s"]
     total = next(line for line in lines if line.startswith("all"))
     assert total.split()[1:3] == [str(24 + 6 + 8 + 8), "14"]
     assert "  float network, fp32, batches of 8 rows: 500 ms per evaluation" in lines
@@ -59,7 +59,7 @@ def test_counts_alone_have_no_times(model: Model) -> None:
     assert {row["seconds"] for row in values["stages"]} == {None}
     lines = as_table(values).splitlines()
     assert lines[-1] == "counts alone; without --no-probe times are estimated, too"
-    assert lines[2].split() == ["collect-trajectories", "24", "100", "B", "1.5", "GiB"]
+    assert lines[2].split() == ["collect-trajectories", "24", "100", "B", "2", "1.5", "GiB"]
 
 
 @pytest.mark.parametrize(

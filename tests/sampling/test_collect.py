@@ -13,9 +13,9 @@ from diffusers import UNet2DModel
 
 from edadm.calibration.select import select, statistics_of
 from edadm.config.schema import Calibration, Model
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.collect import collect, open_store
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 

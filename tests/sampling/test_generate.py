@@ -5,20 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import UNet2DModel
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import Denoiser
-from edadm.sampling.generate import generate_images, shard_range, to_uint8
-
-
-@given(st.integers(1, 500), st.integers(1, 20))
-def test_shards_are_contiguous_and_nearly_equal(total: int, shards: int) -> None:
-    parts = [shard_range(total, shards, shard) for shard in range(shards)]
-    assert [index for part in parts for index in part] == list(range(total))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+from edadm.sampling.denoiser import Denoiser
+from edadm.sampling.generate import generate_images, to_uint8
 
 
 def test_pixels_are_clamped_and_rounded() -> None:

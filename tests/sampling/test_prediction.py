@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from edadm.config.schema import NoiseSchedule, Sampler
-from edadm.networks.denoiser import Denoiser, Kind, Prediction
+from edadm.sampling.denoiser import Denoiser, Kind, Prediction
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.schedule import alphas_cumprod

@@ -68,7 +68,7 @@ def test_plms_evaluates_once_more_than_it_steps_and_guidance_doubles_rows() -> N
     assert evaluations_per_run(tiny("ldm4_bedroom")) == 4
 
 
-def test_states_and_contexts_on_disk_have_the_bytes_that_were_counted(tmp_path: Path) -> None:
+def test_states_and_contexts_on_disk_have_the_bytes_and_files_that_were_counted(tmp_path: Path) -> None:
     model = tiny("ldm4_imagenet")
     uneven = model.trajectories.model_copy(
         update={"count": 7, "batch_size": 2, "shards": 2, "feature_rows": 2}
@@ -82,15 +82,20 @@ def test_states_and_contexts_on_disk_have_the_bytes_that_were_counted(tmp_path: 
         def unconditional(self) -> dict[str, torch.Tensor]:
             return {"context": torch.ones(1, 1, 12)}
 
-    total = 0
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(2, 5, 2, 2, generator=generator) for _ in range(4)]
+    total, files = 0, 2  # locks
     for shard in range(2):
         store = open_store(tmp_path / f"{shard}.zarr", model, shard, Contexts())
         for batch in store.unfinished():
             runs = min(2, store.runs - 2 * batch)
-            store.write(batch, torch.ones(runs, 4, 3, 8, 8), [], Contexts().rows(range(runs)))
+            store.write(batch, torch.ones(runs, 4, 3, 8, 8), features, Contexts().rows(range(runs)))
         chunks = [tmp_path / f"{shard}.zarr" / name / "c" for name in ("latents", "context")]
         total += sum(file.stat().st_size for folder in chunks for file in folder.rglob("*") if file.is_file())
-    assert total == collect.cost("m", Networks(model)).disk
+        files += 1 + sum(1 for _ in store.path.rglob("*"))
+    planned = collect.cost("m", Networks(model))
+    assert total == planned.disk
+    assert files == planned.files
 
 
 def a_config(**changes: object) -> Config:
@@ -180,11 +185,11 @@ def test_reconstruction_counts_passes_errors_and_steps_of_its_method(networks: N
     assert some.unit_rows[0].rows < 6 * 6
 
 
-def test_shards_make_their_own_batches(networks: Networks) -> None:
+def test_shards_have_whole_batches(networks: Networks) -> None:
     config = a_config()
     generated = by_name(stages_of(config.runs[0], config, networks))["generate", "fp32"]
     assert generated.evaluations == 10 * 4
-    assert generated.passes[0].calls == (2 + 2 + 2) * 4  # shards of 3, 3 and 4 images
+    assert generated.passes[0].calls == (1 + 2 + 2) * 4  # shards of 2, 4 and 4 images
     assert generated.decoded == generated.images == 10
     assert generated.disk == 10 * 3 * 16 * 16
 

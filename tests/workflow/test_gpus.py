@@ -82,7 +82,11 @@ def expected(device: str, **other: str) -> dict[str, set[str]]:
     ("options", "gpus", "device"),
     [
         ((*GPU, "--resources", "gpu=2", "gpu_share=3"), "0,1,2,3", "cuda/3"),
-        ((), "GPU-1,GPU-2", "cuda"),  # the profile `default` takes what there is
+        (
+            ("--resources", "gpu_share=2"),
+            "GPU-1,GPU-2",
+            "auto/2",
+        ),  # the profile `default` takes what there is
         (("--resources", "gpu=0"), "0,1,2,3", "cpu"),
     ],
 )
@@ -91,7 +95,7 @@ def test_jobs_with_a_network_are_on_gpus_and_no_others(
 ) -> None:
     said = told(toy, "-n", "-p", *options, gpus=gpus)
     assert devices(said) == expected(device)
-    computed = len(re.findall("--device cuda", said))
+    computed = len(re.findall("--device (?:cuda|auto)", said))
     assert len(re.findall("gpu=1", said)) == computed == (0 if device == "cpu" else 12)
 
 

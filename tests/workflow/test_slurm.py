@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -20,13 +21,8 @@ pytestmark = [
 
 IMAGES = "results/toy/fp32/samples/0.npy"
 COMPUTING = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
-STAGES_WITH_GPU = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
 OPTIONS = (
     *("--workflow-profile", "workflow/profiles/slurm"),
-    *(
-        "--set-resources",
-        *(f"{rule}:device=cpu" for rule in STAGES_WITH_GPU),
-    ),  # they get a GPU that is not there
     "--set-resources",  # a GPU is asked for, and nothing computes on it, since it is imagined
     *(f"{rule}:{told}" for rule in COMPUTING for told in ("gpu=1", "device=cpu")),
     *("--jobs", "4", "--latency-wait", "10", "--slurm-logdir", "logs/slurm"),
@@ -60,6 +56,7 @@ def test_a_cancelled_job_is_named_and_tried_again_with_twice_the_memory(
     assert job_stats(said[1]) == {"convert_checkpoint": 1, "generate": 1}
     assert said[1].count("has been submitted with SLURM jobid") == 3
     assert memory == [4000, 8000]
+    assert "gpu=1" in re.findall(r"rule generate:.*?resources: (.*?)\n", said[1], re.DOTALL)[0].split(", ")
     assert toy.artifacts() == here.artifacts()
 
 

@@ -11,7 +11,7 @@ rule benchmark:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(4000),
         runtime=growing(60),
     params:

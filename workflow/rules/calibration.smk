@@ -12,7 +12,7 @@ rule collect_trajectories:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(4000),
         runtime=growing(720),
     params:

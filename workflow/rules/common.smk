@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from edadm.artifacts.locks import attempt, holder, rewrite
+from edadm.artifacts.locks import attempt, holder, opened, rewrite
 from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
 from edadm.config.backends import (
     DEFAULT,
@@ -19,7 +19,7 @@ from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
 from edadm.config.load import load_runs
-from edadm.config.schema import Reconstruction
+from edadm.config.schema import AUTO, Reconstruction
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
 from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
@@ -77,10 +77,12 @@ HELD = []
 onstart:
     check_gpus()
     for model, lock in LOCKS.items():
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        HELD.append(open(lock, "a+"))
+        try:
+            HELD.append(opened(lock))
+        except EdadmError as error:
+            say(str(error))
+            sys.exit(2)
         free = attempt(HELD[-1])  # None where the file system has no locks
-        HELD[-1].seek(0)
         last = HELD[-1].read()
         if free is False:
             say(
@@ -91,6 +93,7 @@ onstart:
             say(f"another run of {model} in {RESULTS} went on while this one was planned; start again")
             sys.exit(2)
         rewrite(HELD[-1], f"{holder()}, {time.time_ns()}")
+        SPLITS[model].keep()
 
 
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
@@ -279,8 +282,14 @@ def shares_of(folder):
 
 
 def evaluation_of(wildcards):
-    """How the images of a model are made and scored."""
-    return CONFIG.evaluations[RUNS[wildcards.model].evaluation]
+    """How the images of a model are made and scored; those of a variant in how many shards."""
+    whole = CONFIG.evaluations[RUNS[wildcards.model].evaluation]
+    return IMAGES.get((wildcards.model, wildcards.get("variant")), whole)
+
+
+def images_of(model, variant):
+    """The files with the images of a variant, in order."""
+    return [str(file) for file in LAYOUT.samples(model, variant, IMAGES[model, variant.name].shards)]
 
 
 def trajectory_shards(wildcards):
@@ -330,18 +339,14 @@ def generate_settings(wildcards):
 
 def variant_samples(wildcards):
     """All images of a variant."""
-    shards = evaluation_of(wildcards).shards
-    return [str(file) for file in LAYOUT.samples(wildcards.model, Variant(wildcards.variant), shards)]
+    return images_of(wildcards.model, Variant(wildcards.variant))
 
 
 def reference_samples(wildcards):
     """The full-precision images that a quantized variant's are compared with."""
     if not Variant(wildcards.variant).is_quantized:
         return []
-    return [
-        str(file)
-        for file in LAYOUT.samples(wildcards.model, Variant("fp32"), evaluation_of(wildcards).shards)
-    ]
+    return images_of(wildcards.model, Variant("fp32"))
 
 
 def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
@@ -382,10 +387,7 @@ def simulated_samples(wildcards):
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
     if variant.checkpoint == variant or variant.checkpoint.name not in run.variants:
         return []
-    return [
-        str(file)
-        for file in LAYOUT.samples(wildcards.model, variant.checkpoint, evaluation_of(wildcards).shards)
-    ]
+    return images_of(wildcards.model, variant.checkpoint)
 
 
 def scoring_content(wildcards):
@@ -509,7 +511,7 @@ def report_inputs(wildcards):
         for name in run.variants:
             variant = Variant(name)
             files.append(LAYOUT.variant(run.model, variant) / "metrics.json")
-            files += LAYOUT.samples(run.model, variant, CONFIG.evaluations[run.evaluation].shards)
+            files += images_of(run.model, variant)
             if variant.is_quantized:
                 files.append(LAYOUT.losses(run.model, variant))
                 files.append(LAYOUT.calibration(run.model, variant.presets[0]) / "selection.json")

@@ -1,4 +1,6 @@
 # Where jobs compute, which the profile decides (docs/gpus.md).
+import functools
+
 from edadm.devices.listed import visible_gpus
 
 
@@ -9,23 +11,33 @@ def provided(resource):
 
 # On this machine a job takes a GPU of its own, and waits for one if it must; as many jobs start as there are GPUs, or places on them:
 # Snakemake cuts what a job asks for to what there is. A cluster hands out its own: there a job has what the profile asks for.
-HERE = workflow.local_exec and not workflow.remote_exec
-A_GPU = 1 if HERE else 0
 ASKED, SHARE = provided("gpu"), provided("gpu_share") or 1
 try:
-    GPUS = visible_gpus() if HERE else []
+    GPUS = [] if workflow.remote_exec else visible_gpus()
 except EdadmError as error:
     say(str(error))
     sys.exit(1)
-if HERE:
+
+
+@functools.cache
+def here():
+    """Whether jobs run on this machine. Snakemake knows that when it plans them, and not yet when it reads the rules."""
+    if workflow.remote_exec or not workflow.local_exec:
+        return False
     workflow.global_resources["gpu"] = SHARE * min(len(GPUS) if ASKED is None else ASKED, len(GPUS))
+    return True
+
+
+def a_gpu(wildcards):
+    """How many GPUs a job with a network asks for by itself."""
+    return 1 if here() else 0
 
 
 def check_gpus():
     """Ends the run where something needs a GPU and there is none; else says which there are."""
     variants = [Variant(name) for run in CONFIG.runs for name in run.variants]
     needy = [variant.name for variant in variants if not computes_on(variant.backend, "cpu")]
-    if HERE and not GPUS and (ASKED or needy):
+    if here() and not GPUS and (ASKED or needy):
         who, mend = "the profile asks for one", "take resources: gpu out of it, or use the profile default"
         if needy:
             who, mend = f"'{needy[0]}' needs one", "take it off the variants"
@@ -33,25 +45,27 @@ def check_gpus():
             f"there is no GPU here that `nvidia-smi -L` lists and CUDA_VISIBLE_DEVICES allows, and {who}; {mend}"
         )
         sys.exit(2)
-    if GPUS:
+    if here() and GPUS:
         say(f"GPUs: {', '.join(map(str, GPUS))}; jobs on each at once: {SHARE}")
 
 
 def device_of(wildcards, input, resources):
     """The device of a job: the one that the profile names, else a GPU if the job has one, else the CPU.
 
-    Where no GPU is listed, the command itself looks for one of another make.
+    Where the profile says nothing of GPUs, one that torch cannot use is none. Where none is listed, the command itself looks for one of
+    another make.
     """
     if named := resources.get("device"):
         return named
     if not resources.gpu:
-        return "auto" if HERE and not GPUS else "cpu"
-    return f"cuda/{SHARE}" if SHARE > 1 else "cuda"
+        return "auto" if here() and not GPUS else "cpu"
+    kind = "auto" if here() and ASKED is None else "cuda"
+    return f"{kind}/{SHARE}" if SHARE > 1 else kind
 
 
 def generate_gpu(wildcards):
     """How many GPUs the images of a variant ask for."""
-    return A_GPU if computes_on(Variant(wildcards.variant).backend, "cuda") else 0
+    return a_gpu(wildcards) if computes_on(Variant(wildcards.variant).backend, "cuda") else 0
 
 
 def generate_device(wildcards, input, resources):

@@ -64,7 +64,7 @@ rule reference_statistics:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(8000),
         runtime=growing(1440),
     params:
@@ -96,7 +96,7 @@ rule evaluate:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(evaluate_memory),
         runtime=growing(240),
     params:

@@ -12,7 +12,7 @@ rule set_ranges:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
@@ -48,7 +48,7 @@ rule reconstruct_part:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(reconstruct_memory),
         runtime=growing(1440),
     params:
@@ -89,7 +89,7 @@ rule reconstruct:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=A_GPU,
+        gpu=a_gpu,
         mem_mb=growing(reconstruct_memory),
         runtime=growing(1440),
     params:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from edadm.artifacts import reading
 from edadm.networks.weights import CheckpointError
 
 FORMAT_VERSION = 3  # `edadm.deploy.checkpoint.versions` says what earlier ones were
@@ -49,11 +50,8 @@ def _facts(path: Path) -> Facts:
         raise CheckpointError(
             f"there is no file {path}; name a quantized checkpoint, as `edadm reconstruct` makes it"
         )
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("edadm", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+    with reading(path, refusal=CheckpointError), safe_open(path, "pt") as file:
+        facts = json.loads((file.metadata() or {}).get("edadm", "{}"))
     return facts if isinstance(facts, dict) else {}
 
 

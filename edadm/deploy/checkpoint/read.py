@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from edadm.artifacts import reading
 from edadm.deploy.checkpoint.header import Facts, read_metadata
 from edadm.deploy.checkpoint.network import described, unquantized_parameters
 from edadm.deploy.checkpoint.versions import grids_in, is_damaged, schemes_in
@@ -33,12 +34,9 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     """
     facts = read_metadata(path)
     unet = _skeleton(facts, path)
-    try:
-        with safe_open(path, "pt") as file:
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); copy it again or make it again") from None
+    with reading(path, refusal=CheckpointError), safe_open(path, "pt") as file:
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
     try:
         set_grids(unet, grids_in(facts, tensors, quantizers(unet)))
         _fill(unet, tensors)

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from edadm.artifacts import reading
 from edadm.config.inputs.folders import list_images
 from edadm.errors import EdadmError
 from edadm.metrics.images.pictures import UNREADABLE, look, reason, rgb
@@ -74,10 +75,8 @@ class ShardedImages:
 
 
 def _open(file: Path) -> np.ndarray:
-    try:
+    with reading(file, "generate them again", what="images"):
         images = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise EdadmError(f"{file} does not hold images ({error}); generate them again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise EdadmError(
             f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); generate them again"

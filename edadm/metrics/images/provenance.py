@@ -68,4 +68,6 @@ def _of_shards(files: Sequence[Path]) -> dict[str, Any]:
             )
     if len(known) != (shards := common.get("evaluation", {}).get("shards", len(known))):
         raise StaleError(f"{first} is one of {shards} shards, here are {len(known)}; name the files of all")
+    if "evaluation" in common:  # no image depends on the number of shards
+        common["evaluation"] = {key: of for key, of in common["evaluation"].items() if key != "shards"}
     return common

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-from edadm.artifacts import writing
+from edadm.artifacts import reading, writing
 from edadm.config.files.sources import file_sha256
 from edadm.config.inputs.statistics import FEATURES
-from edadm.errors import EdadmError
 
 Statistics = dict[str, np.ndarray]
+_AGAIN = "make them with `edadm reference-statistics`"
 
 
 def statistics(features: Float[Tensor, "n d"]) -> Statistics:
@@ -57,22 +57,17 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
     Raises:
         EdadmError: not such a file.
     """
-    try:
-        with h5py.File(path) as file:
-            layers = {
-                layer: {name: group[name][:] for name in ("mu", "sigma")}
-                for layer, group in file.items()
-                if layer != FEATURES
-            }
-            facts = json.loads(file.attrs["facts"])
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise EdadmError(
-            f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`"
-        ) from None
-    return layers, facts | {"sha256": file_sha256(path)}
+    with reading(path, _AGAIN, what="reference statistics"), h5py.File(path) as file:
+        layers = {
+            layer: {name: group[name][:] for name in ("mu", "sigma")}
+            for layer, group in file.items()
+            if layer != FEATURES
+        }
+        facts = json.loads(file.attrs["facts"])
+        return layers, facts | {"sha256": file_sha256(path)}
 
 
 def load_features(path: Path) -> Float[Tensor, "n d"] | None:
     """The pooled features of some real images that `save_statistics` wrote, if it did."""
-    with h5py.File(path) as file:
+    with reading(path, _AGAIN, what="reference statistics"), h5py.File(path) as file:
         return torch.from_numpy(file[FEATURES][:]) if FEATURES in file else None

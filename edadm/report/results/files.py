@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from edadm.artifacts import intact
+from edadm.artifacts import StaleError, date_now, describe, intact, reading, refuse_other
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
+AGAIN = "delete it and run `snakemake` again"
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """A JSON object that has at least `keys`."""
     _require(path)
-    try:
+    with reading(path, AGAIN, what="JSON"):
         found = json.loads(path.read_text())
-    except ValueError as error:
-        raise EdadmError(f"{path} is not valid JSON ({error}); delete it and run `snakemake` again") from None
     if not isinstance(found, dict):
         raise EdadmError(f"{path} holds no JSON object; delete it and run `snakemake` again")
     intact(path)
@@ -35,7 +34,7 @@ def table_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
     """A table with a header, a mapping per row."""
     _require(path)
     intact(path)
-    with open(path, newline="") as file:
+    with reading(path, AGAIN), open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter=delimiter))
 
 
@@ -47,12 +46,9 @@ def first_images(files: Sequence[Path]) -> np.ndarray:
         if missing == 0:
             break
         _require(file)
-        try:
+        intact(file)
+        with reading(file, AGAIN, what="images"):
             images = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError, SyntaxError) as error:
-            raise EdadmError(
-                f"{file} does not hold images ({error}); delete it and run `snakemake` again"
-            ) from None
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise EdadmError(
                 f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); delete it and "
@@ -62,8 +58,34 @@ def first_images(files: Sequence[Path]) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def refuse_scores_of_others(scores: Path, files: Sequence[Path]) -> None:
+    """Refuses scores of other images than those that lie beside them.
+
+    Raises:
+        StaleError: names both files.
+    """
+    told = (describe(scores) or {}).get("made_from", {}).get("inputs", {}).get("samples")
+    for file in files:
+        date_now(file)
+    for file, scored in zip(files, told or (), strict=False):
+        content = (describe(file) or {}).get("content", scored)
+        if content != scored:
+            raise StaleError(f"{scores} has the scores of other images than {file}; {AGAIN}")
+
+
+def refuse_another_run(path: Path, beside: Path, stage: str) -> None:
+    """Refuses a file of a stage's run that left another one of those that it writes together.
+
+    Raises:
+        StaleError: names what they differ in.
+    """
+    if made := (describe(beside) or {}).get("made_from"):
+        refuse_other(path, made, stage)
+
+
 def _require(path: Path) -> None:
     if not path.is_file():
         raise EdadmError(
             f"there is no {path}; make it with `snakemake {path}`, or take its variant out of `runs`"
         )
+    date_now(path)

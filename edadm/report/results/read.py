@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edadm.artifacts import reading
 from edadm.config.backends import INTEGER, backend_label, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Layout, Variant
 from edadm.config.methods import METHODS
 from edadm.errors import EdadmError
-from edadm.report.results.files import first_images, read_json, table_rows
+from edadm.report.results.files import (
+    AGAIN,
+    first_images,
+    read_json,
+    refuse_another_run,
+    refuse_scores_of_others,
+    table_rows,
+)
 from edadm.report.results.records import (
     SCORES,
     CalibrationResult,
@@ -67,19 +75,23 @@ def _read_variant(
     layout: Layout,
     model: str,
     variant: Variant,
-    shards: int,
+    shards: int | str,
     presets: Mapping[str, Any],
     speeds: Mapping[str, Speed],
 ) -> VariantResult:
-    metrics = read_json(layout.variant(model, variant) / "metrics.json", "psnr", "conditions")
+    scores, samples = layout.variant(model, variant) / "metrics.json", layout.samples(model, variant, shards)
+    metrics = read_json(scores, "psnr", "conditions")
+    refuse_scores_of_others(scores, samples)
     return VariantResult(
         variant,
         variant_label(variant, presets),
         {key: metrics.get(key) for key in SCORES},
         metrics["conditions"],
         speeds.get(variant.name),
-        _read_units(layout.losses(model, variant)) if variant.is_quantized else [],
-        first_images(layout.samples(model, variant, shards)),
+        _read_units(layout.losses(model, variant), layout.weights(model, variant))
+        if variant.is_quantized
+        else [],
+        first_images(samples),
         metrics.get("parity"),
         speeds.get(f"{variant.checkpoint.name}/{INTEGER}"),
     )
@@ -130,21 +142,22 @@ def _speed_of_backend(size: int, found: Mapping[str, Any], shared: Mapping[str, 
 
 
 def _read_calibration(layout: Layout, model: str, calibration: str) -> CalibrationResult:
-    found = read_json(
-        layout.calibration(model, calibration) / "selection.json", "counts", "timesteps", "curves"
-    )
+    path = layout.calibration(model, calibration) / "selection.json"
+    found = read_json(path, "counts", "timesteps", "curves")
+    refuse_another_run(path, path.with_name("calibration.safetensors"), "select-calibration")
     curves = found["curves"]
     return CalibrationResult(
         calibration, found["counts"], found["timesteps"], curves.get("density"), curves.get("variety")
     )
 
 
-def _read_units(path: Path) -> list[UnitErrors]:
+def _read_units(path: Path, weights: Path) -> list[UnitErrors]:
+    refuse_another_run(path, weights, "reconstruct")
     fields, optional = (
         ("before", "soft", "after", "flipped", "scale_drift"),
         ("held_out_before", "held_out_after"),
     )
-    try:
+    with reading(path, AGAIN, what="a table of unit errors"):
         return [
             UnitErrors(
                 row["unit"],
@@ -153,7 +166,3 @@ def _read_units(path: Path) -> list[UnitErrors]:
             )
             for row in table_rows(path, ",")
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise EdadmError(
-            f"{path} is not a table of unit errors ({error}); delete it and run `snakemake` again"
-        ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from edadm.config.schema import Bits, Calibration, Model, Reconstruction
@@ -99,7 +99,10 @@ class Cost:
         scored: images whose features are computed.
         read: bytes read from disk, where they take time.
         disk: bytes of the artifact.
+        files: files and folders at most, locks and facts beside them counted.
         memory: of the device.
+        shares: jobs that divide the work, or may.
+        divides_itself: whether the machine decides among how many jobs, at most `shares`.
         bits, settings: the presets at work, where there are any.
     """
 
@@ -114,9 +117,20 @@ class Cost:
     scored: int = 0
     read: int = 0
     disk: int = 0
+    files: int = 2
     memory: Memory = field(default_factory=Memory)
+    shares: int = 1
+    divides_itself: bool = False
     bits: Bits | None = None
     settings: Reconstruction | None = None
+
+    def divided(self, shards: int | str, batches: int) -> Cost:
+        """The same, divided among jobs as a preset says: so many, or as many as the machine wants."""
+        return replace(
+            self,
+            shares=batches if isinstance(shards, str) else shards,
+            divides_itself=isinstance(shards, str),
+        )
 
     @property
     def evaluations(self) -> int:

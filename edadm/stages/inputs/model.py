@@ -10,7 +10,7 @@ from edadm.errors import EdadmError
 
 def open_prediction(model: Any) -> Any:
     """What the preset's network predicts, and how the noise follows from it."""
-    from edadm.networks.denoiser import Prediction
+    from edadm.sampling.denoiser import Prediction
     from edadm.sampling.schedule import alphas_cumprod
 
     return Prediction(model.prediction, alphas_cumprod(model.schedule))

@@ -23,14 +23,18 @@ def digests(**files: Path | Sequence[Path] | None) -> dict[str, Any]:
     Raises:
         DamagedError: a file is damaged.
     """
-    from edadm.artifacts import intact
+    from edadm.artifacts import date_now, intact
+
+    def digest(file: Path, role: str) -> str:
+        date_now(file)
+        return intact(file, stage=_STAGES.get(role))
 
     found: dict[str, Any] = {}
     for role, given in files.items():
         if isinstance(given, Path):
-            found[role] = intact(given, stage=_STAGES.get(role))
+            found[role] = digest(given, role)
         elif given:
-            found[role] = [intact(file, stage=_STAGES.get(role)) for file in given]
+            found[role] = [digest(file, role) for file in given]
     return found
 
 

@@ -260,6 +260,8 @@ def test_what_fits_shared_memory_is_normalised_there() -> None:
         (HOPPER, {"element_bytes": 4}),
         (HOPPER, {"is_aligned": False}),
         (HOPPER, {"before": 60}),
+        (HOPPER, {"before": 136}),  # whole vectors, but Triton knows of multiples of 16 alone
+        (HOPPER, {"channels": 264, "groups": 33, "before": 264}),
     ],
 )
 def test_what_asynchronous_copies_cannot_read_is_normalised_in_parts(

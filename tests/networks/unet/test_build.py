@@ -9,9 +9,9 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from edadm.errors import EdadmError
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
+from edadm.sampling.denoiser import Denoiser
 
 
 def test_the_cifar_network_has_the_published_number_of_parameters_and_layers() -> None:

@@ -108,7 +108,7 @@ def test_speed_without_full_precision_is_only_seconds(fake: Fake):
 
 def test_damaged_files_are_told(fake: Fake):
     fake.file("fp32", "metrics.json").write_text("{")
-    with pytest.raises(EdadmError, match="not valid JSON"):
+    with pytest.raises(EdadmError, match="cannot be read as JSON"):
         read_run(fake.results, fake.runs[0])
     write(fake.file("fp32", "metrics.json"), {"fid": 1.0, "sfid": 2.0, "conditions": {}})
     with pytest.raises(EdadmError, match="lacks psnr; delete it"):
@@ -117,7 +117,7 @@ def test_damaged_files_are_told(fake: Fake):
 
 def test_a_losses_table_of_another_shape_is_told(fake: Fake):
     fake.file("tdac", "w4a8", "fbr_w4", "losses.csv").write_text("unit,before\nconv_in,1\n")
-    with pytest.raises(EdadmError, match="not a table of unit errors"):
+    with pytest.raises(EdadmError, match="cannot be read as a table of unit errors"):
         read_run(fake.results, fake.runs[0])
 
 
@@ -188,5 +188,5 @@ def test_held_out_errors_are_optional_per_file_and_per_unit(fake: Fake):
     fake.file("tdac", "w4a8", "fbr_w4", "losses.csv").write_text(
         "unit,before,soft,after,flipped,scale_drift,held_out_before\nconv_in,1,1,1,0,0,large\n"
     )
-    with pytest.raises(EdadmError, match="not a table of unit errors"):
+    with pytest.raises(EdadmError, match="cannot be read as a table of unit errors"):
         read_run(fake.results, fake.runs[0])

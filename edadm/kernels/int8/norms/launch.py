@@ -14,6 +14,10 @@ from edadm.kernels.int8.tiles import PROCESSORS, power_from
 MEMORY = 1 << 16  # bytes of shared memory of a resident program: three on a processor of an H100
 CHUNKS = 16  # at most, that are waited for one by one
 VECTOR = 8  # channels of 16 bytes
+DIVISOR = (
+    16  # the one that Triton learns of a size: rows of other sizes are copied element by element, which no
+)
+# asynchronous copy of two bytes can be
 # channels, whose int8 numbers fill what memory writes at once; less takes longer than reading twice
 NARROWEST = 32
 WIDTHS = (64, 32, 128, 256, 16)  # channels of a program, the first of those that cost as much
@@ -88,7 +92,7 @@ def choose_group_norm(problem: GroupNorm, device: Device, may_reside: bool = Tru
         device: where it runs.
         may_reside: whether what fits shared memory is read once.
     """
-    vectors = problem.channels % VECTOR == 0 and problem.before % VECTOR == 0 and problem.is_aligned
+    vectors = problem.channels % DIVISOR == 0 and problem.before % DIVISOR == 0 and problem.is_aligned
     resident = None
     if may_reside and device.has_async_copy and problem.element_bytes == 2 and vectors:
         resident = _resident(problem)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.networks.inputs import Rows
-from edadm.networks.replay import EAGER_CALLS, MOST_GRAPHS, Again, Replay
+from edadm.sampling.replay import EAGER_CALLS, MOST_GRAPHS, Again, Replay
 
 
 class Captures:

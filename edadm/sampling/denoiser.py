@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edadm.conditions.condition import Condition
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
-from edadm.networks.replay import Replay
+from edadm.sampling.replay import Replay
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["eps", "v", "sample"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.networks.denoiser import Denoiser
 from edadm.networks.unet.build import build_unet
+from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images
 
-from .families import random_network, tiny
+from ..networks.families import random_network, tiny
 
 MODEL = tiny("ldm4_imagenet")
 

@@ -1,0 +1,95 @@
+"""Which part of the work a shard has, and how many there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edadm.artifacts import facts
+from edadm.artifacts.metadata import remember
+from edadm.config.schema import Evaluation, Model, Trajectories
+from edadm.config.shards import number, settled, shard_range, share, shares
+from edadm.config.splitting import LEAST_CALLS, MOST_CALLS, Split, shards_for
+from edadm.errors import EdadmError
+
+
+@given(st.integers(1, 500), st.integers(1, 20), st.integers(1, 7))
+def test_shards_are_contiguous_and_nearly_equal_and_begin_with_a_batch(
+    total: int, shards: int, batch_size: int
+) -> None:
+    parts = [shard_range(total, shards, shard, batch_size) for shard in range(shards)]
+    assert [index for part in parts for index in part] == list(range(total))
+    batches = [-(-len(part) // batch_size) for part in parts]
+    assert max(batches) - min(batches) <= 1
+    if shards <= -(-total // batch_size):
+        assert all(part.start % batch_size == 0 and len(part) for part in parts)
+
+
+def test_there_is_no_other_shard() -> None:
+    with pytest.raises(EdadmError, match="there is no shard 2; shards are counted from 0 to 1"):
+        shard_range(10, 2, 2, 1)
+
+
+def test_auto_is_one_until_a_machine_is_asked() -> None:
+    recorded = Trajectories(count=10, batch_size=4)
+    model = Model(checkpoint="x", trajectories=recorded)
+    assert (recorded.shards, number(recorded.shards), share(recorded, 0)) == ("auto", 1, range(10))
+    assert shares(settled(model, 3).trajectories) == [range(4), range(4, 8), range(8, 10)]
+    evaluation = Evaluation(images=5, batch_size=2)
+    assert [settled(evaluation, n).shards for n in (1, 4)] == [1, 4]
+    assert settled(Evaluation(shards=7), 2).shards == 7
+    assert settled(model.model_copy(update={"trajectories": Trajectories(shards=5)})).trajectories.shards == 5
+
+
+@pytest.mark.parametrize(
+    ("devices", "total", "batch_size", "calls", "expected"),
+    [
+        (1, 50_000, 500, 100, 1),
+        (4, 50_000, 500, 100, 4),
+        (8, 256, 32, 100, 1),  # less than what two jobs are started for
+        (4, 10_000, 500, 100, 4),
+        (100, 10_000, 500, 100, 2000 // LEAST_CALLS),
+        (100, 2, 1, LEAST_CALLS * 9, 2),  # no more than batches
+        (3, 50_000, 10, 50, 3 * 5),  # 250,000 calls, of which a job has MOST_CALLS
+        (0, 1, 1, 1, 1),
+    ],
+)
+def test_the_number_goes_by_devices_and_work(
+    devices: int, total: int, batch_size: int, calls: int, expected: int
+) -> None:
+    assert shards_for(devices, total, batch_size, calls) == expected
+    assert -(-total // batch_size) * calls <= max(expected * MOST_CALLS, LEAST_CALLS * 18)
+
+
+def test_what_was_begun_keeps_its_number(tmp_path: Path) -> None:
+    note, folder = tmp_path / "model/.shards.json", tmp_path / "samples"
+    first = Split(note)
+    assert first.shards("fp32", folder, "evaluation", 2) == 2
+    first.keep()
+    assert json.loads(note.read_text()) == {"fp32": 2}
+    assert Split(note).shards("fp32", folder, "evaluation", 4) == 4  # nothing is there
+    assert Split(note, decides=False).shards("fp32", folder, "evaluation", 1) == 2  # a job elsewhere
+    folder.mkdir()
+    (folder / "1.npy").touch()
+    (folder / ".0.npy.lock").touch()
+    later = Split(note)
+    assert later.shards("fp32", folder, "evaluation", 4) == 2
+    assert later.shards("other", tmp_path / "absent", "evaluation", 4) == 4
+    later.keep()
+    assert json.loads(note.read_text()) == {"fp32": 2, "other": 4}
+
+
+def test_results_without_a_note_say_their_number_themselves(tmp_path: Path) -> None:
+    made_from = {"model": {"trajectories": {"shards": 3}}, "evaluation": {"shards": 5}}
+    file = tmp_path / "0.npy"
+    file.write_bytes(b"")
+    remember(file, facts("samples", made_from))
+    (tmp_path / "note").write_text("[torn")
+    split = Split(tmp_path / "note")
+    assert split.shards("a", tmp_path, "evaluation", 2) == 5
+    assert split.shards("b", tmp_path, "model", 2) == 3
+    assert split.shards("c", tmp_path, "calibration", 2) == 2
