@@ -18,7 +18,7 @@ from edadm.artifacts import intact, read_tensors
 from edadm.artifacts.digest import safetensors_digest
 from edadm.config.rules.timesteps import visited
 from edadm.config.schema import Evaluation, Model
-from edadm.config.shards import share
+from edadm.config.sharding.shares import share
 from edadm.deploy.checkpoint import load_quantized
 from edadm.errors import EdadmError
 from edadm.sampling.shards import open_whole

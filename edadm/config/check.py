@@ -14,7 +14,7 @@ from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encode
 from edadm.config.rules.steps import step_problem
 from edadm.config.rules.wording import nearest
 from edadm.config.schema import Config, Model, Run
-from edadm.config.shards import number
+from edadm.config.sharding.shares import number
 from edadm.errors import EdadmError
 from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Conditioning

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edadm.artifacts import placing
 from edadm.config.schema import Model
-from edadm.config.shards import share
+from edadm.config.sharding.shares import share
 from edadm.console import say
 from edadm.errors import EdadmError
 from edadm.sampling.generate import run_sampler

@@ -58,7 +58,7 @@ def run(
     """
     from edadm.artifacts import making, refuse_to_replace
     from edadm.config.files.sources import locate_prompts
-    from edadm.config.shards import settled
+    from edadm.config.sharding.shares import settled
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
     from edadm.sampling.collect import collect, open_store
@@ -87,7 +87,7 @@ def run(
 
 def cost(name: str, networks: Networks) -> Cost:
     """The cost of all shards; its bytes are those of states and conditions, in chunks of whole batches."""
-    from edadm.config.shards import shares
+    from edadm.config.sharding.shares import shares
     from edadm.sampling.schedule import sampler_timesteps
 
     model, recorded = networks.model, networks.model.trajectories

@@ -53,7 +53,7 @@ def run(
 
     from edadm.artifacts import making
     from edadm.config.files.sources import locate_prompts
-    from edadm.config.shards import settled, share
+    from edadm.config.sharding.shares import settled, share
     from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.generate import generate_images
     from edadm.sampling.replay import Replay
@@ -121,7 +121,7 @@ def write_prompts(model: Model, evaluation: Evaluation, output: Path) -> None:
 
 def cost(name: str, networks: Networks, evaluation: Evaluation, bits: Bits | None) -> Cost:
     """The cost of all shards, with full-precision weights or, where bits are given, simulated ones."""
-    from edadm.config.shards import number, shares
+    from edadm.config.sharding.shares import number, shares
 
     model = networks.model
     kind: Literal["float", "simulated"] = "simulated" if bits else "float"

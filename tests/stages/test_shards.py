@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from edadm.config.files.scoring import scoring
 from edadm.config.schema import Calibration, Evaluation, Model, Sampler, Trajectories
-from edadm.config.shards import number
+from edadm.config.sharding.shares import number
 from edadm.stages import collect, evaluate, generate, select
 
 COUNT, BATCH = 11, 2  # the last batch is half full

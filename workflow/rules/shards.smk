@@ -1,6 +1,6 @@
 # How many jobs make trajectories and images where the preset leaves that to the machine (docs/workflow.md).
-from edadm.config.shards import settled
-from edadm.config.splitting import Split, shards_for
+from edadm.config.sharding.shares import settled
+from edadm.config.sharding.split import Split, shards_for
 
 
 def jobs_at_once(backend):

@@ -1,7 +1,7 @@
 """How many jobs share the images or trajectories of a preset that leaves that to the machine.
 
-It changes no byte of a result (`edadm.config.shards`), only which file it lies in. So work that was begun
-keeps the number that it was begun with, whatever the machine that goes on with it.
+It changes no byte of a result (`edadm.config.sharding.shares`), only which file it lies in. So work that was
+begun keeps the number that it was begun with, whatever the machine that goes on with it.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from edadm.artifacts import facts
 from edadm.artifacts.metadata import remember
 from edadm.config.schema import Evaluation, Model, Trajectories
-from edadm.config.shards import number, settled, shard_range, share, shares
-from edadm.config.splitting import LEAST_CALLS, MOST_CALLS, Split, shards_for
+from edadm.config.sharding.shares import number, settled, shard_range, share, shares
+from edadm.config.sharding.split import LEAST_CALLS, MOST_CALLS, Split, shards_for
 from edadm.errors import EdadmError
 
 

@@ -1,0 +1,1 @@
+"""Shards: which images a job makes, and how many jobs there are."""
