@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -84,28 +85,29 @@ def tensors(content: bytes) -> tuple[Items, Items]:
 
 
 def graph(path: Path) -> tuple[Items, Items]:
-    """The nodes and constants of an ONNX graph, and the names of its values, which programs choose freely.
+    """How often an ONNX graph computes each of its values, and their names, which programs choose freely.
 
-    Of a value, what counts is how many others were named before it.
+    A value is known by what it is computed from, whatever the order of nodes that do not need each other.
     """
     import onnx
 
     content = onnx.load(path).graph
-    places: dict[str, int] = {}
-
-    def place(name: str) -> int:
-        return places.setdefault(name, len(places))
-
-    ends = [value.SerializeToString() for value in (*content.input, *content.output)]
-    found: Items = {"inputs and outputs": ends}
-    for index, node in enumerate(content.node):
-        values = [place(name) for name in (*node.input, *node.output)]
-        settings = sorted(attribute.SerializeToString() for attribute in node.attribute)
-        found[f"node {index}"] = (node.domain, node.op_type, len(node.input), values, settings)
+    ends = [*content.input, *content.output]
+    known = {"": "none"} | {value.name: digest(value.name) for value in content.input}
     for tensor in content.initializer:
         constant = onnx.numpy_helper.to_array(tensor)
-        found[f"constant {place(tensor.name)}"] = (tensor.data_type, constant.shape, constant.tobytes())
-    return found, {"names": list(places)}
+        known[tensor.name] = digest(tensor.data_type, constant.shape, constant.tobytes())
+    for node in content.node:
+        settings = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        made_from = digest(node.domain, node.op_type, settings, [known[name] for name in node.input])
+        known |= {name: digest(made_from, index) for index, name in enumerate(node.output)}
+    interface = [(value.name, value.type.SerializeToString(), known[value.name]) for value in ends]
+    return {"inputs and outputs": interface, **Counter(known.values())}, {"names": sorted(known)}
+
+
+def digest(*parts: object) -> str:
+    """A short name of values that are equal."""
+    return sha256(repr(parts).encode()).hexdigest()
 
 
 def different(old: Items, new: Items) -> list[str]:

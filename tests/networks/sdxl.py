@@ -10,7 +10,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from edadm.config.schema import Model, Trajectories
+from edadm.config.schema import Bits, Model, Trajectories
+from edadm.deploy.grids import quantized_copy
+from edadm.networks.inputs import Rows
+from edadm.nn.insert import quantized_layers
+from edadm.passes.prepare import prepare
 
 from .families import random_network
 
@@ -154,3 +158,19 @@ def told(rows: int) -> dict[str, torch.Tensor]:
         "pooled": torch.randn(rows, 10, generator=generator),
         "time_ids": torch.tensor([[16, 16, 0, 0, 16, 16], [32, 20, 4, 1, 16, 16]])[:rows],
     }
+
+
+@torch.no_grad()
+def calibrated_sdxl(bits: Bits, outliers: float = 1) -> tuple[nn.Module, nn.Module, Rows]:
+    """As `families.calibrated`: the tiny U-Net, the same quantized to nearest, and the rows it was calibrated with."""
+    unet = tiny_parts()["unet"]
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.weight[::8] *= outliers
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    rows = Rows({"latents": latents, "timesteps": torch.tensor([9, 700]), **told(2)})
+    quantized = quantized_copy(unet, bits)
+    prepare(quantized, rows, bits)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    return unet, quantized.eval(), rows

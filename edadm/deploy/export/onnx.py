@@ -53,15 +53,19 @@ def input_name(name: str) -> str:
     return _NAMES.get(name, name)
 
 
-def _example(unet: UNet) -> tuple[dict[str, Tensor], tuple[dict[int, Any], ...]]:
-    """Inputs by name, and the free axes of each: the number of rows, and of tokens where rows hold some."""
+def _example(unet: UNet) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
+    """Inputs by name, and the free axes of each: the number of rows, and of tokens where rows hold some.
+
+    The axes are nested as the arguments of `export_graph`'s module are.
+    """
     rows, tokens = torch.export.Dim("n"), torch.export.Dim("k")
     example, free = {}, []
     for name, tensor in family_of(unet).inputs(unet).zeros(2).tensors.items():
         is_sequence = tensor.dim() == 3
         example[name] = tensor.repeat(1, TOKENS, 1) if is_sequence else tensor
         free.append({0: rows, 1: tokens} if is_sequence else {0: rows})
-    return example, tuple(free)
+    own, told = free[:2], free[2:]
+    return example, (*own, tuple(told)) if told else tuple(own)
 
 
 def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
@@ -89,7 +93,7 @@ def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
         opset_version=OPSET,
         input_names=[input_name(name) for name in example],
         output_names=["eps"],
-        dynamic_shapes=(free,),
+        dynamic_shapes=free,
         optimize=True,
         verbose=False,
     )

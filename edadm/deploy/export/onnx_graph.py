@@ -166,8 +166,8 @@ class _Exported(nn.Module):
         self.unet = unet
         self.names = tuple(family_of(unet).inputs(unet).shapes)
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return network_call(self.unet, Rows(dict(zip(self.names, tensors, strict=True))))
+    def forward(self, sample: Tensor, timestep: Tensor, *told: Tensor) -> Tensor:
+        return network_call(self.unet, Rows(dict(zip(self.names, (sample, timestep, *told), strict=True))))
 
 
 def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:

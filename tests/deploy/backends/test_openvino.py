@@ -25,17 +25,14 @@ from edadm.deploy.diffusers import QuantizedUNet
 from edadm.deploy.export import onnx as exporter
 from edadm.deploy.export.onnx import OPSET
 from edadm.deploy.export.onnx_graph import Target, _ExportedLayer
-from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
-from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
-from edadm.passes.prepare import prepare
 from edadm.quant import ranges
 
 from ...networks.families import FAMILIES, calibrated, tiny
-from ...networks.sdxl import tiny_parts, told
+from ...networks.sdxl import calibrated_sdxl
 from .test_onednn import IMAGE_BOUND, filled, parts
 
 W8A8 = Bits(weights=8, activations=8, softmax=8, range_bins=64, range_batch_size=4)
@@ -118,18 +115,6 @@ def test_a_layer_computes_the_sums_of_its_codes_exactly(
         assert min(error[f"{name}, full"] for name in LAYERS) > 0.1
 
 
-def calibrated_sdxl() -> tuple[nn.Module, nn.Module, Rows]:
-    """As `calibrated`, a network with more inputs."""
-    unet = tiny_parts()["unet"]
-    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    rows = Rows({"latents": latents, "timesteps": torch.tensor([9, 700]), **told(2)})
-    quantized = quantized_copy(unet, W8A8)
-    prepare(quantized, rows, W8A8)
-    for layer in quantized_layers(quantized).values():
-        layer.set_codes(layer.nearest_codes())
-    return unet, quantized.eval(), rows
-
-
 @pytest.mark.long  # half a minute each; `made` is one of them
 @pytest.mark.parametrize("family", [*FAMILIES, "sdxl"])
 @torch.no_grad()
@@ -137,7 +122,7 @@ def test_every_family_predicts_what_its_simulation_does(
     family: str, runtime: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_thresholds(monkeypatch)
-    unet, quantized, rows = calibrated_sdxl() if family == "sdxl" else calibrated(family, W8A8)
+    unet, quantized, rows = calibrated_sdxl(W8A8) if family == "sdxl" else calibrated(family, W8A8)
     lowered = lower(quantized, backend="openvino")
     for batch in (rows, rows[:1]):
         simulated = network_call(quantized, batch)
