@@ -70,10 +70,8 @@ def rows_digest(files: Sequence[Path]) -> str:
 
     stacks = []
     for file in files:
-        try:
+        with reading(file, "make it again"):
             stacks.append(np.load(file, mmap_mode="r", allow_pickle=False))
-        except (ValueError, OSError, EOFError, SyntaxError) as error:
-            raise DamagedError(f"{file} cannot be read ({error}); make it again") from None
     shape = [sum(map(len, stacks)), *stacks[0].shape[1:]] if stacks else []
     sha256 = hashlib.sha256(canonical([str(stacks[0].dtype) if stacks else "", shape]).encode())
     for stack in stacks:

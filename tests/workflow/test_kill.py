@@ -105,6 +105,23 @@ def test_power_cuts_and_a_killed_job_leave_no_trace(toy: Toy, request: pytest.Fi
     assert toy.page() == reference.page()
 
 
+@pytest.mark.long
+def test_jobs_that_outlive_a_killed_snakemake_meet_those_of_the_next_run(
+    reference: Toy, package: Path, tmp_path: Path
+):
+    toy = Toy(tmp_path, package)
+    with toy.started() as run:
+        run.until(lambda: stored_batches(toy))
+        run.process.kill()
+        assert run.wait() != 0
+    status, said = toy.run()
+    assert status == 0, said
+    expected, found = reference.artifacts(), toy.artifacts()
+    assert set(found) == set(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert toy.page() == reference.page()
+
+
 @pytest.fixture
 def collect(reference: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Runs the subcommand for the first shard in this process, from unet.safetensors to 0.zarr in `tmp_path`."""

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from edadm.artifacts import StaleError, date_now, describe, intact, reading, refuse_other
+from edadm.artifacts.digest import rows_digest
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
+_READ_AT_MOST = 2 * 10**9  # bytes of images that a report reads to compare them with their scores
 AGAIN = "delete it and run `snakemake` again"
 
 
@@ -66,11 +68,17 @@ def refuse_scores_of_others(scores: Path, files: Sequence[Path]) -> None:
     """
     told = (describe(scores) or {}).get("made_from", {}).get("inputs", {}).get("samples")
     for file in files:
-        date_now(file)
-    for file, scored in zip(files, told or (), strict=False):
-        content = (describe(file) or {}).get("content", scored)
-        if content != scored:
-            raise StaleError(f"{scores} has the scores of other images than {file}; {AGAIN}")
+        _require(file)
+    if isinstance(told, str):
+        small = sum(file.stat().st_size for file in files) <= _READ_AT_MOST
+        others = files[0] if small and rows_digest(files) != told else None
+    else:  # of edadm 0.2: the digest of each file
+        pairs = zip(files, told or (), strict=False)
+        others = next(
+            (file for file, one in pairs if (describe(file) or {}).get("content", one) != one), None
+        )
+    if others is not None:
+        raise StaleError(f"{scores} has the scores of other images than {others}; {AGAIN}")
 
 
 def refuse_another_run(path: Path, beside: Path, stage: str) -> None:
