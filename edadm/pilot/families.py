@@ -5,21 +5,17 @@ With the time and memory of each.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import zarr
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edadm.benchmark.clock import Clock
 from edadm.calibration.conditions import with_conditions
 from edadm.calibration.select import select
 from edadm.conditions.condition import Condition, build_condition_network, make_condition
@@ -30,74 +26,21 @@ from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.families import family_of
-from edadm.networks.inputs import WHOLE, Rows
+from edadm.networks.inputs import Rows
 from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
+from edadm.pilot.measured import Measured, RandomCondition
 from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.denoiser import Denoiser, Precision, Prediction
 from edadm.sampling.generate import generate_images
-from edadm.sampling.noise import keyed_generator
 from edadm.sampling.schedule import alphas_cumprod
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 Images = UInt8[Tensor, "n 3 h w"]
-
-
-class RandomCondition:
-    """Random numbers for image i, and others for none.
-
-    They stand in for text encoders, which are no part of what is measured.
-
-    Args:
-        shapes: of a row of each input that the network is told, by name.
-        device: where rows are wanted.
-    """
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], device: torch.device):
-        self._shapes, self._device = shapes, device
-
-    def _row(self, name: str, image: int | str) -> Shaped[Tensor, " *s"]:
-        key = (image,) if name == "context" else (image, name)
-        numbers = torch.randn(self._shapes[name], generator=keyed_generator("random condition", *key))
-        return (numbers.mul(1000).abs().long() if name in WHOLE else numbers).to(self._device)
-
-    def rows(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """What is said of each image."""
-        return {name: torch.stack([self._row(name, index) for index in indices]) for name in self._shapes}
-
-    def unconditional(self) -> dict[str, Tensor]:
-        """What is said where nothing is."""
-        return {name: self._row(name, "none")[None] for name in self._shapes}
-
-
-@dataclass
-class Measured:
-    """Time and peak memory of stages, one after the other.
-
-    Attributes:
-        device: where.
-        stages: by name: `seconds`, and `peak_bytes` of device memory, None on a CPU.
-    """
-
-    device: torch.device
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measures what happens inside; weights made inside count."""
-        clock, cuda = Clock(self.device), self.device.type == "cuda"
-        if cuda:
-            gc.collect()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-        with clock():
-            yield
-        peak = torch.cuda.max_memory_allocated(self.device) if cuda else None
-        self.stages[name] = {"seconds": clock.seconds, "peak_bytes": peak}
 
 
 class FamilyPass:

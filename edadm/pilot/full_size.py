@@ -14,7 +14,8 @@ from edadm.config.schema import Model
 from edadm.pilot.families import FamilyPass
 from edadm.pilot.scaled import Scale, chosen_units, planned, scaled_run
 from edadm.planning.estimate import seconds
-from edadm.planning.probe import Probe, Rates
+from edadm.planning.probe import Probe
+from edadm.planning.rates import Rates
 from edadm.planning.show import as_values
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost

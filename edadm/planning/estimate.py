@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from edadm.planning.probe import Rates, UnitRate
+from edadm.planning.rates import Rates, UnitRate
 from edadm.stages.cost.work import Cost, Learning
 
 

@@ -13,7 +13,8 @@ from edadm.config.layout import Variant
 from edadm.config.schema import Config, Evaluation, Run
 from edadm.console import gib
 from edadm.errors import EdadmError
-from edadm.planning.probe import Probe, Rates
+from edadm.planning.probe import Probe
+from edadm.planning.rates import Rates
 from edadm.planning.show import as_values
 from edadm.stages import collect, convert, evaluate, generate, reconstruct, select, set_ranges
 from edadm.stages.cost.networks import Networks

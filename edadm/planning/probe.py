@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,9 +34,10 @@ from edadm.networks.unet.base import UNet
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import cover_weights, observing, set_weight_grid
+from edadm.planning.rates import Rates, UnitRate
 from edadm.quant.streams import Stream
 from edadm.stages.cost.networks import Networks
-from edadm.stages.cost.work import CHAIN, Cost, Learning, LearningKey, Passes, PassKey
+from edadm.stages.cost.work import CHAIN, Cost, Learning, Passes
 
 CPU_FLOPS = 2 * 10**10  # of a call that is timed
 FEWEST_ROWS = 2
@@ -48,43 +48,6 @@ STEPS = {"cpu": 2, "cuda": 20}
 SCORED = 64
 WRITTEN = 2**26
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class UnitRate:
-    """Seconds per learning step of a unit, measured.
-
-    `flops` are of one row, `overhead` the seconds beside its steps.
-    """
-
-    unit: Unit
-    flops: int
-    seconds: float
-    overhead: float
-
-
-@dataclass
-class Rates:
-    """What the machine needs.
-
-    Attributes:
-        device: its name.
-        rows: seconds per row of a network evaluation, by kind, precision and batch.
-        units: learning steps of the cheapest and the costliest unit of each kind, by method, precision and
-            rows per step.
-        weight: seconds per weight of the range search.
-        decoded: seconds per image from the autoencoder; 0 without one.
-        scored: seconds per image whose features are computed; None where the network for that is not at hand.
-        written: bytes per second that reach the disk; None where it was not measured.
-    """
-
-    device: str
-    rows: dict[PassKey, float] = field(default_factory=dict)
-    units: dict[LearningKey, list[UnitRate]] = field(default_factory=dict)
-    weight: float = 0.0
-    decoded: float = 0.0
-    scored: float | None = None
-    written: float | None = None
 
 
 class Probe:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edadm.console import duration, gib, size
 from edadm.planning.estimate import seconds
-from edadm.planning.probe import Rates
+from edadm.planning.rates import Rates
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost
 

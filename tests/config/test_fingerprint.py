@@ -229,8 +229,8 @@ def test_another_meaning_changes_the_code(old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("config/schema.py", "images per sampler run", "images per run of the sampler"),
-        ("config/schema.py", "kind: Literal[", "kind: str | Literal["),
+        ("config/schema/run.py", "images per sampler run", "images per run of the sampler"),
+        ("config/schema/model.py", "kind: Literal[", "kind: str | Literal["),
         ("config/rules/wording.py", "there is no such setting", "this setting does not exist"),
         ("config/files/scoring.py", "needs weights, and", "wants weights, and"),
         ("networks/convert.py", "the preset's model has no", "this model is without"),
@@ -285,7 +285,7 @@ def test_code_of_gpus_concerns_what_a_gpu_made(tmp_path: Path) -> None:
 
 def test_modules_that_change_no_result_are_there_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = {name for stage in STAGES for name in names(stage_files(stage))}
-    assert "config/schema.py" in counted
+    assert "config/schema/model.py" in counted
     assert not [name for name in counted for entry in WITHOUT_RESULT if name.startswith(entry)]
     monkeypatch.setattr(closure, "WITHOUT_RESULT", ())
     reached = {name for stage in STAGES for name in names(stage_files(stage))}

@@ -12,8 +12,8 @@ import torch
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
 from edadm.pilot import full_size
-from edadm.pilot.families import RandomCondition
 from edadm.pilot.full_size import all_families, as_markdown, family_pass
+from edadm.pilot.measured import RandomCondition
 from edadm.pilot.scaled import FAMILIES, Scale, chosen_units, scaled_run
 from edadm.quant import ranges
 from edadm.stages.cost.networks import Networks

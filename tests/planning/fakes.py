@@ -6,7 +6,7 @@ from functools import cache
 
 from edadm.config.schema import Bits, Reconstruction
 from edadm.networks.units.unit import Kind, Unit
-from edadm.planning.probe import Rates, UnitRate
+from edadm.planning.rates import Rates, UnitRate
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost, Learning, Memory, Passes
 

@@ -153,7 +153,9 @@ def change_nothing_that_counts(package: Path) -> None:
     append(package / "edadm/learning/engine.py", "# a remark")
     change_a_kernel(package)  # of GPUs, and this processor made all there is
     reword(package / "edadm/networks/convert.py", "the preset's model has no", "this model is without")
-    reword(package / "edadm/config/schema.py", "Adam steps per unit", "steps of Adam for each unit")
+    reword(
+        package / "edadm/config/schema/quantization.py", "Adam steps per unit", "steps of Adam for each unit"
+    )
 
 
 @pytest.mark.parametrize(

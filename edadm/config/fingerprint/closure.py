@@ -29,7 +29,7 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and t
 FOREIGN = ("networks/weights/", "networks/layouts/")  # read files of other programs
 # A table of which only the checks of settings make use in the other module: who computes by it imports it.
 CHECKED_BY = {
-    "config/methods.py": "config/schema.py",
+    "config/methods.py": "config/schema/quantization.py",
     "networks/settings/families.py": "networks/settings/architecture.py",
 }
 CONVERTS = "convert"  # the stage for which these count; all others read what it wrote

@@ -1,0 +1,142 @@
+"""Settings of models: noise schedule, sampler, trajectories, and the parts of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import Autoencoder, Conditioning
+from edadm.networks.settings.strict import Count, Strict
+
+SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
+
+
+AUTO: Literal["auto"] = "auto"
+Shards = Annotated[
+    Count | Literal["auto"],
+    Field(
+        description="jobs that divide the work, in whole batches; auto goes by the machine and the work. "
+        "Up to the number of batches it changes no byte of a result"
+    ),
+]
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class NoiseSchedule(Strict):
+    """Betas of the forward process."""
+
+    kind: Literal["linear", "sqrt_linear", "cosine", "trained"] = Field(
+        "linear",
+        description="what is evenly spaced: betas, or their roots (CompVis); cosine is diffusers' "
+        "squaredcos_cap_v2",
+    )
+    start: float = Field(1e-4, gt=0, lt=1)
+    end: float = Field(2e-2, gt=0, lt=1)
+    timesteps: Count = 1000
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
+        None, description="one for each timestep (trained)"
+    )
+
+    @model_validator(mode="after")
+    def _betas_are_given_once(self) -> NoiseSchedule:
+        if (self.kind == "trained") != (self.betas is not None):
+            fix = "list them under betas" if self.betas is None else "set kind: trained, or remove betas"
+            raise ValueError(f"betas are listed with kind 'trained' and only there; {fix}")
+        if self.betas is not None and len(self.betas) != self.timesteps:
+            raise ValueError(
+                f"there are {len(self.betas)} betas for {self.timesteps} timesteps; set timesteps: "
+                f"{len(self.betas)}"
+            )
+        return self
+
+
+class Sampler(Strict):
+    """How noise becomes images."""
+
+    method: Literal["ddim", "plms", "dpm_solver++", "unipc"] = Field(
+        "ddim", description="the last two of second order, by diffusers"
+    )
+    steps: Count = 100
+    spacing: Literal["uniform", "quadratic", "uniform_from_one", "trailing", "linspace"] = Field(
+        "quadratic",
+        description="uniform_from_one is CompVis'; trailing and linspace are diffusers', for its two solvers",
+    )
+    eta: float = Field(0.0, ge=0, le=1, description="0 is deterministic, 1 is ancestral (ddim)")
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_method(self) -> Sampler:
+        if self.method != "ddim" and self.eta > 0:
+            raise ValueError(f"the sampler '{self.method}' is deterministic; set eta: 0, or method: ddim")
+        own = ("trailing", "linspace") if self.method in SOLVERS else ("quadratic",)
+        allowed = (*own, "uniform", "uniform_from_one")
+        if self.spacing not in allowed:
+            known = ", ".join(allowed[:-1])
+            raise ValueError(
+                f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or "
+                f"{allowed[-1]}"
+            )
+        return self
+
+
+class Trajectories(Strict):
+    """Full-precision sampler runs that are recorded."""
+
+    count: Count = Field(1024, description="sampler runs, of which calibration takes one state each")
+    batch_size: Count = Field(64, description="runs per batch; a killed collection loses at most one batch")
+    feature_rows: Count = Field(64, description="first runs whose mid-block features feed TDAC")
+    shards: Shards = AUTO
+    seed: int = 1234
+
+
+class Model(Strict):
+    """A full-precision model, its sampler, and the trajectories recorded from it."""
+
+    checkpoint: str = Field(
+        description="a file, a diffusers folder, or `bundled:NAME` for weights inside the package"
+    )
+    source: str = Field("", description="where to get the checkpoint, for whoever lacks it")
+    layout: Literal["ddim", "compvis"] = Field(
+        "ddim", description="key layout of the checkpoint, if it is not diffusers'"
+    )
+    ema: Literal["auto"] | bool = Field(
+        "auto", description="averaged weights: where the file holds any, always, or never"
+    )
+    architecture: UNetArchitecture = UNetArchitecture()
+    autoencoder: Autoencoder | None = None
+    conditioning: Conditioning | None = None
+    prediction: Literal["eps", "v", "sample"] = Field(
+        "eps",
+        description="what the network predicts: the noise, the velocity (arXiv 2202.00512), or the image",
+    )
+    schedule: NoiseSchedule = NoiseSchedule()
+    sampler: Sampler = Sampler()
+    trajectories: Trajectories = Trajectories()
+    pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
+
+    @property
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of all that the network is told of one image, by name; none without a condition."""
+        channels = self.architecture.context_channels
+        if self.conditioning is None or channels is None:
+            return {}
+        return self.conditioning.shapes(channels)
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale; 1 without a condition."""
+        return self.conditioning.guidance if self.conditioning else 1.0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a checkpoint: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
+        present = {"unet": True, "autoencoder": self.autoencoder, "condition": self.conditioning}
+        return tuple(part for part, given in present.items() if given)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the network sees."""
+        return (self.architecture.in_channels, self.architecture.image_size, self.architecture.image_size)
