@@ -32,7 +32,7 @@ from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
-from edadm.pilot.measured import Measured, RandomCondition
+from edadm.pilot.measured import Measured, RandomCondition, psnr_of_all_pixels
 from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.denoiser import Denoiser, Precision, Prediction
@@ -168,7 +168,7 @@ class FamilyPass:
                     found[name] = {"failed": str(error)}
                     continue
                 first = images if first is None else first
-                found[name] = {"psnr": _psnr(images, first)}
+                found[name] = {"psnr": psnr_of_all_pixels(images, first)}
             del network, denoise
         return found
 
@@ -183,9 +183,3 @@ class FamilyPass:
         if autoencoder is None:
             return lambda latents: latents
         return LatentDecoder(random_autoencoder(self.run.model, self.device), autoencoder.scale or 1.0)
-
-
-def _psnr(images: Images, others: Images) -> float | None:
-    """Of all pixels together, in dB; None where none differs."""
-    error = (images.double() - others.double()).square().mean()
-    return None if error == 0 else (10 * (255**2 / error).log10()).item()

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from edadm.benchmark.clock import Clock
 from edadm.networks.inputs import WHOLE
 from edadm.sampling.noise import keyed_generator
+
+Images = UInt8[Tensor, "n 3 h w"]
 
 
 class RandomCondition:
@@ -68,3 +70,9 @@ class Measured:
             yield
         peak = torch.cuda.max_memory_allocated(self.device) if cuda else None
         self.stages[name] = {"seconds": clock.seconds, "peak_bytes": peak}
+
+
+def psnr_of_all_pixels(images: Images, others: Images) -> float | None:
+    """The PSNR of all pixels of all images together, in dB; None where none differs."""
+    error = (images.double() - others.double()).square().mean()
+    return None if error == 0 else (10 * (255**2 / error).log10()).item()
