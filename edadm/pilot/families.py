@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import zarr
-from jaxtyping import UInt8
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -40,7 +39,6 @@ from edadm.sampling.generate import generate_images
 from edadm.sampling.schedule import alphas_cumprod
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
-Images = UInt8[Tensor, "n 3 h w"]
 
 
 class FamilyPass:
