@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import onnxscript  # noqa: F401  # with which the graph is written: absent, it is named as OpenVINO is
@@ -198,6 +199,9 @@ def lower_for_openvino(unet: UNet) -> UNet:
     lowered.network = CompiledNetwork(compiled, unet)
     lowered.forward = lowered.network.forward
     lowered.enable_freeu = _refuse_freeu
+    if (added := getattr(unet, "add_embedding", None)) is not None:  # whose width pipelines of SDXL read
+        width = SimpleNamespace(in_features=added.linear_1.in_features)
+        lowered.add_embedding = SimpleNamespace(linear_1=width)
     pass_on_what_is_not_finite(lowered)
     return lowered
 

@@ -124,6 +124,8 @@ def test_every_family_predicts_what_its_simulation_does(
     few_thresholds(monkeypatch)
     unet, quantized, rows = calibrated_sdxl(W8A8) if family == "sdxl" else calibrated(family, W8A8)
     lowered = lower(quantized, backend="openvino")
+    if family == "sdxl":
+        assert lowered.add_embedding.linear_1.in_features == 34
     for batch in (rows, rows[:1]):
         simulated = network_call(quantized, batch)
         bound = IMAGE_BOUND * mean_difference(simulated, network_call(unet, batch))
