@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 
 from edadm.conditions.condition import Condition, make_condition
 from edadm.conditions.text import Padding, token_ids
+from edadm.config.described.folder import describe_folder
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.convert import convert_checkpoint
@@ -118,6 +121,40 @@ def test_a_folder_without_the_second_encoder_says_so(made: Made, tmp_path: Path)
     told = model.conditioning.model_copy(update={"checkpoint": str(tmp_path)}) if model.conditioning else None
     with pytest.raises(EdadmError, match="text_encoder_2 holds no weights"):
         convert_checkpoint(model.model_copy(update={"conditioning": told}), "condition")
+
+
+def test_a_folder_without_the_second_tokenizer_pads_as_diffusers_does(made: Made, tmp_path: Path) -> None:
+    model, _, _ = made
+    shutil.copytree(model.checkpoint, tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare" / "tokenizer_2")
+    found = describe_folder(tmp_path / "bare")
+    assert found.settings["conditioning"]["second_encoder"]["padding"] == "zero"
+    assert any("there is no tokenizer_2/tokenizer_config.json; zero is" in said for said in found.left_open)
+    assert not any("tokenizer_2" in said for said in describe_folder(Path(model.checkpoint)).left_open)
+    bare = model.model_copy(update={"checkpoint": str(tmp_path / "bare")})
+    assert convert_checkpoint(bare, "condition")  # what nothing says contradicts nothing
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_pipeline_with_empty_prompts_instead_of_zeros_is_refused(
+    made: Made, said: bool, tmp_path: Path
+) -> None:
+    model, _, _ = made
+    shutil.copytree(model.checkpoint, tmp_path / "own")
+    index = tmp_path / "own" / "model_index.json"
+    index.write_text(json.dumps({"force_zeros_for_empty_prompt": said}))
+    changed = model.model_copy(update={"checkpoint": str(tmp_path / "own")})
+    if said:
+        assert describe_folder(tmp_path / "own").settings["conditioning"]["kind"] == "sdxl"
+        assert convert_checkpoint(changed)
+        return
+    sentence = (
+        rf"^{index} says force_zeros_for_empty_prompt: false, and an image without a prompt is told zeros"
+    )
+    with pytest.raises(EdadmError, match=sentence):
+        describe_folder(tmp_path / "own")
+    with pytest.raises(EdadmError, match=sentence):
+        convert_checkpoint(changed)
 
 
 SECOND = TextEncoder(channels=12, hidden_channels=24, layers=3, heads=2)

@@ -81,6 +81,12 @@ def _describe_two(
         said = read_json(second)
         told |= {"encoder": encoder_settings(read_json(first), first)}
         told |= {"second_encoder": encoder_settings(said, second)}
+        if "padding" not in told["second_encoder"]:
+            told["second_encoder"]["padding"] = _SECOND["padding"]
+            left_open.append(
+                "conditioning.second_encoder.padding: there is no tokenizer_2/tokenizer_config.json; "
+                f"{_SECOND['padding']} is usual for Stable Diffusion XL"
+            )
         told["pooled_channels"] = projected_channels(said, second)
     _check_widths(path, told, architecture)
     parts = settings.get("autoencoder")

@@ -8,12 +8,13 @@ from edadm.config.described.conditions import describe_condition
 from edadm.config.described.entry import Description
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
 from edadm.networks.settings.parts_config import autoencoder_settings
-from edadm.networks.settings.reading import DescriptionError, Settings, read_json
+from edadm.networks.settings.reading import DescriptionError, Settings, read_json, refuse
 from edadm.networks.settings.unet_config import unet_architecture
 
 CONFIG = "config.json"
 PIPELINE = "model_index.json"
 SCHEDULER = "scheduler_config.json"
+_ZEROS = "force_zeros_for_empty_prompt"
 PARTS = {
     "unet": ("unet",),
     "autoencoder": ("vae", "vqvae"),
@@ -68,6 +69,22 @@ def scheduler_of(path: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
+def refuse_empty_prompts(path: Path) -> None:
+    """Refuses a pipeline of two text encoders in which an image without a condition has an empty prompt.
+
+    Args:
+        path: of the pipeline, of its U-Net's folder or of weights in either.
+
+    Raises:
+        DescriptionError: its `model_index.json` says so.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = (folder.parent if folder.name.startswith("unet") else folder) / PIPELINE
+    if file.is_file() and not (said := read_json(file).get(_ZEROS, True)):
+        reason = "an image without a prompt is told zeros here, not an empty prompt; use another checkpoint"
+        raise refuse(file, _ZEROS, said, reason)
+
+
 def describe_folder(path: Path) -> Description:
     """What a diffusers folder says of itself.
 
@@ -89,6 +106,8 @@ def describe_folder(path: Path) -> Description:
     if "context_channels" in architecture:
         encoders = {part: _encoder_of(path, part) for part in ("condition", "second_condition")}
         describe_condition(path, encoders, settings, left_open)
+        if "second_encoder" in settings["conditioning"]:
+            refuse_empty_prompts(path)
     _describe_sampling(path, settings, left_open)
     return Description(settings, left_open)
 

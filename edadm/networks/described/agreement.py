@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edadm.config.betas import betas_of, same_betas, schedule_in_words
-from edadm.config.described.folder import config_of, scheduler_of
+from edadm.config.described.folder import config_of, refuse_empty_prompts, scheduler_of
 from edadm.config.described.scheduler import schedule_settings
 from edadm.config.schema import Model, NoiseSchedule
 from edadm.networks.described.markers import refuse_markers
@@ -52,6 +52,8 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
             _check_unet(model.architecture, read_json(file), file, path)
         if (file := scheduler_of(folder)) is not None:
             _check_training(model, *schedule_settings(read_json(file), file), file, path)
+        if model.conditioning is not None and model.conditioning.second_encoder is not None:
+            refuse_empty_prompts(folder)
         refuse_markers(model, weights, state)
     elif file is not None and part == "autoencoder":
         assert model.autoencoder is not None
@@ -61,7 +63,9 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
     elif file is not None and model.conditioning is not None and model.conditioning.has_prompts:
         name = _ENCODERS[part]
         encoder = TextEncoder.model_validate(encoder_settings(read_json(file), file))
-        _check_fields(f"conditioning.{name}", encoder, getattr(model.conditioning, name), file, path)
+        unsaid = tuple({"padding"} - encoder.model_fields_set)  # without a tokenizer beside it
+        given = getattr(model.conditioning, name)
+        _check_fields(f"conditioning.{name}", encoder, given, file, path, unsaid)
 
 
 def described_scale(weights: Path) -> float | None:

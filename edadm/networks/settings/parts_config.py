@@ -132,7 +132,7 @@ _ENCODER_REASONS = {
 
 @understood
 def encoder_settings(config: Settings, where: Path) -> Settings:
-    """Settings of the text encoder; its tokenizer's folder beside it says what prompts are padded with.
+    """Settings of the text encoder; its tokenizer's folder, if beside it, says what prompts are padded with.
 
     Raises:
         DescriptionError: one that is not built here; names the key.
@@ -157,8 +157,9 @@ def encoder_settings(config: Settings, where: Path) -> Settings:
         "heads": config.get("num_attention_heads", 8),
         "tokens": config.get("max_position_embeddings", 77),
         "activation": activation,
-        "padding": _padding(_tokenizer(where.parent) / "tokenizer_config.json"),
     }
+    if (tokenizer := _tokenizer(where.parent) / "tokenizer_config.json").is_file():
+        settings["padding"] = _padding(tokenizer)
     TextEncoder.model_validate(settings)
     return settings
 
@@ -182,8 +183,6 @@ def _tokenizer(encoder: Path) -> Path:
 
 def _padding(file: Path) -> str:
     """What the tokenizer pads prompts with; Stable Diffusion 2 says "!", the token 0."""
-    if not file.is_file():
-        return "end_of_text"
     token: Any = read_json(file).get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
     if token in (None, "<|endoftext|>"):
