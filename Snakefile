@@ -24,9 +24,13 @@ except EdadmError as error:
 configfile: "config.yaml"
 
 
-if os.environ.get("EDADM_CONTAINER"):  # for `--software-deployment-method apptainer` (docs/environments.md)
+CONTAINER = os.environ.get(
+    "EDADM_CONTAINER"
+)  # for `--software-deployment-method apptainer` (docs/environments.md)
 
-    container: os.environ["EDADM_CONTAINER"]
+if CONTAINER:
+
+    container: CONTAINER
 
 
 include: "workflow/rules/common.smk"

@@ -62,6 +62,14 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return model, folder, parts
 
 
+def pipeline_of(parts: dict[str, nn.Module]) -> StableDiffusionXLPipeline:
+    pipeline = StableDiffusionXLPipeline(
+        **parts, tokenizer=None, tokenizer_2=None, scheduler=scheduler(), add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def test_calibration_rows_carry_all_that_the_network_is_told(stages: Run) -> None:
     _, folder, _ = stages
     rows = load_file(folder / "calibration.safetensors")
@@ -84,10 +92,7 @@ def test_the_sampler_ends_where_diffusers_own_pipeline_does(stages: Run) -> None
     noise = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu"))
     first = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu")).draw()
     ours = run_sampler(Denoiser(network, condition, 5.0).on([0, 1]), model.sampler, model.schedule, noise)
-    pipeline = StableDiffusionXLPipeline(
-        **parts, tokenizer=None, tokenizer_2=None, scheduler=scheduler(), add_watermarker=False
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(parts)
     said, nothing = condition.rows([0, 1]), condition.unconditional()
     theirs = pipeline(
         prompt_embeds=said["context"],
@@ -145,6 +150,29 @@ def test_a_quantized_network_is_called_as_diffusers_calls_it(stages: Run, tmp_pa
     predicted = [network(*given, added_cond_kwargs=added).sample for network in (unet, again)]
     assert torch.equal(*predicted)
     assert predicted[0].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["simulated", "onednn"])
+@torch.no_grad()
+def test_diffusers_pipeline_makes_images_with_a_quantized_network(stages: Run, backend: str) -> None:
+    _, folder, parts = stages
+    unet = package.load(folder / "quantized.safetensors", backend=backend)
+    pipeline, said = pipeline_of(parts | {"unet": unet}), told(1)
+    with pytest.raises(ValueError, match="vector of length 34, but a vector of 35 was created"):
+        pipeline._get_add_time_ids((16, 16), (0, 0), (16, 16), torch.float32, 11)
+    layer, own = unet.add_embedding.linear_1, parts["unet"].add_embedding.linear_1
+    assert (layer.in_features, layer.out_features) == (own.in_features, own.out_features)
+    named = {"prompt_embeds": said["context"], "pooled_prompt_embeds": said["pooled"]}
+    first = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    run = {
+        "num_inference_steps": 1,
+        "guidance_scale": 1.0,
+        "height": 16,
+        "width": 16,
+        "output_type": "latent",
+    }
+    quantized, exact = (one(**named, **run, latents=first).images for one in (pipeline, pipeline_of(parts)))
+    assert 0 < (quantized - exact).abs().mean() < exact.std()
 
 
 def test_the_condition_network_is_read_from_two_folders(stages: Run) -> None:

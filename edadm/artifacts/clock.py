@@ -19,7 +19,8 @@ def date_now(path: Path) -> None:
     """Dates an input now if it is dated ahead, so that what is made from it is newer."""
     dated = path / _MARK if (path / _MARK).is_file() else path
     with suppress(OSError):  # gone, or of another user
-        ahead = dated.stat().st_mtime - time.time()
+        now = time.time()
+        ahead = dated.stat().st_mtime - now
         if ahead > 0:
-            os.utime(dated)
+            os.utime(dated, (now, now))  # by this machine's clock: a file server's own may be the one ahead
             say(f"{path} was dated {duration(ahead)} ahead, so the clock was set back; it is dated now")

@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +142,9 @@ def _attempt(path: Path, place: int, share: int) -> list[int]:
     if share > 1 and shared is None:
         os.close(whole)
         return []
-    os.ftruncate(whole, 0)
-    os.pwrite(whole, f"process {os.getpid()}".encode(), 0)
+    with suppress(OSError):  # a note for people: the lock holds on a full disk, too
+        os.ftruncate(whole, 0)
+        os.pwrite(whole, f"process {os.getpid()}".encode(), 0)
     return [descriptor for descriptor in (whole, shared) if descriptor is not None]
 
 

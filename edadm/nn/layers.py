@@ -175,5 +175,15 @@ class QuantizedConv2d(QuantizedLayer):
 class QuantizedLinear(QuantizedLayer):
     """See `QuantizedLayer`; the input is (..., features)."""
 
+    @property
+    def in_features(self) -> int:
+        """Features of the input, as `nn.Linear` names them: diffusers' pipelines read it."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """Features of the output, as `nn.Linear` names them."""
+        return self.weight.shape[0]
+
     def operation(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight, self.bias)

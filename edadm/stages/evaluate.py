@@ -57,7 +57,7 @@ def run(
     """
     from edadm.artifacts import as_json, making
 
-    known = facts_of("metrics", _made_from(images, settings, files))
+    known = facts_of("metrics", _made_from(images, settings, files), device)
     with making([output], known, code_of("evaluate")) as work:
         if work is None:
             return
@@ -155,7 +155,7 @@ def reference_statistics(
         say(remark)
     facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
     settings = {"extractor": extractor, "keep_features": keep_features, **facts}
-    made = facts_of("statistics", {"references": settings, "inputs": digests(weights=weights)})
+    made = facts_of("statistics", {"references": settings, "inputs": digests(weights=weights)}, device)
     with making([output], made, code_of("evaluate.reference_statistics")) as work:
         if work is None:
             return

@@ -16,7 +16,7 @@ from edadm.artifacts import intact
 from edadm.deploy.checkpoint import read_metadata
 from edadm.deploy.diffusers import QuantizedUNet2DModel
 from edadm.networks.described.told import lines_on
-from edadm.quant.scheme_table import from_table
+from edadm.quant.scheme import from_table
 
 FILES = Path(__file__).parent / "files"
 NEAR = 0.01  # other processors round other numbers up; the prediction's standard deviation is 0.52

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from edadm.quant.format import FORMATS, INTEGERS
-from edadm.quant.scheme import Scheme, SchemeError, SiteScheme, refuse_unknown
-from edadm.quant.scheme_table import from_table, to_table
+from edadm.quant.scheme import Scheme, SchemeError, SiteScheme, from_table, refuse_unknown, to_table
 
 WEIGHT, ACTIVATION = Scheme(INTEGERS[4], "channel"), Scheme(INTEGERS[8], "tensor")
 TOLD = {"format": "int4", "granularity": "channel", "dynamic": False, "symmetric": False, "transforms": []}
@@ -137,7 +136,5 @@ def test_a_table_that_is_none_is_refused(table: dict[str, Any], sentence: str) -
 
 
 def test_schemes_and_the_policy_import_no_torch() -> None:
-    program = (
-        "import sys; import edadm.quant.policy, edadm.quant.scheme_table; assert 'torch' not in sys.modules"
-    )
+    program = "import sys; import edadm.quant.policy, edadm.quant.scheme; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,7 +13,7 @@ rule benchmark:
     resources:
         gpu=a_gpu,
         mem_mb=growing(4000),
-        runtime=growing(60),
+        runtime=lasting(60),
     params:
         device=device_of,
         model=model_with(*benchmark_stage.MODEL),

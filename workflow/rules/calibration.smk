@@ -14,7 +14,7 @@ rule collect_trajectories:
     resources:
         gpu=a_gpu,
         mem_mb=growing(4000),
-        runtime=growing(720),
+        runtime=lasting(720),
     params:
         device=device_of,
         model=model_with(*collect_stage.MODEL),
@@ -45,7 +45,7 @@ rule select_calibration:
     resources:
         gpu=0,
         mem_mb=growing(4000),
-        runtime=growing(60),
+        runtime=lasting(60),
     params:
         trajectories=lambda wildcards, input: by_file(input),
         calibration=preset_of("calibrations", "calibration"),

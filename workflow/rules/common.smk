@@ -102,7 +102,7 @@ for tier, limit in CONFIG.memory:
 
 # Jobs need not compute again what was noted here, nor compile kernels that an earlier job compiled. Both folders take jobs
 # that write at once.
-os.environ["EDADM_NOTES"] = str(NOTES.absolute())
+os.environ.update(EDADM_NOTES=str(NOTES.absolute()))
 for compiler, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
     os.environ.setdefault(compiler, str((LAYOUT.root / ".kernels" / folder).absolute()))
 
@@ -159,12 +159,17 @@ def by_file(arguments):
 
 
 def growing(amount):
-    """MB or minutes that a job asks for: once, twice, three times as much when it is tried again."""
+    """MB that a job asks for: once, twice, three times as much when it is tried again."""
 
     def asked(wildcards, attempt):
         return attempt * (amount(wildcards) if callable(amount) else amount)
 
     return asked
+
+
+def lasting(minutes):
+    """Minutes that a job asks for, which grow likewise, but to no more than the profile lets a job have: a queue keeps longer ones waiting for ever."""
+    return lambda wildcards, attempt: min(attempt * minutes, max(minutes, provided("max_runtime") or minutes))
 
 
 # Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule

@@ -1,7 +1,7 @@
 # Where jobs compute, which the profile decides (docs/gpus.md).
 import functools
 
-from edadm.devices.listed import visible_gpus
+from edadm.devices.listed import refuse_several_kinds, visible_gpus
 
 
 def provided(resource):
@@ -46,6 +46,11 @@ def check_gpus():
         )
         sys.exit(2)
     if here() and GPUS:
+        try:
+            refuse_several_kinds(GPUS)
+        except EdadmError as error:
+            say(str(error))
+            sys.exit(2)
         say(f"GPUs: {', '.join(map(str, GPUS))}; jobs on each at once: {SHARE}")
 
 

@@ -13,7 +13,7 @@ rule generate:
     resources:
         gpu=generate_gpu,
         mem_mb=growing(4000),
-        runtime=growing(1440),
+        runtime=lasting(1440),
     params:
         device=generate_device,
         options=generate_options,
@@ -40,7 +40,7 @@ rule write_prompts:
     resources:
         gpu=0,
         mem_mb=growing(2000),
-        runtime=growing(30),
+        runtime=lasting(30),
     params:
         model=model_with("conditioning"),
         settings=model_settings("conditioning"),
@@ -66,7 +66,7 @@ rule reference_statistics:
     resources:
         gpu=a_gpu,
         mem_mb=growing(8000),
-        runtime=growing(1440),
+        runtime=lasting(1440),
     params:
         device=device_of,
         settings=reference_settings,
@@ -98,7 +98,7 @@ rule evaluate:
     resources:
         gpu=a_gpu,
         mem_mb=growing(evaluate_memory),
-        runtime=growing(240),
+        runtime=lasting(240),
     params:
         device=device_of,
         evaluation=evaluation_with(

@@ -10,7 +10,7 @@ rule convert_checkpoint:
     resources:
         gpu=0,
         mem_mb=growing(4000),
-        runtime=growing(30),
+        runtime=lasting(30),
     params:
         model=model_with(*convert_stage.UNET),
         settings=model_settings(*convert_stage.UNET),
@@ -30,7 +30,7 @@ rule convert_part:
     resources:
         gpu=0,
         mem_mb=growing(8000),
-        runtime=growing(30),
+        runtime=lasting(30),
     params:
         model=model_with(*convert_stage.PARTS),
         settings=model_settings(*convert_stage.PARTS),

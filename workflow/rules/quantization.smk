@@ -14,7 +14,7 @@ rule set_ranges:
     resources:
         gpu=a_gpu,
         mem_mb=growing(4000),
-        runtime=growing(240),
+        runtime=lasting(240),
     params:
         device=device_of,
         model=model_with(*set_ranges_stage.MODEL),
@@ -50,7 +50,7 @@ rule reconstruct_part:
     resources:
         gpu=a_gpu,
         mem_mb=growing(reconstruct_memory),
-        runtime=growing(1440),
+        runtime=lasting(1440),
     params:
         device=device_of,
         model=model_with(*reconstruct_stage.MODEL),
@@ -91,7 +91,7 @@ rule reconstruct:
     resources:
         gpu=a_gpu,
         mem_mb=growing(reconstruct_memory),
-        runtime=growing(1440),
+        runtime=lasting(1440),
     params:
         device=device_of,
         model=model_with(*reconstruct_stage.MODEL),

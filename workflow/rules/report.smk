@@ -29,7 +29,7 @@ rule report:
     resources:
         gpu=0,
         mem_mb=growing(2000),
-        runtime=growing(30),
+        runtime=lasting(30),
     params:
         results=lambda wildcards, output: str(Path(output.page).parents[1]),
         config=lambda wildcards, output: by_file(["--config", reported(paths=True)]),

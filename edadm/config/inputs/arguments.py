@@ -21,22 +21,27 @@ def in_file(arguments: Sequence[str], folder: Path) -> str:
 
     text = json.dumps(list(arguments), ensure_ascii=False)
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    if not file.is_file():
+    if not (file.is_file() and file.read_bytes() == text.encode()):
         with writing(file) as partial:
             partial.write_text(text, encoding="utf-8")
     return f"@{file}"
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
-    """Arguments with those in the place of `@FILE` that the file holds.
+    """Arguments with those in the place of `@FILE.json` that the file holds.
 
     Raises:
         EdadmError: there is no such file, or it holds something else.
     """
     found: list[str] = []
     for argument in arguments:
-        found += _held(Path(argument[1:])) if argument.startswith("@") else [argument]
+        found += _held(Path(argument[1:])) if _names_a_file(argument) else [argument]
     return found
+
+
+def _names_a_file(argument: str) -> bool:
+    """Whether an argument is such a file: values, as of folders, may begin with @, too."""
+    return argument.startswith("@") and argument.endswith(".json")
 
 
 def _held(file: Path) -> list[str]:

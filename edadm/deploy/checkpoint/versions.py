@@ -16,8 +16,7 @@ from edadm.deploy.grid_packing import expand
 from edadm.networks.units.site import Site
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.policy import policy
-from edadm.quant.scheme import SiteScheme
-from edadm.quant.scheme_table import from_table
+from edadm.quant.scheme import SiteScheme, from_table
 
 
 def schemes_in(facts: Facts, sites: Sequence[Site]) -> Mapping[str, SiteScheme]:

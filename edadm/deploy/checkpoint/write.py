@@ -22,7 +22,7 @@ from edadm.nn.insert import quantized_layers, site_schemes
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.sound import code_flaws, float_flaws
 from edadm.quant.policy import policy
-from edadm.quant.scheme_table import to_table
+from edadm.quant.scheme import to_table
 
 
 def save_quantized(

@@ -71,6 +71,7 @@ class CpuLayer(nn.Module):
     def __init__(self, layer: QuantizedLayer):
         super().__init__()
         self.sizes = layer.channel_sizes
+        self.rows = layer.weight.shape[0]
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
         weights, scales = signed_weight(layer)
         parts = enumerate(zip(weights, scales, strict=True))
@@ -115,6 +116,16 @@ class CpuConv2d(CpuLayer):
 
 class CpuLinear(CpuLayer):
     """See `CpuLayer`; the input is (..., features)."""
+
+    @property
+    def in_features(self) -> int:
+        """Features of the input, as `nn.Linear` names them: diffusers' pipelines read it."""
+        return sum(self.sizes)
+
+    @property
+    def out_features(self) -> int:
+        """Features of the output, as `nn.Linear` names them."""
+        return self.rows
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)

@@ -78,6 +78,16 @@ class IntegerConv2d(nn.Module):
 class IntegerLinear(IntegerConv2d):
     """A linear layer of (..., features), as a 1x1 convolution over images of one pixel."""
 
+    @property
+    def in_features(self) -> int:
+        """Features of the input, as `nn.Linear` names them: diffusers' pipelines read it."""
+        return sum(self.sizes)
+
+    @property
+    def out_features(self) -> int:
+        """Features of the output, as `nn.Linear` names them."""
+        return int(self.segments[0].shape[0])
+
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         output = self.quantized_matmul(x.reshape(-1, 1, 1, x.shape[-1]))
         return output.reshape(*x.shape[:-1], output.shape[-1])

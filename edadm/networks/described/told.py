@@ -14,8 +14,7 @@ from edadm.networks.weights.errors import CheckpointError, quoted
 from edadm.networks.weights.known.identify import Identity, identify
 from edadm.networks.weights.packed.first_bytes import what_bytes_are
 from edadm.networks.weights.reading import open_container
-from edadm.quant.scheme import SchemeError
-from edadm.quant.scheme_table import from_table
+from edadm.quant.scheme import SchemeError, from_table
 
 _LONGEST = 160
 _MOST_FILES = 40

@@ -17,7 +17,14 @@ ARGUMENTS = ["two words", "--option=ä, 'quoted'", "", "@no file", 'a\nb"']
 def test_what_was_put_in_a_file_comes_out_in_its_place(tmp_path: Path) -> None:
     told = in_file(ARGUMENTS, tmp_path / "arguments")
     assert told == f"@{next((tmp_path / 'arguments').iterdir())}"
-    assert expanded(["report", told, "--output=x"]) == ["report", *ARGUMENTS, "--output=x"]
+    assert expanded(["report", told, "--output", "@scratch/x"]) == [
+        "report",
+        *ARGUMENTS,
+        "--output",
+        "@scratch/x",
+    ]
+    Path(told[1:]).write_text("[")  # damaged
+    assert expanded([in_file(ARGUMENTS, tmp_path / "arguments")]) == ARGUMENTS
 
 
 def test_equal_arguments_are_one_file_and_others_another(tmp_path: Path) -> None:
@@ -40,9 +47,9 @@ def test_equal_arguments_are_one_file_and_others_another(tmp_path: Path) -> None
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, held: str | None, sentence: str) -> None:
     if held is not None:
-        (tmp_path / "some").write_text(held)
+        (tmp_path / "some.json").write_text(held)
     with pytest.raises(EdadmError, match=sentence):
-        expanded([f"@{tmp_path / 'some'}"])
+        expanded([f"@{tmp_path / 'some.json'}"])
 
 
 def test_a_command_takes_more_than_a_command_line_can_hold(tmp_path: Path) -> None:

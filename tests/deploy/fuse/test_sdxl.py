@@ -165,6 +165,8 @@ def test_fused_modules_of_a_gpu_agree_with_those_of_the_simulation(made: Made) -
         lowered = lower_for_cuda(quantized, torch.float32)
         layers = {"IntegerConv2d", "IntegerLinear", "IntegerGatheredConv2d"}
         compare(made, lowered, layers, BLOCKS["cuda_int8"])
+        sizes = lowered.add_embedding.linear_1
+        assert (sizes.in_features, sizes.out_features) == (34, 32)
     finally:
         for quantizer in of_attention:
             quantizer.enabled = True

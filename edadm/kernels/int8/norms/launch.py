@@ -14,11 +14,10 @@ from edadm.kernels.int8.tiles import PROCESSORS, power_from
 MEMORY = 1 << 16  # bytes of shared memory of a resident program: three on a processor of an H100
 CHUNKS = 16  # at most, that are waited for one by one
 VECTOR = 8  # channels of 16 bytes
-DIVISOR = (
-    16  # the one that Triton learns of a size: rows of other sizes are copied element by element, which no
-)
-# asynchronous copy of two bytes can be
-# channels, whose int8 numbers fill what memory writes at once; less takes longer than reading twice
+# Triton learns of a size whether 16 divides it. Rows of other sizes are copied element by element, which no
+# asynchronous copy of two bytes can be.
+DIVISOR = 16
+# Channels whose int8 numbers fill what memory writes at once; less takes longer than reading twice
 NARROWEST = 32
 WIDTHS = (64, 32, 128, 256, 16)  # channels of a program, the first of those that cost as much
 ELEMENTS = 2048  # that a program reads at once
