@@ -1,6 +1,7 @@
 """Modules that stand for those of a quantized U-Net in an ONNX graph of quantizing nodes.
 
-Every activation grid is a pair with its scale and zero point, every quantized weight integers behind
+Every activation grid is a pair with its scale and zero point (in the exact form those of attention that begin
+at zero, as that of its weights does, are arithmetic, see `_Rounded`), every quantized weight integers behind
 DequantizeLinear with a positive scale per output channel, in a form of `deploy.export.onnx_weights`; without
 zero points, with which OpenVINO computes in floating point. How a runtime multiplies is its own affair. ONNX
 rounds half to even, as `quant.affine` does.
@@ -71,6 +72,26 @@ class _Pair(nn.Module):
         return torch.onnx.ops.symbolic(
             "DequantizeLinear", (codes, self.scale, self.zero_point), dtype=torch.float32, shape=x.shape
         )
+
+
+class _Rounded(nn.Module):
+    """One activation grid as arithmetic, so that the product behind it is computed in fp32.
+
+    Behind pairs, OpenVINO multiplies an operand of attention that begins at zero (its weights do) as uint8
+    with another one as int8, and cuts sums of two products off where the processor has no VNNI; neither is a
+    constant that could be divided. With other zero points sums were exact.
+    """
+
+    scale: Tensor
+
+    def __init__(self, grid: Quantizer):
+        super().__init__()
+        self.register_buffer("scale", grid.scale[0].float().clone())
+        low = -grid.zero_point[0].item()
+        self.codes = low, low + 2**grid.bits - 1
+
+    def forward(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return (x / self.scale).round().clamp(*self.codes) * self.scale
 
 
 class _Segment(nn.Module):
@@ -170,16 +191,27 @@ class _Exported(nn.Module):
         return network_call(self.unet, Rows(dict(zip(self.names, (sample, timestep, *told), strict=True))))
 
 
+def replacements(network: nn.Module, target: Target) -> dict[int, nn.Module]:
+    """The modules of nodes that stand for a network's layers and attention's quantizers, by `id` of these."""
+    layers = quantized_layers(network)
+    found: dict[int, nn.Module] = {id(layer): _ExportedLayer(layer, target) for layer in layers.values()}
+    for name, quantizer in activation_quantizers(network).items():
+        if name.rpartition(".")[0] in layers:
+            continue
+        if not target.attention:
+            found[id(quantizer)] = nn.Identity()
+        elif target.form == "exact" and quantizer.zero_point[0] == 0:
+            found[id(quantizer)] = _Rounded(quantizer)
+        else:
+            found[id(quantizer)] = _Pair(quantizer, 0)
+    return found
+
+
 def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:
     """A copy of a quantized U-Net whose quantizers and layers are ONNX nodes.
 
     It computes nothing, it is for `torch.onnx.export`. It takes the network's inputs in the order in which
     its family lists them.
     """
-    replaced: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
-    layers = quantized_layers(unet)
-    for name, quantizer in activation_quantizers(unet).items():
-        if name.rpartition(".")[0] not in layers:
-            replaced[id(quantizer)] = _Pair(quantizer, 0) if target.attention else nn.Identity()
-    replaced |= {id(layer): _ExportedLayer(layer, target) for layer in layers.values()}
-    return _Exported(copy.deepcopy(unet, replaced))
+    kept: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
+    return _Exported(copy.deepcopy(unet, kept | replacements(unet, target)))

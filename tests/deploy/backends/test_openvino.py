@@ -24,10 +24,11 @@ from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
 from edadm.deploy.export import onnx as exporter
 from edadm.deploy.export.onnx import OPSET
-from edadm.deploy.export.onnx_graph import Target, _ExportedLayer
+from edadm.deploy.export.onnx_graph import Target, replacements
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
+from edadm.nn.attention import QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
 from edadm.quant import ranges
 
@@ -58,6 +59,25 @@ def mean_difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().mean().item()
 
 
+class Mixed(nn.Module):
+    """Attention's second product, of the softmax of the first channels with the last ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processor = QuantizedAttnProcessor(8, 8)
+        self.processor.softmax_quantizer.set_grid(torch.tensor([0.5 / 255]), torch.tensor([0.0]))
+        self.processor.value_quantizer.set_grid(torch.tensor([2.0**-5]), torch.tensor([128.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, value = x.split((KEYS, x.shape[-1] - KEYS), -1)
+        return torch.bmm(
+            self.processor.softmax_quantizer(scores.softmax(-1)), self.processor.value_quantizer(value)
+        )
+
+
+KEYS = 16
+NEIGHBOURS = torch.eye(KEYS // 2).repeat_interleave(2, 0).repeat_interleave(2, 1).expand(2, -1, -1)
+SHARED = torch.cat([30 * NEIGHBOURS, parts((2, KEYS // 2, 8)).repeat_interleave(2, 1)], -1)
 LAYER_BOUND = 1e-6  # of a layer's largest output; 5e-8 was seen, a bit of fp32
 LAYERS = {
     name: (layer, x, sizes, zero_points)
@@ -65,6 +85,7 @@ LAYERS = {
         ("3x3", nn.Conv2d(24, 40, 3, padding=1), parts((2, 24, 9, 7)), (24,), (0,)),
         ("1x1 of two segments", nn.Conv2d(24, 16, 1), parts((2, 24, 8, 8)), (8, 16), (128, 3)),
         ("linear", nn.Linear(24, 12), parts((2, 5, 24)), (24,), (91,)),
+        ("attention of two neighbours each", None, SHARED, (), ()),
     )
 }
 COMPUTE = """
@@ -82,11 +103,14 @@ def layers(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """Graphs of layers with the largest codes in two forms, their inputs, and what they compute in double precision."""
     folder, rows, exact = tmp_path_factory.mktemp("layers"), {}, {}
     for name, (float_layer, x, sizes, zero_points) in LAYERS.items():
-        kind = QuantizedConv2d if isinstance(float_layer, nn.Conv2d) else QuantizedLinear
-        layer = filled(kind(float_layer, 8, 8, sizes), zero_points)
+        layer: nn.Module = Mixed()
+        if float_layer is not None:
+            kind = QuantizedConv2d if isinstance(float_layer, nn.Conv2d) else QuantizedLinear
+            layer = filled(kind(float_layer, 8, 8, sizes), zero_points)
         for form in ("exact", "full"):
             key = f"{name}, {form}"
-            graph = _ExportedLayer(layer, Target(form=form)).eval()
+            memo: dict[int, Any] = dict(replacements(layer, Target(form=form)))
+            graph = copy.deepcopy(layer, memo).eval()
             torch.onnx.export(
                 graph, (x,), folder / f"{key}.onnx", dynamo=True, opset_version=OPSET, verbose=False
             )
