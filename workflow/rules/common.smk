@@ -135,6 +135,12 @@ def digest(path):
     return path and content_digest(Path(path), NOTES / "contents.json")
 
 
+def signed(function):
+    """Keeps the signature of a function, at which Snakemake looks several times a job: thousands of times a plan."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def for_each(*names):
     """Calls a function of wildcards once for each value of these; Snakemake asks for every shard, thousands of times."""
 
@@ -161,6 +167,7 @@ def by_file(arguments):
 def growing(amount):
     """MB that a job asks for: once, twice, three times as much when it is tried again."""
 
+    @signed
     def asked(wildcards, attempt):
         return attempt * (amount(wildcards) if callable(amount) else amount)
 
@@ -169,7 +176,12 @@ def growing(amount):
 
 def lasting(minutes):
     """Minutes that a job asks for, which grow likewise, but to no more than the profile lets a job have: a queue keeps longer ones waiting for ever."""
-    return lambda wildcards, attempt: min(attempt * minutes, max(minutes, provided("max_runtime") or minutes))
+
+    @signed
+    def asked(wildcards, attempt):
+        return min(attempt * minutes, max(minutes, provided("max_runtime") or minutes))
+
+    return asked
 
 
 # Snakemake compares the parameters of a rule with those of its last run, but for functions that take `input` or `output`. So each rule
@@ -248,7 +260,7 @@ def reconstruction_settings(wildcards):
 
 def label_of(stage, *wildcard_names):
     """What progress lines call a job."""
-    return lambda wildcards, output: " ".join([stage, *(wildcards[name] for name in wildcard_names)])
+    return signed(lambda wildcards, output: " ".join([stage, *(wildcards[name] for name in wildcard_names)]))
 
 
 def reconstruct_progress(wildcards):
@@ -357,6 +369,7 @@ def reference_samples(wildcards):
 def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
     """The code of a stage that only GPUs run, as far as it concerns what the rule made before."""
 
+    @signed
     def code(wildcards):
         path = artifact.format(**dict(wildcards.items()))
         noted = workflow.persistence.params(IOFile(path)) if os.path.exists(path) else None
@@ -365,6 +378,7 @@ def code_of_gpus(stage, artifact, also=lambda wildcards: ()):
     return code
 
 
+@for_each("variant")
 def generate_modules(wildcards):
     """The modules of a variant's backend, which concern only those who compute with it."""
     return modules_of(Variant(wildcards.variant).backend)

@@ -68,12 +68,19 @@ def device_of(wildcards, input, resources):
     return f"{kind}/{SHARE}" if SHARE > 1 else kind
 
 
+@for_each("variant")
 def generate_gpu(wildcards):
     """How many GPUs the images of a variant ask for."""
-    return a_gpu(wildcards) if computes_on(Variant(wildcards.variant).backend, "cuda") else 0
+    return a_gpu(wildcards) if generated_on_gpus(wildcards) else 0
 
 
+@for_each("variant")
+def generated_on_gpus(wildcards):
+    """Whether a variant's images can be made on a GPU."""
+    return computes_on(Variant(wildcards.variant).backend, "cuda")
+
+
+@signed
 def generate_device(wildcards, input, resources):
     """As `device_of`, but for backends that make images on the CPU only."""
-    on_gpu = computes_on(Variant(wildcards.variant).backend, "cuda")
-    return device_of(wildcards, input, resources) if on_gpu else "cpu"
+    return device_of(wildcards, input, resources) if generated_on_gpus(wildcards) else "cpu"
