@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edadm.config.backends import DEFAULT, variant_suffixes
+from edadm.config.sharding.split import stated
 
 FULL_PRECISION = "fp32"
 
@@ -86,8 +87,14 @@ class Layout:
         return self.variant(model, variant.checkpoint) / "losses.csv"
 
     def samples(self, model: str, variant: Variant, shards: int | str) -> list[Path]:
-        """All image files of a variant, in order; those that are there where the preset names no number."""
+        """All image files of a variant, in order.
+
+        Where the preset names no number, so many as the first says that there are: others are of an earlier
+        number. If it does not say, those that are there.
+        """
         folder = self.variant(model, variant) / "samples"
         if isinstance(shards, str):
+            if division := stated(folder / "0.npy", "evaluation"):
+                return self.samples(model, variant, division.shards)
             return sorted(folder.glob("[0-9]*.npy"), key=lambda file: int(file.stem))
         return [folder / f"{shard}.npy" for shard in range(shards)]

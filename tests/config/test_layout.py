@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edadm.artifacts import facts
+from edadm.artifacts.metadata import remember
 from edadm.config.layout import Layout, Variant
 
 
@@ -54,3 +56,18 @@ def test_a_backends_own_name_makes_a_variant_and_the_default_one_none() -> None:
     assert (named.backend, named.checkpoint.name) == ("onednn", "tdac/w4a8/fbr_w4")
     unnamed = Variant("tdac/w4a8/fbr_w4/simulated")
     assert unnamed.checkpoint == unnamed
+
+
+def test_of_an_unknown_number_of_shards_the_first_says_how_many_there_are(tmp_path: Path) -> None:
+    layout, variant, folder = Layout(tmp_path), Variant("fp32"), tmp_path / "m/fp32/samples"
+    folder.mkdir(parents=True)
+    files = [folder / f"{shard}.npy" for shard in range(11)]
+    for file in files:
+        file.touch()
+    assert layout.samples("m", variant, "auto") == files
+    remember(files[0], facts("samples", {"evaluation": {"images": 5, "shards": 2}}))
+    assert layout.samples("m", variant, "auto") == files[:2]
+    files[1].unlink()
+    assert layout.samples("m", variant, "auto") == files[:2]  # whoever reads it says that it is not there
+    remember(files[0], facts("samples", {"evaluation": {"images": 5}}))
+    assert layout.samples("m", variant, "auto") == [files[0], *files[2:]]

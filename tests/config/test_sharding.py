@@ -13,7 +13,7 @@ from edadm.artifacts import facts
 from edadm.artifacts.metadata import remember
 from edadm.config.schema import Evaluation, Model, Trajectories
 from edadm.config.sharding.shares import number, settled, shard_range, share, shares
-from edadm.config.sharding.split import LEAST_CALLS, MOST_CALLS, Split, shards_for
+from edadm.config.sharding.split import LEAST_CALLS, MOST_CALLS, Division, Split, shards_for
 from edadm.errors import EdadmError
 
 
@@ -65,31 +65,79 @@ def test_the_number_goes_by_devices_and_work(
     assert -(-total // batch_size) * calls <= max(expected * MOST_CALLS, LEAST_CALLS * 18)
 
 
+def decided(split: Split, name: str, folder: Path, wanted: int, total: int = 40, batch_size: int = 2) -> int:
+    return split.shards(name, folder, "evaluation", Division(wanted, total, batch_size))
+
+
 def test_what_was_begun_keeps_its_number(tmp_path: Path) -> None:
     note, folder = tmp_path / "model/.shards.json", tmp_path / "samples"
+    layout = {"total": 40, "batch_size": 2}
     first = Split(note)
-    assert first.shards("fp32", folder, "evaluation", 2) == 2
+    assert decided(first, "fp32", folder, 2) == 2
     first.keep()
-    assert json.loads(note.read_text()) == {"fp32": 2}
-    assert Split(note).shards("fp32", folder, "evaluation", 4) == 4  # nothing is there
-    assert Split(note, decides=False).shards("fp32", folder, "evaluation", 1) == 2  # a job elsewhere
+    assert json.loads(note.read_text()) == {"fp32": {"shards": 2, **layout}}
+    assert decided(Split(note), "fp32", folder, 4) == 4  # nothing is there
+    assert decided(Split(note, decides=False), "fp32", folder, 1) == 2  # a job elsewhere
     folder.mkdir()
     (folder / "1.npy").touch()
     (folder / ".0.npy.lock").touch()
     later = Split(note)
-    assert later.shards("fp32", folder, "evaluation", 4) == 2
-    assert later.shards("other", tmp_path / "absent", "evaluation", 4) == 4
+    assert decided(later, "fp32", folder, 4) == 2
+    assert decided(later, "other", tmp_path / "absent", 4) == 4
     later.keep()
-    assert json.loads(note.read_text()) == {"fp32": 2, "other": 4}
+    assert json.loads(note.read_text()) == {"fp32": {"shards": 2, **layout}, "other": {"shards": 4, **layout}}
+
+
+@pytest.mark.parametrize(
+    ("noted", "wanted", "total", "batch_size", "expected"),
+    [
+        ({"shards": 20, "total": 40, "batch_size": 2}, 8, 16, 2, 8),  # most of 20 would be empty
+        ({"shards": 1, "total": 16, "batch_size": 2}, 4, 50_000, 2, 4),  # a quick test came first
+        ({"shards": 20, "total": 40, "batch_size": 2}, 4, 40, 4, 4),
+        ({"shards": 20, "total": 40, "batch_size": 2}, 4, 40, 2, 20),
+        (20, 3, 40, 2, 20),  # an earlier note
+        (20, 3, 38, 2, 3),
+        ("20", 3, 40, 2, 3),
+        ({"total": 40, "batch_size": 2}, 3, 40, 2, 3),
+    ],
+)
+@pytest.mark.parametrize("decides", [True, False])
+def test_another_total_or_batch_size_is_divided_anew(
+    noted: object, wanted: int, total: int, batch_size: int, expected: int, decides: bool, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    note.write_text(json.dumps({"fp32": noted, "other": 3}))
+    (tmp_path / "0.npy").touch()
+    split = Split(note, decides)
+    assert decided(split, "fp32", tmp_path, wanted, total, batch_size) == expected
+    split.keep()
+    now = {"shards": expected, "total": total, "batch_size": batch_size}
+    assert json.loads(note.read_text()) == {"fp32": now, "other": 3}
+
+
+def test_trajectories_in_progress_are_begun(tmp_path: Path) -> None:
+    note, folder, wanted = tmp_path / "note", tmp_path / "trajectories", Division(8, 40, 2)
+    first = Split(note)
+    assert first.shards("trajectories", folder, "model", wanted) == 8
+    first.keep()
+    folder.mkdir()
+    (folder / ".3.zarr.lock").touch()
+    assert Split(note).shards("trajectories", folder, "model", wanted._replace(shards=4)) == 4
+    (folder / ".3.progress").mkdir()
+    assert Split(note).shards("trajectories", folder, "model", wanted._replace(shards=4)) == 8
+    note.unlink()
+    assert Split(note).shards("trajectories", folder, "model", wanted._replace(shards=4)) == 4
 
 
 def test_results_without_a_note_say_their_number_themselves(tmp_path: Path) -> None:
-    made_from = {"model": {"trajectories": {"shards": 3}}, "evaluation": {"shards": 5}}
+    recorded, images = {"shards": 3, "count": 9, "batch_size": 2}, {"shards": 5, "images": 40}
+    made_from = {"model": {"trajectories": recorded}, "evaluation": images}
     file = tmp_path / "0.npy"
     file.write_bytes(b"")
     remember(file, facts("samples", made_from))
     (tmp_path / "note").write_text("[torn")
     split = Split(tmp_path / "note")
-    assert split.shards("a", tmp_path, "evaluation", 2) == 5
-    assert split.shards("b", tmp_path, "model", 2) == 3
-    assert split.shards("c", tmp_path, "calibration", 2) == 2
+    assert decided(split, "a", tmp_path, 2) == 5
+    assert split.shards("b", tmp_path, "model", Division(2, 9, 2)) == 3
+    assert split.shards("b of more", tmp_path, "model", Division(2, 10, 2)) == 2
+    assert split.shards("c", tmp_path, "calibration", Division(2, 40, 2)) == 2

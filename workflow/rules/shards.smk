@@ -1,6 +1,6 @@
 # How many jobs make trajectories and images where the preset leaves that to the machine (docs/workflow.md).
 from edadm.config.sharding.shares import settled
-from edadm.config.sharding.split import Split, shards_for
+from edadm.config.sharding.split import Division, Split, shards_for
 
 
 def jobs_at_once(backend):
@@ -29,7 +29,8 @@ def split_trajectories(model):
     recorded = preset.trajectories
     wanted = shards_for(jobs_at_once(DEFAULT), recorded.count, recorded.batch_size, preset.sampler.steps)
     folder = LAYOUT.trajectories(model, 0).parent
-    return settled(preset, SPLITS[model].shards("trajectories", folder, "model", wanted))
+    division = Division(wanted, recorded.count, recorded.batch_size)
+    return settled(preset, SPLITS[model].shards("trajectories", folder, "model", division))
 
 
 def split_images(model, variant):
@@ -43,7 +44,8 @@ def split_images(model, variant):
     )
     wanted = shards_for(jobs, evaluation.images, evaluation.batch_size, steps)
     folder = LAYOUT.variant(model, Variant(variant)) / "samples"
-    return settled(evaluation, SPLITS[model].shards(variant, folder, "evaluation", wanted))
+    division = Division(wanted, evaluation.images, evaluation.batch_size)
+    return settled(evaluation, SPLITS[model].shards(variant, folder, "evaluation", division))
 
 
 CONFIG = CONFIG.model_copy(

@@ -1,7 +1,8 @@
 """How many jobs share the images or trajectories of a preset that leaves that to the machine.
 
 It changes no byte of a result (`edadm.config.sharding.shares`), only which file it lies in. So work that was
-begun keeps the number that it was begun with, whatever the machine that goes on with it.
+begun keeps the number that it was begun with, whatever the machine that goes on with it, as long as the
+preset has the same total and batch size, by which shards begin and end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edadm.artifacts import describe, writing_json
 
@@ -34,6 +35,26 @@ def shards_for(devices: int, total: int, batch_size: int, calls: int) -> int:
     return max(1, min(batches, max(1, at_once) * max(1, rounds)))
 
 
+class Division(NamedTuple):
+    """A number of shards, and what it was decided for.
+
+    Attributes:
+        shards: the number.
+        total: images or trajectories; None where only the number is known, as of earlier notes.
+        batch_size: of them, computed at once; likewise.
+    """
+
+    shards: int
+    total: int | None = None
+    batch_size: int | None = None
+
+    def fits(self, now: Division) -> bool:
+        """Whether these shards are those of the preset of now; of a number alone, whether none is empty."""
+        if self.total is None or self.batch_size is None:
+            return now.total is None or self.shards <= -(-now.total // (now.batch_size or 1))
+        return self[1:] == now[1:]
+
+
 class Split:
     """The numbers of shards of a model's trajectories and variants, as its results folder notes them.
 
@@ -45,43 +66,65 @@ class Split:
     def __init__(self, note: Path, decides: bool = True) -> None:
         self.note, self.decides = note, decides
         self.noted = _read(note)
-        self.chosen: dict[str, int] = {}
+        self.chosen: dict[str, Division] = {}
 
-    def shards(self, name: str, folder: Path, stated: str, wanted: int) -> int:
+    def shards(self, name: str, folder: Path, preset: str, wanted: Division) -> int:
         """The number for one of them.
 
         Args:
             name: of what is split.
             folder: with its shards, as far as there are any.
-            stated: the preset that a shard says it was made from, in whose settings the number stands.
-            wanted: the number for what is not begun.
+            preset: that a shard says it was made from, in whose settings the number stands.
+            wanted: the number for what is not begun, with the total and the batch size of now.
         """
-        begun = [path for path in sorted(folder.glob("[0-9]*")) if path.suffix in (".npy", ".zarr")]
+        finished = [path for path in sorted(folder.glob("[0-9]*")) if path.suffix in (".npy", ".zarr")]
         if name not in self.chosen:
             known = self.noted.get(name)
-            if begun and known is None:
-                known = _stated(begun[0], stated)
-            self.chosen[name] = wanted if known is None or (self.decides and not begun) else known
-        return self.chosen[name]
+            if finished and known is None:
+                known = stated(finished[0], preset)
+            begun = bool(finished) or any(folder.glob(".[0-9]*.progress"))
+            keeps = (begun or not self.decides) and known is not None and known.fits(wanted)
+            self.chosen[name] = wanted._replace(shards=known.shards) if known and keeps else wanted
+        return self.chosen[name].shards
 
     def keep(self) -> None:
         """Notes the numbers before work begins."""
         if self.noted | self.chosen != self.noted:
             self.note.parent.mkdir(parents=True, exist_ok=True)
-            writing_json(self.note, self.noted | self.chosen)
+            noted = (self.noted | self.chosen).items()
+            writing_json(self.note, {name: _as_json(division) for name, division in noted})
 
 
-def _stated(path: Path, preset: str) -> int | None:
+def stated(path: Path, preset: str) -> Division | None:
+    """What a shard says of the number that it is one of; None if it says nothing, or is damaged.
+
+    Args:
+        path: the shard.
+        preset: that it says it was made from: `model` or `evaluation`.
+    """
     with suppress(Exception):  # a damaged file, which the stage that reads it says more about
         made_from = (describe(path) or {}).get("made_from", {})
         settings = made_from["model"]["trajectories"] if preset == "model" else made_from[preset]
-        return int(settings["shards"])
+        return _division(settings | {"total": settings.get("count", settings.get("images"))})
     return None
 
 
-def _read(note: Path) -> dict[str, int]:
+def _read(note: Path) -> dict[str, Division]:
     try:
         found: Any = json.loads(note.read_text())
     except (OSError, ValueError):
         return {}
-    return dict(found) if isinstance(found, Mapping) else {}
+    known = {name: _division(one) for name, one in found.items()} if isinstance(found, Mapping) else {}
+    return {name: division for name, division in known.items() if division}
+
+
+def _division(found: Any) -> Division | None:
+    """A division as it is noted, or as it was noted earlier, the number alone; None if it is neither."""
+    told = found if isinstance(found, Mapping) else {"shards": found}
+    numbers = [told.get(name) for name in Division._fields]
+    shards, total, batch_size = (one if type(one) is int and one > 0 else None for one in numbers)
+    return Division(shards, total, batch_size) if shards else None
+
+
+def _as_json(division: Division) -> Any:
+    return division.shards if division.total is None else division._asdict()

@@ -7,6 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from edadm.artifacts import as_json, facts
+from edadm.artifacts.digest import rows_digest
+from edadm.artifacts.metadata import remember
 from edadm.config.layout import Variant
 from edadm.errors import EdadmError
 from edadm.report.results.files import SHOWN_IMAGES
@@ -145,6 +148,17 @@ def test_first_images_come_from_as_many_shards_as_needed(fake: Fake):
     shards = np.concatenate([np.load(folder / f"{shard}.npy") for shard in (0, 1)])
     assert len(np.load(folder / "0.npy")) < SHOWN_IMAGES < len(shards)
     np.testing.assert_array_equal(run.variants[1].images, shards[:SHOWN_IMAGES])
+
+
+def test_shards_of_an_earlier_number_are_left_out(fake: Fake):
+    whole = fake.file("fp32", "samples", "0.npy")
+    remember(whole, facts("samples", {"evaluation": {"images": 10, "shards": 1}}))
+    scores = fake.file("fp32", "metrics.json")
+    told = facts("metrics", {"inputs": {"samples": rows_digest([whole])}})
+    write(scores, as_json(json.loads(scores.read_text()), told))
+    settings = fake.runs[0]["evaluation_settings"] | {"shards": "auto"}
+    run = fake.runs[0] | {"variants": ["fp32"], "evaluation_settings": settings}
+    np.testing.assert_array_equal(read_run(fake.results, run).variants[0].images, np.load(whole))
 
 
 def test_images_of_another_kind_are_told(fake: Fake):
