@@ -121,7 +121,8 @@ def sampler_settings(config: Settings, timesteps: int) -> tuple[Settings, list[s
     offset = config.get("steps_offset", 0) == 1
     spacing = "uniform_from_one" if offset else "uniform"
     pseudo = config.get("_class_name") == "PNDMScheduler" and bool(config.get("skip_prk_steps"))
-    settings = {"method": "plms" if pseudo else "ddim", "steps": max(1, min(_STEPS, timesteps - offset)), "spacing": spacing}
+    steps = max(1, min(_STEPS, timesteps - offset))
+    settings: Settings = {"method": "plms" if pseudo else "ddim", "steps": steps, "spacing": spacing}
     named = str(config.get("_class_name", "no scheduler"))
     left_open = [f"the sampler is a choice (the folder names {named}); its number of steps stands in no file"]
     clips = config.get("clip_sample", named.startswith(_CLIPPING))

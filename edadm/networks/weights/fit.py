@@ -37,8 +37,9 @@ def check_fit(
     name, found, wanted = quoted(difference.name), difference.found, difference.wanted
     if found is None and (parts := _parts_of(difference.name, state)):
         raise CheckpointError(
-            f"{path} holds {quoted(parts)}, from which {name} is yet to be computed (weight or spectral norm, "
-            "pruning); in the program that made it, remove that parametrization and write the network again"
+            f"{path} holds {quoted(parts)}, from which {name} is yet to be computed (weight or spectral "
+            "norm, pruning); in the program that made it, remove that parametrization and write the network "
+            "again"
         )
     if found is None:
         told = f"{path} lacks the tensor {name} {wanted}"
