@@ -2,7 +2,6 @@
 import inspect
 import json
 import os
-import shlex
 import sys
 import time
 
@@ -345,12 +344,13 @@ def generate_inputs(wildcards):
 
 @for_each("model", "variant")
 def variant_options(wildcards, input):
-    """What `generate` is told of a variant, whatever the shard: quoted, which Snakemake would do word by word and three times a job."""
+    """What `generate` is told of a variant, whatever the shard, in few words: Snakemake quotes each three times a job."""
     weights, *parts = input
     model = model_with(*generate_stage.MODEL)(wildcards, input)
-    told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)]
-    told += ["--weights", weights, *(f"--{Path(part).stem}={part}" for part in parts)]
-    return shlex.join([*told, "--backend", Variant(wildcards.variant).backend])
+    evaluation = as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)
+    told = [f"--model={model}", f"--evaluation={evaluation}", f"--weights={weights}"]
+    told += [f"--{Path(part).stem}={part}" for part in parts]
+    return [*told, f"--backend={Variant(wildcards.variant).backend}"]
 
 
 @for_each("model", "variant")

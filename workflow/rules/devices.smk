@@ -1,6 +1,5 @@
 # Where jobs compute, which the profile decides (docs/gpus.md).
 import functools
-import shlex
 
 from edadm.devices.listed import refuse_several_kinds, visible_gpus
 
@@ -89,4 +88,4 @@ def generate_options(wildcards, input, resources):
     """
     device = device_of(wildcards, input, resources) if generated_on_gpus(wildcards) else "cpu"
     label = " ".join(("generate", wildcards.model, wildcards.variant, wildcards.shard))
-    return f"{variant_options(wildcards, input=input)} {shlex.join(['--device', device, '--label', label])}"
+    return [*variant_options(wildcards, input=input), f"--device={device}", f"--label={label}"]

@@ -21,7 +21,7 @@ rule generate:
             "generate", f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy", generate_modules
         ),
     shell:
-        "python3 -m edadm generate {params.options} --shard {wildcards.shard:q} --output {output:q} --threads {threads:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm generate {params.options:q} --shard {wildcards.shard:q} --output {output:q} --threads {threads:q} 2>&1 | tee {log:q}"
 
 
 rule write_prompts:
