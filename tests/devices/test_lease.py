@@ -142,6 +142,18 @@ def test_who_wants_a_gpu_alone_waits_for_those_who_share_it(jobs: Jobs) -> None:
     assert jobs.gpu(alone) == "GPU-00"
 
 
+def test_who_shares_takes_a_gpu_that_became_empty_before_a_free_place_beside_another_job(jobs: Jobs) -> None:
+    """The first places of both are free, and one of the jobs on the first GPU has the second place there."""
+    places = [jobs.start(2, 2)]
+    for expected in ("GPU-11", "GPU-00"):
+        assert jobs.gpu(places[-1])
+        places.append(jobs.start(2, 2))
+        assert jobs.gpu(places[-1]) == expected
+    for job in places[:2]:
+        jobs.end(job)
+    assert [jobs.gpu(jobs.start(2, 2)) for _ in range(2)] == ["GPU-11", "GPU-00"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of other users")
 def test_two_users_of_a_machine_take_no_gpu_from_each_other(jobs: Jobs) -> None:
     one = jobs.start(2, user=65534)
@@ -159,7 +171,7 @@ def test_two_users_of_a_machine_take_no_gpu_from_each_other(jobs: Jobs) -> None:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process without a lease, and afterwards as before."""
     monkeypatch.setattr(module, "_mine", mine := [])
-    for name in ("CUDA_VISIBLE_DEVICES", "EDADM_GPU"):
+    for name in ("CUDA_VISIBLE_DEVICES", "EDADM_GPU", "EDADM_GPU_SHARE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     yield
@@ -188,6 +200,7 @@ def test_a_process_sees_the_gpu_that_it_has(name: str, uuid: str, tmp_path: Path
     assert lease(name, GPUS, tmp_path / "locks") == ("auto" if name == "auto" else "cuda")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == uuid
     assert module.held() == f"GPU {uuid[-1]} (H200, {uuid})"
+    assert module.sharers() == int(name.partition("/")[2] or 1)
     assert lease("cuda", GPUS, tmp_path / "locks") == "cuda"  # for good
     assert os.environ["CUDA_VISIBLE_DEVICES"] == uuid
 
