@@ -95,9 +95,9 @@ def test_what_was_begun_keeps_its_number(tmp_path: Path) -> None:
         ({"shards": 1, "total": 16, "batch_size": 2}, 4, 50_000, 2, 4),  # a quick test came first
         ({"shards": 20, "total": 40, "batch_size": 2}, 4, 40, 4, 4),
         ({"shards": 20, "total": 40, "batch_size": 2}, 4, 40, 2, 20),
-        (20, 3, 40, 2, 20),  # an earlier note
-        (20, 3, 38, 2, 3),
-        ("20", 3, 40, 2, 3),
+        (20, 3, 40, 2, 3),
+        ({"shards": "20", "total": 40, "batch_size": 2}, 3, 40, 2, 3),
+        ({"shards": 20, "total": 40}, 3, 40, 2, 3),
         ({"total": 40, "batch_size": 2}, 3, 40, 2, 3),
     ],
 )
@@ -105,14 +105,14 @@ def test_what_was_begun_keeps_its_number(tmp_path: Path) -> None:
 def test_another_total_or_batch_size_is_divided_anew(
     noted: object, wanted: int, total: int, batch_size: int, expected: int, decides: bool, tmp_path: Path
 ) -> None:
-    note = tmp_path / "note"
-    note.write_text(json.dumps({"fp32": noted, "other": 3}))
+    note, other = tmp_path / "note", {"shards": 3, "total": 9, "batch_size": 2}
+    note.write_text(json.dumps({"fp32": noted, "other": other}))
     (tmp_path / "0.npy").touch()
     split = Split(note, decides)
     assert decided(split, "fp32", tmp_path, wanted, total, batch_size) == expected
     split.keep()
     now = {"shards": expected, "total": total, "batch_size": batch_size}
-    assert json.loads(note.read_text()) == {"fp32": now, "other": 3}
+    assert json.loads(note.read_text()) == {"fp32": now, "other": other}
 
 
 def test_trajectories_in_progress_are_begun(tmp_path: Path) -> None:
@@ -130,8 +130,11 @@ def test_trajectories_in_progress_are_begun(tmp_path: Path) -> None:
 
 
 def test_results_without_a_note_say_their_number_themselves(tmp_path: Path) -> None:
-    recorded, images = {"shards": 3, "count": 9, "batch_size": 2}, {"shards": 5, "images": 40}
-    made_from = {"model": {"trajectories": recorded}, "evaluation": images}
+    recorded, images = (
+        {"shards": 3, "count": 9, "batch_size": 2},
+        {"shards": 5, "images": 40, "batch_size": 2},
+    )
+    made_from = {"model": {"trajectories": recorded}, "evaluation": images}  # as stages state them
     file = tmp_path / "0.npy"
     file.write_bytes(b"")
     remember(file, facts("samples", made_from))

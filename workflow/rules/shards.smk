@@ -8,10 +8,11 @@ def jobs_at_once(backend):
 
     Told while rules are read, when Snakemake does not know its executor yet; only those of clusters have a number of jobs.
     """
-    gpus = (
-        SHARE * min(len(GPUS) if ASKED is None else ASKED, len(GPUS)) if computes_on(backend, "cuda") else 0
-    )
-    found = provided("_nodes") or gpus or provided("_cores")
+    on_gpus = computes_on(backend, "cuda")
+    if queued := provided("_nodes"):
+        return min(queued, ASKED) if on_gpus and ASKED else queued
+    gpus = SHARE * min(len(GPUS) if ASKED is None else ASKED, len(GPUS)) if on_gpus else 0
+    found = gpus or provided("_cores")
     return found if isinstance(found, int) else 1
 
 
