@@ -67,9 +67,9 @@ def devices(said: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for command in re.findall(r"python3 -m edadm (.*)", said):
         name = re.match(r"[a-z-]+(?: unet)?", command)
-        backend = re.search(r"--backend (integer|cuda_int8) ", command)
+        backend = re.search(r"--backend[ =](integer|cuda_int8) ", command)
         assert name
-        device = re.search(r"--device (\S+)", command)
+        device = re.search(r"--device[ =](\S+)", command)
         key = backend[1] if backend else name[0]
         found.setdefault(key, set()).add(device[1] if device else "none")
     return found
@@ -119,7 +119,7 @@ def test_jobs_with_a_network_are_on_gpus_and_no_others(
 ) -> None:
     said = told(toy, "-n", "-p", *options, gpus=gpus)
     assert devices(said) == expected(device)
-    computed = len(re.findall("--device (?:cuda|auto)", said))
+    computed = len(re.findall("--device[ =](?:cuda|auto)", said))
     assert len(re.findall("gpu=1", said)) == computed == (0 if device == "cpu" else 12)
 
 

@@ -84,6 +84,11 @@ def generated_on_gpus(wildcards):
 
 
 @signed
-def generate_device(wildcards, input, resources):
-    """As `device_of`, but for backends that make images on the CPU only."""
-    return device_of(wildcards, input, resources) if generated_on_gpus(wildcards) else "cpu"
+def generate_options(wildcards, input, resources):
+    """What a job of `generate` is told, as one parameter, since each takes Snakemake its time for every shard: of its variant, where it computes, and what progress lines call it.
+
+    Some backends make images on the CPU only.
+    """
+    device = device_of(wildcards, input, resources) if generated_on_gpus(wildcards) else "cpu"
+    label = " ".join(("generate", wildcards.model, wildcards.variant, wildcards.shard))
+    return [*variant_options(wildcards, input=input), f"--device={device}", f"--label={label}"]
