@@ -22,13 +22,17 @@ from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.images.datasets import Images, prepared
 from edadm.metrics.references import Reference, load_reference
+from edadm.metrics.scores.flip import flip
 from edadm.metrics.scores.frechet import frechet_distance, statistics
-from edadm.metrics.scores.paired import psnr_of_images
+from edadm.metrics.scores.paired import of_pairs
+from edadm.metrics.scores.psnr import psnr
+from edadm.metrics.scores.ssim import ssim
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
 NEIGHBOURS = 3
+PAIRED = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same noise
 
 
 def evaluate(
@@ -83,7 +87,9 @@ def evaluate(
     per_image: dict[str, Tensor] = {}
     scores["psnr"] = None
     if references is not None:
-        per_image["psnr"] = psnr_of_images(images, references)
+        measures = {"psnr": psnr} | {name: PAIRED[name] for name in settings.scores if name in PAIRED}
+        per_image |= {name: of_pairs(images, references, measure) for name, measure in measures.items()}
+        scores |= {name: values.mean().item() for name, values in per_image.items()}
         scores |= psnr_scores(per_image["psnr"])
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:

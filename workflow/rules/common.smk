@@ -18,6 +18,7 @@ from edadm.config.backends import (
 from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
+from edadm.config.inputs.statistics import LAYERS
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
 from edadm.console import say
@@ -422,7 +423,7 @@ def scoring_content(wildcards):
     """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     weights = files.weights or (
-        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) - {"clip_score"} else None
+        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) & set(LAYERS) else None
     )
     reference = None if files.reference is None or files.reference.is_dir() else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None

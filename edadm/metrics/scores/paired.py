@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ from edadm.metrics.images.datasets import Images
 from edadm.metrics.scores.psnr import psnr
 
 BLOCK = 256
+PIXELS = 2**20  # of images that a measure sees at once
+
+Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,17 @@ class Parity:
         return self.difference <= self.bound
 
 
-def psnr_of_images(images: Images, references: Images) -> Float[Tensor, " n"]:
-    """PSNR of each image in dB.
+def of_pairs(images: Images, references: Images, measure: Measure) -> Float[Tensor, " n"]:
+    """A measure of each image beside its reference.
 
     Raises:
         EdadmError: different numbers of images.
     """
-    return torch.cat([psnr(*block) for block in _blocks(images, references)])
+    found = []
+    for block in _blocks(images, references):
+        at_once = max(1, PIXELS // block[0][0, 0].numel())
+        found += [measure(*pair) for pair in zip(*(each.split(at_once) for each in block), strict=True)]
+    return torch.cat(found)
 
 
 def image_parity(images: Images, simulated: Images, references: Images) -> Parity:
