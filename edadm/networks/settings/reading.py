@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from edadm import artifacts
 from edadm.errors import EdadmError
 
 Settings = dict[str, Any]
@@ -26,11 +27,8 @@ def read_json(file: Path) -> Settings:
     Raises:
         DescriptionError: unreadable, or no JSON object.
     """
-    try:
+    with artifacts.reading(file, "fetch it again", DescriptionError, "JSON"):
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DescriptionError(f"{file} cannot be read as JSON ({reason}); fetch it again") from None
     if not isinstance(content, dict):
         raise DescriptionError(f"{file} holds no JSON object; fetch it again")
     return content
