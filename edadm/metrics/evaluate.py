@@ -23,7 +23,8 @@ from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.images.datasets import Images, prepared
 from edadm.metrics.references import Reference, load_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
-from edadm.metrics.scores.paired import mean_psnr
+from edadm.metrics.scores.paired import psnr_of_images
+from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
@@ -41,7 +42,9 @@ def evaluate(
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
     `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits,
-    where these differ.
+    where these differ. `resamples` are pseudo-values, from which intervals follow, of the score and of its
+    difference to that of other images of the same noise (`scores.jackknife`); `floor` is what real images
+    score.
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
@@ -77,13 +80,21 @@ def evaluate(
         scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
     if reference is not None and reference.features is not None:
         scores |= _sample_scores(features, reference.features, settings)
-    scores["psnr"] = None if references is None else mean_psnr(images, references)
+    per_image: dict[str, Tensor] = {}
+    scores["psnr"] = None
+    if references is not None:
+        per_image["psnr"] = psnr_of_images(images, references)
+        scores |= psnr_scores(per_image["psnr"])
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:
-        scores["clip_score"] = _clip_score(images, prompts, settings, files, device)
+        per_image["clip_score"] = _clip_scores(images, prompts, settings, files, device)
+        scores["clip_score"] = per_image["clip_score"].mean().item()
         conditions |= _clip_conditions(settings, files)
     _refuse_what_is_not_finite(scores)
-    return scores | {"conditions": conditions}
+    resampled = resamples(scores, features, reference, per_image)
+    scores |= freed_of_size(resampled, len(images), features)
+    chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}
+    return scores | {name: found for name, found in chance.items() if found} | {"conditions": conditions}
 
 
 def _prompts(settings: Evaluation, images: int) -> list[str] | None:
@@ -93,13 +104,13 @@ def _prompts(settings: Evaluation, images: int) -> list[str] | None:
     return prompts_per_image(Path(settings.prompts).expanduser(), images)
 
 
-def _clip_score(
+def _clip_scores(
     images: Images, prompts: list[str], settings: Evaluation, files: Scoring, device: torch.device | str
-) -> float:
+) -> Float[Tensor, " n"]:
     from edadm.metrics.scores.clip_score import clip_scores  # open_clip takes a while to import
 
     assert files.clip_weights is not None
-    return clip_scores(images, prompts, settings.clip_model, files.clip_weights, device).mean().item()
+    return clip_scores(images, prompts, settings.clip_model, files.clip_weights, device)
 
 
 def _clip_conditions(settings: Evaluation, files: Scoring) -> dict[str, Any]:

@@ -11,10 +11,24 @@ from hypothesis import strategies as st
 
 from edadm.artifacts import facts
 from edadm.artifacts.metadata import remember
-from edadm.config.schema import Evaluation, Model, Trajectories
-from edadm.config.sharding.shares import number, settled, shard_range, share, shares
+from edadm.config.load import load_config
+from edadm.config.schema import Evaluation, Model, Run, Trajectories
+from edadm.config.sharding.shares import number, refuse_undecided, settled, shard_range, share, shares
 from edadm.config.sharding.split import LEAST_CALLS, MOST_CALLS, Division, Split, shards_for
 from edadm.errors import EdadmError
+
+
+def test_a_number_left_open_is_asked_for_where_nobody_can_be_told_of_it() -> None:
+    runs = [
+        {"model": "cifar10_small", "variants": ["fp32", "tdac_small/w8a8/none"]},
+        {"model": "ldm4_bedroom", "variants": ["fp32"], "evaluation": "bedroom_published"},
+        {"model": "ldm8_church", "variants": ["x/y/z"], "evaluation": "bedroom_published"},
+    ]
+    config = load_config().model_copy(update={"runs": [Run.model_validate(run) for run in runs]})
+    refused = "`shards: N`, for evaluations.bedroom_published, models.ldm8_church.trajectories$"
+    with pytest.raises(EdadmError, match=refused):
+        refuse_undecided(config)
+    refuse_undecided(config.model_copy(update={"runs": config.runs[:1]}))
 
 
 @given(st.integers(1, 500), st.integers(1, 20), st.integers(1, 7))

@@ -39,13 +39,13 @@ class Parity:
         return self.difference <= self.bound
 
 
-def mean_psnr(images: Images, references: Images) -> float:
-    """Mean over all images in dB.
+def psnr_of_images(images: Images, references: Images) -> Float[Tensor, " n"]:
+    """PSNR of each image in dB.
 
     Raises:
         EdadmError: different numbers of images.
     """
-    return torch.cat([psnr(*block) for block in _blocks(images, references)]).mean().item()
+    return torch.cat([psnr(*block) for block in _blocks(images, references)])
 
 
 def image_parity(images: Images, simulated: Images, references: Images) -> Parity:
