@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from edadm import artifacts
 from edadm.errors import EdadmError
 
 Settings = dict[str, Any]
@@ -27,8 +27,14 @@ def read_json(file: Path) -> Settings:
     Raises:
         DescriptionError: unreadable, or no JSON object.
     """
-    with artifacts.reading(file, "fetch it again", DescriptionError, "JSON"):
+    try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        because = os.strerror(error.errno or 0).lower()
+        raise DescriptionError(f"{file} cannot be read ({because}); make it readable, or fetch it") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DescriptionError(f"{file} cannot be read as JSON ({reason}); fetch it again") from None
     if not isinstance(content, dict):
         raise DescriptionError(f"{file} holds no JSON object; fetch it again")
     return content
