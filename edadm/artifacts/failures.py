@@ -3,8 +3,8 @@
 safetensors, HDF5, zarr and NumPy each say "no space left" in an exception of their own, some of them without
 the system's number. Artifacts, and what users bring along (images, prompts, statistics, tables), are read and
 written inside `reading` or `placing`. Three kinds have sentences of their own: configurations
-(`edadm.config.inputs.settings`), which name lines, descriptions of networks (`edadm.networks.settings`), which
-build on nothing, and weights of others (`edadm.networks.weights`), which say what a file is.
+(`edadm.config.inputs.settings`), which name lines, descriptions of networks (`edadm.networks.settings`),
+which build on nothing, and weights of others (`edadm.networks.weights`), which say what a file is.
 """
 
 from __future__ import annotations
