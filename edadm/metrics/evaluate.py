@@ -24,6 +24,7 @@ from edadm.metrics.images.datasets import Images
 from edadm.metrics.measure import CLIP, PSNR, layers_of, measured
 from edadm.metrics.references import Reference, load_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
+from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
@@ -42,7 +43,9 @@ def evaluate(
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
     `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits,
-    where these differ.
+    where these differ. `resamples` are pseudo-values, from which intervals follow, of the score and of its
+    difference to that of other images of the same noise (`scores.jackknife`); `floor` is what real images
+    score.
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
@@ -75,13 +78,19 @@ def evaluate(
         scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
     if reference is not None and reference.features is not None:
         scores |= _sample_scores(known, reference.features, settings)
-    scores["psnr"] = known[PSNR].mean().item() if PSNR in known else None
+    scores["psnr"] = None
+    if PSNR in known:
+        scores |= psnr_scores(known[PSNR])
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:
         scores["clip_score"] = known[CLIP].mean().item()
         conditions |= _clip_conditions(settings, files)
     _refuse_what_is_not_finite(scores)
-    return scores | {"conditions": conditions}
+    per_image = {name: known[name] for name in (PSNR, CLIP) if name in scores and name in known}
+    resampled = resamples(scores, known, reference, per_image)
+    scores |= freed_of_size(resampled, len(images), known)
+    chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}
+    return scores | {name: found for name, found in chance.items() if found} | {"conditions": conditions}
 
 
 def prompts_of(settings: Evaluation, images: int) -> list[str] | None:

@@ -13,7 +13,7 @@ from edadm.config.inputs.statistics import LAYERS, SIZES
 from edadm.config.schema import Evaluation
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.images.datasets import Images, prepared
-from edadm.metrics.scores.paired import parity_rows, psnr_rows
+from edadm.metrics.scores.paired import parity_rows, psnr_of_images
 
 CLIP, PSNR = "clip_score", "psnr"
 
@@ -58,7 +58,7 @@ def measured(
     """
     found: dict[str, Tensor] = {}
     if references is not None:
-        found[PSNR] = psnr_rows(images, references)
+        found[PSNR] = psnr_of_images(images, references)
         found |= {} if simulated is None else parity_rows(images, simulated, references)
     if layers:
         seen: Any = prepared(images, files.resolution)

@@ -14,6 +14,7 @@ from edadm.artifacts.digest import canonical, rows_digest
 from edadm.artifacts.metadata import UNITS, first_difference
 from edadm.config.backends import variant_suffixes
 from edadm.config.schema import AUTO, Config
+from edadm.config.sharding.split import stated
 from edadm.config.stated import settings_of
 from edadm.errors import EdadmError
 from edadm.sampling.shards import collection_digest, open_whole
@@ -21,7 +22,12 @@ from edadm.sampling.shards import collection_digest, open_whole
 _DERIVED = {"report", "times"}  # folders that are made from artifacts in seconds, or hold times
 _SUFFIXES = {".safetensors", ".npy", ".json", ".csv", ".h5"}
 _BESIDE = ".made.json"
-_IN_SHARDS = {"trajectories", "samples", "references", "simulated"}  # inputs of one digest in several files
+_IN_SHARDS = {  # inputs of one digest in several files, with the settings in which these state their number
+    "trajectories": "model",
+    "samples": "evaluation",
+    "references": "evaluation",
+    "simulated": "evaluation",
+}
 _KINDS = {  # of what belongs at a place, by its name, or the name of its folder
     "calibration.safetensors": "calibration",
     "selection.json": "selection",
@@ -51,9 +57,10 @@ class Finding(NamedTuple):
 class Results:
     """Artifacts of a results folder, each with what it says of itself and the digest of its content.
 
-    Each is read in full.
+    Each is read in full, and shards that others were made from once more, for all of these.
 
     Attributes:
+        together: the digests of what shards hold together.
         silent: those that say nothing of themselves, as those of edadm 0.1.0 did, so that only reading them
             was tried.
     """
@@ -61,6 +68,7 @@ class Results:
     root: Path
     config: Config | None = None
     contents: dict[Path, str] = field(default_factory=dict)
+    together: dict[tuple[Path, ...], str] = field(default_factory=dict)
     silent: list[Path] = field(default_factory=list)
     seen: int = 0
 
@@ -112,17 +120,29 @@ class Results:
     def _of_other_shards(self, path: Path, role: str, digest: str) -> Iterator[Finding]:
         first = input_of(self.root, path, role)
         assert first is not None
-        there = [file for file in self.contents if (file.parent, file.suffix) == (first.parent, first.suffix)]
-        files = sorted((file for file in there if file.stem.isdigit()), key=lambda file: int(file.stem))
-        if not files:
-            return
-        if role == "trajectories":
-            found = collection_digest([open_whole(file)[0] for file in files])
-        else:
-            found = rows_digest(files)
-        if found != digest:
+        files = self._shards(first, _IN_SHARDS[role])
+        if not files or not self.contents.keys() >= set(files):
+            return  # gone, or damaged, which is told of the shard itself
+        if files not in self.together:
+            stores = first.suffix == ".zarr"
+            self.together[files] = (
+                collection_digest([open_whole(file)[0] for file in files]) if stores else rows_digest(files)
+            )
+        if self.together[files] != digest:
             source = files[0] if len(files) == 1 else first.parent
             yield Finding("stale", f"{path} was made from another {source}; make it again")
+
+    def _shards(self, first: Path, preset: str) -> tuple[Path, ...]:
+        """The shards of a folder, as many as its first says: others may lie there, of an earlier number.
+
+        All where it does not say, as of edadm 0.1.0; none where it is gone or damaged.
+        """
+        if first not in self.contents:
+            return ()
+        if division := stated(first, preset):
+            return tuple(first.with_name(f"{shard}{first.suffix}") for shard in range(division.shards))
+        there = [file for file in self.contents if (file.parent, file.suffix) == (first.parent, first.suffix)]
+        return tuple(sorted((file for file in there if file.stem.isdigit()), key=lambda file: int(file.stem)))
 
     def _of_other_settings(self, path: Path, found: Facts | None) -> Iterator[Finding]:
         if self.config is None or not found:

@@ -166,8 +166,14 @@ def by_file(arguments):
     return in_file(arguments, NOTES / "arguments")
 
 
+# Whether a job may be tried again, with more: only then is what it asks for a function, which takes Snakemake as long as all else of a job.
+RETRIES = getattr(workflow.execution_settings, "retries", 0)
+
+
 def growing(amount):
     """MB that a job asks for: once, twice, three times as much when it is tried again."""
+    if not RETRIES:
+        return amount
 
     @signed
     def asked(wildcards, attempt):
@@ -178,6 +184,8 @@ def growing(amount):
 
 def lasting(minutes):
     """Minutes that a job asks for, which grow likewise, but to no more than the profile lets a job have: a queue keeps longer ones waiting for ever."""
+    if not RETRIES:
+        return minutes
 
     @signed
     def asked(wildcards, attempt):
@@ -337,13 +345,14 @@ def generate_inputs(wildcards):
 
 
 @for_each("model", "variant")
-def generate_options(wildcards, input):
-    """What `generate` is told of a variant, whatever the shard."""
+def variant_options(wildcards, input):
+    """What `generate` is told of a variant, whatever the shard, in few words: Snakemake quotes each three times a job."""
     weights, *parts = input
     model = model_with(*generate_stage.MODEL)(wildcards, input)
-    told = ["--model", model, "--evaluation", as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)]
-    told += ["--weights", weights, *(f"--{Path(part).stem}={part}" for part in parts)]
-    return [*told, "--backend", Variant(wildcards.variant).backend]
+    evaluation = as_json(evaluation_of(wildcards), *generate_stage.EVALUATION)
+    told = [f"--model={model}", f"--evaluation={evaluation}", f"--weights={weights}"]
+    told += [f"--{Path(part).stem}={part}" for part in parts]
+    return [*told, f"--backend={Variant(wildcards.variant).backend}"]
 
 
 @for_each("model", "variant")

@@ -15,16 +15,13 @@ rule generate:
         mem_mb=growing(4000),
         runtime=lasting(1440),
     params:
-        device=generate_device,
         options=generate_options,
-        label=label_of("generate", "model", "variant", "shard"),
         settings=generate_settings,
         gpu_code=code_of_gpus(
             "generate", f"{RESULTS}/{{model}}/{{variant}}/samples/{{shard}}.npy", generate_modules
         ),
     shell:
-        "python3 -m edadm generate {params.options:q} --shard {wildcards.shard:q} --output {output:q}"
-        " --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
+        "python3 -m edadm generate {params.options:q} --shard {wildcards.shard:q} --output {output:q} --threads {threads:q} 2>&1 | tee {log:q}"
 
 
 rule write_prompts:

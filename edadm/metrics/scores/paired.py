@@ -41,8 +41,8 @@ class Parity:
         return self.difference <= self.bound
 
 
-def psnr_rows(images: Images, references: Images) -> Float[Tensor, " n"]:
-    """Of every image in dB.
+def psnr_of_images(images: Images, references: Images) -> Float[Tensor, " n"]:
+    """PSNR of each image in dB.
 
     Raises:
         EdadmError: different numbers of images.

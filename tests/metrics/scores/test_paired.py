@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edadm.errors import EdadmError
-from edadm.metrics.scores.paired import Parity, parity, parity_rows, psnr_rows
+from edadm.metrics.scores.paired import Parity, parity, parity_rows, psnr_of_images
 from edadm.metrics.scores.psnr import psnr
 
 
@@ -29,9 +29,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_psnr_goes_block_by_block() -> None:
-    assert torch.equal(psnr_rows(drawn(0), drawn(1)), psnr(drawn(0), drawn(1)))
+    assert torch.equal(psnr_of_images(drawn(0), drawn(1)), psnr(drawn(0), drawn(1)))
     with pytest.raises(EdadmError, match="7 images cannot be compared with 6"):
-        psnr_rows(drawn(0), drawn(1, 6))
+        psnr_of_images(drawn(0), drawn(1, 6))
 
 
 def test_integers_may_be_as_far_from_simulation_as_simulation_from_full_precision() -> None:
@@ -51,14 +51,14 @@ def test_one_image_that_is_full_precisions_gives_a_number_all_the_same() -> None
     full = drawn(0)
     simulated = full + 8
     simulated[0] = full[0]
-    parity = image_parity(simulated + 2, simulated, full)
-    assert parity.worst == pytest.approx(
+    found = image_parity(simulated + 2, simulated, full)
+    assert found.worst == pytest.approx(
         2 * full[0].numel()
     )  # 2 levels in each value, where one level in one would be allowed
-    assert parity.holds
+    assert found.holds
 
 
 def test_equal_images_hold_any_bound() -> None:
-    parity = image_parity(drawn(0), drawn(0), drawn(0))
-    assert (parity.difference, parity.bound, parity.worst) == (0, 0, 0)
-    assert parity.holds
+    found = image_parity(drawn(0), drawn(0), drawn(0))
+    assert (found.difference, found.bound, found.worst) == (0, 0, 0)
+    assert found.holds
