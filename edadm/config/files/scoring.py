@@ -19,6 +19,7 @@ from edadm.errors import EdadmError
 BUNDLED_EXTRACTOR: Extractor = "cifar10_classifier"
 BUNDLED_SIDE = 32
 AGAINST_REAL_IMAGES = frozenset({"fid", "sfid", "kid", "precision_recall"})
+PAIRED = frozenset({"ssim", "flip"})  # beside PSNR, to the full-precision image of the same noise
 KEPT_FEATURES = 10_000
 _EXTRACTOR_WEIGHTS = {"inception": "torch_fidelity_inception", "pytorch_fid": "pytorch_fid_inception"}
 _CLIP_WEIGHTS = "clip_vit_l_14"

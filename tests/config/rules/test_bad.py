@@ -52,7 +52,7 @@ def test_a_bad_value_is_refused_in_one_line(change: str, line: str) -> None:
 
 def test_images_smaller_than_a_window_have_no_ssim() -> None:
     settings = changed("evaluations.e.scores: [ssim]")
-    settings["models"]["m"]["architecture"]["image_size"] = 8
+    settings["models"]["m"]["architecture"] |= {"image_size": 8, "attention_resolutions": [8]}
     with pytest.raises(
         ConfigError, match=r"^models.m: ssim looks at windows of 11 px, and its images have 8; take"
     ):
