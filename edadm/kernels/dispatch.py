@@ -63,6 +63,6 @@ def refuse_other_types(wanted: torch.dtype, *operands: Tensor | None) -> None:
     for operand in operands:
         if operand is not None and operand.dtype != wanted:
             raise EdadmError(
-                f"integers of this network are computed with {wanted}, and were given {operand.dtype}; cast "
-                "the network as a whole, or load it with the dtype of its inputs"
+                f"integers of this network are computed with {wanted}, and were given {operand.dtype}; "
+                "leave its parts in the types that they were loaded in, and call it outside of autocast"
             )

@@ -21,8 +21,8 @@ class Part(nn.Module):
         if destination is None and not args:
             raise EdadmError(
                 "a layer of a quantized network has no weights for another network, such as a ControlNet "
-                "that is made from it; make that from the network in full precision, or ask the whole network for "
-                "its state"
+                "that is made from it; make that from the network in full precision, or ask the whole "
+                "network for its state"
             )
         return super().state_dict(*args, destination=destination, **named)
 
