@@ -1,4 +1,5 @@
 # EDA-DM as a pipeline: what to run stands in config.yaml, how to run it in workflow/profiles.
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from edadm.console import say
 from edadm.errors import EdadmError
 
 min_version("9.0")
+gc.set_threshold(
+    1_000_000, 50, 100
+)  # thousands of jobs are kept until the end: to look for garbage among them is a tenth of a plan's time
 
 try:
     if Path("config.yaml").exists():

@@ -4,6 +4,7 @@
 import every network that diffusers has, half of transformers, and torch's compiler: two thousand modules, and
 most of the time in which a short command starts. After `defer` such an `__init__` runs when a name is asked
 for that only it has, and classes that the compiler wants to know of are told to it when it is imported.
+Functions that torch keeps the compiler out of, by asking it, are called as they are until it is there.
 Nobody sees a difference but the clock.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -32,6 +33,8 @@ MARKING = (
     "diffusers.hooks.group_offloading",
 )  # import it for decorators alone
 COMPILER = "torch._dynamo"
+KEEPING_OUT = "torch._compile"  # has the decorator that imports the compiler, in order to keep it out
+_KEPT_OUT = "__dynamo_disable"  # where that notes with a function what it calls instead
 
 
 def defer() -> None:
@@ -44,23 +47,25 @@ class _Finder(MetaPathFinder):
     def __init__(self) -> None:
         self._loaders: dict[str, type[_Instead]] = dict.fromkeys(PACKAGES, _OfPackage)
         self._loaders[COMPILER] = _OfCompiler
+        self._loaders[KEEPING_OUT] = _OfDecorator
         self._loaders |= dict.fromkeys(MARKING, _OfMarks)
         self._marked: list[type] = []
+        self._plain: list[Callable[..., Any]] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         found = PathFinder.find_spec(fullname, path, target) if fullname in self._loaders else None
         if found is not None and found.loader is not None:
-            found.loader = self._loaders[fullname](found.loader, self._marked)
+            found.loader = self._loaders[fullname](found.loader, self._marked, self._plain)
         return found
 
 
 class _Instead(Loader):
     """A loader around the one that a module has."""
 
-    def __init__(self, own: Loader, marked: list[type]) -> None:
-        self.own, self.marked = own, marked
+    def __init__(self, own: Loader, marked: list[type], plain: list[Callable[..., Any]]) -> None:
+        self.own, self.marked, self.plain = own, marked, plain
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.own.create_module(spec)
@@ -122,9 +127,27 @@ def _disable(function: Any = None, recursive: bool = True, *, reason: str | None
     return _disable_dynamo(function, recursive)
 
 
+class _OfDecorator(_Instead):
+    def exec_module(self, module: ModuleType) -> None:
+        """What it is put on is called as it is, as long as nothing can be compiled."""
+        self.own.exec_module(module)
+        own = module._disable_dynamo
+
+        def decorator(function: Any = None, recursive: bool = True) -> Any:
+            made = own(function, recursive)
+            if function is not None and COMPILER not in sys.modules:
+                setattr(function, _KEPT_OUT, function)
+                self.plain.append(function)
+            return made
+
+        module._disable_dynamo = decorator  # type: ignore[attr-defined]
+
+
 class _OfCompiler(_Instead):
     def exec_module(self, module: ModuleType) -> None:
-        """Tells it of the classes that were noted."""
+        """Tells it of the classes that were noted, and of functions when they are called."""
+        while self.plain:
+            delattr(self.plain.pop(), _KEPT_OUT)
         self.own.exec_module(module)
         for marked in self.marked:
             module.allow_in_graph(marked)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from .faults.project import stages, write_presets
+
+HERE = str(Path(__file__).parents[1])
 HEAVY = (
     "transformers",
     "scipy",
@@ -82,6 +88,67 @@ def test_a_stage_imports_what_it_computes_with() -> None:
     with_networks = [f"{stage} torch zarr diffusers h5py" for stage in stages[3:]]
     expected = ["report", "evaluate torch h5py", "select torch zarr h5py", *with_networks]
     assert done.stdout.splitlines() == expected, done.stderr
+
+
+# What stands in sys.modules once a stage has done its work, one after another in one process.
+RUNS = """
+import json, sys
+from edadm import cli
+heavy = ("torch._dynamo", "sympy", "torchvision.ops", "transformers", "scipy", "triton.runtime", "matplotlib", "pandas")
+for sys.argv in json.loads(sys.argv[1]):
+    name = sys.argv[1]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        assert ended.code == 0
+    print(name, *[module for module in heavy if module in sys.modules])
+"""
+
+
+def test_a_stage_imports_nothing_heavy_while_it_works(tmp_path: Path) -> None:
+    write_presets(tmp_path)
+    lines = [stage.argv for stage in stages()]
+    lines = lines[: next(at for at, words in enumerate(lines) if words[1] == "evaluate")]
+    command = [sys.executable, "-c", RUNS, json.dumps(lines)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": HERE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert list(dict.fromkeys(done.stdout.splitlines())) == [
+        "convert-checkpoint",
+        "collect-trajectories",
+        "select-calibration",
+        "set-ranges",
+        "reconstruct",
+        "generate",
+    ], done.stderr
+
+
+KEPT_OUT = """
+import sys
+from edadm.deferred import defer
+defer()
+import torch
+def number():
+    return 1
+shown = torch._disable_dynamo(number)
+print(shown(), "torch._dynamo" in sys.modules)
+import torch._dynamo
+print(shown(), number.__dict__["__dynamo_disable"] is not number)
+@torch.compile(backend="eager")
+def twice(value):
+    return shown() + value * 2
+print(twice(torch.ones(1)).item())
+"""
+
+
+def test_the_compiler_is_kept_out_of_what_asks_for_it_once_it_is_there() -> None:
+    done = subprocess.run([sys.executable, "-c", KEPT_OUT], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["1 False", "1 True", "3.0"], done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["reconstruct", "--help"], ["--help"]])

@@ -71,6 +71,6 @@ def test_clusters_get_the_same_gpus() -> None:
     slurm, kubernetes = (
         yaml.safe_load((profiles / name / "config.yaml").read_text()) for name in ("slurm", "kubernetes")
     )
-    assert kubernetes["set-resources"] == slurm["set-resources"]
+    assert kubernetes["resources"]["gpu"] == slurm["resources"]["gpu"] == 100
     assert kubernetes["default-resources"] == {"gpu_manufacturer": "nvidia", "scale": 0}
     assert (kubernetes["retries"], kubernetes["nolock"]) == (slurm["retries"], slurm["nolock"])

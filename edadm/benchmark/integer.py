@@ -138,6 +138,27 @@ def compare_with_integers(
     """
     check_choices(mode, beside)
     contest = Contest(inputs, mode, on_rows)
+    _enter_all(contest, unet, bits, beside, fuse)
+    networks, profiles = contest.rounds(), {}
+    for name in [name for name in contest.entries if name != FLOATS[2]]:
+        with contest.guarded(name, "profile_failed"):
+            profiles[name] = contest.profile(name)
+    return {
+        "device": torch.cuda.get_device_name(),
+        "batch": len(inputs),
+        "mode": mode,
+        "networks": networks,
+        "profiles": profiles,
+    }
+
+
+def _enter_all(
+    contest: Contest, unet: UNet, bits: Mapping[str, Bits], beside: Sequence[str], fuse: Sequence[bool]
+) -> None:
+    """Enters all networks into a contest, in the order in which they are shown; see `compare_with_integers`.
+
+    What runs in fp32 as it comes is only timed on its own, before TF32 is allowed.
+    """
     if FLOATS[0] in beside:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         contest.enter(FLOATS[0], lambda: unet, torch.float32, False)
@@ -150,7 +171,7 @@ def compare_with_integers(
 
     @cache
     def quantized(name: str) -> UNet:
-        return quantized_by_magnitude(unet, bits[name], inputs[:2])
+        return quantized_by_magnitude(unet, bits[name], contest.inputs[:2])
 
     def lowered(name: str, fuse: bool) -> UNet:
         return lower_for_cuda(quantized(name), half, fuse=fuse)
@@ -166,14 +187,3 @@ def compare_with_integers(
         )
     if FLOATS[2] in beside:
         contest.enter(FLOATS[2], lambda: fuse_attention(copy.deepcopy(unet)), torch.float32, True)
-    networks, profiles = contest.rounds(), {}
-    for name in [name for name in contest.entries if name != FLOATS[2]]:
-        with contest.guarded(name, "profile_failed"):
-            profiles[name] = contest.profile(name)
-    return {
-        "device": torch.cuda.get_device_name(),
-        "batch": len(inputs),
-        "mode": mode,
-        "networks": networks,
-        "profiles": profiles,
-    }

@@ -90,11 +90,12 @@ class Layout:
         """All image files of a variant, in order.
 
         Where the preset names no number, so many as the first says that there are: others are of an earlier
-        number. If it does not say, those that are there.
+        number. If it does not say, those that are there, or the first alone, which is to be made then.
         """
         folder = self.variant(model, variant) / "samples"
         if isinstance(shards, str):
             if division := stated(folder / "0.npy", "evaluation"):
                 return self.samples(model, variant, division.shards)
-            return sorted(folder.glob("[0-9]*.npy"), key=lambda file: int(file.stem))
+            there = sorted(folder.glob("[0-9]*.npy"), key=lambda file: int(file.stem))
+            return there or [folder / "0.npy"]
         return [folder / f"{shard}.npy" for shard in range(shards)]

@@ -38,7 +38,7 @@ def load(
             fp32 always.
 
     Raises:
-        EdadmError: no such backend or device; absent, damaged, foreign or newer file.
+        EdadmError: no such backend, device or type; absent, damaged, foreign or newer file.
     """
     precision = dtype_named(dtype)
     where = device_named(device or "cpu")
@@ -58,8 +58,7 @@ def dtype_named(name: torch.dtype | str | None) -> torch.dtype:
         return torch.float32
     found = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else name
     if not isinstance(found, torch.dtype) or not found.is_floating_point or found.itemsize == 1:
-        known = "torch.float32, torch.bfloat16 or torch.float16"
-        raise EdadmError(f"no network computes in {name!r}; give dtype as {known}, or by its name")
+        raise EdadmError(f"a network cannot be in {name!r}; set dtype to torch.float32, float16 or bfloat16")
     return found
 
 

@@ -3,7 +3,7 @@
 A lease is a lock of the operating system on a file that belongs to the GPU, in a folder of the machine where
 all its users may lock. It ends with its process, however that ends. Who wants a GPU for itself alone locks
 its file exclusively. Those who share lock it together, and each one more file, of which there are as many as
-may share.
+may share; who can lock the GPU's file exclusively for a moment knows that nobody is there yet.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ FOLDER = Path(
 )  # users and jobs have TMPDIRs of their own
 PAUSE = 0.5  # seconds between two looks at GPUs that are taken
 _HELD = "EDADM_GPU"  # set beside CUDA_VISIBLE_DEVICES: children of a process compute on its GPU
+_SHARE = "EDADM_GPU_SHARE"  # how many may be there, likewise
 _WISH = re.compile(r"(auto|cuda(?::(\d+))?)(?:/([1-9]\d*))?")
 _mine: list[int] = []  # descriptors, open for as long as the process lives
 
@@ -43,6 +44,11 @@ _mine: list[int] = []  # descriptors, open for as long as the process lives
 def held() -> str | None:
     """The GPU of this process, for people; None without a lease."""
     return os.environ.get(_HELD)
+
+
+def sharers() -> int:
+    """How many processes may be on the GPU of this one; 1 without a lease."""
+    return int(os.environ.get(_SHARE) or 1)
 
 
 def leased_device(name: str) -> torch.device:
@@ -97,7 +103,7 @@ def lease(name: str, gpus: Sequence[Gpu] | None = None, folder: Path = FOLDER) -
     refuse_several_kinds(gpus)
     gpu = take(gpus, share, folder)
     os.environ[VISIBLE] = gpu.uuid
-    os.environ[_HELD] = str(gpu)
+    os.environ.update({_HELD: str(gpu), _SHARE: str(share)})
     return alone
 
 
@@ -121,9 +127,9 @@ def take(gpus: Sequence[Gpu], share: int = 1, folder: Path = FOLDER, pause: floa
     _make(folder)
     told = False
     while True:
-        for place in range(share):  # an empty GPU before one that would be shared
+        for how, place in _ways(share):
             for gpu in gpus:
-                if descriptors := _attempt(folder / gpu.uuid.replace("/", "_"), place, share):
+                if descriptors := _attempt(folder / gpu.uuid.replace("/", "_"), how, place):
                     _keep(descriptors)
                     return gpu
         if not told:
@@ -133,14 +139,23 @@ def take(gpus: Sequence[Gpu], share: int = 1, folder: Path = FOLDER, pause: floa
         time.sleep(pause)
 
 
-def _attempt(path: Path, place: int, share: int) -> list[int]:
+def _ways(share: int) -> list[tuple[int, int | None]]:
+    """How to attempt GPUs: alone; or for sharing, one that is empty before a place on one that is not."""
+    if share == 1:
+        return [(fcntl.LOCK_EX, None)]
+    return [(fcntl.LOCK_EX, 0), *((fcntl.LOCK_SH, place) for place in range(share))]
+
+
+def _attempt(path: Path, how: int, place: int | None) -> list[int]:
     """Locks a GPU alone, or one of the places on it; no descriptors if that is taken."""
-    whole = _locked(path, fcntl.LOCK_EX if share == 1 else fcntl.LOCK_SH)
+    whole = _locked(path, how)
     if whole is None:
         return []
-    shared = None if share == 1 else _locked(path.with_name(f"{path.name}.{place}"), fcntl.LOCK_EX)
-    if share > 1 and shared is None:
-        os.close(whole)
+    shared = None if place is None else _locked(path.with_name(f"{path.name}.{place}"), fcntl.LOCK_EX)
+    if place is not None and (shared is None or not _lock(whole, fcntl.LOCK_SH, path)):
+        for descriptor in (whole, shared):
+            if descriptor is not None:
+                os.close(descriptor)
         return []
     with suppress(OSError):  # a note for people: the lock holds on a full disk, too
         os.ftruncate(whole, 0)
@@ -151,14 +166,22 @@ def _attempt(path: Path, place: int, share: int) -> list[int]:
 def _locked(path: Path, how: int) -> int | None:
     """An open descriptor with a lock of its file; None if another process has one that excludes it."""
     descriptor = _opened(path)
+    if _lock(descriptor, how, path):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _lock(descriptor: int, how: int, path: Path) -> bool:
+    """Locks a file, or changes its lock; False if another process has one that excludes it."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
-        return None
+        return False
     except OSError as error:  # a file system without locks
+        os.close(descriptor)
         raise _unusable(path, error.strerror) from None
-    return descriptor
+    return True
 
 
 def _opened(path: Path) -> int:
@@ -226,7 +249,7 @@ def _give_back() -> None:
     """Ends the lease of a process that cannot use the GPU after all."""
     if _mine:
         _let_go()
-        del os.environ[_HELD]
+        del os.environ[_HELD], os.environ[_SHARE]
 
 
 def _let_go() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKL, VQModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
@@ -37,20 +39,32 @@ def build_autoencoder(settings: Autoencoder) -> VQModel | AutoencoderKL:
     return autoencoder
 
 
+MOST = 8  # images decoded at once
+PIXELS = MOST * 512**2  # of them all, for which a decoder needs far more memory than the U-Net
+
+
 class LatentDecoder:
     """Decodes what a sampler ends with; a vector-quantized latent is snapped to the codebook first.
 
     Args:
         autoencoder: from `build_autoencoder`, with weights.
         scale: the sampler's latents are the autoencoder's times this number.
-        batch_size: images decoded at once; a decoder needs far more memory per image than the U-Net.
     """
 
-    def __init__(self, autoencoder: VQModel | AutoencoderKL, scale: float, batch_size: int = 8):
-        self.autoencoder, self.scale, self.batch_size = autoencoder, scale, batch_size
+    def __init__(self, autoencoder: VQModel | AutoencoderKL, scale: float):
+        self.autoencoder, self.scale = autoencoder, scale
+        self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+
+    def at_once(self, shape: Sequence[int]) -> int:
+        """How many latents of a shape (channels, height, width) are decoded at once.
+
+        At most `MOST`, and fewer where these have more than `PIXELS` together.
+        """
+        _, height, width = shape
+        return max(1, min(MOST, PIXELS // (height * width * self.factor**2)))
 
     @torch.no_grad()
     def __call__(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 i j"]:
         """Images, about in [-1, 1]."""
-        parts = (latents / self.scale).split(self.batch_size)
+        parts = (latents / self.scale).split(self.at_once(latents.shape[1:]))
         return torch.cat([self.autoencoder.decode(part, return_dict=False)[0] for part in parts])

@@ -87,7 +87,9 @@ def _insert_layer(network: nn.Module, name: str, of_weight: SiteScheme, of_input
     if transforms != (() if of_input is None else of_input.scheme.transforms):
         raise SchemeError(f"{name}: its weight and its input are smoothed together; take both, or neither")
     if transforms and getattr(layer, "groups", 1) != 1:
-        raise SchemeError(f"{name}: a convolution in groups is not smoothed; leave it out of `smoothing`")
+        raise SchemeError(
+            f"{name}: a convolution in groups is not smoothed; set `{name}: null` in `smoothing_layers`"
+        )
     quantized = kind(layer, of_weight.scheme.format.bits, input_bits, segments, transforms)
     setattr(network.get_submodule(parent), attribute, quantized)
 

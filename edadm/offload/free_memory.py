@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from edadm.devices.lease import sharers
+
 # Files of a control group by its controller, of version 2 and of version 1: limit, use, and the part of the
 # use that the system takes back when it must.
 _GROUP_FILES = {
@@ -41,6 +43,18 @@ def free_gpu_bytes(device: torch.device) -> int:
     """Device memory that a GPU has left, unused bytes of this process' caching allocator included."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def own_gpu_bytes(device: torch.device) -> int:
+    """Device memory that this process may still take where it leaves others theirs.
+
+    What is free; of a GPU that several may share an equal part, whether the others are there yet or not.
+    """
+    free, count = free_gpu_bytes(device), sharers()
+    if count == 1:
+        return free
+    part = torch.cuda.mem_get_info(device)[1] // count
+    return max(0, min(free, part - torch.cuda.memory_allocated(device)))
 
 
 def _at_most(free: int, group: Path, limit: str, use: str, spare: str) -> int:

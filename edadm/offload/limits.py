@@ -13,7 +13,7 @@ import torch
 
 from edadm.errors import EdadmError
 from edadm.offload.demand import Demand
-from edadm.offload.free_memory import free_gpu_bytes, free_host_bytes
+from edadm.offload.free_memory import free_gpu_bytes, free_host_bytes, own_gpu_bytes
 
 Tier = Literal["device", "host", "disk"]
 TIERS: tuple[Tier, ...] = ("device", "host", "disk")
@@ -94,9 +94,9 @@ def resolved(budget: Budget, device: torch.device, needed: Demand, work: int) ->
 
 def _of_gpu(budget: Budget, device: torch.device, needed: Demand, work: int) -> int:
     """The limit of a GPU's device memory."""
-    free = free_gpu_bytes(device)
     if budget.device is None:
-        return _spared(free, work)
+        return _spared(own_gpu_bytes(device), work)
+    free = free_gpu_bytes(device)
     if min(budget.device, needed.of_peak()) > free:
         raise EdadmError(
             f"memory.device asks for {budget.device / GIB:g} GiB on {device}, which has {free / GIB:.3g} GiB "

@@ -16,9 +16,14 @@ Name = tuple[int | str, ...]
 
 
 def joined_strides(batch: Tensor) -> tuple[int, ...]:
-    """Strides that `torch.cat` gives the rows of several such batches."""
-    shape = torch.empty_strided(batch.shape, batch.stride(), dtype=batch.dtype, device="meta")
-    return torch.cat([shape, shape]).stride()
+    """Strides that `torch.cat` gives the rows of several such batches.
+
+    Asked of one byte a number and of no more than two rows a batch, behind which nothing changes; of `meta`
+    torch would know only after it has imported sympy.
+    """
+    shape = (min(len(batch), 2), *batch.shape[1:])
+    few = torch.empty_strided(shape, batch.stride(), dtype=torch.int8)
+    return torch.cat([few, few]).stride()
 
 
 class RowTables:

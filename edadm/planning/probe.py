@@ -137,7 +137,7 @@ class Probe:
         if self.model.autoencoder is None:
             return
         decoder = LatentDecoder(random_autoencoder(self.model, self.device), 1.0)
-        rows = decoder.batch_size if self.device.type == "cuda" else 1
+        rows = decoder.at_once(self.model.latent_shape) if self.device.type == "cuda" else 1
         latents = torch.randn(rows, *self.model.latent_shape, device=self.device)
         self.rates.decoded = self._seconds(lambda: decoder(latents)) / rows
 

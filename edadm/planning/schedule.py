@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edadm.config.backends import computes_on
+from edadm.config.layout import Variant
 from edadm.console import duration
 
-WITHOUT_GPU = ("convert-checkpoint", "select-calibration")
+_WITHOUT_GPU = ("convert-checkpoint", "select-calibration")
 _NEEDS = {  # the stage before, and how many presets of the path below the model it shares
     "collect-trajectories": ("convert-checkpoint", 0),
     "select-calibration": ("collect-trajectories", 0),
@@ -82,7 +84,18 @@ def _stages(rows: Sequence[dict[str, Any]], gpus: int) -> Iterator[_Stage]:
         jobs = min(row["shares"], gpus) if row["divides_itself"] else row["shares"]
         seconds = (row["seconds"] or 0.0) / jobs
         needs = [key for key in _needed(name, of) if key in known]
-        yield _Stage((name, of), needs, [seconds] * jobs, name not in WITHOUT_GPU)
+        yield _Stage((name, of), needs, [seconds] * jobs, takes_a_gpu(name, of))
+
+
+def takes_a_gpu(name: str, of: str) -> bool:
+    """Whether jobs of a stage have a GPU each, as the workflow's have.
+
+    Args:
+        name: of the stage.
+        of: the model and the presets it is about; of images, the variant whose backend makes them.
+    """
+    _, _, variant = of.partition("/")
+    return name not in _WITHOUT_GPU and (name != "generate" or computes_on(Variant(variant).backend, "cuda"))
 
 
 def _needed(name: str, of: str) -> list[Key]:
@@ -94,8 +107,9 @@ def _needed(name: str, of: str) -> list[Key]:
         return [("convert-checkpoint", model)]
     if name == "generate":
         return [("reconstruct", "/".join([model, *presets[:_QUANTIZED]]))]
-    images = [of, f"{model}/{_FULL_PRECISION}"] if name == "evaluate" else []
-    return [("generate", each) for each in images]
+    images = [of, f"{model}/{_FULL_PRECISION}"] if name in ("extract-features", "evaluate") else []
+    features = [("extract-features", of)] if name == "evaluate" else []
+    return [*(("generate", each) for each in images), *features]
 
 
 def _ready(stage: _Stage, done: dict[Key, _Stage], free: list[float]) -> float:

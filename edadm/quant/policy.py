@@ -70,19 +70,27 @@ def _width(site: SiteLike, bits: Bits) -> int | None:
 
 
 def refuse_idle_patterns(bits: Bits, layers: Collection[str]) -> None:
-    """Refuses a preset with an exception for no layer.
+    """Refuses a preset with an exception that changes no layer.
 
     Args:
         bits: the preset.
         layers: names of all layers with a weight.
 
     Raises:
-        EdadmError: a pattern of `bits.layers` or `bits.smoothing_layers` matches none of them.
+        EdadmError: a pattern of `bits.layers` or `bits.smoothing_layers` matches none of them, or one of the
+            latter would smooth none but layers without an input grid.
     """
     for pattern in (*bits.layers, *bits.smoothing_layers):
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise EdadmError(
                 f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"
+            )
+    for pattern, strength in bits.smoothing_layers.items():
+        matching = (name for name in layers if fnmatchcase(name, pattern))
+        if strength is not None and all(layer_bits(name, bits).activations is None for name in matching):
+            raise EdadmError(
+                f"bits: the pattern '{pattern}' of `smoothing_layers` matches only layers whose input stays "
+                "in floating point, which are not smoothed; remove it, or give them activation bits"
             )
 
 

@@ -3,7 +3,8 @@
 Smoothing (SmoothQuant, arXiv 2211.10438, eq. 4) divides each input channel j of a layer by a factor and
 multiplies the weight's channel by it. The factor is `max|X_j|^a / max|W_j|^(1-a)`, here rounded to the
 nearest power of two (as factors of layer normalisation in arXiv 2111.13824). So every division and
-multiplication by it is exact in any floating-point type, whatever it is folded into.
+multiplication by it is exact in fp32 and bf16, whatever it is folded into, as long as numbers stay far from
+the ends of these types. fp16 has 5 bits of exponent: there a number divided by a large factor loses digits.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from edadm.artifacts.digest import canonical, rows_digest
 from edadm.artifacts.metadata import UNITS, first_difference
 from edadm.config.backends import variant_suffixes
 from edadm.config.schema import AUTO, Config
+from edadm.config.sharding.split import stated
 from edadm.config.stated import settings_of
 from edadm.errors import EdadmError
 from edadm.sampling.shards import collection_digest, open_whole
@@ -21,7 +22,12 @@ from edadm.sampling.shards import collection_digest, open_whole
 _DERIVED = {"report", "times"}  # folders that are made from artifacts in seconds, or hold times
 _SUFFIXES = {".safetensors", ".npy", ".json", ".csv", ".h5"}
 _BESIDE = ".made.json"
-_IN_SHARDS = {"trajectories", "samples", "references", "simulated"}  # inputs of one digest in several files
+_IN_SHARDS = {  # inputs of one digest in several files, with the settings in which these state their number
+    "trajectories": "model",
+    "samples": "evaluation",
+    "references": "evaluation",
+    "simulated": "evaluation",
+}
 _KINDS = {  # of what belongs at a place, by its name, or the name of its folder
     "calibration.safetensors": "calibration",
     "selection.json": "selection",
@@ -34,6 +40,7 @@ _KINDS = {  # of what belongs at a place, by its name, or the name of its folder
     "fp32": "weights",
     "trajectories": "trajectories",
     "samples": "samples",
+    "features": "features",
     "units": "units",
     "references": "statistics",
 }
@@ -50,9 +57,10 @@ class Finding(NamedTuple):
 class Results:
     """Artifacts of a results folder, each with what it says of itself and the digest of its content.
 
-    Each is read in full.
+    Each is read in full, and shards that others were made from once more, for all of these.
 
     Attributes:
+        together: the digests of what shards hold together.
         silent: those that say nothing of themselves, as those of edadm 0.1.0 did, so that only reading them
             was tried.
     """
@@ -60,6 +68,7 @@ class Results:
     root: Path
     config: Config | None = None
     contents: dict[Path, str] = field(default_factory=dict)
+    together: dict[tuple[Path, ...], str] = field(default_factory=dict)
     silent: list[Path] = field(default_factory=list)
     seen: int = 0
 
@@ -103,7 +112,7 @@ class Results:
             if role in _IN_SHARDS and isinstance(digests, str):
                 yield from self._of_other_shards(path, role, digests)
                 continue
-            for number, digest in enumerate(digests if isinstance(digests, list) else [digests]):
+            for number, digest in _numbered(digests).items():
                 source = input_of(self.root, path, role, number)
                 if source in self.contents and self.contents[source] != digest:
                     yield Finding("stale", f"{path} was made from another {source}; make it again")
@@ -111,17 +120,29 @@ class Results:
     def _of_other_shards(self, path: Path, role: str, digest: str) -> Iterator[Finding]:
         first = input_of(self.root, path, role)
         assert first is not None
-        there = [file for file in self.contents if (file.parent, file.suffix) == (first.parent, first.suffix)]
-        files = sorted((file for file in there if file.stem.isdigit()), key=lambda file: int(file.stem))
-        if not files:
-            return
-        if role == "trajectories":
-            found = collection_digest([open_whole(file)[0] for file in files])
-        else:
-            found = rows_digest(files)
-        if found != digest:
+        files = self._shards(first, _IN_SHARDS[role])
+        if not files or not self.contents.keys() >= set(files):
+            return  # gone, or damaged, which is told of the shard itself
+        if files not in self.together:
+            stores = first.suffix == ".zarr"
+            self.together[files] = (
+                collection_digest([open_whole(file)[0] for file in files]) if stores else rows_digest(files)
+            )
+        if self.together[files] != digest:
             source = files[0] if len(files) == 1 else first.parent
             yield Finding("stale", f"{path} was made from another {source}; make it again")
+
+    def _shards(self, first: Path, preset: str) -> tuple[Path, ...]:
+        """The shards of a folder, as many as its first says: others may lie there, of an earlier number.
+
+        All where it does not say, as of edadm 0.1.0; none where it is gone or damaged.
+        """
+        if first not in self.contents:
+            return ()
+        if division := stated(first, preset):
+            return tuple(first.with_name(f"{shard}{first.suffix}") for shard in range(division.shards))
+        there = [file for file in self.contents if (file.parent, file.suffix) == (first.parent, first.suffix)]
+        return tuple(sorted((file for file in there if file.stem.isdigit()), key=lambda file: int(file.stem)))
 
     def _of_other_settings(self, path: Path, found: Facts | None) -> Iterator[Finding]:
         if self.config is None or not found:
@@ -134,6 +155,13 @@ class Results:
             name, its, ours = difference
             said = f"{name}: {canonical(its)}, the configuration says {canonical(ours)}"
             yield Finding("stale", f"{path} was made with {said}; make it again")
+
+
+def _numbered(digests: Any) -> dict[int, Any]:
+    """The digests of an input by the numbers of its files; those of some shards state these themselves."""
+    if isinstance(digests, dict):
+        return {int(number): digest for number, digest in digests.items()}
+    return dict(enumerate(digests if isinstance(digests, list) else [digests]))
 
 
 def artifacts_in(root: Path) -> Iterator[Path]:
@@ -157,7 +185,7 @@ def artifacts_in(root: Path) -> Iterator[Path]:
 def input_of(root: Path, path: Path, role: str, number: int = 0) -> Path | None:
     """Where an input of an artifact lies, by its role; None if that is outside the folder."""
     model = root / path.relative_to(root).parts[0]
-    variant = path.parents[1] if path.parent.name == "samples" else path.parent
+    variant = path.parents[1] if path.parent.name in ("samples", "features") else path.parent
     checkpoint = variant.parent if variant.name in variant_suffixes() else variant
     folders = list(path.parents)[: len(path.relative_to(model).parts)]
     calibration = folders[-2] if len(folders) > 1 else model
@@ -175,7 +203,7 @@ def input_of(root: Path, path: Path, role: str, number: int = 0) -> Path | None:
         "references": model / "fp32/samples" / f"{number}.npy",
         "simulated": checkpoint / "samples" / f"{number}.npy",
     }
-    if role == "weights" and path.name == "metrics.json":
+    if role == "weights" and (path.name == "metrics.json" or path.parent.name == "features"):
         return None  # of the network that scores
     return places.get(role)
 

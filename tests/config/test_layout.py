@@ -65,9 +65,12 @@ def test_of_an_unknown_number_of_shards_the_first_says_how_many_there_are(tmp_pa
     for file in files:
         file.touch()
     assert layout.samples("m", variant, "auto") == files
-    remember(files[0], facts("samples", {"evaluation": {"images": 5, "shards": 2}}))
+    remember(files[0], facts("samples", {"evaluation": {"images": 5, "batch_size": 1, "shards": 2}}))
     assert layout.samples("m", variant, "auto") == files[:2]
     files[1].unlink()
     assert layout.samples("m", variant, "auto") == files[:2]  # whoever reads it says that it is not there
-    remember(files[0], facts("samples", {"evaluation": {"images": 5}}))
+    remember(files[0], facts("samples", {"evaluation": {"images": 5, "batch_size": 1}}))
     assert layout.samples("m", variant, "auto") == [files[0], *files[2:]]
+    for file in files:
+        file.unlink(missing_ok=True)
+    assert layout.samples("m", variant, "auto") == files[:1]  # which is to be made

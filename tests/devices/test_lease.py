@@ -78,7 +78,7 @@ class Jobs:
             time.sleep(0.01)
         return found
 
-    def waits(self, job: int) -> None:
+    def assert_waits(self, job: int) -> None:
         """Returns when a job says that it waits."""
         stderr = self.started[job].stderr
         assert stderr is not None
@@ -111,7 +111,7 @@ def test_no_more_jobs_are_on_a_gpu_than_may_be(count: int, share: int, jobs: Job
     assert sorted(had) == sorted([gpu.uuid for gpu in GPUS[:count]] * share)
     others = [jobs.start(count, share) for _ in range(4)]
     for job in others:
-        jobs.waits(job)
+        jobs.assert_waits(job)
     for job, free in zip(first, had, strict=True):
         assert jobs.end(job) == ""
         assert jobs.gpu(*others) == free
@@ -125,7 +125,7 @@ def test_a_killed_job_gives_its_gpu_back(jobs: Jobs) -> None:
         holding.append(jobs.start(2))
         assert jobs.gpu(holding[-1]) == expected
     waiting = jobs.start(2)
-    jobs.waits(waiting)
+    jobs.assert_waits(waiting)
     jobs.started[holding[0]].kill()
     assert jobs.gpu(waiting) == "GPU-00"
 
@@ -134,12 +134,24 @@ def test_who_wants_a_gpu_alone_waits_for_those_who_share_it(jobs: Jobs) -> None:
     sharing = [jobs.start(1, 2), jobs.start(1, 2)]
     assert [jobs.gpu(job) for job in sharing] == ["GPU-00"] * 2
     alone = jobs.start(1)
-    jobs.waits(alone)
+    jobs.assert_waits(alone)
     jobs.end(sharing[0])
     time.sleep(0.1)
     assert jobs.now(alone) == ""
     jobs.end(sharing[1])
     assert jobs.gpu(alone) == "GPU-00"
+
+
+def test_who_shares_takes_a_gpu_that_became_empty_before_a_free_place_beside_another_job(jobs: Jobs) -> None:
+    """The first places of both are free, and one of the jobs on the first GPU has the second place there."""
+    places = [jobs.start(2, 2)]
+    for expected in ("GPU-11", "GPU-00"):
+        assert jobs.gpu(places[-1])
+        places.append(jobs.start(2, 2))
+        assert jobs.gpu(places[-1]) == expected
+    for job in places[:2]:
+        jobs.end(job)
+    assert [jobs.gpu(jobs.start(2, 2)) for _ in range(2)] == ["GPU-11", "GPU-00"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of other users")
@@ -148,7 +160,7 @@ def test_two_users_of_a_machine_take_no_gpu_from_each_other(jobs: Jobs) -> None:
     assert jobs.gpu(one) == "GPU-00"
     assert jobs.gpu(jobs.start(2, user=12345)) == "GPU-11"
     waiting = jobs.start(2, user=12345)
-    jobs.waits(waiting)
+    jobs.assert_waits(waiting)
     jobs.started[one].kill()
     assert jobs.gpu(waiting) == "GPU-00"
     assert stat.S_IMODE(jobs.locks.stat().st_mode) == 0o1777
@@ -159,7 +171,7 @@ def test_two_users_of_a_machine_take_no_gpu_from_each_other(jobs: Jobs) -> None:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process without a lease, and afterwards as before."""
     monkeypatch.setattr(module, "_mine", mine := [])
-    for name in ("CUDA_VISIBLE_DEVICES", "EDADM_GPU"):
+    for name in ("CUDA_VISIBLE_DEVICES", "EDADM_GPU", "EDADM_GPU_SHARE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     yield
@@ -188,6 +200,7 @@ def test_a_process_sees_the_gpu_that_it_has(name: str, uuid: str, tmp_path: Path
     assert lease(name, GPUS, tmp_path / "locks") == ("auto" if name == "auto" else "cuda")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == uuid
     assert module.held() == f"GPU {uuid[-1]} (H200, {uuid})"
+    assert module.sharers() == int(name.partition("/")[2] or 1)
     assert lease("cuda", GPUS, tmp_path / "locks") == "cuda"  # for good
     assert os.environ["CUDA_VISIBLE_DEVICES"] == uuid
 
@@ -258,11 +271,22 @@ def test_gpus_of_several_kinds_are_not_mixed(tmp_path: Path) -> None:
 def test_a_forked_child_keeps_nothing(tmp_path: Path) -> None:
     """Or a loader's worker would hold the GPU of a process that was killed."""
     take(GPUS[:1], folder=tmp_path / "locks")
+    kept = list(module._mine)
+    assert list(map(is_open, kept)) == [True]
     child = os.fork()
     if child == 0:
-        os._exit(len(module._mine))
+        os._exit(len(module._mine) + 10 * sum(map(is_open, kept)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(module._mine) == 1
+    assert (module._mine, list(map(is_open, kept))) == (kept, [True])
+
+
+def is_open(descriptor: int) -> bool:
+    """Whether this process has a file under this number."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("wrong", ["file", "link", "closed"])

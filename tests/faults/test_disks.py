@@ -26,7 +26,7 @@ LONG = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 SIZE = 16 * 2**20
 
 
-def refused(said: str, folder: Path, before: dict[str, bytes], because: str) -> None:
+def assert_refused(said: str, folder: Path, before: dict[str, bytes], because: str) -> None:
     """One sentence said why, nothing but locks and finished pieces was added, and all else is as it was."""
     sentences = [line for line in said.splitlines() if line.startswith("edadm: ")]
     assert len(sentences) == 1, said
@@ -41,7 +41,7 @@ def refused(said: str, folder: Path, before: dict[str, bytes], because: str) -> 
     assert not [name for name in kept if ".progress/" not in name], "a file has its final name"
 
 
-def goes_on(whole: Whole, folder: Path, index: int) -> None:
+def assert_goes_on(whole: Whole, folder: Path, index: int) -> None:
     """The same command ends well, with the bytes of an undisturbed run."""
     status, said = run(whole.stages[index].argv, folder)
     assert status == 0, said
@@ -60,9 +60,9 @@ def test_a_file_that_may_not_become_as_large_is_named(name: str, whole: Whole, t
     limits = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
     status, said = run(whole.stages[index].argv, folder, limits)
     assert status == 2, said
-    refused(said, folder, before, "it would be larger than a file may be there; raise `ulimit -f`")
+    assert_refused(said, folder, before, "it would be larger than a file may be there; raise `ulimit -f`")
     if index + 1 < len(whole.stages):  # a report may be written in part: each of its files is whole
-        goes_on(whole, folder, index)
+        assert_goes_on(whole, folder, index)
 
 
 def size(path: Path) -> int:
@@ -102,9 +102,9 @@ def test_a_full_disk_is_named_and_after_room_was_made_work_goes_on(
     fill(ballast, 40_000 if name != "generate" else 8_000)
     status, said = run(whole.stages[index].argv, folder)
     assert status == 2, said
-    refused(said, folder, before, "its disk is full (")
+    assert_refused(said, folder, before, "its disk is full (")
     ballast.unlink()
-    goes_on(whole, folder, index)
+    assert_goes_on(whole, folder, index)
 
 
 def fill(ballast: Path, left: int) -> None:
@@ -132,10 +132,10 @@ def test_a_disk_without_room_for_more_files_is_named(whole: Whole, small_disk: P
         (spare / str(number)).unlink()
     status, said = run(whole.stages[index].argv, folder)
     assert status == 2, said
-    refused(said, folder, before, "its disk has room for no more files; remove some there (`df -i`)")
+    assert_refused(said, folder, before, "its disk has room for no more files; remove some there (`df -i`)")
     for file in spare.iterdir():
         file.unlink()
-    goes_on(whole, folder, index)
+    assert_goes_on(whole, folder, index)
 
 
 def test_a_disk_that_can_only_be_read_is_named(whole: Whole, small_disk: Path) -> None:
@@ -145,4 +145,4 @@ def test_a_disk_that_can_only_be_read_is_named(whole: Whole, small_disk: Path) -
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     status, said = run(whole.stages[index].argv, folder)
     assert status == 2, said
-    refused(said, folder, before, "its disk can only be read; make it writable")
+    assert_refused(said, folder, before, "its disk can only be read; make it writable")

@@ -23,7 +23,7 @@ def moments(whole: Whole, count: int) -> list[tuple[int, int]]:
     return [(index, draw.randint(1, whole.changes[index])) for index in chosen]
 
 
-def survives(whole: Whole, folder: Path, index: int, change: int, name: signal.Signals) -> None:
+def assert_survives(whole: Whole, folder: Path, index: int, change: int, name: signal.Signals) -> None:
     stage = whole.stages[index]
     whole.before(index, folder)
     status, said = run(stage.argv, folder, at_change(change, die(name)))
@@ -41,7 +41,7 @@ def survives(whole: Whole, folder: Path, index: int, change: int, name: signal.S
 def test_a_killed_stage_leaves_no_trace(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)
     change = random.Random(f"{SEED} {name}").randint(1, whole.changes[index])
-    survives(whole, tmp_path, index, change, signal.SIGKILL)
+    assert_survives(whole, tmp_path, index, change, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
@@ -49,10 +49,10 @@ def test_a_terminated_and_an_interrupted_stage_leave_no_trace(
     name: signal.Signals, whole: Whole, tmp_path: Path
 ) -> None:
     index = whole.index("generate")
-    survives(whole, tmp_path, index, whole.changes[index] * 2 // 3, name)
+    assert_survives(whole, tmp_path, index, whole.changes[index] * 2 // 3, name)
 
 
 @pytest.mark.long
 def test_fifty_kills_over_all_stages(whole: Whole, tmp_path: Path) -> None:
     for number, (index, change) in enumerate(moments(whole, LONG)):
-        survives(whole, tmp_path / str(number), index, change, signal.SIGKILL)
+        assert_survives(whole, tmp_path / str(number), index, change, signal.SIGKILL)

@@ -17,7 +17,7 @@ from .conftest import Whole, contents, remove
 NOBODY = 65534
 
 
-def as_undisturbed(whole: Whole, index: int, folder: Path) -> None:
+def assert_as_undisturbed(whole: Whole, index: int, folder: Path) -> None:
     expected, found = whole.after(index), contents(folder)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
@@ -31,7 +31,7 @@ def test_two_instances_make_it_once(name: str, whole: Whole, tmp_path: Path) -> 
     ends = [child.wait() for child in children]
     assert [status for status, _ in ends] == [0, 0], ends
     assert sum("is there already, made from the same settings" in said for _, said in ends) == 1
-    as_undisturbed(whole, index, folder)
+    assert_as_undisturbed(whole, index, folder)
 
 
 def test_an_orphan_and_the_next_run_meet(whole: Whole, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_an_orphan_and_the_next_run_meet(whole: Whole, tmp_path: Path) -> None:
     os.kill(orphan.process, signal.SIGCONT)
     ends = [orphan.wait(), again.wait()]
     assert [status for status, _ in ends] == [0, 0], ends
-    as_undisturbed(whole, index, folder)
+    assert_as_undisturbed(whole, index, folder)
 
 
 def test_work_goes_on_when_nobody_listens(whole: Whole, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_work_goes_on_when_nobody_listens(whole: Whole, tmp_path: Path) -> None:
     child.said.close()
     _, status = os.waitpid(child.process, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    as_undisturbed(whole, index, folder)
+    assert_as_undisturbed(whole, index, folder)
 
 
 def as_nobody() -> None:
@@ -92,7 +92,7 @@ def test_another_user_is_told_or_goes_on(shared: bool, whole: Whole, open_folder
     status, said = run(argv, folder, import_all, as_nobody)
     if shared:
         assert status == 0, said
-        as_undisturbed(whole, index, folder)
+        assert_as_undisturbed(whole, index, folder)
         return
     assert status == 2, said
     assert "Traceback" not in said

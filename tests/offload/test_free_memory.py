@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edadm.offload.free_memory import free_gpu_bytes, free_host_bytes
+from edadm.offload.free_memory import free_gpu_bytes, free_host_bytes, own_gpu_bytes
 from edadm.offload.limits import GIB
 
 
@@ -48,3 +48,16 @@ def test_free_memory_of_a_gpu_is_the_drivers_and_what_this_process_holds_unused(
     for name, value in (("mem_get_info", (100, GIB)), ("memory_reserved", 12), ("memory_allocated", 7)):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert free_gpu_bytes(torch.device("cuda:0")) == 105
+
+
+@pytest.mark.parametrize(
+    ("sharers", "driver", "left"), [(1, 900, 905), (2, 900, 493), (3, 150, 155), (1000, 900, 0)]
+)
+def test_of_a_gpu_that_is_shared_a_process_plans_with_its_part(
+    sharers: int, driver: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part of 1,000 bytes less the 7 in use, or what others left of them."""
+    monkeypatch.setenv("EDADM_GPU_SHARE", str(sharers))
+    for name, value in (("mem_get_info", (driver, 1000)), ("memory_reserved", 12), ("memory_allocated", 7)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert own_gpu_bytes(torch.device("cuda:0")) == left

@@ -97,10 +97,11 @@ def test_a_gpu_keeps_what_it_has_free_and_is_not_asked_for_more(
 ) -> None:
     gpu = torch.device("cuda:0")
     monkeypatch.setattr(limits, "free_host_bytes", lambda: GIB)
-    monkeypatch.setattr(limits, "free_gpu_bytes", lambda device: GIB // 2)
+    monkeypatch.setattr(limits, "free_gpu_bytes", lambda device: GIB)
+    monkeypatch.setattr(limits, "own_gpu_bytes", lambda device: GIB // 2)  # a GPU for two
     host = int(0.9 * GIB)
     assert resolved(Budget(), gpu, needed, 1000) == Limits(int(0.9 * (GIB // 2)) - 1000, host, None)
-    assert resolved(Budget(device=GIB // 4, host=7), gpu, needed, 1000) == Limits(GIB // 4, 7, None)
+    assert resolved(Budget(device=GIB, host=7), gpu, needed, 1000) == Limits(GIB, 7, None)
     there_is_not_so_much = resolved(Budget(device=80 * GIB), gpu, needed, 1000)
     assert there_is_not_so_much == Limits(80 * GIB, host, None)
     monkeypatch.setattr(limits, "free_gpu_bytes", lambda device: needed.of_peak() - 1)

@@ -41,9 +41,11 @@ def test_the_network_in_floating_point_stays_as_it_is(float_unet: UNet2DModel, u
     before = {name: layer.weight.clone() for name, layer in quantized_layers(unet).items()}
     smooth(unet, uneven, SMOOTH, rows.append)
     assert rows == [4, 4]
-    with disabled(unet):
-        found, expected = network_call(unet, uneven), network_call(float_unet, uneven)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    plain = quantized_copy(float_unet, SMOOTH.model_copy(update={"smoothing": None}))
+    with disabled(unet), disabled(plain):
+        found, expected = network_call(unet, uneven), network_call(plain, uneven)
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(found, network_call(float_unet, uneven), rtol=1e-5, atol=1e-5)
     for name, layer in quantized_layers(unet).items():
         assert torch.equal(float_unet.get_submodule(name).weight, before[name]), name  # which it shares
         assert torch.equal(layer.unsmoothed_weight, before[name]), name

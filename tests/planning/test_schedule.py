@@ -58,6 +58,31 @@ def test_more_gpus_than_jobs_help_as_far_as_stages_divide_themselves() -> None:
     assert on_gpus([plan()], 8)["seconds"] == pytest.approx(25 + 10 + 20 + 60 + 2 * 80 / 8)
 
 
+def timed(variants: list[str]) -> dict[str, Any]:
+    """Images in 80 s and scores in 30 s of each variant, whose checkpoints are there; no conversion."""
+    names = [f"m/{name}" for name in ("fp32", *variants)]
+    rows = [row("generate", name, 80.0) for name in names] + [row("evaluate", name, 30.0) for name in names]
+    return {"model": "m", "stages": rows}
+
+
+def test_scores_take_a_gpu_and_wait_for_their_images_and_those_of_full_precision() -> None:
+    """On two: images to 80; those of the second variant to 160, and beside them scores to 110 and 140."""
+    total = on_gpus([timed(["t/w/a", "t/w/b"])], 2)
+    assert total["gpu_seconds"] == 3 * 80 + 3 * 30
+    assert total["seconds"] == 160 + 30
+    assert total["not_estimated"] == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "on_a_gpu"), [("integer", False), ("onednn", False), ("openvino", False), ("cuda_int8", True)]
+)
+def test_images_of_variants_for_the_cpu_alone_take_no_gpu(backend: str, on_a_gpu: bool) -> None:
+    """On one GPU these are made beside those of full precision, and their scores follow."""
+    total = on_gpus([timed([f"t/w/a/{backend}"])], 1)
+    assert total["gpu_seconds"] == 80 + 80 * on_a_gpu + 2 * 30
+    assert total["seconds"] == (2 * 80 if on_a_gpu else 80) + 2 * 30
+
+
 def test_models_share_the_gpus() -> None:
     one, two = on_gpus([plan()], 2), on_gpus([plan("m"), plan("n")], 2)
     assert two["gpu_seconds"] == 2 * one["gpu_seconds"]

@@ -99,3 +99,16 @@ def test_the_policy_names_the_sites_that_are_quantized() -> None:
 def test_a_pattern_for_no_layer_is_refused_by_name() -> None:
     with pytest.raises(EdadmError, match=r"bits: the pattern 'first\.kept' matches no layer of the U-Net"):
         policy([Place("out", "weight"), Place("first", "weight"), Place("first.kept", "input")], BITS)
+
+
+def test_a_pattern_that_would_smooth_no_layer_with_an_input_grid_is_refused_by_name() -> None:
+    sites = [Place(name, "weight") for name in ("out", "first.kept", "first", "mid")]
+    for fine in ({"*": 0.5}, {"out": None}, {"first*": 0.5}):
+        assert policy(sites, BITS.model_copy(update={"smoothing_layers": fine}))
+    for pattern in ("out", "first.kept"):
+        bits = BITS.model_copy(update={"smoothing_layers": {"mid": 0.5, pattern: 0.5}})
+        sentence = (
+            f"^bits: the pattern '{pattern}' of `smoothing_layers` matches only layers whose input stays"
+        )
+        with pytest.raises(EdadmError, match=sentence):
+            policy(sites, bits)

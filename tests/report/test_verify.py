@@ -14,19 +14,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edadm.artifacts import as_json, facts, intact, save_tensors
+from edadm.artifacts.digest import rows_digest
 from edadm.artifacts.metadata import UNITS, remember
-from edadm.config.schema import Bits, Calibration, Config, Model
-from edadm.config.stated import settings_of
+from edadm.config.schema import Bits, Calibration, Config, Evaluation, Model, Trajectories
+from edadm.config.sharding.shares import settled
+from edadm.config.stated import OF_NOISE, settings_of
+from edadm.report import verify
 from edadm.report.verify import Results
+from edadm.sampling.shards import open_finished
 from edadm.sampling.store import TrajectoryStore
 
 CONFIG = Config(
-    models={"m": Model(checkpoint="none")},
+    models={"m": Model(checkpoint="none", trajectories=Trajectories(count=4, batch_size=2))},
     calibrations={"c": Calibration(size=2)},
     bits={"b": Bits(weights=4)},
 )
 MODEL = {"model": settings_of(CONFIG.models["m"], "architecture")}
 BITS = {"bits": settings_of(CONFIG.bits["b"])}
+SHARDS, EARLIER = 2, 3  # of trajectories and images, and of a run before, of which the last one is left
 
 
 def tensors(path: Path, kind: str, made_from: dict[str, Any], value: float = 0) -> str:
@@ -35,10 +40,31 @@ def tensors(path: Path, kind: str, made_from: dict[str, Any], value: float = 0) 
     return intact(path)
 
 
-def store(path: Path, unet: str) -> str:
-    made = TrajectoryStore.create(path, 0, 2, 2, [5, 0], (1, 2, 2))
-    made.write(0, torch.ones(2, 2, 1, 2, 2), [])
-    return made.seal(facts("trajectories", MODEL | {"shard": 0, "inputs": {"unet": unet}}))
+def store(folder: Path, unet: str, shard: int, shards: int, value: float = 1.0) -> Path:
+    """A shard of trajectories, as `collect-trajectories` writes it."""
+    model = settings_of(settled(CONFIG.models["m"], shards), "architecture", "trajectories")
+    made = TrajectoryStore.create(folder / f"{shard}.zarr", 2 * min(shard, 1), 2, 2, [5, 0], (1, 2, 2))
+    made.write(0, torch.full((2, 2, 1, 2, 2), float(value)), [])
+    made.seal(facts("trajectories", {"model": model, "shard": shard, "inputs": {"unet": unet}}))
+    return made.path
+
+
+def images(folder: Path, weights: str, shard: int, shards: int, value: int = 0) -> Path:
+    """A shard of images, as `generate` writes it."""
+    path = folder / f"{shard}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.full((1, 3, 2, 2), value, dtype="uint8"))
+    evaluation = settings_of(Evaluation(images=2, batch_size=1, shards=shards), *OF_NOISE)
+    made_from = MODEL | {"shard": shard, "evaluation": evaluation, "inputs": {"weights": weights}}
+    remember(path, facts("samples", made_from))
+    return path
+
+
+def scores(folder: Path, **files: list[Path]) -> None:
+    """Scores of images, as `evaluate` writes them."""
+    pixels = {role: rows_digest(shards) for role, shards in files.items()}
+    known = facts("metrics", MODEL | {"inputs": pixels})
+    (folder / "metrics.json").write_text(as_json({"fid": 1.0}, known))
 
 
 @pytest.fixture
@@ -46,8 +72,9 @@ def results(tmp_path: Path) -> Path:
     """A small run whose files hold next to nothing."""
     root, chosen = tmp_path / "results", {"calibration": settings_of(CONFIG.calibrations["c"])}
     unet = tensors(root / "m/fp32/unet.safetensors", "weights", {"part": "unet"} | MODEL)
-    recorded = store(root / "m/trajectories/0.zarr", unet)
-    made_from = MODEL | chosen | {"inputs": {"trajectories": [recorded], "unet": unet}}
+    recorded = [store(root / "m/trajectories", unet, shard, SHARDS) for shard in range(SHARDS)]
+    store(root / "m/trajectories", unet, EARLIER - 1, EARLIER)
+    made_from = MODEL | chosen | {"inputs": {"trajectories": open_finished(recorded)[1], "unet": unet}}
     calibration = tensors(root / "m/c/calibration.safetensors", "calibration", made_from)
     (root / "m/c/selection.json").write_text(as_json({"counts": [1]}, facts("selection", made_from)))
     inputs = {"unet": unet, "calibration_set": calibration}
@@ -56,12 +83,11 @@ def results(tmp_path: Path) -> Path:
     unit = tensors(root / "m/c/b/r/units/0/000_a.safetensors", "unit", learned)
     listed = as_json({"units": {"000_a.safetensors": unit}}, facts("units", learned | {"part": 0}))
     (root / "m/c/b/r/units/0" / UNITS).write_text(listed)
-    samples = root / "m/fp32/samples/0.npy"
-    samples.parent.mkdir()
-    np.save(samples, np.zeros((1, 3, 2, 2), dtype="uint8"))
-    remember(samples, facts("samples", MODEL | {"shard": 0, "inputs": {"weights": unet}}))
-    scored = facts("metrics", MODEL | {"inputs": {"samples": [intact(samples)]}})
-    (root / "m/fp32/metrics.json").write_text(as_json({"fid": 1.0}, scored))
+    references = [images(root / "m/fp32/samples", unet, shard, SHARDS) for shard in range(SHARDS)]
+    images(root / "m/fp32/samples", unet, EARLIER - 1, EARLIER)
+    scores(root / "m/fp32", samples=references)
+    quantized = images(root / "m/c/b/r/samples", "of weights that are elsewhere", 0, 1)
+    scores(root / "m/c/b/r", samples=[quantized], references=references)
     (root / "times").mkdir()
     (root / "times/a.json").write_text("{}")
     (root / "m/c/b/.r.progress").mkdir()
@@ -79,7 +105,49 @@ def findings(results: Path, config: Config | None = CONFIG) -> list[tuple[str, s
 def test_results_as_they_were_made_need_no_word(results: Path) -> None:
     there = Results(results, CONFIG)
     assert list(there.findings()) == []
-    assert there.seen == 8
+    assert there.seen == 14
+
+
+@pytest.mark.parametrize(
+    ("made", "named", "stale"),
+    [
+        (store, "trajectories", ["m/c/calibration.safetensors", "m/c/selection.json"]),
+        (images, "fp32/samples", ["m/c/b/r/metrics.json", "m/fp32/metrics.json"]),
+    ],
+)
+def test_what_was_made_from_other_shards_is_stale(
+    made: Callable[..., Path], named: str, stale: list[str], results: Path
+) -> None:
+    unet = intact(results / "m/fp32/unet.safetensors")
+    shutil.rmtree(results / "m" / named / "2.zarr", ignore_errors=True)
+    made(results / "m" / named, unet, EARLIER - 1, EARLIER, 2)
+    assert findings(results) == []  # of an earlier number, from which nothing was made
+    shutil.rmtree(results / "m" / named / "1.zarr", ignore_errors=True)
+    made(results / "m" / named, unet, 1, SHARDS, 2)
+    assert sorted(findings(results)) == [
+        ("stale", f"{file} was made from another m/{named}; make it again") for file in stale
+    ]
+
+
+def test_images_that_several_scores_compare_with_are_read_once_for_all(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(verify, "rows_digest", lambda files: asked.extend(files) or rows_digest(files))
+    assert findings(results) == []
+    assert sorted(asked) == [
+        results / "m/c/b/r/samples/0.npy",
+        *sorted(results.glob("m/fp32/samples/[01].npy")),
+    ]
+
+
+def test_digests_of_single_shards_are_compared_too(results: Path) -> None:
+    shards = sorted(results.glob("m/fp32/samples/[01].npy"))
+    known = facts("metrics", MODEL | {"inputs": {"samples": [intact(shards[0]), "another"]}})
+    (results / "m/fp32/metrics.json").write_text(as_json({"fid": 1.0}, known))  # as edadm 0.2.0 wrote it
+    assert findings(results) == [
+        ("stale", "m/fp32/metrics.json was made from another m/fp32/samples/1.npy; make it again")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +185,7 @@ def moved_ranges(results: Path) -> None:
 
 def moved_samples(results: Path) -> None:
     for name in ("{}.npy", "{}.npy.made.json"):
-        (results / "m/fp32/samples" / name.format(0)).rename(results / "m/fp32/samples" / name.format(1))
+        (results / "m/fp32/samples" / name.format(0)).rename(results / "m/fp32/samples" / name.format(5))
 
 
 def stray(results: Path) -> None:
@@ -159,12 +227,12 @@ CHANGES: dict[Callable[[Path], None], list[tuple[str, str]]] = {
         ("stale", "m/c/selection.json"),
         ("stale", "m/c/b/ranges.safetensors"),
         ("stale", "m/c/b/r/units/0"),
-        ("stale", "m/fp32/samples/0.npy"),
-        ("stale", "m/trajectories/0.zarr"),
+        *(("stale", f"m/fp32/samples/{shard}.npy") for shard in range(3)),
+        *(("stale", f"m/trajectories/{shard}.zarr") for shard in range(3)),
     ],
     another_set: [("stale", "m/c/b/ranges.safetensors"), ("stale", "m/c/b/r/units/0")],
     moved_ranges: [("foreign", "m/c/calibration.safetensors")],
-    moved_samples: [("foreign", "m/fp32/samples/1.npy")],
+    moved_samples: [("foreign", "m/fp32/samples/5.npy")],
     stray: [("foreign", "m/notes.json")],
     lost_unit: [("damaged", "m/c/b/r/units/0/000_a.safetensors")],
     torn_facts: [("damaged", "m/fp32/samples/0.npy")],
@@ -200,3 +268,14 @@ def test_artifacts_that_say_nothing_are_taken_as_they_are(results: Path) -> None
     del content["edadm"]
     path.write_text(json.dumps(content))
     assert findings(results) == []
+
+
+def test_features_belong_to_the_shards_that_they_name(results: Path) -> None:
+    samples, features = results / "m/fp32/samples/0.npy", results / "m/fp32/features/0_of_2.safetensors"
+    inputs = {"samples": {"0": intact(samples)}, "weights": "of a network that scores"}
+    tensors(features, "features", {"inputs": inputs})
+    assert findings(results) == []
+    inputs["samples"] = {"0": "0" * 64}
+    tensors(features, "features", {"inputs": inputs})
+    again = "m/fp32/features/0_of_2.safetensors was made from another m/fp32/samples/0.npy; make it again"
+    assert findings(results) == [("stale", again)]

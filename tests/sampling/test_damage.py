@@ -146,7 +146,7 @@ def right(whole: Path) -> dict[str, np.ndarray]:
     return chosen(whole)
 
 
-def survives(folder: Path, whole: Path) -> bool:
+def assert_right_or_named(folder: Path, whole: Path) -> bool:
     """Whether the same comes of it; whoever refuses it must name the file and what to do, and not end in a traceback."""
     try:
         found = chosen(folder)
@@ -180,7 +180,7 @@ def test_a_damaged_chunk_is_named_or_harmless(
     before = file.read_bytes()
     damage(file)
     assert not file.is_file() or file.read_bytes() != before
-    kept = survives(folder, whole)
+    kept = assert_right_or_named(folder, whole)
     assert not (kept and array in ("latents", "context", "timesteps", "distance"))
 
 
@@ -202,7 +202,7 @@ def test_damaged_metadata_are_named_or_harmless(
         )
     else:
         damage(file)
-    kept = survives(folder, whole)
+    kept = assert_right_or_named(folder, whole)
     assert not (kept and array in ("", "latents", "context", "timesteps", "distance"))
 
 
@@ -242,7 +242,7 @@ def test_edited_metadata_are_named_or_harmless(edit: str, whole: Path, tmp_path:
     found = json.loads(file.read_text())
     change(found)
     file.write_text(json.dumps(found))
-    assert survives(folder, whole) == (edit == "fill")
+    assert assert_right_or_named(folder, whole) == (edit == "fill")
 
 
 def swap(folder: Path) -> None:
@@ -317,7 +317,7 @@ SHARDS = (
 def test_wrong_shards_are_named(damage: Callable[[Path], None], whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "copy")
     damage(folder)
-    assert not survives(folder, whole)
+    assert not assert_right_or_named(folder, whole)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_wrong_shards_are_named(damage: Callable[[Path], None], whole: Path, tmp
 def test_what_a_store_without_digests_must_have_is_looked_for(array: str, old: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(old, tmp_path / "copy")
     chunks(folder, array)[0].unlink()
-    assert not survives(folder, old)
+    assert not assert_right_or_named(folder, old)
 
 
 def test_shards_in_another_order_are_refused_with_what_to_do(whole: Path) -> None:
@@ -358,4 +358,4 @@ def test_a_damaged_batch_in_the_middle_of_a_collection_is_collected_again(
     latents = torch.randn(2, STEPS, *SHAPE, generator=generator)
     again.write(0, latents, features, {"context": torch.randn(2, 2, 3, generator=generator)})
     assert again.unfinished() == []
-    assert survives(folder, whole)
+    assert assert_right_or_named(folder, whole)

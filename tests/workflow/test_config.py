@@ -73,7 +73,7 @@ def test_a_variant_of_a_registered_backend_is_planned(tmp_path: Path, package: P
     assert done.returncode == 0, said
     planned = job_stats(said)
     assert (planned["reconstruct"], planned["generate"], planned["evaluate"]) == (1, 3, 3)
-    assert "--backend wood" in said
+    assert "--backend=wood" in said
     assert "--backend=wood" in said
     status, said = toy.run("--dry-run")
     assert status == 1

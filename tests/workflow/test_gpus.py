@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edadm.artifacts.locks import attempt
+from edadm.planning.schedule import takes_a_gpu
 
 from .toy import CONFIG, PATIENCE, REPOSITORY, Toy
 
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.workflow
 
 QUANTIZED = "tdac/w4a8/fbr"
 VARIANTS = ["fp32", QUANTIZED, f"{QUANTIZED}/integer", f"{QUANTIZED}/cuda_int8"]
+OWN_SETTINGS = ("jobs", "default-resources", "set-resources", "resources", "retries", "nolock")
 GPU = ("--workflow-profile", "workflow/profiles/gpu")
 WITH_NETWORKS = {
     "collect-trajectories",
@@ -64,12 +67,33 @@ def devices(said: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for command in re.findall(r"python3 -m edadm (.*)", said):
         name = re.match(r"[a-z-]+(?: unet)?", command)
-        backend = re.search(r"--backend (integer|cuda_int8) ", command)
+        backend = re.search(r"--backend[ =](integer|cuda_int8) ", command)
         assert name
-        device = re.search(r"--device (\S+)", command)
+        device = re.search(r"--device[ =](\S+)", command)
         key = backend[1] if backend else name[0]
         found.setdefault(key, set()).add(device[1] if device else "none")
     return found
+
+
+def asked(said: str) -> dict[str, set[int]]:
+    """By command how many GPUs its jobs ask for; named as by `devices`."""
+    found: dict[str, set[int]] = {}
+    for resources, command in re.findall(
+        r"resources: (.*)\n(?:\n|.*Shell command: )?(python3 -m edadm .*)", said
+    ):
+        (count,) = re.findall(r"\bgpu=(\d+)", resources)
+        found.setdefault(*devices(command), set()).add(int(count))
+    return found
+
+
+def profile(toy: Toy, name: str) -> str:
+    """The folder of a profile without what its plugins ask for, which need not be installed."""
+    written = yaml.safe_load((REPOSITORY / "workflow" / "profiles" / name / "config.yaml").read_text())
+    kept = {key: value for key, value in written.items() if key in OWN_SETTINGS}
+    folder = toy.folder / "profiles" / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(json.dumps(kept))
+    return str(folder)
 
 
 def expected(device: str, **other: str) -> dict[str, set[str]]:
@@ -87,16 +111,28 @@ def expected(device: str, **other: str) -> dict[str, set[str]]:
             "GPU-1,GPU-2",
             "auto/2",
         ),  # the profile `default` takes what there is
-        (("--resources", "gpu=0"), "0,1,2,3", "cpu"),
+        (("--resources", "gpu=0"), None, "cpu"),  # though there may be a GPU that `nvidia-smi` does not know
     ],
 )
 def test_jobs_with_a_network_are_on_gpus_and_no_others(
-    options: tuple[str, ...], gpus: str, device: str, toy: Toy
+    options: tuple[str, ...], gpus: str | None, device: str, toy: Toy
 ) -> None:
     said = told(toy, "-n", "-p", *options, gpus=gpus)
     assert devices(said) == expected(device)
-    computed = len(re.findall("--device (?:cuda|auto)", said))
+    computed = len(re.findall("--device[ =](?:cuda|auto)", said))
     assert len(re.findall("gpu=1", said)) == computed == (0 if device == "cpu" else 12)
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_on_a_cluster_jobs_ask_for_a_gpu_if_they_can_use_one(name: str, toy: Toy) -> None:
+    said = told(toy, "-n", "-p", "--workflow-profile", profile(toy, name), gpus=None)
+    assert devices(said) == expected("cuda")
+    using = {key: {int(device == {"cuda"})} for key, device in devices(said).items()}
+    assert asked(said) == using
+    assert (using["generate"], using["cuda_int8"], using["integer"]) == ({1}, {1}, {0})
+    planned = {backend: ("generate", f"toy/{QUANTIZED}/{backend}") for backend in ("integer", "cuda_int8")}
+    for key, counts in using.items():  # what `edadm plan --gpus` takes the workflow to do
+        assert counts == {int(takes_a_gpu(*planned.get(key, (key, f"toy/{QUANTIZED}"))))} or key == "report"
 
 
 def test_no_more_jobs_start_than_there_are_places(toy: Toy) -> None:

@@ -58,11 +58,11 @@ def generating(toy: Toy, run: Run) -> list[psutil.Process]:
 
 
 @pytest.mark.usefixtures("beginning")
-def test_power_cuts_and_a_killed_job_leave_no_trace(toy: Toy, request: pytest.FixtureRequest):
+def test_kills_of_all_and_of_one_job_leave_no_trace(toy: Toy, request: pytest.FixtureRequest):
     """The same command four times: cut while collecting, cut while reconstructing, one job killed, to the end."""
     with toy.started() as run:
         run.until(lambda: stored_batches(toy))
-        run.power_cut()
+        run.kill_all()
     batches = {mark: mark.stat().st_mtime_ns for mark in stored_batches(toy)}
     store = next(iter(batches)).parents[2]
     shard = store.parents[1].name.split(".")[1]
@@ -72,7 +72,7 @@ def test_power_cuts_and_a_killed_job_leave_no_trace(toy: Toy, request: pytest.Fi
 
     with toy.started() as run:
         run.until(lambda: finished_units(toy))
-        run.power_cut()
+        run.kill_all()
     units = finished_units(toy)
     assert "convert_checkpoint" not in job_stats(run.text())
     assert (

@@ -39,12 +39,18 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         yield cluster
 
 
+@pytest.fixture
+def projects(package: Path, tmp_path: Path) -> tuple[Toy, Toy]:
+    """A project for this machine, and the same one for the cluster."""
+    (tmp_path / "here").mkdir()
+    return Toy(tmp_path / "here", package), Toy(tmp_path, package)
+
+
 def test_a_cancelled_job_is_named_and_tried_again_with_twice_the_memory(
-    slurm: Slurm, package: Path, tmp_path: Path
+    slurm: Slurm, projects: tuple[Toy, Toy]
 ) -> None:
     """Images of the full-precision network, the least that has two stages."""
-    (tmp_path / "here").mkdir()
-    here, toy = Toy(tmp_path / "here", package), Toy(tmp_path, package)
+    here, toy = projects
     with here.started(IMAGES) as local, toy.started(*OPTIONS, "--", IMAGES) as run:
         (job,) = run.until(lambda: slurm.jobs("generate"), pause=0.3)
         slurm.ask("scancel", job)
@@ -71,14 +77,11 @@ def generating(toy: Toy, without: Collection[psutil.Process] = ()) -> psutil.Pro
 
 
 @pytest.mark.long
-def test_copies_of_a_job_meet_when_a_node_and_snakemake_die(
-    slurm: Slurm, package: Path, tmp_path: Path
-) -> None:
+def test_copies_of_a_job_meet_when_a_node_and_snakemake_die(slurm: Slurm, projects: tuple[Toy, Toy]) -> None:
     """Three make the same images: one whose node is lost, one that Slurm queued again, one of a second Snakemake."""
-    (tmp_path / "here").mkdir()
-    here, toy = Toy(tmp_path / "here", package), Toy(tmp_path, package)
+    here, toy = projects
     with here.started(IMAGES) as local, toy.started(*OPTIONS, "--", IMAGES) as run:
-        run.until(lambda: list((tmp_path / IMAGES).parent.glob(".0.npy.*.making")))
+        run.until(lambda: list((toy.folder / IMAGES).parent.glob(".0.npy.*.making")))
         lost = run.until(lambda: generating(toy))
         lost.suspend()
         node = lost.environ()["SLURMD_NODENAME"]

@@ -108,7 +108,7 @@ class Run:
                 continue
         return found
 
-    def power_cut(self) -> None:
+    def kill_all(self) -> None:
         """Ends Snakemake and its jobs at once; none of them can tidy up."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=PATIENCE)
@@ -178,7 +178,7 @@ class Toy:
             yield run
         finally:
             if run.process.poll() is None:
-                run.power_cut()
+                run.kill_all()
 
     def run(self, *options: str) -> tuple[int, str]:
         """A whole Snakemake run: its exit status and what it said."""

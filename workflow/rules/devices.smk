@@ -10,7 +10,7 @@ def provided(resource):
 
 
 # On this machine a job takes a GPU of its own, and waits for one if it must; as many jobs start as there are GPUs, or places on them:
-# Snakemake cuts what a job asks for to what there is. A cluster hands out its own: there a job has what the profile asks for.
+# Snakemake cuts what a job asks for to what there is. A cluster hands out its own: there `gpu` is how many the queue's jobs have at once.
 ASKED, SHARE = provided("gpu"), provided("gpu_share") or 1
 try:
     GPUS = [] if workflow.remote_exec else visible_gpus()
@@ -21,16 +21,24 @@ except EdadmError as error:
 
 @functools.cache
 def here():
-    """Whether jobs run on this machine. Snakemake knows that when it plans them, and not yet when it reads the rules."""
-    if workflow.remote_exec or not workflow.local_exec:
+    """Whether jobs run on this machine. Snakemake knows that when it plans them, and not yet when it reads the rules.
+
+    A dry run is always here; one for a cluster has a number of jobs in the queue.
+    """
+    if workflow.remote_exec or not workflow.local_exec or (workflow.dryrun and provided("_nodes")):
         return False
     workflow.global_resources["gpu"] = SHARE * min(len(GPUS) if ASKED is None else ASKED, len(GPUS))
     return True
 
 
 def a_gpu(wildcards):
-    """How many GPUs a job with a network asks for by itself."""
-    return 1 if here() else 0
+    """How many GPUs a job with a network asks for: one, if the profile lets jobs have any, or says nothing and they run here."""
+    return 1 if ASKED or (ASKED is None and here()) else 0
+
+
+def evaluate_gpu(wildcards):
+    """How many GPUs scores ask for: none where other jobs have looked at the images."""
+    return 0 if variant_features(wildcards) else a_gpu(wildcards)
 
 
 def check_gpus():
@@ -58,12 +66,12 @@ def device_of(wildcards, input, resources):
     """The device of a job: the one that the profile names, else a GPU if the job has one, else the CPU.
 
     Where the profile says nothing of GPUs, one that torch cannot use is none. Where none is listed, the command itself looks for one of
-    another make.
+    another make, unless the profile says that there is to be none.
     """
     if named := resources.get("device"):
         return named
     if not resources.gpu:
-        return "auto" if here() and not GPUS else "cpu"
+        return "auto" if here() and not GPUS and ASKED is None else "cpu"
     kind = "auto" if here() and ASKED is None else "cuda"
     return f"{kind}/{SHARE}" if SHARE > 1 else kind
 
@@ -81,6 +89,11 @@ def generated_on_gpus(wildcards):
 
 
 @signed
-def generate_device(wildcards, input, resources):
-    """As `device_of`, but for backends that make images on the CPU only."""
-    return device_of(wildcards, input, resources) if generated_on_gpus(wildcards) else "cpu"
+def generate_options(wildcards, input, resources):
+    """What a job of `generate` is told, as one parameter, since each takes Snakemake its time for every shard: of its variant, where it computes, and what progress lines call it.
+
+    Some backends make images on the CPU only.
+    """
+    device = device_of(wildcards, input, resources) if generated_on_gpus(wildcards) else "cpu"
+    label = " ".join(("generate", wildcards.model, wildcards.variant, wildcards.shard))
+    return [*variant_options(wildcards, input=input), f"--device={device}", f"--label={label}"]

@@ -40,19 +40,13 @@ class Division(NamedTuple):
 
     Attributes:
         shards: the number.
-        total: images or trajectories; None where only the number is known, as of earlier notes.
-        batch_size: of them, computed at once; likewise.
+        total: images or trajectories.
+        batch_size: of them, computed at once.
     """
 
     shards: int
-    total: int | None = None
-    batch_size: int | None = None
-
-    def fits(self, now: Division) -> bool:
-        """Whether these shards are those of the preset of now; of a number alone, whether none is empty."""
-        if self.total is None or self.batch_size is None:
-            return now.total is None or self.shards <= -(-now.total // (now.batch_size or 1))
-        return self[1:] == now[1:]
+    total: int
+    batch_size: int
 
 
 class Split:
@@ -83,7 +77,7 @@ class Split:
             if finished and known is None:
                 known = stated(finished[0], preset)
             begun = bool(finished) or any(folder.glob(".[0-9]*.progress"))
-            keeps = (begun or not self.decides) and known is not None and known.fits(wanted)
+            keeps = (begun or not self.decides) and known is not None and known[1:] == wanted[1:]
             self.chosen[name] = wanted._replace(shards=known.shards) if known and keeps else wanted
         return self.chosen[name].shards
 
@@ -92,7 +86,7 @@ class Split:
         if self.noted | self.chosen != self.noted:
             self.note.parent.mkdir(parents=True, exist_ok=True)
             noted = (self.noted | self.chosen).items()
-            writing_json(self.note, {name: _as_json(division) for name, division in noted})
+            writing_json(self.note, {name: division._asdict() for name, division in noted})
 
 
 def stated(path: Path, preset: str) -> Division | None:
@@ -119,12 +113,7 @@ def _read(note: Path) -> dict[str, Division]:
 
 
 def _division(found: Any) -> Division | None:
-    """A division as it is noted, or as it was noted earlier, the number alone; None if it is neither."""
-    told = found if isinstance(found, Mapping) else {"shards": found}
-    numbers = [told.get(name) for name in Division._fields]
-    shards, total, batch_size = (one if type(one) is int and one > 0 else None for one in numbers)
-    return Division(shards, total, batch_size) if shards else None
-
-
-def _as_json(division: Division) -> Any:
-    return division.shards if division.total is None else division._asdict()
+    """A division as it is noted; None if it is none."""
+    told = found if isinstance(found, Mapping) else {}
+    numbers = [one for name in Division._fields if type(one := told.get(name)) is int and one > 0]
+    return Division(*numbers) if len(numbers) == len(Division._fields) else None

@@ -49,6 +49,35 @@ def computes_static_integers(scheme: Scheme) -> bool:
     return known and not scheme.is_dynamic and not scheme.is_symmetric
 
 
+class CpuBackend(Backend):
+    """A backend of static integers on a CPU, between whose layers there is fp32."""
+
+    def runs(self, scheme: Scheme) -> bool:
+        """See `computes_static_integers`."""
+        return computes_static_integers(scheme)
+
+    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+        """See `Backend.lower`.
+
+        Raises:
+            EdadmError: another type than fp32, or as `lower_in_fp32`.
+        """
+        if dtype != torch.float32:
+            raise EdadmError(
+                "between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not "
+                f"{dtype}"
+            )
+        return self.lower_in_fp32(unet)
+
+    @abstractmethod
+    def lower_in_fp32(self, unet: UNet) -> UNet:
+        """The network in the backend's arithmetic, as `lower` gives it.
+
+        Raises:
+            EdadmError: the backend has no arithmetic for this network.
+        """
+
+
 def implementation(entry: BackendEntry) -> Backend:
     """The code of a registered backend, which is imported now.
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from diffusers.models.attention_processor import Attention
 
-from edadm.deploy.backends.base import Backend, computes_static_integers
+from edadm.deploy.backends.base import CpuBackend
 from edadm.deploy.fuse.cpu import CpuAttnProcessor, CpuConv2d, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
 from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
-from edadm.quant.scheme import Scheme
 
 
 def computes_with_integers(layer: QuantizedLayer) -> bool:
@@ -56,24 +54,11 @@ def lower_for_cpu(unet: UNet) -> UNet:
     return lowered
 
 
-class OneDnn(Backend):
+class OneDnn(CpuBackend):
     """The backend of CPUs: `edadm.kernels.cpu`'s convolutions."""
 
-    def runs(self, scheme: Scheme) -> bool:
-        """See `computes_static_integers`."""
-        return computes_static_integers(scheme)
-
-    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
-        """See `lower_for_cpu`.
-
-        Raises:
-            EdadmError: another type than fp32.
-        """
-        if dtype != torch.float32:
-            raise EdadmError(
-                "between layers of integers there is fp32 on a CPU; load with dtype torch.float32, not "
-                f"{dtype}"
-            )
+    def lower_in_fp32(self, unet: UNet) -> UNet:
+        """See `lower_for_cpu`."""
         return lower_for_cpu(unet)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +17,14 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from edadm.config.backends import DEFAULT
-from edadm.deploy.backends.base import Backend, computes_static_integers
+from edadm.deploy.backends.base import CpuBackend
 from edadm.deploy.export.onnx import input_name, onnx_program
 from edadm.errors import EdadmError
 from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
+from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.sound import pass_on_what_is_not_finite
-from edadm.quant.scheme import Scheme
 
 CPU = torch.zeros(0)
 SETTINGS = {
@@ -33,7 +33,7 @@ SETTINGS = {
 }
 
 
-class CompiledNetwork(nn.Module):
+class CompiledNetwork(StaysOnCpu):
     """A network that OpenVINO compiled, called as the U-Net of diffusers that it was.
 
     Args:
@@ -65,20 +65,6 @@ class CompiledNetwork(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledNetwork:
         """The same: a compiled network does not change, and cannot be copied."""
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledNetwork:
-        """Refuses to move or to be cast.
-
-        Raises:
-            EdadmError: the network is moved or cast.
-        """
-        after = fn(torch.zeros(1))
-        if after.device.type != "cpu" or after.dtype != torch.float32:
-            raise EdadmError(
-                f"a network by OpenVINO stays on the CPU and in fp32, and cannot go to {after.device.type} "
-                f"in {after.dtype}; load it there anew, with backend '{DEFAULT}'"
-            )
         return self
 
     def _places(self, unet: UNet) -> dict[str, str]:
@@ -222,23 +208,11 @@ def lower_for_openvino(unet: UNet) -> UNet:
     return lowered
 
 
-class OpenVino(Backend):
+class OpenVino(CpuBackend):
     """The backend of OpenVINO's integer kernels for CPUs."""
 
-    def runs(self, scheme: Scheme) -> bool:
-        """See `computes_static_integers`."""
-        return computes_static_integers(scheme)
-
-    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
-        """See `lower_for_openvino`.
-
-        Raises:
-            EdadmError: another type than fp32.
-        """
-        if dtype != torch.float32:
-            raise EdadmError(
-                f"OpenVINO computes in fp32 between integers here; load with dtype torch.float32, not {dtype}"
-            )
+    def lower_in_fp32(self, unet: UNet) -> UNet:
+        """See `lower_for_openvino`."""
         return lower_for_openvino(unet)
 
 

@@ -78,7 +78,12 @@ def _skeleton(facts: Facts, path: Path) -> UNet:
         raise CheckpointError(
             f"{path} describes no network that can be built ({reason}); copy it again or make it again"
         ) from None
-    return unet.to_empty(device="cpu")
+    return unet._apply(_unfilled)
+
+
+def _unfilled(tensor: Tensor) -> Tensor:
+    """Memory for what is on `meta`, as from `to_empty`, for which torch imports sympy."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
 
 def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edadm.artifacts import writing
 from edadm.config.backends import INTEGER
@@ -86,8 +86,10 @@ def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
         )
     example, free = _example(unet)
+    graph = export_graph(unet, target).eval()
+    _refuse_too_large(_stored_bytes(graph, target))
     program: Any = torch.onnx.export(
-        export_graph(unet, target).eval(),
+        graph,
         tuple(example.values()),
         dynamo=True,
         opset_version=OPSET,
@@ -101,17 +103,26 @@ def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
         node.metadata_props.clear()  # lines of this program that led to it, with the paths of this machine
     if target.int4:
         _narrow(program.model)
-    _refuse_too_large(program.model)
+    _refuse_too_large(sum(value.const_value.nbytes for value in program.model.graph.initializers.values()))
     return program
 
 
-def _refuse_too_large(model: Any) -> None:
-    """Refuses a model that does not fit into one file.
+def _stored_bytes(graph: nn.Module, target: Target) -> int:
+    """Bytes of what a graph will store, known before the export, which takes minutes and as much memory."""
+    total = 0
+    for tensor in (*graph.parameters(), *graph.buffers()):
+        is_narrow = target.int4 and tensor.dtype == torch.int8
+        is_narrow = is_narrow and int(tensor.min()) >= -NIBBLE and int(tensor.max()) < NIBBLE
+        total += -(-tensor.nbytes // 2) if is_narrow else tensor.nbytes
+    return total
+
+
+def _refuse_too_large(total: int) -> None:
+    """Refuses so many bytes that they do not fit into one file.
 
     Raises:
         EdadmError: always then.
     """
-    total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     if total >= LARGEST:
         raise EdadmError(
             f"one ONNX file holds {LARGEST / 2**30:.3g} GiB, and the network has {total / 2**30:.3g}; "

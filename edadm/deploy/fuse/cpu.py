@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,15 +10,14 @@ from jaxtyping import Float, Int8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.config.backends import DEFAULT
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
-from edadm.errors import EdadmError
 from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
+from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.part import Part, refuse_other_channels
 from edadm.nn.quantizer import Quantizer
 
@@ -64,7 +62,7 @@ class CpuSegment:
         return x.div_(self.divisor).round_().clamp_(*self.qmin_qmax)
 
 
-class CpuLayer(Part):
+class CpuLayer(StaysOnCpu, Part):
     """A quantized layer, with codes and an input grid, that computes with integers.
 
     It means what `QuantizedLayer` does.
@@ -78,23 +76,6 @@ class CpuLayer(Part):
         weights, scales = signed_weight(layer)
         parts = enumerate(zip(weights, scales, strict=True))
         self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CpuLayer:
-        """Refuses to move or to be cast.
-
-        Packed weights stay where they are, and oneDNN ends the process when it meets another device.
-
-        Raises:
-            EdadmError: the network is moved or cast.
-        """
-        after = fn(torch.zeros(1))
-        if after.device.type != "cpu" or after.dtype != torch.float32:
-            raise EdadmError(
-                f"a network of integers on a CPU cannot go to {after.device.type} in {after.dtype}; "
-                f"load it there anew, or with backend '{DEFAULT}'"
-            )
-        super()._apply(fn, recurse)
-        return self
 
     @property
     def packed_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from edadm.learning.steps.parameters import StepSizes
 from edadm.learning.steps.precision import learning_cast
 from edadm.learning.steps.schedules import cosine_rates, rounding_exponents, row_table
 from edadm.quant.streams import Stream
+
+_adam_step = inspect.unwrap(torch.optim.Adam.step)  # what is around it imports torch's compiler, for nothing
 
 
 class Descent:
@@ -86,9 +89,9 @@ class Descent:
         rate = self._at(self._rates)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             torch.mul(base, rate, out=group["lr"])
-        self.optimizer.step()
-        self.sizes.keep_positive()
         with torch.no_grad():
+            _adam_step(self.optimizer)
+            self.sizes.keep_positive()
             self.losses.index_copy_(0, self.step.view(1).long(), loss.detach().view(1).to(self.losses.dtype))
             self.step.add_(1)
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from edadm.artifacts import StaleError, date_now, describe, intact, reading, refuse_other
 from edadm.artifacts.digest import rows_digest
+from edadm.console import say, size
 from edadm.errors import EdadmError
 
 SHOWN_IMAGES = 16
-_READ_AT_MOST = 2 * 10**9  # bytes of images that a report reads to compare them with their scores
+READ_AT_MOST = 2 * 10**9  # bytes of images that a report reads to compare them with their scores
 AGAIN = "delete it and run `snakemake` again"
 
 
@@ -63,6 +64,8 @@ def first_images(files: Sequence[Path]) -> np.ndarray:
 def refuse_scores_of_others(scores: Path, files: Sequence[Path]) -> None:
     """Refuses scores of other images than those that lie beside them.
 
+    Images of more than `READ_AT_MOST` bytes are not read for it, which is said.
+
     Raises:
         StaleError: names both files.
     """
@@ -70,8 +73,11 @@ def refuse_scores_of_others(scores: Path, files: Sequence[Path]) -> None:
     for file in files:
         _require(file)
     if isinstance(told, str):
-        small = sum(file.stat().st_size for file in files) <= _READ_AT_MOST
-        others = files[0] if small and rows_digest(files) != told else None
+        if (total := sum(file.stat().st_size for file in files)) > READ_AT_MOST:
+            unread = f"the images beside it ({size(total)})"
+            say(f"{scores} was not compared with {unread}; `edadm verify` does that")
+            return
+        others = files[0] if rows_digest(files) != told else None
     else:  # of edadm 0.2: the digest of each file
         pairs = zip(files, told or (), strict=False)
         others = next(

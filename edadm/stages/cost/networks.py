@@ -134,7 +134,7 @@ class Networks:
             return 0
         with torch.device("meta"):
             decoder = LatentDecoder(build_autoencoder(self.model.autoencoder).eval(), 1.0)
-            latents = torch.zeros(decoder.batch_size, *self.model.latent_shape)
+            latents = torch.zeros(decoder.at_once(self.model.latent_shape), *self.model.latent_shape)
         with PeakTracker() as tracker:
             decoder(latents)
         return tracker.most

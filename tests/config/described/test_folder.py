@@ -206,6 +206,9 @@ def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> N
         ("scheduler", "prediction_type", "flow"),
         ("scheduler", "beta_schedule", "sigmoid"),
         ("scheduler", "trained_betas", [0.1, 2.0]),
+        ("scheduler", "num_train_timesteps", "1000"),
+        ("scheduler", "beta_start", None),
+        ("scheduler", "use_flow_sigmas", True),
         ("tokenizer", "pad_token", "<pad>"),
     ],
 )
@@ -262,3 +265,15 @@ def test_an_autoencoder_without_a_scale_has_diffusers_own_and_says_so(tmp_path: 
     assert found.settings["autoencoder"]["scale"] == 0.18215
     assert any("scaling_factor is not set in vae/config.json" in sentence for sentence in found.left_open)
     assert any("prediction and schedule are guesses" in sentence for sentence in found.left_open)
+
+
+def test_a_sampler_visits_no_more_timesteps_than_there_are(tmp_path: Path) -> None:
+    betas = {"trained_betas": [0.1] * 10, "steps_offset": 1}
+    found = describe_folder(written(tmp_path, unet=UNET, scheduler=SCHEDULER | betas))
+    assert found.settings["sampler"]["steps"] == 9
+
+
+@pytest.mark.parametrize(("kind", "clips"), [("DDIMScheduler", True), ("PNDMScheduler", False)])
+def test_clipping_that_no_key_tells_of_is_named(kind: str, clips: bool, tmp_path: Path) -> None:
+    found = describe_folder(written(tmp_path, unet=UNET, scheduler=SCHEDULER | {"_class_name": kind}))
+    assert any("clip_sample: true" in line for line in found.left_open) == clips

@@ -60,7 +60,7 @@ def folded(gridded: Callable[[], nn.Module]) -> nn.Module:
 def test_every_integer_layer_agrees_with_its_simulation(folded: nn.Module, calibration: Calibration) -> None:
     lowered, seen = dict(lower_for_cuda(folded, torch.float32, fuse=False).named_modules()), []
 
-    def compare(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def assert_near(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append(name)
         assert (lowered[name](*inputs) - output).abs().max() <= LAYER_BOUND * output.abs().max(), name
 
@@ -68,7 +68,7 @@ def test_every_integer_layer_agrees_with_its_simulation(folded: nn.Module, calib
     for name in expected:
         assert isinstance(lowered[name], IntegerConv2d)
         folded.get_submodule(name).register_forward_hook(
-            lambda _, inputs, output, n=name: compare(n, inputs, output)
+            lambda _, inputs, output, n=name: assert_near(n, inputs, output)
         )
     folded(*calibration)
     assert sorted(seen) == sorted(expected)

@@ -107,7 +107,7 @@ def test_every_layer_of_a_network_agrees_with_its_simulation(
 ) -> None:
     lowered, seen = dict(lower_for_cpu(folded).named_modules()), 0
 
-    def compare(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def assert_near(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal seen
         seen += 1
         assert (lowered[name](*inputs) - output).abs().max() <= LAYER_BOUND * output.abs().max(), name
@@ -115,7 +115,7 @@ def test_every_layer_of_a_network_agrees_with_its_simulation(
     for name, layer in quantized_layers(folded).items():
         if layer.input_quantizer is not None:
             assert isinstance(lowered[name], CpuLayer)
-            layer.register_forward_hook(lambda _, inputs, output, n=name: compare(n, inputs, output))
+            layer.register_forward_hook(lambda _, inputs, output, n=name: assert_near(n, inputs, output))
     folded(*calibration)
     assert seen == len(
         [layer for layer in quantized_layers(folded).values() if layer.input_quantizer is not None]
@@ -217,6 +217,8 @@ def test_a_network_of_integers_stays_where_it_is_in_fp32(folded: nn.Module, cali
     with torch.no_grad():
         before = lowered(*calibration).sample
         for move in (torch.device("meta"), torch.float16):
-            with pytest.raises(EdadmError, match="a network of integers on a CPU cannot go to"):
+            with pytest.raises(
+                EdadmError, match="a network of integers on a CPU stays there and in fp32, and cannot go to"
+            ):
                 lower_for_cpu(folded).to(move)
         assert torch.equal(lowered(*calibration).sample, before)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from edadm.config.schema import Bits
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
-from edadm.deploy.export import onnx as exporter
 from edadm.deploy.export.onnx import OPSET
 from edadm.deploy.export.onnx_graph import Target, replacements
 from edadm.errors import EdadmError
@@ -59,6 +58,22 @@ def mean_difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().mean().item()
 
 
+class Scored(nn.Module):
+    """Attention's first product, of a query that begins at zero with a key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processor = QuantizedAttnProcessor(8, 8)
+        self.processor.query_quantizer.set_grid(torch.tensor([2.0**-5]), torch.tensor([0.0]))
+        self.processor.key_quantizer.set_grid(torch.tensor([2.0**-5]), torch.tensor([128.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key = x.chunk(2, -1)
+        return torch.bmm(
+            self.processor.query_quantizer(query), self.processor.key_quantizer(key).transpose(-1, -2)
+        )
+
+
 class Mixed(nn.Module):
     """Attention's second product, of the softmax of the first channels with the last ones."""
 
@@ -78,6 +93,7 @@ class Mixed(nn.Module):
 KEYS = 16
 NEIGHBOURS = torch.eye(KEYS // 2).repeat_interleave(2, 0).repeat_interleave(2, 1).expand(2, -1, -1)
 SHARED = torch.cat([30 * NEIGHBOURS, parts((2, KEYS // 2, 8)).repeat_interleave(2, 1)], -1)
+LIKE = torch.cat([8 + parts((2, 6, 16)), 4 + parts((2, 6, 16))], -1)  # sums of products of one sign
 LAYER_BOUND = 1e-6  # of a layer's largest output; 5e-8 was seen, a bit of fp32
 LAYERS = {
     name: (layer, x, sizes, zero_points)
@@ -85,7 +101,8 @@ LAYERS = {
         ("3x3", nn.Conv2d(24, 40, 3, padding=1), parts((2, 24, 9, 7)), (24,), (0,)),
         ("1x1 of two segments", nn.Conv2d(24, 16, 1), parts((2, 24, 8, 8)), (8, 16), (128, 3)),
         ("linear", nn.Linear(24, 12), parts((2, 5, 24)), (24,), (91,)),
-        ("attention of two neighbours each", None, SHARED, (), ()),
+        ("attention of two neighbours each", Mixed, SHARED, (), ()),
+        ("attention of a query from zero", Scored, LIKE, (), ()),
     )
 }
 COMPUTE = """
@@ -103,8 +120,9 @@ def layers(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """Graphs of layers with the largest codes in two forms, their inputs, and what they compute in double precision."""
     folder, rows, exact = tmp_path_factory.mktemp("layers"), {}, {}
     for name, (float_layer, x, sizes, zero_points) in LAYERS.items():
-        layer: nn.Module = Mixed()
-        if float_layer is not None:
+        if isinstance(float_layer, type):
+            layer: nn.Module = float_layer()
+        else:
             kind = QuantizedConv2d if isinstance(float_layer, nn.Conv2d) else QuantizedLinear
             layer = filled(kind(float_layer, 8, 8, sizes), zero_points)
         for form in ("exact", "full"):
@@ -195,7 +213,7 @@ def test_it_is_called_as_the_network_of_diffusers(made: Made) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
-    "a move": (lambda unet, rows: unet.to("meta"), "stays on the CPU and in fp32, and cannot go to meta"),
+    "a move": (lambda unet, rows: unet.to("meta"), "a CPU stays there and in fp32, and cannot go to meta"),
     "a cast": (lambda unet, rows: unet.half(), "cannot go to cpu in torch.float16"),
     "a mask": (
         lambda unet, rows: unet(**named(rows, encoder_attention_mask=torch.ones(4, 5))),
@@ -258,17 +276,6 @@ def test_no_number_in_gives_no_number_out_of_that_image_alone(made: Made) -> Non
 def test_other_types_are_refused(runtime: None, folded: nn.Module) -> None:
     with pytest.raises(EdadmError, match=r"load with dtype torch\.float32, not torch\.bfloat16"):
         lower(folded, torch.bfloat16, "openvino")
-
-
-def test_a_network_that_no_file_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = {"weight": SimpleNamespace(const_value=np.zeros(3 * 2**10, dtype=np.int8))}
-    model = SimpleNamespace(graph=SimpleNamespace(initializers=weights))
-    exporter._refuse_too_large(model)
-    monkeypatch.setattr(exporter, "LARGEST", 3 * 2**10)
-    with pytest.raises(
-        EdadmError, match=r"one ONNX file holds \S+ GiB, and the network has \S+; use backend 'integer'"
-    ):
-        exporter._refuse_too_large(model)
 
 
 @pytest.mark.parametrize("package", ["openvino", "onnxscript"])

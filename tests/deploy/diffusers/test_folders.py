@@ -138,8 +138,8 @@ LOADING: dict[str, tuple[dict[str, Any], str]] = {
     "variant": ({"variant": "fp16"}, r"model\.fp16\.safetensors; leave out variant='fp16'"),
     "map": ({"device_map": {"": "cpu", "mid_block": 0}}, "leave out device_map"),
     "device": ({"device_map": "abacus"}, "this machine has no device 'abacus'"),
-    "type": ({"torch_dtype": "float61"}, "no network computes in 'float61'"),
-    "bytes": ({"dtype": torch.float8_e4m3fn}, "no network computes in torch.float8_e4m3fn"),
+    "type": ({"torch_dtype": "float61"}, "a network cannot be in 'float61'"),
+    "bytes": ({"dtype": torch.float8_e4m3fn}, "a network cannot be in torch.float8_e4m3fn"),
     "keyword": ({"quantization_config": {"a": 1}}, "is not loaded with quantization_config; leave it out"),
 }
 

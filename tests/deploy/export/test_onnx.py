@@ -224,6 +224,43 @@ def test_openvino_computes_it_without_vnni_too(
     assert difference <= (2 if target == "onnx_7bit" else 1) * error
 
 
+def test_a_network_that_no_file_holds_is_refused_before_it_is_exported(
+    w8a6: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports: list[object] = []
+    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.onnx, "export", lambda *given, **named: exports.append(given))
+    weights = sum(layer.weight.numel() for layer in quantized_layers(w8a6).values())
+    monkeypatch.setattr(exporter, "LARGEST", weights)
+    with pytest.raises(
+        EdadmError, match=r"one ONNX file holds \S+ GiB, and the network has \S+; use backend 'integer'"
+    ):
+        exporter.onnx_program(w8a6)
+    assert exports == []
+    monkeypatch.setattr(exporter, "LARGEST", 5 * weights)
+    with pytest.raises(AttributeError):  # nothing was exported here that could be looked at
+        exporter.onnx_program(w8a6)
+    assert len(exports) == 1
+
+
+@pytest.mark.parametrize(("int4", "expected"), [(False, 6 + 5 + 4), (True, 3 + 5 + 4)])
+def test_what_a_graph_will_store_is_counted(int4: bool, expected: int) -> None:
+    graph = nn.Module()
+    graph.register_buffer("narrow", torch.tensor([-8, 7, 0, 1, 2, 3], dtype=torch.int8))
+    graph.register_buffer("wide", torch.tensor([-8, 8, 0, 1, 2], dtype=torch.int8))
+    graph.register_buffer("scale", torch.zeros(1))
+    assert exporter._stored_bytes(graph, Target(int4=int4)) == expected
+
+
+def test_the_count_is_that_of_the_file(w8a6: nn.Module) -> None:
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    program = exporter.onnx_program(w8a6)
+    stored = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
+    counted = exporter._stored_bytes(graphs.export_graph(w8a6, TARGETS["onnx"]), TARGETS["onnx"])
+    assert counted == pytest.approx(stored, rel=0.03)
+
+
 def test_a_pair_of_6_bits_ends_where_the_grid_does(gridded: Callable[[], nn.Module]) -> None:
     quantizer = next(iter(activation_quantizers(gridded()).values()))
     quantizer.bits = 6

@@ -121,7 +121,7 @@ def errors_of(made: Made, lowered: nn.Module) -> dict[str, dict[str, float]]:
     return found
 
 
-def compare(made: Made, lowered: nn.Module, layers: set[str], blocks: set[str]) -> None:
+def assert_agrees(made: Made, lowered: nn.Module, layers: set[str], blocks: set[str]) -> None:
     """Layers agree to rounding, and blocks to codes that may be neighbours."""
     found = errors_of(made, lowered)
     assert set(found) >= layers | blocks
@@ -134,7 +134,7 @@ def compare(made: Made, lowered: nn.Module, layers: set[str], blocks: set[str]) 
 
 @torch.no_grad()
 def test_modules_of_a_cpu_agree_with_those_of_the_simulation(made: Made) -> None:
-    compare(made, lower_for_cpu(made[1]), {"CpuConv2d", "CpuLinear"}, BLOCKS["onednn"])
+    assert_agrees(made, lower_for_cpu(made[1]), {"CpuConv2d", "CpuLinear"}, BLOCKS["onednn"])
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def test_fused_modules_of_a_gpu_agree_with_those_of_the_simulation(made: Made) -
     try:
         lowered = lower_for_cuda(quantized, torch.float32)
         layers = {"IntegerConv2d", "IntegerLinear", "IntegerGatheredConv2d"}
-        compare(made, lowered, layers, BLOCKS["cuda_int8"])
+        assert_agrees(made, lowered, layers, BLOCKS["cuda_int8"])
         sizes = lowered.add_embedding.linear_1
         assert (sizes.in_features, sizes.out_features) == (34, 32)
     finally:

@@ -35,7 +35,7 @@ def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tup
     return x, None, added, weight.to(DEVICE, dtype), bias.to(DEVICE, dtype), groups, 1e-5, True, grids
 
 
-def compare(given: tuple) -> Tensor:
+def assert_near_meaning(given: tuple) -> Tensor:
     expected = reference.normalised(*given)[0].int()
     difference = (triton_normalised(*given)[0].int() - expected).abs()
     assert difference.max() <= 1
@@ -48,12 +48,12 @@ def compare(given: tuple) -> Tensor:
 def test_numbers_are_those_of_the_meaning_or_where_rounding_ties_their_neighbours(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    assert len(compare(arguments(shape, dtype)).unique()) > 100
+    assert len(assert_near_meaning(arguments(shape, dtype)).unique()) > 100
 
 
 def test_with_nothing_added_and_no_activation() -> None:
     x, skip, _, *rest = arguments(SHAPES[1])
-    expected = compare((x, skip, None, *rest[:4], False, *rest[5:]))
+    expected = assert_near_meaning((x, skip, None, *rest[:4], False, *rest[5:]))
     assert (expected == -128).any()  # what SiLU never reaches
 
 
@@ -84,14 +84,14 @@ def test_numbers_on_several_grids() -> None:
     assert [len(one.unique()) > 9 for one in found] == [True, True, True]
     for index, one in enumerate(found):
         assert torch.equal(one, triton_normalised(*given, several[index : index + 1])[0][0])
-    compare((*given, several))
+    assert_near_meaning((*given, several))
 
 
 @pytest.mark.parametrize("before", [1, 64, 94])
 def test_channels_that_stand_elsewhere_and_groups_of_both(before: int) -> None:
     x, _, *rest = arguments(SHAPES[3], torch.bfloat16)
     parts = x[..., :before].contiguous(), x[..., before:].contiguous()
-    assert torch.equal(compare((*parts, *rest)), reference.normalised(x, None, *rest)[0].int())
+    assert torch.equal(assert_near_meaning((*parts, *rest)), reference.normalised(x, None, *rest)[0].int())
     assert torch.equal(
         triton_normalised(*parts, *rest, may_reside=False)[0],
         triton_normalised(x, None, *rest, may_reside=False)[0],
@@ -152,7 +152,7 @@ def test_any_number_of_groups_in_a_program_gives_the_same(
     given = arguments(SHAPES[0])
     monkeypatch.setattr(launch, "WIDTHS", (width,))
     assert groups_of_program(2, 32, 4)[1] == width
-    compare(given)
+    assert_near_meaning(given)
 
 
 def test_programs_begin_at_16_bytes_and_are_many() -> None:

@@ -15,7 +15,7 @@ from edadm.errors import EdadmError
 from edadm.report.results.files import SHOWN_IMAGES
 from edadm.report.results.read import read_run, variant_label
 from edadm.report.results.records import UnitErrors
-from tests.report.fakes import PRESETS, VARIANTS, Fake, add_integers, write, write_speed
+from tests.report.fakes import PRESETS, SCORES, VARIANTS, Fake, add_integers, write, write_speed
 
 
 def test_full_precision_comes_first(fake: Fake):
@@ -152,13 +152,38 @@ def test_first_images_come_from_as_many_shards_as_needed(fake: Fake):
 
 def test_shards_of_an_earlier_number_are_left_out(fake: Fake):
     whole = fake.file("fp32", "samples", "0.npy")
-    remember(whole, facts("samples", {"evaluation": {"images": 10, "shards": 1}}))
+    remember(whole, facts("samples", {"evaluation": {"images": 10, "batch_size": 2, "shards": 1}}))
     scores = fake.file("fp32", "metrics.json")
     told = facts("metrics", {"inputs": {"samples": rows_digest([whole])}})
     write(scores, as_json(json.loads(scores.read_text()), told))
     settings = fake.runs[0]["evaluation_settings"] | {"shards": "auto"}
     run = fake.runs[0] | {"variants": ["fp32"], "evaluation_settings": settings}
     np.testing.assert_array_equal(read_run(fake.results, run).variants[0].images, np.load(whole))
+
+
+def test_images_above_a_size_are_not_compared_with_their_scores_which_is_said(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores, image = fake.file("fp32", "metrics.json"), fake.file("fp32", "samples", "0.npy")
+    of_others = facts("metrics", {"inputs": {"samples": "another digest"}})
+    write(scores, as_json(json.loads(scores.read_text()), of_others))
+    run = fake.runs[0] | {"variants": ["fp32"]}
+    size = sum(file.stat().st_size for file in image.parent.glob("*.npy"))
+    monkeypatch.setattr("edadm.report.results.files.READ_AT_MOST", size - 1)
+    assert read_run(fake.results, run).variants[0].scores["fid"] == SCORES["fp32"][0]
+    assert f"{scores} was not compared with the images beside it" in capsys.readouterr().err
+    monkeypatch.setattr("edadm.report.results.files.READ_AT_MOST", size)
+    with pytest.raises(EdadmError, match="has the scores of other images than"):
+        read_run(fake.results, run)
+    assert capsys.readouterr().err == ""
+
+
+def test_without_images_the_first_shard_is_asked_for(fake: Fake) -> None:
+    for file in fake.file("fp32", "samples").iterdir():
+        file.unlink()
+    settings = fake.runs[0]["evaluation_settings"] | {"shards": "auto"}
+    with pytest.raises(EdadmError, match=r"there is no .*samples/0.npy; make it with `snakemake .*0.npy`"):
+        read_run(fake.results, fake.runs[0] | {"evaluation_settings": settings})
 
 
 def test_images_of_another_kind_are_told(fake: Fake):

@@ -41,6 +41,7 @@ def group_norm_resident_kernel(
     num_warps: gl.constexpr,
 ):  # fmt: skip
     """Writes int8 numbers of some groups of one image, which shared memory holds whole."""
+    # In one piece: what its parts would hand on, layouts, pointers and held memory, is longer than they are.
     across: gl.constexpr = CHANNELS // VECTOR
     layout: gl.constexpr = gl.BlockedLayout([1, VECTOR], [32 // across, across], [num_warps, 1], [1, 0])
     of_rows: gl.constexpr = gl.SliceLayout(1, layout)

@@ -60,6 +60,7 @@ def conv_wgmma_kernel(
     num_warps: gl.constexpr,
 ):  # fmt: skip
     """Computes one tile of the output; with splits, adds a part of its sums to those of other programs."""
+    # In one piece: what its parts would hand on, layouts, pointers and held memory, is longer than they are.
     ROWS: gl.constexpr = IMAGES * HEIGHT * WIDTH  # noqa: N806
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, WIDE, 32]
