@@ -107,8 +107,9 @@ def _needed(name: str, of: str) -> list[Key]:
         return [("convert-checkpoint", model)]
     if name == "generate":
         return [("reconstruct", "/".join([model, *presets[:_QUANTIZED]]))]
-    images = [of, f"{model}/{_FULL_PRECISION}"] if name == "evaluate" else []
-    return [("generate", each) for each in images]
+    images = [of, f"{model}/{_FULL_PRECISION}"] if name in ("extract-features", "evaluate") else []
+    features = [("extract-features", of)] if name == "evaluate" else []
+    return [*(("generate", each) for each in images), *features]
 
 
 def _ready(stage: _Stage, done: dict[Key, _Stage], free: list[float]) -> float:

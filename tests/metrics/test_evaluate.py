@@ -207,7 +207,7 @@ def test_ten_splits_have_a_spread(reference: Path, monkeypatch: pytest.MonkeyPat
 
 def test_features_that_are_no_numbers_give_no_score(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"logits": torch.full((4, 10), torch.nan)}
-    monkeypatch.setattr("edadm.metrics.evaluate.extract_features", lambda *_, **__: nothing)
+    monkeypatch.setattr("edadm.metrics.measure.extract_features", lambda *_, **__: nothing)
     with pytest.raises(EdadmError, match=r"^inception_score is nan: features of these images are not finite"):
         evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
 

@@ -133,8 +133,8 @@ def sampler_settings(config: Settings, timesteps: int) -> tuple[Settings, list[s
     if trails:
         left_open.append(
             "the folder's scheduler says timestep_spacing: trailing, as those of networks distilled for a "
-            "few steps do (Turbo, Lightning): of such a one set sampler.steps, and conditioning.guidance (1 is "
-            "none), to what its makers say"
+            "few steps do (Turbo, Lightning): of such a one set sampler.steps, and conditioning.guidance (1 "
+            "is none), to what its makers say"
         )
     clips = config.get("clip_sample", named.startswith(_CLIPPING))
     if clips or config.get("thresholding"):

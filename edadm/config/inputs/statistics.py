@@ -22,8 +22,8 @@ LAYERS = {
     "precision_recall": "pooled",
 }
 SIZES = {  # features of an image
-    "cifar10_classifier": {"pooled": 128, "spatial": 128},
-    "inception": {"pooled": 2048, "spatial": 2023},
+    "cifar10_classifier": {"pooled": 128, "spatial": 128, "logits": 10},
+    "inception": {"pooled": 2048, "spatial": 2023, "logits": 1008},
     "pytorch_fid": {"pooled": 2048, "spatial": 2023},
 }
 _NEED_FEATURES = ("kid", "precision_recall")

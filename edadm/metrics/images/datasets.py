@@ -162,6 +162,19 @@ class FolderImages:
             )
 
 
+class SomeImages:
+    """Some of other images, by their numbers among these."""
+
+    def __init__(self, images: Images, rows: range):
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        return self.images[self.rows[index]]
+
+
 class PreparedImages:
     """Other images, each prepared by `centre_square`."""
 
