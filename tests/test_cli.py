@@ -696,6 +696,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors", "--config", "absent"), "there is no configuration file"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "absent.ckpt"}'), "there is no file absent.ckpt"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
+        (("convert-checkpoint", "--output", "o", "--model", "PRESET", "--part", "vae"), "the model has no 'vae'; it has unet"),
         (("benchmark", "unet", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         ((*SELECT, "0.zarr", "1.zarr", "--calibration", '{"size": 99}'), "exceeds the 6 recorded"),
         ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 1 of 6; name the stores of all shards"),

@@ -11,6 +11,7 @@ from edadm.deploy.backends.base import implementation, lower
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices.named import device_named
+from edadm.errors import EdadmError
 from edadm.networks.weights import CheckpointError
 
 
@@ -36,9 +37,11 @@ def load(
         dtype: of everything that is not quantized, and of the simulated arithmetic. Grids are fp32 always.
 
     Raises:
-        EdadmError: no such backend or device; absent, damaged, foreign or newer file.
+        EdadmError: no such backend, device or type; absent, damaged, foreign or newer file.
     """
     where = device_named(device or "cpu")
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise EdadmError(f"a network cannot be in {dtype!r}; set dtype to torch.float32, float16 or bfloat16")
     implementation(resolved(backend, where.type))  # what it lacks is said before a file is read
     file = checkpoint_in(Path(path))
     unet = lower(load_quantized(file, where), dtype, backend)

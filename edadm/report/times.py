@@ -22,6 +22,7 @@ STAGES = (
     "generate",
     "write-prompts",
     "reference-statistics",
+    "extract-features",
     "evaluate",
     "benchmark",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from edadm.artifacts import facts
 from edadm.artifacts.metadata import remember
 from edadm.config.load import load_config
 from edadm.config.schema import Evaluation, Model, Run, Trajectories
+from edadm.config.sharding.scored import BATCH, MOST_IMAGES, holding, jobs_for, part_of
 from edadm.config.sharding.shares import number, refuse_undecided, settled, shard_range, share, shares
 from edadm.config.sharding.split import LEAST_CALLS, MOST_CALLS, Division, Split, shards_for
 from edadm.errors import EdadmError
@@ -41,6 +43,29 @@ def test_shards_are_contiguous_and_nearly_equal_and_begin_with_a_batch(
     assert max(batches) - min(batches) <= 1
     if shards <= -(-total // batch_size):
         assert all(part.start % batch_size == 0 and len(part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("images", "shards", "jobs"),
+    [(256, 1, 1), (256, 8, 1), (MOST_IMAGES, 50, 1), (50_000, "auto", 1), (50_000, 2, 2), (50_000, 50, 4)],
+)
+def test_large_sets_in_shards_are_looked_at_by_several_jobs(images: int, shards: Any, jobs: int) -> None:
+    assert jobs_for(Evaluation(images=images, shards=shards)) == jobs
+
+
+@given(st.integers(1, 3000), st.integers(1, 12), st.integers(1, 70), st.integers(1, 40))
+def test_jobs_look_at_whole_batches_in_the_shards_that_hold_them(
+    images: int, jobs: int, batch_size: int, shards: int
+) -> None:
+    jobs = min(jobs, -(-images // BATCH))
+    parts = [part_of(images, jobs, job) for job in range(jobs)]
+    assert [index for part in parts for index in part] == list(range(images))
+    assert all(part.start % BATCH == 0 for part in parts)
+    made = [shard_range(images, shards, shard, batch_size) for shard in range(shards)]
+    for part in parts:
+        held = holding(part, made)
+        assert {index for number in held for index in made[number]} >= set(part)
+        assert all(set(made[number]) & set(part) for number in (held[0], held[-1]))
 
 
 def test_there_is_no_other_shard() -> None:
