@@ -112,7 +112,9 @@ def _betas(config: Settings, where: Path, ends: tuple[float, float]) -> Settings
 def sampler_settings(config: Settings, timesteps: int) -> tuple[Settings, list[str]]:
     """A sampler near the pipeline's own, and sentences on what is left open.
 
-    The number of steps stands in no file, and the method is a choice; the published runs' are taken.
+    The number of steps stands in no file, and the method is a choice; the published runs' are taken, but for
+    trailing timesteps, which of the samplers here the solvers visit: networks distilled for a few steps begin
+    there.
 
     Args:
         config: content of the file.
@@ -123,8 +125,17 @@ def sampler_settings(config: Settings, timesteps: int) -> tuple[Settings, list[s
     pseudo = config.get("_class_name") == "PNDMScheduler" and bool(config.get("skip_prk_steps"))
     steps = max(1, min(_STEPS, timesteps - offset))
     settings: Settings = {"method": "plms" if pseudo else "ddim", "steps": steps, "spacing": spacing}
+    trails = config.get("timestep_spacing") == "trailing"
+    if trails:
+        settings |= {"method": "dpm_solver++", "spacing": "trailing"}
     named = str(config.get("_class_name", "no scheduler"))
     left_open = [f"the sampler is a choice (the folder names {named}); its number of steps stands in no file"]
+    if trails:
+        left_open.append(
+            "the folder's scheduler says timestep_spacing: trailing, as those of networks distilled for a "
+            "few steps do (Turbo, Lightning): of such a one set sampler.steps, and conditioning.guidance (1 "
+            "is none), to what its makers say"
+        )
     clips = config.get("clip_sample", named.startswith(_CLIPPING))
     if clips or config.get("thresholding"):
         key = "clip_sample" if clips else "thresholding"

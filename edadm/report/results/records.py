@@ -26,13 +26,24 @@ SCORES = (
     "recall",
     "clip_score",
     "psnr",
+    "ssim",
+    "flip",
     "psnr_worst",
     "psnr_of_mean_error",
     "fid_infinity",
     *SPREADS.values(),
 )
 
-RESAMPLED = ("fid", "sfid", "inception_score", "kid", "clip_score", "psnr")  # scores with intervals
+RESAMPLED = (
+    "fid",
+    "sfid",
+    "inception_score",
+    "kid",
+    "clip_score",
+    "psnr",
+    "ssim",
+    "flip",
+)  # scores with intervals
 
 
 @dataclass(frozen=True)

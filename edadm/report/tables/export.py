@@ -60,6 +60,8 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "recall": result.scores["recall"],
         "clip_score": result.scores["clip_score"],
         "psnr_db": result.scores["psnr"],
+        "ssim": result.scores["ssim"],
+        "flip": result.scores["flip"],
         "psnr_worst_db": result.scores["psnr_worst"],
         "psnr_of_mean_error_db": result.scores["psnr_of_mean_error"],
         "psnr_to_simulated_db": result.parity and result.parity["psnr"],

@@ -82,6 +82,9 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
         note = _difference(difference(result, baseline, key), digits) if baseline and found else ""
         yield Cell(title, ABSENT if found is None else _with_range(found.value, found.half, digits), note)
     yield _psnr_cell(result)
+    for key, column in (("ssim", "SSIM"), ("flip", "FLIP")):
+        found = estimate(result, key)
+        yield Cell(column, ABSENT if found is None else _with_range(found.value, found.half, 3))
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
