@@ -11,27 +11,22 @@ import numpy as np
 
 from edadm.config.layout import Variant
 
+COLUMNS = {  # of the tables of scores, in order, and in the CSV: title and digits by key
+    "fid": ("FID", 2),
+    "fid_infinity": ("FID∞", 2),
+    "sfid": ("sFID", 2),
+    "inception_score": ("IS", 2),
+    "kid": ("KID", 5),
+    "precision": ("Precision", 3),
+    "recall": ("Recall", 3),
+    "clip_score": ("CLIP score", 2),
+}
 SPREADS = {
     "inception_score": "inception_score_spread",
     "kid": "kid_spread",
 }  # standard deviations over splits and subsets
-
-
-SCORES = (
-    "fid",
-    "sfid",
-    "inception_score",
-    "kid",
-    "precision",
-    "recall",
-    "clip_score",
-    "psnr",
-    "psnr_worst",
-    "psnr_of_mean_error",
-    "fid_infinity",
-    *SPREADS.values(),
-)
-
+OF_PSNR = ("psnr", "psnr_worst", "psnr_of_mean_error")
+SCORES = (*COLUMNS, *OF_PSNR, *SPREADS.values())
 RESAMPLED = ("fid", "sfid", "inception_score", "kid", "clip_score", "psnr")  # scores with intervals
 
 
