@@ -25,9 +25,10 @@ SPREADS = {
     "inception_score": "inception_score_spread",
     "kid": "kid_spread",
 }  # standard deviations over splits and subsets
-OF_PSNR = ("psnr", "psnr_worst", "psnr_of_mean_error")
-SCORES = (*COLUMNS, *OF_PSNR, *SPREADS.values())
-RESAMPLED = ("fid", "sfid", "inception_score", "kid", "clip_score", "psnr")  # scores with intervals
+PAIRED = {"ssim": ("SSIM", 3), "flip": ("FLIP", 3)}  # columns of their own behind PSNR's, likewise
+TO_FULL_PRECISION = ("psnr", *PAIRED, "psnr_worst", "psnr_of_mean_error")
+SCORES = (*COLUMNS, *TO_FULL_PRECISION, *SPREADS.values())
+RESAMPLED = ("fid", "sfid", "inception_score", "kid", "clip_score", "psnr", *PAIRED)  # have intervals
 
 
 @dataclass(frozen=True)

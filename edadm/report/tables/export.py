@@ -9,7 +9,15 @@ from typing import Any
 
 from edadm.report.conditions import conditions
 from edadm.report.results.intervals import difference, estimate
-from edadm.report.results.records import COLUMNS, OF_PSNR, RESAMPLED, SPREADS, RunResult, VariantResult
+from edadm.report.results.records import (
+    COLUMNS,
+    PAIRED,
+    RESAMPLED,
+    SPREADS,
+    TO_FULL_PRECISION,
+    RunResult,
+    VariantResult,
+)
 from edadm.report.tables.scores import FLOOR_LABEL, Cell, floor_row, metric_rows
 
 _CONDITIONS = (  # in the CSV, whether they apply or not
@@ -71,7 +79,8 @@ def _scores(result: VariantResult) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for key in COLUMNS:
         found |= {name: result.scores.get(name) for name in (key, SPREADS.get(key)) if name}
-    return found | {f"{key}_db": result.scores[key] for key in OF_PSNR}
+    decibels = {key: f"{key}_db" for key in TO_FULL_PRECISION if key not in PAIRED}
+    return found | {decibels.get(key, key): result.scores[key] for key in TO_FULL_PRECISION}
 
 
 def _intervals(run: RunResult, result: VariantResult) -> dict[str, float | None]:

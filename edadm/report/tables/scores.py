@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edadm.report.conditions import extractor_note
 from edadm.report.results.intervals import Estimate, difference, estimate
-from edadm.report.results.records import COLUMNS, RunResult, VariantResult
+from edadm.report.results.records import COLUMNS, PAIRED, RunResult, VariantResult
 from edadm.report.tables.words import ABSENT, megabytes, milliseconds, signed
 
 FLOOR_LABEL = "as many real images"
@@ -71,6 +71,9 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
         note = _difference(difference(result, baseline, key), digits) if baseline and found else ""
         yield Cell(title, ABSENT if found is None else _with_range(found.value, found.half, digits), note)
     yield _psnr_cell(result)
+    for key, (column, digits) in PAIRED.items():
+        found = estimate(result, key)
+        yield Cell(column, ABSENT if found is None else _with_range(found.value, found.half, digits))
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
