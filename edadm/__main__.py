@@ -1,5 +1,8 @@
 """`python -m edadm`."""
 
-from edadm.cli import main
+from edadm.warm.client import served
 
-main()
+if not served():
+    from edadm.cli import main
+
+    main()
