@@ -13,10 +13,9 @@ import struct
 import sys
 from typing import Any
 
+from edadm.warm import SOCKET
 from edadm.warm.alike import likeness
 
-SOCKET = "EDADM_WARM_SOCKET"  # where the server listens; set by the workflow that started it
-SETTING = "EDADM_WARM"  # 0: every job starts by itself
 STARTED, REFUSED, ENDED = b"s", b"r", b"e"
 LENGTH, STATUS = struct.Struct("!I"), struct.Struct("!i")
 PEER = struct.Struct("3i")  # process, user, group
@@ -34,16 +33,13 @@ def served() -> bool:
     """Has the server run this command line, and ends as it ended; False where there is no server to do it.
 
     There is none that does where the server is gone, is another user's, imported code that has changed since,
-    or was started in other surroundings (`likeness`). What it began and did not end, because it was killed, is
-    begun again: its forks end with it.
+    or was started in other surroundings (`likeness`). What it began and did not end, because it was killed,
+    is begun again: its forks end with it.
     """
-    place = os.environ.get(SOCKET)
-    if not place or os.environ.get(SETTING) == "0" or not sys.platform.startswith("linux"):
-        return False
     handlers = {number: signal.getsignal(number) for number in (*PASSED_ON, signal.SIGTSTP)}
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(place)
+            connection.connect(os.environ[SOCKET])
             if peer(connection)[1] != os.geteuid():
                 return False
             _ask(connection)

@@ -61,6 +61,6 @@ def take_place(job: Job, server: int, handlers: Mapping[int, Any]) -> None:
 
 
 def _draw_anew() -> None:
-    """The generator that NumPy seeds when it is imported is no copy of the server's; Python's own is not either."""
+    """NumPy's generator, which it seeds when it is imported, is no copy; Python sees to its own."""
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()

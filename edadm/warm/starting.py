@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edadm.warm.client import SETTING, SOCKET
+from edadm.warm import SETTING, SOCKET
 
 LONGEST = 100  # bytes in the name of a socket, of which Linux takes 107
 # Snakemake tells libraries in jobs of one thread, which all are, how many threads they have.
 _THREADS = ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
+_SERVER = ("-m", "edadm.warm.server")
 _servers: list[subprocess.Popen[bytes]] = []  # whose pipes end with this process
 
 
@@ -34,7 +35,7 @@ def start() -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.environ[SOCKET])
             listener.listen(128)
-            command = [sys.executable, "-m", "edadm.warm.server", str(listener.fileno()), str(folder)]
+            command = [sys.executable, *_SERVER, str(listener.fileno()), str(folder)]
             _servers.append(
                 subprocess.Popen(
                     command,
