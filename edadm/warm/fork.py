@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,26 +26,33 @@ class Job:
     streams: list[int]
 
 
-def close_all(*files: Any) -> None:
-    """Closes what is the server's."""
-    for file in files:
-        file.close()
-
-
-def take_place(job: Job, server: int, handlers: Mapping[int, Any]) -> None:
-    """Takes the place of a job's own process: its streams, folder, environment and signals.
-
-    It is in a group of its own, since it gets the signals of a terminal from its client.
+def take_place(job: Job, server: int, handlers: Mapping[int, Any], files: Sequence[Any]) -> None:
+    """Takes the place of a job's own process, or ends.
 
     Args:
         job: which.
         server: the process with which this one ends.
         handlers: of signals, as they were when the server began.
+        files: the server's, which are closed.
     """
-    failed = _libc.prctl(_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)
-    if failed or os.getppid() != server:
+    try:
+        failed = _libc.prctl(_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)
+        if failed or os.getppid() != server:
+            os._exit(1)
+        os.setpgid(0, 0)  # it gets the signals of a terminal from its client
+        for file in files:
+            file.close()
+        _settle(job)
+        signal.set_wakeup_fd(-1)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    except BaseException:
+        traceback.print_exc()
         os._exit(1)
-    os.setpgid(0, 0)
+
+
+def _settle(job: Job) -> None:
+    """Streams, folder, environment and arguments are the job's."""
     for number, stream in enumerate(job.streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -55,9 +63,6 @@ def take_place(job: Job, server: int, handlers: Mapping[int, Any]) -> None:
     tempfile.tempdir = None  # as TMPDIR says
     sys.argv = job.argv
     _draw_anew()
-    signal.set_wakeup_fd(-1)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def _draw_anew() -> None:

@@ -3,7 +3,7 @@
 It is started by the workflow with a socket that listens already, and a pipe as its standard input, which ends
 with Snakemake. Then no more jobs come, and the server ends with the last fork. A fork is ended when its
 client is gone, whatever ended that, and when the server is. The server touches no CUDA and starts no thread
-before it forks; should there be a second one all the same, it refuses.
+before it forks; should that have happened all the same, it refuses.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +27,7 @@ from typing import Any
 
 from edadm.warm.alike import likeness
 from edadm.warm.client import ENDED, LENGTH, PASSED_ON, REFUSED, STARTED, STATUS, peer
-from edadm.warm.fork import Job, close_all, take_place
+from edadm.warm.fork import Job, take_place
 
 # What is imported before the first job, and then while nobody asks for one. A job imports itself what is not
 # here, or cannot be imported.
@@ -59,6 +60,7 @@ LATER = (
     "edadm.report.page",
 )
 ON_GPUS = ("triton",)
+DRIVER = "/dev/nvidiactl"  # where there are GPUs
 PATIENCE = 10.0  # seconds in which a client says what it wants
 
 
@@ -75,7 +77,9 @@ class Server:
         self.process = os.getpid()
         self.listener, self.folder = listener, folder
         self.clients: dict[int, socket.socket] = {}  # by fork
-        self.handlers = {number: signal.getsignal(number) for number in (*PASSED_ON, signal.SIGCHLD)}
+        self.handlers: dict[int, Any] = {
+            number: signal.getsignal(number) for number in (*PASSED_ON, signal.SIGCHLD)
+        }
         self.selector = selectors.DefaultSelector()
         self.waker, self.woken = socket.socketpair()
         self.job: Job | None = None  # in a fork
@@ -88,13 +92,13 @@ class Server:
             _import(name)
         gc.collect()
         gc.freeze()  # of which forks would otherwise have copies
-        waiting = [*LATER, *(ON_GPUS if os.path.exists("/dev/nvidiactl") else ())]
+        waiting = [*LATER, *(ON_GPUS if os.path.exists(DRIVER) else ())]
         self._listen(0, self._end_of_run)
         self._listen(self.listener, self._accept)
         self._listen(self.woken, self._reap)
         while self.listener.fileno() >= 0 or self.clients:
             ready = self.selector.select(0 if waiting else None)
-            if not ready:
+            if not ready and waiting:
                 _import(waiting.pop(0))
             for key, _ in ready:
                 key.data()
@@ -120,19 +124,22 @@ class Server:
         self.listener.close()
 
     def _accept(self) -> None:
-        connection, _ = self.listener.accept()
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:  # it is closed, or who asked is gone
+            return
         connection.settimeout(PATIENCE)
         streams: list[int] = []
         try:
             if peer(connection)[1] == os.geteuid():
                 head, streams, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
                 request = json.loads(_received(connection, LENGTH.unpack(head)[0]))
-                if request.pop("likeness") == self.own and len(streams) == 3 and _is_one_thread():
+                if request.pop("likeness") == self.own and len(streams) == 3 and _is_fit():
                     self._fork(connection, Job(**request, streams=streams))
                     return
             connection.sendall(REFUSED)
             connection.close()
-        except (OSError, ValueError, LookupError):  # of a client that has ended meanwhile, or of no client
+        except (OSError, ValueError, LookupError, TypeError, struct.error):  # it ended, or is no client
             connection.close()
         finally:
             if self.job is None:
@@ -145,10 +152,9 @@ class Server:
         try:
             process = os.fork()
             if process == 0:
-                close_all(self.listener, self.selector, self.waker, self.woken, *self.clients.values())
-                connection.close()
-                take_place(job, self.process, self.handlers)
                 self.job = job
+                own = (self.listener, self.selector, self.waker, self.woken, *self.clients.values())
+                take_place(job, self.process, self.handlers, (*own, connection))
                 return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -160,6 +166,8 @@ class Server:
 
     def _hear(self, process: int, connection: socket.socket) -> None:
         """A client passes a signal on, or is gone."""
+        if process not in self.clients:
+            return  # and so is the fork
         try:
             heard = connection.recv(64)
         except OSError:
@@ -194,8 +202,17 @@ def _received(connection: socket.socket, size: int) -> bytes:
     return parts
 
 
-def _is_one_thread() -> bool:
-    return len(os.listdir("/proc/self/task")) == 1
+def _is_fit() -> bool:
+    """Whether a fork can compute: there is one thread, and nothing that was imported has asked for GPUs."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        return False
+    torch = sys.modules.get("torch")
+    if torch is None or not os.path.exists(DRIVER):
+        return True
+    probe = os.fork()
+    if probe == 0:
+        os._exit(torch.cuda._is_in_bad_fork())
+    return os.waitpid(probe, 0)[1] == 0
 
 
 def _import(name: str) -> None:

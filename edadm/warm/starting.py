@@ -22,12 +22,16 @@ _SERVER = ("-m", "edadm.warm.server")
 _servers: list[subprocess.Popen[bytes]] = []  # whose pipes end with this process
 
 
-def start() -> None:
+def start(by_default: bool = True) -> None:
     """Starts the server, of which jobs know from the environment; nothing where it is not wanted.
 
     It does not matter whether it lives: jobs start by themselves where it does not answer.
+
+    Args:
+        by_default: whether it is wanted where the environment says nothing.
     """
-    if os.environ.get(SETTING) == "0" or not sys.platform.startswith("linux") or not count_forks():
+    wanted = os.environ.get(SETTING) or str(int(by_default))
+    if wanted == "0" or not sys.platform.startswith("linux") or not count_forks():
         return
     with suppress(OSError):
         folder = _private_folder()
@@ -75,12 +79,12 @@ def count_forks() -> bool:
             found = super().children(recursive)
             return [*found, *(fork for each in found for fork in forks_of(each.pid))]
 
-    class Timer(own):  # type: ignore[misc]
+    class Timer(own):
         def __init__(self, *given: Any, **named: Any):
             super().__init__(*given, **named)
             self.main = Tree(self.pid)
 
-    benchmark.BenchmarkTimer = Timer  # type: ignore[misc]
+    benchmark.BenchmarkTimer = Timer
     return True
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edadm.warm.client import LENGTH
 
 from ..workflow.toy import copy_package
 from .serving import Serving, serving, state, until
@@ -141,6 +144,14 @@ def test_nothing_stays_open(server: Serving) -> None:
     assert set(os.listdir(Path(server.socket).parent)) == {"socket"}
 
 
+def test_who_says_nothing_or_nonsense_does_no_harm(server: Serving) -> None:
+    for said in (b"", b"\0", LENGTH.pack(2) + b"[]", LENGTH.pack(1) + b"x", LENGTH.pack(9) + b"{"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(server.socket)
+            connection.sendall(said)
+    assert server.run(OF_SERVER)[1] == f"{server.process}\n"
+
+
 def test_forks_draw_other_numbers() -> None:
     with serving(prelude="import numpy.random, random") as server:
         drawn = [
@@ -172,6 +183,13 @@ def test_a_server_with_a_second_thread_forks_no_more() -> None:
         prelude="import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
     ) as server:
         assert server.run(OF_SERVER)[1] == "by itself\n"
+
+
+@pytest.mark.parametrize("is_bad", [False, True])
+def test_a_server_that_has_asked_for_gpus_forks_no_more(is_bad: bool) -> None:
+    torch = f"sys.modules['torch'] = types.SimpleNamespace(cuda=types.SimpleNamespace(_is_in_bad_fork=lambda: {is_bad}))"
+    with serving(prelude=f"server.DRIVER = '/dev/null'\n{torch}") as server:
+        assert server.run(OF_SERVER)[1] == ("by itself\n" if is_bad else f"{server.process}\n")
 
 
 def test_two_runs_have_servers_of_their_own(server: Serving) -> None:

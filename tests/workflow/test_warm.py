@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ..warm.serving import until
 from .toy import REPOSITORY, Run, Toy
 
 pytestmark = pytest.mark.workflow
@@ -34,8 +35,7 @@ def test_a_job_is_a_fork_whose_memory_counts_and_the_server_ends_with_snakemake(
         (server,) = (process for process, parent in parents.items() if parent == run.process.pid)
         assert [parent for process, parent in parents.items() if process != server] == [server]
         assert run.wait() == 0, run.text()
-        psutil.wait_procs([psutil.Process(each) for each in servers(run)], timeout=60)
-        assert servers(run) == {}
+        until(lambda: not servers(run))
     with open(toy.results / "times" / "convert-checkpoint" / "toy.tsv") as file:
         (row,) = csv.DictReader(file, delimiter="\t")
     assert float(row["max_rss"]) > 200  # megabytes, of which a client has thirty
