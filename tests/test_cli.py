@@ -31,6 +31,7 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
+from edadm.version import __version__
 
 from .config.files.server import serving
 from .conftest import reinitialise
@@ -696,6 +697,7 @@ GENERATE = ("generate", "--evaluation", "{}", "--output", "out.npy")
         ((*GENERATE, "--model", "cifar10_small", "--weights", "unet.safetensors", "--config", "absent"), "there is no configuration file"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "absent.ckpt"}'), "there is no file absent.ckpt"),
         (("convert-checkpoint", "--output", "o", "--model", '{"checkpoint": "a", "samplr": {}}'), "did you mean 'sampler'?"),
+        (("convert-checkpoint", "--output", "o", "--model", "PRESET", "--part", "vae"), "the model has no 'vae'; it has unet"),
         (("benchmark", "unet", "--model", "PRESET", "--output", "o", "fp32"), "'fp32' names no file; write VARIANT=FILE"),
         ((*SELECT, "0.zarr", "1.zarr", "--calibration", '{"size": 99}'), "exceeds the 6 recorded"),
         ((*SELECT, "0.zarr", "--calibration", "{}"), "0.zarr ends with run 1 of 6; name the stores of all shards"),
@@ -754,6 +756,13 @@ def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) ->
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_version_is_told_and_a_thread_is_the_least(capfd: pytest.CaptureFixture[str]) -> None:
+    assert edadm("--version") == 0
+    assert capfd.readouterr().out == f"edadm {__version__}\n"
+    assert edadm("evaluate", "x", "--threads", 0) == 2
+    assert "Invalid value for '--threads'" in capfd.readouterr().err
 
 
 def test_help_lists_all_commands_in_the_order_of_work() -> None:

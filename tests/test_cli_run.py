@@ -76,6 +76,17 @@ def test_a_profile_is_one_of_the_package_or_a_folder(monkeypatch: pytest.MonkeyP
             ("--profile", "x"),
             "edadm: there is no profile 'x'; use default, gpu, kubernetes, slurm, or the folder of one",
         ),
+        *(
+            (
+                words,
+                f"edadm: {named}: edadm run takes one configuration, and takes it first; write `edadm run CONFIG`, "
+                "and then what Snakemake is told",
+            )
+            for words, named in (
+                (("config.yaml", "--configfile", "mine.yaml"), "--configfile"),
+                (("-n", "mine.yaml"), "mine.yaml"),
+            )
+        ),
     ],
 )
 def test_what_is_absent_is_named(

@@ -114,8 +114,8 @@ def test_collected_trajectories_are_those_of_the_cpu(
 
 
 def test_replayed_calls_give_the_bytes_of_calls(cuda_unet: UNet2DModel, model: Model, tmp_path: Path) -> None:
-    groups, images = [], []
-    for name, replay in (("called", None), ("replayed", Replay())):
+    groups, images, captured = [], [], Replay()
+    for name, replay in (("called", None), ("replayed", captured)):
         denoise = Denoiser(cuda_unet, replay=replay)
         store = open_store(tmp_path / f"{name}.zarr", model, 0)
         collect(denoise, cuda_unet.mid_block.attentions[0], model, store, CUDA, replay=replay)
@@ -124,6 +124,7 @@ def test_replayed_calls_give_the_bytes_of_calls(cuda_unet: UNet2DModel, model: M
         images.append(generate_images(denoise, *run))
     assert groups[0] == groups[1]
     assert torch.equal(*images)
+    assert captured.graphs >= 2  # with the feature of collection, and without
 
 
 def test_ranges_are_within_a_threshold_of_those_of_the_cpu(

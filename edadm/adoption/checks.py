@@ -14,7 +14,7 @@ import torch
 
 from edadm.adoption.earlier import KEPT, REMADE, Command, difference, parsed
 from edadm.adoption.records import Job, newer_input, planned_jobs, recorded_command, snakemake
-from edadm.artifacts import intact, read_tensors
+from edadm.artifacts import intact, read_tensors, reading
 from edadm.artifacts.digest import safetensors_digest
 from edadm.config.rules.timesteps import visited
 from edadm.config.schema import Evaluation, Model
@@ -123,7 +123,8 @@ def _of_trajectories(output: Path, model: Model, shard: int) -> str | None:
 
 def _of_images(output: Path, images: int) -> str | None:
     intact(output)
-    found = np.load(output, mmap_mode="r", allow_pickle=False)
+    with reading(output, what="images"):
+        found = np.load(output, mmap_mode="r", allow_pickle=False)
     if found.ndim != 4 or found.dtype != np.uint8:
         return "it holds no images"
     return None if len(found) == images else f"it holds {len(found)} images, not {images}"

@@ -146,9 +146,9 @@ def _read_the_same(prompts: Path) -> bool:
 
     if prompts.suffix == ".json":
         return True
-    text = prompts.read_text(encoding="utf-8")
     try:
         found = prompts_in(prompts).texts
     except EdadmError:
         return False
+    text = prompts.read_text(encoding="utf-8")
     return [line.strip() for line in text.splitlines() if line.strip()] == found

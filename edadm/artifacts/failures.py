@@ -1,7 +1,10 @@
 """Failures of disks and of damaged files, in whatever words a library has for them, as one sentence.
 
 safetensors, HDF5, zarr and NumPy each say "no space left" in an exception of their own, some of them without
-the system's number. All that edadm reads and writes goes through `reading` or `placing`.
+the system's number. Artifacts, and what users bring along (images, prompts, statistics, tables), are read and
+written inside `reading` or `placing`. Three kinds have sentences of their own: configurations
+(`edadm.config.inputs.settings`), which name lines, descriptions of networks (`edadm.networks.settings`),
+which build on nothing, and weights of others (`edadm.networks.weights`), which say what a file is.
 """
 
 from __future__ import annotations
@@ -108,6 +111,8 @@ def told(error: OSError) -> str | None:
     if error.errno not in _REASONS or error.errno in _OF_NAMES:
         return None
     because, fix = _REASONS[error.errno]
+    if error.errno in (errno.EACCES, errno.EPERM):  # of a file that was read, perhaps
+        because, fix = "{who} may not use it so", "change its rights or its folder's, or name another"
     return f"{error.filename or 'a file'}: {because.format(who=_user())}; {fix}"
 
 

@@ -23,6 +23,7 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
+from edadm.errors import EdadmError
 
 
 @app.command()
@@ -37,7 +38,10 @@ def convert_checkpoint(
     """Bring a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
     from edadm.stages import convert
 
-    convert.run(preset_named("models", model, config), part, output)
+    preset = preset_named("models", model, config)
+    if part not in preset.parts:
+        raise EdadmError(f"--part: the model has no '{part}'; it has {', '.join(preset.parts)}")
+    convert.run(preset, part, output)
 
 
 @app.command()

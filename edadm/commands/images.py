@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,11 @@ from edadm.commands.options import (
 from edadm.config.backends import DEFAULT, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
+
+if TYPE_CHECKING:
+    from edadm.config.files.scoring import Scoring
+    from edadm.config.schema import Evaluation
+    from edadm.stages.inputs.scored import Images
 
 
 @app.command()
@@ -69,6 +74,40 @@ def write_prompts(
     stage.write_prompts(preset, settings, output)
 
 
+PromptsOption = Annotated[
+    Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")
+]
+
+
+@app.command()
+def extract_features(
+    samples: Annotated[list[Path], typer.Argument(help="image files of all shards, in order")],
+    evaluation: EvaluationOption,
+    output: OutputOption,
+    jobs: Annotated[int, typer.Option(help="how many parts the images have")],
+    job: Annotated[int, typer.Option(help="which part, from 0")],
+    references: Annotated[
+        list[Path] | None, typer.Option("--reference", help="full-precision image files, for PSNR")
+    ] = None,
+    simulated: Annotated[list[Path] | None, typer.Option(help="as of `evaluate`")] = None,
+    prompts: PromptsOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    label: LabelOption = "extract-features",
+) -> None:
+    """Compute what scores need of every image of a part, for `evaluate --features`.
+
+    Files of shards without an image of the part need not be there yet.
+    """
+    from edadm.stages import evaluate as stage
+
+    images = _images(samples, references, simulated)
+    settings, files = _scoring(evaluation, config, prompts)
+    where = device_named(device, threads)
+    stage.extract_features(images, settings, files, job, jobs, output, where, label)
+
+
 @app.command()
 def evaluate(
     samples: Annotated[list[Path], typer.Argument(exists=True, help="image files of all shards, in order")],
@@ -82,12 +121,14 @@ def evaluate(
         list[Path] | None,
         typer.Option(exists=True, help="image files of the simulated network, for images made with integers"),
     ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, help="of all parts of the images in order, from extract-features"),
+    ] = None,
     statistics: Annotated[
         Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")
     ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(exists=True, help="of the images, from write-prompts or the preset's")
-    ] = None,
+    prompts: PromptsOption = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -101,14 +142,10 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from edadm.config.files.scoring import scoring
     from edadm.stages import evaluate as stage
 
-    if simulated and not references:
-        raise EdadmError("--simulated needs full-precision images to compare with; give them as --reference")
-    settings = preset_named("evaluations", evaluation, config)
-    settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
-    files = scoring(settings)
+    images = _images(samples, references, simulated)
+    settings, files = _scoring(evaluation, config, prompts)
     files = replace(files, reference=statistics) if statistics else files
     if files.reference and files.reference.is_dir():
         raise EdadmError(
@@ -117,9 +154,30 @@ def evaluate(
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
-    where = device_named(device, threads)
-    images = stage.Images(samples, references or [], simulated or [])
-    stage.run(images, settings, files, output, where, label)
+    where = device_named("cpu" if features else device, threads)
+    stage.run(images, settings, files, output, where, label, features or [])
+
+
+def _scoring(evaluation: str, config: Path | None, prompts: Path | None) -> tuple[Evaluation, Scoring]:
+    """An evaluation with the file of prompts that was given, and its files."""
+    from edadm.config.files.scoring import scoring
+
+    settings: Evaluation = preset_named("evaluations", evaluation, config)
+    settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
+    return settings, scoring(settings)
+
+
+def _images(samples: list[Path], references: list[Path] | None, simulated: list[Path] | None) -> Images:
+    """Files of images by what they are.
+
+    Raises:
+        EdadmError: there are simulated ones, and nothing to compare with.
+    """
+    from edadm.stages.inputs.scored import Images
+
+    if simulated and not references:
+        raise EdadmError("--simulated needs full-precision images to compare with; give them as --reference")
+    return Images(samples, references or [], simulated or [])
 
 
 @app.command()

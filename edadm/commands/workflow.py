@@ -53,11 +53,29 @@ def run_workflow(
     """
     given = list(arguments or ())
     config = Path(given.pop(0)) if given and not given[0].startswith("-") else None
+    _refuse_another(given)
     options = snakemake_options(config, profile)
     if (read := config or OWN).is_file():
         read_settings(read)  # before Snakemake does, whose words for a broken file are a traceback
     command = [sys.executable, "-m", "snakemake", *options, *given]
     os.execv(sys.executable, command)  # signals and the exit status are Snakemake's own
+
+
+def _refuse_another(given: list[str]) -> None:
+    """Refuses a configuration among what Snakemake is told, which would take the other's place.
+
+    Raises:
+        EdadmError: says where it stands instead.
+    """
+    own = given[: given.index("--")] if "--" in given else given
+    named = next(
+        (word for word in own if word.startswith("--configfile") or word.endswith((".yaml", ".yml"))), None
+    )
+    if named is not None:
+        raise EdadmError(
+            f"{named}: edadm run takes one configuration, and takes it first; write `edadm run CONFIG`, and "
+            "then what Snakemake is told"
+        )
 
 
 def snakemake_options(config: Path | None, profile: str) -> list[str]:

@@ -11,6 +11,7 @@ from edadm.deploy.backends.base import implementation, lower
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices.named import device_named
+from edadm.errors import EdadmError
 from edadm.networks.weights import CheckpointError
 
 
@@ -18,7 +19,7 @@ def load(
     path: Path | str,
     device: torch.device | str | None = None,
     backend: str = DEFAULT,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> QuantizedUNet:
     """The quantized U-Net in a file, as a diffusers model for `pipe.unet`.
 
@@ -33,16 +34,32 @@ def load(
             process.
         backend: `simulated`, floating-point arithmetic on the integer grids; `integer`, kernels of the device
             that compute with the codes; or the name of one of `edadm.config.backends`, such as `onednn`.
-        dtype: of everything that is not quantized, and of the simulated arithmetic. Grids are fp32 always.
+        dtype: of everything that is not quantized, and of the simulated arithmetic, or its name. Grids are
+            fp32 always.
 
     Raises:
-        EdadmError: no such backend or device; absent, damaged, foreign or newer file.
+        EdadmError: no such backend, device or type; absent, damaged, foreign or newer file.
     """
+    precision = dtype_named(dtype)
     where = device_named(device or "cpu")
     implementation(resolved(backend, where.type))  # what it lacks is said before a file is read
     file = checkpoint_in(Path(path))
-    unet = lower(load_quantized(file, where), dtype, backend)
+    unet = lower(load_quantized(file, where), precision, backend)
     return as_diffusers_model(unet, read_metadata(file), backend)
+
+
+def dtype_named(name: torch.dtype | str | None) -> torch.dtype:
+    """A floating-point type, which may be told by name; fp32 if None or `auto`.
+
+    Raises:
+        EdadmError: there is no such type.
+    """
+    if name in (None, "auto"):
+        return torch.float32
+    found = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else name
+    if not isinstance(found, torch.dtype) or not found.is_floating_point or found.itemsize == 1:
+        raise EdadmError(f"a network cannot be in {name!r}; set dtype to torch.float32, float16 or bfloat16")
+    return found
 
 
 def checkpoint_in(path: Path) -> Path:

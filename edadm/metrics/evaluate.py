@@ -19,11 +19,12 @@ from edadm.config.inputs.prompts import prompts_per_image
 from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
-from edadm.metrics.extract import Advance, extract_features
-from edadm.metrics.images.datasets import Images, prepared
+from edadm.metrics.extract import Advance
+from edadm.metrics.images.datasets import Images
+from edadm.metrics.measure import CLIP, PSNR, layers_of, measured, paired_of
 from edadm.metrics.references import Reference, load_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
-from edadm.metrics.scores.paired import mean_psnr
+from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
 SMALLEST_SPLIT = 500
 KID_SUBSET = 1000
@@ -37,11 +38,14 @@ def evaluate(
     files: Scoring,
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
+    known: dict[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
     `kid_spread` is the standard deviation over KID's subsets, `inception_score_spread` that over IS' splits,
-    where these differ.
+    where these differ. `resamples` are pseudo-values, from which intervals follow, of the score and of its
+    difference to that of other images of the same noise (`scores.jackknife`); `floor` is what real images
+    score.
 
     Args:
         images: generated images; all but PSNR and CLIP score see them as `settings.resolution` prepares them.
@@ -49,6 +53,7 @@ def evaluate(
             folder.
         advance: told the number of images after each batch.
         device: where the networks that score compute.
+        known: what `measured` found of these images, if that was done before.
 
     Raises:
         EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
@@ -57,49 +62,49 @@ def evaluate(
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
         reference = _fitting_reference(files.reference, files, settings)
-    prompts = _prompts(settings, len(images))
-    layers = tuple(dict.fromkeys(LAYERS[score] for score in settings.scores if score in LAYERS))
-    features: dict[str, Tensor] = {}
-    if layers:
-        seen = prepared(images, files.resolution)
-        features = extract_features(
-            seen, files.extractor, weights=files.weights, layers=layers, advance=advance, device=device
-        )
+    prompts = prompts_of(settings, len(images))
+    if known is None:
+        told = (prompts, layers_of(settings), settings, files)
+        known = measured(images, references, None, *told, advance, device)
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {}
     for score in ("fid", "sfid"):
         if score in settings.scores and reference is not None:
             layer = LAYERS[score]
-            scores[score] = frechet_distance(statistics(features[layer]), reference.layers[layer])
+            scores[score] = frechet_distance(statistics(known[layer]), reference.layers[layer])
     if "inception_score" in settings.scores:
-        found = isc_features_to_metric(features["logits"], splits=splits)
+        found = isc_features_to_metric(known["logits"], splits=splits)
         scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
         scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
     if reference is not None and reference.features is not None:
-        scores |= _sample_scores(features, reference.features, settings)
-    scores["psnr"] = None if references is None else mean_psnr(images, references)
+        scores |= _sample_scores(known, reference.features, settings)
+    scores["psnr"] = None
+    per_image = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
+    if PSNR in known:
+        scores |= {name: values.mean().item() for name, values in per_image.items()}
+        scores |= psnr_scores(known[PSNR])
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:
-        scores["clip_score"] = _clip_score(images, prompts, settings, files, device)
+        per_image[CLIP] = known[CLIP]
+        scores["clip_score"] = known[CLIP].mean().item()
         conditions |= _clip_conditions(settings, files)
     _refuse_what_is_not_finite(scores)
-    return scores | {"conditions": conditions}
+    resampled = resamples(scores, known, reference, per_image)
+    scores |= freed_of_size(resampled, len(images), known)
+    chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}
+    return scores | {name: found for name, found in chance.items() if found} | {"conditions": conditions}
 
 
-def _prompts(settings: Evaluation, images: int) -> list[str] | None:
+def prompts_of(settings: Evaluation, images: int) -> list[str] | None:
+    """The prompts of all images in order, if a CLIP score is wanted.
+
+    Raises:
+        EdadmError: they are not as many as the images.
+    """
     if "clip_score" not in settings.scores:
         return None
     assert settings.prompts is not None
     return prompts_per_image(Path(settings.prompts).expanduser(), images)
-
-
-def _clip_score(
-    images: Images, prompts: list[str], settings: Evaluation, files: Scoring, device: torch.device | str
-) -> float:
-    from edadm.metrics.scores.clip_score import clip_scores  # open_clip takes a while to import
-
-    assert files.clip_weights is not None
-    return clip_scores(images, prompts, settings.clip_model, files.clip_weights, device).mean().item()
 
 
 def _clip_conditions(settings: Evaluation, files: Scoring) -> dict[str, Any]:

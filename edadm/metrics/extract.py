@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from edadm.config.schema import Extractor
+from edadm.config.sharding.scored import BATCH
 from edadm.errors import EdadmError
 from edadm.metrics.features import LAYERS, NAME, CifarFeatureExtractor
 from edadm.metrics.images.datasets import Images
@@ -45,16 +46,16 @@ class _Dataset(Dataset):
     """Images as torch's loader wants them; all must be of one size."""
 
     def __init__(self, images: Images, side: int | None):
-        self.images, self.side = images, side
+        self.images = images
+        self.expected = tuple(images[0].shape) if side is None else (3, side, side)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
         pixels = self.images[index]
-        expected = self.images[0].shape if self.side is None else (3, self.side, self.side)
-        if tuple(pixels.shape) != tuple(expected):
-            size, wanted = (" x ".join(map(str, shape[1:])) for shape in (pixels.shape, expected))
+        if tuple(pixels.shape) != self.expected:
+            size, wanted = (" x ".join(map(str, shape[1:])) for shape in (pixels.shape, self.expected))
             raise EdadmError(
                 f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to one "
                 "size"
@@ -94,7 +95,7 @@ def feature_batches(
 def extract_features(
     images: Images,
     extractor: Extractor,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     weights: Path | None = None,
     layers: tuple[str, ...] = LAYERS,
     advance: Advance = lambda images: None,

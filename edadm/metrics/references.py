@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edadm.config.files.sources import file_sha256
-from edadm.config.inputs.statistics import OF_OTHERS, statistics_head
+from edadm.config.inputs.statistics import arrays_of_others, statistics_head
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance, build_extractor, feature_batches
 from edadm.metrics.images.datasets import Images
@@ -49,9 +49,7 @@ def load_reference(path: Path) -> Reference:
         layers, facts = load_statistics(path)
         return _sound(path, Reference(layers, load_features(path), facts))
     facts = statistics_head(path).facts | {"sha256": file_sha256(path)}
-    with np.load(path, allow_pickle=False) as archive:
-        named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}
-        layers = {layer: {"mu": archive[mu], "sigma": archive[sigma]} for layer, (mu, sigma) in named.items()}
+    layers = {layer: {"mu": mu, "sigma": sigma} for layer, (mu, sigma) in arrays_of_others(path).items()}
     return _sound(path, Reference(layers, None, facts))
 
 

@@ -9,13 +9,16 @@ from jaxtyping import Float, Int8, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.errors import EdadmError
+from edadm.kernels.dispatch import refuse_scattered
 from edadm.kernels.learning.operations import soft_weight
+from edadm.nn.part import Part, refuse_other_channels
 from edadm.nn.quantizer import Quantizer
 from edadm.quant.rounding import hard_codes, initial_alpha
 from edadm.quant.scheme import SMOOTH
 
 
-class QuantizedLayer(nn.Module):
+class QuantizedLayer(Part):
     """A convolution or linear layer whose weight lies on a grid and whose input is put on one.
 
     `weight` is what the layer multiplies with: the float weight until `set_codes` folds integer codes into
@@ -104,8 +107,24 @@ class QuantizedLayer(nn.Module):
         self.weight.data = unsmoothed * self._by_channel(self.smooth)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The layer's output.
+
+        Raises:
+            EdadmError: the input is on another device than the layer, of another type, or of another width.
+        """
+        self._refuse_unfitting(x)
         weight = self.weight if self.alpha is None else self.soft_weight()
         return self.operation(self.quantize_input(x), weight)
+
+    def _refuse_unfitting(self, x: Tensor) -> None:
+        refuse_scattered(x, self.weight)
+        if x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise EdadmError(
+                f"a quantized network in {self.weight.dtype} was given {x.dtype}; cast the network or its "
+                "inputs with .to(dtype)"
+            )
+        groups = getattr(self, "groups", 1)
+        refuse_other_channels(x, 1 if self.weight.dim() == 4 else -1, self.weight.shape[1] * groups)
 
     def soft_weight(self) -> Float[Tensor, "..."]:
         """The weight with learned fractional rounding, differentiable in `alpha`."""
@@ -144,9 +163,14 @@ class QuantizedLayer(nn.Module):
         """A cast rounds the values of codes afresh, so that one to half precision and back loses nothing."""
         before = self.weight.dtype
         super()._apply(fn, recurse)
-        if self.codes is not None and self.weight.dtype != before:
-            self.weight.data = self.weight_quantizer.values(self.codes).to(self.weight.dtype)
+        if self.weight.dtype != before:
+            self.refold()
         return self
+
+    def refold(self) -> None:
+        """Makes the weight the value of the layer's codes again, in its own type, if it has codes."""
+        if self.codes is not None:
+            self.weight.data = self.weight_quantizer.values(self.codes).to(self.weight.dtype)
 
 
 class QuantizedConv2d(QuantizedLayer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -69,6 +70,11 @@ class Quantizer(nn.Module):
         )
         self._qmin_qmax = low, high
         return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Takes the grid of a state, and its limits with it."""
+        super()._load_from_state_dict(*arguments)
+        self._qmin_qmax = qmin_qmax(self.zero_point, self.bits)
 
     def set_grid(self, scale: Float[Tensor, "..."], zero_point: Float[Tensor, "..."]) -> None:
         """Replaces scale and zero point; their shapes must be those of the buffers.

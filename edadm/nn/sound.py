@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edadm.errors import EdadmError
 from edadm.nn.insert import quantized_layers
+from edadm.nn.layers import QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 
 _MASKS = ("attention_mask", "encoder_attention_mask", "cross_attention_kwargs")
@@ -20,23 +22,45 @@ def grid_flaws(network: nn.Module) -> Iterator[str]:
     With the value.
     """
     for name, quantizer in network.named_modules():
-        if not isinstance(quantizer, Quantizer):
-            continue
-        scale, zero_point, top = quantizer.scale, quantizer.zero_point, 2**quantizer.bits - 1
-        if (value := _first(scale, ~(scale.isfinite() & (scale > 0)))) is not None:
-            yield f"the scale of {name} is {value}, no positive number"
-        if (value := _first(zero_point, ~((zero_point >= 0) & (zero_point <= top)))) is not None:
-            yield f"the zero point of {name} is {value}, not from 0 to {top}"
+        if isinstance(quantizer, Quantizer):
+            yield from _of_grid(name, quantizer.scale, quantizer.zero_point, quantizer.bits)
 
 
 def code_flaws(network: nn.Module) -> Iterator[str]:
     """Names each layer without codes, or with a code that its grid does not have."""
     for name, layer in quantized_layers(network).items():
-        top = 2**layer.weight_quantizer.bits - 1
         if layer.codes is None:
             yield f"{name} has no codes"
-        elif (largest := int(layer.codes.max())) > top:
-            yield f"{name} has the code {largest}, not from 0 to {top}"
+        else:
+            yield from _of_codes(name, layer.codes, layer.weight_quantizer.bits)
+
+
+def state_flaws(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Names what no network may be filled with, among the tensors of a state that fits it."""
+    for name, module in network.named_modules():
+        if isinstance(module, Quantizer) and f"{name}.scale" in state:
+            yield from _of_grid(name, state[f"{name}.scale"], state[f"{name}.zero_point"], module.bits)
+        if isinstance(module, QuantizedLayer) and f"{name}.codes" in state:
+            yield from _of_codes(name, state[f"{name}.codes"], module.weight_quantizer.bits)
+        if isinstance(module, QuantizedLayer) and f"{name}.smooth" in state:
+            smooth = state[f"{name}.smooth"]
+            if (value := _first(smooth, torch.frexp(smooth).mantissa != 0.5)) is not None:
+                yield f"{name}.smooth holds {value}, no power of two"
+    yield from float_flaws((name, tensor) for name, tensor in state.items() if tensor.is_floating_point())
+
+
+def _of_grid(name: str, scale: Tensor, zero_point: Tensor, bits: int) -> Iterator[str]:
+    top = 2**bits - 1
+    if (value := _first(scale, ~(scale.isfinite() & (scale > 0)))) is not None:
+        yield f"the scale of {name} is {value}, no positive number"
+    if (value := _first(zero_point, ~((zero_point >= 0) & (zero_point <= top)))) is not None:
+        yield f"the zero point of {name} is {value}, not from 0 to {top}"
+
+
+def _of_codes(name: str, codes: Tensor, bits: int) -> Iterator[str]:
+    top = 2**bits - 1
+    if (largest := int(codes.max())) > top:
+        yield f"{name} has the code {largest}, not from 0 to {top}"
 
 
 def float_flaws(parameters: Iterable[tuple[str, Tensor]]) -> Iterator[str]:
@@ -59,6 +83,22 @@ def pass_on_what_is_not_finite(network: nn.Module) -> None:
     which may hold infinities.
     """
     network.register_forward_hook(_pass_on, with_kwargs=True)
+
+
+def refuse_inputs_of_other_types(network: nn.Module) -> None:
+    """Makes a network refuse latents of another type than its own, instead of failing at its last layer."""
+    network.register_forward_pre_hook(_refuse_other_types, with_kwargs=True)
+
+
+def _refuse_other_types(network: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    sample = args[0] if args else named.get("sample")
+    if not isinstance(sample, Tensor) or sample.dtype == network.dtype:
+        return
+    if not torch.is_autocast_enabled(sample.device.type):
+        raise EdadmError(
+            f"a quantized network in {network.dtype} was given {sample.dtype}; cast the network or its "
+            "inputs with .to(dtype)"
+        )
 
 
 def _pass_on(network: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:

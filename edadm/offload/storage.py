@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from edadm.artifacts import placing
 from edadm.errors import EdadmError
 from edadm.offload.limits import GIB, TIERS, Limits, Tier
 
@@ -115,8 +116,9 @@ class TieredStorage:
                 f"{size / GIB:.3f} GiB are to be kept in a file, and no folder was given; "
                 "name one, or raise the limits"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder)
+        with placing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=folder)
         try:
             _lengthen(handle, size)
             return torch.from_file(name, shared=True, size=size, dtype=torch.uint8)

@@ -65,7 +65,8 @@ def stages_of(run: Run, config: Config, networks: Networks | None = None) -> lis
         bits_of = config.bits[variant.presets[1]] if variant.is_quantized else None
         add(generate.cost(f"{run.model}/{variant.name}", networks, evaluation, bits_of))
     for variant in variants:
-        add(evaluate.cost(f"{run.model}/{variant.name}", evaluation))
+        for stage in evaluate.costs(f"{run.model}/{variant.name}", evaluation):
+            add(stage)
     order = list(dict.fromkeys(stage.name for stage in found.values()))
     return sorted(found.values(), key=lambda stage: order.index(stage.name))
 
@@ -107,4 +108,4 @@ def plan_run(
                 f"about {gib(largest.memory.needed)} there; lower its batch sizes, plan with --device cpu, "
                 "or without times by --no-probe"
             ) from None
-    return as_values(run.model, networks, stages, rates)
+    return as_values(run.model, networks, stages, rates, Path(config.results))

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from edadm.report.conditions import extractor_note
 from edadm.report.drawing import FIRST, INK, LINE, MUTED, SECOND, STYLE, as_svg, empty_figure
+from edadm.report.results.intervals import alike
 from edadm.report.results.records import RunResult, VariantResult
 from edadm.report.tables.words import ABSENT
 
@@ -44,11 +45,16 @@ class Row:
     cells: dict[str, VariantResult]
 
     @property
+    def nearest(self) -> list[str]:
+        """The selectors with the highest PSNR, as far as images can tell; none where there is no choice."""
+        known = {name: result for name, result in self.cells.items() if result.scores["psnr"] is not None}
+        top = alike(list(known.values()), "psnr") if len(known) > 1 else []
+        return [name for name, result in known.items() if any(result is one for one in top)]
+
+    @property
     def best(self) -> str | None:
-        """The selector with the highest PSNR, if there are several to choose from."""
-        scored = {name: result.scores["psnr"] for name, result in self.cells.items()}
-        known = {name: decibel for name, decibel in scored.items() if decibel is not None}
-        return max(known, key=lambda name: known[name]) if len(known) > 1 else None
+        """The selector with the highest PSNR, unless another one is not distinguishable from it."""
+        return self.nearest[0] if len(self.nearest) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,10 @@ def _words(result: VariantResult) -> tuple[str, str]:
 
 
 def findings(ablation: Ablation) -> list[str]:
-    """A sentence per row with several selectors: which one stays nearest, and how far they lie apart."""
+    """A sentence per row with several selectors: which stays nearest, and how far they lie apart."""
     sentences = []
     for row in ablation.rows:
-        if (best := row.best) is None:
+        if not row.nearest:
             continue
         known = {
             name: result.scores["psnr"] or 0.0
@@ -144,11 +150,15 @@ def findings(ablation: Ablation) -> list[str]:
             if result.scores["psnr"] is not None
         }
         worst = min(known, key=lambda name: known[name])
-        sentences.append(
-            f"{row.bits}, {row.reconstruction}: of {len(known)} selectors {best} stays nearest to full "
-            "precision "
-            f"({known[best]:.1f} dB), {worst} least ({known[worst]:.1f} dB)."
-        )
+        where, many = f"{row.bits}, {row.reconstruction}", f"of {len(known)} selectors"
+        if row.best is None:
+            named = ", ".join(f"{name} ({known[name]:.1f} dB)" for name in row.nearest)
+            sentences.append(f"{where}: {many} {named} stay nearest and are not distinguishable.")
+        else:
+            sentences.append(
+                f"{where}: {many} {row.best} stays nearest to full precision "
+                f"({known[row.best]:.1f} dB), {worst} least ({known[worst]:.1f} dB)."
+            )
     return sentences
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edadm.config.backends import DEFAULT, is_exact
-from edadm.report.results.records import SPREADS, RunResult
+from edadm.config.inputs.statistics import SIZES
+from edadm.report.results.records import RunResult
 
 _NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
 
@@ -34,11 +35,38 @@ def _scores(run: RunResult) -> Iterator[str]:
             "A small number of images biases FID upward, here as everywhere, so only differences at the same "
             f"N\u00a0=\u00a0{images:,} count."
         )
+        yield from _few_images(held, images)
+    yield from _intervals(run)
     if scores["clip_score"] is not None:
         yield (
             f"CLIP score is 100 times the mean cosine between image and prompt by {held['clip_model']} "
             f"(SHA256\u00a0{held['clip_sha256'][:8]}…; prompts {held['prompts_sha256'][:8]}…), on the images "
             "at full size."
+        )
+
+
+def _few_images(held: Mapping[str, Any], images: int) -> Iterator[str]:
+    size = SIZES.get(held["extractor"], {}).get("pooled", 0)
+    if "reference_set" in held and images < 2 * size:
+        yield (
+            f"Warning: {images:,} images are fewer than twice the {size:,} features, so that FID is mostly "
+            f"bias; generate {2 * size:,} or more."
+        )
+
+
+def _intervals(run: RunResult) -> Iterator[str]:
+    """What stands after ±, and what it leaves out."""
+    if not any(result.resamples for result in run.variants):
+        return
+    yield (
+        "After ± stands half the 95\u00a0% interval over images of other noise, by a jackknife; that of a "
+        "difference is paired, image by image, and where it holds 0 the difference is not distinguishable "
+        "from none. No interval says what another seed of learning would change."
+    )
+    if run.variants[0].floor:
+        yield (
+            "No model scores below as many real images: their row has images held out from the set, or, "
+            "where single images of it are not known, draws from its Gaussian, which lie lower."
         )
 
 
@@ -85,8 +113,6 @@ def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> It
         yield f"Images were taken as they are; preparation of the real ones: {held['reference_preparation']}."
     if "reference_features" in held:
         yield f"KID, precision and recall compare with {held['reference_features']:,} of them."
-    if any(scores.get(spread) is not None for spread in SPREADS.values()):
-        yield "After ± stands the standard deviation of IS over its splits, and of KID over its subsets."
     if held.get("instead_of"):
         yield f"The weights of “{held['instead_of']}” were absent; the bundled classifier stood in for it."
     if held["extractor"] not in _NETWORKS:

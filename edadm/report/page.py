@@ -27,7 +27,7 @@ from edadm.report.tables.rows import (
     stage_rows,
     unit_rows,
 )
-from edadm.report.tables.scores import metric_rows
+from edadm.report.tables.scores import FLOOR_LABEL, floor_row, metric_rows
 from edadm.report.times import read_devices, read_times
 
 _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
@@ -95,6 +95,8 @@ def _run(run: RunResult) -> dict[str, Any]:
         "facts": _facts(run),
         "finding": finding(run),
         "rows": metric_rows(run),
+        "floor": floor_row(run),
+        "floor_label": FLOOR_LABEL,
         "conditions": conditions(run),
         "strips": gallery(run.variants),
         "seed": run.evaluation_settings["seed"],

@@ -40,6 +40,7 @@ _KINDS = {  # of what belongs at a place, by its name, or the name of its folder
     "fp32": "weights",
     "trajectories": "trajectories",
     "samples": "samples",
+    "features": "features",
     "units": "units",
     "references": "statistics",
 }
@@ -111,7 +112,7 @@ class Results:
             if role in _IN_SHARDS and isinstance(digests, str):
                 yield from self._of_other_shards(path, role, digests)
                 continue
-            for number, digest in enumerate(digests if isinstance(digests, list) else [digests]):
+            for number, digest in _numbered(digests).items():
                 source = input_of(self.root, path, role, number)
                 if source in self.contents and self.contents[source] != digest:
                     yield Finding("stale", f"{path} was made from another {source}; make it again")
@@ -156,6 +157,13 @@ class Results:
             yield Finding("stale", f"{path} was made with {said}; make it again")
 
 
+def _numbered(digests: Any) -> dict[int, Any]:
+    """The digests of an input by the numbers of its files; those of some shards state these themselves."""
+    if isinstance(digests, dict):
+        return {int(number): digest for number, digest in digests.items()}
+    return dict(enumerate(digests if isinstance(digests, list) else [digests]))
+
+
 def artifacts_in(root: Path) -> Iterator[Path]:
     """Files and folders of the kinds that edadm makes, in order; hidden ones are work in progress."""
     for parent, folders, files in os.walk(root):
@@ -177,7 +185,7 @@ def artifacts_in(root: Path) -> Iterator[Path]:
 def input_of(root: Path, path: Path, role: str, number: int = 0) -> Path | None:
     """Where an input of an artifact lies, by its role; None if that is outside the folder."""
     model = root / path.relative_to(root).parts[0]
-    variant = path.parents[1] if path.parent.name == "samples" else path.parent
+    variant = path.parents[1] if path.parent.name in ("samples", "features") else path.parent
     checkpoint = variant.parent if variant.name in variant_suffixes() else variant
     folders = list(path.parents)[: len(path.relative_to(model).parts)]
     calibration = folders[-2] if len(folders) > 1 else model
@@ -195,7 +203,7 @@ def input_of(root: Path, path: Path, role: str, number: int = 0) -> Path | None:
         "references": model / "fp32/samples" / f"{number}.npy",
         "simulated": checkpoint / "samples" / f"{number}.npy",
     }
-    if role == "weights" and path.name == "metrics.json":
+    if role == "weights" and (path.name == "metrics.json" or path.parent.name == "features"):
         return None  # of the network that scores
     return places.get(role)
 

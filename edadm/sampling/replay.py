@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edadm.console import say
+from edadm.console import gib, say
 from edadm.networks.inputs import Rows
 
 EAGER_CALLS = 2  # before a capture: kernels get compiled, libraries make their handles
@@ -81,6 +81,11 @@ class Replay:
         self._noted.extend(tensor.clone() for tensor in recorded.noted)
         return recorded.output.clone()
 
+    @property
+    def graphs(self) -> int:
+        """How many calls were captured."""
+        return sum(recorded is not None for recorded in self._recorded.values())
+
     def _record(self, predict: Predict, rows: Rows) -> _Recorded | None:
         """The call, captured; its hooks run once meanwhile, on memory that replays write."""
         own = Rows({name: _alike(tensor) for name, tensor in rows.tensors.items()})
@@ -122,12 +127,16 @@ class _CudaGraphs:
             with outer, inner:
                 output = work()
         except RuntimeError as error:  # torch has many kinds of it, for what a stream or memory refuses
-            reason = str(error).strip().partition("\n")[0]
-            say(f"the network is computed call by call: it cannot be captured as a CUDA graph ({reason})")
+            _say_that_it_is_not_captured(str(error).strip().partition("\n")[0])
             torch.cuda.synchronize()
             return None
         free, total = torch.cuda.mem_get_info()
         if free < total / 2:
             graph.reset()
+            _say_that_it_is_not_captured(f"beside one, {gib(free)} of the GPU's {gib(total)} would be free")
             return None
         return graph.replay, output
+
+
+def _say_that_it_is_not_captured(reason: str) -> None:
+    say(f"the network is computed call by call: it cannot be captured as a CUDA graph ({reason})")

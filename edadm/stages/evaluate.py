@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edadm.config.backends import INTEGER, is_exact
 from edadm.config.files.scoring import Scoring
-from edadm.config.schema import Evaluation
+from edadm.config.schema import AUTO, Evaluation
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
-from edadm.stages.cost.work import Cost
+from edadm.stages.cost.work import FP32, Cost
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
+from edadm.stages.inputs.scored import (
+    Images,
+    joined,
+    made_from,
+    opened_part,
+    prompts_of,
+    scoring_digests,
+    shards_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -23,23 +33,14 @@ EVALUATION = ("scores", "extractor", "resolution", "clip_model")  # settings of 
 _OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
-@dataclass(frozen=True)
-class Images:
-    """Files of images, those of all shards in order.
-
-    Attributes:
-        samples: that are scored.
-        references: of full precision, from the same noise.
-        simulated: of the simulated network, where the samples were computed with integers.
-    """
-
-    samples: Sequence[Path]
-    references: Sequence[Path] = ()
-    simulated: Sequence[Path] = ()
-
-
 def run(
-    images: Images, settings: Evaluation, files: Scoring, output: Path, device: torch.device, label: str
+    images: Images,
+    settings: Evaluation,
+    files: Scoring,
+    output: Path,
+    device: torch.device,
+    label: str,
+    features: Sequence[Path] = (),
 ) -> None:
     """Scores images as the preset says.
 
@@ -48,55 +49,75 @@ def run(
         settings: the evaluation preset.
         files: its feature networks and statistics.
         output: the scores.
-        device: where the networks that score compute.
+        device: where the networks that score compute, unless there are features.
         label: what progress lines call this run.
+        features: what jobs of `extract-features` found of the images, in order.
 
     Raises:
+        DamagedError: a file is damaged.
+        StaleError: images were made from other settings or files than those they are compared with, or
+            features from other images.
         EdadmError: images made with integers are farther from the simulated ones than these are from full
             precision.
     """
-    from edadm.artifacts import as_json, making
+    from edadm.artifacts import as_json, describe, making
+    from edadm.metrics.evaluate import evaluate
+    from edadm.metrics.images.datasets import ShardedImages
+    from edadm.metrics.scores.paired import parity_rows
 
-    known = facts_of("metrics", _made_from(images, settings, files), device)
+    made, contents = _made_from(images, settings, files)
+    known = facts_of("metrics", made, device)
+    if features:
+        known["device"] = (describe(features[0]) or known)["device"]
     with making([output], known, code_of("evaluate")) as work:
         if work is None:
             return
-        exact = is_exact(known["made_from"].get("resolved_backend", ""))
-        scores = _scores(images, settings, files, device, label, exact)
+        opened = {role: ShardedImages(of) for role, of in images.by_role.items()}
+        samples, references = opened["samples"], opened.get("references")
+        rows: dict[str, Any] = {}
+        if features:
+            lengths = {role: list(map(len, of.shards)) for role, of in opened.items()}
+            rows = joined(features, settings, files, lengths, contents)
+        elif "simulated" in opened and references:
+            rows = parity_rows(samples, opened["simulated"], references)
+        beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
+        bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
+        with bar as advance:
+            found = rows if features else None
+            scores = evaluate(samples, references, settings, files, advance, device, found)
         with work.publishing() as partial:
-            partial.write_text(as_json(scores, known))
+            partial.write_text(as_json(scores | beside, known))
 
 
-def _scores(
-    images: Images, settings: Evaluation, files: Scoring, device: torch.device, label: str, exact: bool
-) -> dict[str, Any]:
-    """All scores of images, and how near those made with integers are to the simulated ones.
+def _parity(rows: dict[str, Any], values: int, exact: bool) -> dict[str, Any]:
+    """How near images made with integers are to the simulated ones, where both are there.
 
-    They must be nearer than these are to full precision if the backend is exact.
+    Args:
+        rows: of every image, from `parity_rows`, and others.
+        values: in an image.
+        exact: whether they must be nearer than these are to full precision.
+
+    Raises:
+        EdadmError: they are not.
     """
     from dataclasses import asdict
 
-    from edadm.metrics.evaluate import evaluate
-    from edadm.metrics.images.datasets import ShardedImages
-    from edadm.metrics.scores.paired import image_parity
+    from edadm.metrics.scores.paired import parity
 
-    samples = ShardedImages(images.samples)
-    compared = ShardedImages(images.references) if images.references else None
-    simulated = images.simulated
-    parity = image_parity(samples, ShardedImages(simulated), compared) if simulated and compared else None
-    if parity and not parity.holds and exact:
+    found = parity(rows, values)
+    if found and not found.holds and exact:
         raise EdadmError(
-            f"images made with integers differ by {parity.difference:.2f} grey levels from the simulated "
-            f"ones, which differ by {parity.bound:.2f} from full precision: this machine's integers compute "
+            f"images made with integers differ by {found.difference:.2f} grey levels from the simulated "
+            f"ones, which differ by {found.bound:.2f} from full precision: this machine's integers compute "
             f"something else; take `/{INTEGER}` off the variant"
         )
-    with progress_bar(label, len(samples), "images") as advance:
-        scores = evaluate(samples, compared, settings, files, advance, device)
-    return scores | ({"parity": asdict(parity)} if parity else {})
+    return {"parity": asdict(found)} if found else {}
 
 
-def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str, Any]:
-    """What scores are made from, whose images must belong together.
+def _made_from(
+    images: Images, settings: Evaluation, files: Scoring
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """What scores are made from, whose images must belong together; and the digests of their files.
 
     Raises:
         DamagedError: a file is damaged.
@@ -108,16 +129,69 @@ def _made_from(images: Images, settings: Evaluation, files: Scoring) -> dict[str
     given = settings.model_fields_set & set(OF_NOISE)
     wanted = settings_of(settings, *given) if given else {}
     said = check_samples(images.samples, images.references, images.simulated, wanted)
-    made_from: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
-    made_from["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
-    compared = {"samples": images.samples, "references": images.references, "simulated": images.simulated}
-    digests(**compared)  # refuses what is damaged
-    pixels = {role: rows_digest(files) for role, files in compared.items() if files}
+    made: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
+    made["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
+    contents = digests(**images.by_role)  # refuses what is damaged
+    pixels = {role: rows_digest(files) for role, files in images.by_role.items()}
     prompts = Path(settings.prompts).expanduser() if settings.prompts else None
     scoring = digests(
         statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
     )
-    return made_from | {"inputs": pixels | scoring}
+    return made | {"inputs": pixels | scoring}, contents
+
+
+def extract_features(
+    images: Images,
+    settings: Evaluation,
+    files: Scoring,
+    job: int,
+    jobs: int,
+    output: Path,
+    device: torch.device,
+    label: str,
+) -> None:
+    """Computes what scores need of every image of a part.
+
+    Args:
+        images: files of all shards; of those without an image of the part none need be there yet.
+        settings: the evaluation preset.
+        files: its feature networks.
+        job, jobs: which part of the images, from 0, and how many there are.
+        output: a row for each image.
+        device: where the networks that score compute.
+        label: what progress lines call this run.
+
+    Raises:
+        EdadmError: there is no such part; a file holds other images than its shard has.
+    """
+    from edadm.artifacts import making, save_tensors
+    from edadm.config.inputs.prompts import prompts_per_image
+    from edadm.config.sharding.scored import holding, part_of
+    from edadm.metrics.measure import kept_layers, measured
+
+    part = part_of(settings.images, jobs, job)
+    shards = {role: shards_of(settings, len(of)) for role, of in images.by_role.items()}
+    numbers = {role: holding(part, of) for role, of in shards.items()}
+    held = {role: [images.by_role[role][number] for number in of] for role, of in numbers.items()}
+    contents = digests(**held)
+    pixels = {role: dict(zip(numbers[role], contents[role], strict=True)) for role in held}
+    made = made_from(part, settings.images, settings, files, pixels, scoring_digests(settings, files))
+    known = facts_of("features", made, device)
+    with making([output], known, code_of("evaluate.extract_features", device)) as work:
+        if work is None:
+            return
+        opened = {
+            role: opened_part(of, [shards[role][number] for number in numbers[role]], part)
+            for role, of in held.items()
+        }
+        compared = opened.get("references"), opened.get("simulated")
+        prompts = prompts_of(settings)
+        every = prompts_per_image(prompts, settings.images) if prompts else None
+        told = every and every[part.start : part.stop], kept_layers(settings, files)
+        with progress_bar(label, len(part), "images") as advance:
+            rows = measured(opened["samples"], *compared, *told, settings, files, advance, device)
+        with work.publishing() as partial:
+            save_tensors(partial, rows, known)
 
 
 def reference_statistics(
@@ -164,6 +238,17 @@ def reference_statistics(
             write_reference(partial, real, extractor, weights, facts, *kept, advance=advance, device=device)
 
 
-def cost(name: str, settings: Evaluation) -> Cost:
-    """The cost of a variant's scores."""
-    return Cost("evaluate", name, scored=settings.images)
+def costs(name: str, settings: Evaluation) -> list[Cost]:
+    """The cost of a variant's scores, and before it that of jobs that look at parts of the images, if any."""
+    from edadm.config.inputs.statistics import LAYERS, SIZES
+    from edadm.config.sharding.scored import MOST_IMAGES, jobs_for
+
+    whole = Cost("evaluate", name, scored=settings.images)
+    jobs = -(-settings.images // MOST_IMAGES) if settings.shards == AUTO else jobs_for(settings)
+    if jobs == 1:
+        return [whole]
+    needed = set(settings.scores) & set(LAYERS)
+    numbers = settings.images * sum(SIZES[settings.extractor].values()) if needed else 0
+    parts = Cost("extract-features", name, scored=settings.images, disk=numbers * FP32, files=1 + 2 * jobs)
+    divided = parts.divided(AUTO if settings.shards == AUTO else jobs, jobs)
+    return [divided, replace(whole, scored=0, images=settings.images)]

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edadm.artifacts import reading, writing
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.base import UNet
@@ -128,15 +129,19 @@ class DiffusionTrainer:
             "optimizer": self.optimizer.state_dict(),
             "generator": self._generator.get_state(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with writing(path) as partial:
+            torch.save(state, partial)
 
     def resume(self, path: Path) -> None:
-        """Goes on from what `save` wrote."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.step = state["step"]
-        self.unet.load_state_dict(state["unet"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._generator.set_state(state["generator"].cpu())
+        """Goes on from what `save` wrote.
+
+        Raises:
+            DamagedError: it cannot be read, or is of another training.
+        """
+        with reading(path, "remove it to begin anew", what="the state of this training"):
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.step = state["step"]
+            self.unet.load_state_dict(state["unet"])
+            self.average = state["average"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._generator.set_state(state["generator"].cpu())

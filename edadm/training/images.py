@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from edadm.artifacts import reading
 from edadm.errors import EdadmError
 
 
@@ -33,7 +34,7 @@ def read_image_folder(folder: Path) -> tuple[UInt8[Tensor, "n 3 h w"], Int[Tenso
         )
 
     def read(item: tuple[Path, int]) -> np.ndarray:
-        with Image.open(item[0]) as image:
+        with reading(item[0], "replace or remove it", what="an image"), Image.open(item[0]) as image:
             return np.asarray(image.convert("RGB"))
 
     with ThreadPoolExecutor() as pool:

@@ -99,8 +99,9 @@ def test_prompts_that_are_read_otherwise_are_not_kept(tmp_path: Path) -> None:
     command = generate(NOW | {"conditioning": conditioning, "architecture": architecture})
     prompts.write_text("a cat\n\na dog\n", encoding="utf-8")
     assert why(command, command) is None
-    prompts.write_text("a cat\u2028on a mat\n", encoding="utf-8")
-    assert why(command, command) == "its prompts are read otherwise now"
+    for others in ("a cat\u2028on a mat\n".encode(), "a caf\xe9\n".encode("latin-1")):
+        prompts.write_bytes(others)
+        assert why(command, command) == "its prompts are read otherwise now"
 
 
 def test_jobs_come_after_those_whose_files_they_take() -> None:

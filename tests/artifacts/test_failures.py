@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import zipfile
 from collections.abc import Callable, Iterator
@@ -100,6 +101,9 @@ def test_other_mistakes_are_left_alone(tmp_path: Path) -> None:
     assert told(OSError(errno.ENOSPC, "no space", "x")) == (
         "x: its disk is full; make room there and start again: finished pieces are kept"
     )
+    said = told(PermissionError(errno.EACCES, "permission denied", "x"))  # to read, or to write
+    assert said is not None
+    assert re.fullmatch(r"x: .* may not use it so; change its rights or its folder's, or name another", said)
 
 
 READERS: dict[str, Callable[[Path], object]] = {

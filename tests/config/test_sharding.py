@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,25 @@ from hypothesis import strategies as st
 
 from edadm.artifacts import facts
 from edadm.artifacts.metadata import remember
-from edadm.config.schema import Evaluation, Model, Trajectories
-from edadm.config.sharding.shares import number, settled, shard_range, share, shares
+from edadm.config.load import load_config
+from edadm.config.schema import Evaluation, Model, Run, Trajectories
+from edadm.config.sharding.scored import BATCH, MOST_IMAGES, holding, jobs_for, part_of
+from edadm.config.sharding.shares import number, refuse_undecided, settled, shard_range, share, shares
 from edadm.config.sharding.split import LEAST_CALLS, MOST_CALLS, Division, Split, shards_for
 from edadm.errors import EdadmError
+
+
+def test_a_number_left_open_is_asked_for_where_nobody_can_be_told_of_it() -> None:
+    runs = [
+        {"model": "cifar10_small", "variants": ["fp32", "tdac_small/w8a8/none"]},
+        {"model": "ldm4_bedroom", "variants": ["fp32"], "evaluation": "bedroom_published"},
+        {"model": "ldm8_church", "variants": ["x/y/z"], "evaluation": "bedroom_published"},
+    ]
+    config = load_config().model_copy(update={"runs": [Run.model_validate(run) for run in runs]})
+    refused = "`shards: N`, for evaluations.bedroom_published, models.ldm8_church.trajectories$"
+    with pytest.raises(EdadmError, match=refused):
+        refuse_undecided(config)
+    refuse_undecided(config.model_copy(update={"runs": config.runs[:1]}))
 
 
 @given(st.integers(1, 500), st.integers(1, 20), st.integers(1, 7))
@@ -27,6 +43,29 @@ def test_shards_are_contiguous_and_nearly_equal_and_begin_with_a_batch(
     assert max(batches) - min(batches) <= 1
     if shards <= -(-total // batch_size):
         assert all(part.start % batch_size == 0 and len(part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("images", "shards", "jobs"),
+    [(256, 1, 1), (256, 8, 1), (MOST_IMAGES, 50, 1), (50_000, "auto", 1), (50_000, 2, 2), (50_000, 50, 4)],
+)
+def test_large_sets_in_shards_are_looked_at_by_several_jobs(images: int, shards: Any, jobs: int) -> None:
+    assert jobs_for(Evaluation(images=images, shards=shards)) == jobs
+
+
+@given(st.integers(1, 3000), st.integers(1, 12), st.integers(1, 70), st.integers(1, 40))
+def test_jobs_look_at_whole_batches_in_the_shards_that_hold_them(
+    images: int, jobs: int, batch_size: int, shards: int
+) -> None:
+    jobs = min(jobs, -(-images // BATCH))
+    parts = [part_of(images, jobs, job) for job in range(jobs)]
+    assert [index for part in parts for index in part] == list(range(images))
+    assert all(part.start % BATCH == 0 for part in parts)
+    made = [shard_range(images, shards, shard, batch_size) for shard in range(shards)]
+    for part in parts:
+        held = holding(part, made)
+        assert {index for number in held for index in made[number]} >= set(part)
+        assert all(set(made[number]) & set(part) for number in (held[0], held[-1]))
 
 
 def test_there_is_no_other_shard() -> None:

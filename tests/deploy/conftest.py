@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import edadm
 from edadm.config.schema import Bits, Model
-from edadm.deploy.checkpoint import save_quantized
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
+from edadm.deploy.checkpoint import read_metadata, save_quantized
+from edadm.deploy.diffusers import QuantizedUNet, as_diffusers_model
 from edadm.deploy.grids import quantized_copy
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.base import UNet
@@ -76,3 +81,47 @@ def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], F
         return unet, quantized, Rows(rows)
 
     return make
+
+
+Made = tuple[UNet, Path, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The tiny Stable Diffusion U-Net in full precision, its quantized file, rows for both."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("attention") / "sd.safetensors"
+        unet, _, rows = family_of(patch)("sd14_coco", path)
+        return unet, path, dict(rows.tensors)
+
+
+def family_of(patch: pytest.MonkeyPatch) -> Callable[[str, Path], Family]:
+    """What the fixture `quantized_family` gives, for the whole session."""
+    return quantized_family.__wrapped__(patch)
+
+
+def on_gpu(path: Path, fuse: bool = True) -> QuantizedUNet:
+    """The network for GPUs, by its plain meaning."""
+    return as_diffusers_model(
+        lower_for_cuda(edadm.load(path), torch.float32, fuse=fuse), read_metadata(path), "integer"
+    )
+
+
+BACKENDS: dict[str, Callable[[Path], QuantizedUNet]] = {
+    "simulated": edadm.load,
+    "copied": lambda path: copy.deepcopy(edadm.load(path)),
+    "cpu": lambda path: edadm.load(path, backend="integer"),
+    "gpu": on_gpu,
+    "gpu, not fused": lambda path: on_gpu(path, fuse=False),
+}
+
+
+@pytest.fixture(scope="session")
+def networks(made: Made) -> dict[str, QuantizedUNet]:
+    """One for each back-end, to be left as they are."""
+    return {backend: load(made[1]) for backend, load in BACKENDS.items()}
+
+
+def output(network: nn.Module, rows: dict[str, Tensor], **others: Any) -> Tensor:
+    with torch.no_grad():
+        return network(rows["latents"], rows["timesteps"], rows["context"], **others).sample

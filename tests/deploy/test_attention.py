@@ -11,63 +11,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
-from torch import Tensor, nn
+from torch import Tensor
 
 import edadm
-from edadm.deploy.backends.cuda_int8 import lower_for_cuda
-from edadm.deploy.checkpoint import read_metadata
-from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
+from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet
 from edadm.errors import EdadmError
-from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers
 
-from .conftest import Family
-
-Made = tuple[UNet, Path, dict[str, Tensor]]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The tiny Stable Diffusion U-Net in full precision, its quantized file, rows for both."""
-    with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("attention") / "sd.safetensors"
-        unet, _, rows = family_of(patch)("sd14_coco", path)
-        return unet, path, dict(rows.tensors)
-
-
-def family_of(patch: pytest.MonkeyPatch) -> Callable[[str, Path], Family]:
-    """What the fixture `quantized_family` gives, for the whole module."""
-    from .conftest import quantized_family
-
-    return quantized_family.__wrapped__(patch)
-
-
-def on_gpu(path: Path, fuse: bool = True) -> QuantizedUNet:
-    """The network for GPUs, by its plain meaning."""
-    return as_diffusers_model(
-        lower_for_cuda(edadm.load(path), torch.float32, fuse=fuse), read_metadata(path), "integer"
-    )
-
-
-BACKENDS: dict[str, Callable[[Path], QuantizedUNet]] = {
-    "simulated": edadm.load,
-    "copied": lambda path: copy.deepcopy(edadm.load(path)),
-    "cpu": lambda path: edadm.load(path, backend="integer"),
-    "gpu": on_gpu,
-    "gpu, not fused": lambda path: on_gpu(path, fuse=False),
-}
-
-
-@pytest.fixture(scope="module")
-def networks(made: Made) -> dict[str, QuantizedUNet]:
-    """One for each back-end, to be left as they are."""
-    return {backend: load(made[1]) for backend, load in BACKENDS.items()}
-
-
-def output(network: nn.Module, rows: dict[str, Tensor], **others: Any) -> Tensor:
-    with torch.no_grad():
-        return network(rows["latents"], rows["timesteps"], rows["context"], **others).sample
-
+from .conftest import BACKENDS, Made, output
 
 KEPT: dict[str, Callable[[Any], object]] = {
     "slices": lambda unet: unet.set_attention_slice("auto"),

@@ -151,6 +151,11 @@ def test_an_unknown_backend_is_refused_before_anything_is_read(tmp_path: Path) -
         edadm.load(tmp_path / "absent.safetensors", backend="fp8")
 
 
+def test_a_type_that_no_network_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EdadmError, match=r"a network cannot be in torch\.int8; set dtype to torch\.float32"):
+        edadm.load(tmp_path / "absent.safetensors", dtype=torch.int8)
+
+
 def test_absent_files_and_folders_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"there is no file .*absent\.safetensors; name a quantized checkpoint"

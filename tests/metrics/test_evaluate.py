@@ -17,6 +17,7 @@ from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
+from edadm.metrics.scores.flip import flip
 from edadm.metrics.scores.frechet import (
     frechet_distance,
     load_features,
@@ -25,6 +26,7 @@ from edadm.metrics.scores.frechet import (
     statistics,
 )
 from edadm.metrics.scores.psnr import psnr
+from edadm.metrics.scores.ssim import ssim
 from tests.metrics.drawn import random_images
 
 ALL = Evaluation(scores=("fid", "sfid", "inception_score", "kid", "precision_recall"))
@@ -82,6 +84,25 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     assert 0 <= scores["recall"] <= 1
 
 
+def test_scores_come_with_what_is_chance(reference: Path) -> None:
+    images, others = random_images(40), random_images(40, 2)
+    scores = evaluate(images, others, ALL, files(reference))
+    resamples = {name: np.array(values) for name, values in scores["resamples"].items()}
+    assert {name: len(values) for name, values in resamples.items()} == dict.fromkeys(
+        ("fid", "sfid", "inception_score", "kid", "psnr"), 40
+    )
+    assert np.sort(resamples["psnr"]) == pytest.approx(np.sort(psnr(images, others).numpy()))
+    assert abs(resamples["kid"].mean() - scores["kid"]) < scores["kid_spread"]
+    assert resamples["fid"].mean() < scores["fid"]
+    assert scores["floor"]["fid"]["held_out"] is False
+    assert "fid_infinity" not in scores
+    assert scores["psnr_worst"] == pytest.approx(psnr(images, others).sort().values[:2].mean().item())
+    error = (images.float() - others.float()).square().mean().item()
+    assert scores["psnr_of_mean_error"] == pytest.approx(10 * np.log10(255**2 / error))
+    again = evaluate(images, others, ALL, files(reference))
+    assert again["resamples"] == scores["resamples"]
+
+
 def test_images_of_another_kind_lie_farther_from_the_reference(reference: Path) -> None:
     near = evaluate(random_images(40), None, Evaluation(), files(reference))
     far = evaluate(255 - random_images(40) // 4, None, Evaluation(), files(reference))
@@ -110,7 +131,8 @@ def test_the_bundled_statistics_are_of_the_bundled_extractor() -> None:
 
 def test_only_the_scores_that_were_asked_for_are_there(reference: Path) -> None:
     scores = evaluate(random_images(40), None, Evaluation(scores=("sfid",)), files(reference))
-    assert set(scores) == {"sfid", "psnr", "conditions"}
+    assert set(scores) == {"sfid", "psnr", "resamples", "floor", "conditions"}
+    assert set(scores["resamples"]) == set(scores["floor"]) == {"sfid"}
     assert "inception_score_splits" not in scores["conditions"]
 
 
@@ -187,7 +209,7 @@ def test_ten_splits_have_a_spread(reference: Path, monkeypatch: pytest.MonkeyPat
 
 def test_features_that_are_no_numbers_give_no_score(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"logits": torch.full((4, 10), torch.nan)}
-    monkeypatch.setattr("edadm.metrics.evaluate.extract_features", lambda *_, **__: nothing)
+    monkeypatch.setattr("edadm.metrics.measure.extract_features", lambda *_, **__: nothing)
     with pytest.raises(EdadmError, match=r"^inception_score is nan: features of these images are not finite"):
         evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
 
@@ -201,3 +223,14 @@ def test_statistics_of_another_size_are_refused_before_any_features(extractor: A
         match=rf"holds pooled statistics \(64,\) and \(64, 64\), those of '{extractor}' are \(2048,\)",
     ):
         evaluate(random_images(4), None, Evaluation(scores=("fid",), extractor=extractor), needed)
+
+
+def test_paired_measures_need_neither_weights_nor_real_images() -> None:
+    images, others = random_images(8), random_images(8, 2)
+    scores = evaluate(images, others, Evaluation(scores=("ssim", "flip")), files(None))
+    assert scores["ssim"] == pytest.approx(ssim(images, others).mean().item())
+    assert scores["flip"] == pytest.approx(flip(images, others).mean().item())
+    assert set(scores["resamples"]) == {"psnr", "ssim", "flip"}
+    assert scores["conditions"] == {"images": 8}
+    alone = evaluate(images, None, Evaluation(scores=("ssim", "flip")), files(None))
+    assert set(alone) == {"psnr", "conditions"}

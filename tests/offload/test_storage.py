@@ -20,6 +20,12 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(EdadmError, match=r"takes no more than the 0\.000 GiB that are there"):
         memory.storage.allocate(1 << 60, "disk")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    memory = Memory(CPU, Limits(device=0, host=0, scratch=tmp_path / "file/scratch"))
+    with pytest.raises(
+        EdadmError, match="scratch cannot be written, since a file lies where a folder belongs"
+    ):
+        memory.storage.allocate(8, "disk")
     with pytest.raises(EdadmError, match="no folder was given"):
         Memory(CPU, Limits(device=0, host=0)).keep(torch.ones(1).untyped_storage())
 

@@ -268,3 +268,14 @@ def test_artifacts_that_say_nothing_are_taken_as_they_are(results: Path) -> None
     del content["edadm"]
     path.write_text(json.dumps(content))
     assert findings(results) == []
+
+
+def test_features_belong_to_the_shards_that_they_name(results: Path) -> None:
+    samples, features = results / "m/fp32/samples/0.npy", results / "m/fp32/features/0_of_2.safetensors"
+    inputs = {"samples": {"0": intact(samples)}, "weights": "of a network that scores"}
+    tensors(features, "features", {"inputs": inputs})
+    assert findings(results) == []
+    inputs["samples"] = {"0": "0" * 64}
+    tensors(features, "features", {"inputs": inputs})
+    again = "m/fp32/features/0_of_2.safetensors was made from another m/fp32/samples/0.npy; make it again"
+    assert findings(results) == [("stale", again)]

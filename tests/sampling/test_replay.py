@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from edadm.networks.inputs import Rows
+from edadm.offload.limits import GIB
 from edadm.sampling.replay import EAGER_CALLS, MOST_GRAPHS, Again, Replay
 
 
@@ -49,6 +51,7 @@ def test_a_shape_that_came_often_is_replayed_on_new_numbers_and_gives_what_the_n
     found = [replay(predict, one) for one in given]
     assert all(torch.equal(a, predict(b)) for a, b in zip(found, given, strict=True))
     assert captures.replays == [6 - EAGER_CALLS]
+    assert replay.graphs == 1
     replay(predict, rows(3))
     assert len(captures.replays) == 1  # another shape begins anew
 
@@ -74,6 +77,40 @@ def test_what_cannot_be_captured_is_computed_and_not_tried_again() -> None:
     for seed in range(6):
         assert torch.equal(replay(predict, rows(seed=seed)), predict(rows(seed=seed)))
     assert captures.replays == [0]
+    assert replay.graphs == 0
+
+
+class Graph:
+    """A captured graph on a GPU that is not there."""
+
+    def __init__(self) -> None:
+        self.dropped = False
+
+    def replay(self) -> None:
+        """Nothing was captured."""
+
+    def reset(self) -> None:
+        self.dropped = True
+
+
+@pytest.mark.parametrize(("free", "kept"), [(7, True), (6, False)])
+def test_a_network_that_fills_the_gpu_is_computed_call_by_call_and_the_log_says_why(
+    free: int, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = Graph()
+    for name in ("Stream", "graph_pool_handle", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, object)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *told, **named: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free * GIB, 13 * GIB))
+    _, predict = network()
+    replay = Replay()
+    for seed in range(EAGER_CALLS + 1):
+        replay(predict, rows(seed=seed))
+    assert (replay.graphs, graph.dropped) == (int(kept), not kept)
+    said = "call by call: it cannot be captured as a CUDA graph (beside one, 6.0 GiB of the GPU's 13.0 GiB"
+    assert (said in capsys.readouterr().err) != kept
 
 
 def test_there_are_so_many_graphs_and_no_more() -> None:

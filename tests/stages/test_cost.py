@@ -55,7 +55,11 @@ def test_published_runs_have_the_published_counts(name: str, monkeypatch: pytest
     assert len(of["select-calibration"]) == (
         2 if name == "ddim_cifar10" else 1
     )  # shared where both variants have the same
-    assert sum(stage.scored for stage in of["evaluate"]) == 3 * images
+    assert sum(stage.scored for stage in stages) == 3 * images
+    features = of.get("extract-features", [])  # of sets that take several jobs, in single precision
+    width = 2048 + 2023 + (1008 if name == "ddim_cifar10" else 0)
+    assert [(stage.disk, stage.shares) for stage in features] == [(4 * images * width, 4)] * len(features)
+    assert len(features) == (0 if name == "sd14_coco" else 3)
 
 
 def test_plms_evaluates_once_more_than_it_steps_and_guidance_doubles_rows() -> None:

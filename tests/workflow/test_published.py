@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def dry_run(project: Path, model: str, *targets: str) -> tuple[int, str]:
-    """Exit status of a dry run and all it says, shell commands included."""
+    """Exit status of a dry run on four cores and all it says, shell commands included."""
     command = [
         sys.executable,
         "-m",
@@ -40,7 +40,9 @@ def dry_run(project: Path, model: str, *targets: str) -> tuple[int, str]:
         "--configfile",
         f"workflow/published/{model}.yaml",
         "--cores",
-        "1",
+        "4",
+        "--resources",
+        "gpu=0",
     ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1"}
     done = subprocess.run(
@@ -66,7 +68,8 @@ def test_one_target_of_a_conditional_model_gets_its_parts(project: Path) -> None
     assert sorted(stages) == sorted(
         ["convert-checkpoint"] * 3
         + ["collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate"]
-        + ["generate"] * 99
+        + ["generate"] * 7
+        + ["extract-features"] * 4
         + ["reference-statistics", "evaluate"]
     )
     parts = {
@@ -104,9 +107,9 @@ def test_without_its_files_a_run_says_which_and_stops(project: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "files", "shards", "parts"),
     [
-        ("ddim_cifar10", ("ema_cifar10.ckpt",), 10, 1),
-        ("ldm4_bedroom", ("lsun_beds256/model.ckpt", "../data/lsun_bedroom_train/0.jpg"), 50, 2),
-        ("ldm8_church", ("lsun_churches256/model.ckpt", "../data/lsun_church_train/0.jpg"), 50, 2),
+        ("ddim_cifar10", ("ema_cifar10.ckpt",), 4, 1),
+        ("ldm4_bedroom", ("lsun_beds256/model.ckpt", "../data/lsun_bedroom_train/0.jpg"), 12, 2),
+        ("ldm8_church", ("lsun_churches256/model.ckpt", "../data/lsun_church_train/0.jpg"), 16, 2),
     ],
 )
 def test_the_other_models_make_both_precisions(

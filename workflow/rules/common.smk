@@ -18,11 +18,14 @@ from edadm.config.backends import (
 from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
+from edadm.config.inputs.statistics import LAYERS
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
+from edadm.config.sharding.scored import holding, jobs_for, part_of
+from edadm.config.sharding.shares import shares
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES, PAIRED
 from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
@@ -425,12 +428,44 @@ def scoring_content(wildcards):
     """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     weights = files.weights or (
-        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) - {"clip_score"} else None
+        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) & set(LAYERS) else None
     )
     reference = None if files.reference is None or files.reference.is_dir() else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
     return json.dumps([files.extractor, files.instead_of, files.resolution, *held])
+
+
+def extraction_settings(wildcards):
+    """What the features of images depend on: the networks that see them, by what their weights hold; not which scores are computed of them."""
+    settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
+    seen = bool(set(settings.scores) & set(LAYERS))
+    weights = files.weights or (locate(f"bundled:{BUNDLED_EXTRACTOR}") if seen else None)
+    prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
+    clip = settings.clip_model if files.clip_weights else None
+    held = [digest(path) for path in (weights, files.clip_weights, prompts)]
+    paired = [score for score in settings.scores if score in PAIRED]
+    return json.dumps([seen, paired, files.extractor, files.resolution, clip, settings.images, *held])
+
+
+def variant_features(wildcards):
+    """What jobs find of the parts of a variant's images; none where `evaluate` looks at all of them."""
+    folder = LAYOUT.variant(wildcards.model, Variant(wildcards.variant)) / "features"
+    jobs = jobs_for(evaluation_of(wildcards))
+    return [str(folder / f"{job}_of_{jobs}.safetensors") for job in range(jobs)] if jobs > 1 else []
+
+
+def of_part(files):
+    """The files that hold the images of one job, of those of all shards."""
+
+    def held(wildcards):
+        named = files(wildcards)
+        whole = evaluation_of(wildcards)
+        part = part_of(whole.images, int(wildcards.jobs), int(wildcards.share))
+        divided = shares(whole.model_copy(update={"shards": len(named)})) if named else []
+        return [named[number] for number in holding(part, divided)]
+
+    return held
 
 
 def scored_prompts(wildcards):
@@ -440,10 +475,31 @@ def scored_prompts(wildcards):
     return [str(LAYOUT.prompts(wildcards.model))]
 
 
-def evaluate_options(wildcards, input):
-    """Images, and the files they are compared with, each as the option of `evaluate` for it."""
+def prompts_given(wildcards, input):
+    """The file of the prompts that images are compared with, if they are."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     own = [Path(settings.prompts).expanduser()] if settings.prompts and files.clip_weights else []
+    return [*input.prompts, *own]
+
+
+def extract_options(wildcards, input):
+    """All images of a variant, and those they are compared with, each as the option of `extract-features` for it."""
+    named = {
+        "reference": reference_samples(wildcards),
+        "simulated": simulated_samples(wildcards),
+        "prompts": prompts_given(wildcards, input),
+    }
+    return by_file([*variant_samples(wildcards), *as_options(named)])
+
+
+def as_options(named):
+    """Files by the option that names each."""
+    return [f"--{option}={file}" for option, files in named.items() for file in files]
+
+
+def evaluate_options(wildcards, input):
+    """Images, and the files they are compared with, each as the option of `evaluate` for it."""
+    files = SCORING[RUNS[wildcards.model].evaluation]
     given = (
         None
         if files.reference is None or files.reference.is_dir() or files.reference.parent == BUNDLED
@@ -452,12 +508,11 @@ def evaluate_options(wildcards, input):
     named = {
         "reference": input.references,
         "simulated": input.simulated,
+        "features": input.features,
         "statistics": [*input.statistics, *([given] if given else [])],
-        "prompts": [*input.prompts, *own],
+        "prompts": prompts_given(wildcards, input),
     }
-    return by_file(
-        [*input.samples, *(f"--{option}={file}" for option, files in named.items() for file in files)]
-    )
+    return by_file([*input.samples, *as_options(named)])
 
 
 def reference_statistics_of(wildcards):
@@ -492,11 +547,9 @@ def reference_options(wildcards, input):
 
 
 def evaluate_memory(wildcards):
-    """MB for the features of all images: Inception's are 5,079 numbers an image, and are there twice for a moment."""
-    settings = evaluation_of(wildcards)
-    return 4000 + (
-        settings.images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0
-    )
+    """MB for the features of all images, or of a job's: Inception's are 5,079 numbers an image, and are there twice for a moment."""
+    images = evaluation_of(wildcards).images // int(wildcards.get("jobs", 1))
+    return 4000 + (images * 5079 * 12 // 10**6 if SCORING[RUNS[wildcards.model].evaluation].weights else 0)
 
 
 def checkpoints_of(model):

@@ -36,6 +36,11 @@ def a_gpu(wildcards):
     return 1 if ASKED or (ASKED is None and here()) else 0
 
 
+def evaluate_gpu(wildcards):
+    """How many GPUs scores ask for: none where other jobs have looked at the images."""
+    return 0 if variant_features(wildcards) else a_gpu(wildcards)
+
+
 def check_gpus():
     """Ends the run where something needs a GPU and there is none; else says which there are."""
     variants = [Variant(name) for run in CONFIG.runs for name in run.variants]

@@ -76,11 +76,56 @@ rule reference_statistics:
         " --output {output:q} --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
 
 
+SCORED_WITH = (
+    "scores",
+    "extractor",
+    "extractor_weights",
+    "reference",
+    "fallback_reference",
+    "resolution",
+    "prompts",
+    "clip_model",
+    "clip_weights",
+)
+
+
+rule extract_features:
+    input:
+        samples=of_part(variant_samples),
+        references=of_part(reference_samples),
+        simulated=of_part(simulated_samples),
+        prompts=scored_prompts,
+    output:
+        f"{RESULTS}/{{model}}/{{variant}}/features/{{share}}_of_{{jobs}}.safetensors",
+    log:
+        "logs/extract-features/{model}/{variant}/{share}_of_{jobs}.log",
+    benchmark:
+        f"{RESULTS}/times/extract-features/{{model}}/{{variant}}/{{share}}_of_{{jobs}}.tsv"
+    conda:
+        "../../envs/edadm.yaml"
+    threads: 1
+    resources:
+        gpu=a_gpu,
+        mem_mb=growing(evaluate_memory),
+        runtime=lasting(240),
+    params:
+        device=device_of,
+        evaluation=evaluation_with("images", "batch_size", *SCORED_WITH),
+        settings=extraction_settings,
+        options=extract_options,
+        label=label_of("extract-features", "model", "variant", "share"),
+        code=stage_fingerprint("evaluate.extract_features"),
+    shell:
+        "python3 -m edadm extract-features {params.options:q} --evaluation {params.evaluation:q} --job {wildcards.share:q} --jobs {wildcards.jobs:q}"
+        " --output {output:q} --device {params.device:q} --threads {threads:q} --label {params.label:q} 2>&1 | tee {log:q}"
+
+
 rule evaluate:
     input:
         samples=variant_samples,
         references=reference_samples,
         simulated=simulated_samples,
+        features=variant_features,
         statistics=reference_statistics_of,
         prompts=scored_prompts,
     output:
@@ -93,22 +138,12 @@ rule evaluate:
         "../../envs/edadm.yaml"
     threads: 1
     resources:
-        gpu=a_gpu,
+        gpu=evaluate_gpu,
         mem_mb=growing(evaluate_memory),
         runtime=lasting(240),
     params:
         device=device_of,
-        evaluation=evaluation_with(
-            "scores",
-            "extractor",
-            "extractor_weights",
-            "reference",
-            "fallback_reference",
-            "resolution",
-            "prompts",
-            "clip_model",
-            "clip_weights",
-        ),
+        evaluation=evaluation_with(*SCORED_WITH),
         settings=evaluation_settings("scores", "clip_model"),
         scoring=scoring_content,
         options=evaluate_options,

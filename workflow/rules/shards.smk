@@ -1,5 +1,5 @@
 # How many jobs make trajectories and images where the preset leaves that to the machine (docs/workflow.md).
-from edadm.config.sharding.shares import settled
+from edadm.config.sharding.shares import refuse_undecided, settled
 from edadm.config.sharding.split import Division, Split, shards_for
 
 
@@ -15,6 +15,14 @@ def jobs_at_once(backend):
     found = gpus or provided("_cores")
     return found if isinstance(found, int) else 1
 
+
+# The number is noted beside results. Where these lie in a store, jobs elsewhere see no note, and planning no shards that are there.
+if workflow.is_main_process and provided("_nodes") and workflow.storage_settings.default_storage_provider:
+    try:
+        refuse_undecided(CONFIG)
+    except EdadmError as error:
+        say(str(error))
+        sys.exit(1)
 
 # How many jobs share trajectories or images is decided once, before the work on them begins, and noted for jobs elsewhere.
 SPLITS = {

@@ -60,6 +60,7 @@ def describe_condition(
             f"{width}; give a pipeline whose "
             "parts belong together"
         )
+    _pad(encoder, "encoder", left_open)
     settings["conditioning"]["encoder"] = encoder
 
 
@@ -81,12 +82,7 @@ def _describe_two(
         said = read_json(second)
         told |= {"encoder": encoder_settings(read_json(first), first)}
         told |= {"second_encoder": encoder_settings(said, second)}
-        if "padding" not in told["second_encoder"]:
-            told["second_encoder"]["padding"] = _SECOND["padding"]
-            left_open.append(
-                "conditioning.second_encoder.padding: there is no tokenizer_2/tokenizer_config.json; "
-                f"{_SECOND['padding']} is usual for Stable Diffusion XL"
-            )
+        _pad(told["second_encoder"], "second_encoder", left_open)
         told["pooled_channels"] = projected_channels(said, second)
     _check_widths(path, told, architecture)
     parts = settings.get("autoencoder")
@@ -94,6 +90,18 @@ def _describe_two(
     side = architecture.image_size * factor
     told["time_ids"] = [side, side, 0, 0, side, side]
     left_open.append(f"conditioning.time_ids: images are said to be whole and of {side} pixels")
+
+
+def _pad(encoder: Settings, name: str, left_open: list[str]) -> None:
+    """Says what pads prompts where no tokenizer does: zeros for OpenCLIP's encoders, known by their GELU."""
+    if "padding" in encoder or encoder["activation"] != "gelu":
+        return
+    encoder["padding"] = _SECOND["padding"]
+    folder = "tokenizer" if name == "encoder" else "tokenizer_2"
+    left_open.append(
+        f"conditioning.{name}.padding: there is no {folder}/tokenizer_config.json; {encoder['padding']} is "
+        "usual for OpenCLIP's text encoders (Stable Diffusion 2 and XL)"
+    )
 
 
 def _check_widths(path: Path, told: Settings, architecture: UNetArchitecture) -> None:

@@ -156,5 +156,5 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
         return
     config = read_json(file)
     settings["schedule"], settings["prediction"] = schedule_settings(config, file)
-    settings["sampler"], sentences = sampler_settings(config)
+    settings["sampler"], sentences = sampler_settings(config, settings["schedule"]["timesteps"])
     left_open += sentences

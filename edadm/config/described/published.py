@@ -39,7 +39,7 @@ def completed(description: Description, presets: Mapping[str, Model]) -> Descrip
         }
         left_open.append("the sampler and its number of steps stand in no file")
     settings["sampler"] = _reaching(settings["sampler"], settings["schedule"].get("timesteps", 1000))
-    settings.setdefault("trajectories", {"count": 1024, "batch_size": 64, "feature_rows": 64, "shards": 1})
+    settings.setdefault("trajectories", {"count": 1024, "batch_size": 64, "feature_rows": 64})
     return Description(settings, left_open)
 
 

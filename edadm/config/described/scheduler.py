@@ -31,6 +31,9 @@ _BETAS = {
     "KDPM2DiscreteScheduler": _LATER,
     "KDPM2AncestralDiscreteScheduler": _LATER,
 }
+_KEYS = {"timesteps": "num_train_timesteps", "start": "beta_start", "end": "beta_end"}
+_CLIPPING = ("DDPM", "DDIM")  # classes that clip where the file does not say
+_STEPS = 50
 _FEW = "networks that were distilled for it go from noise to an image in a few steps"
 _DISTILLED = {"LCMScheduler": _FEW, "TCDScheduler": _FEW}
 
@@ -70,6 +73,9 @@ def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
             config["timestep_type"],
             "only discrete timesteps are sampled here; use another checkpoint",
         )
+    if config.get("use_flow_sigmas"):
+        reason = "flow matching has no betas; use another checkpoint"
+        raise refuse(where, "use_flow_sigmas", config["use_flow_sigmas"], reason)
     predicted = config.get("prediction_type", "epsilon")
     if predicted not in _PREDICTIONS:
         known = ", ".join(_PREDICTIONS)
@@ -96,30 +102,43 @@ def _betas(config: Settings, where: Path, ends: tuple[float, float]) -> Settings
         NoiseSchedule.model_validate(settings)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = (
-            "trained_betas"
-            if trained is not None
-            else f"beta_{problem['loc'][0] if problem['loc'] else 'schedule'}"
-        )
+        key = "trained_betas" if trained is not None else _KEYS.get(str(*problem["loc"][:1]), "beta_schedule")
         raise refuse(
             where, key, config.get(key), f"that is no schedule ({problem['msg']}); mend it"
         ) from None
     return settings
 
 
-def sampler_settings(config: Settings) -> tuple[Settings, list[str]]:
+def sampler_settings(config: Settings, timesteps: int) -> tuple[Settings, list[str]]:
     """A sampler near the pipeline's own, and sentences on what is left open.
 
-    The number of steps stands in no file, and the method is a choice; the published runs' are taken.
+    The number of steps stands in no file, and the method is a choice; the published runs' are taken, but for
+    trailing timesteps, which of the samplers here the solvers visit: networks distilled for a few steps begin
+    there.
+
+    Args:
+        config: content of the file.
+        timesteps: of the schedule, of which a sampler visits no more.
     """
     offset = config.get("steps_offset", 0) == 1
     spacing = "uniform_from_one" if offset else "uniform"
     pseudo = config.get("_class_name") == "PNDMScheduler" and bool(config.get("skip_prk_steps"))
-    settings = {"method": "plms" if pseudo else "ddim", "steps": 50, "spacing": spacing}
+    steps = max(1, min(_STEPS, timesteps - offset))
+    settings: Settings = {"method": "plms" if pseudo else "ddim", "steps": steps, "spacing": spacing}
+    trails = config.get("timestep_spacing") == "trailing"
+    if trails:
+        settings |= {"method": "dpm_solver++", "spacing": "trailing"}
     named = str(config.get("_class_name", "no scheduler"))
     left_open = [f"the sampler is a choice (the folder names {named}); its number of steps stands in no file"]
-    if config.get("clip_sample") or config.get("thresholding"):
-        key = "clip_sample" if config.get("clip_sample") else "thresholding"
+    if trails:
+        left_open.append(
+            "the folder's scheduler says timestep_spacing: trailing, as those of networks distilled for a "
+            "few steps do (Turbo, Lightning): of such a one set sampler.steps, and conditioning.guidance (1 "
+            "is none), to what its makers say"
+        )
+    clips = config.get("clip_sample", named.startswith(_CLIPPING))
+    if clips or config.get("thresholding"):
+        key = "clip_sample" if clips else "thresholding"
         left_open.append(
             f"the folder's scheduler says {key}: true, which clips each step's estimate of the image; "
             "samplers here do not"

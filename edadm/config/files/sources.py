@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from edadm.artifacts import reading
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
@@ -28,8 +29,12 @@ def locate(source: str, suffix: str = ".safetensors") -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The hash of a file's content."""
-    with open(path, "rb") as file:
+    """The hash of a file's content.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

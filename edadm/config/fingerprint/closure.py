@@ -37,6 +37,8 @@ OF_GPUS = ("deploy/backends/cuda_int8.py",)  # beside modules that import Triton
 
 _remembered: dict[Path, tuple[Path, str, dict[str, str]]] = {}
 
+LONGEST_NAME = 64  # of a file that a module reads; a longer string is a sentence
+
 
 @cache
 def _text(path: Path) -> str:
@@ -63,7 +65,7 @@ def _strings(text: str) -> set[str]:
     return {
         node.value
         for node in ast.walk(_meaning(text))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < LONGEST_NAME
     }
 
 

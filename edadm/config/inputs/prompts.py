@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edadm.artifacts import reading
 from edadm.errors import EdadmError
 
 FORMS = "a text file with a prompt per line, a JSON list, JSON lines with a 'prompt', or COCO captions (JSON)"
@@ -91,10 +92,8 @@ def prompts_per_image(path: Path, images: int) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    try:
+    with reading(path, f"give {FORMS}", EdadmError, "prompts"):
         data = path.read_bytes()
-    except OSError as error:
-        raise EdadmError(f"{path} cannot be read as prompts ({error.strerror}); give {FORMS}") from None
     if data.startswith(_WIDE):
         raise EdadmError(f"{path} is UTF-16 text; save it as UTF-8")
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edadm.artifacts import reading
 from edadm.errors import EdadmError
 
 FEATURES = "features"
@@ -21,8 +22,8 @@ LAYERS = {
     "precision_recall": "pooled",
 }
 SIZES = {  # features of an image
-    "cifar10_classifier": {"pooled": 128, "spatial": 128},
-    "inception": {"pooled": 2048, "spatial": 2023},
+    "cifar10_classifier": {"pooled": 128, "spatial": 128, "logits": 10},
+    "inception": {"pooled": 2048, "spatial": 2023, "logits": 1008},
     "pytorch_fid": {"pooled": 2048, "spatial": 2023},
 }
 _NEED_FEATURES = ("kid", "precision_recall")
@@ -60,41 +61,42 @@ def statistics_head(path: Path) -> Head:
 def _own_head(path: Path) -> Head:
     import h5py
 
-    try:
-        with h5py.File(path) as file:
-            groups = {name: group for name, group in file.items() if name != FEATURES}
-            shapes = {name: (group["mu"].shape, group["sigma"].shape) for name, group in groups.items()}
-            features = file[FEATURES].shape if FEATURES in file else None
-            facts = json.loads(file.attrs["facts"])
-            known = {"extractor", "images", "set"} <= set(facts)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise EdadmError(
-            f"{path} holds no reference statistics ({error}); make them with `edadm reference-statistics`"
-        ) from None
+    again = "make them with `edadm reference-statistics`"
+    with reading(path, again, EdadmError, "reference statistics"), h5py.File(path) as file:
+        groups = {name: group for name, group in file.items() if name != FEATURES}
+        shapes = {name: (group["mu"].shape, group["sigma"].shape) for name, group in groups.items()}
+        features = file[FEATURES].shape if FEATURES in file else None
+        facts = json.loads(file.attrs["facts"])
+        known = {"extractor", "images", "set"} <= set(facts)
     if not known or not shapes:
-        raise EdadmError(f"{path} holds no reference statistics; make them with `edadm reference-statistics`")
+        raise EdadmError(f"{path} holds no reference statistics; {again}")
     return Head(shapes, features, facts)
 
 
 def _head_of_others(path: Path) -> Head:
-    import numpy as np
-
-    if path.is_file() and not zipfile.is_zipfile(path):
-        reason = "it is empty, cut short, or a web page or Git-LFS pointer in its place"
-        raise EdadmError(f"{path} cannot be read as an .npz archive ({reason}); fetch it again")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}
-            shapes = {
-                layer: (archive[mu].shape, archive[sigma].shape) for layer, (mu, sigma) in named.items()
-            }
-    except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise EdadmError(f"{path} cannot be read as an .npz archive ({error}); fetch it again") from None
+    shapes = {layer: (mu.shape, sigma.shape) for layer, (mu, sigma) in arrays_of_others(path).items()}
     if "pooled" not in shapes:
         raise EdadmError(
             f"{path} has no arrays `mu` and `sigma`; give statistics as of pytorch-fid, or a folder of images"
         )
     return Head(shapes, None, {"extractor": None, "images": None, "set": path.stem})
+
+
+def arrays_of_others(path: Path) -> dict[str, tuple[Any, Any]]:
+    """Mean and covariance of each layer that an `.npz` has, by its name.
+
+    Raises:
+        EdadmError: no such archive, or a damaged one.
+    """
+    import numpy as np
+
+    with reading(path, "fetch it again", EdadmError, "an .npz archive"):
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is empty, cut short, or a web page or Git-LFS pointer in its place")
+        with np.load(path, allow_pickle=False) as archive:
+            named = {layer: pair for layer, pair in OF_OTHERS.items() if set(pair) <= set(archive.files)}
+            return {layer: (archive[mu], archive[sigma]) for layer, (mu, sigma) in named.items()}
 
 
 def refuse_unfit(path: Path, head: Head, extractor: str, preparation: str, scores: Iterable[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
-from edadm.config.schema import AUTO, Evaluation, Model, Trajectories
+from edadm.config.layout import Variant
+from edadm.config.schema import AUTO, Config, Evaluation, Model, Trajectories
 from edadm.errors import EdadmError
 
 Preset = TypeVar("Preset", Model, Evaluation)
@@ -53,3 +54,23 @@ def settled(preset: Preset, shards: int = 1) -> Preset:
         return preset
     recorded = preset.trajectories.model_copy(update={"shards": shards})
     return preset.model_copy(update={"trajectories": recorded})
+
+
+def refuse_undecided(config: Config) -> None:
+    """Refuses numbers of shards that planning would choose, where jobs see no note of what it chose.
+
+    Raises:
+        EdadmError: a run leaves one to the machine.
+    """
+    presets = []
+    for run in config.runs:
+        collects = any(Variant(name).is_quantized for name in run.variants)
+        if collects and config.models[run.model].trajectories.shards == AUTO:
+            presets.append(f"models.{run.model}.trajectories")
+        if config.evaluations[run.evaluation].shards == AUTO:
+            presets.append(f"evaluations.{run.evaluation}")
+    if presets:
+        raise EdadmError(
+            f"jobs without a shared file system cannot see how many shards `auto` came to; write a number, "
+            f"`shards: N`, for {', '.join(dict.fromkeys(presets))}"
+        )

@@ -17,7 +17,7 @@ from edadm.deploy.int_weight import signed_weight
 from edadm.networks.unet.base import UNet
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
-from edadm.nn.sound import pass_on_what_is_not_finite
+from edadm.nn.sound import pass_on_what_is_not_finite, refuse_inputs_of_other_types
 from edadm.quant.scheme import Scheme
 
 
@@ -123,6 +123,7 @@ def lower_for_cuda(
     lowered = fuse_attention(copy.deepcopy(unet, memo))
     lowered = (fuse_epilogues(lowered) if fuse else lowered).to(dtype)
     pass_on_what_is_not_finite(lowered)
+    refuse_inputs_of_other_types(lowered)
     return lowered
 
 

@@ -20,11 +20,13 @@ from edadm.config.backends import DEFAULT
 from edadm.deploy.backends.base import CpuBackend
 from edadm.deploy.export.onnx import input_name, onnx_program
 from edadm.errors import EdadmError
+from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.sound import pass_on_what_is_not_finite
 
+CPU = torch.zeros(0)
 SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",  # else bf16 between the integers, where the processor has it
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # else inputs without a grid may be given one
@@ -37,16 +39,29 @@ class CompiledNetwork(StaysOnCpu):
     Args:
         compiled: from the graph of `onnx_program`.
         unet: the network in PyTorch.
+        size: bytes of the graph.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel, unet: UNet):
+    def __init__(self, compiled: openvino.CompiledModel, unet: UNet, size: int):
         super().__init__()
         self.compiled = compiled
         self.signature = inspect.signature(type(unet).forward)
         self.names = self._places(unet)
+        self.packed_bytes = size
         self.output = UNet2DConditionOutput if isinstance(unet, UNet2DConditionModel) else UNet2DOutput
         nothing = torch.zeros(0)  # in which pipelines look for the network's device and type
         self.place = nn.Parameter(nothing, requires_grad=False)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuses to be pickled.
+
+        Raises:
+            EdadmError: always.
+        """
+        raise EdadmError(
+            f"a network by OpenVINO cannot be pickled; pickle one with backend '{DEFAULT}', or load the file "
+            "again where it is needed"
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledNetwork:
         """The same: a compiled network does not change, and cannot be copied."""
@@ -96,6 +111,7 @@ class CompiledNetwork(StaysOnCpu):
         """
         port = self.compiled.input(self.names[place])
         tensor = torch.as_tensor(value).detach()
+        refuse_scattered(CPU, tensor)
         if len(port.partial_shape) == 1 and tensor.numel() == 1:
             tensor = tensor.reshape(1).expand(count)
         _, *axes = port.partial_shape
@@ -182,7 +198,7 @@ def lower_for_openvino(unet: UNet) -> UNet:
     lowered = copy.deepcopy(unet, {id(child): nn.Identity() for child in unet.children()})
     for name, _ in list(lowered.named_children()):
         delattr(lowered, name)
-    lowered.network = CompiledNetwork(compiled, unet)
+    lowered.network = CompiledNetwork(compiled, unet, len(graph))
     lowered.forward = lowered.network.forward
     lowered.enable_freeu = _refuse_freeu
     if (added := getattr(unet, "add_embedding", None)) is not None:  # whose width pipelines of SDXL read

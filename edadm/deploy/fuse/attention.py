@@ -16,6 +16,7 @@ from edadm.errors import EdadmError
 from edadm.kernels.int8.norms.group_norm import int8_normalised
 from edadm.kernels.int8.products.geglu import int8_geglu
 from edadm.nn.attention import biases_of_heads
+from edadm.nn.part import refuse_other_channels
 
 
 def of_one_segment(*layers: nn.Module) -> bool:
@@ -128,6 +129,7 @@ class IntegerAttention(nn.Module):
     def quantize_context(self, context: Float[Tensor, "n k e"]) -> list[Tensor]:
         """The int8 inputs of keys and values."""
         products: Any = self.products
+        refuse_other_channels(context, -1, products[1].in_features)
         return [product.segments[0].quantize_input(context).contiguous() for product in products[1:]]
 
 

@@ -14,9 +14,11 @@ from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
 from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
+from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
 from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.on_cpu import StaysOnCpu
+from edadm.nn.part import Part, refuse_other_channels
 from edadm.nn.quantizer import Quantizer
 
 
@@ -60,7 +62,7 @@ class CpuSegment:
         return x.div_(self.divisor).round_().clamp_(*self.qmin_qmax)
 
 
-class CpuLayer(StaysOnCpu):
+class CpuLayer(StaysOnCpu, Part):
     """A quantized layer, with codes and an input grid, that computes with integers.
 
     It means what `QuantizedLayer` does.
@@ -69,20 +71,30 @@ class CpuLayer(StaysOnCpu):
     def __init__(self, layer: QuantizedLayer):
         super().__init__()
         self.sizes = layer.channel_sizes
-        self.rows = layer.weight.shape[0]
+        self.rows, self.channels = layer.weight.shape[0], layer.weight.shape[1] * getattr(layer, "groups", 1)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), requires_grad=False)
         weights, scales = signed_weight(layer)
         parts = enumerate(zip(weights, scales, strict=True))
         self.segments = [CpuSegment(layer, index, weight, scale) for index, (weight, scale) in parts]
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
-        return self._apply_to(x, in_place=False)
+    @property
+    def packed_bytes(self) -> int:
+        """The bytes of weights, which are no parameters and no buffers."""
+        return sum(segment.product.packed_bytes for segment in self.segments)
 
-    def consume(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
-        """The same, but spoils the input."""
-        return self._apply_to(x, in_place=True)
+    def forward(self, x: Float[Tensor, "n c h w"], in_place: bool = False) -> Float[Tensor, "n o p q"]:
+        """The layer's output.
 
-    def _apply_to(self, x: Float[Tensor, "n c h w"], in_place: bool) -> Float[Tensor, "n o p q"]:
+        Args:
+            x: the input.
+            in_place: spoils the input and is faster.
+
+        Raises:
+            EdadmError: input or bias are elsewhere or of another type, which would end the process.
+        """
+        refuse_scattered(self.segments[0].divisor, x, self.bias)
+        refuse_other_types(torch.float32, x, self.bias)
+        refuse_other_channels(x, 1, self.channels)
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         first, *others = zip(self.segments, inputs, strict=True)
         output = first[0].product(first[0].quantize_input(first[1], in_place), self.bias)
@@ -108,14 +120,14 @@ class CpuLinear(CpuLayer):
         """Features of the output, as `nn.Linear` names them."""
         return self.rows
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "..."], in_place: bool = False) -> Float[Tensor, "..."]:
         rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2).unsqueeze(-1)
-        output = super().forward(rows).squeeze(-1).transpose(1, 2)
+        output = super().forward(rows, in_place).squeeze(-1).transpose(1, 2)
         return output.reshape(*x.shape[:-1], output.shape[-1])
 
 
 def _consume(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer.consume(x) if isinstance(layer, CpuLayer) else layer(x)
+    return layer(x, in_place=True) if isinstance(layer, CpuLayer) else layer(x)
 
 
 class CpuResnetBlock(ResnetParts):

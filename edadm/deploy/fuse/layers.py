@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from edadm.deploy.fuse.segment import IntegerSegment
 from edadm.kernels.int8.products.convolution import int8_convolution
+from edadm.nn.part import Part, refuse_other_channels
 
 STEP = 32  # int8 numbers that an instruction takes of each row
 
 
-class IntegerConv2d(nn.Module):
+class IntegerConv2d(Part):
     """A convolution with equal strides and symmetric padding of (n, c, h, w), best with channels last.
 
     Args:
@@ -53,6 +54,7 @@ class IntegerConv2d(nn.Module):
         self, x: Float[Tensor, "n h w c"], residual: Float[Tensor, "n p q o"] | None = None
     ) -> Float[Tensor, "n p q o"]:
         """The layer's output with channels last, plus a residual laid out alike, rounded once with it."""
+        refuse_other_channels(x, -1, sum(self.sizes))
         return self.matmul_of_parts(list(x.split(self.sizes, -1)), residual)
 
     def matmul_of_parts(

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.errors import EdadmError
 from edadm.kernels.cpu.floats import FloatConvolution, exact_parts
 from edadm.kernels.cpu.geometry import Problem
 from edadm.kernels.cpu.onednn import PackedConvolution, packed_is_exact
@@ -43,6 +44,23 @@ class ExactConvolution:
     def __deepcopy__(self, memo: dict[int, Any]) -> ExactConvolution:
         """Itself, as `PackedConvolution`."""
         return self
+
+    def __reduce__(self) -> Any:
+        """Refuses to be pickled, as what oneDNN packed cannot be.
+
+        Raises:
+            EdadmError: always.
+        """
+        raise EdadmError(
+            "integers packed for this processor cannot be pickled; pickle a network with backend "
+            "'simulated', or load the file again where it is needed"
+        )
+
+    @property
+    def packed_bytes(self) -> int:
+        """The bytes of the weight as it was given, as oneDNN packed it, and as floating-point numbers."""
+        count = self.problem.weight.numel()
+        return count * (1 + (self.packed is not None) + 4 * (self.floating is not None))
 
     def __call__(
         self, integers: Float[Tensor, "n c h w"], bias: Float[Tensor, " rows"] | None = None

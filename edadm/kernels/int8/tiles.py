@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from edadm.artifacts import reading
 from edadm.errors import EdadmError
 
 PROCESSORS = 132  # of an H100 or H200
@@ -82,12 +83,9 @@ def adopt(path: Path) -> None:
     Raises:
         EdadmError: the file does not hold tiles.
     """
-    try:
+    again = f"make it with `edadm benchmark kernels --tiles {path}`"
+    with reading(path, again, EdadmError, "a table of tiles"):
         measured().update(_parsed(path.read_text()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise EdadmError(
-            f"{path} holds no tiles ({error}); make it with `edadm benchmark kernels --tiles {path}`"
-        ) from error
 
 
 def tiles(problem: Problem) -> Tiles:

@@ -56,7 +56,7 @@ def fake_quantize(
         drop: probability with which an element is spared, in [0, 1).
         stream: draws what is spared; none spares nothing.
     """
-    if has_kernels(x):
+    if has_kernels(x, scale, zero_point):
         from edadm.kernels.learning.fake_quantize import FakeQuantize
 
         return FakeQuantize.apply(x, scale, zero_point, bits, segments, drop, stream)

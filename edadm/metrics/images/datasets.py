@@ -19,7 +19,7 @@ from torch import Tensor
 from edadm.artifacts import reading
 from edadm.config.inputs.folders import list_images
 from edadm.errors import EdadmError
-from edadm.metrics.images.pictures import UNREADABLE, look, reason, rgb
+from edadm.metrics.images.pictures import look, opened, rgb
 
 
 @runtime_checkable
@@ -112,11 +112,8 @@ class FolderImages:
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
         file = self.files[index]
-        try:
-            with Image.open(file) as image:
-                pixels = rgb(image)
-        except UNREADABLE as error:
-            raise EdadmError(f"{file} cannot be read as an image ({error}); replace or remove it") from None
+        with opened(file) as image:
+            pixels = rgb(image)
         return _pixels(pixels if self.resolution is None else centre_square(pixels, self.resolution))
 
     def digest(self) -> str:
@@ -148,8 +145,8 @@ class FolderImages:
         for file in self.files:
             try:
                 size, rotated = look(file)
-            except UNREADABLE as error:
-                mistakes.append(f"{file} cannot be scored: {reason(error)}; replace or remove it")
+            except EdadmError as error:
+                mistakes.append(str(error))
             else:
                 sizes[size] += 1
                 self._rotated += rotated
@@ -163,6 +160,19 @@ class FolderImages:
             raise EdadmError(
                 f"{self.folder} holds images of several sizes ({shown}); set `resolution` to bring all to one"
             )
+
+
+class SomeImages:
+    """Some of other images, by their numbers among these."""
+
+    def __init__(self, images: Images, rows: range):
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        return self.images[self.rows[index]]
 
 
 class PreparedImages:

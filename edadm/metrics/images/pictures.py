@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from edadm.artifacts import reading
 
 ORIENTATION = 0x112
 _WITH_EXIF = frozenset({"JPEG", "MPO", "WEBP", "TIFF"})
 _PLAIN = frozenset({"RGB", "L", "1", "P", "CMYK", "YCbCr"})
 _WITH_ALPHA = frozenset({"RGBA", "LA", "PA"})
 _GREY_16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    TypeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """A picture that is to be scored.
+
+    Raises:
+        DamagedError: it cannot be read, or what the block raises of it.
+    """
+    with reading(file, "replace or remove it", what="an image to score"):
+        try:
+            image = Image.open(file)
+        except Image.UnidentifiedImageError:
+            raise ValueError("it is no image") from None
+        with image:
+            yield image
 
 
 def look(file: Path) -> tuple[tuple[int, int], bool]:
@@ -31,26 +41,25 @@ def look(file: Path) -> tuple[tuple[int, int], bool]:
     Decodes it only where its end looks wrong.
 
     Raises:
-        one of `UNREADABLE`: it cannot be scored.
+        DamagedError: it cannot be scored.
     """
-    with Image.open(file) as image:
+    with opened(file) as image:
         _refuse(image)
         rotated = image.format in _WITH_EXIF and _orientation(image) not in (0, 1)
         if not _ends_well(file, image.format):
             image.load()
         size, form = image.size, image.format
     if form == "PNG":
-        with Image.open(file) as image:
+        with opened(file) as image:
             image.verify()  # the checksum of every chunk
     return size, rotated
 
 
 def _orientation(image: Image.Image) -> int:
     with warnings.catch_warnings(action="ignore"):
-        try:
+        with suppress(Exception):  # Pillow raises many kinds; a picture without this is whole
             return image.getexif().get(ORIENTATION, 1)
-        except UNREADABLE:
-            return 1
+        return 1
 
 
 def _refuse(image: Image.Image) -> None:
@@ -88,19 +97,11 @@ def _ends_well(file: Path, form: str | None) -> bool:
     return form == "WEBP" and int.from_bytes(head[4:8], "little") + 8 == size
 
 
-def reason(error: Exception) -> str:
-    """One of `UNREADABLE` in a few words."""
-    text = str(error).strip().splitlines()
-    if isinstance(error, Image.UnidentifiedImageError) or not text:
-        return "it is no image"
-    return text[0]
-
-
 def rgb(image: Image.Image) -> Image.Image:
     """An opened picture as it is scored.
 
     Raises:
-        one of `UNREADABLE`: it cannot be.
+        ValueError, or what Pillow raises: it cannot be.
     """
     _refuse(image)
     if image.mode in _GREY_16:

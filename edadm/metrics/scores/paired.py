@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from edadm.config.sharding.scored import BATCH
 from edadm.errors import EdadmError
 from edadm.metrics.images.datasets import Images
 from edadm.metrics.scores.psnr import psnr
 
-BLOCK = 256
+Measure = Callable[[Tensor, Tensor], Tensor]
+BLOCK = BATCH  # so that parts of all images have the blocks of all
+PIXELS = 2**20  # of images that a measure sees at once
+_ROWS = ("parity_psnr", "parity_difference", "parity_bound")
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,21 @@ class Parity:
         return self.difference <= self.bound
 
 
-def mean_psnr(images: Images, references: Images) -> float:
-    """Mean over all images in dB.
+def of_pairs(images: Images, references: Images, measure: Measure) -> Float[Tensor, " n"]:
+    """A measure of each image beside its reference.
 
     Raises:
         EdadmError: different numbers of images.
     """
-    return torch.cat([psnr(*block) for block in _blocks(images, references)]).mean().item()
+    found = []
+    for block in _blocks(images, references):
+        at_once = max(1, PIXELS // block[0][0, 0].numel())
+        found += [measure(*pair) for pair in zip(*(each.split(at_once) for each in block), strict=True)]
+    return torch.cat(found)
 
 
-def image_parity(images: Images, simulated: Images, references: Images) -> Parity:
-    """Images made with integers beside those of the simulated and of the full-precision network.
+def parity_rows(images: Images, simulated: Images, references: Images) -> dict[str, Float[Tensor, " n"]]:
+    """What `parity` takes: every image made with integers beside the simulated and the full-precision one.
 
     Raises:
         EdadmError: different numbers of images.
@@ -59,9 +67,22 @@ def image_parity(images: Images, simulated: Images, references: Images) -> Parit
         decibel.append(psnr(own, other))
         apart.append(_differences(own, other))
         bound.append(_differences(other, full))
-    difference, allowed = torch.cat(apart), torch.cat(bound)
-    worst = (difference / allowed.clamp(min=1 / references[0].numel())).max().item()
-    return Parity(torch.cat(decibel).mean().item(), difference.mean().item(), allowed.mean().item(), worst)
+    found = zip(_ROWS, (decibel, apart, bound), strict=True)
+    return {name: torch.cat(values) for name, values in found}
+
+
+def parity(rows: Mapping[str, Float[Tensor, "n ..."]], values: int) -> Parity | None:
+    """All images made with integers beside others, if `rows` say so.
+
+    Args:
+        rows: from `parity_rows`, and others.
+        values: in an image.
+    """
+    if not rows.keys() >= set(_ROWS):
+        return None
+    decibel, difference, allowed = (rows[name] for name in _ROWS)
+    worst = (difference / allowed.clamp(min=1 / values)).max().item()
+    return Parity(decibel.mean().item(), difference.mean().item(), allowed.mean().item(), worst)
 
 
 def _differences(one: UInt8[Tensor, "n c h w"], other: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " n"]:

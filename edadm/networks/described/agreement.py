@@ -100,9 +100,11 @@ def _differences(theirs: UNet, ours: UNet) -> list[str]:
         return []
     keys = [key for key in theirs.config if not key.startswith("_") and key not in _WITHOUT_EFFECT]
     differing = [key for key in keys if _meant(theirs, key) != _meant(ours, key)]
+    values = {key: (_plain(theirs.config[key]), _plain(ours.config.get(key))) for key in differing}
     found = [
-        f"{key}: {_plain(theirs.config[key])} (the preset's network has {_plain(ours.config.get(key))})"
-        for key in differing
+        f"{key}: {said} (the preset's network has {given})"
+        for key, (said, given) in values.items()
+        if said != given  # where both are null, another key gives what they mean
     ]
     return found or ["another number of heads than the preset's network has"]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edadm.artifacts import describe
+from edadm.artifacts import describe, reading
 from edadm.networks.weights.errors import CheckpointError, quoted
 from edadm.networks.weights.known.identify import Identity, identify
 from edadm.networks.weights.packed.first_bytes import what_bytes_are
@@ -150,13 +150,11 @@ def _of_store(path: Path) -> list[str]:
 
 def _of_foreign(path: Path) -> list[str]:
     """Lines on a file of somebody else."""
-    try:
+    with reading(path, "name another file", CheckpointError):
         with open(path, "rb") as file:
             start = file.read(512)
         is_weights = start[:4] == b"PK\x03\x04" or start[8:9] == b"{" or start[:1] == b"\x80"
         found = None if is_weights else what_bytes_are(path, start, path.stat().st_size)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); name another file") from None
     if found:
         return [f"  what it is: {found[0]}", f"  with edadm: {found[1]}"]
     container = open_container(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -28,7 +29,10 @@ def read_json(file: Path) -> Settings:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        because = os.strerror(error.errno or 0).lower()
+        raise DescriptionError(f"{file} cannot be read ({because}); make it readable, or fetch it") from None
+    except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DescriptionError(f"{file} cannot be read as JSON ({reason}); fetch it again") from None
     if not isinstance(content, dict):

@@ -27,7 +27,10 @@ _WRAPPERS = {
     *("model", "net", "network", "unet", "ema_model", "denoise_fn", "denoiser"),
     *("generator", "diffusion_model"),
 }
-_TRANSPARENT = {"module", "_orig_mod"}  # of DataParallel and DistributedDataParallel, of torch.compile
+_TRANSPARENT = {  # of DataParallel, torch.compile, FSDP, activation checkpointing, Fabric
+    *("module", "_orig_mod"),
+    *("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"),
+}
 _DEEPEST = 8
 
 
@@ -165,7 +168,7 @@ def _plain(state: State) -> dict[str, str]:
 
 
 def _cleaned(state: State, path: Path) -> State:
-    """The tensors under names without `module.` and `_orig_mod.`.
+    """The tensors under names without `module.`, `_orig_mod.` and other wrappers'.
 
     Raises:
         CheckpointError: two names become one.

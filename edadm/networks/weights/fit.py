@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from edadm.networks.weights.known.identify import said_of
 from edadm.networks.weights.settings import Difference, deciding
 
 State = dict[str, Tensor]
+_IN_PARTS = r"(?:{module}\.parametrizations\.{kind}\.\w+|{module}\.{kind}_(?:g|v|orig|mask))"
 
 
 def check_fit(
@@ -33,6 +35,12 @@ def check_fit(
     if difference is None:
         return
     name, found, wanted = quoted(difference.name), difference.found, difference.wanted
+    if found is None and (parts := _parts_of(difference.name, state)):
+        raise CheckpointError(
+            f"{path} holds {quoted(parts)}, from which {name} is yet to be computed (weight or spectral "
+            "norm, pruning); in the program that made it, remove that parametrization and write the network "
+            "again"
+        )
     if found is None:
         told = f"{path} lacks the tensor {name} {wanted}"
     elif wanted is None:
@@ -45,6 +53,13 @@ def check_fit(
         raise CheckpointError(f"{told}; it has no numbers, so the file is damaged: take another one")
     kind = said_of(original or state, "unet") if "time_embedding.linear_1.weight" in expected else ""
     raise CheckpointError(f"{told}; {fix} `edadm describe` prints what a file needs{kind}")
+
+
+def _parts_of(name: str, state: State) -> str | None:
+    """The first tensor from which a reparametrized layer computes another at each call."""
+    module, _, kind = name.rpartition(".")
+    pattern = re.compile(_IN_PARTS.format(module=re.escape(module), kind=re.escape(kind)))
+    return next((other for other in sorted(state) if pattern.fullmatch(other)), None)
 
 
 def _first_difference(state: State, expected: State) -> Difference | None:

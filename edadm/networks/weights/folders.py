@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edadm.artifacts import reading
 from edadm.console import say
 from edadm.networks.settings.reading import read_json
 from edadm.networks.settings.unet_config import AVERAGING
@@ -226,13 +227,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """The file of every tensor, by the tensor's name; all files are beside the index."""
-    try:
+    form = "an index of weights, JSON with a 'weight_map'"
+    with reading(index, "name the folder, or fetch it again", CheckpointError, form):
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if not places or not all(isinstance(file, str) for file in places.values()):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        told = f"{index} is no index of weights (JSON with a 'weight_map')"
-        raise CheckpointError(f"{told}; name the folder, or fetch it again") from None
+            raise ValueError("it names no files")
     for file in sorted(set(places.values())):
         if re.search(r"[/\\]", file) or file in ("", ".", ".."):
             told = f"{index} names the file {quoted(file)} outside its folder"

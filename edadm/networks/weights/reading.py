@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tarfile
 import zipfile
@@ -70,7 +71,7 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
     try:
         tensors = {name: stored.load() for name, stored in state.items()}
     except DAMAGE as error:
-        raise unreadable(path, _reason(error)) from None
+        raise _unreadable(path, error) from None
     if line:
         say(line)
     return tensors
@@ -97,7 +98,15 @@ def open_container(path: Path) -> Container:
     except CheckpointError:
         raise
     except DAMAGE as error:
-        raise unreadable(path, _reason(error)) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: BaseException) -> CheckpointError:
+    """The error for a file of which a reader raised something."""
+    if isinstance(error, OSError) and error.errno:
+        because = os.strerror(error.errno).lower()
+        return CheckpointError(f"{path} cannot be read ({because}); make it readable, or name another file")
+    return unreadable(path, _reason(error))
 
 
 def _reason(error: BaseException) -> str:

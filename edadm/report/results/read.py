@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edadm.artifacts import reading
 from edadm.config.backends import INTEGER, backend_label, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Layout, Variant
@@ -94,6 +96,8 @@ def _read_variant(
         first_images(samples),
         metrics.get("parity"),
         speeds.get(f"{variant.checkpoint.name}/{INTEGER}"),
+        {key: np.array(values, dtype=float) for key, values in metrics.get("resamples", {}).items()},
+        metrics.get("floor", {}),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,24 @@ SCORES = (
     "recall",
     "clip_score",
     "psnr",
+    "ssim",
+    "flip",
+    "psnr_worst",
+    "psnr_of_mean_error",
+    "fid_infinity",
     *SPREADS.values(),
 )
+
+RESAMPLED = (
+    "fid",
+    "sfid",
+    "inception_score",
+    "kid",
+    "clip_score",
+    "psnr",
+    "ssim",
+    "flip",
+)  # scores with intervals
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,9 @@ class VariantResult:
 
     `scores` has every key of `SCORES`, with None for what was not computed. `parity` is, for images made with
     integers beside simulated ones, an `edadm.metrics.scores.paired.Parity`. `integers` is the speed of
-    the same checkpoint with integers, where that was timed.
+    the same checkpoint with integers, where that was timed. `resamples` are pseudo-values of scores, for
+    `edadm.report.results.intervals`; `floor` is what as many real images score, as
+    `edadm.metrics.scores.floor.Floor` by score.
     """
 
     variant: Variant
@@ -135,6 +154,8 @@ class VariantResult:
     images: np.ndarray
     parity: dict[str, float] | None = None
     integers: Speed | None = None
+    resamples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    floor: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def is_quantized(self) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from edadm.report.conditions import conditions
-from edadm.report.results.records import RunResult, VariantResult
-from edadm.report.tables.scores import metric_rows
+from edadm.report.results.intervals import difference, estimate
+from edadm.report.results.records import RESAMPLED, RunResult, VariantResult
+from edadm.report.tables.scores import FLOOR_LABEL, Cell, floor_row, metric_rows
 
 _CONDITIONS = (  # in the CSV, whether they apply or not
     "images",
@@ -49,6 +50,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "variant": result.variant.name,
         "label": result.label,
         "fid": result.scores["fid"],
+        "fid_infinity": result.scores["fid_infinity"],
         "sfid": result.scores["sfid"],
         "inception_score": result.scores["inception_score"],
         "inception_score_spread": result.scores.get("inception_score_spread"),
@@ -58,6 +60,10 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "recall": result.scores["recall"],
         "clip_score": result.scores["clip_score"],
         "psnr_db": result.scores["psnr"],
+        "ssim": result.scores["ssim"],
+        "flip": result.scores["flip"],
+        "psnr_worst_db": result.scores["psnr_worst"],
+        "psnr_of_mean_error_db": result.scores["psnr_of_mean_error"],
         "psnr_to_simulated_db": result.parity and result.parity["psnr"],
         "bytes": speed and speed.bytes,
         "float_bytes": speed and speed.float_bytes,
@@ -70,7 +76,18 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "batch_size": speed and speed.batch_size,
         "threads": speed and speed.threads,
         "device": speed and speed.device,
+        **_intervals(run, result),
     } | {key: result.conditions.get(key) for key in _CONDITIONS}
+
+
+def _intervals(run: RunResult, result: VariantResult) -> dict[str, float | None]:
+    """Half the widths of the intervals of scores, and of their differences to full precision."""
+    held: dict[str, float | None] = {}
+    for key in RESAMPLED:
+        apart = difference(result, run.baseline, key) if run.baseline and result.is_quantized else None
+        for name, found in (("interval", estimate(result, key)), ("difference_interval", apart)):
+            held[f"{key}_{name}"] = None if found is None else found.half
+    return held
 
 
 def metrics_markdown(runs: Sequence[RunResult]) -> str:
@@ -81,8 +98,13 @@ def metrics_markdown(runs: Sequence[RunResult]) -> str:
         header = ["Variant", *(cell.column for cell in rows[0][1])]
         lines = [header, ["---", *["---:"] * (len(header) - 1)]]
         for result, cells in rows:
-            shown = [f"{cell.main} ({cell.note})" if cell.note else cell.main for cell in cells]
-            lines.append([f"{result.label} (`{result.variant.name}`)", *shown])
+            lines.append([f"{result.label} (`{result.variant.name}`)", *_shown(cells)])
+        if cells := floor_row(run):
+            lines.append([FLOOR_LABEL, *_shown(cells)])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         blocks.append(f"## {run.model}\n\n{table}\n\n{conditions(run)}\n")
     return "\n".join(blocks)
+
+
+def _shown(cells: Sequence[Cell]) -> list[str]:
+    return [f"{cell.main} ({cell.note})" if cell.note else cell.main for cell in cells]

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from edadm.report.results.intervals import alike
 from edadm.report.results.records import RunResult, UnitErrors, VariantResult
 from edadm.report.tables.words import signed
 
@@ -15,13 +16,17 @@ MOST_NAMED = 5
 def finding(run: RunResult) -> str:
     """One sentence on which variant stays nearest to full precision and which is the smallest.
 
-    Empty if unknown.
+    Those whose PSNR the images cannot tell apart from the highest are named together. Empty if unknown.
     """
     scored = [result for result in run.checkpoints if result.scores["psnr"] is not None]
     if not scored:
         return ""
-    nearest = max(scored, key=_psnr)
-    text = f"{nearest.label} stays nearest to full precision ({_quality(nearest, run.baseline)})"
+    nearest = alike(scored, "psnr")
+    named = " and ".join(f"{result.label} ({_quality(result, run.baseline)})" for result in nearest)
+    if len(nearest) == 1:
+        text = f"{nearest[0].label} stays nearest to full precision ({_quality(nearest[0], run.baseline)})"
+    else:
+        text = f"{named} stay nearest to full precision; their PSNR is not distinguishable"
     sized = [(result, result.speed.bytes) for result in scored if result.speed and result.speed.smaller]
     if not sized:
         return f"{text}."
@@ -30,9 +35,10 @@ def finding(run: RunResult) -> str:
     smallest = max((result for result, size in sized if size <= 1.01 * least), key=_psnr)
     assert smallest.speed is not None
     times = f"{smallest.speed.smaller:.1f} times smaller"
-    if smallest is nearest:
+    if [smallest] == nearest:
         return f"{text} and has the smallest file, {times} than the float one."
-    return f"{text}; {smallest.label} has the smallest file, {times} ({_quality(smallest, run.baseline)})."
+    quality = "" if smallest in nearest else f" ({_quality(smallest, run.baseline)})"
+    return f"{text}; {smallest.label} has the smallest file, {times}{quality}."
 
 
 def _psnr(result: VariantResult) -> float:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edadm.report.conditions import extractor_note
-from edadm.report.results.records import SPREADS, RunResult, VariantResult
+from edadm.report.results.intervals import Estimate, difference, estimate
+from edadm.report.results.records import RunResult, VariantResult
 from edadm.report.tables.words import ABSENT, megabytes, milliseconds, signed
 
 _SCORE_COLUMNS = (  # key, column, digits
     ("fid", "FID", 2),
+    ("fid_infinity", "FID∞", 2),
     ("sfid", "sFID", 2),
     ("inception_score", "IS", 2),
     ("kid", "KID", 5),
@@ -18,6 +20,10 @@ _SCORE_COLUMNS = (  # key, column, digits
     ("recall", "Recall", 3),
     ("clip_score", "CLIP score", 2),
 )
+
+FLOOR_LABEL = "as many real images"
+INDISTINCT = "not distinguishable"
+NORMAL = 1.96  # standard deviations of 95 %
 
 
 @dataclass(frozen=True)
@@ -36,20 +42,49 @@ def metric_rows(run: RunResult) -> list[tuple[VariantResult, list[Cell]]]:
     return [(result, [cell for cell in cells if cell.column in filled]) for result, cells in rows]
 
 
+def floor_row(run: RunResult) -> list[Cell]:
+    """What as many real images score, in the columns of the others; empty where it is not known."""
+    found, columns = run.variants[0].floor, [cell.column for cell in metric_rows(run)[0][1]]
+    if not found:
+        return []
+    named = extractor_note(run.variants[0].conditions)
+    cells = {column: Cell(column, ABSENT) for column in columns}
+    for key, column, digits in _SCORE_COLUMNS:
+        if key in found:
+            one, title = found[key], _titled(column, named)
+            range_ = None if one["spread"] is None else NORMAL * one["spread"]
+            note = "held out" if one["held_out"] else "Gaussian draws"
+            cells[title] = Cell(title, _with_range(one["mean"], range_, digits), note)
+    return list(cells.values())
+
+
+def _titled(column: str, named: str) -> str:
+    return f"{column} ({named})" if named else column
+
+
+def _with_range(value: float, half: float | None, digits: int) -> str:
+    return f"{value:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def _difference(found: Estimate | None, digits: int) -> str:
+    """With its interval, and, where that holds 0, that it shows nothing."""
+    if found is None:
+        return ""
+    apart = "" if found.half is None else f" ± {found.half:.{digits}f}"
+    return f"{signed(found.value, digits)}{apart}" + (f", {INDISTINCT}" if found.is_zero else "")
+
+
 def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
-    baseline = run.baseline
+    baseline = run.baseline if result.is_quantized else None
     named = extractor_note(result.conditions)
     for key, column, digits in _SCORE_COLUMNS:
-        value = result.scores[key]
-        reference = baseline.scores[key] if baseline and result.is_quantized else None
-        difference = "" if value is None or reference is None else signed(value - reference, digits)
-        title = column if key == "clip_score" or not named else f"{column} ({named})"
-        spread = result.scores.get(SPREADS.get(key, ""))
-        apart = "" if spread is None else f" ± {spread:.{digits}f}"
-        yield Cell(title, ABSENT if value is None else f"{value:.{digits}f}{apart}", difference)
-    decibel = result.scores["psnr"]
-    to_simulated = f"{result.parity['psnr']:.1f} dB to simulated" if result.parity else ""
-    yield Cell("PSNR", ABSENT if decibel is None else f"{decibel:.1f} dB", to_simulated)
+        title, found = _titled(column, "" if key == "clip_score" else named), estimate(result, key)
+        note = _difference(difference(result, baseline, key), digits) if baseline and found else ""
+        yield Cell(title, ABSENT if found is None else _with_range(found.value, found.half, digits), note)
+    yield _psnr_cell(result)
+    for key, column in (("ssim", "SSIM"), ("flip", "FLIP")):
+        found = estimate(result, key)
+        yield Cell(column, ABSENT if found is None else _with_range(found.value, found.half, 3))
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
@@ -69,3 +104,16 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
     shown = any(other.speed is result.integers for other in run.variants)
     with_integers = "" if shown or not result.integers else f", integers {result.integers.relative:.2f}×"
     yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}{with_integers}")
+
+
+def _psnr_cell(result: VariantResult) -> Cell:
+    found = estimate(result, "psnr")
+    if found is None:
+        return Cell("PSNR", ABSENT)
+    worst, of_mean = result.scores.get("psnr_worst"), result.scores.get("psnr_of_mean_error")
+    notes = (
+        f"worst 5 %: {worst:.1f}" if worst is not None else "",
+        f"mean error: {of_mean:.1f}" if of_mean is not None else "",
+        f"{result.parity['psnr']:.1f} dB to simulated" if result.parity else "",
+    )
+    return Cell("PSNR", f"{_with_range(found.value, found.half, 1)} dB", ", ".join(filter(None, notes)))

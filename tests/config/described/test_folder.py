@@ -10,6 +10,7 @@ import pytest
 
 from edadm.config.described.folder import describe_folder
 from edadm.config.load import load_config
+from edadm.config.rules.timesteps import visited
 from edadm.errors import EdadmError
 
 # As public pipelines of the kind have them; Stable Diffusion 1's where nothing else is said.
@@ -97,6 +98,44 @@ def test_stable_diffusion_2_is_read_whole(tmp_path: Path) -> None:
     assert (encoder.activation, encoder.padding, encoder.layers, encoder.heads) == ("gelu", "zero", 23, 16)
     assert model.autoencoder is not None
     assert (model.autoencoder.scale, model.autoencoder.factor) == (0.18215, 8)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_without_a_tokenizer_padding_is_what_is_usual_for_the_encoder(
+    activation: str, tmp_path: Path
+) -> None:
+    unet, encoder = UNET | {"cross_attention_dim": 1024}, ENCODER | {"hidden_act": activation}
+    folder = written(tmp_path, unet=unet, text_encoder=encoder, scheduler=SCHEDULER, vae=VAE)
+    found = describe_folder(folder)
+    said = [sentence for sentence in found.left_open if "padding" in sentence]
+    assert found.settings["conditioning"]["encoder"].get("padding") == {"gelu": "zero"}.get(activation)
+    if activation == "gelu":
+        assert said == [
+            "conditioning.encoder.padding: there is no tokenizer/tokenizer_config.json; zero is usual for "
+            "OpenCLIP's text encoders (Stable Diffusion 2 and XL)"
+        ]
+    else:  # the default is OpenAI's
+        assert said == []
+
+
+@pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "PNDMScheduler", "DDIMScheduler"])
+def test_trailing_timesteps_are_visited_by_a_solver_and_said_of_distilled_networks(
+    kind: str, tmp_path: Path
+) -> None:
+    said = {"_class_name": kind, "timestep_spacing": "trailing", "skip_prk_steps": True}
+    unet = UNET | {"cross_attention_dim": 1024}
+    parts = {"unet": unet, "text_encoder": ENCODER, "vae": VAE, "scheduler": SCHEDULER | said}
+    found = describe_folder(written(tmp_path, **parts))
+    assert found.settings["sampler"] == {"method": "dpm_solver++", "steps": 50, "spacing": "trailing"}
+    (sentence,) = [line for line in found.left_open if "trailing" in line]
+    assert "set sampler.steps, and conditioning.guidance (1 is none), to what its makers say" in sentence
+    model = load_config({"models": {"turbo": {"checkpoint": str(tmp_path), "sampler": {"steps": 4}}}}).models
+    assert visited(model["turbo"].sampler, 1000) == [999, 749, 499, 249]
+    plain = {name: value for name, value in SCHEDULER.items() if name != "timestep_spacing"}
+    (tmp_path / "scheduler/scheduler_config.json").write_text(
+        json.dumps(plain | {"timestep_spacing": "leading"})
+    )
+    assert describe_folder(tmp_path).settings["sampler"]["method"] == "ddim"
 
 
 def test_an_entry_of_ones_own_goes_before_what_the_folder_says(tmp_path: Path) -> None:
@@ -206,6 +245,9 @@ def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> N
         ("scheduler", "prediction_type", "flow"),
         ("scheduler", "beta_schedule", "sigmoid"),
         ("scheduler", "trained_betas", [0.1, 2.0]),
+        ("scheduler", "num_train_timesteps", "1000"),
+        ("scheduler", "beta_start", None),
+        ("scheduler", "use_flow_sigmas", True),
         ("tokenizer", "pad_token", "<pad>"),
     ],
 )
@@ -262,3 +304,15 @@ def test_an_autoencoder_without_a_scale_has_diffusers_own_and_says_so(tmp_path: 
     assert found.settings["autoencoder"]["scale"] == 0.18215
     assert any("scaling_factor is not set in vae/config.json" in sentence for sentence in found.left_open)
     assert any("prediction and schedule are guesses" in sentence for sentence in found.left_open)
+
+
+def test_a_sampler_visits_no_more_timesteps_than_there_are(tmp_path: Path) -> None:
+    betas = {"trained_betas": [0.1] * 10, "steps_offset": 1}
+    found = describe_folder(written(tmp_path, unet=UNET, scheduler=SCHEDULER | betas))
+    assert found.settings["sampler"]["steps"] == 9
+
+
+@pytest.mark.parametrize(("kind", "clips"), [("DDIMScheduler", True), ("PNDMScheduler", False)])
+def test_clipping_that_no_key_tells_of_is_named(kind: str, clips: bool, tmp_path: Path) -> None:
+    found = describe_folder(written(tmp_path, unet=UNET, scheduler=SCHEDULER | {"_class_name": kind}))
+    assert any("clip_sample: true" in line for line in found.left_open) == clips

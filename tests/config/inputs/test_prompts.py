@@ -79,7 +79,7 @@ def test_a_file_per_image_holds_exactly_one_each(tmp_path: Path) -> None:
         (
             "p.txt",
             None,
-            "cannot be read as prompts (No such file or directory); give a text file with a prompt per line",
+            "cannot be read as prompts (no such file or directory); give a text file with a prompt per line",
         ),
         ("p.txt", "a cat\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         ("p.txt", b"a\nb\ncaf\xe9\n", "line 3 is no UTF-8 text; save the file as UTF-8"),

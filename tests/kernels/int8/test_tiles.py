@@ -83,7 +83,10 @@ def test_other_files_hold_no_tiles(content: str | None, tmp_path: Path) -> None:
     path = tmp_path / "tiles.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(EdadmError, match=r"holds no tiles .* make it with `edadm benchmark kernels --tiles"):
+    with pytest.raises(
+        EdadmError,
+        match=r"cannot be read as a table of tiles .*; make it with `edadm benchmark kernels --tiles",
+    ):
         adopt(path)
 
 

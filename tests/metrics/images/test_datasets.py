@@ -76,7 +76,10 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
 def test_grey_and_broken_files(tmp_path: Path) -> None:
     Image.new("L", (8, 6), 77).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"broken")
-    with pytest.raises(EdadmError, match=r"b\.png cannot be scored: it is no image; replace or remove it$"):
+    with pytest.raises(
+        EdadmError,
+        match=r"b\.png cannot be read as an image to score \(it is no image\); replace or remove it$",
+    ):
         FolderImages(tmp_path, 4)
     (tmp_path / "b.png").unlink()
     found = FolderImages(tmp_path, 4)

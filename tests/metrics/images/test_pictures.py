@@ -172,8 +172,8 @@ def test_what_cannot_be_scored_is_named_before_anything_is(
     with pytest.raises(EdadmError) as caught:
         FolderImages(tmp_path, 32)
     said = str(caught.value)
-    assert said.startswith(f"{tmp_path / name} cannot be scored: {sentence}")
-    assert said.endswith("; replace or remove it")
+    assert said.startswith(f"{tmp_path / name} cannot be read as an image to score ({sentence}")
+    assert said.endswith("); replace or remove it")
     assert len(said.splitlines()) == 1
 
 
@@ -189,6 +189,7 @@ def test_several_are_counted_and_several_sizes_need_one(tmp_path: Path) -> None:
     for name in ("x.png", "y.png"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(
-        EdadmError, match=r"x\.png cannot be scored: it is no image; .* \(and 1 more of 5 files\)$"
+        EdadmError,
+        match=r"x\.png cannot be read as an image to score \(it is no image\); .* \(and 1 more of 5 files\)$",
     ):
         FolderImages(tmp_path, 32)

@@ -200,6 +200,13 @@ def test_another_network_than_the_presets_is_refused_by_the_key_and_both_values(
         )
 
 
+def test_a_key_that_neither_side_sets_is_not_named(tmp_path: Path) -> None:
+    written(tmp_path, UNet2DModel, PLAIN | OF_DDIM | {"norm_num_groups": 4})
+    with pytest.raises(EdadmError) as caught:
+        convert_checkpoint(Model(checkpoint=str(tmp_path), architecture=SAME_AS_DDIM))
+    assert "says norm_num_groups: 4 (the preset's network has 8); run" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"dropout": 0.1}, {"sample_size": 16}, {"act_fn": "swish"}, {"attn_norm_num_groups": 8}]
 )

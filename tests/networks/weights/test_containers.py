@@ -100,6 +100,10 @@ RAW_ALONE = {
     "model. of a wrapper": {"state_dict": state(1.0, "model.")},
     "model.module.": {"state_dict": state(1.0, "model.module.")},
     "module.model._orig_mod.": state(1.0, "module.model._orig_mod."),
+    "FSDP around layers": {
+        name.replace("block_1.", "block_1._fsdp_wrapped_module._checkpoint_wrapped_module."): tensor
+        for name, tensor in state(1.0, "_forward_module._fsdp_wrapped_module.").items()
+    },
     "numbers beside tensors": RAW | {"epoch": 3, "global_step": 5, "note": "x", "optimizer": OPTIMIZER},
     "an unknown key": {"whatever": RAW, "epoch": 1},
     "three deep": {"checkpoint": {"trainer": {"state_dict": RAW}}},

@@ -132,3 +132,12 @@ def test_a_tensor_without_numbers_is_damage(shape: tuple[int, ...]) -> None:
             {"embedding.weight": torch.zeros(6, 4)},
             Path("file.ckpt"),
         )
+
+
+@pytest.mark.parametrize("part", ["weight_g", "weight_orig", "parametrizations.weight.original0"])
+def test_a_weight_that_is_yet_to_be_computed_is_named(part: str) -> None:
+    ours = unet_of(tiny("sd14_coco"))
+    theirs = {name: tensor for name, tensor in ours.items() if name != "conv_in.weight"}
+    theirs[f"conv_in.{part}"] = ours["conv_in.weight"]
+    with pytest.raises(CheckpointError, match=rf"holds 'conv_in\.{part}'.*remove that parametrization"):
+        check_fit(theirs, ours, Path("file.ckpt"))

@@ -196,7 +196,10 @@ def without_index(folder: Path, index: Path) -> None:
         (lacking, r"lacks the tensor 'conv_in\.weight', which .* places there"),
         (swapped, r"(lacks the tensor|holds) '.+', which .* place"),
         (endless, r"lacks 'a+\.\.\.', which .* names"),
-        (without_map, "is no index of weights"),
+        (
+            without_map,
+            r"cannot be read as an index of weights, JSON with a 'weight_map' \(it lacks 'weight_map'\)",
+        ),
         (without_index, r"the shards' index \(\.index\.json\) is missing"),
     ],
 )

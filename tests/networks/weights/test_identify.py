@@ -117,6 +117,10 @@ KINDS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         "lora",
     ),
     "peft LoRA": (named("unet.down_blocks.1.attentions.0.attn1.to_q.lora_A.weight"), "lora"),
+    "LoRA of diffusers 0.20": (
+        named("conv_in.weight", "down_blocks.0.attentions.0.attn1.to_q.lora_layer.up.weight"),
+        "lora",
+    ),
     "LoHa": (named("lora_unet_mid_block.hada_w1_a"), "lora"),
     "injected LoRA": (
         named("base_model.model.conv_in.lora_B.default.weight", "base_model.model.conv_in.base_layer.weight"),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from edadm.kernels.dispatch import has_kernels
+from edadm.kernels.dispatch import has_kernels, refuse_other_types
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.device import Device
 from edadm.kernels.int8.norms import group_norm_parts, group_norm_resident
@@ -76,7 +76,9 @@ def int8_normalised(
     shortcut_smooth: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`reference.normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_normalised if has_kernels(x) else reference.normalised)(
+    exact = grids, shortcut_grids, smooth, shortcut_smooth
+    refuse_other_types(torch.float32, *exact)
+    return (triton_normalised if has_kernels(x, skip, added, weight, bias, *exact) else reference.normalised)(
         x, skip, added, weight, bias, groups, eps, silu, grids, shortcut_grids, smooth, shortcut_smooth
     )
 

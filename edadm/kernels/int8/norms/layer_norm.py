@@ -14,7 +14,7 @@ import triton.language as tl
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from edadm.kernels.dispatch import has_kernels
+from edadm.kernels.dispatch import has_kernels, refuse_other_types
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.elementwise import load_grid, quantize
 from edadm.kernels.int8.norms.launch import choose_layer_norm
@@ -70,7 +70,8 @@ def triton_layer_normalised(
 )
 def int8_layer_normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float, grids: Tensor) -> Tensor:
     """`reference.layer_normalised`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_layer_normalised if has_kernels(x) else reference.layer_normalised)(
+    refuse_other_types(torch.float32, weight, bias, grids)
+    return (triton_layer_normalised if has_kernels(x, weight, bias, grids) else reference.layer_normalised)(
         x, weight, bias, eps, grids
     )
 

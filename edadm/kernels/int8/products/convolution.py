@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from edadm.kernels.dispatch import has_kernels
+from edadm.kernels.dispatch import has_kernels, refuse_other_types
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.device import Device
 from edadm.kernels.int8.products import conv_tma, conv_wgmma, gemm, implicit_gemm
@@ -74,7 +74,9 @@ def int8_convolution(
     dtype: torch.dtype,
 ) -> Tensor:
     """`reference.convolution`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    if not has_kernels(x):
+    refuse_other_types(torch.int8, x, weight)
+    refuse_other_types(torch.float32, scale, offset)
+    if not has_kernels(x, weight, scale, offset, residual):
         return reference.convolution(x, weight, scale, offset, residual, stride, padding, zero, dtype)
     batch = max(1, MOST_ELEMENTS // x[0].numel())  # the kernel's input offsets are 32-bit integers
     if len(x) <= batch:

@@ -15,7 +15,7 @@ import triton.language as tl
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from edadm.kernels.dispatch import has_kernels
+from edadm.kernels.dispatch import has_kernels, refuse_other_types
 from edadm.kernels.int8 import reference
 from edadm.kernels.int8.device import Device
 from edadm.kernels.int8.elementwise import MAGIC, gelu, quantize
@@ -137,7 +137,9 @@ def int8_geglu(
     shift: int,
 ) -> Tensor:
     """`edadm.kernels.int8.reference.geglu`, by the kernel on a GPU and by its plain meaning elsewhere."""
-    return (triton_geglu if has_kernels(x) else reference.geglu)(
+    refuse_other_types(torch.int8, x, weight)
+    refuse_other_types(torch.float32, scale, offset, grid)
+    return (triton_geglu if has_kernels(x, weight, scale, offset, grid) else reference.geglu)(
         x, weight, scale, offset, grid, low, high, shift
     )
 

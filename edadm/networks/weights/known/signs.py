@@ -88,7 +88,7 @@ FOREIGN = (
         _any(
             r"lora_(?:up|down|mid|A|B)\b",
             r"_lora\.(?:up|down)",
-            r"lora_linear_layer",
+            r"lora_(?:linear_)?layer",
             r"hada_w[12]",
             r"lokr_w[12]",
             r"\.dora_scale$",

@@ -1,0 +1,1 @@
+"""Tests of quantized networks as models of diffusers."""
