@@ -72,7 +72,7 @@ def _intervals(run: RunResult) -> Iterator[str]:
     )
     if run.variants[0].floor:
         yield (
-            "The row of as many real images is the floor of such distances: images held out from the set, or, "
+            "The row of as many real images is the floor of distances: images held out from the set, or, "
             "where single images of it are not known, draws from its Gaussian, which lie lower."
         )
 
