@@ -34,6 +34,7 @@ from edadm.stages import convert as convert_stage
 from edadm.stages import generate as generate_stage
 from edadm.stages import reconstruct as reconstruct_stage
 from edadm.stages import set_ranges as set_ranges_stage
+from edadm.warm import starting
 from pathlib import Path
 
 from snakemake.io import IOFile
@@ -97,6 +98,8 @@ onstart:
             sys.exit(2)
         rewrite(HELD[-1], f"{holder()}, {time.time_ns()}")
         SPLITS[model].keep()
+    if here() and not workflow.deployment_settings.deployment_method:
+        starting.start(by_default=not GPUS)  # a process of which jobs are forks (docs/workflow.md)
 
 
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
