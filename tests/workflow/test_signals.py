@@ -71,8 +71,7 @@ def test_an_interrupted_and_then_a_terminated_run(reference: Toy, tmp_path: Path
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("send", [to_it, to_all])
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("send", "name"), [(to_it, signal.SIGINT), (to_all, signal.SIGTERM)])
 def test_a_run_that_is_stopped_in_every_kind_of_stage(
     send: Callable[[Run, signal.Signals], None],
     name: signal.Signals,
