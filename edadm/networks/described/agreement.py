@@ -58,8 +58,8 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
     elif file is not None and part == "autoencoder":
         assert model.autoencoder is not None
         said = Autoencoder.model_validate(autoencoder_settings(read_json(file), file))
-        unsaid = None in (said.scale, model.autoencoder.scale)
-        skipped = ("checkpoint", "scale") if unsaid else ("checkpoint",)
+        one_is_null = None in (said.scale, model.autoencoder.scale)
+        skipped = ("checkpoint", "scale") if one_is_null else ("checkpoint",)
         _check_fields("autoencoder", said, model.autoencoder, file, path, skipped)
     elif file is not None and model.conditioning is not None and model.conditioning.has_prompts:
         name = _ENCODERS[part]
