@@ -171,13 +171,12 @@ def by_file(arguments):
     return in_file(arguments, NOTES / "arguments")
 
 
-# Whether a job may be tried again, with more: only then is what it asks for a function, which takes Snakemake as long as all else of a job.
-RETRIES = getattr(workflow.execution_settings, "retries", 0)
-
-
 def growing(amount):
-    """MB that a job asks for: once, twice, three times as much when it is tried again."""
-    if not RETRIES:
+    """MB that a job asks for: of a queue once, twice, three times as much when it is tried again.
+
+    Of this machine a number: what is a function takes Snakemake as long to plan as all else of a job.
+    """
+    if not provided("_nodes"):
         return amount
 
     @signed
@@ -189,7 +188,7 @@ def growing(amount):
 
 def lasting(minutes):
     """Minutes that a job asks for, which grow likewise, but to no more than the profile lets a job have: a queue keeps longer ones waiting for ever."""
-    if not RETRIES:
+    if not provided("_nodes"):
         return minutes
 
     @signed
