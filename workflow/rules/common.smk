@@ -432,6 +432,7 @@ def scoring_content(wildcards):
     return json.dumps([files.extractor, files.instead_of, files.resolution, *held])
 
 
+@for_each("model")
 def extraction_settings(wildcards):
     """What the features of images depend on: the networks that see them, by what their weights hold; not which scores are computed of them."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
@@ -477,6 +478,7 @@ def prompts_given(wildcards, input):
     return [*input.prompts, *own]
 
 
+@for_each("model", "variant")
 def extract_options(wildcards, input):
     """All images of a variant, and those they are compared with, each as the option of `extract-features` for it."""
     named = {
