@@ -365,11 +365,13 @@ def generate_settings(wildcards):
     return json.dumps([*settings, code])
 
 
+@for_each("model", "variant")
 def variant_samples(wildcards):
     """All images of a variant."""
     return images_of(wildcards.model, Variant(wildcards.variant))
 
 
+@for_each("model", "variant")
 def reference_samples(wildcards):
     """The full-precision images that a quantized variant's are compared with."""
     if not Variant(wildcards.variant).is_quantized:
@@ -412,6 +414,7 @@ def timed_code(wildcards):
     return stage_fingerprint("benchmark", also=timed_modules(wildcards))
 
 
+@for_each("model", "variant")
 def simulated_samples(wildcards):
     """The simulated images that a variant's of another backend are compared with, if the run makes both."""
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
@@ -454,6 +457,7 @@ def variant_features(wildcards):
 def of_part(files):
     """The files that hold the images of one job, of those of all shards."""
 
+    @for_each("model", "variant", "share", "jobs")
     def held(wildcards):
         named = files(wildcards)
         whole = evaluation_of(wildcards)
