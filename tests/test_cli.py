@@ -31,6 +31,7 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
+from edadm.version import __version__
 
 from .config.files.server import serving
 from .conftest import reinitialise
@@ -755,6 +756,13 @@ def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) ->
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_version_is_told_and_a_thread_is_the_least(capfd: pytest.CaptureFixture[str]) -> None:
+    assert edadm("--version") == 0
+    assert capfd.readouterr().out == f"edadm {__version__}\n"
+    assert edadm("evaluate", "x", "--threads", 0) == 2
+    assert "Invalid value for '--threads'" in capfd.readouterr().err
 
 
 def test_help_lists_all_commands_in_the_order_of_work() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from edadm.errors import EdadmError
 from edadm.training.commands import app as train
+from edadm.version import __version__
 
 # Subcommands by the module that registers them: what comes before a run, the stages as the workflow has
 # them, what is done with the results.
@@ -59,5 +60,24 @@ app = typer.Typer(
     "runs them all.",
 )
 app.add_typer(train, name="train")
+
+
+def _tell_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"edadm {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def edadm(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="say which edadm this is"),
+    ] = False,
+) -> None:
+    """Takes what stands before a subcommand."""
+
+
 timing = typer.Typer(no_args_is_help=True, help="Times and bytes, as ratios within one run.")
 app.add_typer(timing, name="benchmark")

@@ -33,6 +33,13 @@ def convert_checkpoint(
     part: Annotated[
         str, typer.Option(help="unet, autoencoder, or condition (class embedding or text encoder)")
     ] = "unet",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a LoRA to merge into the weights, as FILE or FILE:STRENGTH (else 1); may be repeated",
+            metavar="FILE[:STRENGTH]",
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Bring a part of a checkpoint into the layout of its module, checked against the preset's sizes."""
@@ -41,7 +48,7 @@ def convert_checkpoint(
     preset = preset_named("models", model, config)
     if part not in preset.parts:
         raise EdadmError(f"--part: the model has no '{part}'; it has {', '.join(preset.parts)}")
-    convert.run(preset, part, output)
+    convert.run(preset, part, output, tuple(lora or ()))
 
 
 @app.command()

@@ -40,7 +40,10 @@ DeviceOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int, typer.Option("--threads", help="CPU threads; results are equal bit for bit only for equal numbers")
+    int,
+    typer.Option(
+        "--threads", min=1, help="CPU threads; results are equal bit for bit only for equal numbers"
+    ),
 ]
 
 

@@ -21,7 +21,7 @@ from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance
 from edadm.metrics.images.datasets import Images
-from edadm.metrics.measure import CLIP, PSNR, layers_of, measured
+from edadm.metrics.measure import CLIP, PSNR, layers_of, measured, paired_of
 from edadm.metrics.references import Reference, load_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
@@ -79,14 +79,16 @@ def evaluate(
     if reference is not None and reference.features is not None:
         scores |= _sample_scores(known, reference.features, settings)
     scores["psnr"] = None
+    per_image = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
     if PSNR in known:
+        scores |= {name: values.mean().item() for name, values in per_image.items()}
         scores |= psnr_scores(known[PSNR])
     conditions = _conditions(len(images), files, reference, settings, splits)
     if prompts is not None:
+        per_image[CLIP] = known[CLIP]
         scores["clip_score"] = known[CLIP].mean().item()
         conditions |= _clip_conditions(settings, files)
     _refuse_what_is_not_finite(scores)
-    per_image = {name: known[name] for name in (PSNR, CLIP) if name in scores and name in known}
     resampled = resamples(scores, known, reference, per_image)
     scores |= freed_of_size(resampled, len(images), known)
     chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}

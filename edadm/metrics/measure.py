@@ -13,14 +13,23 @@ from edadm.config.inputs.statistics import LAYERS, SIZES
 from edadm.config.schema import Evaluation
 from edadm.metrics.extract import Advance, extract_features
 from edadm.metrics.images.datasets import Images, prepared
-from edadm.metrics.scores.paired import parity_rows, psnr_of_images
+from edadm.metrics.scores.flip import flip
+from edadm.metrics.scores.paired import of_pairs, parity_rows
+from edadm.metrics.scores.psnr import psnr
+from edadm.metrics.scores.ssim import ssim
 
 CLIP, PSNR = "clip_score", "psnr"
+PAIRED = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same noise
 
 
 def layers_of(settings: Evaluation) -> tuple[str, ...]:
     """The layers of features that the scores of an evaluation are computed from."""
     return tuple(dict.fromkeys(LAYERS[score] for score in settings.scores if score in LAYERS))
+
+
+def paired_of(settings: Evaluation) -> list[str]:
+    """The measures that an evaluation asks for of images beside those of full precision, PSNR apart."""
+    return [score for score in settings.scores if score in PAIRED]
 
 
 def kept_layers(settings: Evaluation, files: Scoring) -> tuple[str, ...]:
@@ -39,7 +48,7 @@ def measured(
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Float[Tensor, "n ..."]]:
-    """A row for each image: features by layer, `psnr`, `parity_*`, `clip_score`, as far as there are such.
+    """A row for each image: features by layer, `psnr` and other measures, `parity_*`, `clip_score`, if any.
 
     Rows of a part that begins with a batch are those that the part has among all images, bit by bit.
 
@@ -58,7 +67,8 @@ def measured(
     """
     found: dict[str, Tensor] = {}
     if references is not None:
-        found[PSNR] = psnr_of_images(images, references)
+        measures = {PSNR: psnr} | {name: PAIRED[name] for name in paired_of(settings)}
+        found |= {name: of_pairs(images, references, measure) for name, measure in measures.items()}
         found |= {} if simulated is None else parity_rows(images, simulated, references)
     if layers:
         seen: Any = prepared(images, files.resolution)

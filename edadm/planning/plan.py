@@ -108,4 +108,4 @@ def plan_run(
                 f"about {gib(largest.memory.needed)} there; lower its batch sizes, plan with --device cpu, "
                 "or without times by --no-probe"
             ) from None
-    return as_values(run.model, networks, stages, rates)
+    return as_values(run.model, networks, stages, rates, Path(config.results))

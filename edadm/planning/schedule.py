@@ -19,6 +19,7 @@ _NEEDS = {  # the stage before, and how many presets of the path below the model
 }
 _QUANTIZED = 3  # presets that name a quantized checkpoint
 _FULL_PRECISION = "fp32"
+_FEATURES = "extract-features"
 Key = tuple[str, str]
 
 
@@ -84,7 +85,8 @@ def _stages(rows: Sequence[dict[str, Any]], gpus: int) -> Iterator[_Stage]:
         jobs = min(row["shares"], gpus) if row["divides_itself"] else row["shares"]
         seconds = (row["seconds"] or 0.0) / jobs
         needs = [key for key in _needed(name, of) if key in known]
-        yield _Stage((name, of), needs, [seconds] * jobs, takes_a_gpu(name, of))
+        looked_at = name == "evaluate" and (_FEATURES, of) in known  # by other jobs, which have the GPUs
+        yield _Stage((name, of), needs, [seconds] * jobs, takes_a_gpu(name, of) and not looked_at)
 
 
 def takes_a_gpu(name: str, of: str) -> bool:
@@ -107,8 +109,8 @@ def _needed(name: str, of: str) -> list[Key]:
         return [("convert-checkpoint", model)]
     if name == "generate":
         return [("reconstruct", "/".join([model, *presets[:_QUANTIZED]]))]
-    images = [of, f"{model}/{_FULL_PRECISION}"] if name in ("extract-features", "evaluate") else []
-    features = [("extract-features", of)] if name == "evaluate" else []
+    images = [of, f"{model}/{_FULL_PRECISION}"] if name in (_FEATURES, "evaluate") else []
+    features = [(_FEATURES, of)] if name == "evaluate" else []
     return [*(("generate", each) for each in images), *features]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from edadm.console import duration, gib, size
 from edadm.planning.estimate import seconds
 from edadm.planning.rates import Rates
+from edadm.report.times import seconds_of
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost
 
@@ -24,20 +26,33 @@ HEADER = (
     "kept",
     "time",
 )
+MEASURED = "measured"
 
 
-def as_values(name: str, networks: Networks, stages: Sequence[Cost], rates: Rates | None) -> dict[str, Any]:
-    """The plan of a model as JSON values: bytes and seconds; `seconds` is null where it is not estimated."""
+def as_values(
+    name: str, networks: Networks, stages: Sequence[Cost], rates: Rates | None, results: Path | None = None
+) -> dict[str, Any]:
+    """The plan of a model as JSON values: bytes and seconds.
+
+    `seconds` is null where it is not estimated, `measured_seconds` where no job of the stage ran.
+
+    Args:
+        name: of the model.
+        networks: its networks.
+        stages: what is planned.
+        rates: of a machine; None for counts alone.
+        results: a folder that may hold times of earlier runs.
+    """
     return {
         "model": name,
         "parameters": networks.parameters,
         "flops_per_row": networks.flops[""],
-        "stages": [_stage(stage, rates) for stage in stages],
+        "stages": [_stage(stage, rates, results) for stage in stages],
         "probe": None if rates is None else _rates(rates),
     }
 
 
-def _stage(stage: Cost, rates: Rates | None) -> dict[str, Any]:
+def _stage(stage: Cost, rates: Rates | None, results: Path | None) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "of": stage.of,
@@ -53,6 +68,7 @@ def _stage(stage: Cost, rates: Rates | None) -> dict[str, Any]:
         "divides_itself": stage.divides_itself,
         "device_bytes": asdict(stage.memory) | {"total": stage.memory.total},
         "seconds": None if rates is None else seconds(stage, rates),
+        "measured_seconds": None if results is None else seconds_of(results, stage.name, stage.of),
     }
 
 
@@ -92,7 +108,15 @@ def as_table(plan: dict[str, Any]) -> str:
         "GFLOP per evaluation"
     ]
     rows = [HEADER, *(_cells(stage, plan["model"]) for stage in plan["stages"]), _total(plan["stages"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    measured = [stage["measured_seconds"] for stage in plan["stages"]]
+    if known := [seconds for seconds in measured if seconds is not None]:
+        took = [
+            MEASURED,
+            *("" if each is None else duration(each) for each in measured),
+            duration(sum(known)),
+        ]
+        rows = [(*row, cell) for row, cell in zip(rows, took, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
             cell.ljust(width) if column < 2 else cell.rjust(width)
@@ -104,6 +128,8 @@ def as_table(plan: dict[str, Any]) -> str:
             "what reconstruction keeps goes to the device as far as it fits (`memory.device`), then to host "
             "memory, then to files"
         )
+    if known:
+        lines.append(f"{MEASURED}: by jobs of earlier runs, their start included, wherever they ran")
     return "\n".join([*lines, *_probe_lines(plan["probe"])])
 
 

@@ -61,6 +61,24 @@ def read_times(results: Path) -> list[StageTime]:
     return stages
 
 
+def seconds_of(results: Path, stage: str, of: str) -> float | None:
+    """Seconds that all jobs of a stage took together, its shards and shares; None if none was measured.
+
+    Args:
+        results: the folder.
+        stage: the subcommand.
+        of: the model and the presets that it was run for, as a path.
+    """
+    names = (stage, "reconstruct-part") if stage == "reconstruct" else (stage,)
+    paths = [results / "times" / name / of for name in names]
+    files = [
+        file for path in paths for file in (path.with_name(f"{path.name}.tsv"), *path.glob("[0-9]*.tsv"))
+    ]
+    rows = [row for file in files if file.is_file() for row in table_rows(file, "\t")]
+    seconds = _numbers(row.get("s") for row in rows)
+    return math.fsum(seconds) if seconds else None
+
+
 def read_devices(results: Path) -> dict[str, Counter[str]]:
     """The kinds of artifacts that each GPU made, and how many; empty where none was at work."""
     made: dict[str, Counter[str]] = {}

@@ -26,7 +26,7 @@ def classifier(
     images: Images,
     test_images: Annotated[Path, typer.Option(help="held-out images, a sub-folder per class")],
     output: Output,
-    epochs: int = 60,
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
     seed: Seed = 0,
     device: str = "auto",
 ) -> None:
@@ -74,8 +74,8 @@ def diffusion(
     model: Annotated[
         str, typer.Option(help="the model preset whose architecture is trained")
     ] = "cifar10_small",
-    steps: int = 100_000,
-    batch_size: int = 512,
+    steps: Annotated[int, typer.Option(min=1)] = 100_000,
+    batch_size: Annotated[int, typer.Option(min=1)] = 512,
     learning_rate: float = 1e-3,
     seed: Seed = 0,
     minutes: Annotated[

@@ -17,6 +17,7 @@ from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
 from edadm.metrics.extract import extract_features
 from edadm.metrics.features import NAME
+from edadm.metrics.scores.flip import flip
 from edadm.metrics.scores.frechet import (
     frechet_distance,
     load_features,
@@ -25,6 +26,7 @@ from edadm.metrics.scores.frechet import (
     statistics,
 )
 from edadm.metrics.scores.psnr import psnr
+from edadm.metrics.scores.ssim import ssim
 from tests.metrics.drawn import random_images
 
 ALL = Evaluation(scores=("fid", "sfid", "inception_score", "kid", "precision_recall"))
@@ -221,3 +223,14 @@ def test_statistics_of_another_size_are_refused_before_any_features(extractor: A
         match=rf"holds pooled statistics \(64,\) and \(64, 64\), those of '{extractor}' are \(2048,\)",
     ):
         evaluate(random_images(4), None, Evaluation(scores=("fid",), extractor=extractor), needed)
+
+
+def test_paired_measures_need_neither_weights_nor_real_images() -> None:
+    images, others = random_images(8), random_images(8, 2)
+    scores = evaluate(images, others, Evaluation(scores=("ssim", "flip")), files(None))
+    assert scores["ssim"] == pytest.approx(ssim(images, others).mean().item())
+    assert scores["flip"] == pytest.approx(flip(images, others).mean().item())
+    assert set(scores["resamples"]) == {"psnr", "ssim", "flip"}
+    assert scores["conditions"] == {"images": 8}
+    alone = evaluate(images, None, Evaluation(scores=("ssim", "flip")), files(None))
+    assert set(alone) == {"psnr", "conditions"}

@@ -73,6 +73,13 @@ def test_scores_take_a_gpu_and_wait_for_their_images_and_those_of_full_precision
     assert total["not_estimated"] == []
 
 
+def test_scores_of_images_that_other_jobs_looked_at_take_no_gpu() -> None:
+    """Images to 80, four jobs on two GPUs to 120, and what puts them together."""
+    rows = [row("generate", "m/fp32", 80.0), row("extract-features", "m/fp32", 80.0, 4, True)]
+    total = on_gpus([{"model": "m", "stages": [*rows, row("evaluate", "m/fp32", 5.0)]}], 2)
+    assert (total["gpu_seconds"], total["seconds"]) == (160, 125)
+
+
 @pytest.mark.parametrize(
     ("backend", "on_a_gpu"), [("integer", False), ("onednn", False), ("openvino", False), ("cuda_int8", True)]
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,33 @@ def test_the_table_says_every_stage_its_sum_and_the_probe(model: Model) -> None:
     assert "  layer c: 4000 ms per step of 4 rows, 3 s beside them" in lines
     assert "  search of weight ranges: 1e+06 ns per weight" in lines
     assert not any("scored" in line for line in lines)
+
+
+def test_what_earlier_runs_took_stands_beside_the_plan(model: Model, tmp_path: Path) -> None:
+    """Of all shards and shares; another variant below the same folder is another stage."""
+    files = {
+        "collect-trajectories/m/0.tsv": 30,
+        "collect-trajectories/m/1.tsv": 40,
+        "reconstruct/m/t/w/r.tsv": 5,
+        "reconstruct-part/m/t/w/r/0_of_2.tsv": 100,
+        "reconstruct-part/m/t/w/r/1_of_2.tsv": 110,
+        "evaluate/m/other.tsv": 7,
+        "generate/m/t/w/r/integer/0.tsv": 1000,
+    }
+    for name, seconds in files.items():
+        file = tmp_path / "times" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t-\t1\n")
+    of = {"collect-trajectories": "m", "reconstruct": "m/t/w/r", "generate": "m/t/w/r", "evaluate": "m/t/w/r"}
+    planned = [replace(stage, of=of.get(stage.name, "m/t")) for stage in stages()]
+    values = as_values("m", Networks(model), planned, rates(), tmp_path)
+    found = {row["stage"]: row["measured_seconds"] for row in values["stages"]}
+    assert found == dict.fromkeys(found) | {"collect-trajectories": 70, "reconstruct": 215}
+    lines = as_table(values).splitlines()
+    assert lines[1].split()[-2:] == ["time", "measured"]
+    collected = next(line for line in lines if line.startswith("collect"))
+    assert collected.split()[-4:] == ["22", "s", "1.17", "min"]
+    assert next(line for line in lines if line.startswith("all")).endswith(" 4.75 min")
 
 
 def test_counts_alone_have_no_times(model: Model) -> None:

@@ -52,8 +52,11 @@ def generating(run: Run) -> list[psutil.Process]:
 
 
 @pytest.mark.long  # tests/sampling/test_two_collectors.py has an orphan without Snakemake
-def test_an_orphan_does_not_replace_what_was_asked_for_after_it(tmp_path: Path) -> None:
+def test_an_orphan_does_not_replace_what_was_asked_for_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Snakemake alone is killed, a setting is changed, and the old job ends last."""
+    monkeypatch.setenv("EDADM_WARM", "0")  # so that who is suspended does the work
     toy, target = Toy(tmp_path, REPOSITORY), "results/toy/fp32/samples/0.npy"
     images, now = tmp_path / target, ("--config", 'evaluations={"few": {"seed": 1}}')
     with toy.started(target) as run:

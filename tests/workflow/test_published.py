@@ -69,6 +69,7 @@ def test_one_target_of_a_conditional_model_gets_its_parts(project: Path) -> None
         ["convert-checkpoint"] * 3
         + ["collect-trajectories", "select-calibration", "set-ranges", "reconstruct", "generate"]
         + ["generate"] * 7
+        + ["extract-features"] * 4
         + ["reference-statistics", "evaluate"]
     )
     parts = {

@@ -18,13 +18,14 @@ from edadm.config.backends import (
 from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
+from edadm.config.inputs.statistics import LAYERS
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
 from edadm.config.sharding.scored import holding, jobs_for, part_of
 from edadm.config.sharding.shares import shares
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES
+from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES, PAIRED
 from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
@@ -33,6 +34,7 @@ from edadm.stages import convert as convert_stage
 from edadm.stages import generate as generate_stage
 from edadm.stages import reconstruct as reconstruct_stage
 from edadm.stages import set_ranges as set_ranges_stage
+from edadm.warm import starting
 from pathlib import Path
 
 from snakemake.io import IOFile
@@ -96,6 +98,8 @@ onstart:
             sys.exit(2)
         rewrite(HELD[-1], f"{holder()}, {time.time_ns()}")
         SPLITS[model].keep()
+    if here() and not workflow.deployment_settings.deployment_method:
+        starting.start(by_default=not GPUS)  # a process of which jobs are forks (docs/workflow.md)
 
 
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
@@ -166,13 +170,12 @@ def by_file(arguments):
     return in_file(arguments, NOTES / "arguments")
 
 
-# Whether a job may be tried again, with more: only then is what it asks for a function, which takes Snakemake as long as all else of a job.
-RETRIES = getattr(workflow.execution_settings, "retries", 0)
-
-
 def growing(amount):
-    """MB that a job asks for: once, twice, three times as much when it is tried again."""
-    if not RETRIES:
+    """MB that a job asks for: of a queue once, twice, three times as much when it is tried again.
+
+    Of this machine a number: what is a function takes Snakemake as long to plan as all else of a job.
+    """
+    if not provided("_nodes"):
         return amount
 
     @signed
@@ -184,7 +187,7 @@ def growing(amount):
 
 def lasting(minutes):
     """Minutes that a job asks for, which grow likewise, but to no more than the profile lets a job have: a queue keeps longer ones waiting for ever."""
-    if not RETRIES:
+    if not provided("_nodes"):
         return minutes
 
     @signed
@@ -427,7 +430,7 @@ def scoring_content(wildcards):
     """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     weights = files.weights or (
-        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) - {"clip_score"} else None
+        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) & set(LAYERS) else None
     )
     reference = None if files.reference is None or files.reference.is_dir() else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
@@ -439,12 +442,13 @@ def scoring_content(wildcards):
 def extraction_settings(wildcards):
     """What the features of images depend on: the networks that see them, by what their weights hold; not which scores are computed of them."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
-    seen = bool(set(settings.scores) - {"clip_score"})
+    seen = bool(set(settings.scores) & set(LAYERS))
     weights = files.weights or (locate(f"bundled:{BUNDLED_EXTRACTOR}") if seen else None)
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     clip = settings.clip_model if files.clip_weights else None
     held = [digest(path) for path in (weights, files.clip_weights, prompts)]
-    return json.dumps([seen, files.extractor, files.resolution, clip, settings.images, *held])
+    paired = [score for score in settings.scores if score in PAIRED]
+    return json.dumps([seen, paired, files.extractor, files.resolution, clip, settings.images, *held])
 
 
 def variant_features(wildcards):

@@ -14,74 +14,21 @@ from edadm.networks.settings.reading import DescriptionError, Settings, checked,
 _NO_OTHER = "use another checkpoint"
 # Of the schedule and of sampling, which `_schedule` reads, and what only training needs.
 _MODEL_READ = (
-    *(
-        "linear_start",
-        "linear_end",
-        "timesteps",
-        "beta_schedule",
-        "given_betas",
-        "parameterization",
-        "cosine_s",
-        "image_size",
-        "channels",
-    ),
-    *("scale_factor", "scale_by_std", "unet_config", "first_stage_config", "cond_stage_config"),
-    *(
-        "conditioning_key",
-        "cond_stage_key",
-        "first_stage_key",
-        "cond_stage_trainable",
-        "concat_mode",
-        "cond_stage_forward",
-    ),
-    *(
-        "num_timesteps_cond",
-        "log_every_t",
-        "monitor",
-        "use_ema",
-        "loss_type",
-        "clip_denoised",
-        "scheduler_config",
-        "ckpt_path",
-    ),
-    *(
-        "ignore_keys",
-        "load_only_unet",
-        "original_elbo_weight",
-        "v_posterior",
-        "l_simple_weight",
-        "learn_logvar",
-        "logvar_init",
-    ),
-    *(
-        "use_positional_encodings",
-        "base_learning_rate",
-        "log_all_grad_norm",
-        "unet_trainable",
-        "ucg_training",
-        "make_it_fit",
-    ),
-)
+    "linear_start", "linear_end", "timesteps", "beta_schedule", "given_betas", "parameterization",
+    "cosine_s", "image_size", "channels", "scale_factor", "scale_by_std", "unet_config",
+    "first_stage_config", "cond_stage_config", "conditioning_key", "cond_stage_key", "first_stage_key",
+    "cond_stage_trainable", "concat_mode", "cond_stage_forward", "num_timesteps_cond", "log_every_t",
+    "monitor", "use_ema", "loss_type", "clip_denoised", "scheduler_config", "ckpt_path", "ignore_keys",
+    "load_only_unet", "original_elbo_weight", "v_posterior", "l_simple_weight", "learn_logvar",
+    "logvar_init", "use_positional_encodings", "base_learning_rate", "log_all_grad_norm",
+    "unet_trainable", "ucg_training", "make_it_fit",
+)  # fmt: skip
 _UNET_READ = (
-    *(
-        "image_size",
-        "in_channels",
-        "out_channels",
-        "model_channels",
-        "attention_resolutions",
-        "num_res_blocks",
-        "channel_mult",
-    ),
-    *(
-        "num_heads",
-        "num_head_channels",
-        "context_dim",
-        "use_spatial_transformer",
-        "use_scale_shift_norm",
-        "resblock_updown",
-    ),
-    *("use_checkpoint", "use_fp16", "use_bf16", "dropout", "legacy", "num_heads_upsample"),
-)
+    "image_size", "in_channels", "out_channels", "model_channels", "attention_resolutions",
+    "num_res_blocks", "channel_mult", "num_heads", "num_head_channels", "context_dim",
+    "use_spatial_transformer", "use_scale_shift_norm", "resblock_updown", "use_checkpoint", "use_fp16",
+    "use_bf16", "dropout", "legacy", "num_heads_upsample",
+)  # fmt: skip
 _UNET: Settings = {"conv_resample": True, "dims": 2, "transformer_depth": 1}
 _UNET_REASONS = {
     "num_classes": "its time embedding adds a class, which no stage here gives to a network",

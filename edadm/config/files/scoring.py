@@ -12,13 +12,14 @@ from edadm.config.files.downloads import DOWNLOADS
 from edadm.config.files.sources import locate
 from edadm.config.inputs.folders import has_images, list_images
 from edadm.config.inputs.prompts import prompts_per_image
-from edadm.config.inputs.statistics import preparation, refuse_unfit, statistics_head
+from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
 from edadm.config.schema import Config, Evaluation, Extractor
 from edadm.errors import EdadmError
 
 BUNDLED_EXTRACTOR: Extractor = "cifar10_classifier"
 BUNDLED_SIDE = 32
 AGAINST_REAL_IMAGES = frozenset({"fid", "sfid", "kid", "precision_recall"})
+PAIRED = frozenset({"ssim", "flip"})  # beside PSNR, to the full-precision image of the same noise
 KEPT_FEATURES = 10_000
 _EXTRACTOR_WEIGHTS = {"inception": "torch_fidelity_inception", "pytorch_fid": "pytorch_fid_inception"}
 _CLIP_WEIGHTS = "clip_vit_l_14"
@@ -61,7 +62,7 @@ def scoring(evaluation: Evaluation, prompts_follow: bool = False) -> Scoring:
     clip = _clip(evaluation, prompts_follow) if "clip_score" in evaluation.scores else None
     extractor, weights, source, side = evaluation.extractor, None, evaluation.reference, evaluation.resolution
     instead_of = absent = None
-    if extractor != BUNDLED_EXTRACTOR and set(evaluation.scores) - {"clip_score"}:
+    if extractor != BUNDLED_EXTRACTOR and set(evaluation.scores) & set(LAYERS):
         try:
             weights = _file(
                 evaluation.extractor_weights,

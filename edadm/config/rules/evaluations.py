@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edadm.config.inputs.statistics import LAYERS
 from edadm.config.rules.sizes import LARGEST_SIDE
 from edadm.config.schema import Evaluation, Model
 
 CLASSIFIER = "cifar10_classifier"
 CLASSIFIER_SIDE = 32
 NEIGHBOURS = 3  # of precision and recall
+WINDOW = 11  # pixels of SSIM
 
 
 def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
     """One sentence per contradiction inside an evaluation."""
-    by_features = set(settings.scores) - {"clip_score"}
+    by_features = set(settings.scores) & set(LAYERS)
     if twice := [score for score in dict.fromkeys(settings.scores) if settings.scores.count(score) > 1]:
         yield f"scores names {twice[0]} twice; remove one"
     if "inception_score" in settings.scores and settings.extractor == "pytorch_fid":
@@ -59,7 +61,9 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
             f"its images have {channels} channel{'s' if channels > 1 else ''}, and scores, pictures and "
             f"report take RGB; {fix}"
         )
-    by_features = set(settings.scores) - {"clip_score"}
+    if "ssim" in settings.scores and side < WINDOW:
+        yield f"ssim looks at windows of {WINDOW} px, and its images have {side}; take ssim out of `scores`"
+    by_features = set(settings.scores) & set(LAYERS)
     if (
         by_features
         and settings.extractor == CLASSIFIER

@@ -11,7 +11,7 @@ from edadm.config.schema.quantization import Bits, Calibration, Reconstruction
 from edadm.networks.settings.strict import Count, Strict
 
 Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid"]
-Score = Literal["fid", "sfid", "inception_score", "kid", "precision_recall", "clip_score"]
+Score = Literal["fid", "sfid", "inception_score", "kid", "precision_recall", "clip_score", "ssim", "flip"]
 
 
 class Evaluation(Strict):

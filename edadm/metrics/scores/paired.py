@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,9 @@ from edadm.errors import EdadmError
 from edadm.metrics.images.datasets import Images
 from edadm.metrics.scores.psnr import psnr
 
+Measure = Callable[[Tensor, Tensor], Tensor]
 BLOCK = BATCH  # so that parts of all images have the blocks of all
+PIXELS = 2**20  # of images that a measure sees at once
 _ROWS = ("parity_psnr", "parity_difference", "parity_bound")
 
 
@@ -41,13 +43,17 @@ class Parity:
         return self.difference <= self.bound
 
 
-def psnr_of_images(images: Images, references: Images) -> Float[Tensor, " n"]:
-    """PSNR of each image in dB.
+def of_pairs(images: Images, references: Images, measure: Measure) -> Float[Tensor, " n"]:
+    """A measure of each image beside its reference.
 
     Raises:
         EdadmError: different numbers of images.
     """
-    return torch.cat([psnr(*block) for block in _blocks(images, references)])
+    found = []
+    for block in _blocks(images, references):
+        at_once = max(1, PIXELS // block[0][0, 0].numel())
+        found += [measure(*pair) for pair in zip(*(each.split(at_once) for each in block), strict=True)]
+    return torch.cat(found)
 
 
 def parity_rows(images: Images, simulated: Images, references: Images) -> dict[str, Float[Tensor, " n"]]:

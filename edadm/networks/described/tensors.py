@@ -12,6 +12,7 @@ from edadm.networks.described.autoencoder import autoencoder_of, condition_of
 from edadm.networks.described.training import training_of
 from edadm.networks.settings.reading import DescriptionError, Settings, groups_of
 from edadm.networks.weights.containers import chosen, weights_in
+from edadm.networks.weights.known.identify import refuse_useless
 from edadm.networks.weights.known.kinds import kind_of
 from edadm.networks.weights.packed.stored import Stored
 from edadm.networks.weights.reading import open_container
@@ -37,6 +38,7 @@ def describe_tensors(path: Path, presets: Mapping[str, Model]) -> Description:
         DescriptionError: of a network that is not built here, or one whose tensors say too little.
     """
     container = open_container(path)
+    refuse_useless(container, path)
     state, _ = chosen(weights_in(container.content, path), "auto", path)
     layout, shapes = _unet_of({name: stored.shape for name, stored in state.items()}, path)
     architecture, left_open = (_ddim if layout == "ddim" else _compvis)(shapes, path, presets)
@@ -80,7 +82,7 @@ def _unet_of(shapes: Shapes, path: Path) -> tuple[str, Shapes]:
             name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)
         }
     kind = kind_of(shapes)
-    if kind is not None:
+    if kind is not None and kind.part not in ("unet", "all"):
         what = kind.what.removesuffix(", not a U-Net")
         raise DescriptionError(
             f"{path} holds {what} and no U-Net; {kind.advice or 'name the file of the U-Net'}"

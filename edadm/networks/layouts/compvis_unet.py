@@ -66,7 +66,7 @@ def _inner(side: str, inner: int, position: str, part: str, architecture: UNetAr
 def _part(part: str, architecture: UNetArchitecture) -> str:
     if part in _BLOCK_PARTS:
         return _BLOCK_PARTS[part]
-    return part if architecture.family == "transformer" else _ATTENTION_PARTS.get(part, part)
+    return part if architecture.family != "ldm" else _ATTENTION_PARTS.get(part, part)
 
 
 def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> None:

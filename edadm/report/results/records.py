@@ -11,28 +11,24 @@ import numpy as np
 
 from edadm.config.layout import Variant
 
+COLUMNS = {  # of the tables of scores, in order, and in the CSV: title and digits by key
+    "fid": ("FID", 2),
+    "fid_infinity": ("FID∞", 2),
+    "sfid": ("sFID", 2),
+    "inception_score": ("IS", 2),
+    "kid": ("KID", 5),
+    "precision": ("Precision", 3),
+    "recall": ("Recall", 3),
+    "clip_score": ("CLIP score", 2),
+}
 SPREADS = {
     "inception_score": "inception_score_spread",
     "kid": "kid_spread",
 }  # standard deviations over splits and subsets
-
-
-SCORES = (
-    "fid",
-    "sfid",
-    "inception_score",
-    "kid",
-    "precision",
-    "recall",
-    "clip_score",
-    "psnr",
-    "psnr_worst",
-    "psnr_of_mean_error",
-    "fid_infinity",
-    *SPREADS.values(),
-)
-
-RESAMPLED = ("fid", "sfid", "inception_score", "kid", "clip_score", "psnr")  # scores with intervals
+PAIRED = {"ssim": ("SSIM", 3), "flip": ("FLIP", 3)}  # columns of their own behind PSNR's, likewise
+TO_FULL_PRECISION = ("psnr", *PAIRED, "psnr_worst", "psnr_of_mean_error")
+SCORES = (*COLUMNS, *TO_FULL_PRECISION, *SPREADS.values())
+RESAMPLED = ("fid", "sfid", "inception_score", "kid", "clip_score", "psnr", *PAIRED)  # have intervals
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from typing import Any
 
 from edadm.report.conditions import conditions
 from edadm.report.results.intervals import difference, estimate
-from edadm.report.results.records import RESAMPLED, RunResult, VariantResult
+from edadm.report.results.records import (
+    COLUMNS,
+    PAIRED,
+    RESAMPLED,
+    SPREADS,
+    TO_FULL_PRECISION,
+    RunResult,
+    VariantResult,
+)
 from edadm.report.tables.scores import FLOOR_LABEL, Cell, floor_row, metric_rows
 
 _CONDITIONS = (  # in the CSV, whether they apply or not
@@ -49,19 +57,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "model": run.model,
         "variant": result.variant.name,
         "label": result.label,
-        "fid": result.scores["fid"],
-        "fid_infinity": result.scores["fid_infinity"],
-        "sfid": result.scores["sfid"],
-        "inception_score": result.scores["inception_score"],
-        "inception_score_spread": result.scores.get("inception_score_spread"),
-        "kid": result.scores["kid"],
-        "kid_spread": result.scores.get("kid_spread"),
-        "precision": result.scores["precision"],
-        "recall": result.scores["recall"],
-        "clip_score": result.scores["clip_score"],
-        "psnr_db": result.scores["psnr"],
-        "psnr_worst_db": result.scores["psnr_worst"],
-        "psnr_of_mean_error_db": result.scores["psnr_of_mean_error"],
+        **_scores(result),
         "psnr_to_simulated_db": result.parity and result.parity["psnr"],
         "bytes": speed and speed.bytes,
         "float_bytes": speed and speed.float_bytes,
@@ -76,6 +72,15 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "device": speed and speed.device,
         **_intervals(run, result),
     } | {key: result.conditions.get(key) for key in _CONDITIONS}
+
+
+def _scores(result: VariantResult) -> dict[str, float | None]:
+    """All scores of a variant, each followed by its spread if it has one."""
+    found: dict[str, float | None] = {}
+    for key in COLUMNS:
+        found |= {name: result.scores.get(name) for name in (key, SPREADS.get(key)) if name}
+    decibels = {key: f"{key}_db" for key in TO_FULL_PRECISION if key not in PAIRED}
+    return found | {decibels.get(key, key): result.scores[key] for key in TO_FULL_PRECISION}
 
 
 def _intervals(run: RunResult, result: VariantResult) -> dict[str, float | None]:

@@ -7,19 +7,8 @@ from dataclasses import dataclass
 
 from edadm.report.conditions import extractor_note
 from edadm.report.results.intervals import Estimate, difference, estimate
-from edadm.report.results.records import RunResult, VariantResult
+from edadm.report.results.records import COLUMNS, PAIRED, RunResult, VariantResult
 from edadm.report.tables.words import ABSENT, megabytes, milliseconds, signed
-
-_SCORE_COLUMNS = (  # key, column, digits
-    ("fid", "FID", 2),
-    ("fid_infinity", "FID∞", 2),
-    ("sfid", "sFID", 2),
-    ("inception_score", "IS", 2),
-    ("kid", "KID", 5),
-    ("precision", "Precision", 3),
-    ("recall", "Recall", 3),
-    ("clip_score", "CLIP score", 2),
-)
 
 FLOOR_LABEL = "as many real images"
 INDISTINCT = "not distinguishable"
@@ -49,7 +38,7 @@ def floor_row(run: RunResult) -> list[Cell]:
         return []
     named = extractor_note(run.variants[0].conditions)
     cells = {column: Cell(column, ABSENT) for column in columns}
-    for key, column, digits in _SCORE_COLUMNS:
+    for key, (column, digits) in COLUMNS.items():
         if key in found:
             one, title = found[key], _titled(column, named)
             range_ = None if one["spread"] is None else NORMAL * one["spread"]
@@ -77,11 +66,14 @@ def _difference(found: Estimate | None, digits: int) -> str:
 def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
     baseline = run.baseline if result.is_quantized else None
     named = extractor_note(result.conditions)
-    for key, column, digits in _SCORE_COLUMNS:
+    for key, (column, digits) in COLUMNS.items():
         title, found = _titled(column, "" if key == "clip_score" else named), estimate(result, key)
         note = _difference(difference(result, baseline, key), digits) if baseline and found else ""
         yield Cell(title, ABSENT if found is None else _with_range(found.value, found.half, digits), note)
     yield _psnr_cell(result)
+    for key, (column, digits) in PAIRED.items():
+        found = estimate(result, key)
+        yield Cell(column, ABSENT if found is None else _with_range(found.value, found.half, digits))
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return

@@ -61,11 +61,11 @@ def made_from(
         pixels: digests of the files with these images, by role and number.
         scoring: digests of the networks that score, and of prompts.
     """
-    from edadm.metrics.measure import layers_of
+    from edadm.metrics.measure import layers_of, paired_of
 
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"paired": paired_of(settings)} if paired_of(settings) else {}
     if layers_of(settings):
-        told = {"extractor": files.extractor, "resolution": files.resolution}
+        told |= {"extractor": files.extractor, "resolution": files.resolution}
     if "clip_weights" in scoring:
         told["clip_model"] = settings.clip_model
     rows = {"begin": part.start, "end": part.stop, "of": total}

@@ -50,6 +50,15 @@ def test_a_bad_value_is_refused_in_one_line(change: str, line: str) -> None:
     assert len(said.splitlines()) == 1, said
 
 
+def test_images_smaller_than_a_window_have_no_ssim() -> None:
+    settings = changed("evaluations.e.scores: [ssim]")
+    settings["models"]["m"]["architecture"] |= {"image_size": 8, "attention_resolutions": [8]}
+    with pytest.raises(
+        ConfigError, match=r"^models.m: ssim looks at windows of 11 px, and its images have 8; take"
+    ):
+        load_runs(settings)
+
+
 @pytest.mark.parametrize(("content", "line"), FILES)
 def test_a_bad_file_is_refused_in_one_line(content: bytes, line: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(content)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edadm.errors import EdadmError
-from edadm.metrics.scores.paired import Parity, parity, parity_rows, psnr_of_images
+from edadm.metrics.scores.paired import Parity, of_pairs, parity, parity_rows
 from edadm.metrics.scores.psnr import psnr
 
 
@@ -29,9 +29,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_psnr_goes_block_by_block() -> None:
-    assert torch.equal(psnr_of_images(drawn(0), drawn(1)), psnr(drawn(0), drawn(1)))
+    assert torch.equal(of_pairs(drawn(0), drawn(1), psnr), psnr(drawn(0), drawn(1)))
     with pytest.raises(EdadmError, match="7 images cannot be compared with 6"):
-        psnr_of_images(drawn(0), drawn(1, 6))
+        of_pairs(drawn(0), drawn(1, 6), psnr)
 
 
 def test_integers_may_be_as_far_from_simulation_as_simulation_from_full_precision() -> None:

@@ -309,9 +309,16 @@ def test_other_networks_tensors_are_refused_in_words(tmp_path: Path) -> None:
         "adds classes or sizes": state | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(64, 32)},
         "names its tensors as diffusers does": build_unet(model.architecture).state_dict(),
         "holds no U-Net": {"one.weight": torch.zeros(2)},
-        "LoRA.* and no U-Net": {"lora_unet_mid_block_0.lora_down.weight": torch.zeros(4, 16)},
+        "is a LoRA .*, not a U-Net; merge it": {"lora_unet_mid_block_0.lora_down.weight": torch.zeros(4, 16)},
     }
     for said, tensors in cases.items():
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "x.safetensors")
         with pytest.raises(EdadmError, match=said):
             describe_tensors(tmp_path / "x.safetensors", {})
+    save_file(
+        {"conv_in.codes": torch.zeros(2)}, tmp_path / "x.safetensors", {"edadm": '{"format_version": 3}'}
+    )
+    with pytest.raises(
+        EdadmError, match=r"x\.safetensors is a quantized checkpoint of edadm; name the float"
+    ):
+        describe_tensors(tmp_path / "x.safetensors", {})

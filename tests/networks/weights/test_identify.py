@@ -126,6 +126,7 @@ KINDS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         named("base_model.model.conv_in.lora_B.default.weight", "base_model.model.conv_in.base_layer.weight"),
         "lora",
     ),
+    "learned variances": (SD | {"model.diffusion_model.out.2.weight": (8, 320, 3, 3)}, "other_outputs"),
     "ControlNet of CompVis' names": (
         named("control_model.input_blocks.0.0.weight", "control_model.zero_convs.0.0.weight"),
         "controlnet",

@@ -43,6 +43,9 @@ def _u_net(shapes: Shapes, has: Callable[[str], object]) -> Kind:
         name, what = _BY_CHANNELS.get((inputs, outputs), _OTHER_CHANNELS)
         told = f"{what} ({inputs} input channels, {outputs} of them noise)"
         return Kind(name, told, "take the text-to-image model that it was made from", "other", layout)
+    if inputs and outputs and outputs > inputs:
+        told = f"{_VARIANCE if outputs == 2 * inputs else _MORE} ({inputs} input channels, {outputs} output)"
+        return Kind("other_outputs", told, "take one that predicts what it is given", "other", layout)
     if has(r"^cond_stage_model\.model\.") or (_context(shapes) == 1024 and not has(r"add_embedding")):
         return Kind(
             "sd2",
@@ -61,6 +64,8 @@ def _u_net(shapes: Shapes, has: Callable[[str], object]) -> Kind:
     return Kind("latent_diffusion" if compvis else "unet", f"{holds}, {family}", "", part, layout)
 
 
+_VARIANCE = "a U-Net that predicts a variance, too"
+_MORE = "a U-Net that predicts more than it is given"
 _OTHER_CHANNELS = ("image_to_image", "a U-Net that is given an image beside the noise")
 _BY_CHANNELS = {
     (9, 4): ("inpainting", "an inpainting U-Net"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ONLY_UNETS = "edadm quantizes U-Nets alone"
-_FUSE = "`load_lora_weights`, `fuse_lora`, `unload_lora_weights`, `save_pretrained`"
-_MERGE = f"merge it into its U-Net (diffusers: {_FUSE}), and name that folder"
+_MERGE = "merge it into its U-Net with `edadm convert-checkpoint --lora FILE:0.8`, and name what that writes"
 _FLOAT = "take the model's own floating-point weights"
 _BASE = "name the checkpoint of the U-Net that it belongs to"
 
