@@ -21,6 +21,7 @@ from edadm.config.inputs.settings import read_settings
 from edadm.config.inputs.statistics import LAYERS
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
+from edadm.config.seeds import first_seeds, without_seeds
 from edadm.config.sharding.scored import holding, jobs_for, part_of
 from edadm.config.sharding.shares import shares
 from edadm.console import say
@@ -558,8 +559,8 @@ def evaluate_memory(wildcards):
 
 
 def checkpoints_of(model):
-    """The variants of a model that have weights of their own; integers share those of simulation."""
-    return list(dict.fromkeys(Variant(name).checkpoint for name in RUNS[model].variants))
+    """The variants of a model that are timed: those that have weights of their own, of several seeds the first."""
+    return list(dict.fromkeys(Variant(name).checkpoint for name in first_seeds(RUNS[model].variants)))
 
 
 def model_weights(wildcards):
@@ -576,14 +577,17 @@ def named_weights(wildcards, input):
 def reported(paths):
     """The configuration as the report needs it: presets that runs use, with or without the places of files."""
     variants = [
-        Variant(name).presets for run in CONFIG.runs for name in run.variants if Variant(name).is_quantized
+        Variant(name).presets
+        for run in CONFIG.runs
+        for name in first_seeds(run.variants)
+        if Variant(name).is_quantized
     ]
     used = {"models": set(RUNS), "evaluations": {run.evaluation for run in CONFIG.runs}}
     used |= {
         kind: {names[at] for names in variants}
         for at, kind in enumerate(("calibrations", "bits", "reconstructions"))
     }
-    dump = json.loads(CONFIG.model_dump_json(by_alias=True, exclude={"memory"}))
+    dump = json.loads(without_seeds(CONFIG).model_dump_json(by_alias=True, exclude={"memory"}))
     dump |= {kind: {name: dump[kind][name] for name in sorted(names)} for kind, names in used.items()}
     if not paths:
         for preset in (preset for kind in ("models", "evaluations") for preset in dump[kind].values()):
