@@ -61,6 +61,7 @@ LATER = (
 )
 ON_GPUS = ("triton",)
 DRIVER = "/dev/nvidiactl"  # where there are GPUs
+OF_JOBS = (*PASSED_ON, signal.SIGTSTP)  # the server does not heed these
 PATIENCE = 10.0  # seconds in which a client says what it wants
 
 
@@ -78,7 +79,7 @@ class Server:
         self.listener, self.folder = listener, folder
         self.clients: dict[int, socket.socket] = {}  # by fork
         self.handlers: dict[int, Any] = {
-            number: signal.getsignal(number) for number in (*PASSED_ON, signal.SIGCHLD)
+            number: signal.getsignal(number) for number in (*OF_JOBS, signal.SIGCHLD)
         }
         self.selector = selectors.DefaultSelector()
         self.waker, self.woken = socket.socketpair()
@@ -111,7 +112,7 @@ class Server:
 
     def _mind_signals(self) -> None:
         """Those of a terminal are for jobs; a fork that ends wakes the server."""
-        for number in PASSED_ON:
+        for number in OF_JOBS:
             signal.signal(number, signal.SIG_IGN)
         self.waker.setblocking(False)
         signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)

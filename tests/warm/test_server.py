@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from edadm.warm.client import LENGTH
 
@@ -110,6 +111,7 @@ def test_a_signal_goes_to_the_fork_once(number: signal.Signals, status: int, ser
 def test_a_fork_stops_and_goes_on_with_its_client(server: Serving) -> None:
     client = server.client(WAITING)
     fork = int(line(client))
+    os.kill(server.process, signal.SIGTSTP)  # a terminal tells all
     client.send_signal(signal.SIGTSTP)
     until(lambda: state(fork) == state(client.pid) == "T")
     client.send_signal(signal.SIGCONT)
@@ -226,3 +228,23 @@ def test_a_server_outlives_snakemake_until_its_last_fork_has_ended() -> None:
         assert client.returncode == 7
         until(lambda: state(server.process) == "Z")
     assert not Path(server.socket).parent.exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+def test_forks_of_all_imports_compute_on_a_gpu() -> None:
+    """What no other test does: the server has imported all that jobs need, and two forks use CUDA at once."""
+    code = (
+        "import os, sys, torch\n"
+        "from edadm.devices.named import device_named\n"
+        "a = torch.arange(4096.0, device=device_named('cuda')).view(64, 64)\n"
+        "print(os.getppid(), 'triton' in sys.modules, (a @ a).cpu().double().sum().item())"
+    )
+    with serving(prelude="import importlib; importlib.reload(server)") as server:
+        clients = [server.client(code) for _ in range(2)]
+        said = [client.communicate()[0].split() for client in clients]
+        assert [client.returncode for client in clients] == [0, 0]
+    a = torch.arange(4096.0, device="cuda").view(64, 64)
+    assert [(int(process), float(total)) for process, _, total in said] == [
+        (server.process, (a @ a).cpu().double().sum().item())
+    ] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -23,8 +24,8 @@ IMAGES = "results/toy/fp32/samples/0.npy"
 COMPUTING = ("collect_trajectories", "set_ranges", "reconstruct", "generate", "evaluate", "benchmark")
 OPTIONS = (
     *("--workflow-profile", "workflow/profiles/slurm"),
-    "--set-resources",  # a GPU is asked for, and nothing computes on it, since it is imagined
-    *(f"{rule}:{told}" for rule in COMPUTING for told in ("gpu=1", "device=cpu")),
+    "--set-resources",  # a GPU is asked for, as the profile says, and nothing computes on it, since it is imagined
+    *(f"{rule}:device=cpu" for rule in COMPUTING),
     *("--jobs", "4", "--latency-wait", "10", "--slurm-logdir", "logs/slurm"),
     *("--slurm-no-account", "--slurm-status-command", "squeue"),  # this cluster keeps no accounts
     *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
@@ -105,6 +106,29 @@ def test_copies_of_a_job_meet_when_a_node_and_snakemake_die(slurm: Slurm, projec
     slurm.end(timeout=120)
     assert toy.artifacts() == here.artifacts()
     assert toy.planned(IMAGES) == {}
+
+
+@pytest.mark.long
+def test_a_group_of_stages_is_one_job_with_one_gpu(reference: Toy, slurm: Slurm, tmp_path: Path) -> None:
+    """As docs/workflow.md says how; the time of both is asked for, and the memory of the larger."""
+    shutil.copytree(reference.folder, tmp_path / "toy", symlinks=True)
+    toy = reference.at(tmp_path / "toy")
+    made = toy.results / "toy/tdac/w4a8/fbr/quantized.safetensors"
+    for file in (made, toy.results / "toy/tdac/w4a8/ranges.safetensors"):
+        file.unlink()
+    target = str(made.relative_to(toy.folder))
+    chain = ("--groups", "set_ranges=chain", "reconstruct=chain")
+    with toy.started(*OPTIONS, *chain, "--", target) as run:
+        (job,) = run.until(
+            lambda: re.findall(r"has been submitted with SLURM jobid '?(\d+)", run.text()), pause=0.3
+        )
+        asked, memory = slurm.ask("scontrol", "show", "job", job), slurm.memory(job)
+        assert run.wait() == 0, run.text()
+    assert job_stats(run.text()) == {"set_ranges": 1, "reconstruct": 1}
+    assert run.text().count("has been submitted with SLURM jobid") == 1
+    assert re.findall(r"TresPer\w+=(\S+)", asked) == ["gres/gpu:1"]
+    assert (memory, *re.findall(r"TimeLimit=(\S+)", asked)) == (8000, "1-04:00:00")
+    assert toy.artifacts() == reference.artifacts()
 
 
 @pytest.mark.long

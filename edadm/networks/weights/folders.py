@@ -25,7 +25,8 @@ COMPONENTS = {
     "second_condition": ("text_encoder_2",),
 }
 AVERAGED_FOLDER = "unet_ema"
-_STEM = r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)"
+_OF_DIFFUSERS = "diffusion_pytorch_model"
+_STEM = rf"(?P<stem>{_OF_DIFFUSERS}|pytorch_model|model)"
 _FILE = re.compile(rf"{_STEM}(?:\.(?P<variant>.+))?\.(?P<suffix>safetensors|bin)")
 _INDEX = re.compile(rf"{_FILE.pattern}\.index(?:\.(?P<last>.+))?\.json")
 _SHARD = re.compile(r"-\d+-of-\d+")
@@ -78,9 +79,11 @@ def find_weights(path: Path, part: str, wanted: Averaged = "auto") -> Weights:
         return Weights(path)
     wanted = wanted if part == "unet" else "auto"
     folder, averaged = _component(path, part, wanted)
-    found = [_with_meaning(weights, averaged) for weights in _sets(folder)]
-    if not found:
+    sets = _sets(folder)
+    if not sets:
         raise CheckpointError(f"{folder} holds no weights; {_what_is_there(folder, part)}")
+    _refuse_unknown_variants(folder, sets)
+    found = [_with_meaning(weights, averaged) for weights in sets]
     raw_is_named = any(weights.averaged is False for weights in found)
     averaged_is_named = any(weights.averaged for weights in found)
     if averaged is None and (raw_is_named or averaged_is_named):  # the plain name means the other one
@@ -143,7 +146,17 @@ def _sets(folder: Path) -> list[tuple[Path, re.Match[str]]]:
         match = _INDEX.fullmatch(name) or (None if _SHARD.search(name) else _FILE.fullmatch(name))
         if match and (folder / name).is_file():
             found.append((folder / name, match))
-    return sorted(found, key=lambda entry: _rank(entry[1]))
+    return sorted(found, key=lambda entry: _rank(*entry))
+
+
+def _refuse_unknown_variants(folder: Path, sets: list[tuple[Path, re.Match[str]]]) -> None:
+    """Refuses a folder that holds nothing but variants of which no name tells which is meant."""
+    variants = {_variant(match) for _, match in sets}
+    if len(variants) > 1 and not any(map(_is_known, variants)):
+        names = ", ".join(path.name for path, _ in sets)
+        raise CheckpointError(
+            f"{folder} holds several variants ({names}) and none without a name; point `checkpoint` to one"
+        )
 
 
 def _names(folder: Path) -> list[str]:
@@ -159,11 +172,28 @@ def _variant(match: re.Match[str]) -> str:
     return names["variant"] or names.get("last") or ""
 
 
-def _rank(match: re.Match[str]) -> tuple[bool, bool, bool, bool, str]:
-    variant = _variant(match)
-    known = not variant or bool(_HALF.search(variant) or _RAW.search(variant) or _AVERAGED.search(variant))
-    in_shards = match.re is _INDEX
-    return (not known, bool(_HALF.search(variant)), match["suffix"] != "safetensors", in_shards, match.string)
+def _is_known(variant: str) -> bool:
+    return not variant or any(word.search(variant) for word in (_HALF, _RAW, _AVERAGED))
+
+
+def _rank(path: Path, match: re.Match[str]) -> tuple[bool, bool, bool, int, str]:
+    """The place among the sets of a folder.
+
+    Shards come before a whole file, as diffusers takes them, unless some are absent; but for a text
+    encoder's, of which transformers takes the whole file.
+    """
+    variant, before = _variant(match), match["stem"] == _OF_DIFFUSERS
+    place = 1 if match.re is not _INDEX else 0 if before and _is_complete(path) else 2
+    unknown, half = not _is_known(variant), bool(_HALF.search(variant))
+    return (unknown, half, match["suffix"] != "safetensors", place, match.string)
+
+
+def _is_complete(index: Path) -> bool:
+    try:
+        _weight_map(index)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _with_meaning(entry: tuple[Path, re.Match[str]], averaged: bool | None) -> Weights:

@@ -109,6 +109,25 @@ def test_the_choice_among_variants_is_the_averaged_then_the_precise(
     )
 
 
+def test_several_variants_of_unknown_names_are_refused(tmp_path: Path) -> None:
+    for variant in ("step1000", "step2000"):
+        (tmp_path / f"diffusion_pytorch_model.{variant}.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"several variants .*step2000.*; point `checkpoint` to one"):
+        find_weights(tmp_path, "unet")
+
+
+def test_shards_are_taken_before_a_whole_file_as_diffusers_does_unless_some_are_absent(
+    raw: UNet2DModel, averaged: UNet2DModel, tmp_path: Path
+) -> None:
+    averaged.save_pretrained(tmp_path)
+    raw.save_pretrained(tmp_path, max_shard_size="20KB")
+    theirs = UNet2DModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in raw.state_dict().items())
+    assert same(tmp_path, raw)
+    next(tmp_path.glob("*-00001-of-*")).unlink()
+    assert same(tmp_path, averaged)
+
+
 def test_averaged_weights_beside_raw_ones_are_taken_as_wanted(
     raw: UNet2DModel, averaged: UNet2DModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
