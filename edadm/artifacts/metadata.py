@@ -57,7 +57,7 @@ def describe(path: Path) -> Facts | None:
     A quantized checkpoint has facts in a form of its own, `docs/checkpoint_format.md`; they gain `kind` and
     `made_from` here.
     """
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         found = _stated(path)
         if isinstance(found, dict) and "format_version" in found:
             return _quantized(found)

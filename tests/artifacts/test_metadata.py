@@ -190,3 +190,8 @@ def test_a_reader_compares_what_it_knows_and_names_both(
         return
     with pytest.raises(StaleError, match=re.escape(sentence)):
         refuse_other(path, wanted, "set-ranges")
+
+
+def test_a_file_that_is_nested_beyond_reading_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert describe(tmp_path / "deep.json") is None

@@ -128,6 +128,11 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
             left_open.append(
                 f"scaling_factor is not set in {file.parent.name}/{file.name}: {scale} is diffusers' default"
             )
+        elif config["scaling_factor"] is None:
+            left_open.append(
+                f"scaling_factor is null in {file.parent.name}/{file.name}: set autoencoder.scale to the "
+                "number that the model was trained with"
+            )
     elif channels not in (1, 3):
         left_open.append(
             f"there is no vae folder: images of {channels} channels are latents; give the whole pipeline to "

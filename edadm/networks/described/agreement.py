@@ -58,7 +58,8 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
     elif file is not None and part == "autoencoder":
         assert model.autoencoder is not None
         said = Autoencoder.model_validate(autoencoder_settings(read_json(file), file))
-        skipped = ("checkpoint", "scale") if model.autoencoder.scale is None else ("checkpoint",)
+        one_is_null = None in (said.scale, model.autoencoder.scale)
+        skipped = ("checkpoint", "scale") if one_is_null else ("checkpoint",)
         _check_fields("autoencoder", said, model.autoencoder, file, path, skipped)
     elif file is not None and model.conditioning is not None and model.conditioning.has_prompts:
         name = _ENCODERS[part]
@@ -71,7 +72,8 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
 def described_scale(weights: Path) -> float | None:
     """The scale of a network's latents, where an autoencoder's configuration beside its weights says it."""
     file = config_of(weights, "autoencoder")
-    return None if file is None else float(autoencoder_settings(read_json(file), file)["scale"])
+    said = None if file is None else autoencoder_settings(read_json(file), file)["scale"]
+    return None if said is None else float(said)
 
 
 def _check_unet(architecture: UNetArchitecture, config: Settings, file: Path, path: Path) -> None:

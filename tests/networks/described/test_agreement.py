@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,19 @@ def test_a_pipelines_scheduler_and_autoencoder_are_read(pipeline: Path) -> None:
     }
     assert model.autoencoder == Autoencoder(kind="kl", scale=0.5, **sizes)
     assert convert_checkpoint(model, "autoencoder")["scale_factor"] == 0.5
+
+
+def test_a_scale_that_is_null_is_to_be_set(pipeline: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pipeline, tmp_path / "null"))
+    file = folder / "vae" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": None}))
+    model = read(folder)
+    with pytest.raises(EdadmError, match=r"holds no tensor 'scale_factor'; set autoencoder\.scale"):
+        convert_checkpoint(model, "autoencoder")
+    assert model.autoencoder is not None
+    known = model.model_copy(update={"autoencoder": model.autoencoder.model_copy(update={"scale": 0.25})})
+    assert convert_checkpoint(known, "autoencoder")["scale_factor"] == 0.25
+    assert "scaling_factor is null in vae/config.json" in "".join(describe_folder(folder).left_open)
 
 
 @pytest.mark.parametrize(
