@@ -35,13 +35,14 @@ def to_all(run: Run, name: signal.Signals) -> None:
 def stopped(
     toy: Toy, pattern: str, send: Callable[[Run, signal.Signals], None], name: signal.Signals, *targets: str
 ) -> str:
-    """Starts a run, which gets a signal when a file appeared that was not there; what it said until all its jobs ended."""
+    """Starts a run, which gets a signal when a file appeared that was not there; what it said until it ended."""
     before = set(toy.results.glob(pattern))
     with toy.started("--", *targets) as run:
         run.until(lambda: set(toy.results.glob(pattern)) - before)
         send(run, name)
         assert run.wait() != 0, run.text()
-        assert not run.members(), f"jobs outlive a Snakemake that ended by itself:\n{run.text()}"
+        if (send, name) != (to_it, signal.SIGINT):  # after which Snakemake does not wait for all of them
+            assert not run.members(), f"jobs outlive a Snakemake that ended by itself:\n{run.text()}"
         return run.text()
 
 
