@@ -369,11 +369,13 @@ def generate_settings(wildcards):
     return json.dumps([*settings, code])
 
 
+@for_each("model", "variant")
 def variant_samples(wildcards):
     """All images of a variant."""
     return images_of(wildcards.model, Variant(wildcards.variant))
 
 
+@for_each("model", "variant")
 def reference_samples(wildcards):
     """The full-precision images that a quantized variant's are compared with."""
     if not Variant(wildcards.variant).is_quantized:
@@ -416,6 +418,7 @@ def timed_code(wildcards):
     return stage_fingerprint("benchmark", also=timed_modules(wildcards))
 
 
+@for_each("model", "variant")
 def simulated_samples(wildcards):
     """The simulated images that a variant's of another backend are compared with, if the run makes both."""
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
@@ -436,6 +439,7 @@ def scoring_content(wildcards):
     return json.dumps([files.extractor, files.instead_of, files.resolution, *held])
 
 
+@for_each("model")
 def extraction_settings(wildcards):
     """What the features of images depend on: the networks that see them, by what their weights hold; not which scores are computed of them."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
@@ -458,6 +462,7 @@ def variant_features(wildcards):
 def of_part(files):
     """The files that hold the images of one job, of those of all shards."""
 
+    @for_each("model", "variant", "share", "jobs")
     def held(wildcards):
         named = files(wildcards)
         whole = evaluation_of(wildcards)
@@ -482,6 +487,7 @@ def prompts_given(wildcards, input):
     return [*input.prompts, *own]
 
 
+@for_each("model", "variant")
 def extract_options(wildcards, input):
     """All images of a variant, and those they are compared with, each as the option of `extract-features` for it."""
     named = {
