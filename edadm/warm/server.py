@@ -17,8 +17,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -89,8 +89,9 @@ class Server:
         """Forks until Snakemake is gone and all forks have ended; a fork returns with its job."""
         self._mind_signals()
         import_module("edadm.deferred").defer()
-        for name in FIRST:
-            _import(name)
+        with asking_no_gpu():
+            for name in FIRST:
+                _import(name)
         gc.collect()
         gc.freeze()  # of which forks would otherwise have copies
         waiting = [*LATER, *(ON_GPUS if os.path.exists(DRIVER) else ())]
@@ -100,7 +101,8 @@ class Server:
         while self.listener.fileno() >= 0 or self.clients:
             ready = self.selector.select(0 if waiting else None)
             if not ready and waiting:
-                _import(waiting.pop(0))
+                with asking_no_gpu():
+                    _import(waiting.pop(0))
             for key, _ in ready:
                 key.data()
                 if self.job:
@@ -214,6 +216,25 @@ def _is_fit() -> bool:
     if probe == 0:
         os._exit(torch.cuda._is_in_bad_fork())
     return os.waitpid(probe, 0)[1] == 0
+
+
+@contextmanager
+def asking_no_gpu() -> Iterator[None]:
+    """Where there are GPUs, torch says so without asking the driver, of which a process that forks keeps a thread.
+
+    diffusers asks when it is imported (0.42, `utils/torch_utils.py`).
+    """
+    with suppress(ImportError):
+        from torch import cuda
+
+        asked = cuda.is_available
+        cuda.is_available = lambda: cuda._is_compiled() and os.path.exists(DRIVER)
+        try:
+            yield
+        finally:
+            cuda.is_available = asked
+        return
+    yield
 
 
 def _import(name: str) -> None:
