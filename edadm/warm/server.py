@@ -220,7 +220,7 @@ def _is_fit() -> bool:
 
 @contextmanager
 def asking_no_gpu() -> Iterator[None]:
-    """Where there are GPUs, torch says so without asking the driver, of which a process that forks keeps a thread.
+    """Where there are GPUs, torch says so without asking the driver, which would start a thread for it.
 
     diffusers asks when it is imported (0.42, `utils/torch_utils.py`).
     """

@@ -22,16 +22,12 @@ _SERVER = ("-m", "edadm.warm.server")
 _servers: list[subprocess.Popen[bytes]] = []  # whose pipes end with this process
 
 
-def start(by_default: bool = True) -> None:
+def start() -> None:
     """Starts the server, of which jobs know from the environment; nothing where it is not wanted.
 
     It does not matter whether it lives: jobs start by themselves where it does not answer.
-
-    Args:
-        by_default: whether it is wanted where the environment says nothing.
     """
-    wanted = os.environ.get(SETTING) or str(int(by_default))
-    if wanted == "0" or not sys.platform.startswith("linux") or not count_forks():
+    if os.environ.get(SETTING) == "0" or not sys.platform.startswith("linux") or not count_forks():
         return
     with suppress(OSError):
         folder = _private_folder()

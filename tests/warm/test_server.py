@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from edadm.warm import server as module
 from edadm.warm.client import LENGTH
 
 from ..workflow.toy import copy_package
@@ -189,9 +190,26 @@ def test_a_server_with_a_second_thread_forks_no_more() -> None:
 
 @pytest.mark.parametrize("is_bad", [False, True])
 def test_a_server_that_has_asked_for_gpus_forks_no_more(is_bad: bool) -> None:
-    torch = f"sys.modules['torch'] = types.SimpleNamespace(cuda=types.SimpleNamespace(_is_in_bad_fork=lambda: {is_bad}))"
+    cuda = f"types.SimpleNamespace(_is_in_bad_fork=lambda: {is_bad}, is_available=None)"
+    torch = f"sys.modules['torch'] = types.SimpleNamespace(cuda={cuda})"
     with serving(prelude=f"server.DRIVER = '/dev/null'\n{torch}") as server:
         assert server.run(OF_SERVER)[1] == ("by itself\n" if is_bad else f"{server.process}\n")
+
+
+@pytest.mark.parametrize(("driver", "built"), [(True, True), (True, False), (False, True)])
+def test_what_is_imported_asks_no_driver(
+    driver: bool, built: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch keeps a thread of the driver that it has asked, and says what it would say."""
+    asked: list[None] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(None))
+    monkeypatch.setattr(torch.cuda, "_is_compiled", lambda: built)
+    monkeypatch.setattr(module, "DRIVER", str(tmp_path if driver else tmp_path / "none"))
+    with module.asking_no_gpu():
+        assert torch.cuda.is_available() is (driver and built)
+    assert not asked
+    torch.cuda.is_available()
+    assert asked == [None]
 
 
 def test_two_runs_have_servers_of_their_own(server: Serving) -> None:

@@ -100,7 +100,7 @@ onstart:
         rewrite(HELD[-1], f"{holder()}, {time.time_ns()}")
         SPLITS[model].keep()
     if here() and not workflow.deployment_settings.deployment_method:
-        starting.start(by_default=not GPUS)  # a process of which jobs are forks (docs/workflow.md)
+        starting.start()  # a process of which jobs are forks (docs/workflow.md)
 
 
 # Where memory is taken from changes no result: commands read it from the environment, no parameter holds it, and it reruns nothing.
