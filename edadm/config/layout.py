@@ -9,6 +9,7 @@ from edadm.config.backends import DEFAULT, variant_suffixes
 from edadm.config.sharding.split import stated
 
 FULL_PRECISION = "fp32"
+SEED = "@"  # between a reconstruction's name and the number of its seed, from 2 on
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,20 @@ class Variant:
         """Names of its calibration, bits and reconstruction presets."""
         calibration, bits, reconstruction = self.name.split("/")[:3]
         return calibration, bits, reconstruction
+
+    @property
+    def seed(self) -> int:
+        """Which learning of its reconstruction it is, from 1 (`edadm.config.seeds`)."""
+        number = self.presets[2].partition(SEED)[2] if self.is_quantized else ""
+        return int(number) if number else 1
+
+    def of_seed(self, seed: int) -> Variant:
+        """The same of another learning."""
+        if not self.is_quantized:
+            return self
+        calibration, bits, reconstruction, *backend = self.name.split("/")
+        named = reconstruction.partition(SEED)[0] + (f"{SEED}{seed}" if seed > 1 else "")
+        return Variant("/".join((calibration, bits, named, *backend)))
 
     @property
     def backend(self) -> str:

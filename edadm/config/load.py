@@ -20,6 +20,7 @@ from edadm.config.rules.bases import Bases, with_bases, without_inherited
 from edadm.config.rules.names import mistakes_in_keys, mistakes_in_names
 from edadm.config.rules.wording import nearest, sentences
 from edadm.config.schema import Config
+from edadm.config.seeds import first_seeds, with_seeds
 
 __all__ = ["ConfigError", "described_runs", "find_preset", "load_config", "load_runs", "validate"]
 _PRESETS = Path(__file__).parent / "presets"
@@ -38,7 +39,8 @@ def _package_presets() -> dict[str, Any]:
 def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     """The package's presets, changed and extended by the user's YAML file or mapping.
 
-    A preset may name another one of its kind as `base` and then holds only what differs.
+    A preset may name another one of its kind as `base` and then holds only what differs. Runs have a variant
+    for every one of their seeds.
 
     Raises:
         ConfigError: unreadable YAML, an unknown key (the nearest known one is named), a value out of range.
@@ -48,9 +50,10 @@ def load_config(user: Path | Mapping[str, Any] | None = None) -> Config:
     if unresolved:
         raise ConfigError("\n".join(unresolved))
     whole, bases, found = with_bases(settings)
-    return _validated(
+    config = _validated(
         with_descriptions(whole), bases, found + mistakes_in_keys(own) + mistakes_in_names(settings)
     )
+    return with_seeds(config)
 
 
 def load_runs(user: Path | Mapping[str, Any]) -> Config:
@@ -117,7 +120,8 @@ def described_runs(config: Config) -> list[dict[str, Any]]:
     """The runs with all settings of the presets they use, as plain JSON values."""
     described = []
     for run in config.runs:
-        names = [Variant(name).presets for name in run.variants if Variant(name).is_quantized]
+        firsts = first_seeds(run.variants)
+        names = [Variant(name).presets for name in firsts if Variant(name).is_quantized]
         presets: dict[str, Any] = {"model": config.models[run.model]}
         for position, kind in enumerate(("calibrations", "bits", "reconstructions")):
             presets[kind] = {

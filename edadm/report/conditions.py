@@ -61,11 +61,18 @@ def _intervals(run: RunResult) -> Iterator[str]:
     yield (
         "After ± stands half the 95\u00a0% interval over images of other noise, by a jackknife; that of a "
         "difference is paired, image by image, and where it holds 0 the difference is not distinguishable "
-        "from none. No interval says what another seed of learning would change."
+        "from none. "
+        + (
+            "Rows of several seeds of learning are their means, σ is the standard deviation of one of them, "
+            "and the intervals are over seeds as well; images, unit errors, speed and what is compared with "
+            "simulated images are of the first."
+            if any(result.seeds > 1 for result in run.variants)
+            else "No interval says what another seed of learning would change."
+        )
     )
     if run.variants[0].floor:
         yield (
-            "No model scores below as many real images: their row has images held out from the set, or, "
+            "The row of as many real images is the floor of distances: images held out from the set, or, "
             "where single images of it are not known, draws from its Gaussian, which lie lower."
         )
 

@@ -87,7 +87,11 @@ def stages() -> list[Stage]:
             found.append(Stage("generate", words, (file,)))
     for folder, references in (("toy/fp32", ()), (QUANTIZED, images["toy/fp32"])):
         words = (*images[folder], *few, *(f"--reference={file}" for file in references))
-        scores = f"{folder}/metrics.json"
+        scores, features = f"{folder}/metrics.json", f"{folder}/features/0_of_1.safetensors"
+        if references:
+            told = (*words, "--job=0", "--jobs=1", f"--output={features}")
+            found.append(Stage("extract-features", told, (features,)))
+            words = (*words, f"--features={features}")
         found.append(Stage("evaluate", (*words, f"--output={scores}"), (scores,)))
     words = (*model, f"fp32={unet}", f"tdac/w4a8/fbr={packed}", "--batch-size=1", "--output=toy/speed.json")
     found.append(Stage("benchmark unet", words, ("toy/speed.json",)))

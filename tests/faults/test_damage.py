@@ -23,6 +23,7 @@ OTHERS = {  # what lies in an artifact's place after a swap
     f"{QUANTIZED}/losses.csv": "report/metrics.csv",
     "toy/fp32/samples/0.npy": "toy/fp32/samples/1.npy",
     f"{QUANTIZED}/samples/0.npy": "toy/fp32/samples/0.npy",
+    f"{QUANTIZED}/features/0_of_1.safetensors": f"{QUANTIZED}/quantized.safetensors",
     "toy/fp32/metrics.json": f"{QUANTIZED}/metrics.json",
     f"{QUANTIZED}/metrics.json": "toy/fp32/metrics.json",
     "toy/speed.json": "toy/tdac/selection.json",
@@ -35,8 +36,9 @@ READERS = {  # stages that read it, each the last one of its name
     "toy/tdac/w4a8/ranges.safetensors": ("reconstruct",),
     f"{QUANTIZED}/quantized.safetensors": ("generate", "benchmark unet"),
     f"{QUANTIZED}/losses.csv": ("report",),
-    "toy/fp32/samples/0.npy": ("evaluate", "report"),
-    f"{QUANTIZED}/samples/0.npy": ("evaluate", "report"),
+    "toy/fp32/samples/0.npy": ("extract-features", "evaluate", "report"),
+    f"{QUANTIZED}/samples/0.npy": ("extract-features", "evaluate", "report"),
+    f"{QUANTIZED}/features/0_of_1.safetensors": ("evaluate",),
     "toy/fp32/metrics.json": ("report",),
     f"{QUANTIZED}/metrics.json": ("report",),
     "toy/speed.json": ("report",),
@@ -112,7 +114,11 @@ def possible(damage: Damage, artifact: str) -> bool:
 
 PLACES = [(artifact, reader) for artifact, readers in READERS.items() for reader in readers]
 ALL = [(damage, *place) for damage in (*DAMAGES, *OF_FACTS) for place in PLACES if possible(damage, place[0])]
-KNOWN = [(empty, "toy/fp32/samples/0.npy", "evaluate"), (swap_with_facts, "toy/fp32/samples/0.npy", "report")]
+KNOWN = [
+    (flip, f"{QUANTIZED}/features/0_of_1.safetensors", "evaluate"),
+    (empty, "toy/fp32/samples/0.npy", "evaluate"),
+    (swap_with_facts, "toy/fp32/samples/0.npy", "report"),
+]
 DRAWN = random.Random(14).sample(ALL, 14)
 
 

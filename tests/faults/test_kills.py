@@ -36,7 +36,14 @@ def assert_survives(whole: Whole, folder: Path, index: int, change: int, name: s
 
 
 @pytest.mark.parametrize(
-    "name", ["select-calibration", "evaluate", "report", pytest.param("reconstruct", marks=pytest.mark.long)]
+    "name",
+    [
+        "select-calibration",
+        "extract-features",
+        "evaluate",
+        "report",
+        pytest.param("reconstruct", marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_stage_leaves_no_trace(name: str, whole: Whole, tmp_path: Path) -> None:
     index = whole.index(name)

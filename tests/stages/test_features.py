@@ -160,3 +160,15 @@ def test_a_part_that_is_not_there_is_refused(
     settings = SETTINGS.model_copy(update={"images": images_of})
     with pytest.raises(EdadmError, match=sentence):
         extract_features(images, settings, files, job, jobs, tmp_path / "features", CPU, "extract-features")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+def test_on_a_gpu_jobs_make_the_same_scores_as_well(images: Images, files: Scoring, tmp_path: Path) -> None:
+    gpu = torch.device("cuda")
+    run(images, SETTINGS, files, tmp_path / "whole.json", gpu, "evaluate")
+    found = [tmp_path / f"{job}_of_2.safetensors" for job in range(2)]
+    for job, file in enumerate(found):
+        extract_features(images, SETTINGS, files, job, 2, file, gpu, "extract-features")
+    run(images, SETTINGS, files, tmp_path / "metrics.json", CPU, "evaluate", found)
+    assert (tmp_path / "metrics.json").read_bytes() == (tmp_path / "whole.json").read_bytes()

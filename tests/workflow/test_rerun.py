@@ -80,6 +80,15 @@ def setting(**kinds: Any) -> tuple[str, ...]:
         pytest.param(
             setting(
                 runs=[
+                    {"model": "toy", "variants": ["fp32", "tdac/w4a8/fbr"], "evaluation": "few", "seeds": 2}
+                ]
+            ),
+            {"reconstruct": 1, "generate": 1, **AFTER_GENERATE},
+            id="another seed of learning",
+        ),
+        pytest.param(
+            setting(
+                runs=[
                     {
                         "model": "toy",
                         "variants": ["fp32", "tdac/w4a8/fbr", "tdac/w4a8/fbr/integer"],

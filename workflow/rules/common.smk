@@ -21,6 +21,7 @@ from edadm.config.inputs.settings import read_settings
 from edadm.config.inputs.statistics import LAYERS
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
+from edadm.config.seeds import first_seeds, without_seeds
 from edadm.config.sharding.scored import holding, jobs_for, part_of
 from edadm.config.sharding.shares import shares
 from edadm.console import say
@@ -368,11 +369,13 @@ def generate_settings(wildcards):
     return json.dumps([*settings, code])
 
 
+@for_each("model", "variant")
 def variant_samples(wildcards):
     """All images of a variant."""
     return images_of(wildcards.model, Variant(wildcards.variant))
 
 
+@for_each("model", "variant")
 def reference_samples(wildcards):
     """The full-precision images that a quantized variant's are compared with."""
     if not Variant(wildcards.variant).is_quantized:
@@ -415,6 +418,7 @@ def timed_code(wildcards):
     return stage_fingerprint("benchmark", also=timed_modules(wildcards))
 
 
+@for_each("model", "variant")
 def simulated_samples(wildcards):
     """The simulated images that a variant's of another backend are compared with, if the run makes both."""
     variant, run = Variant(wildcards.variant), RUNS[wildcards.model]
@@ -435,6 +439,7 @@ def scoring_content(wildcards):
     return json.dumps([files.extractor, files.instead_of, files.resolution, *held])
 
 
+@for_each("model")
 def extraction_settings(wildcards):
     """What the features of images depend on: the networks that see them, by what their weights hold; not which scores are computed of them."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
@@ -457,6 +462,7 @@ def variant_features(wildcards):
 def of_part(files):
     """The files that hold the images of one job, of those of all shards."""
 
+    @for_each("model", "variant", "share", "jobs")
     def held(wildcards):
         named = files(wildcards)
         whole = evaluation_of(wildcards)
@@ -481,6 +487,7 @@ def prompts_given(wildcards, input):
     return [*input.prompts, *own]
 
 
+@for_each("model", "variant")
 def extract_options(wildcards, input):
     """All images of a variant, and those they are compared with, each as the option of `extract-features` for it."""
     named = {
@@ -552,8 +559,8 @@ def evaluate_memory(wildcards):
 
 
 def checkpoints_of(model):
-    """The variants of a model that have weights of their own; integers share those of simulation."""
-    return list(dict.fromkeys(Variant(name).checkpoint for name in RUNS[model].variants))
+    """The variants of a model that are timed: those that have weights of their own, of several seeds the first."""
+    return list(dict.fromkeys(Variant(name).checkpoint for name in first_seeds(RUNS[model].variants)))
 
 
 def model_weights(wildcards):
@@ -570,14 +577,17 @@ def named_weights(wildcards, input):
 def reported(paths):
     """The configuration as the report needs it: presets that runs use, with or without the places of files."""
     variants = [
-        Variant(name).presets for run in CONFIG.runs for name in run.variants if Variant(name).is_quantized
+        Variant(name).presets
+        for run in CONFIG.runs
+        for name in first_seeds(run.variants)
+        if Variant(name).is_quantized
     ]
     used = {"models": set(RUNS), "evaluations": {run.evaluation for run in CONFIG.runs}}
     used |= {
         kind: {names[at] for names in variants}
         for at, kind in enumerate(("calibrations", "bits", "reconstructions"))
     }
-    dump = json.loads(CONFIG.model_dump_json(by_alias=True, exclude={"memory"}))
+    dump = json.loads(without_seeds(CONFIG).model_dump_json(by_alias=True, exclude={"memory"}))
     dump |= {kind: {name: dump[kind][name] for name in sorted(names)} for kind, names in used.items()}
     if not paths:
         for preset in (preset for kind in ("models", "evaluations") for preset in dump[kind].values()):

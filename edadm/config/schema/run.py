@@ -80,6 +80,12 @@ class Run(Strict):
     model: str
     variants: tuple[str, ...] = Field(min_length=1)
     evaluation: str = "quick"
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="learnings of each variant, whose mean and spread the report gives; they share all else",
+    )
 
 
 class Memory(Strict):

@@ -27,9 +27,9 @@ class Estimate:
 
 
 def estimate(result: VariantResult, key: str) -> Estimate | None:
-    """A score; its interval says how far other images of the same network would move it."""
+    """A score; its interval says how far other images would move it, and, of a mean, other seeds."""
     value = result.scores.get(key)
-    return None if value is None else Estimate(value, _half(_values(result, key)))
+    return None if value is None else Estimate(value, _together(_half(_values(result, key)), key, result))
 
 
 def difference(one: VariantResult, other: VariantResult, key: str) -> Estimate | None:
@@ -40,7 +40,7 @@ def difference(one: VariantResult, other: VariantResult, key: str) -> Estimate |
     own, others = _values(one, key), _values(other, key)
     if own is None or others is None or len(own) != len(others):
         return Estimate(ours - theirs)
-    return Estimate(ours - theirs, _half(own - others))
+    return Estimate(ours - theirs, _together(_half(own - others), key, one, other))
 
 
 def alike(results: list[VariantResult], key: str) -> list[VariantResult]:
@@ -51,6 +51,16 @@ def alike(results: list[VariantResult], key: str) -> list[VariantResult]:
     best = max(scored, key=lambda result: result.scores[key] or 0.0)
     apart = [(result, difference(result, best, key)) for result in scored if result is not best]
     return [best, *(result for result, found in apart if found and found.is_zero)]
+
+
+def _together(of_images: float | None, key: str, *results: VariantResult) -> float | None:
+    """Half an interval over images and over seeds, whose means are independent of each other."""
+    squares = [of_images**2] if of_images is not None else []
+    for result in results:
+        if key in result.seed_spreads:
+            quantile = stdtrit(result.seeds - 1, (1 + LEVEL) / 2)
+            squares.append((quantile * result.seed_spreads[key]) ** 2 / result.seeds)
+    return float(sum(squares)) ** 0.5 if squares else None
 
 
 def _values(result: VariantResult, key: str) -> np.ndarray | None:

@@ -29,6 +29,7 @@ from edadm.report.results.records import (
     UnitErrors,
     VariantResult,
 )
+from edadm.report.results.seeds import as_one
 
 _TIMES = ("seconds", "fastest", "slowest")
 
@@ -44,9 +45,13 @@ def read_run(results: Path, run: Mapping[str, Any]) -> RunResult:
     names = sorted(map(Variant, run["variants"]), key=lambda variant: variant.is_quantized)
     shards = run["evaluation_settings"]["shards"]
     speeds = _read_speeds(results / model / "speed.json")
-    variants = [_read_variant(layout, model, variant, shards, presets, speeds) for variant in names]
-    for other in variants[1:]:
-        _check_comparable(model, variants[0], other)
+    found = [_read_variant(layout, model, variant, shards, presets, speeds) for variant in names]
+    for other in found[1:]:
+        _check_comparable(model, found[0], other)
+    learnings: dict[Variant, list[VariantResult]] = {}
+    for result in found:
+        learnings.setdefault(result.variant.of_seed(1), []).append(result)
+    variants = [as_one(several) for several in learnings.values()]
     calibrations = dict.fromkeys(variant.presets[0] for variant in names if variant.is_quantized)
     curves = [_read_calibration(layout, model, calibration) for calibration in calibrations]
     return RunResult(model, variants, curves, run["evaluation"], run["evaluation_settings"], presets)
@@ -59,7 +64,7 @@ def variant_label(variant: Variant, presets: Mapping[str, Any]) -> str:
     """
     if not variant.is_quantized:
         return "full precision"
-    calibration, bits, reconstruction = variant.presets
+    calibration, bits, reconstruction = variant.of_seed(1).presets
     widths = f"W{presets['bits'][bits]['weights']}A{presets['bits'][bits]['activations']}"
     if bits.upper() != widths:
         widths = f"{widths} ({bits})"

@@ -127,7 +127,8 @@ class VariantResult:
     integers beside simulated ones, an `edadm.metrics.scores.paired.Parity`. `integers` is the speed of
     the same checkpoint with integers, where that was timed. `resamples` are pseudo-values of scores, for
     `edadm.report.results.intervals`; `floor` is what as many real images score, as
-    `edadm.metrics.scores.floor.Floor` by score.
+    `edadm.metrics.scores.floor.Floor` by score. Of several seeds, `scores` and `resamples` are means,
+    `seed_spreads` standard deviations of one learning, and `learnings` are the results of each.
     """
 
     variant: Variant
@@ -141,6 +142,13 @@ class VariantResult:
     integers: Speed | None = None
     resamples: Mapping[str, np.ndarray] = field(default_factory=dict)
     floor: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed_spreads: Mapping[str, float] = field(default_factory=dict)
+    learnings: tuple[VariantResult, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        """How many learnings its scores are means of."""
+        return max(1, len(self.learnings))
 
     @property
     def is_quantized(self) -> bool:

@@ -57,6 +57,7 @@ def _record(run: RunResult, result: VariantResult) -> dict[str, Any]:
         "model": run.model,
         "variant": result.variant.name,
         "label": result.label,
+        "seeds": result.seeds,
         **_scores(result),
         "psnr_to_simulated_db": result.parity and result.parity["psnr"],
         "bytes": speed and speed.bytes,
@@ -90,6 +91,7 @@ def _intervals(run: RunResult, result: VariantResult) -> dict[str, float | None]
         apart = difference(result, run.baseline, key) if run.baseline and result.is_quantized else None
         for name, found in (("interval", estimate(result, key)), ("difference_interval", apart)):
             held[f"{key}_{name}"] = None if found is None else found.half
+        held[f"{key}_seed_spread"] = result.seed_spreads.get(key)
     return held
 
 

@@ -11,6 +11,7 @@ from edadm.report.results.records import COLUMNS, PAIRED, RunResult, VariantResu
 from edadm.report.tables.words import ABSENT, megabytes, milliseconds, signed
 
 FLOOR_LABEL = "as many real images"
+SPREAD = "σ"  # standard deviation of one learning
 INDISTINCT = "not distinguishable"
 NORMAL = 1.96  # standard deviations of 95 %
 
@@ -68,12 +69,14 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
     named = extractor_note(result.conditions)
     for key, (column, digits) in COLUMNS.items():
         title, found = _titled(column, "" if key == "clip_score" else named), estimate(result, key)
-        note = _difference(difference(result, baseline, key), digits) if baseline and found else ""
+        apart = _difference(difference(result, baseline, key), digits) if baseline and found else ""
+        note = ", ".join(filter(None, (apart, _seeds(result, key, digits) if found else "")))
         yield Cell(title, ABSENT if found is None else _with_range(found.value, found.half, digits), note)
     yield _psnr_cell(result)
     for key, (column, digits) in PAIRED.items():
         found = estimate(result, key)
-        yield Cell(column, ABSENT if found is None else _with_range(found.value, found.half, digits))
+        main = ABSENT if found is None else _with_range(found.value, found.half, digits)
+        yield Cell(column, main, _seeds(result, key, digits) if found else "")
     if result.speed is None:
         yield from (Cell("Size", ABSENT), Cell("Speed", ABSENT))
         return
@@ -95,12 +98,19 @@ def _cells(result: VariantResult, run: RunResult) -> Iterator[Cell]:
     yield Cell("Speed", f"{relative:.2f}×", f"{median}, {span}{with_integers}")
 
 
+def _seeds(result: VariantResult, key: str, digits: int) -> str:
+    """How far single learnings lie from their mean."""
+    spread = result.seed_spreads.get(key)
+    return "" if spread is None else f"seeds {SPREAD} {spread:.{digits}f}"
+
+
 def _psnr_cell(result: VariantResult) -> Cell:
     found = estimate(result, "psnr")
     if found is None:
         return Cell("PSNR", ABSENT)
     worst, of_mean = result.scores.get("psnr_worst"), result.scores.get("psnr_of_mean_error")
     notes = (
+        _seeds(result, "psnr", 1),
         f"worst 5 %: {worst:.1f}" if worst is not None else "",
         f"mean error: {of_mean:.1f}" if of_mean is not None else "",
         f"{result.parity['psnr']:.1f} dB to simulated" if result.parity else "",
