@@ -274,6 +274,26 @@ def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, p
     assert 0.1 < difference < 0.5 * images[0].std()
 
 
+def test_predictions_are_compared_step_by_step(
+    stages: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, recorded = stages / "errors.json", stages / "1.zarr"
+    files = ("--unet", stages / "unet.safetensors", "--weights", stages / "quantized.safetensors")
+    common = ("benchmark", "errors", recorded, "--model", preset, *files, "--output", output)
+    assert edadm(*common, "--rows", 1000) == 2
+    assert "trajectories, not 1000; lower --rows" in capsys.readouterr().err
+    assert edadm(*common, "--rows", 2, "--backend", "simulated", "--backend", "integer") == 0
+    found = json.loads(output.read_text())
+    assert found["rows"] == 2
+    assert [step["timestep"] for step in found["steps"]] == sorted(
+        (step["timestep"] for step in found["steps"]), reverse=True
+    )
+    for step in found["steps"]:
+        simulated, integer = (step["errors"][name]["error"] for name in ("simulated", "integer"))
+        assert 0 < simulated < 0.5
+        assert integer == pytest.approx(simulated, rel=0.2)
+
+
 def test_variants_are_timed_side_by_side(stages: Path, preset: str) -> None:
     output = stages / "speed.json"
     files = [f"fp32={stages / 'unet.safetensors'}", f"c/b/r={stages / 'quantized.safetensors'}"]

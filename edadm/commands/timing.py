@@ -15,6 +15,7 @@ from edadm.commands.options import (
     DeviceOption,
     ModelOption,
     OutputOption,
+    PartOption,
     RangesOption,
     ReconstructionOption,
     SetOption,
@@ -25,6 +26,7 @@ from edadm.commands.options import (
     preset_named,
 )
 from edadm.commands.workflow import PROJECT
+from edadm.config.backends import DEFAULT
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -56,6 +58,33 @@ def benchmark_unet(
     if absent := [pair for pair in weights if not files[pair.partition("=")[0]].is_file()]:
         raise EdadmError(f"'{absent[0]}' names no file; write VARIANT=FILE")
     benchmark.run(preset, files, backends or [], batch_size, threads, output, where)
+
+
+@timing.command("errors")
+def benchmark_errors(
+    trajectories: Annotated[Path, typer.Argument(exists=True, help="a shard of recorded trajectories")],
+    model: ModelOption,
+    unet: UnetOption,
+    weights: Annotated[Path, typer.Option(exists=True, help="a quantized checkpoint, from reconstruct")],
+    output: OutputOption,
+    condition: PartOption = None,
+    backends: Annotated[
+        list[str] | None, typer.Option("--backend", help="by which predictions are computed; simulated")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=2, help="states of every step")] = 64,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Compare a quantized network's predictions with full precision's at every step.
+
+    Bias and variance apart, in shares of the prediction's mean square.
+    """
+    from edadm.stages import benchmark
+
+    preset, where = preset_named("models", model, config), device_named(device, threads)
+    files = (unet, weights, condition, trajectories)
+    benchmark.errors(preset, *files, backends or [DEFAULT], rows, output, where)
 
 
 @timing.command("calibration")

@@ -1,4 +1,4 @@
-"""Benchmark: the time of one network evaluation of every variant, and the bytes of their files."""
+"""Benchmark: times of network evaluations and bytes of files; and how far predictions lie apart."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edadm.config.backends import INTEGER, resolved
+from edadm.config.backends import DEFAULT, INTEGER, resolved
 from edadm.config.schema import Model
 from edadm.config.stated import settings_of
 from edadm.console import say
+from edadm.errors import EdadmError
 from edadm.stages.inputs.provenance import digests, facts_of
-from edadm.stages.inputs.unet import open_unet
+from edadm.stages.inputs.unet import open_network, open_unet
 
 if TYPE_CHECKING:
     import torch
@@ -67,3 +68,59 @@ def run(
         say(sentence)
     timed = {"batch_size": batch_size, "threads": threads, "device": str(device), "variants": variants}
     writing_json(output, timed, facts_of("speed", made_from, device))
+
+
+def errors(
+    model: Model,
+    unet: Path,
+    quantized: Path,
+    condition: Path | None,
+    trajectories: Path,
+    backends: Sequence[str],
+    rows: int,
+    output: Path,
+    device: torch.device,
+) -> None:
+    """Compares predictions of a quantized network with full precision's on recorded states, at every step.
+
+    Args:
+        model: the preset.
+        unet, quantized: weights of full precision, and the checkpoint.
+        condition: weights of what the model is told, if it is told anything.
+        trajectories: a shard of recorded states.
+        backends: by which the checkpoint is computed, `simulated` among them if that is asked for.
+        rows: states of each step.
+        output: the errors.
+        device: where.
+
+    Raises:
+        EdadmError: fewer trajectories were recorded in that shard.
+    """
+    import torch
+
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.errors import prediction_errors
+    from edadm.sampling.denoiser import Denoiser
+    from edadm.sampling.shards import open_whole
+    from edadm.stages.inputs.model import open_condition, open_prediction
+
+    store, content = open_whole(trajectories)
+    if rows > store.runs:
+        raise EdadmError(f"{trajectories} holds {store.runs} trajectories, not {rows}; lower --rows")
+    runs = range(store.first_run, store.first_run + rows)
+    told, prediction = open_condition(model, condition, runs.stop, device), open_prediction(model)
+
+    def denoiser(weights: Path, backend: str) -> Denoiser:
+        network = open_network(model.architecture, weights, device, backend)
+        return Denoiser(network, told, model.guidance, prediction=prediction).on(runs)
+
+    full = denoiser(unet, DEFAULT)
+    rivals = {name: denoiser(quantized, name) for name in backends}
+    latents, timesteps = store.group["latents"], store.group["timesteps"][:].tolist()
+    states = (
+        (torch.from_numpy(latents[:rows, step]).to(device).float(), timestep)
+        for step, timestep in enumerate(timesteps)
+    )
+    steps = prediction_errors(full, rivals, states)
+    inputs = digests(unet=unet, quantized=quantized) | {"trajectories": content}
+    writing_json(output, {"rows": rows, "device": str(device), "inputs": inputs, "steps": steps})

@@ -41,7 +41,7 @@ def _stamps(folder: str) -> list[tuple[str, int, int]]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir():
             found += _stamps(entry.path) if entry.name != "__pycache__" else []
-        else:
+        elif os.path.exists(entry.path):  # no link to nothing
             known = entry.stat()
             found.append((entry.path, known.st_size, known.st_mtime_ns))
     return found

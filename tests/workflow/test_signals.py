@@ -41,7 +41,7 @@ def stopped(
         run.until(lambda: set(toy.results.glob(pattern)) - before)
         send(run, name)
         assert run.wait() != 0, run.text()
-        if (send, name) != (to_it, signal.SIGINT):  # after which Snakemake does not wait for all of them
+        if targets:  # of one job; Snakemake does not always wait for several
             assert not run.members(), f"jobs outlive a Snakemake that ended by itself:\n{run.text()}"
         return run.text()
 

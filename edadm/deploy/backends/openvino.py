@@ -111,7 +111,7 @@ class CompiledNetwork(StaysOnCpu):
         """
         port = self.compiled.input(self.names[place])
         tensor = torch.as_tensor(value).detach()
-        refuse_scattered(CPU, tensor)
+        refuse_scattered(tensor, CPU)
         if len(port.partial_shape) == 1 and tensor.numel() == 1:
             tensor = tensor.reshape(1).expand(count)
         _, *axes = port.partial_shape

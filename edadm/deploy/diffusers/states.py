@@ -42,8 +42,8 @@ class States:
     """
 
     facts: Facts
-    backend: str
-    was_cast: bool
+    backend: str = DEFAULT
+    was_cast: bool = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Remembers a cast."""

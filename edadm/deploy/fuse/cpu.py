@@ -92,7 +92,7 @@ class CpuLayer(StaysOnCpu, Part):
         Raises:
             EdadmError: input or bias are elsewhere or of another type, which would end the process.
         """
-        refuse_scattered(self.segments[0].divisor, x, self.bias)
+        refuse_scattered(x, self.segments[0].divisor, self.bias)
         refuse_other_types(torch.float32, x, self.bias)
         refuse_other_channels(x, 1, self.channels)
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -246,6 +247,11 @@ REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
     "FreeU": (lambda unet, rows: unet.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4), "no blocks for FreeU"),
     "processors": (lambda unet, rows: unet.set_attn_processor(object()), "keeps its processors"),
     "saving": (lambda unet, rows: unet.save_pretrained("folder"), "cannot be saved"),
+    "a pickle": (lambda unet, rows: pickle.dumps(unet), "a network by OpenVINO cannot be pickled"),
+    "a state": (lambda unet, rows: unet.load_state_dict(unet.state_dict()), "takes no state; load the file"),
+    "a LoRA": (lambda unet, rows: unet.load_lora_adapter({}), "takes no LoRA; merge it into the weights"),
+    "token merging": (lambda unet, rows: setattr(unet, "_tome_info", {}), "token merging finds no blocks"),
+    "casting": (lambda unet, rows: unet.enable_layerwise_casting(), "layerwise casting finds no weights"),
 }
 
 
@@ -259,6 +265,12 @@ def test_what_it_does_not_do_is_refused_and_changes_nothing(what: str, made: Mad
         act(unet, rows)
     unet.to("cpu", torch.float32).to(memory_format=torch.channels_last)
     assert torch.equal(unet(**named(rows)).sample, expected)
+
+
+def test_its_weights_are_counted(made: Made) -> None:
+    simulated, unet, _ = made
+    assert unet.num_parameters() == simulated.num_parameters()
+    assert unet.get_memory_footprint() > sum(p.numel() for p in simulated.parameters())
 
 
 def test_no_number_in_gives_no_number_out_of_that_image_alone(made: Made) -> None:

@@ -182,6 +182,6 @@ def test_a_network_that_is_measured_without_memory_is_made(
     made: Made, networks: dict[str, QuantizedUNet]
 ) -> None:
     with torch.device("meta"):
-        empty = QuantizedUNet2DConditionModel.from_config(networks["simulated"].config)
+        empty = QuantizedUNet2DConditionModel.from_config(networks["simulated"].config).to(torch.float16)
     assert sum(parameter.numel() for parameter in empty.parameters()) == made[0].num_parameters()
     assert all(parameter.is_meta for parameter in empty.parameters())
