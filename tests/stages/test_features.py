@@ -149,7 +149,7 @@ def test_a_damaged_part_is_named(parts: list[Path], images: Images, files: Scori
 @pytest.mark.parametrize(
     ("images_of", "job", "jobs", "sentence"),
     [
-        (IMAGES, 0, 4, "520 images are looked at 256 at once: by 1 to 3 jobs, not 4"),
+        (IMAGES, 0, 4, "520 images, looked at 256 at once, are work for at most 3 jobs; --jobs is 4"),
         (IMAGES, 3, 3, "there is no job 3; jobs are counted from 0 to 2"),
         (600, 0, 1, r"1\.npy holds 120 images, its shard of the preset has 160; name the files"),
     ],

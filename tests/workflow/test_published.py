@@ -123,6 +123,7 @@ def test_the_other_models_make_both_precisions(
         "set-ranges": 2,
         "reconstruct": 2,
         "generate": 3 * shards,
+        "extract-features": 3 * 4,
         "evaluate": 3,
     }
     for stage, count in counts.items():

@@ -31,7 +31,10 @@ def part_of(images: int, jobs: int, job: int) -> range:
     """
     batches = -(-images // BATCH)
     if not 1 <= jobs <= batches:
-        raise EdadmError(f"{images} images are looked at {BATCH} at once: by 1 to {batches} jobs, not {jobs}")
+        raise EdadmError(
+            f"{images} images, looked at {BATCH} at once, are work for at most {batches} jobs; --jobs is "
+            f"{jobs}"
+        )
     if not 0 <= job < jobs:
         raise EdadmError(f"there is no job {job}; jobs are counted from 0 to {jobs - 1}")
     return shard_range(images, jobs, job, BATCH)
