@@ -185,7 +185,5 @@ def _meant_by(name: str) -> list[BackendEntry]:
 
 def _kinds(entries: Iterable[BackendEntry]) -> list[str]:
     """The kinds of devices on which backends compute; none if one computes on all."""
-    entries = list(entries)
-    if not all(entry.devices for entry in entries):
-        return []
-    return list(dict.fromkeys(kind for entry in entries for kind in entry.devices))
+    kinds = [entry.devices for entry in entries]
+    return list(dict.fromkeys(kind for each in kinds for kind in each)) if all(kinds) else []

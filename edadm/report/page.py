@@ -135,17 +135,11 @@ def _with_own_curves(calibrations: Sequence[CalibrationResult]) -> list[Calibrat
     """
     if len(calibrations) < 2:
         return list(calibrations)
-    seen: list[tuple[list[float], list[float]]] = []
-    shown = []
+    shown: list[CalibrationResult] = []
     for calibration in calibrations:
-        if (
-            calibration.density is None
-            or calibration.variety is None
-            or (calibration.density, calibration.variety) in seen
-        ):
-            continue
-        seen.append((calibration.density, calibration.variety))
-        shown.append(calibration)
+        curves = (calibration.density, calibration.variety)
+        if None not in curves and curves not in [(known.density, known.variety) for known in shown]:
+            shown.append(calibration)
     return shown
 
 

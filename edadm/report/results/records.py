@@ -176,12 +176,9 @@ class RunResult:
     def checkpoints(self) -> list[VariantResult]:
         """Of the quantized variants one per checkpoint, the simulated one if there is one."""
         names = {result.variant for result in self.variants}
-        quantized = [(result, result.variant.checkpoint) for result in self.variants if result.is_quantized]
-        return [
-            result
-            for result, checkpoint in quantized
-            if checkpoint == result.variant or checkpoint not in names
-        ]
+        quantized = [result for result in self.variants if result.is_quantized]
+        own = [(result, result.variant.checkpoint) for result in quantized]
+        return [result for result, file in own if file == result.variant or file not in names]
 
 
 def _ratio(above: float, below: float) -> float:
