@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class TrajectoryStore:
     def __init__(self, path: Path, mode: str = "r"):
         self.path, self.group = path, zarr.open_group(path, mode=mode)
         self.batch_digests: list[str] = []  # once `content` was read
+        self._whole: dict[
+            int, bytes
+        ] = {}  # digests of batches that this process wrote, or read and found whole
 
     @classmethod
     def create(
@@ -138,8 +141,10 @@ class TrajectoryStore:
             self._remove(batch)
             for name, array in content.items():
                 self.group[name][self._place(name, batch)] = array
-            self.group["digests"][batch] = np.frombuffer(self._digest(content), dtype="uint8")
+            digest = self._digest(content)
+            self.group["digests"][batch] = np.frombuffer(digest, dtype="uint8")
             self.group["finished"][batch] = 1
+        self._whole[batch] = digest
 
     def unfinished(self) -> list[int]:
         """Batches still to be collected.
@@ -149,10 +154,14 @@ class TrajectoryStore:
         left = []
         for batch in range(self.batches):
             try:
-                whole = self.group["finished"][batch] == 1 and self.digest_of(batch) == self._stated(batch)
+                digest = self.digest_of(batch) if self.group["finished"][batch] == 1 else b""
+                whole = bool(digest) and digest == self._stated(batch)
             except Exception:  # zarr and its codecs raise many kinds
                 whole = False
-            if not whole:
+            if whole:
+                self._whole[batch] = digest
+            else:
+                self._whole.pop(batch, None)
                 left.append(batch)
         return left
 
@@ -168,7 +177,10 @@ class TrajectoryStore:
 
     def content(self) -> str:
         """The digest of all that the store holds, read batch by batch; raises whatever zarr raises."""
-        self.batch_digests = [self.digest_of(batch).hex() for batch in range(self.batches)]
+        return self._content(self.digest_of)
+
+    def _content(self, digest_of: Callable[[int], bytes]) -> str:
+        self.batch_digests = [digest_of(batch).hex() for batch in range(self.batches)]
         timesteps = self.group["timesteps"][:].tolist()
         head = [self.first_run, self.batch_size, self.arrays(), timesteps, *self._of_nothing()]
         return sha256_of([head, self.batch_digests])
@@ -192,9 +204,10 @@ class TrajectoryStore:
     def seal(self, known: Facts) -> str:
         """Writes into the store what it is and what it holds, when all batches are there.
 
+        Batches that this process wrote or found whole are not read again; whoever uses the store reads all.
         Returns the digest of its content.
         """
-        content = self.content()
+        content = self._content(lambda batch: self._whole.get(batch) or self.digest_of(batch))
         with placing(self.path):
             self.group.attrs[KEY] = stamped(known | {"arrays": self.arrays()}, content)
         return content
