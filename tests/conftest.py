@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import hypothesis
@@ -26,6 +27,13 @@ hypothesis.settings.register_profile("long", max_examples=500, deadline=None)  #
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "edadm"))
 
 Calibration = tuple[Tensor, Tensor]
+
+
+def pytest_configure() -> None:
+    """Programs that tests start heed signals, also where this one was started in the background."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

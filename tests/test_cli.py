@@ -259,7 +259,7 @@ def test_a_comparison_of_networks_refuses_what_it_does_not_know_before_it_looks_
     assert edadm(*common, "--mode", "reduce-overhead") == 2
     assert "known are default, max-autotune-no-cudagraphs" in capsys.readouterr().err
     assert edadm(*common, "--tiles", tmp_path / "none.json") == 2
-    assert "holds no tiles" in capsys.readouterr().err
+    assert "none.json cannot be read as a table of tiles" in capsys.readouterr().err
 
 
 def test_quantized_images_differ_from_float_ones_but_not_by_much(stages: Path, preset: str) -> None:

@@ -28,8 +28,9 @@ def test_a_plan_of_a_published_run_needs_no_checkpoint_and_counts_its_stages(
 
 
 def test_a_plan_is_a_table_of_the_models_that_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where no earlier run tells what it took
     config = tmp_path / "config.yaml"
     config.write_text(
         "runs: [{model: cifar10_small, variants: [fp32]}, {model: ddim_cifar10, variants: [fp32]}]"

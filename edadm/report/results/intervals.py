@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from edadm.report.results.records import VariantResult
 
@@ -58,7 +57,7 @@ def _together(of_images: float | None, key: str, *results: VariantResult) -> flo
     squares = [of_images**2] if of_images is not None else []
     for result in results:
         if key in result.seed_spreads:
-            quantile = stdtrit(result.seeds - 1, (1 + LEVEL) / 2)
+            quantile = _quantile(result.seeds - 1)
             squares.append((quantile * result.seed_spreads[key]) ** 2 / result.seeds)
     return float(sum(squares)) ** 0.5 if squares else None
 
@@ -73,4 +72,11 @@ def _half(pseudo_values: np.ndarray | None) -> float | None:
         return None
     degrees = len(pseudo_values) - 1
     error = pseudo_values.std(ddof=1) / len(pseudo_values) ** 0.5
-    return float(stdtrit(degrees, (1 + LEVEL) / 2) * error)
+    return _quantile(degrees) * error
+
+
+def _quantile(degrees: int) -> float:
+    """That of Student's distribution which an interval reaches to."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
