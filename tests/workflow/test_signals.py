@@ -41,7 +41,12 @@ def stopped(
     before = set(toy.results.glob(pattern))
     with toy.started("--", *targets) as run:
         run.until(lambda: set(toy.results.glob(pattern)) - before)
+        members = run.members()
+        for member in members:  # so that no job is at its end before it hears
+            member.suspend()
         send(run, name)
+        for member in members:
+            member.resume()
         assert run.wait() != 0, run.text()
         if targets:  # of one job; Snakemake does not always wait for several
             assert not jobs(run), f"jobs outlive a Snakemake that ended by itself:\n{run.text()}"
