@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from edadm.artifacts import reading
 from edadm.config.schema import Model
 from edadm.console import say
 from edadm.networks.layouts.lora import SECOND_TEXT, TEXT, UNET, Change, candidates, changes_in, flat
@@ -86,7 +87,8 @@ def merged(state: Mapping[str, Tensor], loras: Sequence[Lora], model: Model, par
             raise CheckpointError(f"{lora.path} changes nothing of the {part}; leave it out for this part")
         for place, change in here.items():
             name = _name(found, place, model, lora.path, change)
-            added = _product(change, found[name], lora.path) * (lora.strength * scale_of(place[0], change))
+            scale = lora.strength * _scaled(scale_of, place[0], change, lora.path)
+            added = _product(change, found[name], lora.path) * scale
             found[name] = (found[name].double() + added).float()
         say(f"{lora.path}: {len(here)} layers of the {part} changed, times {lora.strength:g}")
         if others := changes.keys() - here.keys():
@@ -111,6 +113,20 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], Change], Callable[[str, Cha
     except ValueError as error:
         raise CheckpointError(
             f"{path}: {error}; merge it with the program that made it, and convert the result"
+        ) from None
+
+
+def _scaled(scale_of: Callable[[str, Change], float], part: str, change: Change, path: Path) -> float:
+    """The scale of a change.
+
+    Raises:
+        CheckpointError: what the file says of it is no number, or no pattern.
+    """
+    try:
+        return scale_of(part, change)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, re.error) as error:
+        raise CheckpointError(
+            f"{path}: what it says of the scale of '{change.name}' makes no sense ({error}); copy it again"
         ) from None
 
 
@@ -155,7 +171,9 @@ def _metadata(path: Path, container: Container) -> dict[str, dict[str, Any]]:
         beside = path.with_name(CONFIG)
         if not beside.is_file():
             raise CheckpointError(f"{path} needs the {CONFIG} that peft wrote beside it, for its alpha")
-        return {"": _plain(_parsed(beside.read_text(), beside), path)}
+        with reading(beside, "copy it again", what="the settings of a LoRA"):
+            text = beside.read_text(encoding="utf-8")
+        return {"": _plain(_parsed(text, beside), path)}
     found: dict[str, dict[str, Any]] = {}
     for name, value in _parsed(container.metadata.get(METADATA, "{}"), path).items():
         part, _, setting = name.partition(".")
@@ -166,11 +184,13 @@ def _metadata(path: Path, container: Container) -> dict[str, dict[str, Any]]:
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: what it says of its LoRA is no JSON ({error}); copy it again"
         ) from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: what it says of its LoRA is no table of settings; copy it again")
     return found
 
 

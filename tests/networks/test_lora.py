@@ -131,6 +131,28 @@ def test_alpha_may_be_told_by_metadata_or_beside_the_file(unet: State, tmp_path:
         merged(unet, [lora], MODEL, "unet")
 
 
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("[1, 2]", "is no table of settings"),
+        ("{", "is no JSON"),
+        ('{"lora_alpha": "much"}', "scale of .* makes no sense"),
+        ('{"alpha_pattern": {"(": 8}}', "scale of .* makes no sense"),
+        ('{"alpha_pattern": [8]}', "scale of .* makes no sense"),
+        (b"\xff\xfe", r"adapter_config\.json"),
+    ],
+)
+def test_nonsense_beside_a_file_is_named(
+    said: str | bytes, sentence: str, unet: State, tmp_path: Path
+) -> None:
+    state = in_layout(unet, lambda layer: f"base_model.model.{layer}", *DIFFUSERS)
+    save_file(state, tmp_path / "adapter_model.safetensors")
+    beside = tmp_path / "adapter_config.json"
+    beside.write_bytes(said if isinstance(said, bytes) else said.encode())
+    with pytest.raises(EdadmError, match=sentence):
+        merged(unet, [Lora(tmp_path / "adapter_model.safetensors")], MODEL, "unet")
+
+
 def test_convolutions_are_changed_with_and_without_a_factor_between(unet: State, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(3)
     layer, name = "down_blocks.0.resnets.0.conv1", "lora_unet_down_blocks_0_resnets_0_conv1"
