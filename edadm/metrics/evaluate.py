@@ -13,7 +13,7 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring
+from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring, paired_of
 from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
 from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
@@ -21,7 +21,7 @@ from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance
 from edadm.metrics.images.datasets import Images
-from edadm.metrics.measure import CLIP, PSNR, layers_of, measured, paired_of
+from edadm.metrics.measure import CLIP, PSNR, layers_of, measured
 from edadm.metrics.references import Reference, load_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from edadm.config.files.scoring import Scoring
+from edadm.config.files.scoring import Scoring, paired_of
 from edadm.config.inputs.statistics import LAYERS, SIZES
 from edadm.config.schema import Evaluation
 from edadm.metrics.extract import Advance, extract_features
@@ -25,11 +25,6 @@ PAIRED = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same
 def layers_of(settings: Evaluation) -> tuple[str, ...]:
     """The layers of features that the scores of an evaluation are computed from."""
     return tuple(dict.fromkeys(LAYERS[score] for score in settings.scores if score in LAYERS))
-
-
-def paired_of(settings: Evaluation) -> list[str]:
-    """The measures that an evaluation asks for of images beside those of full precision, PSNR apart."""
-    return [score for score in settings.scores if score in PAIRED]
 
 
 def kept_layers(settings: Evaluation, files: Scoring) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from edadm.config.backends import (
 from edadm.config.inputs.arguments import in_file
 from edadm.config.layout import Layout, Variant
 from edadm.config.inputs.settings import read_settings
-from edadm.config.inputs.statistics import LAYERS
 from edadm.config.load import load_runs
 from edadm.config.schema import AUTO, Reconstruction
 from edadm.config.seeds import first_seeds, without_seeds
@@ -26,7 +25,7 @@ from edadm.config.sharding.scored import holding, jobs_for, part_of
 from edadm.config.sharding.shares import shares
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.files.scoring import BUNDLED_EXTRACTOR, KEPT_FEATURES, PAIRED
+from edadm.config.files.scoring import KEPT_FEATURES, extractor_weights, paired_of
 from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
@@ -430,9 +429,7 @@ def simulated_samples(wildcards):
 def scoring_content(wildcards):
     """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
-    weights = files.weights or (
-        locate(f"bundled:{BUNDLED_EXTRACTOR}") if set(settings.scores) & set(LAYERS) else None
-    )
+    weights = extractor_weights(settings, files)
     reference = None if files.reference is None or files.reference.is_dir() else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
@@ -443,13 +440,21 @@ def scoring_content(wildcards):
 def extraction_settings(wildcards):
     """What the features of images depend on: the networks that see them, by what their weights hold; not which scores are computed of them."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
-    seen = bool(set(settings.scores) & set(LAYERS))
-    weights = files.weights or (locate(f"bundled:{BUNDLED_EXTRACTOR}") if seen else None)
+    weights = extractor_weights(settings, files)
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     clip = settings.clip_model if files.clip_weights else None
     held = [digest(path) for path in (weights, files.clip_weights, prompts)]
-    paired = [score for score in settings.scores if score in PAIRED]
-    return json.dumps([seen, paired, files.extractor, files.resolution, clip, settings.images, *held])
+    return json.dumps(
+        [
+            weights is not None,
+            paired_of(settings),
+            files.extractor,
+            files.resolution,
+            clip,
+            settings.images,
+            *held,
+        ]
+    )
 
 
 def variant_features(wildcards):
@@ -531,7 +536,7 @@ def reference_statistics_of(wildcards):
 def reference_settings(wildcards):
     """How real images become features, and what the weights for that hold."""
     files = SCORING[wildcards.evaluation]
-    weights = files.weights or locate(f"bundled:{BUNDLED_EXTRACTOR}")
+    weights = extractor_weights(CONFIG.evaluations[wildcards.evaluation], files)
     return json.dumps([files.extractor, files.resolution, kept_features(wildcards), digest(weights)])
 
 

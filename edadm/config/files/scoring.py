@@ -48,6 +48,18 @@ class Scoring:
     absent: str | None = None
 
 
+def paired_of(evaluation: Evaluation) -> list[str]:
+    """The measures that an evaluation asks for of images beside those of full precision, PSNR apart."""
+    return [score for score in evaluation.scores if score in PAIRED]
+
+
+def extractor_weights(evaluation: Evaluation, files: Scoring) -> Path | None:
+    """The weights of the network whose features the scores of an evaluation need, if any does."""
+    if files.weights is None and set(evaluation.scores) & set(LAYERS):
+        return locate(f"bundled:{BUNDLED_EXTRACTOR}")
+    return files.weights
+
+
 def scoring(evaluation: Evaluation, prompts_follow: bool = False) -> Scoring:
     """What an evaluation needs, all of it there.
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edadm.config.files.scoring import Scoring
+from edadm.config.files.scoring import Scoring, extractor_weights, paired_of
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.stages.inputs.provenance import digests
@@ -61,7 +61,7 @@ def made_from(
         pixels: digests of the files with these images, by role and number.
         scoring: digests of the networks that score, and of prompts.
     """
-    from edadm.metrics.measure import layers_of, paired_of
+    from edadm.metrics.measure import layers_of
 
     told: dict[str, Any] = {"paired": paired_of(settings)} if paired_of(settings) else {}
     if layers_of(settings):
@@ -75,12 +75,7 @@ def made_from(
 
 def scoring_digests(settings: Evaluation, files: Scoring) -> dict[str, Any]:
     """Digests of the networks that score, and of the prompts."""
-    from edadm.config.files.scoring import BUNDLED_EXTRACTOR
-    from edadm.config.files.sources import locate
-    from edadm.metrics.measure import layers_of
-
-    bundled = locate(f"bundled:{BUNDLED_EXTRACTOR}") if layers_of(settings) else None
-    weights = files.weights or bundled
+    weights = extractor_weights(settings, files)
     return digests(weights=weights, clip_weights=files.clip_weights, prompts=prompts_of(settings))
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from edadm.config.files import scoring
+from edadm.metrics import measure
 from edadm.report.ablation import ablation_of, findings
 from edadm.report.conditions import conditions
 from edadm.report.page import write_page
+from edadm.report.results import records
 from edadm.report.results.intervals import difference, estimate
 from edadm.report.results.read import read_run
 from edadm.report.results.records import RunResult
@@ -126,3 +129,7 @@ def test_intervals_stand_in_the_csv(fake: Fake) -> None:
     assert float(rows[0]["fid_interval"]) == pytest.approx(0.5, abs=0.06)
     assert rows[0]["fid_difference_interval"] == rows[0]["psnr_interval"] == ""
     assert 0.05 < float(rows[1]["fid_difference_interval"]) < 0.1
+
+
+def test_every_paired_measure_has_a_function_and_a_column() -> None:
+    assert set(measure.PAIRED) == set(records.PAIRED) == scoring.PAIRED
