@@ -224,17 +224,14 @@ def asking_no_gpu() -> Iterator[None]:
 
     diffusers asks when it is imported (0.42, `utils/torch_utils.py`).
     """
-    with suppress(ImportError):
-        from torch import cuda
+    from torch import cuda
 
-        asked = cuda.is_available
-        cuda.is_available = lambda: cuda._is_compiled() and os.path.exists(DRIVER)
-        try:
-            yield
-        finally:
-            cuda.is_available = asked
-        return
-    yield
+    asked = cuda.is_available
+    cuda.is_available = lambda: cuda._is_compiled() and os.path.exists(DRIVER)
+    try:
+        yield
+    finally:
+        cuda.is_available = asked
 
 
 def _import(name: str) -> None:
