@@ -344,6 +344,22 @@ def test_equal_runs_give_equal_bytes(whole: Path, tmp_path: Path) -> None:
     assert all((whole / file).read_bytes() == (again / file).read_bytes() for file in files)
 
 
+def test_a_store_is_sealed_with_the_batches_that_were_written_last(whole: Path, tmp_path: Path) -> None:
+    """Batches that this process wrote are not read again for that."""
+    made_from = {"model": MODEL, "shard": 0, "inputs": {"unet": "aa"}}
+    store = filled(tmp_path / "0.zarr", 0, 1, None)
+    assert store.unfinished() == []
+    generator = torch.Generator().manual_seed(0)
+    for batch in range(2):
+        features = [torch.randn(2, 5, 2, 2, generator=generator) for _ in TIMESTEPS]
+        latents = torch.randn(2, STEPS, *SHAPE, generator=generator)
+        told = {"context": torch.randn(2, 2, 3, generator=generator)}
+        store.write(batch, latents, [] if batch else features, told)
+    expected = TrajectoryStore(whole / "0.zarr").content()
+    assert store.seal(facts("trajectories", made_from)) == expected
+    assert TrajectoryStore(tmp_path / "0.zarr").content() == expected
+
+
 @pytest.mark.parametrize("damage", [lose, flip])
 @pytest.mark.parametrize("array", [name for name in ARRAYS if name not in ("timesteps", "unconditional")])
 def test_a_damaged_batch_in_the_middle_of_a_collection_is_collected_again(

@@ -92,7 +92,9 @@ def test_a_finished_part_is_not_looked_at_again(
     parts: list[Path], images: Images, files: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edadm.metrics.measure.measured", lambda *_: pytest.fail("it was done before"))
+    before = parts[0].stat().st_mtime_ns, parts[0].read_bytes()
     extract_features(images, SETTINGS, files, 0, 3, parts[0], CPU, "extract-features")
+    assert (parts[0].stat().st_mtime_ns, parts[0].read_bytes()) == before
 
 
 def test_a_job_reads_only_the_shards_that_hold_its_images(

@@ -117,8 +117,9 @@ def test_a_fork_stops_and_goes_on_with_its_client(server: Serving) -> None:
     until(lambda: state(fork) == state(client.pid) == "T")
     client.send_signal(signal.SIGCONT)
     until(lambda: state(fork) == "S")
+    assert client.poll() is None
     client.kill()
-    client.communicate()
+    assert client.communicate()[0] == ""  # neither began again, nor was it at its end
 
 
 def test_a_fork_ends_with_a_killed_client(server: Serving) -> None:
