@@ -16,7 +16,7 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring, paired_of
 from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
-from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
+from edadm.config.inputs.statistics import LAYERS, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.extract import Advance
@@ -156,7 +156,7 @@ def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Refe
     Their head is looked at first.
     """
     head = statistics_head(path)
-    refuse_unfit(path, head, files.extractor, preparation(files.resolution), settings.scores)
+    refuse_unfit(path, head, files.extractor, files.preparation, settings.scores)
     if files.weights is not None and head.facts.get("weights_sha256") not in (
         None,
         file_sha256(files.weights),
@@ -178,7 +178,7 @@ def _conditions(
         conditions |= {
             "extractor": files.extractor,
             "extractor_sha256": file_sha256(weights),
-            "preparation": preparation(files.resolution),
+            "preparation": files.preparation,
         }
     if files.instead_of:
         conditions["instead_of"] = files.instead_of

@@ -66,7 +66,7 @@ def measured(
         found |= {name: of_pairs(images, references, measure) for name, measure in measures.items()}
         found |= {} if simulated is None else parity_rows(images, simulated, references)
     if layers:
-        seen: Any = prepared(images, files.resolution)
+        seen: Any = prepared(images, files.resolution, files.crop)
         found |= extract_features(
             seen, files.extractor, weights=files.weights, layers=layers, advance=advance, device=device
         )

@@ -83,6 +83,7 @@ SCORED_WITH = (
     "reference",
     "fallback_reference",
     "resolution",
+    "crop",
     "prompts",
     "clip_model",
     "clip_weights",

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edadm.config.inputs.statistics import Crop
 from edadm.config.schema.model import AUTO, Model, Shards
 from edadm.config.schema.quantization import Bits, Calibration, Reconstruction
 from edadm.networks.settings.strict import Count, Strict
@@ -43,7 +44,7 @@ class Evaluation(Strict):
     reference: str = Field(
         "bundled:cifar10_train_statistics",
         description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), "
-        "a folder, or `bundled:NAME`",
+        "a folder or archive of images, or `bundled:NAME`",
     )
     fallback_reference: str | None = Field(
         None,
@@ -55,6 +56,12 @@ class Evaluation(Strict):
         None,
         description="generated and real images are cropped to a square and resized (bicubic) to this side; "
         "null leaves them",
+    )
+    crop: Crop = Field(
+        "square",
+        description="how images come to `resolution`: the centred square, bicubic (latent diffusion's LSUN); "
+        "adm: halved, bicubic, centre crop (guided-diffusion's ImageNet); box: box filter, centre crop (its "
+        "LSUN)",
     )
     prompts: str | None = Field(
         None,

@@ -66,6 +66,7 @@ def made_from(
     told: dict[str, Any] = {"paired": paired_of(settings)} if paired_of(settings) else {}
     if layers_of(settings):
         told |= {"extractor": files.extractor, "resolution": files.resolution}
+        told |= {"crop": files.crop} if files.crop != "square" else {}  # as before there were others
     if "clip_weights" in scoring:
         told["clip_model"] = settings.clip_model
     rows = {"begin": part.start, "end": part.stop, "of": total}
