@@ -39,7 +39,7 @@ def test_a_run_leaves_every_declared_artifact_and_nothing_else(reference: Toy):
     }
     tables = {"report/ablation.csv", "report/ablation.md"}
     assert stored - trajectories == {f"toy/{name}" for name in declared} | tables
-    for name in ("toy/speed.json", "report/index.html", "report/metrics.csv"):
+    for name in ("toy/speed.json", "report/index.html", "report/gallery.html", "report/metrics.csv"):
         assert (reference.results / name).stat().st_size > 0
 
 
