@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edadm.conditions.condition import Condition
 from edadm.networks.families import network_call
-from edadm.networks.inputs import Rows
+from edadm.networks.inputs import Rows, replaced
 from edadm.sampling.replay import Replay
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -56,8 +56,9 @@ class Denoiser:
     The guidance is classifier-free (arXiv 2207.12598).
 
     With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis
-    samplers. Such a denoiser must be told which images its rows are: `denoise.on(indices)`. Guidance mixes
-    what the network predicts; eps follows from the mixture, and is the mixture of both eps.
+    samplers. A condition with an `image_guidance` triples it; that scale leads from no image to the image
+    (arXiv 2211.09800, eq. 3). Such a denoiser must be told which images its rows are: `denoise.on(indices)`.
+    Guidance mixes what the network predicts; eps follows from the mixture, and is the mixture of all eps.
 
     Args:
         unet: the network.
@@ -87,6 +88,12 @@ class Denoiser:
         """Whether each step evaluates the network on unconditional rows, too."""
         return self.condition is not None and self.guidance != 1
 
+    @property
+    def _image_guidance(self) -> float:
+        """The scale towards the image, of the one kind of condition whose image guidance drops."""
+        scale: float = getattr(self.condition, "image_guidance", 1.0)
+        return scale
+
     def on(self, indices: Sequence[int]) -> Denoiser:
         """The denoiser of the images `indices`, in that order."""
         if self.condition is None:
@@ -106,8 +113,12 @@ class Denoiser:
         rows = rows.guided(self._told_nothing) if self.is_guided else rows
         predicted = self._predict(rows) if self.replay is None else self.replay(self._predict, rows)
         if self.is_guided:
-            without, given = predicted.chunk(2)
-            predicted = without + self.guidance * (given - without)
+            without, *seen, given = predicted.chunk(len(replaced(self._told_nothing)))
+            base = start = without
+            if seen:
+                (base,) = seen
+                start = without + self._image_guidance * (base - without)
+            predicted = start + self.guidance * (given - base)
         return self.prediction.eps(predicted, x, t)
 
     def _predict(self, rows: Rows) -> Float[Tensor, "n c h w"]:

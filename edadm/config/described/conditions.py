@@ -11,10 +11,22 @@ from edadm.networks.settings.parts import Autoencoder
 from edadm.networks.settings.parts_config import encoder_settings, projected_channels
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json
 
-_USUAL_GUIDANCE = {"text": (7.5, "Stable Diffusion"), "sdxl": (5.0, "Stable Diffusion XL")}
+USUAL_GUIDANCE = {
+    "text": (7.5, "Stable Diffusion"),
+    "sdxl": (5.0, "Stable Diffusion XL"),
+    "inpainting": (7.5, "Stable Diffusion"),
+    "instruct_pix2pix": (7.5, "InstructPix2Pix"),
+}
+_IMAGE_GUIDANCE = 1.5
+IMAGES = {  # sentences on the images that a network is given
+    "inpainting": "conditioning.image_folder: set it to a folder of images, of which masks hide a part; in "
+    "the order of their paths they belong to the prompts, which say what they show",
+    "instruct_pix2pix": "conditioning.image_folder: set it to a folder of images to change; in the order of "
+    "their paths they belong to the prompts, which say what to do",
+}
 _FACTOR = 8  # of an image's height to its latents', where no autoencoder says so
-_FIRST = 768  # channels of ViT-L/14
-_SECOND: Settings = {  # OpenCLIP's ViT-bigG/14
+FIRST = 768  # channels of ViT-L/14
+SECOND: Settings = {  # OpenCLIP's ViT-bigG/14
     "channels": 1280,
     "hidden_channels": 5120,
     "layers": 32,
@@ -39,13 +51,14 @@ def describe_condition(
         DescriptionError: text encoders of other widths than the context's.
     """
     family = FAMILIES[settings["architecture"]["family"]]
-    kind = "sdxl" if "sdxl" in family.conditions else "text"
-    guidance, usual = _USUAL_GUIDANCE[kind]
+    kind = "text" if "text" in family.conditions else family.conditions[0]
+    guidance, usual = USUAL_GUIDANCE[kind]
     settings["conditioning"] = {"kind": kind, "guidance": guidance, "prompts": "prompts.txt"}
     left_open.append(
         "conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line"
     )
     left_open.append(f"conditioning.guidance stands in no file; {guidance:g} is usual for {usual}")
+    settings["conditioning"] |= about_images(kind, left_open)
     if kind == "sdxl":
         _describe_two(path, encoders, settings, left_open)
         return
@@ -64,6 +77,20 @@ def describe_condition(
     settings["conditioning"]["encoder"] = encoder
 
 
+def about_images(kind: str, left_open: list[str]) -> Settings:
+    """Settings of the images that a network is given; none for other kinds of conditions."""
+    if kind not in IMAGES:
+        return {}
+    left_open.append(IMAGES[kind])
+    settings: Settings = {"image_folder": "images"}
+    if kind == "instruct_pix2pix":
+        settings["image_guidance"] = _IMAGE_GUIDANCE
+        left_open.append(
+            f"conditioning.image_guidance stands in no file; {_IMAGE_GUIDANCE:g} is usual for InstructPix2Pix"
+        )
+    return settings
+
+
 def _describe_two(
     path: Path, encoders: Mapping[str, Path | None], settings: Settings, left_open: list[str]
 ) -> None:
@@ -76,8 +103,8 @@ def _describe_two(
             "there are no folders text_encoder and text_encoder_2: conditioning is a guess; give the whole "
             "pipeline"
         )
-        told |= {"encoder": {"channels": _FIRST}, "second_encoder": dict(_SECOND)}
-        told |= {"pooled_channels": _SECOND["channels"]}
+        told |= {"encoder": {"channels": FIRST}, "second_encoder": dict(SECOND)}
+        told |= {"pooled_channels": SECOND["channels"]}
     else:
         said = read_json(second)
         told |= {"encoder": encoder_settings(read_json(first), first)}
@@ -96,7 +123,7 @@ def _pad(encoder: Settings, name: str, left_open: list[str]) -> None:
     """Says what pads prompts where no tokenizer does: zeros for OpenCLIP's encoders, known by their GELU."""
     if "padding" in encoder or encoder["activation"] != "gelu":
         return
-    encoder["padding"] = _SECOND["padding"]
+    encoder["padding"] = SECOND["padding"]
     folder = "tokenizer" if name == "encoder" else "tokenizer_2"
     left_open.append(
         f"conditioning.{name}.padding: there is no {folder}/tokenizer_config.json; {encoder['padding']} is "

@@ -123,7 +123,12 @@ class Model(Strict):
         channels = self.architecture.context_channels
         if self.conditioning is None or channels is None:
             return {}
-        return self.conditioning.shapes(channels)
+        told = self.conditioning.shapes(channels)
+        side = self.architecture.image_size
+        image = (
+            {"image": (self.architecture.image_channels, side, side)} if self.conditioning.has_image else {}
+        )
+        return told | image
 
     @property
     def guidance(self) -> float:

@@ -31,6 +31,7 @@ class FamilyEntry:
         is_sized: whether sizes describe it, and not diffusers' own settings.
         marks: keys of a diffusers U-Net's `config.json`, with the values by which it is of this family.
         keys: further ones that only this family has, with the settings that take their values.
+        image: how many channels of an image stand behind those of the noise, by the latents' channels.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FamilyEntry:
     is_sized: bool = True
     marks: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    image: Callable[[int], int] = lambda channels: 0
 
 
 def _check_heads(sizes: Sizes) -> None:
@@ -70,6 +72,15 @@ def _check_diffusers(sizes: Sizes) -> None:
     halved = 2 ** (len(stated.block_out_channels) - 1)
     if (side := sizes["image_size"]) % halved:
         raise ValueError(f"image_size {side} cannot be halved once per level; take a multiple of {halved}")
+
+
+def _check_edited(sizes: Sizes) -> None:
+    _check_diffusers(sizes)
+    if sizes["context_channels"] is None:
+        raise ValueError(
+            f"the family '{sizes['family']}' is told a text; set class_name: UNet2DConditionModel and "
+            "context_channels"
+        )
 
 
 def _check_sdxl(sizes: Sizes) -> None:
@@ -125,6 +136,24 @@ _ENTRIES = (
             "addition_time_embed_dim": "size_channels",
         },
     ),
+    FamilyEntry(
+        "inpainting",
+        "edadm.networks.unet.inpainting",
+        ("context_channels", "diffusers"),
+        _check_edited,
+        conditions=("inpainting",),
+        is_sized=False,
+        image=lambda channels: channels + 1,
+    ),
+    FamilyEntry(
+        "instruct_pix2pix",
+        "edadm.networks.unet.instruct_pix2pix",
+        ("context_channels", "diffusers"),
+        _check_edited,
+        conditions=("instruct_pix2pix",),
+        is_sized=False,
+        image=lambda channels: channels,
+    ),
 )
 FAMILIES = {entry.name: entry for entry in _ENTRIES}
 
@@ -135,4 +164,20 @@ def described_family(config: Mapping[str, Any]) -> FamilyEntry:
     fitting = (
         entry for entry in marked if all(config.get(key) == value for key, value in entry.marks.items())
     )
-    return next(fitting, FAMILIES["diffusers"])
+    if found := next(fitting, None):
+        return found
+    ends = (config.get("in_channels"), config.get("out_channels"))
+    edited = edited_family(*ends) if config.get("_class_name") == "UNet2DConditionModel" else None
+    return edited or FAMILIES["diffusers"]
+
+
+def edited_family(given: Any, predicted: Any) -> FamilyEntry | None:
+    """The family of U-Nets that are told a text and given an image behind the noise, by numbers of channels.
+
+    Args:
+        given: channels of the input.
+        predicted: channels of the output, which are those of the noise.
+    """
+    if not (isinstance(given, int) and isinstance(predicted, int)) or given == predicted:
+        return None
+    return next((entry for entry in _ENTRIES if given == predicted + entry.image(predicted)), None)

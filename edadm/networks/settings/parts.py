@@ -12,6 +12,12 @@ TIME_IDS = 6  # numbers that SDXL is told of an image's size and crop
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
 _Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=TIME_IDS, max_length=TIME_IDS)]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
+_OF_KIND = {
+    "sdxl": _OF_TWO,
+    "inpainting": ("image_folder",),
+    "instruct_pix2pix": ("image_folder", "image_guidance"),
+}
+_OWN = tuple(dict.fromkeys(name for names in _OF_KIND.values() for name in names))
 
 
 class Autoencoder(Strict):
@@ -64,8 +70,9 @@ class TextEncoder(Strict):
 class Conditioning(Strict):
     """What the network is told about each image, by the image's index."""
 
-    kind: Literal["classes", "text", "sdxl"] = Field(
-        description="a class, a prompt, or a prompt for two text encoders and the sizes of the image (sdxl)"
+    kind: Literal["classes", "text", "sdxl", "inpainting", "instruct_pix2pix"] = Field(
+        description="a class, a prompt, a prompt for two text encoders and the sizes of the image (sdxl), or "
+        "a prompt beside an image, of which a mask hides a part (inpainting), or which is to be changed"
     )
     guidance: float = Field(
         1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation"
@@ -90,6 +97,14 @@ class Conditioning(Strict):
     time_ids: _Sizes | None = of_some(
         "sizes that the network is told, in pixels: original height and width, top and left of the crop, "
         "wanted height and width (sdxl)"
+    )
+    image_folder: str | None = of_some(
+        "folder of the images that the network is given, one for each prompt in the order of their paths "
+        "(inpainting, instruct_pix2pix)"
+    )
+    image_guidance: Annotated[float, Field(ge=1)] | None = of_some(
+        "guidance scale towards the image; with `guidance` the network is evaluated a third time, without an "
+        "image (instruct_pix2pix)"
     )
     checkpoint: str | None = Field(
         None,
@@ -116,19 +131,33 @@ class Conditioning(Strict):
         return shapes
 
     @property
+    def has_image(self) -> bool:
+        """Whether the network is given an image behind the noise."""
+        return self.kind in ("inpainting", "instruct_pix2pix")
+
+    @property
+    def drops_image(self) -> bool:
+        """Whether guidance evaluates the network a third time, without an image and without a text."""
+        return self.kind == "instruct_pix2pix" and self.guidance != 1
+
+    @property
     def text_channels(self) -> int:
         """Channels of a token's hidden states, those of two encoders beside each other."""
         return self.encoder.channels + (self.second_encoder.channels if self.second_encoder else 0)
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> Conditioning:
-        given = [name for name in _OF_TWO if getattr(self, name) is not None]
-        if self.kind != "sdxl" and given:
+        wanted = _OF_KIND.get(self.kind, ())
+        given = [name for name in _OWN if getattr(self, name) is not None]
+        if foreign := [name for name in given if name not in wanted]:
+            kinds = [kind for kind, names in _OF_KIND.items() if foreign[0] in names]
             raise ValueError(
-                f"the kind '{self.kind}' has no setting '{given[0]}'; remove it, or set kind: sdxl"
+                f"the kind '{self.kind}' has no setting '{foreign[0]}'; remove it, or set kind: "
+                f"{' or '.join(kinds)}"
             )
-        if self.kind == "sdxl" and (absent := [name for name in _OF_TWO if name not in given]):
-            raise ValueError(f"the kind 'sdxl' needs {absent[0]}; `edadm describe FOLDER` prints it")
+        needed = [name for name in wanted if name not in given and name != "image_folder"]
+        if needed:
+            raise ValueError(f"the kind '{self.kind}' needs {needed[0]}; `edadm describe FOLDER` prints it")
         second = self.second_encoder or self.encoder
         if second.tokens != self.encoder.tokens:
             raise ValueError(
