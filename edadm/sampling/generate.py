@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from edadm.config.schema import SOLVERS, NoiseSchedule, Sampler
+from edadm.config.schema import EULERS, SOLVERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.samplers.ddim import Denoise, OnStep, denoiser_of, sample_ddim
+from edadm.sampling.samplers.euler import sample_euler
 from edadm.sampling.samplers.plms import sample_plms
 from edadm.sampling.samplers.solvers import make_scheduler, sample_with_scheduler
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
@@ -44,6 +45,9 @@ def run_sampler(
     )
     if sampler.method in SOLVERS:
         return sample_with_scheduler(denoise, noise.draw, make_scheduler(sampler, schedule), on_step)
+    if sampler.method in EULERS:
+        kind = (sampler.method == "euler_ancestral", sampler.spacing == "trailing")
+        return sample_euler(denoise, noise.draw, timesteps, alphas, *kind, on_step)
     if sampler.method == "plms":
         return sample_plms(denoise, noise.draw, timesteps, alphas, last, on_step)
     return sample_ddim(denoise, noise.draw, timesteps, alphas, sampler.eta, on_step, last)

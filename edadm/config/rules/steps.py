@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from edadm.config.rules.timesteps import visited
-from edadm.config.schema import SOLVERS, Sampler
+from edadm.config.schema import EULERS, SOLVERS, Sampler
 
 
 def accepts(sampler: Sampler, total: int) -> bool:
@@ -37,7 +37,8 @@ def step_problem(sampler: Sampler, total: int) -> str | None:
         for other in ("trailing", "linspace")
         if accepts(sampler.model_copy(update={"spacing": other}), total)
     ]
-    other = f", or spacing: {others[0]}" if sampler.method in SOLVERS and others else ""
+    known = (*SOLVERS, *EULERS)
+    other = f", or spacing: {others[0]}" if sampler.method in known and others else ""
     return (
         f"{steps} {'step' if steps == 1 else 'steps'} of {sampler.method} with {spacing} spacing cannot lead "
         "from noise "
