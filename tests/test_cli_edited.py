@@ -1,4 +1,4 @@
-"""Inpainting and InstructPix2Pix through all stages, and in diffusers' own pipelines."""
+"""Networks that are given images, or begin from them, through all stages and in diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -22,14 +22,22 @@ from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
 from edadm.stages.inputs.model import open_condition
 
-from .networks.edited import CHANNELS, described, pipeline_of, with_means, write_images, write_pipeline
+from .networks.edited import (
+    CHANNELS,
+    REFINER,
+    described,
+    pipeline_of,
+    with_means,
+    write_images,
+    write_pipeline,
+)
 from .test_cli import edadm
 from .test_cli_families import BITS, FBR
 
 Run = tuple[str, Model, Path, dict[str, nn.Module]]
 
 
-@pytest.fixture(scope="module", params=CHANNELS)
+@pytest.fixture(scope="module", params=[*CHANNELS, REFINER])
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A folder in which all stages up to reconstruction have run."""
     kind, folder = request.param, tmp_path_factory.mktemp(request.param)
@@ -61,10 +69,12 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return kind, model, folder, parts
 
 
-def given(kind: str, model: Model, folder: Path, indices: list[int]) -> dict[str, Any]:
+def given(kind: str, folder: Path, indices: list[int]) -> dict[str, Any]:
     """What diffusers' own pipeline is given of images: pixels in [0, 1], and masks of pixels."""
     pixels = torch.stack([pixels_of(folder / "images" / f"{index}.png", 16) for index in indices])
     named: dict[str, Any] = {"image": (pixels + 1) / 2}
+    if kind == REFINER:  # two of ten steps
+        return named | {"strength": 0.2, "num_inference_steps": 10}
     if kind == "instruct_pix2pix":
         return named | {"image_guidance_scale": 1.5}
     masks = torch.stack([mask_of(index, 8, 1234) for index in indices])
@@ -75,31 +85,44 @@ def given(kind: str, model: Model, folder: Path, indices: list[int]) -> dict[str
 def latents_of(pipeline: Any, kind: str, model: Model, folder: Path) -> torch.Tensor:
     """Final latents of two images by diffusers' own pipeline, from our noise and texts."""
     condition = open_condition(model, folder / "condition.safetensors", 2, "cpu")
-    said, nothing = condition.rows([0, 1])["context"], condition.unconditional()["context"]
+    said, nothing = condition.rows([0, 1]), condition.unconditional()
     first = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu")).draw()
-    return pipeline(
-        prompt_embeds=said,
-        negative_prompt_embeds=nothing.expand_as(said),
-        latents=first,
-        guidance_scale=7.5,
-        num_inference_steps=3,
-        output_type="latent",
-        **given(kind, model, folder, [0, 1]),
-    ).images
+    named = {
+        "prompt_embeds": said["context"],
+        "negative_prompt_embeds": nothing["context"].expand_as(said["context"]),
+        "guidance_scale": 7.5,
+        "num_inference_steps": 3,
+        "output_type": "latent",
+    }
+    if kind == REFINER:
+        named["pooled_prompt_embeds"] = said["pooled"]
+        named["negative_pooled_prompt_embeds"] = nothing["pooled"].expand_as(said["pooled"])
+    else:
+        named["latents"] = first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{type(pipeline).__module__}.randn_tensor", lambda *_, **__: first)
+        return pipeline(**(named | given(kind, folder, [0, 1]))).images
 
 
 def test_calibration_rows_carry_images(stages: Run) -> None:
     kind, _, folder, _ = stages
     rows = load_file(folder / "calibration.safetensors")
     each = 3 if kind == "instruct_pix2pix" else 2
-    names = ("latents", "timesteps", "steps", "context", "image")
+    names = ("latents", "timesteps", "steps", "context")
+    names += ("pooled", "time_ids", "score") if kind == REFINER else ("image",)
     assert {name: len(rows[name]) for name in names} == dict.fromkeys(names, 2 * each)
     assert {f"held_out_{name}" for name in names} == set(rows) - set(names)
     latents = rows["latents"].unflatten(0, (2, each))
     assert torch.equal(latents, latents[:, :1].expand_as(latents))
-    context, image = (rows[name].unflatten(0, (2, each)) for name in ("context", "image"))
+    context = rows["context"].unflatten(0, (2, each))
     assert torch.equal(context[0, 0], context[1, 0])
     assert not torch.equal(context[0, -1], context[1, -1])
+    if kind == REFINER:
+        assert rows["timesteps"].max() < 200
+        assert rows["score"].flatten().tolist() == [2.5, 6.0] * 2
+        assert rows["time_ids"].tolist() == [[16, 16, 0, 0]] * 4
+        return
+    image = rows["image"].unflatten(0, (2, each))
     assert not torch.equal(image[0, -1], image[1, -1])
     if each == 2:
         assert torch.equal(image[:, 0], image[:, 1])  # guidance drops the text alone
@@ -128,7 +151,7 @@ def test_the_sampler_ends_where_diffusers_own_pipeline_does(stages: Run) -> None
 def test_diffusers_pipeline_makes_images_with_a_quantized_network(stages: Run, backend: str) -> None:
     kind, model, folder, parts = stages
     unet = package.load(folder / "quantized.safetensors", backend=backend)
-    assert unet.config["in_channels"] == CHANNELS[kind]
+    assert unet.config["in_channels"] == CHANNELS.get(kind, 4)
     parts = parts | {"vae": with_means(parts["vae"])}
     exact = latents_of(pipeline_of(kind, parts), kind, model, folder)
     found = latents_of(pipeline_of(kind, parts | {"unet": unet}), kind, model, folder)
@@ -158,6 +181,9 @@ def test_images_of_integers_are_those_of_the_simulation(stages: Run) -> None:
 def test_the_noise_and_the_image_have_grids_of_their_own(stages: Run) -> None:
     kind, _, folder, _ = stages
     unet = package.load(folder / "quantized.safetensors")
-    channels = CHANNELS[kind]
+    channels = CHANNELS.get(kind, 4)
+    if channels == 4:
+        assert len(unet.conv_in.input_quantizer.segments) == 1
+        return
     assert unet.conv_in.input_quantizer.segments == (4, channels - 4)
     assert unet.conv_in.input_quantizer.scale.unique().numel() == 2

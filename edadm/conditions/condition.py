@@ -7,13 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from edadm.conditions import classes, image, sdxl, text
+from edadm.conditions import classes, image, refiner, sdxl, text
 from edadm.networks.settings.parts import Conditioning
 
 CONDITIONS: dict[str, Any] = {  # modules, by kind of condition
     "classes": classes,
     "text": text,
     "sdxl": sdxl,
+    "sdxl_refiner": refiner,
     "inpainting": image,
     "instruct_pix2pix": image,
 }
@@ -42,7 +43,7 @@ def build_condition_network(
         side: height and width of these latents.
     """
     module = CONDITIONS[settings.kind]
-    if autoencoder is not None and settings.has_image:
+    if autoencoder is not None and settings.encodes_images:
         both: nn.Module = module.build_both(settings, context_channels, autoencoder, side)
         return both
     network: nn.Module = module.build(settings, context_channels)

@@ -28,15 +28,14 @@ class TextAndImage(nn.Module):
     """A text encoder and the encoder of the latents' autoencoder.
 
     Args:
-        settings: of what is told.
-        context_channels: of one token of the context.
+        text: the text encoder.
         autoencoder: whose encoder is kept.
         side: of the network's latents.
     """
 
-    def __init__(self, settings: Conditioning, context_channels: int, autoencoder: nn.Module, side: int):
+    def __init__(self, text: nn.Module, autoencoder: nn.Module, side: int):
         super().__init__()
-        self.text = build(settings, context_channels)
+        self.text = text
         self.image = nn.Module()
         parts: Any = autoencoder
         self.image.encoder, self.image.quant_conv = parts.encoder, parts.quant_conv
@@ -150,7 +149,7 @@ def masked(
 
 def build_both(settings: Conditioning, context_channels: int, autoencoder: Any, side: int) -> TextAndImage:
     """Text encoder and image encoder, randomly initialised."""
-    return TextAndImage(settings, context_channels, autoencoder, side)
+    return TextAndImage(build(settings, context_channels), autoencoder, side)
 
 
 def make(network: TextAndImage, settings: Conditioning, images: int) -> ImageCondition:
@@ -159,8 +158,25 @@ def make(network: TextAndImage, settings: Conditioning, images: int) -> ImageCon
     Raises:
         EdadmError: there are fewer, or captions are drawn from an order that images do not have.
     """
+    prompts, files = prompts_of(settings, images), images_of(settings, images)
+    encoder = settings.encoder
+    text = TextCondition(network.text, prompts, encoder.tokens, encoder.padding)
+    if settings.kind == "inpainting":
+        return ImageCondition(
+            network, text, files, lambda pixels, at: masked(network, settings.seed, pixels, at)
+        )
+    return ImageCondition(
+        network, text, files, lambda pixels, _: network.latents(pixels), settings.image_guidance
+    )
+
+
+def images_of(settings: Conditioning, images: int) -> list[Path]:
+    """The files of the images 0 .. images - 1, in order.
+
+    Raises:
+        EdadmError: there are fewer, or captions are drawn from an order that images do not have.
+    """
     assert settings.image_folder is not None and settings.prompts is not None
-    prompts = prompts_of(settings, images)
     if prompts_in(Path(settings.prompts).expanduser()).annotations:
         raise EdadmError(
             f"{settings.prompts} holds captions in no order of images; give a text file with a prompt for "
@@ -171,12 +187,4 @@ def make(network: TextAndImage, settings: Conditioning, images: int) -> ImageCon
         raise EdadmError(
             f"{images} images exceed the {len(files)} in {settings.image_folder}; add images or make fewer"
         )
-    encoder = settings.encoder
-    text = TextCondition(network.text, prompts, encoder.tokens, encoder.padding)
-    if settings.kind == "inpainting":
-        return ImageCondition(
-            network, text, files, lambda pixels, at: masked(network, settings.seed, pixels, at)
-        )
-    return ImageCondition(
-        network, text, files, lambda pixels, _: network.latents(pixels), settings.image_guidance
-    )
+    return files[:images]

@@ -51,11 +51,12 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
 
 def _components(model: Model, part: str) -> dict[str, str]:
     """The networks of a part by their place in a checkpoint, and what precedes their tensors' names."""
-    if part == "condition" and model.conditioning and model.conditioning.second_encoder:
-        return {"condition": "first.", "second_condition": "second."}
-    if part == "condition" and model.conditioning and model.conditioning.has_image:
-        return {"condition": "text.", "autoencoder": "image."}
-    return {part: ""}
+    told = model.conditioning
+    if part != "condition" or told is None:
+        return {part: ""}
+    if told.encodes_images:
+        return {"second_condition" if told.second_encoder else "condition": "text.", "autoencoder": "image."}
+    return {"condition": "first.", "second_condition": "second."} if told.second_encoder else {part: ""}
 
 
 def _converted(model: Model, part: str, expected: State) -> State:

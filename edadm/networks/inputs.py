@@ -11,13 +11,7 @@ from torch import Tensor
 
 from edadm.config.schema import Model
 
-TOLD = (
-    "context",
-    "pooled",
-    "time_ids",
-    "ids",
-    "image",
-)  # names of what a network can be told of an image, in order
+TOLD = ("context", "pooled", "time_ids", "score", "ids", "image")  # that a network can be told, in order
 NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
 WHOLE = ("timesteps", "time_ids")  # inputs of whole numbers
 
@@ -41,8 +35,8 @@ class Rows:
     Args:
         tensors: `latents` (n, c, h, w) and `timesteps` (n,) in every network; `context` (n, k, e) in one
             that attends to tokens, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
-            time embedding, `ids` (n, k, axes) in one that is told where its tokens lie, `image` (n, k, h, w)
-            in one that is given it behind the noise.
+            time embedding, `score` (n, 1) beside them in SDXL's refiner, `ids` (n, k, axes) in one that is
+            told where its tokens lie, `image` (n, k, h, w) in one that is given it behind the noise.
 
     Raises:
         ValueError: the tensors have different numbers of rows.

@@ -33,7 +33,7 @@ def build_part(model: Model, part: str) -> nn.Module:
         return build_autoencoder(model.autoencoder)
     channels = model.architecture.context_channels
     assert model.conditioning is not None and channels is not None
-    if not model.conditioning.has_image:
+    if not model.conditioning.encodes_images:
         return build_condition_network(model.conditioning, channels)
     autoencoder = build_part(model, "autoencoder")
     return build_condition_network(model.conditioning, channels, autoencoder, model.architecture.image_size)

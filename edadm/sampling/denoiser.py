@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -50,6 +50,14 @@ class Prediction:
 _EPS = Prediction()
 
 
+@runtime_checkable
+class Starting(Protocol):
+    """A condition whose images a sampler begins from."""
+
+    def starts(self, indices: Sequence[int]) -> Tensor:
+        """The latents of these images, without noise."""
+
+
 class Denoiser:
     """A network as a sampler sees it: eps from `x_t` and `t`, with condition and guidance inside.
 
@@ -67,6 +75,9 @@ class Denoiser:
         precision: arithmetic of the network; the prediction is fp32 all the same.
         prediction: what the network predicts.
         replay: of the network's calls, on a GPU.
+
+    Attributes:
+        start: latents of images that a sampler run begins from; None where it begins from noise.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class Denoiser:
         self.prediction, self.replay = prediction, replay
         self._told: Mapping[str, Tensor] | None = None
         self._told_nothing: Mapping[str, Tensor] = {}
+        self.start: Tensor | None = None
 
     @property
     def is_guided(self) -> bool:
@@ -101,6 +113,8 @@ class Denoiser:
         known = (self.unet, self.condition, self.guidance, self.precision, self.prediction, self.replay)
         bound = Denoiser(*known)
         bound._told = self.condition.rows(indices)
+        if isinstance(self.condition, Starting):
+            bound.start = self.condition.starts(indices)
         if self.is_guided:
             bound._told_nothing = self.condition.unconditional()
         return bound

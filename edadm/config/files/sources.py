@@ -123,7 +123,7 @@ def locate_images(name: str, model: Model) -> list[Path]:
     Raises:
         EdadmError: there is no such folder, or no image in it; says which key to set.
     """
-    if model.conditioning is None or not model.conditioning.has_image:
+    if model.conditioning is None or not model.conditioning.encodes_images:
         return []
     where = f"models.{name}.conditioning.image_folder"
     if model.conditioning.image_folder is None:

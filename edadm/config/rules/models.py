@@ -131,7 +131,7 @@ def _of_parts(name: str, model: Model) -> list[str]:
             "with one per line"
         )
     encodes = model.autoencoder is not None and model.autoencoder.kind == "kl"
-    if model.conditioning and model.conditioning.has_image and not encodes:
+    if model.conditioning and model.conditioning.encodes_images and not encodes:
         found.append(
             f"{where}: images are given as latents of an autoencoder of the kind kl; set autoencoder to the "
             "model's own"

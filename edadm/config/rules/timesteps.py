@@ -19,6 +19,7 @@ def visited(sampler: Sampler, total: int) -> list[int]:
     DPM-Solver++, UniPC and Euler visit those of their diffusers schedulers, where both uniform spacings are
     called `leading`.
     """
+    total = min(total, sampler.below or total)
     steps, first = sampler.steps, 1 if sampler.spacing == "uniform_from_one" else 0
     if sampler.spacing == "quadratic":
         return _quadratic(steps, total)

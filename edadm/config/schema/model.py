@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning
-from edadm.networks.settings.strict import Count, Strict
+from edadm.networks.settings.strict import Count, Strict, of_some
 
 SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
 EULERS = ("euler", "euler_ancestral")
@@ -71,6 +71,10 @@ class Sampler(Strict):
         "solvers) are diffusers'",
     )
     eta: float = Field(0.0, ge=0, le=1, description="0 is deterministic, 1 is ancestral (ddim)")
+    below: Count | None = of_some(
+        "runs visit timesteps below this one, and begin from the model's images with that much noise (ddim, "
+        "plms and euler, with uniform spacings)"
+    )
 
     @model_validator(mode="after")
     def _settings_belong_to_the_method(self) -> Sampler:
@@ -83,6 +87,11 @@ class Sampler(Strict):
             raise ValueError(
                 f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or "
                 f"{allowed[-1]}"
+            )
+        if self.below is not None and (self.method in SOLVERS or not self.spacing.startswith("uniform")):
+            raise ValueError(
+                "`below` goes with ddim, plms and euler and with spacing: uniform or uniform_from_one; set "
+                "these"
             )
         return self
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edadm.config.described.conditions import FIRST, SECOND, USUAL_GUIDANCE, about_images
-from edadm.networks.settings.families import FAMILIES
-from edadm.networks.settings.parts import TIME_IDS
+from edadm.config.described.conditions import (
+    FIRST,
+    SECOND,
+    USUAL_GUIDANCE,
+    about_images,
+    about_sizes,
+    condition_kind,
+)
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.parts import REFINED, TIME_IDS
 from edadm.networks.settings.reading import DescriptionError, Settings
 
 Shapes = dict[str, tuple[int, ...]]
@@ -36,8 +43,11 @@ def condition_of(shapes: Shapes, architecture: Settings, left_open: list[str], p
         )
         left_open.append("conditioning.guidance stands in no file; 3 is that of the published run")
         return {"kind": "classes", "classes": embedding[0] - 1, "guidance": 3.0}
-    known = FAMILIES[architecture["family"]].conditions
-    kind = "text" if "text" in known else known[0]
+    pooled = next((shape[1] for name, shape in shapes.items() if name.endswith(".text_projection")), None)
+    if "added_channels" in architecture and pooled is not None:
+        sizes = REFINED + 1 if pooled == architecture["context_channels"] else TIME_IDS
+        architecture["size_channels"] = (architecture["added_channels"] - pooled) // sizes
+    kind = condition_kind(architecture)
     guidance, usual = USUAL_GUIDANCE[kind]
     left_open.append(
         "conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line"
@@ -45,8 +55,8 @@ def condition_of(shapes: Shapes, architecture: Settings, left_open: list[str], p
     left_open.append(f"conditioning.guidance stands in no file; {guidance:g} is usual for {usual}")
     settings: Settings = {"kind": kind, "guidance": guidance, "prompts": "prompts.txt"}
     settings |= about_images(kind, left_open)
-    if kind == "sdxl":
-        return settings | _two(shapes, architecture, left_open, path)
+    if kind in ("sdxl", "sdxl_refiner"):
+        return settings | _pooled(shapes, architecture, left_open, path)
     encoder = _clip(shapes, left_open) or _open_clip(shapes, left_open, 1)
     if encoder is None:
         left_open.append("the file holds no CLIP text encoder: set conditioning.checkpoint to one")
@@ -71,24 +81,18 @@ def _check_width(given: int, wanted: int, path: Path) -> None:
         )
 
 
-def _two(shapes: Shapes, architecture: Settings, left_open: list[str], path: Path) -> Settings:
-    """Both text encoders of Stable Diffusion XL, and the sizes that it is told."""
+def _pooled(shapes: Shapes, settings: Settings, left_open: list[str], path: Path) -> Settings:
+    """The text encoders of Stable Diffusion XL or its refiner, and the sizes that it is told."""
+    architecture = UNetArchitecture.model_validate(settings)
     first, second = _clip(shapes, left_open), _open_clip(shapes, left_open, 0)
-    if first is None or second is None:
+    if second is None or (first is None and not architecture.is_refiner):
         left_open.append("the file lacks text encoders: set conditioning.checkpoint to the model's own file")
         first, second = {"channels": FIRST}, dict(SECOND)
-    else:
-        pooled = next(shape[1] for name, shape in shapes.items() if name.endswith(".text_projection"))
-        architecture["size_channels"] = (architecture["added_channels"] - pooled) // TIME_IDS
-    _check_width(first["channels"] + second["channels"], architecture["context_channels"], path)
-    side = architecture["image_size"] * _FACTOR
-    left_open.append(f"conditioning.time_ids: images are said to be whole and of {side} pixels")
-    return {
-        "encoder": first,
-        "second_encoder": second,
-        "pooled_channels": architecture["added_channels"] - TIME_IDS * architecture["size_channels"],
-        "time_ids": [side, side, 0, 0, side, side],
-    }
+    told: Settings = {} if architecture.is_refiner else {"encoder": first}
+    widths = [encoder["channels"] for encoder in (*told.values(), second)]
+    _check_width(sum(widths), settings["context_channels"], path)
+    told |= {"second_encoder": second, "pooled_channels": architecture.pooled_channels}
+    return told | about_sizes(architecture, _FACTOR, left_open)
 
 
 def _clip(shapes: Shapes, left_open: list[str]) -> Settings | None:

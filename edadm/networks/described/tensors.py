@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from edadm.config.described.conditions import refine
 from edadm.config.described.entry import Description
 from edadm.config.schema import Model
 from edadm.networks.described.autoencoder import autoencoder_of
@@ -53,6 +54,7 @@ def describe_tensors(path: Path, presets: Mapping[str, Model]) -> Description:
     )
     if is_second:
         architecture["image_size"] = SIDES.get(settings["prediction"], architecture["image_size"])
+    refine(settings, left_open)
     return Description(settings, left_open)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import FAMILIES
-from edadm.networks.settings.parts import TIME_IDS
+from edadm.networks.settings.parts import TIME_IDS, sizes_told
 from edadm.networks.settings.strict import Count, Strict, of_some
 
 
@@ -93,7 +93,14 @@ class UNetArchitecture(Strict):
         """Channels of a pooled text that is added to the embedding of time; None where none is."""
         if self.added_channels is None or self.size_channels is None:
             return None
-        return self.added_channels - TIME_IDS * self.size_channels
+        return self.added_channels - (TIME_IDS - self.is_refiner) * self.size_channels
+
+    @property
+    def is_refiner(self) -> bool:
+        """Whether the network is told a score in place of the wanted size (SDXL's refiner)."""
+        if self.added_channels is None or self.size_channels is None:
+            return False
+        return sizes_told(self.added_channels, self.size_channels, self.context_channels) != TIME_IDS
 
     @property
     def image_channels(self) -> int:

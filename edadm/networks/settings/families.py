@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edadm.networks.settings.parts import TIME_IDS
+from edadm.networks.settings.parts import TIME_IDS, sizes_told
 
 Sizes = Mapping[str, Any]  # settings of a `UNetArchitecture` by name
 _SIZES = ("channels", "multipliers", "blocks_per_level", "attention_resolutions", "norm_groups")
@@ -91,7 +91,7 @@ def _check_sdxl(sizes: Sizes) -> None:
             "the family 'sdxl' needs context_channels, added_channels and size_channels; `edadm describe "
             "FOLDER` prints them"
         )
-    if added <= TIME_IDS * each:
+    if added <= TIME_IDS * each and sizes_told(added, each, sizes["context_channels"]) == TIME_IDS:
         raise ValueError(
             f"added_channels {added} leaves none for a pooled text beside {TIME_IDS} sizes of {each}"
         )
@@ -128,7 +128,7 @@ _ENTRIES = (
         "edadm.networks.unet.sdxl",
         ("context_channels", "diffusers", "added_channels", "size_channels"),
         _check_sdxl,
-        conditions=("sdxl",),
+        conditions=("sdxl", "sdxl_refiner"),
         is_sized=False,
         marks={"addition_embed_type": "text_time"},
         keys={

@@ -82,13 +82,17 @@ def _special(shapes: Shapes, has: Callable[[str], object], layout: str) -> Kind 
     """U-Nets with more inputs than an image, a timestep and one context."""
     added = next((shapes[name] for name in shapes if _ADDED.search(name)), None)
     instead = "take Stable Diffusion 1, or a model of CompVis' latent-diffusion"
+    xl = ""
     if has(r"^conditioner\.embedders\.1\.") or (added and added[-1] == 2816):
+        xl = "Stable Diffusion XL (base)"
+    elif added and (has(r"^conditioner\.embedders\.0\.model\.") or added[-1] == 2560):
+        xl = "Stable Diffusion XL's refiner"
+    if xl:
         part = "all" if has(r"^conditioner\.") else "unet"
         holds = "a whole model" if part == "all" else "a U-Net"
         author = "diffusers'" if layout == "diffusers" else "CompVis'"
-        return Kind("sdxl", f"{holds} of Stable Diffusion XL (base) in {author} layout", "", part, layout)
-    if added and (has(r"^conditioner\.embedders\.0\.model\.") or added[-1] == 2560):
-        return Kind("sdxl_refiner", "Stable Diffusion XL's refiner", instead, "other")
+        name = "sdxl_refiner" if "refiner" in xl else "sdxl"
+        return Kind(name, f"{holds} of {xl} in {author} layout", "", part, layout)
     if added or has(r"(?:^|\.)(?:encoder_hid_proj|add_embedding|class_embedding)\."):
         return Kind(
             "conditioned_unet",
