@@ -217,7 +217,7 @@ def test_the_refiner_is_told_a_score_and_begins_from_images(tmp_path: Path) -> N
     )
     with torch.device("meta"):
         unet = build_unet(architecture)
-    assert sum(parameter.numel() for parameter in unet.parameters()) == 2_259_520_904
+    assert sum(parameter.numel() for parameter in unet.parameters()) == 2_259_526_660
     units = trace(unet).units
     assert Counter(unit.kind for unit in units) == {"res_block": 22, "transformer": 44, "layer": 34}
     assert family_of(unet).inputs(unet).shapes["score"] == (1,)
