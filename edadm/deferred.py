@@ -115,7 +115,9 @@ class _OfMarks(_Instead):
 
     def _note(self, marked: Any) -> Any:
         compiler = sys.modules.get(COMPILER)
-        if compiler is not None and compiler.__spec__ is not None:  # and not one that notes, of a module above
+        if (
+            compiler is not None and compiler.__spec__ is not None
+        ):  # and not one that notes, of a module above
             return compiler.allow_in_graph(marked)
         self.marked.append(marked)
         return marked

@@ -69,9 +69,11 @@ def write_lightning(
 ) -> None:
     """Writes a checkpoint as CompVis' training with Lightning leaves it: with averages of the U-Net alone.
 
+    Of what else was trained that layout has one version, which is the average here.
+
     Args:
         trained: from `in_compvis_layout`.
-        averaged: the same tensors, averaged; those of the U-Net are written.
+        averaged: the same tensors, averaged.
         alphas_cumprod: alpha-bar of every timestep.
         step: of the training.
         output: the `.ckpt` to write.
@@ -84,7 +86,8 @@ def write_lightning(
         if name.startswith(UNET)
     }
     counters = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(step)}
-    state = {name: tensor.float() for name, tensor in (schedule | trained | averages).items()} | counters
+    own = averaged | {name: tensor for name, tensor in trained.items() if name.startswith(UNET)}
+    state = {name: tensor.float() for name, tensor in (schedule | own | averages).items()} | counters
     checkpoint = {
         "epoch": 0,
         "global_step": step,

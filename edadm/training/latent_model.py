@@ -17,7 +17,7 @@ from edadm.config.files.sources import locate
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
-from edadm.networks.classifier import CifarClassifier
+from edadm.networks.classifier import CLASSES, CifarClassifier
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images
@@ -34,6 +34,7 @@ GUIDANCES = (1.0, 1.5, 3.0)
 _LOOKED_AT = 2000  # images, for numbers on the first stage
 _PAUSE = 60.0  # seconds between two writings
 _BATCH = 500
+SIDE = 32  # of the classifier's images
 
 
 class LatentModel:
@@ -50,11 +51,18 @@ class LatentModel:
 
     def __init__(self, model: Model, images: UInt8[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], say: Say):
         first, told = model.autoencoder, model.conditioning
-        vq = first is not None and first.kind == "vq" and first.scale == 1.0
-        if not vq or told is None or told.kind != "classes" or model.architecture.family != "transformer":
+        is_vq = first is not None and first.kind == "vq" and first.scale == 1.0
+        has_classes = told is not None and told.kind == "classes"
+        if first is None or not is_vq or not has_classes or model.architecture.family != "transformer":
             raise EdadmError(
                 "this trains a U-Net of the family 'transformer' that is told classes, on an autoencoder of "
                 "kind vq and scale 1; take such a model, as 'cifar10_latent' is"
+            )
+        side = model.architecture.image_size * first.factor
+        if images.shape[-2:] != (side, side):
+            height, width = images.shape[-2:]
+            raise EdadmError(
+                f"images have {height} x {width} pixels, the model's {side} x {side}; resize them"
             )
         self.model, self.images, self.labels, self.say = model, images, labels, say
         self.facts: dict[str, Any] = {}
@@ -137,12 +145,16 @@ class LatentModel:
     def class_accuracies(self, guidances: Sequence[float], images: int) -> dict[float, float]:
         """The share of images that the bundled classifier takes for the class asked for, by guidance scale.
 
+        None where the classifier knows other classes or another size.
+
         Args:
             guidances: scales.
             images: how many are made for each, by the preset's sampler and the averaged weights.
         """
         assert self._trainer is not None and self.model.conditioning is not None
         device, settings = self.images.device, self.model.conditioning
+        if settings.classes != len(CLASSES) or self.images.shape[-1] != SIDE:
+            return {}
         unet, embedding = self._trainer.network["unet"], self._trainer.network["condition"]
         average = rounded(self._trainer.average)
         unet.load_state_dict(inside(average, "unet."))

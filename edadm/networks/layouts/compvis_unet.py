@@ -134,6 +134,7 @@ def from_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> 
     Raises:
         KeyError: a key does not belong to such a network.
     """
+    assert architecture.family == "transformer", "attentions without context keep their matrices together"
     attends = {re.sub(r"\.attentions\..*", "", key) for key in state if ".attentions." in key}
     stems = {new: old for old, new in _STEMS.items()}
     original = {}
