@@ -452,6 +452,7 @@ def extraction_settings(wildcards):
             files.preparation,
             clip,
             settings.images,
+            settings.scored_at_once,
             *held,
         ]
     )
