@@ -19,9 +19,9 @@ def extractor_note(held: Mapping[str, Any]) -> str:
     return _NETWORKS.get(held.get("extractor", ""), "")
 
 
-def conditions(run: RunResult) -> str:
-    """What the numbers of a run hold under, and what they must not be compared with."""
-    return " ".join((*_scores(run), *_speed(run)))
+def conditions(run: RunResult) -> list[str]:
+    """What the numbers of a run hold under, and what they must not be compared with; a remark each."""
+    return [*_scores(run), *_speed(run)]
 
 
 def _scores(run: RunResult) -> Iterator[str]:

@@ -612,4 +612,5 @@ def report_inputs(wildcards):
             if variant.is_quantized:
                 files.append(LAYOUT.losses(run.model, variant))
                 files.append(LAYOUT.calibration(run.model, variant.presets[0]) / "selection.json")
+                files += filter(Path.exists, [LAYOUT.step_errors(run.model, variant)])  # no rule makes it
     return [str(file) for file in dict.fromkeys(files)]
