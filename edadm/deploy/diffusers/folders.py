@@ -90,7 +90,8 @@ class Folders:
             Bits.model_validate(self.facts["bits"]),
         )
         path = folder / _named(variant)
-        save_quantized(self, path, architecture, bits, self.facts["provenance"])  # type: ignore[arg-type]
+        told = self.facts["provenance"], self.facts.get("calibrated_at")
+        save_quantized(self, path, architecture, bits, *told)  # type: ignore[arg-type]
 
     @classmethod
     def from_pretrained(
