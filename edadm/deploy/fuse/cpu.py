@@ -164,6 +164,7 @@ class CpuAttnProcessor(ProjectedAttention):
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)
         self.softmax = _Integers(processor.softmax_quantizer)
+        self.most_keys = processor.most_keys
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
         """The normalised input, brought into the order of its axes once instead of by each projection."""
@@ -182,9 +183,10 @@ class CpuAttnProcessor(ProjectedAttention):
         if mask is not None:
             scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
-        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(
-            self.softmax.scale * self.value.scale
-        )
+        weights, scale = scores.softmax(dim=-1), self.value.scale
+        if self.has_grid_for(weights.shape[-1]):
+            weights, scale = self.softmax(weights), self.softmax.scale * scale
+        return torch.bmm(weights, value).mul_(scale)
 
 
 class _Integers:

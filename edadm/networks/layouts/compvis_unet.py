@@ -1,4 +1,4 @@
-"""The U-Net keys of CompVis/latent-diffusion and Stable Diffusion checkpoints, to diffusers."""
+"""The U-Net keys of CompVis/latent-diffusion and Stable Diffusion checkpoints, to and from diffusers."""
 
 from __future__ import annotations
 
@@ -122,3 +122,46 @@ def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> di
         else:
             converted[f"{name}.{parameter}"] = tensor
     return converted
+
+
+_DIFFUSERS = re.compile(
+    r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)$"
+)
+_DIFFUSERS_MIDDLE = re.compile(r"mid_block\.((?:resnets|attentions)\.\d)\.(.+)$")
+
+
+def from_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> dict[str, Tensor]:
+    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`; family `transformer` alone.
+
+    Raises:
+        KeyError: a key does not belong to such a network.
+    """
+    assert architecture.family == "transformer", "attentions without context keep their matrices together"
+    attends = {re.sub(r"\.attentions\..*", "", key) for key in state if ".attentions." in key}
+    stems = {new: old for old, new in _STEMS.items()}
+    original = {}
+    for key, tensor in state.items():
+        module, _, parameter = key.rpartition(".")
+        old = stems.get(module) or _original_module(module, architecture.blocks_per_level, attends)
+        original[f"{old}.{parameter}"] = tensor
+    return original
+
+
+def _original_module(module: str, blocks_per_level: int, attends: set[str]) -> str:
+    parts = {new: old for old, new in _BLOCK_PARTS.items()}
+    if match := _DIFFUSERS_MIDDLE.match(module):
+        place = next(place for place, name in _MIDDLE.items() if name == match[1])
+        return f"middle_block.{place}.{parts.get(match[2], match[2])}"
+    if not (match := _DIFFUSERS.match(module)):
+        raise KeyError(f"'{module}' is not a module of a U-Net with a context")
+    side, block, kind, index, part = match.groups()
+    first = int(block) * (blocks_per_level + 1)
+    if kind == "downsamplers":
+        return f"input_blocks.{first + blocks_per_level + 1}.0.op"
+    if kind == "upsamplers":
+        behind = 2 if f"up_blocks.{block}" in attends else 1
+        return f"output_blocks.{first + blocks_per_level}.{behind}.{part}"
+    name = (
+        f"input_blocks.{first + int(index) + 1}" if side == "down" else f"output_blocks.{first + int(index)}"
+    )
+    return f"{name}.{0 if kind == 'resnets' else 1}.{parts.get(part, part)}"
