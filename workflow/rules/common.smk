@@ -242,7 +242,11 @@ def checkpoint_content(wildcards):
 def prompts_content(wildcards):
     """What the file of the model's prompts holds, if it takes any, and the images beside them."""
     images = INPUTS.images[wildcards.model]
-    return digest(PROMPTS[wildcards.model]) if not images else [digest(path) for path in (PROMPTS[wildcards.model], *images)]
+    return (
+        digest(PROMPTS[wildcards.model])
+        if not images
+        else [digest(path) for path in (PROMPTS[wildcards.model], *images)]
+    )
 
 
 def evaluation_with(*fields):
