@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edadm.registration import register
 from edadm.version import __version__
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _MODULES = {
     "load": "edadm.deploy.load",
     "quantize": "edadm.library.quantize",
 }
+
+register()
 
 
 def __getattr__(name: str) -> Any:

@@ -236,6 +236,4 @@ def reference_statistics(
     where = device_named(device, threads)
     given = cast(Crop, crop)
     network = (extractor, weights)
-    stage.reference_statistics(
-        images, name, *network, resolution, given, keep_features, output, where, threads, label
-    )
+    stage.reference_statistics(images, name, *network, resolution, given, keep_features, output, where, label)

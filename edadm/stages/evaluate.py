@@ -23,6 +23,7 @@ from edadm.stages.inputs.scored import (
     made_from,
     opened_part,
     prompts_of,
+    scored_by,
     scoring_digests,
     shards_of,
 )
@@ -31,7 +32,7 @@ from edadm.stages.inputs.sets import open_all, with_statistics
 if TYPE_CHECKING:
     import torch
 
-EVALUATION = ("scores", "extractor", "resolution", "crop", "clip_model")  # settings of it
+EVALUATION = ("scores", "extractor", "resolution", "crop", "clip_model", "scored_at_once")  # settings of it
 _OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
@@ -88,8 +89,8 @@ def run(
         beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
         with with_statistics(files, settings, device, label) as known_files, bar as advance:
-            found = rows if features else None
-            scores = evaluate(samples, references, settings, known_files, advance, device, found)
+            before = (rows, scored_by(features)) if features else (None, None)
+            scores = evaluate(samples, references, settings, known_files, advance, device, *before)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
 
@@ -178,6 +179,7 @@ def extract_features(
     from edadm.artifacts import making, save_tensors
     from edadm.config.inputs.prompts import prompts_per_image
     from edadm.config.sharding.scored import holding, part_of
+    from edadm.metrics.circumstances import circumstances
     from edadm.metrics.measure import kept_layers, measured
 
     part = part_of(settings.images, jobs, job)
@@ -187,7 +189,7 @@ def extract_features(
     contents = digests(**held)
     pixels = {role: dict(zip(numbers[role], contents[role], strict=True)) for role in held}
     made = made_from(part, settings.images, settings, files, pixels, scoring_digests(settings, files))
-    known = facts_of("features", made, device)
+    known = facts_of("features", made, device) | {"scored_by": circumstances(device)}
     with making([output], known, code_of("evaluate.extract_features", device)) as work:
         if work is None:
             return
@@ -215,7 +217,6 @@ def reference_statistics(
     keep_features: int,
     output: Path,
     device: torch.device,
-    threads: int,
     label: str,
 ) -> None:
     """Computes statistics of real images, against which generated ones are scored.
@@ -228,7 +229,6 @@ def reference_statistics(
         keep_features: of so many images features are kept, for KID, precision and recall.
         output: the statistics.
         device: where features are computed.
-        threads: of the CPU.
         label: what progress lines call this run.
     """
     from edadm.artifacts import making
@@ -246,8 +246,8 @@ def reference_statistics(
         if work is None:
             return
         with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
-            kept = (keep_features, threads - 1)
-            write_reference(partial, real, extractor, weights, facts, *kept, advance=advance, device=device)
+            told = (extractor, weights, facts, keep_features)
+            write_reference(partial, real, *told, advance=advance, device=device)
 
 
 def costs(name: str, settings: Evaluation) -> list[Cost]:

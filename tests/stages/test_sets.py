@@ -79,7 +79,7 @@ def test_full_precision_must_belong_to_the_images(tmp_path: Path) -> None:
 def test_a_changed_image_of_one_size_makes_other_statistics(tmp_path: Path) -> None:
     folder = in_folder(tmp_path / "real", {f"{index}.npy": b"" for index in range(2)})
     made = tmp_path / "real.h5"
-    told = ("noise", "cifar10_classifier", None, None, "square", 4, made, CPU, 1, "reference-statistics")
+    told = ("noise", "cifar10_classifier", None, None, "square", 4, made, CPU, "reference-statistics")
     np.save(folder / "0.npy", ONE.numpy())
     reference_statistics(folder / "0.npy", *told)
     before = made.read_bytes()

@@ -72,6 +72,11 @@ class Evaluation(Strict):
         "ViT-L-14-quickgelu",
         description="open_clip's name of the CLIP model, or `local-dir:PATH` for its config",
     )
+    scored_at_once: Literal[8, 16, 32, 64, 128, 256] = Field(
+        256,
+        description="images that the networks of scores see at once: fewer take less memory; the last bits "
+        "of scores depend on it",
+    )
     clip_weights: str | None = Field(
         None, description="file with the CLIP weights in open_clip's layout; see `edadm download`"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -97,7 +99,7 @@ class SomeImages:
 
 
 class PreparedImages:
-    """Other images, each prepared by `cropped`."""
+    """Other images, each as `prepare` makes it."""
 
     def __init__(self, images: Images, resolution: int, crop: Crop = "square"):
         self.images, self.resolution, self.crop = images, resolution, crop
@@ -106,13 +108,54 @@ class PreparedImages:
         return len(self.images)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        pixels = self.images[index]
-        if pixels.shape[1:] == (self.resolution, self.resolution):
-            return pixels
-        seen = cropped(Image.fromarray(pixels.permute(1, 2, 0).numpy()), self.resolution, self.crop)
-        return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()
+        return prepare(self.images[index], self.resolution, self.crop)
+
+
+def prepare(
+    pixels: UInt8[Tensor, "3 _ _"], resolution: int | None, crop: Crop = "square"
+) -> UInt8[Tensor, "3 h w"]:
+    """An image as it is scored: at `resolution` by `cropped`, or as it is if that is None."""
+    if resolution is None or pixels.shape[1:] == (resolution, resolution):
+        return pixels
+    seen = cropped(Image.fromarray(pixels.permute(1, 2, 0).numpy()), resolution, crop)
+    return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()
 
 
 def prepared(images: Images, resolution: int | None, crop: Crop = "square") -> Images:
-    """The images as they are scored: at `resolution`, or as they are if it is None."""
+    """The images as they are scored, each prepared when it is asked for."""
     return images if resolution is None else PreparedImages(images, resolution, crop)
+
+
+def in_blocks(
+    total: int, size: int, load: Callable[[int], dict[str, Tensor]]
+) -> Iterator[dict[str, UInt8[Tensor, "n ..."]]]:
+    """What is loaded of each image, stacked by name for `size` images after the other.
+
+    Every image is loaded once, by as many threads as torch has beside the one that computes, a block ahead.
+
+    Raises:
+        EdadmError: images of a block are not of one size.
+    """
+    blocks = [range(start, min(start + size, total)) for start in range(0, total, size)]
+    threads = torch.get_num_threads() - 1
+    if threads < 1:
+        yield from (_stacked(block, map(load, block)) for block in blocks)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.map(load, block) for block in blocks[:1])
+        for block, following in zip(blocks, [*blocks[1:], range(0)], strict=True):
+            waiting.append(pool.map(load, following))
+            yield _stacked(block, waiting.popleft())
+
+
+def _stacked(block: range, loaded: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    rows = list(loaded)
+    for name, first in rows[0].items():
+        for index, row in zip(block, rows, strict=True):
+            if row[name].shape != first.shape:
+                size, wanted = (" x ".join(map(str, of.shape[1:])) for of in (row[name], first))
+                raise EdadmError(
+                    f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to "
+                    "one size"
+                )
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

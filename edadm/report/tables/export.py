@@ -35,6 +35,11 @@ _CONDITIONS = (  # in the CSV, whether they apply or not
     "clip_model",
     "clip_sha256",
     "prompts_sha256",
+    "captions_per_image",
+    "kid_subsets",
+    "scored_at_once",
+    "scored_on",
+    "versions",
 )
 
 
