@@ -70,4 +70,4 @@ def rows(unet: UNet2DModel) -> Rows:
     """Its calibration rows."""
     import edadm
 
-    return edadm.calibrate(unet, images(unet), {"base": "tdac", "size": 12, "held_out": 0})
+    return edadm.calibrate(unet, images(unet), {"base": "tdac", "size": 8, "held_out": 0})

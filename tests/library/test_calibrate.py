@@ -53,7 +53,7 @@ def test_steps_get_samples_as_the_selector_says(unet, rows):
     images(unet)()
     for hook in hooks:
         hook.remove()
-    settings = preset("calibrations", {"base": "tdac", "size": 12, "held_out": 0})
+    settings = preset("calibrations", {"base": "tdac", "size": 8, "held_out": 0})
     statistics = _statistics(calls, vectors, _steps(calls))
     pair = vectors[0] - vectors[3]
     assert statistics.distance[0, 3] == pytest.approx(pair.square().mean().item(), rel=1e-4)
