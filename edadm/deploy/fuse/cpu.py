@@ -127,7 +127,9 @@ class CpuLinear(CpuLayer):
 
 
 def _consume(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer(x, in_place=True) if isinstance(layer, CpuLayer) else layer(x)
+    """A layer's output of an input that nobody else needs, unless there is a branch beside the layer."""
+    in_place = isinstance(layer, CpuLayer) and not hasattr(layer, "low_rank")
+    return layer(x, in_place=True) if in_place else layer(x)
 
 
 class CpuResnetBlock(ResnetParts):
