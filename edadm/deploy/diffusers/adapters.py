@@ -92,14 +92,7 @@ class Adapters:
         if not own:
             return  # of other parts of a pipeline alone
         self._refuse_elsewhere()
-        architecture = UNetArchitecture.model_validate(self.facts["architecture"])
-        with torch.device("meta"):
-            like = layers_like(build_unet(architecture))
-        known = {flat(layer): layer for layer in like}
-        made: dict[str, Branch] = {}
-        for written, (change, scale) in own.items():
-            layer = _layer(written, change, known, architecture)
-            made[layer] = Branch(like[layer], change.numbers, scale)
+        made = _branches(own, UNetArchitecture.model_validate(self.facts["architecture"]))
         _answer_to_peft()
         for layer, branch in made.items():
             beside(network.get_submodule(layer)).add(name, branch)
@@ -235,6 +228,24 @@ class Adapters:
 
 def _file(path: Path, name: str | None) -> Path:
     return path / (name or WEIGHTS) if path.is_dir() else path
+
+
+def _branches(
+    changes: Mapping[str, tuple[Change, float]], architecture: UNetArchitecture
+) -> dict[str, Branch]:
+    """The branches that changes are, by the layer.
+
+    Raises:
+        EdadmError: they are of another network.
+    """
+    with torch.device("meta"):
+        like = layers_like(build_unet(architecture))
+    known = {flat(layer): layer for layer in like}
+    made: dict[str, Branch] = {}
+    for written, (change, scale) in changes.items():
+        layer = _layer(written, change, known, architecture)
+        made[layer] = Branch(like[layer], change.numbers, scale)
+    return made
 
 
 def _layer(written: str, change: Change, known: Mapping[str, str], architecture: UNetArchitecture) -> str:
