@@ -173,15 +173,15 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
 
     Args:
         bits: width of the query, key and value grids.
-        softmax_bits: width of the grid of the attention weights.
+        softmax_bits: width of the grid of the attention weights; None leaves them in floating point.
     """
 
-    def __init__(self, bits: int, softmax_bits: int):
+    def __init__(self, bits: int, softmax_bits: int | None):
         super().__init__()
         self.query_quantizer = Quantizer(bits)
         self.key_quantizer = Quantizer(bits)
         self.value_quantizer = Quantizer(bits)
-        self.softmax_quantizer = Quantizer(softmax_bits)
+        self.softmax_quantizer = None if softmax_bits is None else Quantizer(softmax_bits)
 
     def mixed(
         self,
@@ -201,4 +201,6 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         else:
             scores = torch.bmm(query, key.transpose(-1, -2))
             weights = (scores if mask is None else scores + mask).softmax(dim=-1)
-        return torch.bmm(self.softmax_quantizer(weights), value)
+        return torch.bmm(
+            weights if self.softmax_quantizer is None else self.softmax_quantizer(weights), value
+        )

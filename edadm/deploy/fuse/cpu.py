@@ -163,7 +163,8 @@ class CpuAttnProcessor(ProjectedAttention):
         self.query = _Integers(processor.query_quantizer)
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)
-        self.softmax = _Integers(processor.softmax_quantizer)
+        grid = processor.softmax_quantizer
+        self.softmax = None if grid is None else _Integers(grid)
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
         """The normalised input, brought into the order of its axes once instead of by each projection."""
@@ -182,9 +183,10 @@ class CpuAttnProcessor(ProjectedAttention):
         if mask is not None:
             scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
-        return torch.bmm(self.softmax(scores.softmax(dim=-1)), value).mul_(
-            self.softmax.scale * self.value.scale
-        )
+        weights = scores.softmax(dim=-1)
+        if self.softmax is None:
+            return torch.bmm(weights, value).mul_(self.value.scale)
+        return torch.bmm(self.softmax(weights), value).mul_(self.softmax.scale * self.value.scale)
 
 
 class _Integers:
