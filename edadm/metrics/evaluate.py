@@ -16,9 +16,10 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring, paired_of
 from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
-from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
+from edadm.config.inputs.statistics import LAYERS, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
+from edadm.metrics.circumstances import circumstances
 from edadm.metrics.extract import Advance
 from edadm.metrics.images.datasets import Images
 from edadm.metrics.measure import CLIP, PSNR, layers_of, measured
@@ -27,7 +28,7 @@ from edadm.metrics.scores.frechet import frechet_distance, statistics
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
 SMALLEST_SPLIT = 500
-KID_SUBSET = 1000
+KID_SUBSET, KID_SUBSETS = 1000, 100  # images in each, and how many
 NEIGHBOURS = 3
 
 
@@ -39,6 +40,7 @@ def evaluate(
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
     known: dict[str, Tensor] | None = None,
+    by: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
@@ -54,6 +56,7 @@ def evaluate(
         advance: told the number of images after each batch.
         device: where the networks that score compute.
         known: what `measured` found of these images, if that was done before.
+        by: then, the `circumstances` in which it was.
 
     Raises:
         EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
@@ -84,6 +87,7 @@ def evaluate(
         scores |= {name: values.mean().item() for name, values in per_image.items()}
         scores |= psnr_scores(known[PSNR])
     conditions = _conditions(len(images), files, reference, settings, splits)
+    conditions |= by or circumstances(device)
     if prompts is not None:
         per_image[CLIP] = known[CLIP]
         scores["clip_score"] = known[CLIP].mean().item()
@@ -115,6 +119,7 @@ def _clip_conditions(settings: Evaluation, files: Scoring) -> dict[str, Any]:
         "clip_model": settings.clip_model,
         "clip_sha256": file_sha256(files.clip_weights),
         "prompts_sha256": digest,
+        "captions_per_image": 1,
     }
 
 
@@ -139,7 +144,9 @@ def _sample_scores(
     found: dict[str, float] = {}
     if "kid" in settings.scores:
         size = min(KID_SUBSET, len(features["pooled"]), len(real))
-        kid = kid_features_to_metric(features["pooled"], real, kid_subset_size=size, verbose=False)
+        kid = kid_features_to_metric(
+            features["pooled"], real, kid_subset_size=size, kid_subsets=KID_SUBSETS, verbose=False
+        )
         found["kid"] = kid[KEY_METRIC_KID_MEAN]
         if size < max(len(features["pooled"]), len(real)):  # else every subset is the whole
             found["kid_spread"] = kid[KEY_METRIC_KID_STD]
@@ -156,7 +163,7 @@ def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Refe
     Their head is looked at first.
     """
     head = statistics_head(path)
-    refuse_unfit(path, head, files.extractor, preparation(files.resolution), settings.scores)
+    refuse_unfit(path, head, files.extractor, files.preparation, settings.scores)
     if files.weights is not None and head.facts.get("weights_sha256") not in (
         None,
         file_sha256(files.weights),
@@ -178,7 +185,8 @@ def _conditions(
         conditions |= {
             "extractor": files.extractor,
             "extractor_sha256": file_sha256(weights),
-            "preparation": preparation(files.resolution),
+            "preparation": files.preparation,
+            "scored_at_once": settings.scored_at_once,
         }
     if files.instead_of:
         conditions["instead_of"] = files.instead_of
@@ -193,5 +201,8 @@ def _conditions(
         }
         conditions["reference_preparation"] = facts.get("preparation", "not stated")
         if reference.features is not None and {"kid", "precision_recall"} & set(settings.scores):
-            conditions["reference_features"] = len(reference.features)
+            conditions["reference_features"] = kept = len(reference.features)
+            if "kid" in settings.scores:
+                size = min(KID_SUBSET, images, kept)
+                conditions["kid_subsets"] = f"{KID_SUBSETS} of {size}"
     return conditions

@@ -31,7 +31,7 @@ def feature_network(
     network = build_extractor(files.extractor, files.weights, ("pooled",))
 
     def extract(images: UInt8[Tensor, "n 3 h w"]) -> None:
-        seen = prepared(images, files.resolution)
+        seen = prepared(images, files.resolution, files.crop)
         for _ in feature_batches(seen, network, len(images), device=device):
             pass
 

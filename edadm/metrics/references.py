@@ -147,7 +147,6 @@ def write_reference(
     weights: Path | None,
     facts: dict[str, Any],
     keep: int = 0,
-    workers: int = 0,
     batch_size: int = 64,
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
@@ -159,7 +158,6 @@ def write_reference(
     Args:
         keep: pooled features of so many images, evenly spread over the set, are kept too, for KID, precision
             and recall.
-        workers: processes that read images.
         device: where features are computed.
     """
     network = build_extractor(extractor, weights, ("pooled", "spatial"))
@@ -169,7 +167,7 @@ def write_reference(
     if keep:
         wanted[torch.linspace(0, total - 1, min(keep, total)).round().long()] = True
     kept, done = [], 0
-    for batch in feature_batches(images, network, batch_size, workers, advance, device):
+    for batch in feature_batches(images, network, batch_size, advance, device):
         for layer, statistics in running.items():
             statistics.add(batch[layer])
         rows = len(batch["pooled"])

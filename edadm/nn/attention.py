@@ -117,7 +117,20 @@ class ProjectedAttention:
     """The parts around the two products of every attention here: norm, projections, heads, residual.
 
     As in diffusers' `AttnProcessor`.
+
+    Attributes:
+        most_keys: the number of tokens that the grid of the attention weights was searched at, beyond which
+            they are left off it; None where no number is too large.
     """
+
+    most_keys: int | None = None
+
+    def has_grid_for(self, keys: Size) -> bool:
+        """Whether attention weights over that many tokens lie on their grid.
+
+        They do in an exported graph that leaves the number open.
+        """
+        return self.most_keys is None or isinstance(keys, torch.SymInt) or keys <= self.most_keys
 
     def mixed(
         self,
@@ -201,6 +214,12 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         else:
             scores = torch.bmm(query, key.transpose(-1, -2))
             weights = (scores if mask is None else scores + mask).softmax(dim=-1)
+<<<<<<< HEAD
         return torch.bmm(
             weights if self.softmax_quantizer is None else self.softmax_quantizer(weights), value
         )
+=======
+        if self.has_grid_for(weights.shape[-1]):
+            weights = self.softmax_quantizer(weights)
+        return torch.bmm(weights, value)
+>>>>>>> main

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edadm.config.backends import INTEGER, is_exact
 from edadm.config.files.scoring import Scoring
+from edadm.config.inputs.statistics import Crop
 from edadm.config.schema import AUTO, Evaluation
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
@@ -22,14 +23,16 @@ from edadm.stages.inputs.scored import (
     made_from,
     opened_part,
     prompts_of,
+    scored_by,
     scoring_digests,
     shards_of,
 )
+from edadm.stages.inputs.sets import open_all, with_statistics
 
 if TYPE_CHECKING:
     import torch
 
-EVALUATION = ("scores", "extractor", "resolution", "clip_model")  # settings of it
+EVALUATION = ("scores", "extractor", "resolution", "crop", "clip_model", "scored_at_once")  # settings of it
 _OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
@@ -62,7 +65,6 @@ def run(
     """
     from edadm.artifacts import as_json, describe, making
     from edadm.metrics.evaluate import evaluate
-    from edadm.metrics.images.datasets import ShardedImages
     from edadm.metrics.scores.paired import parity_rows
 
     made, contents = _made_from(images, settings, files)
@@ -72,9 +74,13 @@ def run(
     with making([output], known, code_of("evaluate")) as work:
         if work is None:
             return
-        opened = {role: ShardedImages(of) for role, of in images.by_role.items()}
+        opened = open_all(images, files)
         samples, references = opened["samples"], opened.get("references")
         rows: dict[str, Any] = {}
+        if features and (other := [file for file in images.samples if file.suffix != ".npy"]):
+            raise EdadmError(
+                f"--features are of `.npy` files of images, and {other[0]} is none; leave them out"
+            )
         if features:
             lengths = {role: list(map(len, of.shards)) for role, of in opened.items()}
             rows = joined(features, settings, files, lengths, contents)
@@ -82,9 +88,9 @@ def run(
             rows = parity_rows(samples, opened["simulated"], references)
         beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
-        with bar as advance:
-            found = rows if features else None
-            scores = evaluate(samples, references, settings, files, advance, device, found)
+        with with_statistics(files, settings, device, label) as known_files, bar as advance:
+            before = (rows, scored_by(features)) if features else (None, None)
+            scores = evaluate(samples, references, settings, known_files, advance, device, *before)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
 
@@ -123,7 +129,7 @@ def _made_from(
         DamagedError: a file is damaged.
         StaleError: images were made from other settings or files than those they are compared with.
     """
-    from edadm.artifacts.digest import rows_digest
+    from edadm.metrics.images.opening import digest_of
     from edadm.metrics.images.provenance import check_samples
 
     given = settings.model_fields_set & set(OF_NOISE)
@@ -131,12 +137,18 @@ def _made_from(
     said = check_samples(images.samples, images.references, images.simulated, wanted)
     made: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
     made["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
-    contents = digests(**images.by_role)  # refuses what is damaged
-    pixels = {role: rows_digest(files) for role, files in images.by_role.items()}
+    ours = {role: of for role, of in images.by_role.items() if all(file.suffix == ".npy" for file in of)}
+    contents = digests(**ours)  # refuses what is damaged
+    pixels = {role: digest_of(of) for role, of in images.by_role.items()}
     prompts = Path(settings.prompts).expanduser() if settings.prompts else None
+    real = files.real_images
     scoring = digests(
-        statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
+        statistics=None if real else files.reference,
+        weights=files.weights,
+        clip_weights=files.clip_weights,
+        prompts=prompts,
     )
+    scoring |= {"against": digest_of([real])} if real else {}
     return made | {"inputs": pixels | scoring}, contents
 
 
@@ -167,6 +179,7 @@ def extract_features(
     from edadm.artifacts import making, save_tensors
     from edadm.config.inputs.prompts import prompts_per_image
     from edadm.config.sharding.scored import holding, part_of
+    from edadm.metrics.circumstances import circumstances
     from edadm.metrics.measure import kept_layers, measured
 
     part = part_of(settings.images, jobs, job)
@@ -176,7 +189,7 @@ def extract_features(
     contents = digests(**held)
     pixels = {role: dict(zip(numbers[role], contents[role], strict=True)) for role in held}
     made = made_from(part, settings.images, settings, files, pixels, scoring_digests(settings, files))
-    known = facts_of("features", made, device)
+    known = facts_of("features", made, device) | {"scored_by": circumstances(device)}
     with making([output], known, code_of("evaluate.extract_features", device)) as work:
         if work is None:
             return
@@ -200,42 +213,41 @@ def reference_statistics(
     extractor: str,
     weights: Path | None,
     resolution: int | None,
+    crop: Crop,
     keep_features: int,
     output: Path,
     device: torch.device,
-    threads: int,
     label: str,
 ) -> None:
     """Computes statistics of real images, against which generated ones are scored.
 
     Args:
-        images: a folder of them, sub-folders included.
+        images: a set of them, as `edadm.config.inputs.sets` knows them.
         name: what reports call this set.
         extractor, weights: the feature network, and its weights if they are not bundled.
-        resolution: the side to which images are cropped and resized; as they are where it is None.
+        resolution, crop: the side to which images are brought, and how; as they are where it is None.
         keep_features: of so many images features are kept, for KID, precision and recall.
         output: the statistics.
         device: where features are computed.
-        threads: of the CPU.
         label: what progress lines call this run.
     """
     from edadm.artifacts import making
     from edadm.config.inputs.statistics import preparation
-    from edadm.metrics.images.datasets import FolderImages
+    from edadm.metrics.images.opening import digest_of, open_images
     from edadm.metrics.references import write_reference
 
-    real = FolderImages(images, resolution)
+    real = open_images([images], resolution, crop, as_stored=False)
     for remark in real.remarks():
         say(remark)
-    facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
+    facts = {"set": name, "preparation": preparation(resolution, crop), "files": digest_of([images])}
     settings = {"extractor": extractor, "keep_features": keep_features, **facts}
     made = facts_of("statistics", {"references": settings, "inputs": digests(weights=weights)}, device)
     with making([output], made, code_of("evaluate.reference_statistics")) as work:
         if work is None:
             return
         with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
-            kept = (keep_features, threads - 1)
-            write_reference(partial, real, extractor, weights, facts, *kept, advance=advance, device=device)
+            told = (extractor, weights, facts, keep_features)
+            write_reference(partial, real, *told, advance=advance, device=device)
 
 
 def costs(name: str, settings: Evaluation) -> list[Cost]:

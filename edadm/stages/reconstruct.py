@@ -83,7 +83,8 @@ def run(
         told = {"reconstruction": made_from["reconstruction"], "inputs": made_from["inputs"]}
         told |= {"device": known["device"], "edadm": known["edadm"]}
         with work.publishing() as partial:
-            save_quantized(task.quantized_unet, partial, model.architecture, bits, told)
+            size = task.inputs.tensors["latents"].shape[2:]
+            save_quantized(task.quantized_unet, partial, model.architecture, bits, told, size)
         with work.publishing(losses, facts_of("losses", made_from, device)) as partial:
             write_losses(partial, task.reports)
 

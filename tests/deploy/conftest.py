@@ -77,7 +77,7 @@ def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], F
         if architecture.context_channels:
             rows["context"] = torch.randn(4, 5, architecture.context_channels, generator=generator)
         set_ranges(quantized, Rows(rows), bits)
-        save_quantized(quantized, path, architecture, bits, {})
+        save_quantized(quantized, path, architecture, bits, {}, latents.shape[2:])
         return unet, quantized, Rows(rows)
 
     return make

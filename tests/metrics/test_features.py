@@ -50,7 +50,9 @@ def test_features_do_not_depend_on_the_batch_size() -> None:
 
 def test_images_of_another_size_are_refused_with_the_setting_that_helps() -> None:
     wide = torch.zeros(2, 3, 32, 64, dtype=torch.uint8)
-    with pytest.raises(EdadmError, match="image 0 has 32 x 64 pixels, not 32 x 32; set `resolution`"):
+    with pytest.raises(
+        EdadmError, match="images have 32 x 64 pixels, and the bundled classifier sees 32 x 32; set"
+    ):
         extract_features(wide, features.NAME)
 
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edadm.artifacts import reading
 from edadm.errors import EdadmError
@@ -26,12 +26,18 @@ SIZES = {  # features of an image
     "inception": {"pooled": 2048, "spatial": 2023, "logits": 1008},
     "pytorch_fid": {"pooled": 2048, "spatial": 2023},
 }
+Crop = Literal["square", "adm", "box"]  # see `edadm.metrics.images.pictures.cropped`
+_CROPS: dict[Crop, str] = {
+    "square": "centre crop to a square, bicubic to {side} px",
+    "adm": "halved while twice {side} px or more, bicubic to it, centre crop",
+    "box": "box filter to {side} px, centre crop",
+}
 _NEED_FEATURES = ("kid", "precision_recall")
 
 
-def preparation(resolution: int | None) -> str:
-    """What `resolution` does to an image, in words for the conditions of a number."""
-    return "none" if resolution is None else f"centre crop to a square, bicubic to {resolution} px"
+def preparation(resolution: int | None, crop: Crop = "square") -> str:
+    """What `resolution` and `crop` do to an image, in words for the conditions of a number."""
+    return "none" if resolution is None else _CROPS[crop].format(side=resolution)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edadm.config.inputs.statistics import Crop
 from edadm.config.schema.model import AUTO, Model, Shards
 from edadm.config.schema.quantization import Bits, Calibration, Reconstruction
 from edadm.networks.settings.strict import Count, Strict
@@ -43,7 +44,7 @@ class Evaluation(Strict):
     reference: str = Field(
         "bundled:cifar10_train_statistics",
         description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), "
-        "a folder, or `bundled:NAME`",
+        "a folder or archive of images, or `bundled:NAME`",
     )
     fallback_reference: str | None = Field(
         None,
@@ -56,6 +57,12 @@ class Evaluation(Strict):
         description="generated and real images are cropped to a square and resized (bicubic) to this side; "
         "null leaves them",
     )
+    crop: Crop = Field(
+        "square",
+        description="how images come to `resolution`: the centred square, bicubic (latent diffusion's LSUN); "
+        "adm: halved, bicubic, centre crop (guided-diffusion's ImageNet); box: box filter, centre crop (its "
+        "LSUN)",
+    )
     prompts: str | None = Field(
         None,
         description="prompts of the images in order, one per line or a JSON list (clip_score); null takes "
@@ -64,6 +71,11 @@ class Evaluation(Strict):
     clip_model: str = Field(
         "ViT-L-14-quickgelu",
         description="open_clip's name of the CLIP model, or `local-dir:PATH` for its config",
+    )
+    scored_at_once: Literal[8, 16, 32, 64, 128, 256] = Field(
+        256,
+        description="images that the networks of scores see at once: fewer take less memory; the last bits "
+        "of scores depend on it",
     )
     clip_weights: str | None = Field(
         None, description="file with the CLIP weights in open_clip's layout; see `edadm download`"

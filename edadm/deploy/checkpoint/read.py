@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
@@ -22,8 +22,11 @@ from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.base import UNet
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantized_layers
+from edadm.nn.sizes import keep_to_size
 from edadm.nn.sound import code_flaws, float_flaws
 from edadm.quant.scheme import SchemeError
+
+Size = TypeAdapter(PositiveInt)
 
 
 def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
@@ -60,6 +63,8 @@ def _skeleton(facts: Facts, path: Path) -> UNet:
     try:
         architecture = UNetArchitecture.model_validate(facts["architecture"])
         unet = described(architecture, partial(schemes_in, facts))
+        if (size := facts.get("calibrated_at")) is not None:
+            keep_to_size(unet, *map(Size.validate_python, size))
     except SchemeError as error:
         raise CheckpointError(
             f"{path} says schemes that this edadm does not compute ({error}); "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,26 @@ from edadm.quant.scheme import to_table
 
 
 def save_quantized(
-    unet: nn.Module, path: Path, architecture: UNetArchitecture, bits: Bits, provenance: Mapping[str, Any]
+    unet: nn.Module,
+    path: Path,
+    architecture: UNetArchitecture,
+    bits: Bits,
+    provenance: Mapping[str, Any],
+    calibrated_at: Sequence[int] | None = None,
 ) -> None:
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or
     fewer), `NAME.bias`, and `NAME.smooth` where it is smoothed; grids as in `deploy.grid_packing`; all other
     parameters under their own names. The header says the scheme of each site.
+
+    Args:
+        unet: the network.
+        path: of the file.
+        architecture: of the float network.
+        bits: widths that the schemes were derived from.
+        provenance: how it was made.
+        calibrated_at: height and width of the latents that grids were searched with, if that is known.
 
     Raises:
         EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
@@ -62,6 +75,8 @@ def save_quantized(
         "bits": bits.model_dump(mode="json"),
         "provenance": dict(provenance),
     } | _table_of_schemes(unet, layers)
+    if calibrated_at is not None:
+        facts["calibrated_at"] = list(calibrated_at)
     facts["sha256"] = digest(tensors, facts)
     with writing(path) as partial:
         save_file(tensors, partial, {"edadm": compact_json(facts)})

@@ -90,7 +90,8 @@ class Folders:
             Bits.model_validate(self.facts["bits"]),
         )
         path = folder / _named(variant)
-        save_quantized(self, path, architecture, bits, self.facts["provenance"])  # type: ignore[arg-type]
+        told = self.facts["provenance"], self.facts.get("calibrated_at")
+        save_quantized(self, path, architecture, bits, *told)  # type: ignore[arg-type]
 
     @classmethod
     def from_pretrained(
@@ -132,7 +133,7 @@ class Folders:
         path = folder / _named(variant) if variant else folder
         if not path.exists():
             raise CheckpointError(f"the folder {folder} holds no {path.name}; leave out variant='{variant}'")
-        network = load(path, _device(device_map), backend, dtype_named(dtype or torch_dtype))
+        network = load(path, one_device(device_map), backend, dtype_named(dtype or torch_dtype))
         if not output_loading_info:
             return network
         lists: dict[str, list[str]] = {
@@ -182,7 +183,7 @@ def _refuse_others(loading: Mapping[str, Any]) -> None:
             raise EdadmError(f"a quantized network is not loaded with {name}; leave it out")
 
 
-def _device(device_map: object) -> torch.device | str | None:
+def one_device(device_map: object) -> torch.device | str | None:
     """The one device of a map.
 
     Raises:
