@@ -214,12 +214,6 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         else:
             scores = torch.bmm(query, key.transpose(-1, -2))
             weights = (scores if mask is None else scores + mask).softmax(dim=-1)
-<<<<<<< HEAD
-        return torch.bmm(
-            weights if self.softmax_quantizer is None else self.softmax_quantizer(weights), value
-        )
-=======
-        if self.has_grid_for(weights.shape[-1]):
+        if self.softmax_quantizer is not None and self.has_grid_for(weights.shape[-1]):
             weights = self.softmax_quantizer(weights)
         return torch.bmm(weights, value)
->>>>>>> main

@@ -163,13 +163,9 @@ class CpuAttnProcessor(ProjectedAttention):
         self.query = _Integers(processor.query_quantizer)
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)
-<<<<<<< HEAD
         grid = processor.softmax_quantizer
         self.softmax = None if grid is None else _Integers(grid)
-=======
-        self.softmax = _Integers(processor.softmax_quantizer)
         self.most_keys = processor.most_keys
->>>>>>> main
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
         """The normalised input, brought into the order of its axes once instead of by each projection."""
@@ -188,17 +184,10 @@ class CpuAttnProcessor(ProjectedAttention):
         if mask is not None:
             scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
-<<<<<<< HEAD
-        weights = scores.softmax(dim=-1)
-        if self.softmax is None:
-            return torch.bmm(weights, value).mul_(self.value.scale)
-        return torch.bmm(self.softmax(weights), value).mul_(self.softmax.scale * self.value.scale)
-=======
         weights, scale = scores.softmax(dim=-1), self.value.scale
-        if self.has_grid_for(weights.shape[-1]):
+        if self.softmax is not None and self.has_grid_for(weights.shape[-1]):
             weights, scale = self.softmax(weights), self.softmax.scale * scale
         return torch.bmm(weights, value).mul_(scale)
->>>>>>> main
 
 
 class _Integers:
