@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from edadm.registration import register
 from edadm.version import __version__
 
 if TYPE_CHECKING:
     from edadm.deploy.load import load
 
 __all__ = ["__version__", "load"]
+
+register()
 
 
 def __getattr__(name: str) -> Any:

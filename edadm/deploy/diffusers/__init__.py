@@ -17,6 +17,7 @@ from edadm.deploy.diffusers.calls import KeptGrids
 from edadm.deploy.diffusers.folders import WEIGHTS, Folders
 from edadm.deploy.diffusers.states import States, is_rounded
 from edadm.networks.unet.base import UNet
+from edadm.registration import METHOD
 
 __all__ = [
     "WEIGHTS",
@@ -26,8 +27,6 @@ __all__ = [
     "QuantizedUNet2DModel",
     "as_diffusers_model",
 ]
-
-METHOD = "edadm"
 
 
 class _EqualToItsBase(type):
