@@ -90,8 +90,9 @@ def run(
         beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
         with with_statistics(files, settings, device, label) as known_files, bar as advance:
-            before = (rows, scored_by(features)) if features else (None, None)
-            scores = evaluate(samples, references, settings, known_files, advance, device, *before, labels)
+            before, by = (rows, scored_by(features)) if features else (None, None)
+            told = (settings, known_files, advance, device, before, by, labels)
+            scores = evaluate(samples, references, *told)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
 
