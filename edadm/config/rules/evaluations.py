@@ -10,6 +10,7 @@ from edadm.config.schema import Evaluation, Model
 
 CLASSIFIER = "cifar10_classifier"
 CLASSIFIER_SIDE = 32
+VECTORS = ("dinov2", "clip")
 NEIGHBOURS = 3  # of precision and recall
 WINDOW = 11  # pixels of SSIM
 
@@ -24,6 +25,14 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
             "extractor 'pytorch_fid' has no inception_score; set extractor: inception, or take it out of "
             "`scores`"
         )
+    lacking = [score for score in settings.scores if LAYERS.get(score, "pooled") != "pooled"]
+    if lacking and settings.extractor in VECTORS:
+        yield (
+            f"extractor '{settings.extractor}' gives one vector an image and has no {lacking[0]}; take it "
+            "out of `scores`"
+        )
+    if "cmmd" in settings.scores and settings.extractor != "clip":
+        yield "cmmd is of CLIP's embeddings; set extractor: clip, or take it out of `scores`"
     if "precision_recall" in settings.scores and settings.images <= NEIGHBOURS:
         yield (
             f"precision_recall looks at {NEIGHBOURS} neighbours of each image and needs more than "
@@ -31,8 +40,8 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
         )
     if settings.extractor == CLASSIFIER and settings.extractor_weights:
         yield (
-            "extractor_weights are Inception's, and the bundled classifier has its own; remove them, or set "
-            "extractor: inception"
+            "extractor_weights are of other networks, and the bundled classifier has its own; remove them, "
+            "or set extractor: inception"
         )
     if (
         by_features
