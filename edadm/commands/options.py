@@ -99,6 +99,7 @@ def preset_named(kind: str, text: str, config: Path | None) -> Any:
 
 def device_named(name: str, threads: int) -> Any:
     """The torch device, after setting the number of CPU threads; a GPU is leased, and waited for, first."""
+    from edadm.devices.freed import reuse_freed_memory
     from edadm.devices.lease import leased_device
 
     where = leased_device(name)
@@ -106,6 +107,8 @@ def device_named(name: str, threads: int) -> Any:
     import torch
 
     torch.set_num_threads(threads)
+    if where.type == "cpu":
+        reuse_freed_memory()
     return where
 
 

@@ -227,6 +227,7 @@ def without_paths(preset):
         "reference",
         "fallback_reference",
         "prompts",
+        "image_folder",
         "clip_weights",
         "vgg_weights",
         "lpips_weights",
@@ -242,8 +243,13 @@ def checkpoint_content(wildcards):
 
 
 def prompts_content(wildcards):
-    """What the file of the model's prompts holds, if it takes any."""
-    return digest(PROMPTS[wildcards.model])
+    """What the file of the model's prompts holds, if it takes any, and the images beside them."""
+    images = INPUTS.images[wildcards.model]
+    return (
+        digest(PROMPTS[wildcards.model])
+        if not images
+        else [digest(path) for path in (PROMPTS[wildcards.model], *images)]
+    )
 
 
 def evaluation_with(*fields):

@@ -21,6 +21,7 @@ LAYERS = {
     "kid": "pooled",
     "precision_recall": "pooled",
     "cmmd": "pooled",
+    "class_accuracy": "logits",
 }
 SIZES = {  # features of an image
     "cifar10_classifier": {"pooled": 128, "spatial": 128, "logits": 10},

@@ -20,6 +20,7 @@ Score = Literal[
     "precision_recall",
     "cmmd",
     "clip_score",
+    "class_accuracy",
     "ssim",
     "flip",
     "lpips",

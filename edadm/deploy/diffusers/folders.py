@@ -133,7 +133,7 @@ class Folders:
         path = folder / _named(variant) if variant else folder
         if not path.exists():
             raise CheckpointError(f"the folder {folder} holds no {path.name}; leave out variant='{variant}'")
-        network = load(path, _device(device_map), backend, dtype_named(dtype or torch_dtype))
+        network = load(path, one_device(device_map), backend, dtype_named(dtype or torch_dtype))
         if not output_loading_info:
             return network
         lists: dict[str, list[str]] = {
@@ -183,7 +183,7 @@ def _refuse_others(loading: Mapping[str, Any]) -> None:
             raise EdadmError(f"a quantized network is not loaded with {name}; leave it out")
 
 
-def _device(device_map: object) -> torch.device | str | None:
+def one_device(device_map: object) -> torch.device | str | None:
     """The one device of a map.
 
     Raises:

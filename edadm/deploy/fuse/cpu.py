@@ -127,7 +127,9 @@ class CpuLinear(CpuLayer):
 
 
 def _consume(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer(x, in_place=True) if isinstance(layer, CpuLayer) else layer(x)
+    """A layer's output of an input that nobody else needs, unless there is a branch beside the layer."""
+    in_place = isinstance(layer, CpuLayer) and not hasattr(layer, "low_rank")
+    return layer(x, in_place=True) if in_place else layer(x)
 
 
 class CpuResnetBlock(ResnetParts):
@@ -163,7 +165,8 @@ class CpuAttnProcessor(ProjectedAttention):
         self.query = _Integers(processor.query_quantizer)
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)
-        self.softmax = _Integers(processor.softmax_quantizer)
+        grid = processor.softmax_quantizer
+        self.softmax = None if grid is None else _Integers(grid)
         self.most_keys = processor.most_keys
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
@@ -184,7 +187,7 @@ class CpuAttnProcessor(ProjectedAttention):
             scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
         weights, scale = scores.softmax(dim=-1), self.value.scale
-        if self.has_grid_for(weights.shape[-1]):
+        if self.softmax is not None and self.has_grid_for(weights.shape[-1]):
             weights, scale = self.softmax(weights), self.softmax.scale * scale
         return torch.bmm(weights, value).mul_(scale)
 

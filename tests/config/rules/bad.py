@@ -92,7 +92,7 @@ VALUES = (
     ("models.m.autoencoder: {}", "models.m.autoencoder.kind: this setting is required"),
     ("models.m.autoencoder: {kind: kl, scale: 0.0}", "models.m.autoencoder.scale: input should be greater than 0"),
     ("models.m.conditioning: {kind: classes}", "models.m: the family 'transformer' takes a condition, the others take none"),
-    ("models.m.conditioning: {kind: labels}", "models.m.conditioning.kind: input should be 'classes', 'text' or 'sdxl' (got 'labels')"),
+    ("models.m.conditioning: {kind: labels}", "models.m.conditioning.kind: input should be 'classes', 'text', 'sdxl', 'sdxl_refiner', 'inpainting' or 'instruct_pix2pix' (got 'labels')"),
     ("models.m.conditioning: {kind: classes, guidance: 0.5}", "models.m.conditioning.guidance: input should be greater than or equal to 1"),
     ("models.m.conditioning: {kind: classes, only: [1000]}", "there is no class 1000; classes are counted from 0 to 999"),
     ("models.m.conditioning: {kind: classes, only: 3}", "models.m.conditioning.only: wants a list, not 3; write [3]"),
@@ -175,6 +175,14 @@ VALUES = (
     ("evaluations.e.resolution: 32x32", "evaluations.e.resolution: wants a whole number, not '32x32'"),
     ("evaluations.e: {images: 4, extractor: pytorch_fid}", "evaluations.e: extractor 'pytorch_fid' has no inception_score"),
     ("evaluations.e: {images: 3, scores: [precision_recall]}", "evaluations.e: precision_recall looks at 3 neighbours"),
+    (
+        "evaluations.e: {images: 4, scores: [class_accuracy], extractor: inception}",
+        "evaluations.e: class_accuracy is of the classes that the bundled classifier knows",
+    ),
+    (
+        "evaluations.e: {images: 4, scores: [class_accuracy]}",
+        "class_accuracy is of models that are told the 10 classes of CIFAR-10, and it is not",
+    ),
     ("evaluations.e.precision: int8", "evaluations.e.precision: input should be 'fp32', 'bf16' or 'fp16'"),
     ("evaluations.e.reference: [a]", "evaluations.e.reference: wants text, not ['a']"),
     ("evaluations.e.compiled: 'no'", "evaluations.e.compiled: wants true or false, not 'no'"),

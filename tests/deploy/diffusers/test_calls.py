@@ -33,8 +33,6 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda unet: ControlNetModel.from_unet(unet),
         "make that from the network in full precision",
     ),
-    "LoRA": (lambda unet: unet.load_lora_adapter({}, prefix="unet"), "merge it into the weights before they"),
-    "adapter": (lambda unet: unet.add_adapter(object()), "`edadm convert-checkpoint --lora FILE:0.8`"),
     "configuration": (
         lambda unet: type(unet).from_config(unet.config),
         "load its folder with from_pretrained",
