@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from edadm.metrics.references import Reference, load_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
+CLASSES = "class_accuracy"
 SMALLEST_SPLIT = 500
 KID_SUBSET, KID_SUBSETS = 1000, 100  # images in each, and how many
 NEIGHBOURS = 3
@@ -41,6 +43,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     known: dict[str, Tensor] | None = None,
     by: dict[str, str] | None = None,
+    labels: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
@@ -57,20 +60,26 @@ def evaluate(
         device: where the networks that score compute.
         known: what `measured` found of these images, if that was done before.
         by: then, the `circumstances` in which it was.
+        labels: the class that each image was to be of, for `class_accuracy`.
 
     Raises:
-        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
-            images are not as many, before anything is computed; or a score is no finite number.
+        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts or labels
+            and images are not as many, before anything is computed; or a score is no finite number.
     """
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
         reference = _fitting_reference(files.reference, files, settings)
     prompts = prompts_of(settings, len(images))
+    if CLASSES in settings.scores and len(labels) != len(images):
+        raise EdadmError(
+            f"{CLASSES} needs the class of each of {len(images)} images, and there are {len(labels)}"
+        )
     if known is None:
         told = (prompts, layers_of(settings), settings, files)
         known = measured(images, references, None, *told, advance, device)
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {}
+    per_image: dict[str, Tensor] = {}
     for score in ("fid", "sfid"):
         if score in settings.scores and reference is not None:
             layer = LAYERS[score]
@@ -79,12 +88,16 @@ def evaluate(
         found = isc_features_to_metric(known["logits"], splits=splits)
         scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
         scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
+    if CLASSES in settings.scores:
+        per_image[CLASSES] = (known["logits"].argmax(1) == torch.tensor(labels)).float()
+        scores[CLASSES] = per_image[CLASSES].mean().item()
     if reference is not None and reference.features is not None:
         scores |= _sample_scores(known, reference.features, settings)
     scores["psnr"] = None
-    per_image = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
+    paired = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
     if PSNR in known:
-        scores |= {name: values.mean().item() for name, values in per_image.items()}
+        per_image |= paired
+        scores |= {name: values.mean().item() for name, values in paired.items()}
         scores |= psnr_scores(known[PSNR])
     conditions = _conditions(len(images), files, reference, settings, splits)
     conditions |= by or circumstances(device)

@@ -68,6 +68,7 @@ def run(
     from edadm.metrics.scores.paired import parity_rows
 
     made, contents = _made_from(images, settings, files)
+    labels = _labels(settings, made)
     known = facts_of("metrics", made, device)
     if features:
         known["device"] = (describe(features[0]) or known)["device"]
@@ -89,10 +90,31 @@ def run(
         beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
         with with_statistics(files, settings, device, label) as known_files, bar as advance:
-            before = (rows, scored_by(features)) if features else (None, None)
-            scores = evaluate(samples, references, settings, known_files, advance, device, *before)
+            before, by = (rows, scored_by(features)) if features else (None, None)
+            told = (settings, known_files, advance, device, before, by, labels)
+            scores = evaluate(samples, references, *told)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
+
+
+def _labels(settings: Evaluation, made: dict[str, Any]) -> list[int]:
+    """The classes that images were to be of, if they are scored by them.
+
+    Raises:
+        EdadmError: the images' files do not say.
+    """
+    if "class_accuracy" not in settings.scores:
+        return []
+    from edadm.conditions.classes import labels_of
+    from edadm.networks.settings.parts import Conditioning
+
+    told = made.get("model", {}).get("conditioning")
+    if not told or told["kind"] != "classes" or "images" not in made["evaluation"]:
+        raise EdadmError(
+            "class_accuracy needs images that say of which classes they were to be, as those of `edadm "
+            "generate` with such a model do; take it out of `scores`"
+        )
+    return labels_of(Conditioning.model_validate(told))[: made["evaluation"]["images"]]
 
 
 def _parity(rows: dict[str, Any], values: int, exact: bool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ LAYERS = {
     "inception_score": "logits",
     "kid": "pooled",
     "precision_recall": "pooled",
+    "class_accuracy": "logits",
 }
 SIZES = {  # features of an image
     "cifar10_classifier": {"pooled": 128, "spatial": 128, "logits": 10},

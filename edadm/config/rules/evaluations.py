@@ -11,6 +11,7 @@ from edadm.config.schema import Evaluation, Model
 CLASSIFIER = "cifar10_classifier"
 CLASSIFIER_SIDE = 32
 NEIGHBOURS = 3  # of precision and recall
+CLASSES = 10  # that it knows
 WINDOW = 11  # pixels of SSIM
 
 
@@ -23,6 +24,11 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
         yield (
             "extractor 'pytorch_fid' has no inception_score; set extractor: inception, or take it out of "
             "`scores`"
+        )
+    if "class_accuracy" in settings.scores and settings.extractor != CLASSIFIER:
+        yield (
+            "class_accuracy is of the classes that the bundled classifier knows; set extractor: "
+            f"{CLASSIFIER}, or take it out of `scores`"
         )
     if "precision_recall" in settings.scores and settings.images <= NEIGHBOURS:
         yield (
@@ -60,6 +66,13 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
         yield (
             f"its images have {channels} channel{'s' if channels > 1 else ''}, and scores, pictures and "
             f"report take RGB; {fix}"
+        )
+    told = model.conditioning
+    is_told = told is not None and told.kind == "classes" and told.classes == CLASSES
+    if "class_accuracy" in settings.scores and settings.extractor == CLASSIFIER and not is_told:
+        yield (
+            f"class_accuracy is of models that are told the {CLASSES} classes of CIFAR-10, and it is not; "
+            "take class_accuracy out of `scores`"
         )
     if "ssim" in settings.scores and side < WINDOW:
         yield f"ssim looks at windows of {WINDOW} px, and its images have {side}; take ssim out of `scores`"

@@ -12,7 +12,17 @@ from edadm.config.schema.quantization import Bits, Calibration, Reconstruction
 from edadm.networks.settings.strict import Count, Strict
 
 Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid"]
-Score = Literal["fid", "sfid", "inception_score", "kid", "precision_recall", "clip_score", "ssim", "flip"]
+Score = Literal[
+    "fid",
+    "sfid",
+    "inception_score",
+    "kid",
+    "precision_recall",
+    "clip_score",
+    "class_accuracy",
+    "ssim",
+    "flip",
+]
 
 
 class Evaluation(Strict):

@@ -171,6 +171,14 @@ VALUES = (
     ("evaluations.e.resolution: 32x32", "evaluations.e.resolution: wants a whole number, not '32x32'"),
     ("evaluations.e: {images: 4, extractor: pytorch_fid}", "evaluations.e: extractor 'pytorch_fid' has no inception_score"),
     ("evaluations.e: {images: 3, scores: [precision_recall]}", "evaluations.e: precision_recall looks at 3 neighbours"),
+    (
+        "evaluations.e: {images: 4, scores: [class_accuracy], extractor: inception}",
+        "evaluations.e: class_accuracy is of the classes that the bundled classifier knows",
+    ),
+    (
+        "evaluations.e: {images: 4, scores: [class_accuracy]}",
+        "class_accuracy is of models that are told the 10 classes of CIFAR-10, and it is not",
+    ),
     ("evaluations.e.precision: int8", "evaluations.e.precision: input should be 'fp32', 'bf16' or 'fp16'"),
     ("evaluations.e.reference: [a]", "evaluations.e.reference: wants text, not ['a']"),
     ("evaluations.e.compiled: 'no'", "evaluations.e.compiled: wants true or false, not 'no'"),
