@@ -61,7 +61,9 @@ def test_a_simulated_network_takes_the_state_of_another_and_is_saved_as_that(
 def test_numbers_changed_in_place_are_not_saved_as_what_nobody_computed(made: Made, tmp_path: Path) -> None:
     unet = edadm.load(made[1])
     unet.state_dict()[f"{LAYER}.weight_quantizer.scale"].mul_(2)
-    with pytest.raises(EdadmError, match=f"{LAYER} computes with another weight.* give them to load_state_dict"):
+    with pytest.raises(
+        EdadmError, match=f"{LAYER} computes with another weight.* give them to load_state_dict"
+    ):
         unet.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     unet.load_state_dict(unet.state_dict())
