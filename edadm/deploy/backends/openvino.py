@@ -24,6 +24,7 @@ from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 from edadm.nn.on_cpu import StaysOnCpu
+from edadm.nn.part import Part
 from edadm.nn.sound import pass_on_what_is_not_finite
 
 CPU = torch.zeros(0)
@@ -218,6 +219,7 @@ def lower_for_openvino(unet: UNet) -> UNet:
     lowered = copy.deepcopy(unet, {id(child): nn.Identity() for child in unet.children()})
     for name, _ in list(lowered.named_children()):
         delattr(lowered, name)
+    lowered.conv_in = Part()  # whose weights a ControlNet asks for first, and is refused
     lowered.network = CompiledNetwork(compiled, unet, len(graph))
     lowered.forward = lowered.network.forward
     lowered.enable_freeu = _refuse_freeu
