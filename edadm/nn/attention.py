@@ -17,6 +17,11 @@ ATTENTIONS = (Attention, AttentionModuleMixin, nn.MultiheadAttention)
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
 
+NOT_ALONE = (
+    "the attention of a quantized network keeps its processors, which hold grids, and never has an "
+    "IP-Adapter; leave the call out"
+)
+
 Size = int | torch.SymInt  # symbolic while a network is exported
 
 
@@ -189,8 +194,10 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         softmax_bits: width of the grid of the attention weights; None leaves them in floating point.
     """
 
-    def __init__(self, bits: int, softmax_bits: int | None):
+    def __init__(self, bits: int | None = None, softmax_bits: int | None = None):
         super().__init__()
+        if bits is None:  # as `unload_ip_adapter` makes them
+            raise EdadmError(NOT_ALONE)
         self.query_quantizer = Quantizer(bits)
         self.key_quantizer = Quantizer(bits)
         self.value_quantizer = Quantizer(bits)

@@ -229,6 +229,9 @@ def without_paths(preset):
         "prompts",
         "image_folder",
         "clip_weights",
+        "vgg_weights",
+        "lpips_weights",
+        "dists_weights",
     ):
         (preset or {}).pop(name, None)
 
@@ -438,7 +441,9 @@ def scoring_content(wildcards):
     weights = extractor_weights(settings, files)
     reference = None if files.real_images else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
+    held = [
+        digest(path) for path in (weights, files.clip_weights, reference, prompts, *files.perceptual.values())
+    ]
     return json.dumps([files.extractor, files.instead_of, files.preparation, *held])
 
 
@@ -449,7 +454,7 @@ def extraction_settings(wildcards):
     weights = extractor_weights(settings, files)
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     clip = settings.clip_model if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, prompts)]
+    held = [digest(path) for path in (weights, files.clip_weights, prompts, *files.perceptual.values())]
     return json.dumps(
         [
             weights is not None,

@@ -24,6 +24,7 @@ from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 from edadm.nn.on_cpu import StaysOnCpu
+from edadm.nn.part import Part
 from edadm.nn.sound import pass_on_what_is_not_finite
 
 CPU = torch.zeros(0)
@@ -177,6 +178,25 @@ def _refuse_freeu(*scales: Any, **named: Any) -> None:
     raise EdadmError(f"a network by OpenVINO has no blocks for FreeU; load with backend '{DEFAULT}' for that")
 
 
+def _refuse_joined(unet: UNet) -> None:
+    """Refuses a network that is called with another tensor than its graph takes.
+
+    Raises:
+        EdadmError: it is given an image behind the noise, or a score beside its sizes.
+    """
+    family, listener = family_of(unet), _Listener()
+    rows = family.inputs(unet).zeros()
+    family.call(listener, rows)
+    graph = {id(tensor) for tensor in rows.tensors.values()}
+    positional = {str(place): value for place, value in enumerate(listener.args)}
+    given = dict(_leaves(positional | listener.named)).values()
+    if any(isinstance(tensor, Tensor) and id(tensor) not in graph for tensor in given):
+        raise EdadmError(
+            f"a network of the family '{family.name}' that is given an image or a score is not computed by "
+            f"OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
+        )
+
+
 def lower_for_openvino(unet: UNet) -> UNet:
     """A quantized U-Net without its modules, whose predictions are made by OpenVINO.
 
@@ -189,8 +209,9 @@ def lower_for_openvino(unet: UNet) -> UNet:
         unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; left as it was.
 
     Raises:
-        EdadmError: as `onnx_program`.
+        EdadmError: as `onnx_program`; or the network's inputs are joined before it is called.
     """
+    _refuse_joined(unet)
     graph = onnx_program(unet).model_proto.SerializeToString()
     core = openvino.Core()
     settings = SETTINGS | {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
@@ -198,6 +219,7 @@ def lower_for_openvino(unet: UNet) -> UNet:
     lowered = copy.deepcopy(unet, {id(child): nn.Identity() for child in unet.children()})
     for name, _ in list(lowered.named_children()):
         delattr(lowered, name)
+    lowered.conv_in = Part()  # whose weights a ControlNet asks for first, and is refused
     lowered.network = CompiledNetwork(compiled, unet, len(graph))
     lowered.forward = lowered.network.forward
     lowered.enable_freeu = _refuse_freeu

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
+from edadm.errors import EdadmError
 from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
-from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
+from edadm.nn.attention import NOT_ALONE, ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.part import Part, refuse_other_channels
@@ -127,7 +128,9 @@ class CpuLinear(CpuLayer):
 
 
 def _consume(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer(x, in_place=True) if isinstance(layer, CpuLayer) else layer(x)
+    """A layer's output of an input that nobody else needs, unless there is a branch beside the layer."""
+    in_place = isinstance(layer, CpuLayer) and not hasattr(layer, "low_rank")
+    return layer(x, in_place=True) if in_place else layer(x)
 
 
 class CpuResnetBlock(ResnetParts):
@@ -159,7 +162,9 @@ class CpuAttnProcessor(ProjectedAttention):
     key before they are quantized.
     """
 
-    def __init__(self, processor: QuantizedAttnProcessor):
+    def __init__(self, processor: QuantizedAttnProcessor | None = None):
+        if processor is None:
+            raise EdadmError(NOT_ALONE)
         self.query = _Integers(processor.query_quantizer)
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)

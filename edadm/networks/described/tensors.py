@@ -29,12 +29,15 @@ _ANCHORS = {
 _CONTROL = "control_model."
 
 
-def describe_tensors(path: Path, presets: Mapping[str, Model]) -> Description:
+def describe_tensors(
+    path: Path, presets: Mapping[str, Model], training: tuple[str, Settings] | None = None
+) -> Description:
     """What a file's tensors say of its networks.
 
     Args:
         path: a file of weights.
         presets: whose settings are taken where sizes are theirs and tensors leave something open.
+        training: what the network predicts and its noise schedule, where something else says them.
 
     Raises:
         CheckpointError: no file of weights.
@@ -49,7 +52,7 @@ def describe_tensors(path: Path, presets: Mapping[str, Model]) -> Description:
     if layout == "compvis":
         _add_parts(settings, state, left_open, path)
     is_second = architecture["family"] == "diffusers"
-    settings["prediction"], settings["schedule"] = training_of(
+    settings["prediction"], settings["schedule"] = training or training_of(
         state, container.metadata, layout, left_open, path, is_second
     )
     if is_second:
