@@ -17,7 +17,7 @@ ATTENTIONS = (Attention, AttentionModuleMixin, nn.MultiheadAttention)
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
 
-Size = int | torch.SymInt  # symbolic while a network is exported
+Size = int | torch.SymInt | Tensor  # symbolic while a network is exported, a tensor while it is traced
 
 
 def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttention) -> list[str]:
