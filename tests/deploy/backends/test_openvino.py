@@ -295,7 +295,7 @@ def test_whether_sums_are_exact_is_tried_out(instructions: str, runtime: Path) -
 
 @torch.no_grad()
 def test_graphs_and_what_was_compiled_are_kept_for_the_next_time(
-    made: Made, runtime: Path, monkeypatch: pytest.MonkeyPatch
+    made: Made, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edadm.deploy.backends.openvino import compiled
 
@@ -304,7 +304,8 @@ def test_graphs_and_what_was_compiled_are_kept_for_the_next_time(
     (folder,) = (runtime / "graphs").iterdir()
     assert {file.suffix for file in folder.iterdir()} == {".xml", ".bin", ".blob"}
     monkeypatch.setattr(compiled, "graph_of", lambda *_: pytest.fail("it is there"))
-    again = lower(simulated, backend="openvino")
+    simulated.save_pretrained(tmp_path)
+    again = edadm.load(tmp_path, backend="openvino")
     assert torch.equal(again(**named(rows), return_dict=False)[0], expected)
     for count in range(1, compiled.MOST_SHAPES + 2):
         again(**named(rows[:1], encoder_hidden_states=torch.zeros(1, count, 24)))
