@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edadm.config.backends import INTEGER, is_exact
 from edadm.config.files.scoring import Scoring
 from edadm.config.inputs.statistics import Crop
-from edadm.config.schema import AUTO, Evaluation
+from edadm.config.schema import AUTO, Evaluation, Extractor
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
@@ -68,6 +68,7 @@ def run(
     from edadm.metrics.scores.paired import parity_rows
 
     made, contents = _made_from(images, settings, files)
+    labels = _labels(settings, made)
     known = facts_of("metrics", made, device)
     if features:
         known["device"] = (describe(features[0]) or known)["device"]
@@ -89,10 +90,31 @@ def run(
         beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
         with with_statistics(files, settings, device, label) as known_files, bar as advance:
-            before = (rows, scored_by(features)) if features else (None, None)
-            scores = evaluate(samples, references, settings, known_files, advance, device, *before)
+            before, by = (rows, scored_by(features)) if features else (None, None)
+            told = (settings, known_files, advance, device, before, by, labels)
+            scores = evaluate(samples, references, *told)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
+
+
+def _labels(settings: Evaluation, made: dict[str, Any]) -> list[int]:
+    """The classes that images were to be of, if they are scored by them.
+
+    Raises:
+        EdadmError: the images' files do not say.
+    """
+    if "class_accuracy" not in settings.scores:
+        return []
+    from edadm.conditions.classes import labels_of
+    from edadm.networks.settings.parts import Conditioning
+
+    told = made.get("model", {}).get("conditioning")
+    if not told or told["kind"] != "classes" or "images" not in made["evaluation"]:
+        raise EdadmError(
+            "class_accuracy needs images that say of which classes they were to be, as those of `edadm "
+            "generate` with such a model do; take it out of `scores`"
+        )
+    return labels_of(Conditioning.model_validate(told))[: made["evaluation"]["images"]]
 
 
 def _parity(rows: dict[str, Any], values: int, exact: bool) -> dict[str, Any]:
@@ -148,6 +170,7 @@ def _made_from(
         clip_weights=files.clip_weights,
         prompts=prompts,
     )
+    scoring |= digests(**files.perceptual)
     scoring |= {"against": digest_of([real])} if real else {}
     return made | {"inputs": pixels | scoring}, contents
 
@@ -248,6 +271,36 @@ def reference_statistics(
         with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
             told = (extractor, weights, facts, keep_features)
             write_reference(partial, real, *told, advance=advance, device=device)
+
+
+def add_features(
+    known: Path,
+    images: Path,
+    held_out: Path,
+    extractor: Extractor,
+    weights: Path | None,
+    resolution: int | None,
+    crop: Crop,
+    keep_features: int,
+    output: Path,
+    device: torch.device,
+    label: str,
+) -> None:
+    """Writes statistics that are there again, with features of single images for KID and floors.
+
+    Args:
+        known: statistics of these images, whose numbers stay.
+        images, held_out: sets of real images: those, and others of the same distribution.
+        extractor, weights: as of `reference_statistics`, as are the rest.
+    """
+    from edadm.artifacts import placing, writing
+    from edadm.metrics.images.opening import open_images
+    from edadm.metrics.kept import write_kept
+
+    of, others = (open_images([path], resolution, crop, as_stored=False) for path in (images, held_out))
+    total = min(keep_features, len(of)) + min(keep_features, len(others))
+    with placing(output), writing(output) as partial, progress_bar(label, total, "images") as advance:
+        write_kept(partial, known, of, others, extractor, weights, keep_features, advance, device)
 
 
 def costs(name: str, settings: Evaluation) -> list[Cost]:

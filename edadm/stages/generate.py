@@ -52,7 +52,7 @@ def run(
     import numpy as np
 
     from edadm.artifacts import making
-    from edadm.config.files.sources import locate_prompts
+    from edadm.config.files.sources import locate_images, locate_prompts
     from edadm.config.sharding.shares import settled, share
     from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.generate import generate_images
@@ -63,7 +63,8 @@ def run(
     if arithmetic != backend:
         say(f"{label}: by {arithmetic}, the fastest exact backend for this machine and network")
     made_from = _made_from(model, evaluation, weights, (backend, arithmetic), shard, device)
-    others = digests(**parts, prompts=locate_prompts("given", model))
+    given = {"prompts": locate_prompts("given", model), "images": locate_images("given", model)}
+    others = digests(**parts, **given)
     made_from["inputs"] = digests(weights=weights) | others
     known = facts_of("samples", made_from, device)
     with making([output], known, code_of("generate", device, modules_of(arithmetic))) as work:

@@ -17,8 +17,8 @@ from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.circumstances import circumstances
 from edadm.metrics.evaluate import evaluate
-from edadm.metrics.extract import extract_features
-from edadm.metrics.features import NAME
+from edadm.metrics.extractors.cifar import NAME
+from edadm.metrics.extractors.extract import extract_features
 from edadm.metrics.scores.flip import flip
 from edadm.metrics.scores.frechet import (
     frechet_distance,
@@ -52,6 +52,18 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layers["pooled"].numpy(),
     )
     return path
+
+
+def test_class_accuracy_counts_images_of_the_class_asked_for() -> None:
+    images, settings = random_images(40), Evaluation(scores=("class_accuracy",))
+    labels = extract_features(images, NAME)["logits"].argmax(1).tolist()
+    for image in (3, 17, 31):
+        labels[image] = (labels[image] + 1) % 10
+    scores = evaluate(images, None, settings, files(None), labels=labels)
+    assert scores["class_accuracy"] == pytest.approx(37 / 40)
+    assert sorted(scores["resamples"]["class_accuracy"]) == [0.0] * 3 + [1.0] * 37
+    with pytest.raises(EdadmError, match="needs the class of each of 40 images, and there are 39"):
+        evaluate(images, None, settings, files(None), labels=labels[1:])
 
 
 def test_scores_come_with_their_conditions(reference: Path) -> None:

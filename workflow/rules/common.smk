@@ -231,7 +231,11 @@ def without_paths(preset):
         "reference",
         "fallback_reference",
         "prompts",
+        "image_folder",
         "clip_weights",
+        "vgg_weights",
+        "lpips_weights",
+        "dists_weights",
     ):
         (preset or {}).pop(name, None)
 
@@ -243,8 +247,13 @@ def checkpoint_content(wildcards):
 
 
 def prompts_content(wildcards):
-    """What the file of the model's prompts holds, if it takes any."""
-    return digest(PROMPTS[wildcards.model])
+    """What the file of the model's prompts holds, if it takes any, and the images beside them."""
+    images = INPUTS.images[wildcards.model]
+    return (
+        digest(PROMPTS[wildcards.model])
+        if not images
+        else [digest(path) for path in (PROMPTS[wildcards.model], *images)]
+    )
 
 
 def evaluation_with(*fields):
@@ -436,7 +445,9 @@ def scoring_content(wildcards):
     weights = extractor_weights(settings, files)
     reference = None if files.real_images else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
+    held = [
+        digest(path) for path in (weights, files.clip_weights, reference, prompts, *files.perceptual.values())
+    ]
     return json.dumps([files.extractor, files.instead_of, files.preparation, *held])
 
 
@@ -447,7 +458,7 @@ def extraction_settings(wildcards):
     weights = extractor_weights(settings, files)
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     clip = settings.clip_model if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, prompts)]
+    held = [digest(path) for path in (weights, files.clip_weights, prompts, *files.perceptual.values())]
     return json.dumps(
         [
             weights is not None,

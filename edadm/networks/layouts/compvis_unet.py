@@ -14,6 +14,8 @@ _STEMS = {
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
 }
 _BLOCK_PARTS = {
     "in_layers.0": "norm1",
@@ -45,14 +47,14 @@ def diffusers_module(module: str, architecture: UNetArchitecture) -> str:
         return f"mid_block.{_MIDDLE[position]}.{_part(part, architecture)}"
     if match := _MODULE.match(module):
         side, index, position, part = match.groups()
-        block, inner = divmod(int(index) - (side == "input_blocks"), architecture.blocks_per_level + 1)
+        block, inner = divmod(int(index) - (side == "input_blocks"), architecture.level_blocks + 1)
         blocks = "down_blocks" if side == "input_blocks" else "up_blocks"
         return f"{blocks}.{block}.{_inner(side, inner, position, part, architecture)}"
     raise KeyError(f"'{module}' is not a module of the CompVis U-Net layout")
 
 
 def _inner(side: str, inner: int, position: str, part: str, architecture: UNetArchitecture) -> str:
-    if side == "input_blocks" and inner == architecture.blocks_per_level:
+    if side == "input_blocks" and inner == architecture.level_blocks:
         return f"downsamplers.0.{'conv' if part == 'op' else _part(part, architecture)}"
     if position == "0":
         return f"resnets.{inner}.{_part(part, architecture)}"
@@ -73,7 +75,7 @@ def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> No
     """Refuses blocks that are counted otherwise: their numbers say to which level they belong."""
     blocks = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.", key))}
     halving = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.0\.op\.", key))}
-    levels, per_level = len(architecture.multipliers), architecture.blocks_per_level
+    levels, per_level = len(architecture.level_channels), architecture.level_blocks
     expected = levels * (per_level + 1)
     if blocks and len(blocks) != expected:
         raise ValueError(

@@ -19,7 +19,7 @@ from edadm.report.strips import data_uri
 
 MOST, FEWEST = 16, 4  # noises shown
 LARGEST, SMALLEST = 256, 64  # pixels of an image's longer side: shown at most, and not reduced below
-BUDGET = 4 * 10**6  # bytes of all pixels of a page before compression
+BUDGET = 6 * 10**6  # bytes of all pixels of a page before compression
 LEVELS = (1, 2, 4, 8, 16, 32, 64)  # grey levels at which a map's colour changes
 COLORS = [
     tuple(round(255 * part) for part in colormaps["magma"](share)[:3])

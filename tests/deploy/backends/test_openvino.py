@@ -33,6 +33,7 @@ from edadm.quant import ranges
 
 from ...networks.families import FAMILIES, calibrated, tiny
 from ...networks.sdxl import calibrated_sdxl
+from ...networks.single_file import unet_of
 from .test_onednn import IMAGE_BOUND, filled, parts
 
 W8A8 = Bits(weights=8, activations=8, softmax=8, range_bins=64, range_batch_size=4)
@@ -347,3 +348,12 @@ def test_where_it_is_absent_a_sentence_says_what_to_install(
     )
     with pytest.raises(EdadmError, match=f"^{sentence}$"):
         edadm.load(tmp_path / "absent.safetensors", backend="openvino")
+
+
+def test_networks_that_are_given_an_image_are_refused(runtime: None) -> None:
+    from edadm.deploy.backends.openvino import lower_for_openvino
+
+    for channels, family in ((9, "inpainting"), (8, "instruct_pix2pix")):
+        said = f"the family '{family}' that is given an image or a score is not computed by OpenVINO; load it"
+        with pytest.raises(EdadmError, match=said):
+            lower_for_openvino(unet_of({"in_channels": channels}))

@@ -29,8 +29,9 @@ from ..test_figures import pixels
     [
         (3, (32, 32), 6, Chosen([0, 1, 2], 3, 1)),
         (256, (32, 32), 6, Chosen(list(range(0, 256, 16)), 256, 1)),
-        (50_000, (256, 256), 3, Chosen([index * 50_000 // 6 for index in range(6)], 50_000, 1)),
-        (50_000, (512, 512), 6, Chosen([index * 50_000 // 7 for index in range(7)], 50_000, 3)),
+        (50_000, (256, 256), 3, Chosen([index * 5_000 for index in range(10)], 50_000, 1)),
+        (50_000, (512, 512), 6, Chosen([index * 10_000 for index in range(5)], 50_000, 2)),
+        (50_000, (512, 512), 20, Chosen([index * 50_000 // 6 for index in range(6)], 50_000, 4)),
         (8, (64, 256), 1, Chosen(list(range(8)), 8, 1)),
     ],
 )

@@ -148,3 +148,15 @@ def test_errors_of_another_checkpoint_are_left_out_which_is_said(
     path = add_errors(fake, "tdac/w4a8/fbr_w4", of="another digest")
     assert "Not measured." in parsed(gallery_of(fake)).text
     assert f"{path} is of another checkpoint than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gallery.html", "index.html"])
+def test_what_scrolls_has_a_name_for_who_hears_the_page(gallery: Path, name: str):
+    page = parsed(gallery.with_name(name))
+    scrolled = [(tag, given) for tag, given in page.elements if "scroll" in given.get("class", "").split()]
+    assert scrolled
+    for tag, given in scrolled:
+        assert given["tabindex"] == "0"
+        assert tag == "figure" or given.keys() & {"aria-label", "aria-labelledby"}
+    assert all(given["aria-label"] for given in page.all("svg"))
+    assert all("alt" in given for given in page.all("img"))

@@ -12,9 +12,10 @@ from torch import nn
 from edadm.config.backends import DEFAULT
 from edadm.deploy.backends.base import CpuBackend
 from edadm.deploy.backends.openvino.compiled import Graph
-from edadm.deploy.backends.openvino.network import CompiledNetwork
+from edadm.deploy.backends.openvino.network import CompiledNetwork, refuse_joined
 from edadm.errors import EdadmError
 from edadm.networks.unet.base import UNet
+from edadm.nn.part import Part
 from edadm.nn.sound import pass_on_what_is_not_finite
 
 
@@ -36,11 +37,16 @@ def lower_for_openvino(unet: UNet) -> UNet:
 
     Args:
         unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; left as it was.
+
+    Raises:
+        EdadmError: the network's inputs are joined before it is called.
     """
+    refuse_joined(unet)
     graph = Graph(unet)
     lowered = copy.deepcopy(unet, {id(child): nn.Identity() for child in unet.children()})
     for name, _ in list(lowered.named_children()):
         delattr(lowered, name)
+    lowered.conv_in = Part()  # whose weights a ControlNet asks for first, and is refused
     lowered.network = CompiledNetwork(graph, unet)
     lowered.forward = lowered.network.forward
     lowered.enable_freeu = _refuse_freeu

@@ -156,3 +156,22 @@ def _whole(place: str, values: Tensor) -> Int[Tensor, "*s"]:
             f"load with backend '{DEFAULT}' for others"
         )
     return whole
+
+
+def refuse_joined(unet: UNet) -> None:
+    """Refuses a network that is called with another tensor than its graph takes.
+
+    Raises:
+        EdadmError: it is given an image behind the noise, or a score beside its sizes.
+    """
+    family, listener = family_of(unet), _Listener()
+    rows = family.inputs(unet).zeros()
+    family.call(listener, rows)
+    graph = {id(tensor) for tensor in rows.tensors.values()}
+    positional = {str(place): value for place, value in enumerate(listener.args)}
+    given = dict(_leaves(positional | listener.named)).values()
+    if any(isinstance(tensor, Tensor) and id(tensor) not in graph for tensor in given):
+        raise EdadmError(
+            f"a network of the family '{family.name}' that is given an image or a score is not computed by "
+            f"OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
+        )
