@@ -135,7 +135,7 @@ class ProjectedAttention:
 
         They do in an exported graph that leaves the number open.
         """
-        return self.most_keys is None or isinstance(keys, torch.SymInt) or keys <= self.most_keys
+        return self.most_keys is None or isinstance(keys, torch.SymInt) or bool(keys <= self.most_keys)
 
     def mixed(
         self,
