@@ -17,7 +17,12 @@ ATTENTIONS = (Attention, AttentionModuleMixin, nn.MultiheadAttention)
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
 
-Size = int | torch.SymInt  # symbolic while a network is exported
+NOT_ALONE = (
+    "the attention of a quantized network keeps its processors, which hold grids, and never has an "
+    "IP-Adapter; leave the call out"
+)
+
+Size = int | torch.SymInt | Tensor  # symbolic while a network is exported, a tensor while it is traced
 
 
 def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttention) -> list[str]:
@@ -130,7 +135,7 @@ class ProjectedAttention:
 
         They do in an exported graph that leaves the number open.
         """
-        return self.most_keys is None or isinstance(keys, torch.SymInt) or keys <= self.most_keys
+        return self.most_keys is None or isinstance(keys, torch.SymInt) or bool(keys <= self.most_keys)
 
     def mixed(
         self,
@@ -189,8 +194,10 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         softmax_bits: width of the grid of the attention weights; None leaves them in floating point.
     """
 
-    def __init__(self, bits: int, softmax_bits: int | None):
+    def __init__(self, bits: int | None = None, softmax_bits: int | None = None):
         super().__init__()
+        if bits is None:  # as `unload_ip_adapter` makes them
+            raise EdadmError(NOT_ALONE)
         self.query_quantizer = Quantizer(bits)
         self.key_quantizer = Quantizer(bits)
         self.value_quantizer = Quantizer(bits)

@@ -74,6 +74,7 @@ class Folders:
                 "a network cast to half precision has lost bits of its biases; load it with "
                 "dtype=torch.float32 to save it"
             )
+        _refuse_edited(self)
         if max_shard_size is not None and (size := _size(self)) > _bytes(max_shard_size):
             raise EdadmError(
                 f"a quantized network is one file, here of {size} bytes, more than max_shard_size; leave "
@@ -174,6 +175,17 @@ def _refuse_other_files(save_function: Any, safe: bool, push_to_hub: bool, use_f
         raise EdadmError(
             "nothing is sent to a hub from here; save the folder, and upload it with `hf upload`"
         )
+
+
+def _refuse_edited(network: Any) -> None:
+    """Refuses to write codes and grids that a network does not compute with."""
+    for name, layer in quantized_layers(network).items():
+        codes = layer.codes
+        if codes is not None and not torch.equal(layer.weight, layer.weight_quantizer.values(codes)):
+            raise EdadmError(
+                f"{name} computes with another weight than that of its codes and grid, which were changed in "
+                "place; change copies of what state_dict gives, and give them to load_state_dict"
+            )
 
 
 def _refuse_others(loading: Mapping[str, Any]) -> None:

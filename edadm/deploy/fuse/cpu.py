@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
+from edadm.errors import EdadmError
 from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
-from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
+from edadm.nn.attention import NOT_ALONE, ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.part import Part, refuse_other_channels
@@ -161,7 +162,9 @@ class CpuAttnProcessor(ProjectedAttention):
     key before they are quantized.
     """
 
-    def __init__(self, processor: QuantizedAttnProcessor):
+    def __init__(self, processor: QuantizedAttnProcessor | None = None):
+        if processor is None:
+            raise EdadmError(NOT_ALONE)
         self.query = _Integers(processor.query_quantizer)
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)
