@@ -191,7 +191,7 @@ def lower_for_openvino(unet: UNet) -> UNet:
     Raises:
         EdadmError: as `onnx_program`.
     """
-    graph = onnx_program(unet).model_proto.SerializeToString()
+    graph = onnx_program(unet, for_pipelines=False).model_proto.SerializeToString()
     core = openvino.Core()
     settings = SETTINGS | {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
     compiled = core.compile_model(core.read_model(graph), "CPU", settings)

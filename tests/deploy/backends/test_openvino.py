@@ -23,7 +23,7 @@ from edadm.config.schema import Bits
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
-from edadm.deploy.export.onnx import OPSET
+from edadm.deploy.export.onnx_capture import OPSET
 from edadm.deploy.export.onnx_graph import Target, replacements
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
