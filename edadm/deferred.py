@@ -114,8 +114,11 @@ class _OfMarks(_Instead):
         return None
 
     def _note(self, marked: Any) -> Any:
-        if COMPILER in sys.modules:
-            return sys.modules[COMPILER].allow_in_graph(marked)
+        compiler = sys.modules.get(COMPILER)
+        if (
+            compiler is not None and compiler.__spec__ is not None
+        ):  # and not one that notes, of a module above
+            return compiler.allow_in_graph(marked)
         self.marked.append(marked)
         return marked
 

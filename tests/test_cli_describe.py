@@ -17,6 +17,7 @@ from edadm.errors import EdadmError
 
 from .networks.described.test_tensors import project, saved
 from .networks.families import random_network, tiny
+from .networks.single_file import second, written
 
 PLAIN: dict[str, Any] = {
     "sample_size": 8,
@@ -72,6 +73,22 @@ def test_the_name_of_an_entry_is_one_that_is_read(name: str, entry: str, tmp_pat
         (tmp_path / "mine.yaml").write_text(described("--", path))
         model = load_config(tmp_path / "mine.yaml").models[entry]
         assert model.checkpoint == str(folder)
+
+
+@pytest.mark.parametrize("predicted", ["v", "eps"])
+def test_a_project_says_what_stable_diffusion_2_predicts(predicted: str, tmp_path: Path) -> None:
+    _, _, state = second()
+    path = written(state, tmp_path / "v2.safetensors")
+    unet = {"use_linear_in_transformer": True, "use_spatial_transformer": True}
+    params = {"parameterization": predicted, "linear_start": 0.0009, "linear_end": 0.013}
+    content = {"model": {"params": params | {"unet_config": {"params": unet}}}}
+    (tmp_path / "v2-inference.yaml").write_text(yaml.safe_dump(content))
+    printed = described(path, "--config", tmp_path / "v2-inference.yaml")
+    model = load_config(yaml.safe_load(printed)).models["v2"]
+    assert model.prediction == predicted
+    assert model.architecture.image_size == {"v": 96, "eps": 64}[predicted]
+    assert (model.schedule.start, model.schedule.end) == (0.0009, 0.013)
+    assert "prediction stands in no tensor" not in printed
 
 
 def test_an_entry_does_not_go_on_top_of_a_preset(tmp_path: Path) -> None:

@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib.abc import Loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from edadm.deferred import COMPILER, _OfMarks
 
 from .faults.project import stages, write_presets
 
@@ -161,3 +165,18 @@ def test_help_is_told_without_what_commands_work_with(arguments: list[str]) -> N
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
     assert "Usage" in done.stdout
+
+
+def test_a_mark_is_noted_while_a_module_of_marks_imports_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `diffusers.hooks.group_offloading` does when it is the first to import attentions."""
+    monkeypatch.delitem(sys.modules, COMPILER, raising=False)
+    marked: list[type] = []
+
+    class Own(Loader):
+        def exec_module(self, module: ModuleType) -> None:
+            assert loader._note(int) is int
+
+    loader = _OfMarks(Own(), marked, [])
+    loader.exec_module(ModuleType("outer"))
+    assert marked == [int]
+    assert COMPILER not in sys.modules

@@ -27,6 +27,7 @@ VERSIONS = {  # of each kind of file; a reader refuses newer ones than it knows
         ("weights", "calibration", "selection", "ranges", "unit", "losses", "samples", "prompts"), 1
     ),
     **dict.fromkeys(("trajectories", "features", "statistics", "metrics", "speed", "units", "quantized"), 1),
+    "errors": 1,
 }
 Facts = dict[str, Any]
 

@@ -12,22 +12,11 @@ from edadm.benchmark.clock import Clock
 from edadm.config.schema import Reconstruction
 from edadm.kernels.dispatch import without_kernels
 from edadm.learning.task import Task, settings_of
-from edadm.learning.unit_store import FinishedUnit, UnitStore
-from edadm.networks.units.unit import Unit
+from edadm.learning.unit_store import UnitStore
+from edadm.learning.unkept import NoUnitStore
 from edadm.passes.methods import run_method
 
 MakeTask = Callable[[Reconstruction, UnitStore], Task]
-
-
-class NoUnitStore:
-    """Keeps nothing."""
-
-    def get(self, index: int, unit: Unit) -> FinishedUnit | None:
-        """No unit was finished before."""
-        return None
-
-    def put(self, index: int, unit: Unit, finished: FinishedUnit) -> None:
-        """Forgets a finished unit."""
 
 
 def learning_cost(task: Task) -> dict[str, float]:

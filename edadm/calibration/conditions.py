@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from edadm.calibration.base import Store
-from edadm.networks.inputs import TOLD
+from edadm.networks.inputs import TOLD, replaced
 from edadm.sampling.store import unconditional_array
 
 HELD_OUT = "held_out_"
@@ -19,7 +19,8 @@ def with_conditions(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -
     """Selected states with what their trajectories are told; guidance makes two rows of each (method, 4.2).
 
     The unconditional row of a state comes right before its conditional one, so that they stay together in any
-    batch of an even number of rows. Without a condition everything stays as it is.
+    batch of an even number of rows; where guidance drops an image, too, there are three, as
+    `networks.inputs.replaced` has them. Without a condition everything stays as it is.
 
     Args:
         chosen: from `select`: arrays whose row k is of trajectory k, and `held_out_` ones, of the
@@ -43,8 +44,12 @@ def with_conditions(chosen: Mapping[str, np.ndarray], groups: Sequence[Store]) -
         count = len(own[f"{prefix}latents"])
         given = {name: _rows(arrays, first, count) for name, arrays in told.items()}
         if nothing:
-            own = {name: np.repeat(array, 2, axis=0) for name, array in own.items()}
-            given = {name: _pairs(nothing[name], conditional) for name, conditional in given.items()}
+            names = replaced(nothing)
+            own = {name: np.repeat(array, len(names), axis=0) for name, array in own.items()}
+            given = {
+                name: _beside([nothing[name] if name in without else array for without in names])
+                for name, array in given.items()
+            }
         rows |= own | {f"{prefix}{name}": array for name, array in given.items()}
     return rows
 
@@ -57,12 +62,11 @@ def _arrays(name: str, groups: Sequence[Store]) -> list[Any]:
         return []
 
 
-def _pairs(
-    nothing: Shaped[np.ndarray, " *s"], given: Shaped[np.ndarray, " n *s"]
-) -> Shaped[np.ndarray, " m *s"]:
-    """Twice as many rows: before each the one that says nothing."""
-    pairs = np.stack([np.broadcast_to(nothing, given.shape), given], axis=1)
-    return pairs.reshape(-1, *given.shape[1:])
+def _beside(parts: Sequence[Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, " m *s"]:
+    """Rows of several arrays by turns; the last has all rows, others may be one row that says nothing."""
+    given = parts[-1]
+    together = np.stack([np.broadcast_to(part, given.shape) for part in parts], axis=1)
+    return together.reshape(-1, *given.shape[1:])
 
 
 def _rows(arrays: Sequence[Any], first: int, count: int) -> Shaped[np.ndarray, " n *s"]:

@@ -22,7 +22,7 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
-from edadm.config.backends import DEFAULT, device_for_images
+from edadm.config.backends import DEFAULT, FASTEST, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -52,7 +52,8 @@ def generate(
     from edadm.stages import generate as stage
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    where = device_named(device_for_images(backend, device), threads)
+    device = device if backend == FASTEST else device_for_images(backend, device)
+    where = device_named(device, threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
     stage.run(preset, settings, weights, parts, backend, shard, output, where, label, graphs)
 
@@ -110,7 +111,10 @@ def extract_features(
 
 @app.command()
 def evaluate(
-    samples: Annotated[list[Path], typer.Argument(exists=True, help="image files of all shards, in order")],
+    samples: Annotated[
+        list[Path],
+        typer.Argument(exists=True, help="image files of all shards, in order; or a folder, an archive"),
+    ],
     evaluation: EvaluationOption,
     output: OutputOption,
     references: Annotated[
@@ -128,6 +132,12 @@ def evaluate(
     statistics: Annotated[
         Path | None, typer.Option(exists=True, help="of the preset's real images, from reference-statistics")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, help="images, or statistics of some, in the place of the preset's real images"
+        ),
+    ] = None,
     prompts: PromptsOption = None,
     config: ConfigOption = None,
     device: DeviceOption = "auto",
@@ -138,19 +148,21 @@ def evaluate(
 
     FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision.
 
-    Images made with integers must be nearer to the simulated ones than these are to full precision.
+    Images made with integers must be nearer to the simulated ones than these are to full precision. Images of
+    others are folders, .zip or .tar archives, .npz or .npy files; with --against two sets are compared, image
+    by image too where their names are the same.
     """
     from dataclasses import replace
 
     from edadm.stages import evaluate as stage
 
     images = _images(samples, references, simulated)
-    settings, files = _scoring(evaluation, config, prompts)
+    settings, files = _scoring(evaluation, config, prompts, against)
     files = replace(files, reference=statistics) if statistics else files
-    if files.reference and files.reference.is_dir():
+    if files.real_images and not against:
         raise EdadmError(
-            f"{files.reference} is a folder; make its statistics with `edadm reference-statistics`, and name "
-            "them as --statistics"
+            f"{files.reference} holds images; make their statistics with `edadm reference-statistics`, and "
+            "name them as --statistics"
         )
     if files.absent:
         say(f"the bundled classifier scores instead of '{files.instead_of}': {files.absent}")
@@ -158,13 +170,15 @@ def evaluate(
     stage.run(images, settings, files, output, where, label, features or [])
 
 
-def _scoring(evaluation: str, config: Path | None, prompts: Path | None) -> tuple[Evaluation, Scoring]:
+def _scoring(
+    evaluation: str, config: Path | None, prompts: Path | None, against: Path | None = None
+) -> tuple[Evaluation, Scoring]:
     """An evaluation with the file of prompts that was given, and its files."""
     from edadm.config.files.scoring import scoring
 
     settings: Evaluation = preset_named("evaluations", evaluation, config)
     settings = settings.model_copy(update={"prompts": str(prompts)}) if prompts else settings
-    return settings, scoring(settings)
+    return settings, scoring(settings, against=against)
 
 
 def _images(samples: list[Path], references: list[Path] | None, simulated: list[Path] | None) -> Images:
@@ -183,12 +197,15 @@ def _images(samples: list[Path], references: list[Path] | None, simulated: list[
 @app.command()
 def reference_statistics(
     images: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="folder of real images, sub-folders included")
+        Path,
+        typer.Option(
+            exists=True, help="real images: a folder, an archive, .npz or .npy, CIFAR-10's files, LSUN's"
+        ),
     ],
     output: OutputOption,
     name: Annotated[str, typer.Option(help="what reports call this set")],
     extractor: Annotated[
-        str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")
+        str, typer.Option(help="cifar10_classifier, inception, pytorch_fid, dinov2 or clip")
     ] = "cifar10_classifier",
     weights: Annotated[
         Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")
@@ -196,19 +213,43 @@ def reference_statistics(
     resolution: Annotated[
         int | None, typer.Option(min=1, help="side to which images are cropped and resized; else as they are")
     ] = None,
+    crop: Annotated[
+        str, typer.Option(help="how they come to it: square, adm or box, as the setting `crop`")
+    ] = "square",
     keep_features: Annotated[
         int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")
     ] = 0,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="of these images, that are there: they stay, features are added"),
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="with --statistics: real images that these are not of, for floors"),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "reference-statistics",
 ) -> None:
     """Statistics of real images, against which generated ones are scored."""
-    from edadm.config.schema import Evaluation
+    from typing import cast, get_args
+
+    from edadm.config.inputs.statistics import Crop
+    from edadm.config.schema import Evaluation, Extractor
     from edadm.stages import evaluate as stage
 
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
         raise EdadmError(f"there is no extractor '{extractor}'; known are {', '.join(known)}")
+    if crop not in get_args(Crop):
+        raise EdadmError(f"there is no crop '{crop}'; known are {', '.join(get_args(Crop))}")
     where = device_named(device, threads)
-    real = (images, name, extractor, weights, resolution, keep_features)
-    stage.reference_statistics(*real, output, where, threads, label)
+    given, network = cast(Crop, crop), cast(Extractor, extractor)
+    if bool(statistics) != bool(held_out):
+        raise EdadmError("--statistics and --held-out go together; name both, or neither")
+    if statistics and held_out:
+        sets, seen_as = (statistics, images, held_out), (resolution, given)
+        stage.add_features(*sets, network, weights, *seen_as, keep_features, output, where, label)
+        return
+    stage.reference_statistics(
+        images, name, network, weights, resolution, given, keep_features, output, where, label
+    )

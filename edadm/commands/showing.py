@@ -92,7 +92,7 @@ def describe(
     """Print the `models:` entry of a checkpoint, ready to paste, and what the files leave open."""
     from edadm.config.described.entry import entry_name
     from edadm.config.described.folder import CONFIG, PIPELINE, config_of, describe_folder
-    from edadm.config.described.foreign import describe_with
+    from edadm.config.described.foreign import describe_with, training_with
     from edadm.config.described.published import completed
     from edadm.config.load import load_config
 
@@ -101,14 +101,15 @@ def describe(
         raise EdadmError(f"there is no file {path}; name a checkpoint, or a diffusers folder")
     path = path.parent if path.name in (CONFIG, PIPELINE) else path
     presets = load_config().models
-    if config is not None:
+    training = None if config is None else training_with(config)
+    if config is not None and training is None:
         found = describe_with(config, path)
-    elif path.is_dir() or config_of(path, "unet") is not None:
+    elif training is None and (path.is_dir() or config_of(path, "unet") is not None):
         found = describe_folder(path)
     else:
         from edadm.networks.described.tensors import describe_tensors
 
-        found = describe_tensors(path, presets)
+        found = describe_tensors(path, presets, training)
     if name in presets:
         raise EdadmError(
             f"--name {name}: there is a preset of that name, whose settings would stay below the entry's; "

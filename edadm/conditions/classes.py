@@ -31,9 +31,7 @@ class ClassCondition:
 
     def __init__(self, embedding: ClassEmbedding, settings: Conditioning):
         self._embedding = embedding.embedding
-        classes = settings.only or tuple(range(settings.classes))
-        order = shuffled(len(classes) * settings.images_per_class, settings.seed, "label")
-        self.labels = [classes[place % len(classes)] for place in order]
+        self.labels = labels_of(settings)
         self._none = settings.classes
 
     def _rows(self, labels: Sequence[int]) -> Float[Tensor, "n 1 channels"]:
@@ -50,6 +48,13 @@ class ClassCondition:
     def unconditional(self) -> dict[str, Tensor]:
         """The context without a condition: the embedding that stands for no class."""
         return {"context": self._rows([self._none])}
+
+
+def labels_of(settings: Conditioning) -> list[int]:
+    """The class of each image, for as many as there are."""
+    classes = settings.only or tuple(range(settings.classes))
+    order = shuffled(len(classes) * settings.images_per_class, settings.seed, "label")
+    return [classes[place % len(classes)] for place in order]
 
 
 def build(settings: Conditioning, context_channels: int) -> ClassEmbedding:

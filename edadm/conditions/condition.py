@@ -7,10 +7,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from edadm.conditions import classes, sdxl, text
+from edadm.conditions import classes, image, refiner, sdxl, text
 from edadm.networks.settings.parts import Conditioning
 
-CONDITIONS: dict[str, Any] = {"classes": classes, "text": text, "sdxl": sdxl}  # modules, by kind of condition
+CONDITIONS: dict[str, Any] = {  # modules, by kind of condition
+    "classes": classes,
+    "text": text,
+    "sdxl": sdxl,
+    "sdxl_refiner": refiner,
+    "inpainting": image,
+    "instruct_pix2pix": image,
+}
 
 
 @runtime_checkable
@@ -21,12 +28,25 @@ class Condition(Protocol):
         """What the network is told of each image, a row an image, such as `context` (n, tokens, channels)."""
 
     def unconditional(self) -> Mapping[str, Tensor]:
-        """One row of each of these inputs that says nothing."""
+        """One row that says nothing, of each of these inputs but those that guidance leaves as they are."""
 
 
-def build_condition_network(settings: Conditioning, context_channels: int) -> nn.Module:
-    """The networks behind a condition, such as a class embedding or a text encoder, randomly initialised."""
-    network: nn.Module = CONDITIONS[settings.kind].build(settings, context_channels)
+def build_condition_network(
+    settings: Conditioning, context_channels: int, autoencoder: nn.Module | None = None, side: int = 0
+) -> nn.Module:
+    """The networks behind a condition, such as a class embedding or a text encoder, randomly initialised.
+
+    Args:
+        settings: of the condition.
+        context_channels: of one token of the network's context.
+        autoencoder: of the network's latents, for conditions that encode images.
+        side: height and width of these latents.
+    """
+    module = CONDITIONS[settings.kind]
+    if autoencoder is not None and settings.encodes_images:
+        both: nn.Module = module.build_both(settings, context_channels, autoencoder, side)
+        return both
+    network: nn.Module = module.build(settings, context_channels)
     return network
 
 

@@ -101,6 +101,10 @@ class Layout:
         """What the reconstruction of a quantized variant says of each unit."""
         return self.variant(model, variant.checkpoint) / "losses.csv"
 
+    def step_errors(self, model: str, variant: Variant) -> Path:
+        """Where the report looks for what `edadm benchmark errors` measured of a quantized variant."""
+        return self.variant(model, variant.checkpoint) / "errors.json"
+
     def samples(self, model: str, variant: Variant, shards: int | str) -> list[Path]:
         """All image files of a variant, in order.
 

@@ -12,7 +12,7 @@ OF_NOISE = (
     "precision",
     "compiled",
 )  # of an evaluation, of its images
-_PLACES = {"prompts", "checkpoint"}  # where an input lies is no setting; its digest counts
+_PLACES = {"prompts", "checkpoint", "image_folder"}  # where an input lies is no setting; its digest counts
 
 
 def settings_of(preset: Any, *fields: str) -> dict[str, Any]:

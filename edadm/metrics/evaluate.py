@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,30 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring, paired_of
+from edadm.config.files.scoring import (
+    AGAINST_REAL_IMAGES,
+    BUNDLED_EXTRACTOR,
+    NEED_FEATURES,
+    Scoring,
+    paired_of,
+)
 from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
-from edadm.config.inputs.statistics import LAYERS, preparation, refuse_unfit, statistics_head
+from edadm.config.inputs.statistics import LAYERS, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
-from edadm.metrics.extract import Advance
+from edadm.metrics.circumstances import circumstances
+from edadm.metrics.extractors.extract import Advance
 from edadm.metrics.images.datasets import Images
 from edadm.metrics.measure import CLIP, PSNR, layers_of, measured
 from edadm.metrics.references import Reference, load_reference
+from edadm.metrics.scores.cmmd import cmmd
 from edadm.metrics.scores.frechet import frechet_distance, statistics
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
+CLASSES = "class_accuracy"
 SMALLEST_SPLIT = 500
-KID_SUBSET = 1000
+KID_SUBSET, KID_SUBSETS = 1000, 100  # images in each, and how many
 NEIGHBOURS = 3
 
 
@@ -39,6 +49,8 @@ def evaluate(
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
     known: dict[str, Tensor] | None = None,
+    by: dict[str, str] | None = None,
+    labels: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The scores that `settings` asks for, and PSNR to the full-precision images of the same noise.
 
@@ -54,20 +66,27 @@ def evaluate(
         advance: told the number of images after each batch.
         device: where the networks that score compute.
         known: what `measured` found of these images, if that was done before.
+        by: then, the `circumstances` in which it was.
+        labels: the class that each image was to be of, for `class_accuracy`.
 
     Raises:
-        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts and
-            images are not as many, before anything is computed; or a score is no finite number.
+        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts or labels
+            and images are not as many, before anything is computed; or a score is no finite number.
     """
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
         reference = _fitting_reference(files.reference, files, settings)
     prompts = prompts_of(settings, len(images))
+    if CLASSES in settings.scores and len(labels) != len(images):
+        raise EdadmError(
+            f"{CLASSES} needs the class of each of {len(images)} images, and there are {len(labels)}"
+        )
     if known is None:
         told = (prompts, layers_of(settings), settings, files)
         known = measured(images, references, None, *told, advance, device)
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
     scores: dict[str, Any] = {}
+    per_image: dict[str, Tensor] = {}
     for score in ("fid", "sfid"):
         if score in settings.scores and reference is not None:
             layer = LAYERS[score]
@@ -76,14 +95,19 @@ def evaluate(
         found = isc_features_to_metric(known["logits"], splits=splits)
         scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
         scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
+    if CLASSES in settings.scores:
+        per_image[CLASSES] = (known["logits"].argmax(1) == torch.tensor(labels)).float()
+        scores[CLASSES] = per_image[CLASSES].mean().item()
     if reference is not None and reference.features is not None:
         scores |= _sample_scores(known, reference.features, settings)
     scores["psnr"] = None
-    per_image = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
+    paired = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
     if PSNR in known:
-        scores |= {name: values.mean().item() for name, values in per_image.items()}
+        per_image |= paired
+        scores |= {name: values.mean().item() for name, values in paired.items()}
         scores |= psnr_scores(known[PSNR])
     conditions = _conditions(len(images), files, reference, settings, splits)
+    conditions |= by or circumstances(device)
     if prompts is not None:
         per_image[CLIP] = known[CLIP]
         scores["clip_score"] = known[CLIP].mean().item()
@@ -115,6 +139,7 @@ def _clip_conditions(settings: Evaluation, files: Scoring) -> dict[str, Any]:
         "clip_model": settings.clip_model,
         "clip_sha256": file_sha256(files.clip_weights),
         "prompts_sha256": digest,
+        "captions_per_image": 1,
     }
 
 
@@ -132,17 +157,21 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
 def _sample_scores(
     features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation
 ) -> dict[str, float]:
-    """Scores that need single real images' features: KID, precision and recall.
+    """Scores that need single real images' features: KID, CMMD, precision and recall.
 
-    arXiv 1801.01401 and 1904.06991.
+    arXiv 1801.01401, 2401.09603 and 1904.06991.
     """
     found: dict[str, float] = {}
     if "kid" in settings.scores:
         size = min(KID_SUBSET, len(features["pooled"]), len(real))
-        kid = kid_features_to_metric(features["pooled"], real, kid_subset_size=size, verbose=False)
+        kid = kid_features_to_metric(
+            features["pooled"], real, kid_subset_size=size, kid_subsets=KID_SUBSETS, verbose=False
+        )
         found["kid"] = kid[KEY_METRIC_KID_MEAN]
         if size < max(len(features["pooled"]), len(real)):  # else every subset is the whole
             found["kid_spread"] = kid[KEY_METRIC_KID_STD]
+    if "cmmd" in settings.scores:
+        found["cmmd"] = cmmd(features["pooled"], real)
     if "precision_recall" in settings.scores:
         options = {"prc_neighborhood": NEIGHBOURS, "save_cpu_ram": True, "verbose": False}
         both = prc_features_to_metric(features["pooled"], real, **options)
@@ -156,7 +185,7 @@ def _fitting_reference(path: Path, files: Scoring, settings: Evaluation) -> Refe
     Their head is looked at first.
     """
     head = statistics_head(path)
-    refuse_unfit(path, head, files.extractor, preparation(files.resolution), settings.scores)
+    refuse_unfit(path, head, files.extractor, files.preparation, settings.scores)
     if files.weights is not None and head.facts.get("weights_sha256") not in (
         None,
         file_sha256(files.weights),
@@ -178,8 +207,10 @@ def _conditions(
         conditions |= {
             "extractor": files.extractor,
             "extractor_sha256": file_sha256(weights),
-            "preparation": preparation(files.resolution),
+            "preparation": files.preparation,
+            "scored_at_once": settings.scored_at_once,
         }
+    conditions |= {f"{name}_sha256": file_sha256(file) for name, file in files.perceptual.items()}
     if files.instead_of:
         conditions["instead_of"] = files.instead_of
     if "inception_score" in settings.scores:
@@ -192,6 +223,9 @@ def _conditions(
             "reference_sha256": facts["sha256"],
         }
         conditions["reference_preparation"] = facts.get("preparation", "not stated")
-        if reference.features is not None and {"kid", "precision_recall"} & set(settings.scores):
-            conditions["reference_features"] = len(reference.features)
+        if reference.features is not None and NEED_FEATURES & set(settings.scores):
+            conditions["reference_features"] = kept = len(reference.features)
+            if "kid" in settings.scores:
+                size = min(KID_SUBSET, images, kept)
+                conditions["kid_subsets"] = f"{KID_SUBSETS} of {size}"
     return conditions

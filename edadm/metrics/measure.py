@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -11,15 +11,18 @@ from torch import Tensor
 from edadm.config.files.scoring import Scoring, paired_of
 from edadm.config.inputs.statistics import LAYERS, SIZES
 from edadm.config.schema import Evaluation
-from edadm.metrics.extract import Advance, extract_features
-from edadm.metrics.images.datasets import Images, prepared
+from edadm.metrics.extractors.extract import Advance, build_extractor, features_of
+from edadm.metrics.images.datasets import Images, in_blocks, prepare
 from edadm.metrics.scores.flip import flip
-from edadm.metrics.scores.paired import of_pairs, parity_rows
+from edadm.metrics.scores.paired import Measure, of_pairs, parity_of, refuse_other_numbers
 from edadm.metrics.scores.psnr import psnr
 from edadm.metrics.scores.ssim import ssim
 
+if TYPE_CHECKING:
+    from edadm.metrics.scores.clip_score import ClipScore
+
 CLIP, PSNR = "clip_score", "psnr"
-PAIRED = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same noise
+PAIRED: dict[str, Measure] = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same noise
 
 
 def layers_of(settings: Evaluation) -> tuple[str, ...]:
@@ -43,9 +46,10 @@ def measured(
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Float[Tensor, "n ..."]]:
-    """A row for each image: features by layer, `psnr` and other measures, `parity_*`, `clip_score`, if any.
+    """A row for each image, which is decoded once.
 
-    Rows of a part that begins with a batch are those that the part has among all images, bit by bit.
+    Features by layer, `psnr` and other measures, `parity_*`, `clip_score`, if any. Rows of a part that begins
+    with a batch are those that the part has among all images, bit by bit.
 
     Args:
         images: that are scored.
@@ -60,19 +64,48 @@ def measured(
     Raises:
         EdadmError: there are not as many references as images.
     """
-    found: dict[str, Tensor] = {}
-    if references is not None:
-        measures = {PSNR: psnr} | {name: PAIRED[name] for name in paired_of(settings)}
-        found |= {name: of_pairs(images, references, measure) for name, measure in measures.items()}
-        found |= {} if simulated is None else parity_rows(images, simulated, references)
-    if layers:
-        seen: Any = prepared(images, files.resolution)
-        found |= extract_features(
-            seen, files.extractor, weights=files.weights, layers=layers, advance=advance, device=device
-        )
-    if prompts is not None:
-        from edadm.metrics.scores.clip_score import clip_scores  # open_clip takes a while to import
+    refuse_other_numbers(images, *(others for others in (references, simulated) if others is not None))
+    network = build_extractor(files.extractor, files.weights, layers).to(device) if layers else None
+    clip = _clip(settings, files, device) if prompts is not None else None
+    measures = {PSNR: psnr} | _measures(settings, files, device) if references is not None else {}
 
-        assert files.clip_weights is not None
-        found[CLIP] = clip_scores(images, prompts, settings.clip_model, files.clip_weights, device)
+    def load(index: int) -> dict[str, Tensor]:
+        found = {"images": images[index]}
+        found |= {} if references is None else {"references": references[index]}
+        found |= {} if simulated is None else {"simulated": simulated[index]}
+        found |= {} if network is None else {"seen": prepare(found["images"], files.resolution, files.crop)}
+        return found | ({} if clip is None else {"ready": clip.prepare(found["images"])})
+
+    found, done = [], 0
+    for block in in_blocks(len(images), settings.scored_at_once, load):
+        rows: dict[str, Tensor] = {}
+        if references is not None:
+            pairs = block["images"], block["references"]
+            rows |= {name: of_pairs(*pairs, measure) for name, measure in measures.items()}
+            rows |= {} if simulated is None else parity_of(pairs[0], block["simulated"], pairs[1])
+        if network is not None:
+            rows |= features_of(network, block["seen"], torch.device(device))
+            advance(len(block["seen"]))
+        if clip is not None and prompts is not None:
+            rows[CLIP] = clip(block["ready"], prompts[done : done + len(block["ready"])])
+        found.append(rows)
+        done += len(block["images"])
+    return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
+
+
+def _measures(settings: Evaluation, files: Scoring, device: torch.device | str) -> dict[str, Measure]:
+    """Measures of images beside those of full precision by name, PSNR apart."""
+    found: dict[str, Measure] = {name: PAIRED[name] for name in paired_of(settings) if name in PAIRED}
+    if files.perceptual:
+        from edadm.metrics.scores.perceptual import perceptual  # torchvision takes a while to import
+
+        asked = [name for name in paired_of(settings) if name not in PAIRED]
+        found |= {name: perceptual(name, files.perceptual, device) for name in asked}
     return found
+
+
+def _clip(settings: Evaluation, files: Scoring, device: torch.device | str) -> ClipScore:
+    from edadm.metrics.scores.clip_score import ClipScore  # open_clip takes a while to import
+
+    assert files.clip_weights is not None
+    return ClipScore(settings.clip_model, files.clip_weights, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edadm.config.inputs.statistics import LAYERS
+from edadm.metrics.noted import noted
 from edadm.metrics.references import Reference
 from edadm.metrics.scores.floor import floor
 from edadm.metrics.scores.jackknife import (
@@ -74,22 +76,22 @@ def freed_of_size(
 
 
 def floors(scores: Mapping[str, Any], images: int, reference: Reference | None) -> dict[str, Any]:
-    """What as many real images score, by score."""
+    """What as many real images score, by score; computed once in a run of the workflow for all variants."""
     if reference is None or images < LEAST:
         return {}
-    kept = {"pooled": reference.features}
     return {
-        score: asdict(
-            floor(
-                reference.layers[LAYERS[score]],
-                images,
-                kept.get(LAYERS[score]),
-                reference.facts["images"],
-            )
+        score: noted(
+            ["floor", reference.facts["sha256"], score, images, torch.get_num_threads()],
+            partial(_floor, reference, LAYERS[score], images),
         )
         for score in _DISTANCES
         if score in scores
     }
+
+
+def _floor(reference: Reference, layer: str, images: int) -> dict[str, Any]:
+    kept, others = (reference.features, reference.held_out) if layer == "pooled" else (None, None)
+    return asdict(floor(reference.layers[layer], images, kept, reference.facts["images"], others))
 
 
 def psnr_scores(decibels: Float[Tensor, " n"]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from edadm.config.files.sources import locate, source_of
 from edadm.config.schema import Model
 from edadm.networks.described.agreement import described_scale, refuse_disagreement
 from edadm.networks.families import FAMILIES
-from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup
+from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup, open_clip
 from edadm.networks.layouts.diffusers import are_diffusers, to_current
 from edadm.networks.layouts.numbers import as_fp32
 from edadm.networks.layouts.parts import own_tensors
@@ -20,6 +20,8 @@ from edadm.networks.weights import CheckpointError, check_fit
 from edadm.networks.weights.folders import Averaged, find_weights, read_weights
 from edadm.networks.weights.known.identify import refuse_other, said_of
 
+_ENCODERS = {"text": "encoder", "second_text": "second_encoder"}  # settings of what is told, by kind
+_ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder whose latents a network is given
 _TIME = {"ddim": "temb.dense.0.weight", "compvis": "time_embed.0.weight"}
 
 
@@ -49,9 +51,12 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
 
 def _components(model: Model, part: str) -> dict[str, str]:
     """The networks of a part by their place in a checkpoint, and what precedes their tensors' names."""
-    if part == "condition" and model.conditioning and model.conditioning.second_encoder:
-        return {"condition": "first.", "second_condition": "second."}
-    return {part: ""}
+    told = model.conditioning
+    if part != "condition" or told is None:
+        return {part: ""}
+    if told.encodes_images:
+        return {"second_condition" if told.second_encoder else "condition": "text.", "autoencoder": "image."}
+    return {"condition": "first.", "second_condition": "second."} if told.second_encoder else {part: ""}
 
 
 def _converted(model: Model, part: str, expected: State) -> State:
@@ -65,11 +70,23 @@ def _converted(model: Model, part: str, expected: State) -> State:
         _check_layout(state, model, found.path)
     own = own_tensors(state, _kind(model, part), found.path)
     own = _translated(as_fp32(own, found.path), model, part, found.path)
-    check_fit(own, expected, found.path, state, not FAMILIES[model.architecture.family].layouts)
+    if part == "autoencoder" and (expected := _without_scale(expected)) and not _decodes(expected):
+        own = {name: tensor for name, tensor in own.items() if name.startswith(_ENCODING)}
+    check_fit(own, expected, found.path, state, model.architecture.diffusers is not None)
     converted = {name: own[name] for name in sorted(expected)}
     if part == "autoencoder":
         converted[SCALE] = _scale(model, state, found.path)
     return converted
+
+
+def _without_scale(expected: State) -> State:
+    """The tensors of an autoencoder without the scale of its latents, which is found elsewhere."""
+    return {name: tensor for name, tensor in expected.items() if name != SCALE}
+
+
+def _decodes(expected: State) -> bool:
+    """Whether the decoder of an autoencoder is wanted, and not its encoder alone."""
+    return any(name.startswith("decoder.") for name in expected)
 
 
 def _check_layout(state: State, model: Model, path: Path) -> None:
@@ -106,18 +123,17 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
     """A part's tensors by the names of our modules."""
     kind = _kind(model, part)
     try:
-        if kind == "text":
-            return clip.to_transformers(own)
-        if kind == "second_text":
-            return clip.to_projected(own)
+        if kind in _ENCODERS:
+            own = _as_transformers(own, model, _ENCODERS[kind])
+            return clip.to_transformers(own) if kind == "text" else clip.to_projected(own)
         if kind == "classes":
             return own
         if are_diffusers(own):
             return to_current(own)
         if kind == "autoencoder":
             return compvis_autoencoder.to_diffusers(own)
-        if not FAMILIES[model.architecture.family].layouts:
-            fix = "choose the family ermongroup, ldm or transformer, as `edadm describe` prints it"
+        if model.layout not in FAMILIES[model.architecture.family].layouts:
+            fix = "choose the family that `edadm describe` prints for it"
             raise ValueError(f"its names are an original code's; {fix}")
         return (
             ermongroup.to_diffusers(own)
@@ -131,6 +147,17 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
         raise CheckpointError(
             f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, _role(part))}"
         ) from None
+
+
+def _as_transformers(own: State, model: Model, name: str) -> State:
+    """A text encoder's tensors by the names of transformers; a preset may leave out the last layers."""
+    if open_clip.TOKENS not in own:
+        return own
+    encoder = getattr(model.conditioning, name)
+    found = open_clip.to_transformers(own, encoder.layers)
+    if name == "encoder":
+        found.pop("text_projection.weight", None)
+    return found
 
 
 def _scale(model: Model, state: State, path: Path) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,21 @@ from torch import Tensor
 
 from edadm.config.schema import Model
 
-TOLD = ("context", "pooled", "time_ids", "ids")  # names of what a network can be told of an image, in order
+TOLD = ("context", "pooled", "time_ids", "score", "ids", "image")  # that a network can be told, in order
 NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
 WHOLE = ("timesteps", "time_ids")  # inputs of whole numbers
+
+
+def replaced(unconditional: Collection[str]) -> list[frozenset[str]]:
+    """Of each evaluation that guidance needs the inputs that are told nothing; of the last one none.
+
+    Args:
+        unconditional: names of inputs that guidance replaces. An image among them is replaced once only, so
+            that there is a scale for it and one for the rest (arXiv 2211.09800, eq. 3).
+    """
+    names = frozenset(unconditional)
+    between = [names - {"image"}] if "image" in names and len(names) > 1 else []
+    return [names, *between, frozenset()]
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,8 @@ class Rows:
     Args:
         tensors: `latents` (n, c, h, w) and `timesteps` (n,) in every network; `context` (n, k, e) in one
             that attends to tokens, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
-            time embedding, `ids` (n, k, axes) in one that is told where its tokens lie.
+            time embedding, `score` (n, 1) beside them in SDXL's refiner, `ids` (n, k, axes) in one that is
+            told where its tokens lie, `image` (n, k, h, w) in one that is given it behind the noise.
 
     Raises:
         ValueError: the tensors have different numbers of rows.
@@ -81,14 +94,20 @@ class Rows:
     def guided(self, unconditional: Mapping[str, Tensor]) -> Rows:
         """Every row twice, as classifier-free guidance evaluates it: the unconditional rows stand first.
 
+        Where an image is among what is replaced, rows with their own image and without the rest stand
+        between.
+
         Args:
             unconditional: one row by name, of what these rows are told in place of their own.
         """
-        firsts = {
-            name: unconditional[name].expand_as(tensor) if name in unconditional else tensor
-            for name, tensor in self.tensors.items()
-        }
-        return Rows({name: torch.cat([firsts[name], tensor]) for name, tensor in self.tensors.items()})
+        evaluated = replaced(unconditional)
+
+        def every(name: str, tensor: Tensor) -> Tensor:
+            return torch.cat(
+                [unconditional[name].expand_as(tensor) if name in names else tensor for names in evaluated]
+            )
+
+        return Rows({name: every(name, tensor) for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Rows:
         """The rows on another device."""

@@ -31,8 +31,12 @@ def build_part(model: Model, part: str) -> nn.Module:
 
         assert model.autoencoder is not None
         return build_autoencoder(model.autoencoder)
-    assert model.conditioning is not None and model.architecture.context_channels is not None
-    return build_condition_network(model.conditioning, model.architecture.context_channels)
+    channels = model.architecture.context_channels
+    assert model.conditioning is not None and channels is not None
+    if not model.conditioning.encodes_images:
+        return build_condition_network(model.conditioning, channels)
+    autoencoder = build_part(model, "autoencoder")
+    return build_condition_network(model.conditioning, channels, autoencoder, model.architecture.image_size)
 
 
 def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:

@@ -97,6 +97,37 @@ def merged(state: Mapping[str, Tensor], loras: Sequence[Lora], model: Model, par
     return as_fp32(found, loras[-1].path) if loras else found
 
 
+def low_rank_changes(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> dict[tuple[str, str], tuple[Change, float]]:
+    """The changes that the tensors of a LoRA say, with the scale of each, by part and layer.
+
+    Args:
+        tensors: factors and alphas, by names of any known form.
+        metadata: what peft said of them, by diffusers' names.
+
+    Raises:
+        CheckpointError: no plain LoRA.
+    """
+    where = Path("the LoRA")
+    try:
+        changes = changes_in(tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}; load a plain LoRA") from None
+    scale_of = _scales({part: _plain(said, where) for part, said in _by_part(metadata).items()})
+    return {place: (change, _scaled(scale_of, place[0], change, where)) for place, change in changes.items()}
+
+
+def read_lora(path: Path) -> dict[tuple[str, str], tuple[Change, float]]:
+    """The same of a file.
+
+    Raises:
+        CheckpointError: there is none; damaged, or no plain LoRA.
+    """
+    changes, scale_of = _read(Lora.of(str(path)).path)
+    return {place: (change, _scaled(scale_of, place[0], change, path)) for place, change in changes.items()}
+
+
 def _read(path: Path) -> tuple[dict[tuple[str, str], Change], Callable[[str, Change], float]]:
     """The changes in a file, and the scale of each by its part.
 
@@ -174,12 +205,18 @@ def _metadata(path: Path, container: Container) -> dict[str, dict[str, Any]]:
         with reading(beside, "copy it again", what="the settings of a LoRA"):
             text = beside.read_text(encoding="utf-8")
         return {"": _plain(_parsed(text, beside), path)}
+    found = _by_part(_parsed(container.metadata.get(METADATA, "{}"), path))
+    return {part: _plain(settings, path) for part, settings in found.items()}
+
+
+def _by_part(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of each part, or of `""`, all of them, by their own names."""
     found: dict[str, dict[str, Any]] = {}
-    for name, value in _parsed(container.metadata.get(METADATA, "{}"), path).items():
+    for name, value in metadata.items():
         part, _, setting = name.partition(".")
         known = part in _SAID.values()  # else a U-Net's own `save_lora_adapter` wrote the file
         found.setdefault(part if known else "", {})[setting if known else name] = value
-    return {part: _plain(settings, path) for part, settings in found.items()}
+    return found
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:

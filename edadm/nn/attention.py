@@ -17,7 +17,12 @@ ATTENTIONS = (Attention, AttentionModuleMixin, nn.MultiheadAttention)
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
 
-Size = int | torch.SymInt  # symbolic while a network is exported
+NOT_ALONE = (
+    "the attention of a quantized network keeps its processors, which hold grids, and never has an "
+    "IP-Adapter; leave the call out"
+)
+
+Size = int | torch.SymInt | Tensor  # symbolic while a network is exported, a tensor while it is traced
 
 
 def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttention) -> list[str]:
@@ -130,7 +135,7 @@ class ProjectedAttention:
 
         They do in an exported graph that leaves the number open.
         """
-        return self.most_keys is None or isinstance(keys, torch.SymInt) or keys <= self.most_keys
+        return self.most_keys is None or isinstance(keys, torch.SymInt) or bool(keys <= self.most_keys)
 
     def mixed(
         self,
@@ -186,15 +191,17 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
 
     Args:
         bits: width of the query, key and value grids.
-        softmax_bits: width of the grid of the attention weights.
+        softmax_bits: width of the grid of the attention weights; None leaves them in floating point.
     """
 
-    def __init__(self, bits: int, softmax_bits: int):
+    def __init__(self, bits: int | None = None, softmax_bits: int | None = None):
         super().__init__()
+        if bits is None:  # as `unload_ip_adapter` makes them
+            raise EdadmError(NOT_ALONE)
         self.query_quantizer = Quantizer(bits)
         self.key_quantizer = Quantizer(bits)
         self.value_quantizer = Quantizer(bits)
-        self.softmax_quantizer = Quantizer(softmax_bits)
+        self.softmax_quantizer = None if softmax_bits is None else Quantizer(softmax_bits)
 
     def mixed(
         self,
@@ -214,6 +221,6 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
         else:
             scores = torch.bmm(query, key.transpose(-1, -2))
             weights = (scores if mask is None else scores + mask).softmax(dim=-1)
-        if self.has_grid_for(weights.shape[-1]):
+        if self.softmax_quantizer is not None and self.has_grid_for(weights.shape[-1]):
             weights = self.softmax_quantizer(weights)
         return torch.bmm(weights, value)

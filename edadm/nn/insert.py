@@ -60,8 +60,11 @@ def insert_quantizers(network: nn.Module, sites: Sequence[Site], schemes: Mappin
         if site.role == "weight" and (of_weight := schemes.get(site.name)) is not None:
             _insert_layer(network, site.module, of_weight, schemes.get(f"{site.module}.input"))
         elif site.role == "q":
-            widths = (schemes[f"{site.module}.{role}"].scheme.format.bits for role in ("q", "probabilities"))
-            QuantizedAttention.of(network.get_submodule(site.module), QuantizedAttnProcessor(*widths))
+            operands = schemes[site.name].scheme.format.bits
+            of_softmax = schemes.get(f"{site.module}.probabilities")
+            softmax_bits = None if of_softmax is None else of_softmax.scheme.format.bits
+            processor = QuantizedAttnProcessor(operands, softmax_bits)
+            QuantizedAttention.of(network.get_submodule(site.module), processor)
     for module in network.modules():
         if isinstance(module, Quantizer):
             module.to(next(network.parameters()).device)

@@ -28,7 +28,8 @@ def keep_to_size(network: nn.Module, height: int, width: int) -> None:
     """
     levels = len(network.down_blocks)  # type: ignore[arg-type]
     for name, module in network.named_modules():
-        if isinstance(module, QuantizedAttention) and not module.is_cross_attention:
+        has_grid = isinstance(module, QuantizedAttention) and module.processor.softmax_quantizer is not None
+        if has_grid and not module.is_cross_attention:
             halved = 2 ** _level(name, levels)
             module.processor.most_keys = math.ceil(height / halved) * math.ceil(width / halved)
     network.calibrated_at, network.was_told = (height, width), False  # type: ignore[assignment]

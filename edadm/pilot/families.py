@@ -62,7 +62,8 @@ class FamilyPass:
         if model.conditioning is None or channels is None:
             return None
         if model.conditioning.has_prompts:
-            return RandomCondition(model.condition_shapes, self.device)
+            kept = () if model.conditioning.drops_image else ("image",)
+            return RandomCondition(model.condition_shapes, self.device, kept)
         with torch.device("meta"):
             embedding = build_condition_network(model.conditioning, channels)
         return make_condition(randomised(embedding, self.device), model.conditioning, images)

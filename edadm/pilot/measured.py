@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +29,10 @@ class RandomCondition:
         device: where rows are wanted.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], device: torch.device):
-        self._shapes, self._device = shapes, device
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], device: torch.device, kept: Collection[str] = ()
+    ):
+        self._shapes, self._device, self._kept = shapes, device, kept
 
     def _row(self, name: str, image: int | str) -> Shaped[Tensor, " *s"]:
         key = (image,) if name == "context" else (image, name)
@@ -43,7 +45,7 @@ class RandomCondition:
 
     def unconditional(self) -> dict[str, Tensor]:
         """What is said where nothing is."""
-        return {name: self._row(name, "none")[None] for name in self._shapes}
+        return {name: self._row(name, "none")[None] for name in self._shapes if name not in self._kept}
 
 
 @dataclass

@@ -9,7 +9,7 @@ from edadm.config.backends import DEFAULT, is_exact
 from edadm.config.inputs.statistics import SIZES
 from edadm.report.results.records import RunResult
 
-_NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
+_NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid", "dinov2": "DINOv2", "clip": "CLIP"}
 
 
 def extractor_note(held: Mapping[str, Any]) -> str:
@@ -19,9 +19,9 @@ def extractor_note(held: Mapping[str, Any]) -> str:
     return _NETWORKS.get(held.get("extractor", ""), "")
 
 
-def conditions(run: RunResult) -> str:
-    """What the numbers of a run hold under, and what they must not be compared with."""
-    return " ".join((*_scores(run), *_speed(run)))
+def conditions(run: RunResult) -> list[str]:
+    """What the numbers of a run hold under, and what they must not be compared with; a remark each."""
+    return [*_scores(run), *_speed(run)]
 
 
 def _scores(run: RunResult) -> Iterator[str]:
@@ -37,6 +37,8 @@ def _scores(run: RunResult) -> Iterator[str]:
         )
         yield from _few_images(held, images)
     yield from _intervals(run)
+    if "versions" in held:
+        yield f"Computed by {held['versions']} on {held['scored_on']}."
     if scores["clip_score"] is not None:
         yield (
             f"CLIP score is 100 times the mean cosine between image and prompt by {held['clip_model']} "
@@ -119,7 +121,8 @@ def _features(held: Mapping[str, Any], scores: Mapping[str, float | None]) -> It
     elif held.get("reference_preparation", "none") != "none":
         yield f"Images were taken as they are; preparation of the real ones: {held['reference_preparation']}."
     if "reference_features" in held:
-        yield f"KID, precision and recall compare with {held['reference_features']:,} of them."
+        subsets = f"; KID is of {held['kid_subsets']}" if "kid_subsets" in held else ""
+        yield f"KID, precision and recall compare with {held['reference_features']:,} of them{subsets}."
     if held.get("instead_of"):
         yield f"The weights of “{held['instead_of']}” were absent; the bundled classifier stood in for it."
     if held["extractor"] not in _NETWORKS:

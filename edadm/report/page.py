@@ -14,9 +14,10 @@ from edadm.errors import EdadmError
 from edadm.report import ablation
 from edadm.report.conditions import conditions
 from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
-from edadm.report.gallery import GAIN, gallery
+from edadm.report.gallery.page import gallery_html
 from edadm.report.results.read import read_run
 from edadm.report.results.records import CalibrationResult, RunResult, VariantResult
+from edadm.report.strips import GAIN, strips_of
 from edadm.report.tables.export import metrics_csv, metrics_markdown
 from edadm.report.tables.findings import finding, reconstruction_summary
 from edadm.report.tables.rows import (
@@ -27,14 +28,15 @@ from edadm.report.tables.rows import (
     stage_rows,
     unit_rows,
 )
-from edadm.report.tables.scores import FLOOR_LABEL, floor_row, metric_rows
+from edadm.report.tables.scores import FLOOR_LABEL, Cell, floor_row, metric_rows
 from edadm.report.times import read_devices, read_times
 
 _NEEDED = ("model", "variants", "evaluation", "evaluation_settings", "presets")
+_FIRST = ("FID", "Size", "PSNR", "Speed")  # columns
 
 
 def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -> None:
-    """Writes the page, and beside it its tables as `.csv` and `.md`.
+    """Writes the page, and beside it the gallery, and its tables as `.csv` and `.md`.
 
     `metrics` is of all variants, `ablation` of quantized ones.
 
@@ -56,18 +58,16 @@ def write_page(results: Path, runs: Sequence[Mapping[str, Any]], output: Path) -
                 "adds them"
             )
     found = [read_run(results, run) for run in runs]
-    html = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            runs=[_run(run) for run in found],
-            stages=stage_rows(read_times(results)),
-            devices=device_rows(read_devices(results)),
-            gain=GAIN,
-        )
+    environment = _environment()
+    html = environment.get_template("page.html.j2").render(
+        runs=[_run(run) for run in found],
+        stages=stage_rows(read_times(results)),
+        devices=device_rows(read_devices(results)),
+        gain=GAIN,
     )
     for path, text in (
         (output, html),
+        (output.with_name("gallery.html"), gallery_html(environment, results, found)),
         (output.with_name("metrics.csv"), metrics_csv(found)),
         (output.with_name("metrics.md"), metrics_markdown(found)),
         (output.with_name("ablation.csv"), ablation.ablation_csv(found)),
@@ -94,11 +94,11 @@ def _run(run: RunResult) -> dict[str, Any]:
         "model": run.model,
         "facts": _facts(run),
         "finding": finding(run),
-        "rows": metric_rows(run),
-        "floor": floor_row(run),
+        "rows": [(result, _answers_first(cells)) for result, cells in metric_rows(run)],
+        "floor": _answers_first(floor_row(run)),
         "floor_label": FLOOR_LABEL,
         "conditions": conditions(run),
-        "strips": gallery(run.variants),
+        "strips": strips_of(run.variants),
         "seed": run.evaluation_settings["seed"],
         "has_baseline": run.baseline is not None,
         "ablation": _ablation(run) if ablation.is_ablation(run) else None,
@@ -110,6 +110,12 @@ def _run(run: RunResult) -> dict[str, Any]:
         "sizes": size_rows(run),
         "settings": list(_settings(run)),
     }
+
+
+def _answers_first(cells: Sequence[Cell]) -> list[Cell]:
+    """The columns in the order of the page, on whose first screen of a phone there is room for two."""
+    order = {column: index for index, column in enumerate(_FIRST)}
+    return sorted(cells, key=lambda cell: order.get(cell.column.split(" ")[0], len(order)))
 
 
 def _facts(run: RunResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -34,7 +34,7 @@ class Told(Protocol):
         """What the network is told of each trajectory, by name of the input."""
 
     def unconditional(self) -> Mapping[str, Tensor]:
-        """One row of each of these inputs that says nothing."""
+        """One row that says nothing, of each of these inputs that guidance replaces."""
 
 
 def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -> TrajectoryStore:
@@ -45,12 +45,13 @@ def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -
     runs = share(model.trajectories, shard)
     timesteps = sampler_timesteps(model.sampler, model.schedule)
     nothing = {} if told is None else {name: rows[0] for name, rows in told.unconditional().items()}
+    kept = {} if told is None else {name: torch.zeros(shape) for name, shape in _kept(model, nothing)}
     guided = model.conditioning is not None and model.conditioning.guidance != 1
     sizes = (runs.start, len(runs), model.trajectories.batch_size, timesteps, model.latent_shape)
     begun = path.with_name(f"{path.name}.begun")
     with placing(path):
         shutil.rmtree(begun, ignore_errors=True)
-        fresh = TrajectoryStore.create(begun, *sizes, nothing, guided)
+        fresh = TrajectoryStore.create(begun, *sizes, nothing, guided, kept)
         for torn in path.rglob("*.partial"):  # zarr's, of a write that was killed
             torn.unlink()
         if path.exists() and not _same_frame(path, fresh):
@@ -60,6 +61,11 @@ def open_store(path: Path, model: Model, shard: int, told: Told | None = None) -
             begun.rename(path)
         shutil.rmtree(begun, ignore_errors=True)
     return TrajectoryStore(path, mode="r+")
+
+
+def _kept(model: Model, nothing: Collection[str]) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of what guidance leaves as it is: images."""
+    return [(name, shape) for name, shape in model.condition_shapes.items() if name not in nothing]
 
 
 def _same_frame(path: Path, fresh: TrajectoryStore) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edadm.conditions.condition import Condition
 from edadm.networks.families import network_call
-from edadm.networks.inputs import Rows
+from edadm.networks.inputs import Rows, replaced
 from edadm.sampling.replay import Replay
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -50,14 +50,23 @@ class Prediction:
 _EPS = Prediction()
 
 
+@runtime_checkable
+class Starting(Protocol):
+    """A condition whose images a sampler begins from."""
+
+    def starts(self, indices: Sequence[int]) -> Tensor:
+        """The latents of these images, without noise."""
+
+
 class Denoiser:
     """A network as a sampler sees it: eps from `x_t` and `t`, with condition and guidance inside.
 
     The guidance is classifier-free (arXiv 2207.12598).
 
     With a condition, a guidance scale above 1 doubles the batch: unconditional rows first, as in the CompVis
-    samplers. Such a denoiser must be told which images its rows are: `denoise.on(indices)`. Guidance mixes
-    what the network predicts; eps follows from the mixture, and is the mixture of both eps.
+    samplers. A condition with an `image_guidance` triples it; that scale leads from no image to the image
+    (arXiv 2211.09800, eq. 3). Such a denoiser must be told which images its rows are: `denoise.on(indices)`.
+    Guidance mixes what the network predicts; eps follows from the mixture, and is the mixture of all eps.
 
     Args:
         unet: the network.
@@ -66,6 +75,9 @@ class Denoiser:
         precision: arithmetic of the network; the prediction is fp32 all the same.
         prediction: what the network predicts.
         replay: of the network's calls, on a GPU.
+
+    Attributes:
+        start: latents of images that a sampler run begins from; None where it begins from noise.
     """
 
     def __init__(
@@ -81,11 +93,18 @@ class Denoiser:
         self.prediction, self.replay = prediction, replay
         self._told: Mapping[str, Tensor] | None = None
         self._told_nothing: Mapping[str, Tensor] = {}
+        self.start: Tensor | None = None
 
     @property
     def is_guided(self) -> bool:
         """Whether each step evaluates the network on unconditional rows, too."""
         return self.condition is not None and self.guidance != 1
+
+    @property
+    def _image_guidance(self) -> float:
+        """The scale towards the image, of the one kind of condition whose image guidance drops."""
+        scale: float = getattr(self.condition, "image_guidance", 1.0)
+        return scale
 
     def on(self, indices: Sequence[int]) -> Denoiser:
         """The denoiser of the images `indices`, in that order."""
@@ -94,6 +113,8 @@ class Denoiser:
         known = (self.unet, self.condition, self.guidance, self.precision, self.prediction, self.replay)
         bound = Denoiser(*known)
         bound._told = self.condition.rows(indices)
+        if isinstance(self.condition, Starting):
+            bound.start = self.condition.starts(indices)
         if self.is_guided:
             bound._told_nothing = self.condition.unconditional()
         return bound
@@ -106,8 +127,12 @@ class Denoiser:
         rows = rows.guided(self._told_nothing) if self.is_guided else rows
         predicted = self._predict(rows) if self.replay is None else self.replay(self._predict, rows)
         if self.is_guided:
-            without, given = predicted.chunk(2)
-            predicted = without + self.guidance * (given - without)
+            without, *seen, given = predicted.chunk(len(replaced(self._told_nothing)))
+            base = start = without
+            if seen:
+                (base,) = seen
+                start = without + self._image_guidance * (base - without)
+            predicted = start + self.guidance * (given - base)
         return self.prediction.eps(predicted, x, t)
 
     def _predict(self, rows: Rows) -> Float[Tensor, "n c h w"]:

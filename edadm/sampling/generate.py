@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from edadm.config.schema import SOLVERS, NoiseSchedule, Sampler
+from edadm.config.schema import EULERS, SOLVERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.samplers.ddim import Denoise, OnStep, denoiser_of, sample_ddim
+from edadm.sampling.samplers.euler import sample_euler
 from edadm.sampling.samplers.plms import sample_plms
 from edadm.sampling.samplers.solvers import make_scheduler, sample_with_scheduler
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
@@ -42,11 +43,37 @@ def run_sampler(
         alphas_cumprod(schedule),
         final_alpha(sampler, schedule),
     )
+    draw = _begun(denoise, sampler, noise.draw, alphas[timesteps[0]].item())
     if sampler.method in SOLVERS:
-        return sample_with_scheduler(denoise, noise.draw, make_scheduler(sampler, schedule), on_step)
+        return sample_with_scheduler(denoise, draw, make_scheduler(sampler, schedule), on_step)
+    if sampler.method in EULERS:
+        kind = (sampler.method == "euler_ancestral", sampler.spacing == "trailing")
+        return sample_euler(denoise, draw, timesteps, alphas, *kind, on_step)
     if sampler.method == "plms":
-        return sample_plms(denoise, noise.draw, timesteps, alphas, last, on_step)
-    return sample_ddim(denoise, noise.draw, timesteps, alphas, sampler.eta, on_step, last)
+        return sample_plms(denoise, draw, timesteps, alphas, last, on_step)
+    return sample_ddim(denoise, draw, timesteps, alphas, sampler.eta, on_step, last)
+
+
+def _begun(
+    denoise: Denoise, sampler: Sampler, draw: Callable[[], Tensor], alpha: float
+) -> Callable[[], Tensor]:
+    """Draws of which the first is a run's first state: noise, or the images to begin from with noise.
+
+    Raises:
+        EdadmError: it begins below the last timestep, and there is nothing to begin from.
+    """
+    start = getattr(denoise, "start", None)
+    if sampler.below is None:
+        return draw
+    if start is None:
+        raise EdadmError("runs that begin below a timestep need images; remove sampler.below")
+    parts = iter([alpha**0.5 * start])
+
+    def next_draw() -> Tensor:
+        image = next(parts, None)
+        return draw() if image is None else image + (1 - alpha) ** 0.5 * draw()
+
+    return next_draw
 
 
 def _not_finite(indices: Sequence[int], made: int) -> str:

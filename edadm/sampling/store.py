@@ -63,12 +63,14 @@ class TrajectoryStore:
         shape: tuple[int, int, int],
         nothing: Mapping[str, Tensor] | None = None,
         is_guided: bool = False,
+        kept: Mapping[str, Tensor] | None = None,
     ) -> TrajectoryStore:
         """An empty store for `runs` trajectories of latents of `shape` (c, h, w).
 
         Args:
             nothing: by name of the input, what a run without a condition is told; runs are told as much.
             is_guided: whether that is kept.
+            kept: like `nothing`, but with no row that guidance puts in its place.
         """
         steps, batches = len(timesteps), -(-runs // batch_size)
         group = zarr.create_group(path, attributes={"first_run": first_run, "batch_size": batch_size})
@@ -86,11 +88,11 @@ class TrajectoryStore:
         per_batch("dissimilarity", "float64", steps, steps)
         per_batch("feature_rows", "int64")
         per_batch("feature_elements", "int64")
-        for name, told in (nothing or {}).items():
+        for name, told in {**(nothing or {}), **(kept or {})}.items():
             rows, whole = (batch_size, *told.shape), (runs, *told.shape)
             dtype = "float32" if told.is_floating_point() else "int64"
             group.create_array(name, shape=whole, chunks=rows, dtype=dtype, compressors=None)
-            if is_guided:
+            if is_guided and name not in (kept or {}):
                 group.create_array(unconditional_array(name), data=told.cpu().numpy())
         return cls(path, mode="r+")
 

@@ -122,5 +122,6 @@ def errors(
         for step, timestep in enumerate(timesteps)
     )
     steps = prediction_errors(full, rivals, states)
-    inputs = digests(unet=unet, quantized=quantized) | {"trajectories": content}
-    writing_json(output, {"rows": rows, "device": str(device), "inputs": inputs, "steps": steps})
+    inputs = digests(unet=unet, quantized=quantized)
+    told = {"rows": rows, "device": str(device), "inputs": inputs | {"trajectories": content}, "steps": steps}
+    writing_json(output, told, facts_of("errors", {"inputs": inputs}, device))

@@ -57,7 +57,7 @@ def run(
         graphs: whether a GPU replays the network's calls.
     """
     from edadm.artifacts import making, refuse_to_replace
-    from edadm.config.files.sources import locate_prompts
+    from edadm.config.files.sources import locate_images, locate_prompts
     from edadm.config.sharding.shares import settled
     from edadm.networks.families import family_of
     from edadm.networks.load import load_unet
@@ -66,7 +66,8 @@ def run(
     from edadm.sampling.replay import Replay
 
     model = settled(model)
-    inputs = digests(unet=unet, condition=condition, prompts=locate_prompts("given", model))
+    given = {"prompts": locate_prompts("given", model), "images": locate_images("given", model)}
+    inputs = digests(unet=unet, condition=condition, **given)
     made_from = {"model": settings_of(model, *MODEL), "shard": shard, "inputs": inputs}
     known = facts_of("trajectories", made_from, device)
     with making([output], known, code_of("collect", device), progress) as work:

@@ -69,6 +69,8 @@ def _made_from(model: Model, part: str) -> dict[str, Any]:
         used = {"kind", "classes", "encoder", "second_encoder", "pooled_channels"}
         used &= settings["conditioning"].keys()
         settings["conditioning"] = {name: settings["conditioning"][name] for name in used}
+        if model.conditioning is not None and model.conditioning.encodes_images:  # their encoder lies beside
+            settings |= settings_of(model, "autoencoder")
     return {"part": part, "model": settings}
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edadm.config.backends import INTEGER, is_exact
 from edadm.config.files.scoring import Scoring
-from edadm.config.schema import AUTO, Evaluation
+from edadm.config.inputs.statistics import Crop
+from edadm.config.schema import AUTO, Evaluation, Extractor
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
@@ -22,14 +23,16 @@ from edadm.stages.inputs.scored import (
     made_from,
     opened_part,
     prompts_of,
+    scored_by,
     scoring_digests,
     shards_of,
 )
+from edadm.stages.inputs.sets import open_all, with_statistics
 
 if TYPE_CHECKING:
     import torch
 
-EVALUATION = ("scores", "extractor", "resolution", "clip_model")  # settings of it
+EVALUATION = ("scores", "extractor", "resolution", "crop", "clip_model", "scored_at_once")  # settings of it
 _OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
@@ -62,19 +65,23 @@ def run(
     """
     from edadm.artifacts import as_json, describe, making
     from edadm.metrics.evaluate import evaluate
-    from edadm.metrics.images.datasets import ShardedImages
     from edadm.metrics.scores.paired import parity_rows
 
     made, contents = _made_from(images, settings, files)
+    labels = _labels(settings, made)
     known = facts_of("metrics", made, device)
     if features:
         known["device"] = (describe(features[0]) or known)["device"]
     with making([output], known, code_of("evaluate")) as work:
         if work is None:
             return
-        opened = {role: ShardedImages(of) for role, of in images.by_role.items()}
+        opened = open_all(images, files)
         samples, references = opened["samples"], opened.get("references")
         rows: dict[str, Any] = {}
+        if features and (other := [file for file in images.samples if file.suffix != ".npy"]):
+            raise EdadmError(
+                f"--features are of `.npy` files of images, and {other[0]} is none; leave them out"
+            )
         if features:
             lengths = {role: list(map(len, of.shards)) for role, of in opened.items()}
             rows = joined(features, settings, files, lengths, contents)
@@ -82,11 +89,32 @@ def run(
             rows = parity_rows(samples, opened["simulated"], references)
         beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
-        with bar as advance:
-            found = rows if features else None
-            scores = evaluate(samples, references, settings, files, advance, device, found)
+        with with_statistics(files, settings, device, label) as known_files, bar as advance:
+            before, by = (rows, scored_by(features)) if features else (None, None)
+            told = (settings, known_files, advance, device, before, by, labels)
+            scores = evaluate(samples, references, *told)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
+
+
+def _labels(settings: Evaluation, made: dict[str, Any]) -> list[int]:
+    """The classes that images were to be of, if they are scored by them.
+
+    Raises:
+        EdadmError: the images' files do not say.
+    """
+    if "class_accuracy" not in settings.scores:
+        return []
+    from edadm.conditions.classes import labels_of
+    from edadm.networks.settings.parts import Conditioning
+
+    told = made.get("model", {}).get("conditioning")
+    if not told or told["kind"] != "classes" or "images" not in made["evaluation"]:
+        raise EdadmError(
+            "class_accuracy needs images that say of which classes they were to be, as those of `edadm "
+            "generate` with such a model do; take it out of `scores`"
+        )
+    return labels_of(Conditioning.model_validate(told))[: made["evaluation"]["images"]]
 
 
 def _parity(rows: dict[str, Any], values: int, exact: bool) -> dict[str, Any]:
@@ -123,7 +151,7 @@ def _made_from(
         DamagedError: a file is damaged.
         StaleError: images were made from other settings or files than those they are compared with.
     """
-    from edadm.artifacts.digest import rows_digest
+    from edadm.metrics.images.opening import digest_of
     from edadm.metrics.images.provenance import check_samples
 
     given = settings.model_fields_set & set(OF_NOISE)
@@ -131,12 +159,19 @@ def _made_from(
     said = check_samples(images.samples, images.references, images.simulated, wanted)
     made: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
     made["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
-    contents = digests(**images.by_role)  # refuses what is damaged
-    pixels = {role: rows_digest(files) for role, files in images.by_role.items()}
+    ours = {role: of for role, of in images.by_role.items() if all(file.suffix == ".npy" for file in of)}
+    contents = digests(**ours)  # refuses what is damaged
+    pixels = {role: digest_of(of) for role, of in images.by_role.items()}
     prompts = Path(settings.prompts).expanduser() if settings.prompts else None
+    real = files.real_images
     scoring = digests(
-        statistics=files.reference, weights=files.weights, clip_weights=files.clip_weights, prompts=prompts
+        statistics=None if real else files.reference,
+        weights=files.weights,
+        clip_weights=files.clip_weights,
+        prompts=prompts,
     )
+    scoring |= digests(**files.perceptual)
+    scoring |= {"against": digest_of([real])} if real else {}
     return made | {"inputs": pixels | scoring}, contents
 
 
@@ -167,6 +202,7 @@ def extract_features(
     from edadm.artifacts import making, save_tensors
     from edadm.config.inputs.prompts import prompts_per_image
     from edadm.config.sharding.scored import holding, part_of
+    from edadm.metrics.circumstances import circumstances
     from edadm.metrics.measure import kept_layers, measured
 
     part = part_of(settings.images, jobs, job)
@@ -176,7 +212,7 @@ def extract_features(
     contents = digests(**held)
     pixels = {role: dict(zip(numbers[role], contents[role], strict=True)) for role in held}
     made = made_from(part, settings.images, settings, files, pixels, scoring_digests(settings, files))
-    known = facts_of("features", made, device)
+    known = facts_of("features", made, device) | {"scored_by": circumstances(device)}
     with making([output], known, code_of("evaluate.extract_features", device)) as work:
         if work is None:
             return
@@ -200,42 +236,71 @@ def reference_statistics(
     extractor: str,
     weights: Path | None,
     resolution: int | None,
+    crop: Crop,
     keep_features: int,
     output: Path,
     device: torch.device,
-    threads: int,
     label: str,
 ) -> None:
     """Computes statistics of real images, against which generated ones are scored.
 
     Args:
-        images: a folder of them, sub-folders included.
+        images: a set of them, as `edadm.config.inputs.sets` knows them.
         name: what reports call this set.
         extractor, weights: the feature network, and its weights if they are not bundled.
-        resolution: the side to which images are cropped and resized; as they are where it is None.
+        resolution, crop: the side to which images are brought, and how; as they are where it is None.
         keep_features: of so many images features are kept, for KID, precision and recall.
         output: the statistics.
         device: where features are computed.
-        threads: of the CPU.
         label: what progress lines call this run.
     """
     from edadm.artifacts import making
     from edadm.config.inputs.statistics import preparation
-    from edadm.metrics.images.datasets import FolderImages
+    from edadm.metrics.images.opening import digest_of, open_images
     from edadm.metrics.references import write_reference
 
-    real = FolderImages(images, resolution)
+    real = open_images([images], resolution, crop, as_stored=False)
     for remark in real.remarks():
         say(remark)
-    facts = {"set": name, "preparation": preparation(resolution), "files": real.digest()}
+    facts = {"set": name, "preparation": preparation(resolution, crop), "files": digest_of([images])}
     settings = {"extractor": extractor, "keep_features": keep_features, **facts}
     made = facts_of("statistics", {"references": settings, "inputs": digests(weights=weights)}, device)
     with making([output], made, code_of("evaluate.reference_statistics")) as work:
         if work is None:
             return
         with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
-            kept = (keep_features, threads - 1)
-            write_reference(partial, real, extractor, weights, facts, *kept, advance=advance, device=device)
+            told = (extractor, weights, facts, keep_features)
+            write_reference(partial, real, *told, advance=advance, device=device)
+
+
+def add_features(
+    known: Path,
+    images: Path,
+    held_out: Path,
+    extractor: Extractor,
+    weights: Path | None,
+    resolution: int | None,
+    crop: Crop,
+    keep_features: int,
+    output: Path,
+    device: torch.device,
+    label: str,
+) -> None:
+    """Writes statistics that are there again, with features of single images for KID and floors.
+
+    Args:
+        known: statistics of these images, whose numbers stay.
+        images, held_out: sets of real images: those, and others of the same distribution.
+        extractor, weights: as of `reference_statistics`, as are the rest.
+    """
+    from edadm.artifacts import placing, writing
+    from edadm.metrics.images.opening import open_images
+    from edadm.metrics.kept import write_kept
+
+    of, others = (open_images([path], resolution, crop, as_stored=False) for path in (images, held_out))
+    total = min(keep_features, len(of)) + min(keep_features, len(others))
+    with placing(output), writing(output) as partial, progress_bar(label, total, "images") as advance:
+        write_kept(partial, known, of, others, extractor, weights, keep_features, advance, device)
 
 
 def costs(name: str, settings: Evaluation) -> list[Cost]:

@@ -19,6 +19,11 @@ app = typer.Typer(
 Images = Annotated[Path, typer.Option(help="training images, a sub-folder per class")]
 Output = Annotated[Path, typer.Option(help="the .safetensors file to write")]
 Seed = Annotated[int, typer.Option(help="seed of initialisation and batches")]
+Steps = Annotated[int, typer.Option(min=1)]
+BatchSize = Annotated[int, typer.Option(min=1)]
+Minutes = Annotated[
+    float | None, typer.Option(help="choose the number of steps so that training takes this long")
+]
 
 
 @app.command("classifier")
@@ -74,13 +79,11 @@ def diffusion(
     model: Annotated[
         str, typer.Option(help="the model preset whose architecture is trained")
     ] = "cifar10_small",
-    steps: Annotated[int, typer.Option(min=1)] = 100_000,
-    batch_size: Annotated[int, typer.Option(min=1)] = 512,
+    steps: Steps = 100_000,
+    batch_size: BatchSize = 512,
     learning_rate: float = 1e-3,
     seed: Seed = 0,
-    minutes: Annotated[
-        float | None, typer.Option(help="choose the number of steps so that training takes this long")
-    ] = None,
+    minutes: Minutes = None,
     device: str = "auto",
 ) -> None:
     """Train a DDPM and write the average of its weights in fp16 in the ermongroup/ddim layout."""
@@ -88,18 +91,16 @@ def diffusion(
 
     from edadm.config.load import load_config
     from edadm.devices.lease import leased_device
-    from edadm.errors import EdadmError
     from edadm.networks.unet.build import build_unet
     from edadm.sampling.schedule import alphas_cumprod
-    from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining
+    from edadm.training.diffusion import DiffusionTrainer
+    from edadm.training.files import in_ddim_layout, write_weights
     from edadm.training.images import read_image_folder
+    from edadm.training.trainer import Training, train
 
     preset = load_config().models[model]
-    if preset.prediction != "eps":
-        raise EdadmError(
-            f"this trains networks that predict eps; the model '{model}' predicts {preset.prediction}"
-        )
-    settings = DiffusionTraining(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    _refuse_other_predictions(model, preset.prediction)
+    settings = Training(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     where = leased_device(device)
@@ -110,32 +111,74 @@ def diffusion(
     )
     if state.exists():
         trainer.resume(state)
-    losses, begin, first = [], time.monotonic(), None
-    while trainer.step < trainer.settings.steps:
-        losses.append(trainer.train_step())
-        if trainer.step % 500 == 0 or trainer.step == trainer.settings.steps:
-            recent, losses, now = torch.stack(losses).mean().item(), [], time.monotonic()
-            first = first or (trainer.step, now)  # the steps before include compilation
-            rate = (trainer.step - first[0]) / max(now - first[1], 1e-9)
-            typer.echo(
-                f"step {trainer.step} of {trainer.settings.steps} loss {recent:.5f} steps/s {rate:.1f} after "
-                f"{now - begin:.0f} s"
-            )
-            if minutes and trainer.step > first[0]:
-                trainer.fit_into(first[0] + int(rate * (60 * minutes - (first[1] - begin))))
-        if trainer.step % 5000 == 0:
-            trainer.save(state)
-            _write_original_layout(trainer.average, output, asdict(trainer.settings) | {"step": trainer.step})
-    trainer.save(state)
-    _write_original_layout(trainer.average, output, asdict(trainer.settings) | {"step": trainer.step})
+
+    def write() -> None:
+        trainer.save(state)
+        facts = asdict(trainer.settings) | {"step": trainer.step}
+        write_weights(in_ddim_layout(trainer.average), output, facts)
+
+    train(trainer, minutes, typer.echo, on_step=lambda step: write() if step % 5000 == 0 else None)
+    write()
 
 
-def _write_original_layout(state: dict, output: Path, facts: dict) -> None:
-    from safetensors.torch import save_file
+@app.command("latent")
+def latent(
+    images: Images,
+    output: Output,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="a .ckpt to write as well, as Lightning would, with averages")
+    ] = None,
+    first_stage: Annotated[
+        Path | None, typer.Option(help="a file that this command wrote, whose first stage is taken")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="the model preset whose architecture is trained")
+    ] = "cifar10_latent",
+    steps: Steps = 100_000,
+    batch_size: BatchSize = 512,
+    learning_rate: float = 1e-3,
+    first_steps: Annotated[int, typer.Option(min=1, help="steps of the first stage")] = 10_000,
+    first_batch_size: Annotated[int, typer.Option(min=1, help="batch size of the first stage")] = 256,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    first_minutes: Annotated[float | None, typer.Option(help="of these, the first stage's")] = None,
+    shown: Annotated[int, typer.Option(min=0, help="images whose classes are looked at in the end")] = 2000,
+    device: str = "auto",
+) -> None:
+    """Train a latent model that is told classes, and write it in fp16 in CompVis' layout."""
+    import torch
 
-    from edadm.networks.layouts.ermongroup import from_diffusers
+    from edadm.config.load import load_config
+    from edadm.devices.lease import leased_device
+    from edadm.training.files import first_stage_in, write_lightning, write_weights
+    from edadm.training.images import read_image_folder
+    from edadm.training.latent_model import GUIDANCES, LatentModel
+    from edadm.training.trainer import Training
 
-    layout = from_diffusers({name: tensor.cpu().half() for name, tensor in state.items()})
-    ready = {name: tensor.contiguous() for name, tensor in layout.items()}
-    with writing(output) as partial:
-        save_file(ready, partial, {"edadm": json.dumps(facts)})
+    preset = load_config().models[model]
+    _refuse_other_predictions(model, preset.prediction)
+    known = first_stage_in(first_stage) if first_stage else None
+    begin = time.monotonic()
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    where = leased_device(device)
+    pixels, labels, _ = read_image_folder(images)
+    work = LatentModel(preset, pixels.to(where), labels.to(where), typer.echo)
+    work.train_first_stage(
+        Training(first_steps, first_batch_size, learning_rate, seed=seed), first_minutes, known
+    )
+    left = None if minutes is None else max(minutes - (time.monotonic() - begin) / 60, 0.1)
+    settings = Training(steps, batch_size, learning_rate, seed=seed)
+    work.train_unet(settings, left, lambda state, facts: write_weights(state, output, facts))
+    if checkpoint:
+        write_lightning(*work.checkpoint(), checkpoint)
+    if shown:
+        for guidance, share in work.class_accuracies(GUIDANCES, shown).items():
+            typer.echo(f"guidance {guidance:g}: {share:.2%} of {shown} images are of the class asked for")
+
+
+def _refuse_other_predictions(model: str, prediction: str) -> None:
+    from edadm.errors import EdadmError
+
+    if prediction != "eps":
+        raise EdadmError(f"this trains networks that predict eps; the model '{model}' predicts {prediction}")

@@ -10,11 +10,12 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from edadm.benchmark import calibration as benchmark
-from edadm.benchmark.calibration import NoUnitStore, compare, learning_cost
+from edadm.benchmark.calibration import compare, learning_cost
 from edadm.config.schema import Reconstruction
 from edadm.kernels import dispatch
 from edadm.learning.task import Task
 from edadm.learning.unit_store import UnitStore
+from edadm.learning.unkept import NoUnitStore
 from edadm.networks.units.trace import trace_units
 from edadm.passes.methods import run_method
 

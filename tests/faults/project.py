@@ -97,7 +97,7 @@ def stages() -> list[Stage]:
     found.append(Stage("benchmark unet", words, ("toy/speed.json",)))
     pages = tuple(
         f"report/{name}"
-        for name in ("index.html", "metrics.csv", "metrics.md", "ablation.csv", "ablation.md")
+        for name in ("index.html", "gallery.html", "metrics.csv", "metrics.md", "ablation.csv", "ablation.md")
     )
     found.append(Stage("report", ("--results=.", f"--output={pages[0]}"), pages))
     return found

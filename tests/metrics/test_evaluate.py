@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from edadm.config.files.scoring import Scoring
 from edadm.config.files.sources import file_sha256, locate
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
+from edadm.metrics.circumstances import circumstances
 from edadm.metrics.evaluate import evaluate
-from edadm.metrics.extract import extract_features
-from edadm.metrics.features import NAME
+from edadm.metrics.extractors.cifar import NAME
+from edadm.metrics.extractors.extract import extract_features
 from edadm.metrics.scores.flip import flip
 from edadm.metrics.scores.frechet import (
     frechet_distance,
@@ -52,6 +54,18 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_class_accuracy_counts_images_of_the_class_asked_for() -> None:
+    images, settings = random_images(40), Evaluation(scores=("class_accuracy",))
+    labels = extract_features(images, NAME)["logits"].argmax(1).tolist()
+    for image in (3, 17, 31):
+        labels[image] = (labels[image] + 1) % 10
+    scores = evaluate(images, None, settings, files(None), labels=labels)
+    assert scores["class_accuracy"] == pytest.approx(37 / 40)
+    assert sorted(scores["resamples"]["class_accuracy"]) == [0.0] * 3 + [1.0] * 37
+    with pytest.raises(EdadmError, match="needs the class of each of 40 images, and there are 39"):
+        evaluate(images, None, settings, files(None), labels=labels[1:])
+
+
 def test_scores_come_with_their_conditions(reference: Path) -> None:
     images, others = random_images(40), random_images(40, 2)
     scores = evaluate(images, others, ALL, files(reference))
@@ -74,6 +88,10 @@ def test_scores_come_with_their_conditions(reference: Path) -> None:
     assert conditions["extractor_sha256"] == file_sha256(locate("bundled:cifar10_classifier"))
     assert conditions["preparation"] == "none"
     assert conditions["reference_features"] == 150
+    assert conditions["kid_subsets"] == "100 of 40"
+    assert conditions["scored_at_once"] == 256
+    assert conditions["scored_on"] == "cpu"
+    assert re.fullmatch(r"torch 2\.\S+, pillow \d\S+, torch-fidelity \d\S+", conditions["versions"])
     assert abs(scores["kid"]) < 0.5
     kid = kid_features_to_metric(
         layers["pooled"], load_features(reference), kid_subset_size=40, verbose=False
@@ -144,7 +162,9 @@ def test_without_real_images_there_is_no_reference_in_the_conditions() -> None:
         "extractor",
         "extractor_sha256",
         "preparation",
+        "scored_at_once",
         "inception_score_splits",
+        *circumstances("cpu"),
     }
 
 
@@ -209,7 +229,7 @@ def test_ten_splits_have_a_spread(reference: Path, monkeypatch: pytest.MonkeyPat
 
 def test_features_that_are_no_numbers_give_no_score(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"logits": torch.full((4, 10), torch.nan)}
-    monkeypatch.setattr("edadm.metrics.measure.extract_features", lambda *_, **__: nothing)
+    monkeypatch.setattr("edadm.metrics.measure.features_of", lambda *_: nothing)
     with pytest.raises(EdadmError, match=r"^inception_score is nan: features of these images are not finite"):
         evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
 
@@ -231,6 +251,50 @@ def test_paired_measures_need_neither_weights_nor_real_images() -> None:
     assert scores["ssim"] == pytest.approx(ssim(images, others).mean().item())
     assert scores["flip"] == pytest.approx(flip(images, others).mean().item())
     assert set(scores["resamples"]) == {"psnr", "ssim", "flip"}
-    assert scores["conditions"] == {"images": 8}
+    assert scores["conditions"] == {"images": 8} | circumstances("cpu")
     alone = evaluate(images, None, Evaluation(scores=("ssim", "flip")), files(None))
     assert set(alone) == {"psnr", "conditions"}
+
+
+class Counted:
+    """Images that count how often each is asked for."""
+
+    def __init__(self, images: torch.Tensor):
+        self.images = images
+        self.asked = [0] * len(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.asked[index] += 1
+        return self.images[index]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_image_is_decoded_once_by_however_many_threads(threads: int, reference: Path) -> None:
+    before = torch.get_num_threads()
+    images, others = Counted(random_images(40)), Counted(random_images(40, 2))
+    settings = Evaluation(scores=("fid", "inception_score", "ssim", "flip"), scored_at_once=16)
+    plain = evaluate(images.images, others.images, settings, files(reference, resolution=None))
+    try:
+        torch.set_num_threads(threads)
+        found = evaluate(images, others, settings, files(reference))
+    finally:
+        torch.set_num_threads(before)
+    assert images.asked == others.asked == [1] * 40
+    assert found["fid"] == pytest.approx(plain["fid"], rel=1e-4)
+    assert found["psnr"] == plain["psnr"]
+    assert found["conditions"]["scored_at_once"] == 16
+
+
+def test_a_floor_is_computed_once_where_a_workflow_keeps_notes(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Evaluation(scores=("fid",))
+    without = evaluate(random_images(40), None, settings, files(reference))
+    monkeypatch.setenv("EDADM_NOTES", str(tmp_path))
+    assert evaluate(random_images(40), None, settings, files(reference)) == without
+    monkeypatch.setattr("edadm.metrics.uncertainty.floor", lambda *_: pytest.fail("it was computed before"))
+    again = evaluate(random_images(40, 3), None, settings, files(reference))
+    assert again["floor"] == without["floor"]

@@ -90,7 +90,18 @@ def test_widths_of_the_softmax_and_the_projections_are_separate() -> None:
         6,
         6,
     ]
+    assert processor.softmax_quantizer is not None
     assert processor.softmax_quantizer.bits == 8
+
+
+def test_weights_without_a_width_stay_in_floating_point() -> None:
+    module, x = attention(), inputs()
+    expected = module(x)
+    processor = QuantizedAttnProcessor(8, None)
+    module.set_processor(processor)
+    for quantizer in (processor.query_quantizer, processor.key_quantizer, processor.value_quantizer):
+        quantizer.enabled = False
+    assert torch.equal(module(x), expected)
 
 
 UNKNOWN = [

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from edadm.report.figures import calibration_figure, reconstruction_figure, selection_figure
-from edadm.report.gallery import difference, gallery
 from edadm.report.results.read import read_run
 from edadm.report.results.records import CalibrationResult, UnitErrors
+from edadm.report.strips import difference, strips_of
 
 from .fakes import UNITS, Fake
 
@@ -134,7 +134,7 @@ def test_difference_is_amplified_around_mid_grey():
 
 def test_gallery_has_a_strip_per_variant_and_a_difference_per_quantized_one(fake: Fake):
     run = read_run(fake.results, fake.runs[0])
-    strips = gallery(run.variants)
+    strips = strips_of(run.variants)
     assert [strip.is_difference for strip in strips] == [False, False, True, False, True, False, True]
     assert [strip.label for strip in strips if not strip.is_difference] == [
         result.label for result in run.variants
@@ -155,7 +155,7 @@ def test_gallery_has_a_strip_per_variant_and_a_difference_per_quantized_one(fake
 
 def test_without_full_precision_there_are_no_differences(fake: Fake):
     run = read_run(fake.results, fake.runs[0] | {"variants": ["tdac/w8a8/fbr_w8"]})
-    assert [strip.is_difference for strip in gallery(run.variants)] == [False]
+    assert [strip.is_difference for strip in strips_of(run.variants)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,4 @@ def test_large_images_are_fewer_and_smaller(fake: Fake, size: int, tile: int, co
     result = read_run(fake.results, fake.runs[0] | {"variants": ["fp32"]}).variants[0]
     large = result.__class__(**(result.__dict__ | {"images": np.zeros((16, 3, size, size), np.uint8)}))
     gap = max(1, tile // 32)
-    assert pixels(gallery([large])[0].uri).shape == (tile, columns * (tile + gap) - gap, 4)
+    assert pixels(strips_of([large])[0].uri).shape == (tile, columns * (tile + gap) - gap, 4)

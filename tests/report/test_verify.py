@@ -279,3 +279,13 @@ def test_features_belong_to_the_shards_that_they_name(results: Path) -> None:
     tensors(features, "features", {"inputs": inputs})
     again = "m/fp32/features/0_of_2.safetensors was made from another m/fp32/samples/0.npy; make it again"
     assert findings(results) == [("stale", again)]
+
+
+def test_errors_by_timestep_of_other_weights_are_stale(results: Path) -> None:
+    path, unet = results / "m/c/b/r/errors.json", intact(results / "m/fp32/unet.safetensors")
+    path.write_text(as_json({"rows": 2}, facts("errors", {"inputs": {"unet": unet}})))
+    assert findings(results) == []
+    path.write_text(as_json({"rows": 2}, facts("errors", {"inputs": {"unet": "another"}})))
+    assert findings(results) == [
+        ("stale", "m/c/b/r/errors.json was made from another m/fp32/unet.safetensors; make it again")
+    ]

@@ -11,22 +11,23 @@ from edadm.config.schema import NoiseSchedule
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
 from edadm.sampling.schedule import alphas_cumprod
-from edadm.training.diffusion import DiffusionTrainer, DiffusionTraining, learning_rate
+from edadm.training.diffusion import DiffusionTrainer
+from edadm.training.trainer import Training, learning_rate
 
 SMALL = UNetArchitecture(
     image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4
 )
-SETTINGS = DiffusionTraining(steps=40, batch_size=4, warmup=5, seed=1)
+SETTINGS = Training(steps=40, batch_size=4, warmup=5, seed=1)
 
 
-def trainer(settings: DiffusionTraining = SETTINGS) -> DiffusionTrainer:
+def trainer(settings: Training = SETTINGS) -> DiffusionTrainer:
     torch.manual_seed(0)
     images = torch.randint(256, (16, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return DiffusionTrainer(build_unet(SMALL), images, alphas_cumprod(NoiseSchedule()), settings)
 
 
 def test_the_learning_rate_warms_up_stays_and_falls_to_nothing() -> None:
-    settings = DiffusionTraining(steps=1000, warmup=10, learning_rate=0.5, decay_share=0.2)
+    settings = Training(steps=1000, warmup=10, learning_rate=0.5, decay_share=0.2)
     assert learning_rate(0, settings) == pytest.approx(0.05)
     assert learning_rate(10, settings) == learning_rate(799, settings) == 0.5
     assert learning_rate(900, settings) == pytest.approx(0.25)
@@ -34,11 +35,11 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_nothing() -> None:
 
 
 def test_training_lowers_the_loss_and_the_average_follows_the_weights() -> None:
-    work = trainer(DiffusionTraining(steps=80, batch_size=16, warmup=5, learning_rate=3e-3, seed=1))
+    work = trainer(Training(steps=80, batch_size=16, warmup=5, learning_rate=3e-3, seed=1))
     before = {name: value.clone() for name, value in work.average.items()}
     losses = [work.train_step().item() for _ in range(60)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-    current = dict(work.unet.named_parameters())
+    current = dict(work.network.named_parameters())
     moved = [name for name in before if not torch.equal(before[name], work.average[name])]
     assert len(moved) > 0.9 * len(before)
     assert any(not torch.equal(work.average[name], current[name]) for name in moved)

@@ -39,8 +39,9 @@ CLIENT = "from edadm.warm.client import served\nif not served(): print('by itsel
 class Serving:
     """A running server."""
 
-    def __init__(self, snakemake: subprocess.Popen[str], environment: dict[str, str]):
+    def __init__(self, snakemake: subprocess.Popen[str], environment: dict[str, str], package: str):
         assert snakemake.stdout
+        self.package = package
         process, self.socket = snakemake.stdout.readline().split()
         self.snakemake, self.process = snakemake, int(process)
         self.environment = environment | {SOCKET: self.socket}
@@ -50,7 +51,7 @@ class Serving:
     ) -> subprocess.Popen[str]:
         """A client whose job is to run this code."""
         pipes: dict[str, Any] = {
-            "cwd": self.environment["PYTHONPATH"],
+            "cwd": self.package,
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
@@ -77,7 +78,8 @@ class Serving:
 def serving(prelude: str = "", package: str = HERE) -> Iterator[Serving]:
     """A server of which nothing is left after the block."""
     names = ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
-    environment = os.environ | {f"{name}_THREADS": "1" for name in names} | {"PYTHONPATH": package}
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {f"{name}_THREADS": "1" for name in names} | {"PYTHONPATH": path}
     environment.pop(SOCKET, None)
     environment.pop("EDADM_WARM", None)
     snakemake = subprocess.Popen(
@@ -89,7 +91,7 @@ def serving(prelude: str = "", package: str = HERE) -> Iterator[Serving]:
         text=True,
     )
     try:
-        yield Serving(snakemake, environment)
+        yield Serving(snakemake, environment, package)
     finally:
         snakemake.communicate(timeout=PATIENCE)
 

@@ -37,7 +37,7 @@ def test_a_run_leaves_every_declared_artifact_and_nothing_else(reference: Toy):
     trajectories = {
         name for name in stored if name.startswith(("toy/trajectories/0.zarr/", "toy/trajectories/1.zarr/"))
     }
-    tables = {"report/ablation.csv", "report/ablation.md"}
+    tables = {"report/ablation.csv", "report/ablation.md", "report/gallery.html"}
     assert stored - trajectories == {f"toy/{name}" for name in declared} | tables
     for name in ("toy/speed.json", "report/index.html", "report/metrics.csv"):
         assert (reference.results / name).stat().st_size > 0

@@ -6,7 +6,7 @@ import sys
 import time
 
 from edadm.artifacts.locks import attempt, holder, opened, rewrite
-from edadm.config.fingerprint import content_digest, gpu_code, noted_in, stage_fingerprint
+from edadm.config.fingerprint import content_digest, gpu_code, images_digest, noted_in, stage_fingerprint
 from edadm.config.backends import (
     DEFAULT,
     INTEGER,
@@ -25,7 +25,7 @@ from edadm.config.sharding.scored import holding, jobs_for, part_of
 from edadm.config.sharding.shares import shares
 from edadm.console import say
 from edadm.config.rules.places import find_inputs
-from edadm.config.files.scoring import KEPT_FEATURES, extractor_weights, paired_of
+from edadm.config.files.scoring import KEPT_FEATURES, NEED_FEATURES, extractor_weights, paired_of
 from edadm.config.files.sources import BUNDLED, locate
 from edadm.errors import EdadmError
 from edadm.stages import benchmark as benchmark_stage
@@ -109,7 +109,11 @@ for tier, limit in CONFIG.memory:
 # Jobs need not compute again what was noted here, nor compile kernels that an earlier job compiled. Both folders take jobs
 # that write at once.
 os.environ.update(EDADM_NOTES=str(NOTES.absolute()))
-for compiler, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+for compiler, folder in (
+    ("TRITON_CACHE_DIR", "triton"),
+    ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
+    ("EDADM_CACHE", "edadm"),
+):
     os.environ.setdefault(compiler, str((LAYOUT.root / ".kernels" / folder).absolute()))
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
@@ -227,7 +231,11 @@ def without_paths(preset):
         "reference",
         "fallback_reference",
         "prompts",
+        "image_folder",
         "clip_weights",
+        "vgg_weights",
+        "lpips_weights",
+        "dists_weights",
     ):
         (preset or {}).pop(name, None)
 
@@ -239,8 +247,13 @@ def checkpoint_content(wildcards):
 
 
 def prompts_content(wildcards):
-    """What the file of the model's prompts holds, if it takes any."""
-    return digest(PROMPTS[wildcards.model])
+    """What the file of the model's prompts holds, if it takes any, and the images beside them."""
+    images = INPUTS.images[wildcards.model]
+    return (
+        digest(PROMPTS[wildcards.model])
+        if not images
+        else [digest(path) for path in (PROMPTS[wildcards.model], *images)]
+    )
 
 
 def evaluation_with(*fields):
@@ -430,10 +443,12 @@ def scoring_content(wildcards):
     """What an evaluation is scored with: which networks, and what their weights, the statistics and the prompts of a user hold."""
     settings, files = evaluation_of(wildcards), SCORING[RUNS[wildcards.model].evaluation]
     weights = extractor_weights(settings, files)
-    reference = None if files.reference is None or files.reference.is_dir() else files.reference
+    reference = None if files.real_images else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
-    return json.dumps([files.extractor, files.instead_of, files.resolution, *held])
+    held = [
+        digest(path) for path in (weights, files.clip_weights, reference, prompts, *files.perceptual.values())
+    ]
+    return json.dumps([files.extractor, files.instead_of, files.preparation, *held])
 
 
 @for_each("model")
@@ -443,15 +458,16 @@ def extraction_settings(wildcards):
     weights = extractor_weights(settings, files)
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     clip = settings.clip_model if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, prompts)]
+    held = [digest(path) for path in (weights, files.clip_weights, prompts, *files.perceptual.values())]
     return json.dumps(
         [
             weights is not None,
             paired_of(settings),
             files.extractor,
-            files.resolution,
+            files.preparation,
             clip,
             settings.images,
+            settings.scored_at_once,
             *held,
         ]
     )
@@ -513,7 +529,7 @@ def evaluate_options(wildcards, input):
     files = SCORING[RUNS[wildcards.model].evaluation]
     given = (
         None
-        if files.reference is None or files.reference.is_dir() or files.reference.parent == BUNDLED
+        if files.reference is None or files.real_images or files.reference.parent == BUNDLED
         else files.reference
     )
     named = {
@@ -529,24 +545,21 @@ def evaluate_options(wildcards, input):
 def reference_statistics_of(wildcards):
     """Statistics of real images to be made once from a folder for all variants, if they are compared with a folder."""
     name = RUNS[wildcards.model].evaluation
-    reference = SCORING[name].reference
-    return [f"{RESULTS}/references/{name}.h5"] if reference is not None and reference.is_dir() else []
+    return [f"{RESULTS}/references/{name}.h5"] if SCORING[name].real_images else []
 
 
+@for_each("evaluation")
 def reference_settings(wildcards):
-    """How real images become features, and what the weights for that hold."""
+    """How real images become features, and what these images and the weights for that hold."""
     files = SCORING[wildcards.evaluation]
     weights = extractor_weights(CONFIG.evaluations[wildcards.evaluation], files)
-    return json.dumps([files.extractor, files.resolution, kept_features(wildcards), digest(weights)])
+    held = [digest(weights), images_digest(files.reference, NOTES)]
+    return json.dumps([files.extractor, files.preparation, kept_features(wildcards), *held])
 
 
 def kept_features(wildcards):
     """Real images whose features are kept, for scores that compare with them one by one."""
-    return (
-        KEPT_FEATURES
-        if {"kid", "precision_recall"} & set(CONFIG.evaluations[wildcards.evaluation].scores)
-        else 0
-    )
+    return KEPT_FEATURES if NEED_FEATURES & set(CONFIG.evaluations[wildcards.evaluation].scores) else 0
 
 
 def reference_options(wildcards, input):
@@ -554,7 +567,8 @@ def reference_options(wildcards, input):
     files = SCORING[wildcards.evaluation]
     weights = [f"--weights={files.weights}"] if files.weights else []
     side = [] if files.resolution is None else [f"--resolution={files.resolution}"]
-    return [f"--extractor={files.extractor}", f"--keep-features={kept_features(wildcards)}", *side, *weights]
+    told = [f"--extractor={files.extractor}", f"--keep-features={kept_features(wildcards)}"]
+    return [*told, f"--crop={files.crop}", *side, *weights]
 
 
 def evaluate_memory(wildcards):
@@ -613,4 +627,5 @@ def report_inputs(wildcards):
             if variant.is_quantized:
                 files.append(LAYOUT.losses(run.model, variant))
                 files.append(LAYOUT.calibration(run.model, variant.presets[0]) / "selection.json")
+                files += filter(Path.exists, [LAYOUT.step_errors(run.model, variant)])  # no rule makes it
     return [str(file) for file in dict.fromkeys(files)]

@@ -83,9 +83,14 @@ SCORED_WITH = (
     "reference",
     "fallback_reference",
     "resolution",
+    "crop",
+    "scored_at_once",
     "prompts",
     "clip_model",
     "clip_weights",
+    "vgg_weights",
+    "lpips_weights",
+    "dists_weights",
 )
 
 
@@ -144,7 +149,7 @@ rule evaluate:
     params:
         device=device_of,
         evaluation=evaluation_with(*SCORED_WITH),
-        settings=evaluation_settings("scores", "clip_model"),
+        settings=evaluation_settings("scores", "clip_model", "scored_at_once"),
         scoring=scoring_content,
         options=evaluate_options,
         label=label_of("evaluate", "model", "variant"),

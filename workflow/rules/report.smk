@@ -8,6 +8,12 @@ rule report:
             category="Results",
             labels={"what": "Pictures, scores, calibration, losses, sizes, times"},
         ),
+        gallery=report(
+            f"{RESULTS}/report/gallery.html",
+            caption="../report/gallery.rst",
+            category="Results",
+            labels={"what": "Full precision and quantized images side by side, errors, bytes"},
+        ),
         table=report(
             f"{RESULTS}/report/metrics.csv",
             caption="../report/metrics.rst",

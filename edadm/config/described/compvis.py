@@ -34,10 +34,22 @@ _UNET_REASONS = {
     "num_classes": "its time embedding adds a class, which no stage here gives to a network",
     "adm_in_channels": "its time embedding adds a vector, which no stage here gives to a network",
     "use_new_attention_order": "attention's weights lie in another order, which is not read here",
-    "use_linear_in_transformer": "such networks (Stable Diffusion 2) are read from a diffusers folder only",
-    "transformer_depth": "only one transformer block per attention is built for this layout; use the model's "
-    "diffusers folder",
 }
+
+
+def training_beside(config: Settings, where: Path) -> tuple[str, Settings] | None:
+    """What a network predicts and its noise schedule, of networks that their tensors describe better.
+
+    These are Stable Diffusion 2 and such as are given an image. None for all others.
+
+    Raises:
+        DescriptionError: of a training that no sampler here follows; names the setting.
+    """
+    params = _params(config.get("model"))
+    unet = _params(params.get("unet_config"))
+    is_second = bool(unet.get("use_linear_in_transformer")) or unet.get("transformer_depth", 1) != 1
+    is_edited = params.get("conditioning_key") == "hybrid" and bool(unet.get("use_spatial_transformer"))
+    return _training(params, where) if is_second or is_edited else None
 
 
 def describe_compvis(config: Settings, where: Path, checkpoint: Path) -> Description:

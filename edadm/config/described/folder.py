@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edadm.config.described.conditions import describe_condition
+from edadm.config.described.conditions import describe_condition, refine
 from edadm.config.described.entry import Description
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
 from edadm.networks.settings.parts_config import autoencoder_settings
@@ -106,9 +106,10 @@ def describe_folder(path: Path) -> Description:
     if "context_channels" in architecture:
         encoders = {part: _encoder_of(path, part) for part in ("condition", "second_condition")}
         describe_condition(path, encoders, settings, left_open)
-        if "second_encoder" in settings["conditioning"]:
+        if settings["conditioning"]["kind"] == "sdxl":
             refuse_empty_prompts(path)
     _describe_sampling(path, settings, left_open)
+    refine(settings, left_open)
     return Description(settings, left_open)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from edadm.config.described.compvis import describe_compvis
+from edadm.config.described.compvis import describe_compvis, training_beside
 from edadm.config.described.entry import Description
 from edadm.config.described.ermongroup import describe_ermongroup
 from edadm.config.inputs.settings import ConfigError, read_settings
@@ -34,6 +34,19 @@ def describe_with(file: Path, checkpoint: Path) -> Description:
     except ConfigError as error:
         raise DescriptionError(str(error)) from None
     return understood(lambda content, where: _described(content, where, checkpoint))(config, file)
+
+
+def training_with(file: Path) -> tuple[str, Settings] | None:
+    """What a configuration file says of a training, where the checkpoint's tensors say all else.
+
+    Raises:
+        DescriptionError: no such file, or a training that no sampler here follows.
+    """
+    try:
+        config = read_settings(file)
+    except ConfigError as error:
+        raise DescriptionError(str(error)) from None
+    return understood(training_beside)(config, file)
 
 
 def _described(config: Settings, file: Path, checkpoint: Path) -> Description:

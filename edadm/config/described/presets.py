@@ -35,7 +35,6 @@ def _described(model: Any) -> Any:
         return model
     below = describe_folder(path).settings
     if "conditioning" in below:
-        below["conditioning"].pop(
-            "prompts", None
-        )  # a placeholder where it is printed; here the user is asked for them
+        for name in ("prompts", "image_folder"):
+            below["conditioning"].pop(name, None)  # placeholders in print; here the user is asked for them
     return merged(below, model)

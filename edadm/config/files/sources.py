@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from edadm.artifacts import reading
+from edadm.config.inputs.folders import list_images
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 
@@ -114,3 +115,23 @@ def locate_prompts(name: str, model: Model) -> Path | None:
             "annotations), or write a text file with a prompt per line, and set this key to it"
         )
     return path
+
+
+def locate_images(name: str, model: Model) -> list[Path]:
+    """The images that the network of the model preset `name` is given, in order; none if it takes none.
+
+    Raises:
+        EdadmError: there is no such folder, or no image in it; says which key to set.
+    """
+    if model.conditioning is None or not model.conditioning.encodes_images:
+        return []
+    where = f"models.{name}.conditioning.image_folder"
+    if model.conditioning.image_folder is None:
+        raise EdadmError(f"{where}: no folder is named; set it to one with an image for each prompt")
+    folder = Path(model.conditioning.image_folder).expanduser()
+    if not folder.is_dir():
+        raise EdadmError(f"{where}: there is no folder {folder}; put an image for each prompt into it")
+    try:
+        return list_images(folder).files
+    except EdadmError as error:
+        raise EdadmError(f"{where}: {error}") from None

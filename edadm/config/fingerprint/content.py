@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 from edadm.config.files.sources import file_sha256
+from edadm.config.inputs.folders import list_images
+from edadm.config.inputs.sets import kind_of
 
 
 def content_digest(path: Path, known: Path | None = None) -> str:
@@ -33,6 +35,42 @@ def content_digest(path: Path, known: Path | None = None) -> str:
         return digests[path]
     names = "\n".join(f"{file.relative_to(path).as_posix()} {digests[file]}" for file in files)
     return hashlib.sha256(names.encode()).hexdigest()
+
+
+def images_digest(path: Path, notes: Path | None = None) -> str:
+    """A hash of a set of images: of its file, or of the names and contents of the images below a folder.
+
+    Args:
+        path: of the set (`edadm.config.inputs.sets`).
+        notes: a folder where digests are kept; files that keep size, time and inode are read once, and while
+            all of them do, no digest but the folder's is looked at.
+    """
+    if kind_of(path) == "folder":
+        return _folder_digest(path, notes)
+    return content_digest(path, notes / "contents.json" if notes else None)
+
+
+def _folder_digest(folder: Path, notes: Path | None) -> str:
+    files = list_images(folder).files
+    stamps = {file: _stamp_of(file, folder) for file in files}
+    together = hashlib.sha256("\n".join(stamps.values()).encode()).hexdigest()
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    whole, each = ((notes / f"pictures/{place}{end}") if notes else None for end in (".json", ".files.json"))
+    if (known := _read(whole).get(together)) is not None:
+        return known
+    by_stamp = _read(each)
+    digests = {stamp: by_stamp.get(stamp) or file_sha256(file) for file, stamp in stamps.items()}
+    names = "\n".join(f"{file.relative_to(folder).as_posix()} {digests[stamps[file]]}" for file in files)
+    found = hashlib.sha256(names.encode()).hexdigest()
+    if whole is not None and each is not None:
+        write_note(each, digests)
+        write_note(whole, {together: found})
+    return found
+
+
+def _stamp_of(file: Path, folder: Path) -> str:
+    found = file.stat()
+    return f"{file.relative_to(folder)} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
 def write_note(path: Path, content: object) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edadm.errors import EdadmError
 
@@ -42,9 +42,12 @@ class Listing:
 
     def remark(self) -> str | None:
         """One sentence on what was left out; None if that is nothing worth a word."""
-        if not self.left_out:
-            return None
-        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+        return in_words(self.left_out)
+
+
+def in_words(left_out: Counter[str]) -> str | None:
+    """How many files were left out, by reason; None if none was."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()) if count) or None
 
 
 def list_images(folder: Path) -> Listing:
@@ -59,13 +62,8 @@ def list_images(folder: Path) -> Listing:
     """
     listing = Listing()
     for path in _walk(folder, listing.left_out, (folder.resolve(),)):
-        kind = path.suffix.lower()
-        if kind in SUFFIXES:
+        if _is_image(path, listing.left_out):
             listing.files.append(path)
-        elif kind in _OTHER_IMAGES:
-            listing.left_out[f"{kind} file(s), which are not read"] += 1
-        elif kind in _ARCHIVES:
-            listing.left_out[f"{kind} archive(s), which are not opened"] += 1
     listing.files.sort()
     if not listing.files:
         rest = f" (left out: {remark})" if (remark := listing.remark()) else ""
@@ -73,6 +71,29 @@ def list_images(folder: Path) -> Listing:
             f"{folder} holds no images{rest}; put the reference images there as {', '.join(SUFFIXES)}"
         )
     return listing
+
+
+def _is_image(path: PurePosixPath | Path, left_out: Counter[str]) -> bool:
+    kind = path.suffix.lower()
+    if kind in _OTHER_IMAGES:
+        left_out[f"{kind} file(s), which are not read"] += 1
+    elif kind in _ARCHIVES:
+        left_out[f"{kind} archive(s), which are not opened"] += 1
+    return kind in SUFFIXES
+
+
+def images_among(names: Iterable[str], left_out: Counter[str]) -> list[str]:
+    """The names of an archive's members that a folder would hold as images, in the order of their paths."""
+    found = []
+    for name in names:
+        path = PurePosixPath(name)
+        if any(part.startswith(".") and part != "." for part in path.parts):
+            left_out["hidden folder(s) or file(s)"] += path.suffix.lower() in SUFFIXES
+        elif any(part.lower() in _SYSTEM for part in path.parts):
+            left_out["system folder(s) or file(s)"] += path.suffix.lower() in SUFFIXES
+        elif _is_image(path, left_out):
+            found.append(name)
+    return sorted(found, key=lambda name: PurePosixPath(name).parts)
 
 
 def has_images(folder: Path) -> bool:

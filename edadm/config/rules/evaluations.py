@@ -10,7 +10,9 @@ from edadm.config.schema import Evaluation, Model
 
 CLASSIFIER = "cifar10_classifier"
 CLASSIFIER_SIDE = 32
+VECTORS = ("dinov2", "clip")
 NEIGHBOURS = 3  # of precision and recall
+CLASSES = 10  # that it knows
 WINDOW = 11  # pixels of SSIM
 
 
@@ -24,6 +26,19 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
             "extractor 'pytorch_fid' has no inception_score; set extractor: inception, or take it out of "
             "`scores`"
         )
+    lacking = [score for score in settings.scores if LAYERS.get(score, "pooled") != "pooled"]
+    if lacking and settings.extractor in VECTORS:
+        yield (
+            f"extractor '{settings.extractor}' gives one vector an image and has no {lacking[0]}; take it "
+            "out of `scores`"
+        )
+    if "cmmd" in settings.scores and settings.extractor != "clip":
+        yield "cmmd is of CLIP's embeddings; set extractor: clip, or take it out of `scores`"
+    if "class_accuracy" in settings.scores and settings.extractor != CLASSIFIER:
+        yield (
+            "class_accuracy is of the classes that the bundled classifier knows; set extractor: "
+            f"{CLASSIFIER}, or take it out of `scores`"
+        )
     if "precision_recall" in settings.scores and settings.images <= NEIGHBOURS:
         yield (
             f"precision_recall looks at {NEIGHBOURS} neighbours of each image and needs more than "
@@ -31,8 +46,8 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
         )
     if settings.extractor == CLASSIFIER and settings.extractor_weights:
         yield (
-            "extractor_weights are Inception's, and the bundled classifier has its own; remove them, or set "
-            "extractor: inception"
+            "extractor_weights are of other networks, and the bundled classifier has its own; remove them, "
+            "or set extractor: inception"
         )
     if (
         by_features
@@ -60,6 +75,13 @@ def mistakes_in_images(model: Model, settings: Evaluation) -> Iterator[str]:
         yield (
             f"its images have {channels} channel{'s' if channels > 1 else ''}, and scores, pictures and "
             f"report take RGB; {fix}"
+        )
+    told = model.conditioning
+    is_told = told is not None and told.kind == "classes" and told.classes == CLASSES
+    if "class_accuracy" in settings.scores and settings.extractor == CLASSIFIER and not is_told:
+        yield (
+            f"class_accuracy is of models that are told the {CLASSES} classes of CIFAR-10, and it is not; "
+            "take class_accuracy out of `scores`"
         )
     if "ssim" in settings.scores and side < WINDOW:
         yield f"ssim looks at windows of {WINDOW} px, and its images have {side}; take ssim out of `scores`"

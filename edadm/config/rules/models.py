@@ -130,6 +130,12 @@ def _of_parts(name: str, model: Model) -> list[str]:
             f"{where}.conditioning: text needs prompts; set prompts to a captions file, or to a text file "
             "with one per line"
         )
+    encodes = model.autoencoder is not None and model.autoencoder.kind == "kl"
+    if model.conditioning and model.conditioning.encodes_images and not encodes:
+        found.append(
+            f"{where}: images are given as latents of an autoencoder of the kind kl; set autoencoder to the "
+            "model's own"
+        )
     found += [f"{where}.conditioning: {text}" for text in _of_conditioning(model)]
     if model.schedule.start > model.schedule.end:
         found.append(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edadm.config.files.scoring import Scoring, scoring_of
-from edadm.config.files.sources import locate_parts, locate_prompts
+from edadm.config.files.sources import locate_images, locate_parts, locate_prompts
 from edadm.config.inputs.settings import ConfigError
 from edadm.config.schema import Config
 from edadm.errors import EdadmError
@@ -28,6 +28,7 @@ class Inputs:
 
     sources: dict[str, dict[str, Path]]
     prompts: dict[str, Path | None]
+    images: dict[str, list[Path]]
     scoring: dict[str, Scoring]
 
 
@@ -51,11 +52,12 @@ def find_inputs(config: Config) -> Inputs:
 
     sources = all_of(dict.fromkeys(models), lambda name: locate_parts(name, models[name]))
     prompts = all_of(dict.fromkeys(models), lambda name: locate_prompts(name, models[name]))
+    images = all_of(dict.fromkeys(models), lambda name: locate_images(name, models[name]))
     evaluations = dict.fromkeys(run.evaluation for run in config.runs)
     scoring = all_of(evaluations, lambda name: scoring_of(name, config))
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return Inputs(sources, prompts, scoring)
+    return Inputs(sources, prompts, images, scoring)
 
 
 def mistakes_in_results(results: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from edadm.config.rules.timesteps import visited
-from edadm.config.schema import SOLVERS, Sampler
+from edadm.config.schema import EULERS, SOLVERS, Sampler
 
 
 def accepts(sampler: Sampler, total: int) -> bool:
@@ -15,6 +15,7 @@ def accepts(sampler: Sampler, total: int) -> bool:
     Equal spacing begins within one stride of the last timestep; quadratic spacing at 0.8 of it, and repeats
     the first few, as published.
     """
+    total = min(total, sampler.below or total)
     listed, steps = visited(sampler, total), sampler.steps
     if len(listed) != steps or not 0 <= listed[-1] <= listed[0] < total:
         return False
@@ -26,6 +27,7 @@ def accepts(sampler: Sampler, total: int) -> bool:
 
 def step_problem(sampler: Sampler, total: int) -> str | None:
     """The reason why a sampler cannot take its number of steps, with the nearest ones that it can."""
+    total = min(total, sampler.below or total)
     spacing, steps = sampler.spacing, sampler.steps
     most = total - (spacing in ("uniform_from_one", "linspace"))
     if steps > most:
@@ -37,7 +39,8 @@ def step_problem(sampler: Sampler, total: int) -> str | None:
         for other in ("trailing", "linspace")
         if accepts(sampler.model_copy(update={"spacing": other}), total)
     ]
-    other = f", or spacing: {others[0]}" if sampler.method in SOLVERS and others else ""
+    known = (*SOLVERS, *EULERS)
+    other = f", or spacing: {others[0]}" if sampler.method in known and others else ""
     return (
         f"{steps} {'step' if steps == 1 else 'steps'} of {sampler.method} with {spacing} spacing cannot lead "
         "from noise "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edadm.config.schema import SOLVERS, Sampler
+from edadm.config.schema import EULERS, SOLVERS, Sampler
 
 
 def visited(sampler: Sampler, total: int) -> list[int]:
@@ -16,9 +16,10 @@ def visited(sampler: Sampler, total: int) -> list[int]:
     ermongroup/ddim
     (`skip_type uniform`), which elsewhere has more steps than it was asked for.
     `uniform_from_one`: the same plus one (CompVis, LDM and Stable Diffusion).
-    DPM-Solver++ and UniPC visit those of their diffusers schedulers, where both uniform spacings are called
-    `leading`.
+    DPM-Solver++, UniPC and Euler visit those of their diffusers schedulers, where both uniform spacings are
+    called `leading`.
     """
+    total = min(total, sampler.below or total)
     steps, first = sampler.steps, 1 if sampler.spacing == "uniform_from_one" else 0
     if sampler.spacing == "quadratic":
         return _quadratic(steps, total)
@@ -30,6 +31,8 @@ def visited(sampler: Sampler, total: int) -> list[int]:
         return [total - 1, *(round(index * stride) for index in range(steps - 1, 0, -1))]
     if sampler.method in SOLVERS:
         return [first + index * (total // (steps + 1)) for index in range(steps, 0, -1)]
+    if sampler.method in EULERS:
+        return [first + index * (total // steps) for index in range(steps - 1, -1, -1)]
     return [first + index * total // steps for index in range(steps - 1, -1, -1)]
 
 

@@ -1,11 +1,12 @@
 """What a configuration may say: every setting with its range, its default and its unit."""
 
-from edadm.config.schema.model import AUTO, SOLVERS, Model, NoiseSchedule, Sampler, Trajectories
+from edadm.config.schema.model import AUTO, EULERS, SOLVERS, Model, NoiseSchedule, Sampler, Trajectories
 from edadm.config.schema.quantization import Bits, Calibration, LayerBits, Reconstruction
 from edadm.config.schema.run import Config, Evaluation, Extractor, Memory, Run, json_schema
 
 __all__ = [
     "AUTO",
+    "EULERS",
     "SOLVERS",
     "Bits",
     "Calibration",

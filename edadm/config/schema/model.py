@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning
-from edadm.networks.settings.strict import Count, Strict
+from edadm.networks.settings.strict import Count, Strict, of_some
 
 SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
+EULERS = ("euler", "euler_ancestral")
+_SPACINGS = dict.fromkeys(SOLVERS, ("trailing", "linspace")) | dict.fromkeys(EULERS, ("trailing",))
 
 
 AUTO: Literal["auto"] = "auto"
@@ -57,27 +59,39 @@ class NoiseSchedule(Strict):
 class Sampler(Strict):
     """How noise becomes images."""
 
-    method: Literal["ddim", "plms", "dpm_solver++", "unipc"] = Field(
-        "ddim", description="the last two of second order, by diffusers"
+    method: Literal["ddim", "plms", "dpm_solver++", "unipc", "euler", "euler_ancestral"] = Field(
+        "ddim",
+        description="dpm_solver++ and unipc are of second order, by diffusers; euler and euler_ancestral are "
+        "DDIM's steps of eta 0 and 1 as diffusers begins and ends them",
     )
     steps: Count = 100
     spacing: Literal["uniform", "quadratic", "uniform_from_one", "trailing", "linspace"] = Field(
         "quadratic",
-        description="uniform_from_one is CompVis'; trailing and linspace are diffusers', for its two solvers",
+        description="uniform_from_one is CompVis'; trailing (of the solvers and euler) and linspace (of the "
+        "solvers) are diffusers'",
     )
     eta: float = Field(0.0, ge=0, le=1, description="0 is deterministic, 1 is ancestral (ddim)")
+    below: Count | None = of_some(
+        "runs visit timesteps below this one, and begin from the model's images with that much noise (ddim, "
+        "plms and euler, with uniform spacings)"
+    )
 
     @model_validator(mode="after")
     def _settings_belong_to_the_method(self) -> Sampler:
         if self.method != "ddim" and self.eta > 0:
-            raise ValueError(f"the sampler '{self.method}' is deterministic; set eta: 0, or method: ddim")
-        own = ("trailing", "linspace") if self.method in SOLVERS else ("quadratic",)
-        allowed = (*own, "uniform", "uniform_from_one")
+            kind = "takes no eta" if self.method == "euler_ancestral" else "is deterministic"
+            raise ValueError(f"the sampler '{self.method}' {kind}; set eta: 0, or method: ddim")
+        allowed = (*_SPACINGS.get(self.method, ("quadratic",)), "uniform", "uniform_from_one")
         if self.spacing not in allowed:
             known = ", ".join(allowed[:-1])
             raise ValueError(
                 f"the sampler '{self.method}' has no {self.spacing} spacing; set spacing: {known} or "
                 f"{allowed[-1]}"
+            )
+        if self.below is not None and (self.method in SOLVERS or not self.spacing.startswith("uniform")):
+            raise ValueError(
+                "`below` goes with ddim, plms and euler and with spacing: uniform or uniform_from_one; set "
+                "these"
             )
         return self
 
@@ -123,7 +137,12 @@ class Model(Strict):
         channels = self.architecture.context_channels
         if self.conditioning is None or channels is None:
             return {}
-        return self.conditioning.shapes(channels)
+        told = self.conditioning.shapes(channels)
+        side = self.architecture.image_size
+        image = (
+            {"image": (self.architecture.image_channels, side, side)} if self.conditioning.has_image else {}
+        )
+        return told | image
 
     @property
     def guidance(self) -> float:

@@ -47,7 +47,9 @@ class Bits(Strict):
 
     weights: int = Field(8, ge=2, le=8)
     activations: int = Field(8, ge=2, le=8)
-    softmax: int = Field(8, ge=2, le=8, description="bits of the attention weights")
+    softmax: Annotated[int, Field(ge=2, le=8)] | None = Field(
+        8, description="bits of the attention weights; null leaves them in floating point"
+    )
     split_shortcuts: bool = Field(
         True, description="two grids where a skip is concatenated (docs/method.md, 3.6)"
     )

@@ -6,12 +6,26 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edadm.config.inputs.statistics import Crop
 from edadm.config.schema.model import AUTO, Model, Shards
 from edadm.config.schema.quantization import Bits, Calibration, Reconstruction
 from edadm.networks.settings.strict import Count, Strict
 
-Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid"]
-Score = Literal["fid", "sfid", "inception_score", "kid", "precision_recall", "clip_score", "ssim", "flip"]
+Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid", "dinov2", "clip"]
+Score = Literal[
+    "fid",
+    "sfid",
+    "inception_score",
+    "kid",
+    "precision_recall",
+    "cmmd",
+    "clip_score",
+    "class_accuracy",
+    "ssim",
+    "flip",
+    "lpips",
+    "dists",
+]
 
 
 class Evaluation(Strict):
@@ -35,15 +49,15 @@ class Evaluation(Strict):
     extractor: Extractor = Field(
         "cifar10_classifier",
         description="network whose features are compared: the bundled classifier, torch-fidelity's or "
-        "pytorch-fid's InceptionV3",
+        "pytorch-fid's InceptionV3, DINOv2's ViT-L/14, CLIP's ViT-L/14 at 336 px",
     )
     extractor_weights: str | None = Field(
-        None, description="file with the Inception weights; see `edadm download`"
+        None, description="file with the extractor's weights; see `edadm download`"
     )
     reference: str = Field(
         "bundled:cifar10_train_statistics",
         description="real images: statistics (.h5 of `edadm reference-statistics`, .npz with mu and sigma), "
-        "a folder, or `bundled:NAME`",
+        "a folder or archive of images, or `bundled:NAME`",
     )
     fallback_reference: str | None = Field(
         None,
@@ -56,6 +70,12 @@ class Evaluation(Strict):
         description="generated and real images are cropped to a square and resized (bicubic) to this side; "
         "null leaves them",
     )
+    crop: Crop = Field(
+        "square",
+        description="how images come to `resolution`: the centred square, bicubic (latent diffusion's LSUN); "
+        "adm: halved, bicubic, centre crop (guided-diffusion's ImageNet); box: box filter, centre crop (its "
+        "LSUN)",
+    )
     prompts: str | None = Field(
         None,
         description="prompts of the images in order, one per line or a JSON list (clip_score); null takes "
@@ -65,6 +85,16 @@ class Evaluation(Strict):
         "ViT-L-14-quickgelu",
         description="open_clip's name of the CLIP model, or `local-dir:PATH` for its config",
     )
+    scored_at_once: Literal[8, 16, 32, 64, 128, 256] = Field(
+        256,
+        description="images that the networks of scores see at once: fewer take less memory; the last bits "
+        "of scores depend on it",
+    )
+    vgg_weights: str | None = Field(
+        None, description="file with torchvision's VGG16 (lpips, dists); see `edadm download`"
+    )
+    lpips_weights: str | None = Field(None, description="file with the weights of LPIPS for VGG, v0.1")
+    dists_weights: str | None = Field(None, description="file with the weights of DISTS")
     clip_weights: str | None = Field(
         None, description="file with the CLIP weights in open_clip's layout; see `edadm download`"
     )

@@ -13,10 +13,12 @@ import diffusers
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 
 from edadm.deploy.checkpoint import Facts
+from edadm.deploy.diffusers.adapters import Adapters
 from edadm.deploy.diffusers.calls import KeptGrids
 from edadm.deploy.diffusers.folders import WEIGHTS, Folders
 from edadm.deploy.diffusers.states import States, is_rounded
 from edadm.networks.unet.base import UNet
+from edadm.registration import METHOD
 
 __all__ = [
     "WEIGHTS",
@@ -26,8 +28,6 @@ __all__ = [
     "QuantizedUNet2DModel",
     "as_diffusers_model",
 ]
-
-METHOD = "edadm"
 
 
 class _EqualToItsBase(type):
@@ -43,12 +43,12 @@ class _EqualToItsBase(type):
     __hash__ = type.__hash__
 
 
-class QuantizedUNet2DModel(KeptGrids, States, Folders, UNet2DModel, metaclass=_EqualToItsBase):
+class QuantizedUNet2DModel(KeptGrids, Adapters, States, Folders, UNet2DModel, metaclass=_EqualToItsBase):
     """A quantized U-Net without condition, or with none but the timestep."""
 
 
 class QuantizedUNet2DConditionModel(
-    KeptGrids, States, Folders, UNet2DConditionModel, metaclass=_EqualToItsBase
+    KeptGrids, Adapters, States, Folders, UNet2DConditionModel, metaclass=_EqualToItsBase
 ):
     """A quantized U-Net with a context."""
 

@@ -72,19 +72,6 @@ class KeptGrids:
             "precision"
         )
 
-    def load_lora_adapter(self, *unused: Any, **also_unused: Any) -> None:
-        """Refuses a LoRA, for which quantized layers have no place beside their codes.
-
-        Raises:
-            EdadmError: always.
-        """
-        raise EdadmError(
-            "a quantized network takes no LoRA; merge it into the weights before they are quantized, with "
-            "`edadm convert-checkpoint --lora FILE:0.8`"
-        )
-
-    add_adapter = load_attn_procs = load_lora_adapter
-
     def enable_layerwise_casting(self, *unused: Any, **also_unused: Any) -> None:
         """Refuses to keep weights in a narrow floating-point type.
 

@@ -74,6 +74,7 @@ class Folders:
                 "a network cast to half precision has lost bits of its biases; load it with "
                 "dtype=torch.float32 to save it"
             )
+        _refuse_edited(self)
         if max_shard_size is not None and (size := _size(self)) > _bytes(max_shard_size):
             raise EdadmError(
                 f"a quantized network is one file, here of {size} bytes, more than max_shard_size; leave "
@@ -133,7 +134,7 @@ class Folders:
         path = folder / _named(variant) if variant else folder
         if not path.exists():
             raise CheckpointError(f"the folder {folder} holds no {path.name}; leave out variant='{variant}'")
-        network = load(path, _device(device_map), backend, dtype_named(dtype or torch_dtype))
+        network = load(path, one_device(device_map), backend, dtype_named(dtype or torch_dtype))
         if not output_loading_info:
             return network
         lists: dict[str, list[str]] = {
@@ -176,6 +177,17 @@ def _refuse_other_files(save_function: Any, safe: bool, push_to_hub: bool, use_f
         )
 
 
+def _refuse_edited(network: Any) -> None:
+    """Refuses to write codes and grids that a network does not compute with."""
+    for name, layer in quantized_layers(network).items():
+        codes = layer.codes
+        if codes is not None and not torch.equal(layer.weight, layer.weight_quantizer.values(codes)):
+            raise EdadmError(
+                f"{name} computes with another weight than that of its codes and grid, which were changed in "
+                "place; change copies of what state_dict gives, and give them to load_state_dict"
+            )
+
+
 def _refuse_others(loading: Mapping[str, Any]) -> None:
     """Refuses keywords that ask for something else than how a file is read."""
     for name, value in loading.items():
@@ -183,7 +195,7 @@ def _refuse_others(loading: Mapping[str, Any]) -> None:
             raise EdadmError(f"a quantized network is not loaded with {name}; leave it out")
 
 
-def _device(device_map: object) -> torch.device | str | None:
+def one_device(device_map: object) -> torch.device | str | None:
     """The one device of a map.
 
     Raises:

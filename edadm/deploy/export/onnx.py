@@ -32,7 +32,7 @@ OUTPUT = "out_sample"
 _NAMES = {"latents": "sample", "timesteps": "timestep", "context": "encoder_hidden_states"}
 _NAMES |= {"pooled": "text_embeds"}  # what inputs are called where optimum's pipelines look for them
 _AXES = {"latents": {0: "batch_size", 2: "height", 3: "width"}, "timesteps": {}}
-_AXES |= {"context": {0: "batch_size", 1: "sequence_length"}}
+_AXES |= {"context": {0: "batch_size", 1: "sequence_length"}, "image": _AXES["latents"]}
 
 TARGETS = {
     "onnx": Target(),
@@ -65,7 +65,7 @@ def input_name(name: str) -> str:
     return _NAMES.get(name, name)
 
 
-def _example(unet: UNet, for_pipelines: bool) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
+def _example(unet: UNet) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
     """Inputs by the network's names, and the free axes of each.
 
     Sides are multiples of the network's own that are unlike each other, so that nothing takes them for
@@ -76,14 +76,12 @@ def _example(unet: UNet, for_pipelines: bool) -> tuple[dict[str, Tensor], dict[s
         axes = dict(_AXES.get(name, {0: "batch_size"}))
         if name == "context":
             tensor = tensor.repeat(1, TOKENS, 1)
-        if for_pipelines and name == "latents":
+        if 2 in axes:
             tensor = tensor.repeat(1, 1, 2, 3)
-        elif for_pipelines and name in WHOLE:  # diffusers' schedulers have fractions, SDXL's scores, too
+        elif name in WHOLE:  # diffusers' schedulers have fractions, SDXL's scores, too
             tensor = tensor.float()
-        if for_pipelines and name == "timesteps":
+        if name == "timesteps":
             tensor = tensor[0]
-        elif not for_pipelines:
-            axes = {axis: called for axis, called in (axes or {0: "batch_size"}).items() if axis < 2}
         example[name], free[name] = tensor, axes
     return example, free
 
@@ -91,7 +89,6 @@ def _example(unet: UNet, for_pipelines: bool) -> tuple[dict[str, Tensor], dict[s
 def onnx_program(
     unet: UNet,
     target: Target = TARGETS["onnx"],
-    for_pipelines: bool = True,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Any:
     """A quantized U-Net as a `torch.onnx.ONNXProgram` of opset 21, in memory.
@@ -104,8 +101,6 @@ def onnx_program(
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
         target: what the program is for.
-        for_pipelines: whether it is as above; otherwise h and w are those of the network, `timestep` (n,) is
-            int64, and so is `time_ids`.
         advance: told 1 whenever a leaf, of `replacements`, has been traced, and again when it is written.
 
     Raises:
@@ -115,7 +110,7 @@ def onnx_program(
         raise EdadmError(
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
         )
-    example, free = _example(unet, for_pipelines)
+    example, free = _example(unet)
     graph = export_graph(unet, target).eval()
     _refuse_too_large(_stored_bytes(graph, target))
     program = translated(graph, list(example.values()), [list(axes) for axes in free.values()], advance)

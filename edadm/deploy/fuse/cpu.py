@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from edadm.deploy.fuse.resnet import ResnetParts
 from edadm.deploy.int_weight import signed_weight
+from edadm.errors import EdadmError
 from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
-from edadm.nn.attention import ProjectedAttention, QuantizedAttnProcessor
+from edadm.nn.attention import NOT_ALONE, ProjectedAttention, QuantizedAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.part import Part, refuse_other_channels
@@ -127,7 +128,9 @@ class CpuLinear(CpuLayer):
 
 
 def _consume(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer(x, in_place=True) if isinstance(layer, CpuLayer) else layer(x)
+    """A layer's output of an input that nobody else needs, unless there is a branch beside the layer."""
+    in_place = isinstance(layer, CpuLayer) and not hasattr(layer, "low_rank")
+    return layer(x, in_place=True) if in_place else layer(x)
 
 
 class CpuResnetBlock(ResnetParts):
@@ -159,11 +162,14 @@ class CpuAttnProcessor(ProjectedAttention):
     key before they are quantized.
     """
 
-    def __init__(self, processor: QuantizedAttnProcessor):
+    def __init__(self, processor: QuantizedAttnProcessor | None = None):
+        if processor is None:
+            raise EdadmError(NOT_ALONE)
         self.query = _Integers(processor.query_quantizer)
         self.key = _Integers(processor.key_quantizer)
         self.value = _Integers(processor.value_quantizer)
-        self.softmax = _Integers(processor.softmax_quantizer)
+        grid = processor.softmax_quantizer
+        self.softmax = None if grid is None else _Integers(grid)
         self.most_keys = processor.most_keys
 
     def normalised(self, attn: Attention, hidden_states: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
@@ -184,7 +190,7 @@ class CpuAttnProcessor(ProjectedAttention):
             scores.add_(mask)
         value = attn.head_to_batch_dim(self.value(value))
         weights, scale = scores.softmax(dim=-1), self.value.scale
-        if self.has_grid_for(weights.shape[-1]):
+        if self.softmax is not None and self.has_grid_for(weights.shape[-1]):
             weights, scale = self.softmax(weights), self.softmax.scale * scale
         return torch.bmm(weights, value).mul_(scale)
 

@@ -7,12 +7,21 @@ from typing import Any
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import nn
 
 from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
 from edadm.deploy.fuse.layers import IntegerLinear
 from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.networks.unet.build import UNet
+
+_LARGER: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)  # of the others
+_FUSED: tuple[Any, ...] = (IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, *_LARGER)
+
+
+def is_fused(network: nn.Module) -> bool:
+    """Whether there are blocks in a network that compute several layers at once."""
+    return any(isinstance(module, _FUSED) for module in network.modules())
 
 
 def fuse_attention(unet: UNet) -> UNet:
@@ -44,8 +53,7 @@ def fuse_epilogues(unet: UNet) -> UNet:
             unet.set_submodule(name, IntegerResnetBlock(module))
         if IntegerSelfAttention.fits(module):
             unet.set_submodule(name, IntegerSelfAttention(module))
-    larger: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)
-    for made in larger:  # of the others, so they come later
+    for made in _LARGER:
         for name, module in list(unet.named_modules()):
             if made.fits(module):
                 unet.set_submodule(name, made(module))

@@ -112,8 +112,11 @@ class IntegerUpBlock(nn.Module):
     def __init__(self, block: UpBlock2D | AttnUpBlock2D | CrossAttnUpBlock2D):
         super().__init__()
         self.has_cross_attention = isinstance(block, CrossAttnUpBlock2D)
-        attentions: Any = getattr(block, "attentions", None)
-        self.resnets, self.attentions, self.upsamplers = block.resnets, attentions, block.upsamplers
+        self.resnets, self.upsamplers = block.resnets, block.upsamplers
+        if (
+            attentions := getattr(block, "attentions", None)
+        ) is not None:  # as packages ask of diffusers' blocks
+            self.attentions = attentions
 
     @staticmethod
     def fits(block: nn.Module) -> bool:
@@ -148,7 +151,7 @@ class IntegerUpBlock(nn.Module):
                 hidden_states = attention(
                     hidden_states, encoder_hidden_states=encoder_hidden_states, return_dict=False, **others
                 )[0]
-            elif self.attentions is not None:
+            elif hasattr(self, "attentions"):
                 hidden_states = self.attentions[index](hidden_states)
         for upsampler in self.upsamplers or ():
             hidden_states = upsampler(hidden_states, upsample_size)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,10 +16,10 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from edadm.artifacts import reading
-from edadm.config.inputs.folders import list_images
+from edadm.config.inputs.statistics import Crop
 from edadm.errors import EdadmError
-from edadm.metrics.images.pictures import look, opened, rgb
+from edadm.metrics.images.arrays import stack
+from edadm.metrics.images.pictures import cropped
 
 
 @runtime_checkable
@@ -31,37 +31,32 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> UInt8[Tensor, "3 h w"]: ...
 
 
-def centre_square(image: Image.Image, side: int) -> Image.Image:
-    """The largest centred square, resized to `side` with Pillow's bicubic filter.
+class StackedImages:
+    """Images in arrays (n, 3, h, w), read when asked for; their names are their numbers.
 
-    As the LSUN loader of latent diffusion prepares real images (method, 5.3); FID depends on it.
-    """
-    width, height = image.size
-    shorter = min(width, height)
-    left, top = (width - shorter) // 2, (height - shorter) // 2
-    square = image.crop((left, top, left + shorter, top + shorter))
-    return square if shorter == side else square.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def _pixels(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
-    """An image as numbers; grey ones three times the same."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-class ShardedImages:
-    """Generated images in the `.npy` files of all shards, read when asked for.
+    Args:
+        shards: the arrays in order.
+        place: where they lie, in words.
 
     Raises:
-        EdadmError: a file holds anything but uint8 images (n, 3, h, w); all are empty.
+        EdadmError: all are empty, or they are not of one size.
     """
 
-    def __init__(self, files: Sequence[Path]):
-        self.shards = [_open(file) for file in files]
-        self.ends = list(accumulate(len(shard) for shard in self.shards))
+    def __init__(self, shards: Sequence[UInt8[np.ndarray, "_ 3 _ _"]], place: str):
+        self.shards, self.place = shards, place
+        self.ends = list(accumulate(len(shard) for shard in shards))
         if not self.ends or self.ends[-1] == 0:
-            raise EdadmError(
-                f"{', '.join(map(str, files)) or 'no file'} holds no images; generate them again"
-            )
+            raise EdadmError(f"{place or 'no file'} holds no images; generate them again")
+        sizes = dict.fromkeys(shard.shape[2:] for shard in shards if len(shard))
+        if len(sizes) > 1:
+            shown = " and ".join(f"{width} x {height}" for height, width in list(sizes)[:2])
+            raise EdadmError(f"{place} hold images of several sizes ({shown}); give files of one size")
+        self.size: tuple[int, int] = next(iter(sizes))
+
+    @property
+    def names(self) -> list[str]:
+        """Numbers, from 0."""
+        return [str(number) for number in range(len(self))]
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -71,101 +66,29 @@ class ShardedImages:
             raise IndexError(index)
         shard = bisect.bisect_right(self.ends, index)
         start = self.ends[shard - 1] if shard else 0
-        return torch.from_numpy(np.array(self.shards[shard][index - start]))
-
-
-def _open(file: Path) -> np.ndarray:
-    with reading(file, "generate them again", what="images"):
-        images = np.load(file, mmap_mode="r", allow_pickle=False)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise EdadmError(
-            f"{file} holds {images.dtype} {images.shape}, not uint8 images (n, 3, h, w); generate them again"
-        )
-    return images
-
-
-class FolderImages:
-    """Images below a folder, in the order of their paths, each prepared by `centre_square`.
-
-    As torch-fidelity and pytorch-fid read them: palettes, grey and CMYK become RGB by Pillow, rotations in
-    EXIF are left alone, an alpha channel that is opaque everywhere is dropped. Other than there, 16-bit grey
-    is scaled to 8 bits instead of clipped to white, and what has no one meaning is refused: see
-    `edadm.metrics.images.pictures`.
-
-    Args:
-        folder: searched with its sub-folders; see `edadm.config.inputs.folders.list_images` for what counts.
-        resolution: side in pixels; None leaves the images as they are.
-
-    Raises:
-        EdadmError: there are none, or some cannot be scored; every file's head is looked at, and whether it
-            ends where it should.
-    """
-
-    def __init__(self, folder: Path, resolution: int | None):
-        listing = list_images(folder)
-        self.folder, self.files, self.resolution = folder, listing.files, resolution
-        self._left_out, self._rotated = listing.remark(), 0
-        self._look_at_all()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        file = self.files[index]
-        with opened(file) as image:
-            pixels = rgb(image)
-        return _pixels(pixels if self.resolution is None else centre_square(pixels, self.resolution))
-
-    def digest(self) -> str:
-        """A hash of the names and sizes of all files.
-
-        It tells most changes of a set without reading a million images.
-        """
-        digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(f"{file.relative_to(self.folder)}\0{file.stat().st_size}\n".encode())
-        return digest.hexdigest()
+        return torch.from_numpy(np.array(self.shards[shard][index - start], order="C"))
 
     def remarks(self) -> list[str]:
-        """Sentences on what a person may have expected otherwise."""
-        found = (
-            []
-            if self._left_out is None
-            else [f"{self.folder}: {len(self.files)} images; left out: {self._left_out}"]
-        )
-        if self._rotated:
-            found.append(
-                f"{self.folder}: {self._rotated} images carry a rotation (EXIF); pixels are taken as they "
-                "are stored"
-            )
-        return found
+        """Nothing is left out of arrays."""
+        return []
 
-    def _look_at_all(self) -> None:
-        mistakes, sizes = [], Counter[tuple[int, int]]()
-        for file in self.files:
-            try:
-                size, rotated = look(file)
-            except EdadmError as error:
-                mistakes.append(str(error))
-            else:
-                sizes[size] += 1
-                self._rotated += rotated
-        if mistakes:
-            more = f" (and {len(mistakes) - 1} more of {len(self.files)} files)" if mistakes[1:] else ""
-            raise EdadmError(mistakes[0] + more)
-        if self.resolution is None and len(sizes) > 1:
-            shown = ", ".join(
-                f"{count} of {width} x {height}" for (width, height), count in sizes.most_common(3)
-            )
-            raise EdadmError(
-                f"{self.folder} holds images of several sizes ({shown}); set `resolution` to bring all to one"
-            )
+
+class ShardedImages(StackedImages):
+    """Images in the `.npy` and `.npz` files of all shards.
+
+    Raises:
+        EdadmError: a file holds anything but images (see `edadm.metrics.images.arrays`); all are empty.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = files
+        super().__init__([stack(file) for file in files], ", ".join(map(str, files)))
 
 
 class SomeImages:
     """Some of other images, by their numbers among these."""
 
-    def __init__(self, images: Images, rows: range):
+    def __init__(self, images: Images, rows: Sequence[int]):
         self.images, self.rows = images, rows
 
     def __len__(self) -> int:
@@ -176,21 +99,63 @@ class SomeImages:
 
 
 class PreparedImages:
-    """Other images, each prepared by `centre_square`."""
+    """Other images, each as `prepare` makes it."""
 
-    def __init__(self, images: Images, resolution: int):
-        self.images, self.resolution = images, resolution
+    def __init__(self, images: Images, resolution: int, crop: Crop = "square"):
+        self.images, self.resolution, self.crop = images, resolution, crop
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        pixels = self.images[index]
-        if pixels.shape[1:] == (self.resolution, self.resolution):
-            return pixels
-        return _pixels(centre_square(Image.fromarray(pixels.permute(1, 2, 0).numpy()), self.resolution))
+        return prepare(self.images[index], self.resolution, self.crop)
 
 
-def prepared(images: Images, resolution: int | None) -> Images:
-    """The images as they are scored: at `resolution`, or as they are if it is None."""
-    return images if resolution is None else PreparedImages(images, resolution)
+def prepare(
+    pixels: UInt8[Tensor, "3 _ _"], resolution: int | None, crop: Crop = "square"
+) -> UInt8[Tensor, "3 h w"]:
+    """An image as it is scored: at `resolution` by `cropped`, or as it is if that is None."""
+    if resolution is None or pixels.shape[1:] == (resolution, resolution):
+        return pixels
+    seen = cropped(Image.fromarray(pixels.permute(1, 2, 0).numpy()), resolution, crop)
+    return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()
+
+
+def prepared(images: Images, resolution: int | None, crop: Crop = "square") -> Images:
+    """The images as they are scored, each prepared when it is asked for."""
+    return images if resolution is None else PreparedImages(images, resolution, crop)
+
+
+def in_blocks(
+    total: int, size: int, load: Callable[[int], dict[str, Tensor]]
+) -> Iterator[dict[str, UInt8[Tensor, "n ..."]]]:
+    """What is loaded of each image, stacked by name for `size` images after the other.
+
+    Every image is loaded once, by as many threads as torch has beside the one that computes, a block ahead.
+
+    Raises:
+        EdadmError: images of a block are not of one size.
+    """
+    blocks = [range(start, min(start + size, total)) for start in range(0, total, size)]
+    threads = torch.get_num_threads() - 1
+    if threads < 1:
+        yield from (_stacked(block, map(load, block)) for block in blocks)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.map(load, block) for block in blocks[:1])
+        for block, following in zip(blocks, [*blocks[1:], range(0)], strict=True):
+            waiting.append(pool.map(load, following))
+            yield _stacked(block, waiting.popleft())
+
+
+def _stacked(block: range, loaded: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    rows = list(loaded)
+    for name, first in rows[0].items():
+        for index, row in zip(block, rows, strict=True):
+            if row[name].shape != first.shape:
+                size, wanted = (" x ".join(map(str, of.shape[1:])) for of in (row[name], first))
+                raise EdadmError(
+                    f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to "
+                    "one size"
+                )
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

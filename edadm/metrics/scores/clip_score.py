@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from edadm.errors import EdadmError
-from edadm.metrics.images.datasets import Images
 from edadm.networks.weights import CheckpointError, read_state
 
 
@@ -46,31 +46,35 @@ def load_clip(name: str, weights: Path, device: torch.device | str) -> tuple[Any
     return model.to(device).eval().requires_grad_(False), prepare, tokenize
 
 
-@torch.no_grad()
-def clip_scores(
-    images: Images,
-    prompts: list[str],
-    name: str,
-    weights: Path,
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
-) -> Float[Tensor, " n"]:
-    """100 times the cosine between each image's and its prompt's embedding (arXiv 2104.08718).
+class ClipScore:
+    """How well images fit their prompts by one model, a few at a time.
 
-    Without that paper's factor and clipping.
-
-    The published runs use ViT-L/14 on the images at full size (method, 5.1); the model's own preparation
-    resizes them.
+    Args:
+        name, weights: as of `load_clip`.
+        device: where the model computes.
+        batch_size: images that it sees at once, with which the last bits of sums go.
     """
-    model, prepare, tokenize = load_clip(name, weights, device)
-    scores = []
-    for start in range(0, len(images), batch_size):
-        batch = range(start, min(start + batch_size, len(images)))
-        pixels = torch.stack(
-            [prepare(Image.fromarray(images[index].permute(1, 2, 0).numpy())) for index in batch]
-        )
-        tokens = tokenize([prompts[index] for index in batch])
-        seen = model.encode_image(pixels.to(device), normalize=True)
-        read = model.encode_text(tokens.to(device), normalize=True)
-        scores.append((100 * (seen * read).sum(1)).float().cpu())
-    return torch.cat(scores)
+
+    def __init__(self, name: str, weights: Path, device: torch.device | str = "cpu", batch_size: int = 32):
+        self.model, self._prepare, self.tokenize = load_clip(name, weights, device)
+        self.device, self.batch_size = device, batch_size
+
+    def prepare(self, pixels: UInt8[Tensor, "3 _ _"]) -> Float[Tensor, "3 h w"]:
+        """An image as the model's own preparation makes it."""
+        return self._prepare(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+
+    @torch.no_grad()
+    def __call__(self, ready: Float[Tensor, "n 3 h w"], prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        """100 times the cosine between each prepared image's and its prompt's embedding (arXiv 2104.08718).
+
+        Without that paper's factor and clipping. The published runs use ViT-L/14 on the images at full size
+        (method, 5.1).
+        """
+        scores = []
+        for start in range(0, len(ready), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            tokens = self.tokenize(list(prompts[batch]))
+            seen = self.model.encode_image(ready[batch].to(self.device), normalize=True)
+            read = self.model.encode_text(tokens.to(self.device), normalize=True)
+            scores.append((100 * (seen * read).sum(1)).float().cpu())
+        return torch.cat(scores)

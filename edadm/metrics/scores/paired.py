@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from edadm.config.sharding.scored import BATCH
 from edadm.errors import EdadmError
-from edadm.metrics.images.datasets import Images
+from edadm.metrics.images.datasets import Images, in_blocks
 from edadm.metrics.scores.psnr import psnr
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-BLOCK = BATCH  # so that parts of all images have the blocks of all
 PIXELS = 2**20  # of images that a measure sees at once
 _ROWS = ("parity_psnr", "parity_difference", "parity_bound")
 
@@ -43,17 +42,13 @@ class Parity:
         return self.difference <= self.bound
 
 
-def of_pairs(images: Images, references: Images, measure: Measure) -> Float[Tensor, " n"]:
-    """A measure of each image beside its reference.
-
-    Raises:
-        EdadmError: different numbers of images.
-    """
-    found = []
-    for block in _blocks(images, references):
-        at_once = max(1, PIXELS // block[0][0, 0].numel())
-        found += [measure(*pair) for pair in zip(*(each.split(at_once) for each in block), strict=True)]
-    return torch.cat(found)
+def of_pairs(
+    images: UInt8[Tensor, "n c h w"], references: UInt8[Tensor, "n c h w"], measure: Measure
+) -> Float[Tensor, " n"]:
+    """A measure of each image beside its reference, so many at once as memory allows."""
+    at_once = max(1, PIXELS // images[0, 0].numel())
+    pairs = zip(images.split(at_once), references.split(at_once), strict=True)
+    return torch.cat([measure(*pair) for pair in pairs])
 
 
 def parity_rows(images: Images, simulated: Images, references: Images) -> dict[str, Float[Tensor, " n"]]:
@@ -62,13 +57,21 @@ def parity_rows(images: Images, simulated: Images, references: Images) -> dict[s
     Raises:
         EdadmError: different numbers of images.
     """
-    decibel, apart, bound = [], [], []
-    for own, other, full in _blocks(images, simulated, references):
-        decibel.append(psnr(own, other))
-        apart.append(_differences(own, other))
-        bound.append(_differences(other, full))
-    found = zip(_ROWS, (decibel, apart, bound), strict=True)
-    return {name: torch.cat(values) for name, values in found}
+    refuse_other_numbers(images, simulated, references)
+
+    def load(index: int) -> dict[str, Tensor]:
+        return {"own": images[index], "other": simulated[index], "full": references[index]}
+
+    found = [parity_of(**block) for block in in_blocks(len(images), BATCH, load)]
+    return {name: torch.cat([rows[name] for rows in found]) for name in _ROWS}
+
+
+def parity_of(
+    own: UInt8[Tensor, "n c h w"], other: UInt8[Tensor, "n c h w"], full: UInt8[Tensor, "n c h w"]
+) -> dict[str, Float[Tensor, " n"]]:
+    """What `parity` takes of some images."""
+    rows = psnr(own, other), _differences(own, other), _differences(other, full)
+    return dict(zip(_ROWS, rows, strict=True))
 
 
 def parity(rows: Mapping[str, Float[Tensor, "n ..."]], values: int) -> Parity | None:
@@ -89,13 +92,15 @@ def _differences(one: UInt8[Tensor, "n c h w"], other: UInt8[Tensor, "n c h w"])
     return (one.float() - other.float()).abs().flatten(1).mean(1)
 
 
-def _blocks(images: Images, *others: Images) -> Iterator[list[UInt8[Tensor, "n c h w"]]]:
+def refuse_other_numbers(images: Images, *others: Images) -> None:
+    """Refuses sets that hold more or fewer images.
+
+    Raises:
+        EdadmError: says how many each has.
+    """
     for other in others:
         if len(images) != len(other):
             raise EdadmError(
                 f"{len(images)} images cannot be compared with {len(other)} of the same noise; generate as "
                 "many of both"
             )
-    for start in range(0, len(images), BLOCK):
-        block = range(start, min(start + BLOCK, len(images)))
-        yield [torch.stack([each[index] for index in block]) for each in (images, *others)]

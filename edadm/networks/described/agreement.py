@@ -52,7 +52,7 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
             _check_unet(model.architecture, read_json(file), file, path)
         if (file := scheduler_of(folder)) is not None:
             _check_training(model, *schedule_settings(read_json(file), file), file, path)
-        if model.conditioning is not None and model.conditioning.second_encoder is not None:
+        if model.conditioning is not None and model.conditioning.kind == "sdxl":
             refuse_empty_prompts(folder)
         refuse_markers(model, weights, state)
     elif file is not None and part == "autoencoder":

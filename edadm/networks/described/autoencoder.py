@@ -1,4 +1,4 @@
-"""Autoencoders, class embeddings and text encoders of CompVis' files from the shapes of their tensors."""
+"""Autoencoders of CompVis' files from the shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from edadm.networks.settings.reading import DescriptionError, Settings, groups_o
 
 Shapes = dict[str, tuple[int, ...]]
 _FIRST_STAGE = "first_stage_model."
-_TOKENS = re.compile(r"(.*)embeddings\.token_embedding\.weight$")
 
 
-def autoencoder_of(shapes: Shapes, left_open: list[str], path: Path) -> Settings | None:
+_SCALES = {"vq": 1.0, "kl": 0.18215}
+_XL_SCALE = 0.13025
+
+
+def autoencoder_of(shapes: Shapes, left_open: list[str], path: Path, family: str = "") -> Settings | None:
     """The settings of the autoencoder in a file; None where there is none.
+
+    Args:
+        shapes: of all tensors of the file.
+        left_open: sentences on what no tensor says.
+        path: of the file, for sentences.
+        family: of its U-Net.
 
     Raises:
         DescriptionError: of one that is not built here.
@@ -60,58 +69,9 @@ def autoencoder_of(shapes: Shapes, left_open: list[str], path: Path) -> Settings
         settings["codes"] = own["quantize.embedding.weight"][0]
     if "scale_factor" in shapes:
         return settings | {"scale": None}
-    scale = 1.0 if kind == "vq" else 0.18215
+    scale = _XL_SCALE if family == "sdxl" else _SCALES[kind]
     left_open.append(
         f"autoencoder.scale stands in no tensor of the file; {scale} is that of the published networks of "
         "this kind"
     )
     return settings | {"scale": scale}
-
-
-def condition_of(shapes: Shapes, width: int, left_open: list[str], path: Path) -> Settings:
-    """The settings of what the network is told: a class embedding's, or a CLIP text encoder's.
-
-    Raises:
-        DescriptionError: a text encoder of another width than the context's.
-    """
-    embedding = shapes.get("cond_stage_model.embedding.weight")
-    if embedding is not None:
-        left_open.append(
-            f"of the {embedding[0]} embeddings the last one is taken for no class, as in cin256-v2"
-        )
-        left_open.append("conditioning.guidance stands in no file; 3 is that of the published run")
-        return {"kind": "classes", "classes": embedding[0] - 1, "guidance": 3.0}
-    left_open.append(
-        "conditioning.prompts: set it to your captions (COCO's JSON) or to a text file, a prompt per line"
-    )
-    left_open.append("conditioning.guidance stands in no file; 7.5 is usual for Stable Diffusion")
-    settings: Settings = {"kind": "text", "guidance": 7.5, "prompts": "prompts.txt"}
-    prefix = next((match.group(1) for name in shapes if (match := _TOKENS.match(name))), None)
-    if prefix is None:
-        left_open.append("the file holds no CLIP text encoder: set conditioning.checkpoint to one")
-        return settings
-    channels = shapes[f"{prefix}embeddings.token_embedding.weight"][1]
-    if channels != width:
-        raise DescriptionError(
-            f"{path} holds a text encoder of {channels} channels and a U-Net with a context of {width}; "
-            "which belong to different models"
-        )
-    layers = {
-        int(m.group(1))
-        for name in shapes
-        if (m := re.match(re.escape(prefix) + r"encoder\.layers\.(\d+)\.", name))
-    }
-    heads = max(1, channels // 64)
-    if channels != 768:
-        left_open.append(
-            f"conditioning.encoder.heads stands in no tensor: {heads} is a guess (64 channels a head, as in "
-            "CLIP)"
-        )
-    settings["encoder"] = {
-        "channels": channels,
-        "hidden_channels": shapes[f"{prefix}encoder.layers.0.mlp.fc1.weight"][0],
-        "layers": len(layers),
-        "heads": heads,
-        "tokens": shapes[f"{prefix}embeddings.position_embedding.weight"][0],
-    }
-    return settings

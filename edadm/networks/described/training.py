@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edadm.config.betas import betas_of, same_betas
@@ -10,6 +11,9 @@ from edadm.networks.described.markers import refuse_untold, stated_betas, stated
 from edadm.networks.settings.reading import DescriptionError, Settings
 from edadm.networks.weights.packed.stored import Stored
 
+_LAST_NORM = re.compile(r"(?:.*\.)?output_blocks\.\d+\.1\.transformer_blocks\.0\.norm1\.bias")
+_SPREAD = 0.09  # of the last such norm's biases, above which ComfyUI takes Stable Diffusion 2 for one of v
+SIDES = {"eps": 64, "v": 96}  # heights of latents in Stable Diffusion 2, by what it predicts
 _USUAL = {
     "ddim": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},
     "compvis": {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012, "timesteps": 1000},
@@ -17,11 +21,24 @@ _USUAL = {
 
 
 def training_of(
-    state: dict[str, Stored], metadata: dict[str, str], layout: str, left_open: list[str], path: Path
+    state: dict[str, Stored],
+    metadata: dict[str, str],
+    layout: str,
+    left_open: list[str],
+    path: Path,
+    is_second: bool = False,
 ) -> tuple[str, Settings]:
     """The network's prediction, as `Model.prediction` names it, and the noise schedule's settings.
 
     Guesses are named.
+
+    Args:
+        state: all tensors of the file.
+        metadata: what it says of itself.
+        layout: of its names.
+        left_open: sentences on what it does not say.
+        path: of it.
+        is_second: whether it is of Stable Diffusion 2, of which some predict the velocity.
 
     Raises:
         CheckpointError: of a training that no sampler here follows.
@@ -33,6 +50,8 @@ def training_of(
     }
     refuse_untold(marks, metadata, path)
     stated = stated_prediction(marks, metadata)
+    if stated is None and is_second:
+        stated = _guess_of_second(state, left_open), ""
     if stated is None:
         left_open.append(
             "prediction stands in no tensor: eps is usual; set v or sample if the training was for that"
@@ -50,6 +69,21 @@ def training_of(
         )
         return predicted, dict(usual)
     return predicted, _schedule(*betas)
+
+
+def _guess_of_second(state: dict[str, Stored], left_open: list[str]) -> str:
+    """What a network of Stable Diffusion 2 predicts, by the one sign that tensors are known to have of it."""
+    norms = [name for name in state if _LAST_NORM.fullmatch(name)]
+    last = max(norms, key=lambda name: int(name.split("output_blocks.")[1].split(".")[0]), default=None)
+    spread = 0.0 if last is None else state[last].load().double().std(correction=0).item()
+    guess = "v" if spread > _SPREAD else "eps"
+    left_open.append(
+        f"prediction stands in no tensor of Stable Diffusion 2, so set it: v for models of 768 pixels (2.0, "
+        f"2.1; image_size {SIDES['v']}), eps for those of 512 ('base'; {SIDES['eps']}); {guess} is a guess, "
+        f"since the biases of the last norm1 spread by {spread:.3f}, and ComfyUI takes more than {_SPREAD} "
+        "for v"
+    )
+    return guess
 
 
 def _schedule(betas: list[float], tolerance: float) -> Settings:

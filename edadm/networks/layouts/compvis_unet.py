@@ -1,4 +1,4 @@
-"""The U-Net keys of CompVis/latent-diffusion and Stable Diffusion checkpoints, to diffusers."""
+"""The U-Net keys of CompVis/latent-diffusion and Stable Diffusion checkpoints, to and from diffusers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _STEMS = {
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
 }
 _BLOCK_PARTS = {
     "in_layers.0": "norm1",
@@ -45,14 +47,14 @@ def diffusers_module(module: str, architecture: UNetArchitecture) -> str:
         return f"mid_block.{_MIDDLE[position]}.{_part(part, architecture)}"
     if match := _MODULE.match(module):
         side, index, position, part = match.groups()
-        block, inner = divmod(int(index) - (side == "input_blocks"), architecture.blocks_per_level + 1)
+        block, inner = divmod(int(index) - (side == "input_blocks"), architecture.level_blocks + 1)
         blocks = "down_blocks" if side == "input_blocks" else "up_blocks"
         return f"{blocks}.{block}.{_inner(side, inner, position, part, architecture)}"
     raise KeyError(f"'{module}' is not a module of the CompVis U-Net layout")
 
 
 def _inner(side: str, inner: int, position: str, part: str, architecture: UNetArchitecture) -> str:
-    if side == "input_blocks" and inner == architecture.blocks_per_level:
+    if side == "input_blocks" and inner == architecture.level_blocks:
         return f"downsamplers.0.{'conv' if part == 'op' else _part(part, architecture)}"
     if position == "0":
         return f"resnets.{inner}.{_part(part, architecture)}"
@@ -73,7 +75,7 @@ def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> No
     """Refuses blocks that are counted otherwise: their numbers say to which level they belong."""
     blocks = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.", key))}
     halving = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.0\.op\.", key))}
-    levels, per_level = len(architecture.multipliers), architecture.blocks_per_level
+    levels, per_level = len(architecture.level_channels), architecture.level_blocks
     expected = levels * (per_level + 1)
     if blocks and len(blocks) != expected:
         raise ValueError(
@@ -120,3 +122,46 @@ def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> di
         else:
             converted[f"{name}.{parameter}"] = tensor
     return converted
+
+
+_DIFFUSERS = re.compile(
+    r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)$"
+)
+_DIFFUSERS_MIDDLE = re.compile(r"mid_block\.((?:resnets|attentions)\.\d)\.(.+)$")
+
+
+def from_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> dict[str, Tensor]:
+    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`; family `transformer` alone.
+
+    Raises:
+        KeyError: a key does not belong to such a network.
+    """
+    assert architecture.family == "transformer", "attentions without context keep their matrices together"
+    attends = {re.sub(r"\.attentions\..*", "", key) for key in state if ".attentions." in key}
+    stems = {new: old for old, new in _STEMS.items()}
+    original = {}
+    for key, tensor in state.items():
+        module, _, parameter = key.rpartition(".")
+        old = stems.get(module) or _original_module(module, architecture.blocks_per_level, attends)
+        original[f"{old}.{parameter}"] = tensor
+    return original
+
+
+def _original_module(module: str, blocks_per_level: int, attends: set[str]) -> str:
+    parts = {new: old for old, new in _BLOCK_PARTS.items()}
+    if match := _DIFFUSERS_MIDDLE.match(module):
+        place = next(place for place, name in _MIDDLE.items() if name == match[1])
+        return f"middle_block.{place}.{parts.get(match[2], match[2])}"
+    if not (match := _DIFFUSERS.match(module)):
+        raise KeyError(f"'{module}' is not a module of a U-Net with a context")
+    side, block, kind, index, part = match.groups()
+    first = int(block) * (blocks_per_level + 1)
+    if kind == "downsamplers":
+        return f"input_blocks.{first + blocks_per_level + 1}.0.op"
+    if kind == "upsamplers":
+        behind = 2 if f"up_blocks.{block}" in attends else 1
+        return f"output_blocks.{first + blocks_per_level}.{behind}.{part}"
+    name = (
+        f"input_blocks.{first + int(index) + 1}" if side == "down" else f"output_blocks.{first + int(index)}"
+    )
+    return f"{name}.{0 if kind == 'resnets' else 1}.{parts.get(part, part)}"

@@ -71,9 +71,14 @@ def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`."""
-    levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("up_blocks."))
+def from_diffusers(state: dict[str, Tensor], levels: int | None = None) -> dict[str, Tensor]:
+    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`.
+
+    Args:
+        state: of a network.
+        levels: resolutions; None counts them, which a network without a way up does not tell.
+    """
+    levels = levels or 1 + max(int(key.split(".")[1]) for key in state if key.startswith("up_blocks."))
     parts = {new: old for old, new in (_BLOCK_PARTS | _ATTENTION_PARTS).items()}
     stems = {
         new: old

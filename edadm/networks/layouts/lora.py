@@ -123,8 +123,6 @@ def candidates(layer: str, architecture: UNetArchitecture) -> Iterator[str]:
     for part in _PARTS:
         own = own.replace(f"{part}_", f"{part}.")
     own = re.sub(r"^input_blocks_0\.0$", "input_blocks.0.0", own)
-    if (settings := architecture.diffusers) is not None and isinstance(settings.layers_per_block, int):
-        architecture = architecture.model_copy(update={"blocks_per_level": settings.layers_per_block})
     try:
         yield flat(diffusers_module(own, architecture))
     except KeyError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edadm.networks.layouts import open_clip
 from edadm.networks.weights import CheckpointError
 from edadm.networks.weights.known.identify import said_of
 
@@ -21,8 +22,8 @@ _ANCHORS = {
     "classes": ("embedding.weight",),
 }
 _PREFIXES = {"classes": ("cond_stage_model.", "")}
-_BESIDE_TEXT = "visual_projection|vision_model"
-_NO_TEXT = r"(?:.*\.)?(?:position_ids|logit_scale)|.*embedding_manager\..*"
+_BESIDE_TEXT = "visual_projection|vision_model|visual"
+_NO_TEXT = r"(?:.*\.)?(?:position_ids|logit_scale|attn_mask)|.*embedding_manager\..*"
 _USELESS = {
     "unet": r"model_ema\..*|(?:.*\.)?loss\..*",
     "autoencoder": r"model_ema\..*|loss\..*|scale_factor",
@@ -42,19 +43,16 @@ _FIXES = {
     "unet": "point `checkpoint` to the model's own file or folder",
     "autoencoder": f"{_WHOLE}, or set autoencoder.checkpoint to the file or folder of a VAE",
     "text": f"{_WHOLE}, or set conditioning.checkpoint to the file or folder of the text encoder",
-    "second_text": "point to the folder of a diffusers pipeline with two text encoders",
+    "second_text": "point to a whole checkpoint of Stable Diffusion XL, or the folder of its pipeline",
     "classes": _WHOLE,
 }
 _TEXTS = ("text", "second_text")
 _CONTROL = "control_model."
 _TEXT_PREFIX = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?$")
 _OTHER_ENCODERS = (
-    ("conditioner.", "Stable Diffusion XL, which takes two text encoders"),
     ("text_encoders.", "a transformer with several text encoders (Stable Diffusion 3, FLUX)"),
-    ("cond_stage_model.model.", "Stable Diffusion 2, whose text encoder is OpenCLIP's"),
     ("cond_stage_model.transformer.token_emb.", "the text-to-image LDM, whose text encoder is BERT's"),
     ("transformer.token_emb.", "the text-to-image LDM, whose text encoder is BERT's"),
-    ("transformer.resblocks.", "a CLIP in the layout of OpenAI's or open_clip's own code"),
 )
 
 
@@ -73,7 +71,10 @@ def own_tensors(state: State, kind: str, path: Path) -> State:
         _refuse_other_encoders(state, path)
     prefix, useless = _prefix(state, kind, path), re.compile(_USELESS[kind])
     inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return {name: tensor for name, tensor in inside.items() if "." in name and not useless.fullmatch(name)}
+    own = {name: tensor for name, tensor in inside.items() if not useless.fullmatch(name)}
+    if kind in _TEXTS and open_clip.TOKENS in own:
+        return own  # some of its names have no dot
+    return {name: tensor for name, tensor in own.items() if "." in name}
 
 
 def _prefix(state: State, kind: str, path: Path) -> str:
@@ -86,6 +87,8 @@ def _prefix(state: State, kind: str, path: Path) -> str:
         found &= set(_PREFIXES[kind])
     if kind in _TEXTS:
         found = {_TEXT_PREFIX.sub("", prefix) for prefix in found}
+        others = _of_open_clip(state)
+        found = others or found if kind == "second_text" else found or others
     if len(found) > 1:
         all_of_them = ", ".join(sorted(found))
         told = f"{path} holds more than one {_NAMES[kind]} ({all_of_them})"
@@ -97,8 +100,14 @@ def _prefix(state: State, kind: str, path: Path) -> str:
     return found.pop()
 
 
+def _of_open_clip(state: State) -> set[str]:
+    """What stands before the names of text encoders in open_clip's layout."""
+    ends = (name.removesuffix(open_clip.TOKENS) for name in state if name.endswith(open_clip.TOKENS))
+    return {prefix for prefix in ends if prefix[-1:] in ("", ".") and not prefix.endswith("embeddings.")}
+
+
 def _refuse_other_encoders(state: State, path: Path) -> None:
     for prefix, what in _OTHER_ENCODERS:
         if any(name.startswith(prefix) for name in state):
-            built = "CLIP text encoders in transformers' layout (Stable Diffusion 1, XL's diffusers folder)"
+            built = "CLIP text encoders in transformers' or open_clip's layout (Stable Diffusion 1, 2, XL)"
             raise CheckpointError(f"{path} is of {what}; edadm builds {built}")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import FAMILIES
-from edadm.networks.settings.parts import TIME_IDS
+from edadm.networks.settings.parts import TIME_IDS, sizes_told
 from edadm.networks.settings.strict import Count, Strict, of_some
 
 
@@ -20,7 +20,8 @@ class UNetArchitecture(Strict):
     code with SpatialTransformers of depth 1 over a context (class-conditional LDM, Stable Diffusion).
     `diffusers`: whatever the `config.json` of a diffusers U-Net says; `diffusers` holds its settings, and
     those below `in_channels` are not used. `sdxl`: such a U-Net that adds a pooled text and the image's sizes
-    to its embedding of time (Stable Diffusion XL).
+    to its embedding of time (Stable Diffusion XL). `inpainting` and `instruct_pix2pix`: such a U-Net that is
+    given the latents of an image behind the noise, and before them a mask (inpainting).
     """
 
     family: Literal[tuple(FAMILIES)] = "ddim"
@@ -82,11 +83,29 @@ class UNetArchitecture(Strict):
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
 
     @property
+    def level_blocks(self) -> int:
+        """Res-blocks of every level on the way down; of levels that differ, the first one's."""
+        blocks = self.diffusers.layers_per_block if self.diffusers else self.blocks_per_level
+        return blocks if isinstance(blocks, int) else blocks[0]
+
+    @property
     def pooled_channels(self) -> int | None:
         """Channels of a pooled text that is added to the embedding of time; None where none is."""
         if self.added_channels is None or self.size_channels is None:
             return None
-        return self.added_channels - TIME_IDS * self.size_channels
+        return self.added_channels - (TIME_IDS - self.is_refiner) * self.size_channels
+
+    @property
+    def is_refiner(self) -> bool:
+        """Whether the network is told a score in place of the wanted size (SDXL's refiner)."""
+        if self.added_channels is None or self.size_channels is None:
+            return False
+        return sizes_told(self.added_channels, self.size_channels, self.context_channels) != TIME_IDS
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of an image that the network is given behind those of the noise."""
+        return FAMILIES[self.family].image(self.in_channels)
 
     @property
     def has_context(self) -> bool:

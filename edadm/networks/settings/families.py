@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edadm.networks.settings.parts import TIME_IDS
+from edadm.networks.settings.parts import TIME_IDS, sizes_told
 
 Sizes = Mapping[str, Any]  # settings of a `UNetArchitecture` by name
 _SIZES = ("channels", "multipliers", "blocks_per_level", "attention_resolutions", "norm_groups")
@@ -31,6 +31,7 @@ class FamilyEntry:
         is_sized: whether sizes describe it, and not diffusers' own settings.
         marks: keys of a diffusers U-Net's `config.json`, with the values by which it is of this family.
         keys: further ones that only this family has, with the settings that take their values.
+        image: how many channels of an image stand behind those of the noise, by the latents' channels.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FamilyEntry:
     is_sized: bool = True
     marks: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    image: Callable[[int], int] = lambda channels: 0
 
 
 def _check_heads(sizes: Sizes) -> None:
@@ -72,6 +74,15 @@ def _check_diffusers(sizes: Sizes) -> None:
         raise ValueError(f"image_size {side} cannot be halved once per level; take a multiple of {halved}")
 
 
+def _check_edited(sizes: Sizes) -> None:
+    _check_diffusers(sizes)
+    if sizes["context_channels"] is None:
+        raise ValueError(
+            f"the family '{sizes['family']}' is told a text; set class_name: UNet2DConditionModel and "
+            "context_channels"
+        )
+
+
 def _check_sdxl(sizes: Sizes) -> None:
     _check_diffusers(sizes)
     added, each = sizes["added_channels"], sizes["size_channels"]
@@ -80,7 +91,7 @@ def _check_sdxl(sizes: Sizes) -> None:
             "the family 'sdxl' needs context_channels, added_channels and size_channels; `edadm describe "
             "FOLDER` prints them"
         )
-    if added <= TIME_IDS * each:
+    if added <= TIME_IDS * each and sizes_told(added, each, sizes["context_channels"]) == TIME_IDS:
         raise ValueError(
             f"added_channels {added} leaves none for a pooled text beside {TIME_IDS} sizes of {each}"
         )
@@ -117,13 +128,31 @@ _ENTRIES = (
         "edadm.networks.unet.sdxl",
         ("context_channels", "diffusers", "added_channels", "size_channels"),
         _check_sdxl,
-        conditions=("sdxl",),
+        conditions=("sdxl", "sdxl_refiner"),
         is_sized=False,
         marks={"addition_embed_type": "text_time"},
         keys={
             "projection_class_embeddings_input_dim": "added_channels",
             "addition_time_embed_dim": "size_channels",
         },
+    ),
+    FamilyEntry(
+        "inpainting",
+        "edadm.networks.unet.inpainting",
+        ("context_channels", "diffusers"),
+        _check_edited,
+        conditions=("inpainting",),
+        is_sized=False,
+        image=lambda channels: channels + 1,
+    ),
+    FamilyEntry(
+        "instruct_pix2pix",
+        "edadm.networks.unet.instruct_pix2pix",
+        ("context_channels", "diffusers"),
+        _check_edited,
+        conditions=("instruct_pix2pix",),
+        is_sized=False,
+        image=lambda channels: channels,
     ),
 )
 FAMILIES = {entry.name: entry for entry in _ENTRIES}
@@ -135,4 +164,20 @@ def described_family(config: Mapping[str, Any]) -> FamilyEntry:
     fitting = (
         entry for entry in marked if all(config.get(key) == value for key, value in entry.marks.items())
     )
-    return next(fitting, FAMILIES["diffusers"])
+    if found := next(fitting, None):
+        return found
+    ends = (config.get("in_channels"), config.get("out_channels"))
+    edited = edited_family(*ends) if config.get("_class_name") == "UNet2DConditionModel" else None
+    return edited or FAMILIES["diffusers"]
+
+
+def edited_family(given: Any, predicted: Any) -> FamilyEntry | None:
+    """The family of U-Nets that are told a text and given an image behind the noise, by numbers of channels.
+
+    Args:
+        given: channels of the input.
+        predicted: channels of the output, which are those of the noise.
+    """
+    if not (isinstance(given, int) and isinstance(predicted, int)) or given == predicted:
+        return None
+    return next((entry for entry in _ENTRIES if given == predicted + entry.image(predicted)), None)

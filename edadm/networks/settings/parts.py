@@ -9,9 +9,29 @@ from pydantic import Field, model_validator
 from edadm.networks.settings.strict import Count, Strict, of_some
 
 TIME_IDS = 6  # numbers that SDXL is told of an image's size and crop
+REFINED = 4  # and its refiner, beside a score of the image's looks
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
-_Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=TIME_IDS, max_length=TIME_IDS)]
+_Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=REFINED, max_length=TIME_IDS)]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
+_OF_KIND = {
+    "sdxl": _OF_TWO,
+    "sdxl_refiner": (*_OF_TWO, "scores", "image_folder"),
+    "inpainting": ("image_folder",),
+    "instruct_pix2pix": ("image_folder", "image_guidance"),
+}
+_SIZES = {"sdxl": TIME_IDS, "sdxl_refiner": REFINED}
+_OWN = tuple(dict.fromkeys(name for names in _OF_KIND.values() for name in names))
+
+
+def sizes_told(added: int, each: int, context: int | None) -> int:
+    """How many sizes SDXL or its refiner is told; the refiner's pooled text is as wide as its context.
+
+    Args:
+        added: numbers that are added to the embedding of time.
+        each: of them for each size, and for the refiner's score.
+        context: channels of a token of the context.
+    """
+    return REFINED if added - (REFINED + 1) * each == context else TIME_IDS
 
 
 class Autoencoder(Strict):
@@ -64,8 +84,10 @@ class TextEncoder(Strict):
 class Conditioning(Strict):
     """What the network is told about each image, by the image's index."""
 
-    kind: Literal["classes", "text", "sdxl"] = Field(
-        description="a class, a prompt, or a prompt for two text encoders and the sizes of the image (sdxl)"
+    kind: Literal["classes", "text", "sdxl", "sdxl_refiner", "inpainting", "instruct_pix2pix"] = Field(
+        description="a class, a prompt, a prompt for two text encoders and the sizes of the image (sdxl), a "
+        "prompt, sizes and a score (sdxl_refiner), or a prompt beside an image, of which a mask hides a part "
+        "(inpainting), or which is to be changed"
     )
     guidance: float = Field(
         1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation"
@@ -84,12 +106,23 @@ class Conditioning(Strict):
     )
     encoder: TextEncoder = TextEncoder()
     second_encoder: TextEncoder | None = of_some(
-        "the text encoder whose projected text the time embedding adds (sdxl)"
+        "the text encoder whose projected text the time embedding adds (sdxl); the only one (sdxl_refiner)"
     )
-    pooled_channels: Count | None = of_some("channels of that projection (sdxl)")
+    pooled_channels: Count | None = of_some("channels of that projection (sdxl, sdxl_refiner)")
     time_ids: _Sizes | None = of_some(
         "sizes that the network is told, in pixels: original height and width, top and left of the crop, "
-        "wanted height and width (sdxl)"
+        "wanted height and width (sdxl; sdxl_refiner without the last two)"
+    )
+    scores: tuple[float, float] | None = of_some(
+        "of an image's looks, that the network is told: with the prompt, and without (sdxl_refiner)"
+    )
+    image_folder: str | None = of_some(
+        "folder of the images that the network is given, or begins from, one for each prompt in the order of "
+        "their paths (inpainting, instruct_pix2pix, sdxl_refiner)"
+    )
+    image_guidance: Annotated[float, Field(ge=1)] | None = of_some(
+        "guidance scale towards the image; with `guidance` the network is evaluated a third time, without an "
+        "image (instruct_pix2pix)"
     )
     checkpoint: str | None = Field(
         None,
@@ -110,26 +143,57 @@ class Conditioning(Strict):
             context_channels: of one token of its context.
         """
         shapes: dict[str, tuple[int, ...]] = {}
-        shapes["context"] = (self.encoder.tokens if self.has_prompts else 1, context_channels)
+        tokens = (self._only_second or self.encoder).tokens
+        shapes["context"] = (tokens if self.has_prompts else 1, context_channels)
         if self.pooled_channels is not None and self.time_ids is not None:
             shapes |= {"pooled": (self.pooled_channels,), "time_ids": (len(self.time_ids),)}
-        return shapes
+        return shapes | ({"score": (1,)} if self.scores is not None else {})
+
+    @property
+    def _only_second(self) -> TextEncoder | None:
+        """The text encoder of a network that is told nothing of the first one's."""
+        return self.second_encoder if self.kind == "sdxl_refiner" else None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the network is given an image behind the noise."""
+        return self.kind in ("inpainting", "instruct_pix2pix")
+
+    @property
+    def encodes_images(self) -> bool:
+        """Whether there are images whose latents the network is given, or begins from."""
+        return self.has_image or self.kind == "sdxl_refiner"
+
+    @property
+    def drops_image(self) -> bool:
+        """Whether guidance evaluates the network a third time, without an image and without a text."""
+        return self.kind == "instruct_pix2pix" and self.guidance != 1
 
     @property
     def text_channels(self) -> int:
         """Channels of a token's hidden states, those of two encoders beside each other."""
+        if self._only_second is not None:
+            return self._only_second.channels
         return self.encoder.channels + (self.second_encoder.channels if self.second_encoder else 0)
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> Conditioning:
-        given = [name for name in _OF_TWO if getattr(self, name) is not None]
-        if self.kind != "sdxl" and given:
+        wanted = _OF_KIND.get(self.kind, ())
+        given = [name for name in _OWN if getattr(self, name) is not None]
+        if foreign := [name for name in given if name not in wanted]:
+            kinds = [kind for kind, names in _OF_KIND.items() if foreign[0] in names]
             raise ValueError(
-                f"the kind '{self.kind}' has no setting '{given[0]}'; remove it, or set kind: sdxl"
+                f"the kind '{self.kind}' has no setting '{foreign[0]}'; remove it, or set kind: "
+                f"{' or '.join(kinds)}"
             )
-        if self.kind == "sdxl" and (absent := [name for name in _OF_TWO if name not in given]):
-            raise ValueError(f"the kind 'sdxl' needs {absent[0]}; `edadm describe FOLDER` prints it")
-        second = self.second_encoder or self.encoder
+        needed = [name for name in wanted if name not in given and name != "image_folder"]
+        if needed:
+            raise ValueError(f"the kind '{self.kind}' needs {needed[0]}; `edadm describe FOLDER` prints it")
+        if self.time_ids and len(self.time_ids) != (wanted_ids := _SIZES[self.kind]):
+            raise ValueError(
+                f"the kind '{self.kind}' is told {wanted_ids} sizes, not {len(self.time_ids)}; mend time_ids"
+            )
+        second = self.second_encoder if self.second_encoder and not self._only_second else self.encoder
         if second.tokens != self.encoder.tokens:
             raise ValueError(
                 f"the text encoders take prompts of {self.encoder.tokens} and {second.tokens} tokens; make "

@@ -69,16 +69,16 @@ def refuse(where: Path, key: str, value: object, reason: str) -> DescriptionErro
     return DescriptionError(f"{where} says {key}: {json.dumps(value, default=str)}, and {reason}")
 
 
-def groups_of(widths: Iterable[int], left_open: list[str], where: str) -> Settings:
-    """The setting `norm_groups` where the original codes' 32 groups do not divide the channels."""
+def groups_of(widths: Iterable[int], left_open: list[str], where: str, name: str = "norm_groups") -> Settings:
+    """The setting of groups, `name`, where the original codes' 32 groups do not divide the channels."""
     widths = list(widths)
     if not any(width % 32 for width in widths):
         return {}
     groups = max(count for count in range(1, 33) if not any(width % count for width in widths))
     left_open.append(
-        f"{where}.norm_groups: the original code's 32 does not divide all channels; {groups} is a guess"
+        f"{where}.{name}: the original code's 32 does not divide all channels; {groups} is a guess"
     )
-    return {"norm_groups": groups}
+    return {name: groups}
 
 
 def checked(

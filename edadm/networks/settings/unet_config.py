@@ -102,9 +102,9 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
             f"only {' and '.join(_DEFAULTS)} are built here; use another checkpoint",
         )
     config = _DEFAULTS[kind] | config
-    _check_channels(config, where)
     across = kind == "UNet2DConditionModel"
     entry = described_family(config)
+    _check_channels(config, where, entry.image(config["out_channels"]))
     own = {name for name in DiffusersUNet.model_fields if name in config and _belongs(name, kind)}
     read = {*own, *_IRRELEVANT, *entry.marks, *entry.keys}
     rest = {key: value for key, value in config.items() if key not in read}
@@ -118,7 +118,7 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
         )
     checked(where, rest, _NEUTRAL, _REASONS)
     size, left_open = _image_size(config, where)
-    settings: Settings = {"family": entry.name, "image_size": size, "in_channels": config["in_channels"]}
+    settings: Settings = {"family": entry.name, "image_size": size, "in_channels": config["out_channels"]}
     for key, setting in entry.keys.items():
         if config.get(key) is None:
             mark, value = next(iter(entry.marks.items()))
@@ -156,19 +156,13 @@ def _belongs(name: str, kind: str) -> bool:
     return name in DiffusersUNet(**sizes).own
 
 
-def _check_channels(config: Settings, where: Path) -> None:
+def _check_channels(config: Settings, where: Path, image: int) -> None:
     given, predicted = config["in_channels"], config["out_channels"]
-    if given == predicted:
+    if given == predicted + image:
         return
-    kinds = {
-        (9, 4): "an inpainting network",
-        (8, 4): "an image-editing network (InstructPix2Pix)",
-        (7, 4): "an upscaler",
-    }
-    what = kinds.get(
-        (given, predicted),
-        "a network that predicts a variance, too" if predicted == 2 * given else "another kind of network",
-    )
+    what = "an upscaler" if (given, predicted) == (7, 4) else "another kind of network"
+    if predicted == 2 * given:
+        what = "a network that predicts a variance, too"
     reason = (
         f"in_channels is {given}: that is {what}, and only networks that predict what they are given are "
         "built here"

@@ -19,6 +19,7 @@ class DiffusersUNets(UNetFamily):
     """U-Nets by their own settings; diffusers itself says what it cannot build."""
 
     name = "diffusers"
+    layouts = ("compvis",)  # of Stable Diffusion 2, XL and what is told images
     classes: ClassVar[tuple[type[nn.Module], ...]] = (UNet2DModel, UNet2DConditionModel)
 
     def added(self, architecture: UNetArchitecture) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class DiffusersUNets(UNetFamily):
         }
         settings |= {
             "sample_size": architecture.image_size,
-            "in_channels": channels,
+            "in_channels": channels + architecture.image_channels,
             "out_channels": channels,
         }
         settings |= self.added(architecture)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.settings.parts import TIME_IDS
+from edadm.networks.settings.parts import TIME_IDS, sizes_told
 from edadm.networks.unet.diffusers import DiffusersUNets
 
 
 class Sdxl(DiffusersUNets):
     """U-Nets that add a pooled text and the sizes of the image to their embedding of time (arXiv 2307.01952).
 
-    diffusers calls that the `addition_embed_type` `text_time`.
+    diffusers calls that the `addition_embed_type` `text_time`. The refiner is told four sizes and a score.
     """
 
     name = "sdxl"
@@ -36,16 +37,22 @@ class Sdxl(DiffusersUNets):
 
     def inputs(self, network: nn.Module) -> InputSpec:
         settings: Any = network.config
-        sizes = TIME_IDS * settings["addition_time_embed_dim"]
-        told = {
-            "pooled": (settings["projection_class_embeddings_input_dim"] - sizes,),
-            "time_ids": (TIME_IDS,),
+        added, each = settings["projection_class_embeddings_input_dim"], settings["addition_time_embed_dim"]
+        sizes = sizes_told(added, each, settings["cross_attention_dim"])
+        scores = int(sizes != TIME_IDS)
+        told: dict[str, tuple[int, ...]] = {
+            "pooled": (added - (sizes + scores) * each,),
+            "time_ids": (sizes,),
         }
+        told |= {"score": (1,)} if scores else {}
         return InputSpec({**super().inputs(network).shapes, **told})
 
     def call(self, network: nn.Module, rows: Rows) -> Float[Tensor, " n *s"]:
         given = rows.tensors
-        added = {"text_embeds": given["pooled"], "time_ids": given["time_ids"]}
+        sizes = given["time_ids"]
+        if "score" in given:
+            sizes = torch.cat([sizes.to(given["score"]), given["score"]], dim=1)
+        added = {"text_embeds": given["pooled"], "time_ids": sizes}
         told = (rows.latents, rows.timesteps, given["context"])
         predicted: Tensor = network(*told, added_cond_kwargs=added, return_dict=False)[0]
         return predicted

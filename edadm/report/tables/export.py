@@ -35,6 +35,14 @@ _CONDITIONS = (  # in the CSV, whether they apply or not
     "clip_model",
     "clip_sha256",
     "prompts_sha256",
+    "captions_per_image",
+    "vgg16_sha256",
+    "lpips_sha256",
+    "dists_sha256",
+    "kid_subsets",
+    "scored_at_once",
+    "scored_on",
+    "versions",
 )
 
 
@@ -107,7 +115,7 @@ def metrics_markdown(runs: Sequence[RunResult]) -> str:
         if cells := floor_row(run):
             lines.append([FLOOR_LABEL, *_shown(cells)])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        blocks.append(f"## {run.model}\n\n{table}\n\n{conditions(run)}\n")
+        blocks.append(f"## {run.model}\n\n{table}\n\n{' '.join(conditions(run))}\n")
     return "\n".join(blocks)
 
 

@@ -16,6 +16,11 @@ def megabytes(size: int) -> str:
     return f"{size / MEGABYTE:.2f} MB"
 
 
+def kilobytes(size: int) -> str:
+    """Bytes as decimal kB, e.g. "230.4 kB", so that the rows of a column compare."""
+    return f"{size / 1000:,.1f} kB"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in words, e.g. "3.2 s", "4 min 12 s", "1 h 03 min"."""
     if seconds is None:

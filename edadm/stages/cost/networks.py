@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edadm.conditions.condition import build_condition_network
 from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.grids import quantized_copy
@@ -17,6 +16,7 @@ from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
 from edadm.networks.families import family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
+from edadm.networks.load import build_part
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.build import build_unet
 from edadm.networks.units.trace import trace_units
@@ -88,11 +88,10 @@ class Networks:
     @cached_property
     def condition_parameters(self) -> int:
         """Parameters of the class embedding or text encoder, 0 without one."""
-        channels = self.model.architecture.context_channels
-        if self.model.conditioning is None or channels is None:
+        if self.model.conditioning is None or self.model.architecture.context_channels is None:
             return 0
         with torch.device("meta"):
-            return _parameters(build_condition_network(self.model.conditioning, channels))
+            return _parameters(build_part(self.model, "condition"))
 
     @property
     def inputs(self) -> Rows:

@@ -150,7 +150,9 @@ class Cost:
 
 
 def rows_per_image(model: Model) -> int:
-    """2 for a guided model, whose every image has an unconditional row, too."""
+    """2 for a guided model, whose every image has an unconditional row, too; 3 with one without an image."""
+    if model.conditioning is not None and model.conditioning.drops_image:
+        return 3
     return 2 if model.guidance != 1 else 1
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edadm.config.files.scoring import Scoring, extractor_weights, paired_of
 from edadm.config.schema import Evaluation
+from edadm.config.sharding.scored import BATCH
 from edadm.errors import EdadmError
 from edadm.stages.inputs.provenance import digests
 
@@ -66,6 +67,8 @@ def made_from(
     told: dict[str, Any] = {"paired": paired_of(settings)} if paired_of(settings) else {}
     if layers_of(settings):
         told |= {"extractor": files.extractor, "resolution": files.resolution}
+        told |= {"crop": files.crop} if files.crop != "square" else {}  # as before there were others
+        told |= {} if settings.scored_at_once == BATCH else {"scored_at_once": settings.scored_at_once}
     if "clip_weights" in scoring:
         told["clip_model"] = settings.clip_model
     rows = {"begin": part.start, "end": part.stop, "of": total}
@@ -76,7 +79,8 @@ def made_from(
 def scoring_digests(settings: Evaluation, files: Scoring) -> dict[str, Any]:
     """Digests of the networks that score, and of the prompts."""
     weights = extractor_weights(settings, files)
-    return digests(weights=weights, clip_weights=files.clip_weights, prompts=prompts_of(settings))
+    shared = digests(weights=weights, clip_weights=files.clip_weights, prompts=prompts_of(settings))
+    return shared | digests(**files.perceptual)
 
 
 def joined(
@@ -118,6 +122,28 @@ def joined(
                 f"{file} was made from other images or for other scores; make it again with `edadm {STAGE}`"
             )
     return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
+
+
+def scored_by(found: Sequence[Path]) -> dict[str, str] | None:
+    """With which programs and on what all parts were looked at; None if they do not say.
+
+    Raises:
+        StaleError: one was by others.
+    """
+    from edadm.artifacts import StaleError, describe
+
+    said = [(describe(file) or {}).get("scored_by") for file in found]
+    for file, by in zip(found, said, strict=True):
+        if by != said[0]:
+            raise StaleError(
+                f"{file} was made by {_in_words(by)}, {found[0]} by {_in_words(said[0])}; make one of them "
+                f"again with `edadm {STAGE}`"
+            )
+    return said[0]
+
+
+def _in_words(by: dict[str, str] | None) -> str:
+    return ", ".join(by.values()) if by else "programs that it does not name"
 
 
 def ranges(lengths: Sequence[int]) -> list[range]:

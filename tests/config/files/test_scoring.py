@@ -115,8 +115,11 @@ def test_prompts_need_not_be_named_for_models_that_are_given_some(place: Path) -
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"reference": "real"}, "real is a folder of images of any size; set `resolution`"),
-        ({"reference": "absent"}, r"there is no file absent; .*or a folder of real images, or an \.npz"),
+        ({"reference": "real"}, "real holds images of any size; set `resolution`"),
+        (
+            {"reference": "absent"},
+            r"there is no file absent; .*or a folder or archive of real images, or an \.npz",
+        ),
         ({"scores": ("clip_score",)}, "compares images with their prompts: set `prompts`"),
         (
             {"scores": ("clip_score",), "prompts": "absent.txt"},

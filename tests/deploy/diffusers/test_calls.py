@@ -33,8 +33,10 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda unet: ControlNetModel.from_unet(unet),
         "make that from the network in full precision",
     ),
-    "LoRA": (lambda unet: unet.load_lora_adapter({}, prefix="unet"), "merge it into the weights before they"),
-    "adapter": (lambda unet: unet.add_adapter(object()), "`edadm convert-checkpoint --lora FILE:0.8`"),
+    "IP-Adapter, unloaded": (
+        lambda unet: [processor.__class__() for processor in unet.attn_processors.values()],
+        "never has an IP-Adapter; leave the call out",
+    ),
     "configuration": (
         lambda unet: type(unet).from_config(unet.config),
         "load its folder with from_pretrained",
@@ -47,6 +49,8 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
 def test_what_finds_no_weights_is_refused(
     backend: str, call: str, made: Made, networks: dict[str, QuantizedUNet]
 ) -> None:
+    if call == "IP-Adapter, unloaded" and "gpu" in backend:
+        pytest.skip("these have diffusers' own processors, or none, and the next call is the one refused")
     act, words = REFUSED[call]
     expected = output(networks[backend], made[2])
     with pytest.raises(EdadmError, match=words):

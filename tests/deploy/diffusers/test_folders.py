@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoModel, DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers.quantizers import auto
 from diffusers.utils import logging
 from torch import Tensor
 
@@ -73,7 +74,12 @@ def test_a_whole_pipeline_is_saved_and_loaded_with_its_codes(
     assert torch.equal(pipeline.unet(*calibration).sample, unet(*calibration).sample)
 
 
-def test_diffusers_alone_refuses_the_folder_instead_of_guessing(saved: Path, tmp_path: Path) -> None:
+def test_diffusers_alone_refuses_the_folder_instead_of_guessing(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(
+        auto.AUTO_QUANTIZATION_CONFIG_MAPPING, "edadm"
+    )  # as where this package is not imported
     edadm.load(saved).save_pretrained(tmp_path)
     assert (
         json.loads((tmp_path / "config.json").read_text())["quantization_config"]["quant_method"] == "edadm"

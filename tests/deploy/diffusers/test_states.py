@@ -40,6 +40,8 @@ def other(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
             module.zero_point.copy_((module.zero_point + 40).clamp(max=200))
         if isinstance(module, nn.GroupNorm):
             module.bias.data.add_(0.1)
+    for layer in quantized_layers(unet).values():
+        layer.refold()
     unet.save_pretrained(tmp_path_factory.mktemp("other"))
     return tmp_path_factory.getbasetemp() / "other0" / WEIGHTS
 
@@ -54,6 +56,19 @@ def test_a_simulated_network_takes_the_state_of_another_and_is_saved_as_that(
     assert torch.equal(output(unet, made[2]), expected)
     unet.save_pretrained(tmp_path)
     assert (tmp_path / WEIGHTS).read_bytes() == other.read_bytes()
+
+
+def test_numbers_changed_in_place_are_not_saved_as_what_nobody_computed(made: Made, tmp_path: Path) -> None:
+    unet = edadm.load(made[1])
+    unet.state_dict()[f"{LAYER}.weight_quantizer.scale"].mul_(2)
+    with pytest.raises(
+        EdadmError, match=f"{LAYER} computes with another weight.* give them to load_state_dict"
+    ):
+        unet.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    unet.load_state_dict(unet.state_dict())
+    unet.save_pretrained(tmp_path)
+    assert torch.equal(output(edadm.load(tmp_path), made[2]), output(unet, made[2]))
 
 
 def test_provenance_stays_with_its_numbers(saved: Path, tmp_path: Path) -> None:

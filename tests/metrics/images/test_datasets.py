@@ -11,7 +11,9 @@ from PIL import Image
 
 from edadm.config.inputs.statistics import preparation
 from edadm.errors import EdadmError
-from edadm.metrics.images.datasets import FolderImages, ShardedImages, centre_square, prepared
+from edadm.metrics.images.datasets import ShardedImages, prepared
+from edadm.metrics.images.pictures import cropped
+from edadm.metrics.images.sets import FolderImages
 from tests.metrics.drawn import random_images
 
 
@@ -29,24 +31,24 @@ def test_shards_are_one_sequence(tmp_path: Path) -> None:
             found[index]
 
 
-@pytest.mark.parametrize("content", [np.zeros((2, 3, 4, 4)), np.zeros((2, 4, 4, 3), np.uint8), b"none"])
-def test_files_without_images_are_refused(content: object, tmp_path: Path) -> None:
-    file = tmp_path / "0.npy"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        np.save(file, content)
-    with pytest.raises(EdadmError, match=r"0\.npy .*; generate them again"):
-        ShardedImages([file])
+def test_shards_of_several_sizes_or_without_images_are_refused(tmp_path: Path) -> None:
+    files = [tmp_path / f"{side}.npy" for side in (0, 4, 8)]
+    for file in files:
+        side = int(file.stem)
+        np.save(file, np.zeros((min(side, 1), 3, side or 4, side or 4), np.uint8))
+    with pytest.raises(EdadmError, match=r"hold images of several sizes \(4 x 4 and 8 x 8\)"):
+        ShardedImages(files)
+    with pytest.raises(EdadmError, match=r"0\.npy holds no images; generate them again"):
+        ShardedImages(files[:1])
 
 
 def test_the_centred_square_is_cut_before_resizing() -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 200
-    square = np.asarray(centre_square(Image.fromarray(wide), 5))
+    square = np.asarray(cropped(Image.fromarray(wide), 5))
     assert square.shape == (5, 5, 3)
     assert (square == 200).all()
-    assert np.array_equal(centre_square(Image.fromarray(wide), 10), wide[:, 10:20])
+    assert np.array_equal(cropped(Image.fromarray(wide), 10), wide[:, 10:20])
 
 
 def test_resizing_is_pillows_bicubic() -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from edadm.errors import EdadmError
-from edadm.metrics.images.datasets import FolderImages
+from edadm.metrics.images.sets import FolderImages
 
 RAMP = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
 COLOURS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=2)

@@ -15,8 +15,9 @@ from edadm.config.files.scoring import Scoring
 from edadm.config.files.sources import file_sha256
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
+from edadm.metrics.circumstances import circumstances
 from edadm.metrics.evaluate import evaluate
-from edadm.metrics.scores.clip_score import clip_scores, load_clip
+from edadm.metrics.scores.clip_score import ClipScore, load_clip
 from tests.metrics.drawn import random_images
 
 PROMPTS = ["a puppy wearing a hat", "two trains", "a bowl of fruit"]
@@ -45,7 +46,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_score_is_a_hundred_times_the_cosine(weights: Path) -> None:
     images = random_images(3)
-    found = clip_scores(images, PROMPTS, "edadm-tiny", weights, batch_size=2)
+    score = ClipScore("edadm-tiny", weights, batch_size=2)
+    ready = torch.stack([score.prepare(image) for image in images])
+    found = score(ready, PROMPTS)
     model, _, prepare = open_clip.create_model_and_transforms("edadm-tiny", pretrained=str(weights))
     pixels = torch.stack([prepare(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
     seen, read = (
@@ -54,7 +57,7 @@ def test_the_score_is_a_hundred_times_the_cosine(weights: Path) -> None:
     )
     expected = 100 * torch.nn.functional.cosine_similarity(seen, read)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-3)
-    assert not torch.allclose(found, clip_scores(images, PROMPTS[::-1], "edadm-tiny", weights))
+    assert not torch.allclose(found, score(ready, PROMPTS[::-1]))
 
 
 def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) -> None:
@@ -66,15 +69,16 @@ def test_evaluate_gives_it_with_its_conditions(weights: Path, tmp_path: Path) ->
     scores = evaluate(
         random_images(2), None, settings, Scoring("cifar10_classifier", None, None, None, weights)
     )
-    assert scores["clip_score"] == pytest.approx(
-        clip_scores(random_images(2), PROMPTS[:2], "edadm-tiny", weights).mean().item()
-    )
+    score = ClipScore("edadm-tiny", weights)
+    ready = torch.stack([score.prepare(image) for image in random_images(2)])
+    assert scores["clip_score"] == pytest.approx(score(ready, PROMPTS[:2]).mean().item())
     assert scores["conditions"] == {
         "images": 2,
         "clip_model": "edadm-tiny",
         "clip_sha256": file_sha256(weights),
         "prompts_sha256": file_sha256(tmp_path / "prompts.txt"),
-    }
+        "captions_per_image": 1,
+    } | circumstances("cpu")
 
 
 def test_one_prompt_too_many_is_refused_before_anything_is_computed(weights: Path, tmp_path: Path) -> None:

@@ -25,13 +25,17 @@ def image_parity(images: Tensor, simulated: Tensor, full: Tensor) -> Parity:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edadm.metrics.scores.paired.BLOCK", 3)
+    monkeypatch.setattr("edadm.metrics.scores.paired.BATCH", 3)
+    monkeypatch.setattr("edadm.metrics.scores.paired.PIXELS", 32)
 
 
-def test_psnr_goes_block_by_block() -> None:
-    assert torch.equal(of_pairs(drawn(0), drawn(1), psnr), psnr(drawn(0), drawn(1)))
+def test_measures_see_a_few_images_at_once() -> None:
+    seen = []
+    found = of_pairs(drawn(0), drawn(1), lambda one, other: seen.append(len(one)) or psnr(one, other))
+    assert torch.equal(found, psnr(drawn(0), drawn(1)))
+    assert seen == [2, 2, 2, 1]
     with pytest.raises(EdadmError, match="7 images cannot be compared with 6"):
-        of_pairs(drawn(0), drawn(1, 6), psnr)
+        parity_rows(drawn(0), drawn(1, 6), drawn(1))
 
 
 def test_integers_may_be_as_far_from_simulation_as_simulation_from_full_precision() -> None:

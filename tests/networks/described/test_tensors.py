@@ -305,8 +305,13 @@ def test_other_networks_tensors_are_refused_in_words(tmp_path: Path) -> None:
     }
     first = "model.diffusion_model.input_blocks.0.0.weight"
     cases = {
-        "an inpainting network": state | {first: torch.zeros(16, 9, 3, 3)},
-        "adds classes or sizes": state | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(64, 32)},
+        "an upscaler": state | {first: torch.zeros(16, 7, 3, 3)},
+        "adds classes": state | {"model.diffusion_model.label_emb.weight": torch.zeros(64, 32)},
+        "of Stable Diffusion XL that is given an image": state
+        | {
+            first: torch.zeros(16, 9, 3, 3),
+            "model.diffusion_model.label_emb.0.0.weight": torch.zeros(64, 32),
+        },
         "names its tensors as diffusers does": build_unet(model.architecture).state_dict(),
         "holds no U-Net": {"one.weight": torch.zeros(2)},
         "is a LoRA .*, not a U-Net; merge it": {"lora_unet_mid_block_0.lora_down.weight": torch.zeros(4, 16)},

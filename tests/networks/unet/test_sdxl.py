@@ -183,10 +183,50 @@ def test_settings_that_do_not_belong_together_are_refused(changes: dict[str, obj
         UNetArchitecture.model_validate(ARCHITECTURE.model_dump() | changes)
 
 
-def test_the_refiner_and_other_added_embeddings_are_refused(tmp_path: Path) -> None:
+# unet/config.json of huggingface.co/stabilityai/stable-diffusion-xl-refiner-1.0
+REFINER = {
+    "attention_head_dim": [6, 12, 24, 24],
+    "block_out_channels": [384, 768, 1536, 1536],
+    "cross_attention_dim": 1280,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "projection_class_embeddings_input_dim": 2560,
+    "transformer_layers_per_block": 4,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+}
+
+
+def test_the_refiner_is_told_a_score_and_begins_from_images(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps(PUBLISHED | REFINER))
+    found = describe_folder(tmp_path)
+    settings = found.settings
+    architecture = UNetArchitecture.model_validate(settings["architecture"])
+    assert architecture.is_refiner
+    assert not ARCHITECTURE.is_refiner
+    assert (architecture.family, architecture.pooled_channels) == ("sdxl", 1280)
+    told = settings["conditioning"]
+    assert (told["kind"], told["time_ids"], told["scores"]) == (
+        "sdxl_refiner",
+        [1024, 1024, 0, 0],
+        [6.0, 2.5],
+    )
+    assert settings["sampler"]["below"] == 200
+    assert any(
+        "sampler.below: runs begin from images with the noise of timestep 200" in said
+        for said in found.left_open
+    )
+    with torch.device("meta"):
+        unet = build_unet(architecture)
+    assert sum(parameter.numel() for parameter in unet.parameters()) == 2_259_526_660
+    units = trace(unet).units
+    assert Counter(unit.kind for unit in units) == {"res_block": 22, "transformer": 44, "layer": 34}
+    assert family_of(unet).inputs(unet).shapes["score"] == (1,)
+
+
+def test_other_added_embeddings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     cases = {
-        "SDXL's refiner is not built here": {"cross_attention_dim": 1280},
+        "text encoders give 2048 channels together": {"cross_attention_dim": 1664},
         'addition_embed_type: "image", and such networks': {"addition_embed_type": "image"},
         "such a network needs addition_time_embed_dim": {"addition_time_embed_dim": None},
     }

@@ -256,9 +256,9 @@ def test_conversion_says_what_a_file_is_and_what_can_be_done(tmp_path: Path) -> 
         if not name.startswith("model_ema.")
     }
     first = "model.diffusion_model.input_blocks.0.0.weight"
-    whole[first] = torch.zeros(16, 9, 3, 3)
+    whole[first] = torch.zeros(16, 7, 3, 3)
     assert (
-        "is an inpainting U-Net (9 input channels, 4 of them noise); take the text-to-image model"
+        "is an upscaling U-Net (7 input channels, 4 of them noise); take the text-to-image model"
         in refused(whole, path)
     )
     assert convert_checkpoint(tiny("sd14_coco", path), "condition"), "its text encoder is Stable Diffusion's"
@@ -303,7 +303,7 @@ def test_a_misfit_is_told_with_what_the_file_is() -> None:
     }
     with pytest.raises(
         CheckpointError,
-        match=r"which the preset's network lacks; .*; it is Stable Diffusion 2: edadm builds the text",
+        match=r"which the preset's network lacks; `architecture.multipliers` decides that, and `edadm describe`",
     ):
         check_fit(wider, expected, Path("m"))
 

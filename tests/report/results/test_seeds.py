@@ -50,7 +50,7 @@ def test_seeds_are_one_row_with_their_mean_and_spread(run: RunResult) -> None:
     cell = next(cell for cell in metric_rows(run)[2][1] if cell.column == "PSNR")
     assert cell.main.startswith("23.4 ± 2.1 dB")
     assert cell.note.startswith("seeds σ 0.8")
-    assert "σ is the standard deviation of one of them" in conditions(run)
+    assert "σ is the standard deviation of one of them" in " ".join(conditions(run))
 
 
 def test_intervals_are_over_images_and_over_seeds(run: RunResult) -> None:

@@ -41,7 +41,7 @@ def test_unmeasured_speed_is_empty_in_csv_and_its_columns_leave_the_table(fake: 
     row = next(csv.DictReader(io.StringIO(metrics_csv([run]))))
     assert row["bytes"] == row["speed"] == row["device"] == ""
     assert [cell.column for cell in metric_rows(run)[0][1]] == ["FID", "sFID", "IS", "PSNR"]
-    assert "simulated" not in conditions(run)
+    assert "simulated" not in " ".join(conditions(run))
     assert size_rows(run) == []
 
 
@@ -54,7 +54,7 @@ def test_speed_with_integers_is_noted_where_no_row_has_it(fake: Fake):
     assert quantized.note.endswith(", integers 2.00×")
     rows = list(csv.DictReader(io.StringIO(metrics_csv([run]))))
     assert [row["integer_speed"] for row in rows] == ["", *[str(0.4001 / 0.2)] * (len(rows) - 1)]
-    text = conditions(run)
+    text = " ".join(conditions(run))
     assert "by up to 0.4% of its standard deviation on average, and 10% at most" in text
     assert "bf16 weights has speed 4.00 there" in text
 
@@ -72,14 +72,14 @@ def test_images_made_with_integers_have_a_row_of_their_own(fake: Fake):
     assert (own["Speed"].main, own["Speed"].note) == ("2.00×", "200 ms, 100–800 ms")
     assert "integers" not in other["Speed"].note
     assert "integers 2.00×" in cells["tdac/w8a8/fbr_w8"]["Speed"].note
-    assert "grey levels: 1.25 against 3.50 (W4A8 · TDAC + fbr_w4, integers)." in conditions(run)
+    assert "grey levels: 1.25 against 3.50 (W4A8 · TDAC + fbr_w4, integers)." in " ".join(conditions(run))
     assert len(size_rows(run)) == len(VARIANTS)
     record = list(csv.DictReader(io.StringIO(metrics_csv([run]))))[-1]
     assert (record["variant"], record["psnr_to_simulated_db"]) == (f"{name}/integer", "44.56")
 
 
 def test_without_integers_nothing_is_said_of_them(fake: Fake):
-    assert "made with integers" not in conditions(read_run(fake.results, fake.runs[0]))
+    assert "made with integers" not in " ".join(conditions(read_run(fake.results, fake.runs[0])))
 
 
 def test_one_unmeasured_variant_has_empty_cells(fake: Fake):
@@ -117,7 +117,7 @@ def test_markdown_has_a_line_per_variant_and_the_conditions(fake: Fake):
 
 
 def test_conditions_name_what_the_numbers_hold_under(fake: Fake):
-    text = conditions(read_run(fake.results, fake.runs[0]))
+    text = " ".join(conditions(read_run(fake.results, fake.runs[0])))
     for part in (
         "256 images",
         "seed 7",
@@ -163,7 +163,7 @@ def test_columns_are_those_of_computed_scores_and_name_the_network(fake: Fake):
         ("CLIP score", "30.64"),
     ]
     assert not {"IS", "IS (pytorch-fid)", "sFID (pytorch-fid)", "KID"} & {cell.column for cell in cells}
-    text = conditions(run)
+    text = " ".join(conditions(run))
     for part in (
         "“pytorch_fid” (SHA256\u00a06726825d…)",
         "an unstated number of images",
@@ -188,12 +188,14 @@ def test_the_stand_in_is_named_in_its_column(fake: Fake):
         fake, {"fid": 1.0}, INCEPTION | {"extractor": "cifar10_classifier", "instead_of": "inception"}
     )
     assert metric_rows(run)[0][1][0].column == "FID (bundled classifier)"
-    assert "The weights of “inception” were absent; the bundled classifier stood in" in conditions(run)
-    assert "do not compare with published" in conditions(run)
+    assert "The weights of “inception” were absent; the bundled classifier stood in" in " ".join(
+        conditions(run)
+    )
+    assert "do not compare with published" in " ".join(conditions(run))
 
 
 def test_a_clip_score_alone_says_nothing_of_features(fake: Fake):
-    text = conditions(rescored(fake, {"clip_score": 30.0}, CLIP))
+    text = " ".join(conditions(rescored(fake, {"clip_score": 30.0}, CLIP)))
     assert "CLIP score is 100 times the mean cosine" in text
     assert "FID" not in text
 
@@ -204,7 +206,7 @@ def test_kid_precision_and_recall_have_digits_enough(fake: Fake):
     cells = {cell.column: cell.main for cell in metric_rows(run)[0][1]}
     assert cells["KID (torch-fidelity)"] == "0.00123"
     assert cells["Precision (torch-fidelity)"] == "0.647"
-    assert "KID, precision and recall compare with 10,000 of them." in conditions(run)
+    assert "KID, precision and recall compare with 10,000 of them." in " ".join(conditions(run))
 
 
 def test_spreads_stand_in_the_csv(fake: Fake):

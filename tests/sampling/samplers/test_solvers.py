@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from pydantic import ValidationError
 
 from edadm.config.rules.steps import step_problem
 from edadm.config.schema import NoiseSchedule, Sampler
 from edadm.errors import EdadmError
+from edadm.sampling.denoiser import Prediction
 from edadm.sampling.generate import run_sampler, to_uint8
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.samplers.solvers import make_scheduler
@@ -58,6 +67,39 @@ def test_a_run_equals_diffusers_own_loop(method: str, kind: type, spacing: str, 
     assert heard == sampler_timesteps(sampler, SCHEDULE) == scheduler.timesteps.tolist()
 
 
+@pytest.mark.parametrize("kind", ["eps", "v"])
+@pytest.mark.parametrize(("spacing", "theirs"), [("uniform_from_one", "leading"), ("trailing", "trailing")])
+@pytest.mark.parametrize("method", ["euler", "euler_ancestral"])
+def test_eulers_runs_equal_diffusers_own_loops(method: str, spacing: str, theirs: str, kind: str) -> None:
+    kinds = {"euler": EulerDiscreteScheduler, "euler_ancestral": EulerAncestralDiscreteScheduler}
+    own = {"timestep_spacing": theirs, "steps_offset": 1}
+    predicted = {"eps": "epsilon", "v": "v_prediction"}[kind]
+    scheduler: Any = kinds[method](**BETAS, **own, prediction_type=predicted)
+    scheduler.set_timesteps(8)
+    noise = ImageNoise(5, [0, 1], SHAPE)
+    state = noise.draw() * scheduler.init_noise_sigma
+    given = []
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(state, t)
+        given.append(scaled)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"{kinds[method].__module__}.randn_tensor", lambda *_, **__: noise.draw())
+            state = scheduler.step(denoise(scaled, t.repeat(2)), t, state, return_dict=False)[0]
+    prediction = Prediction(kind, alphas_cumprod(SCHEDULE))
+
+    def eps(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return prediction.eps(denoise(x, t), x, t)
+
+    sampler, heard = Sampler(method=method, steps=8, spacing=spacing), []
+    result = run_sampler(
+        eps, sampler, SCHEDULE, ImageNoise(5, [0, 1], SHAPE), lambda step, t, x: heard.append((t, x))
+    )
+    torch.testing.assert_close(result, state, rtol=1e-4, atol=1e-4)
+    assert [t for t, _ in heard] == sampler_timesteps(sampler, SCHEDULE) == scheduler.timesteps.tolist()
+    for (_, ours), expected in zip(heard, given, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("steps", "first", "last"),
     [(200, [996, 991], 1), (500, [999, 997], 1), (20, [951, 901], 1), (50, [981, 961], 1)],
@@ -102,6 +144,14 @@ def test_pixels_are_truncated_where_the_original_truncates() -> None:
     [
         ({"method": "plms", "eta": 0.5, "spacing": "uniform"}, "'plms' is deterministic; set eta: 0"),
         ({"method": "unipc", "spacing": "quadratic"}, "'unipc' has no quadratic spacing"),
+        (
+            {"method": "euler_ancestral", "eta": 1.0, "spacing": "uniform"},
+            "'euler_ancestral' takes no eta; set",
+        ),
+        (
+            {"method": "euler", "spacing": "linspace"},
+            "'euler' has no linspace spacing; set spacing: trailing, uniform or uniform_from_one",
+        ),
         (
             {"method": "ddim", "spacing": "trailing"},
             "'ddim' has no trailing spacing; set spacing: quadratic, uniform or uniform_from_one",

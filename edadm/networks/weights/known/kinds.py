@@ -40,24 +40,16 @@ def _u_net(shapes: Shapes, has: Callable[[str], object]) -> Kind:
         return special
     inputs, outputs = _channels(shapes, _FIRST, 1), _channels(shapes, _LAST, 0)
     if inputs and outputs and inputs > outputs:
-        name, what = _BY_CHANNELS.get((inputs, outputs), _OTHER_CHANNELS)
-        told = f"{what} ({inputs} input channels, {outputs} of them noise)"
-        return Kind(name, told, "take the text-to-image model that it was made from", "other", layout)
+        return _given_an_image(inputs, outputs, part, layout)
     if inputs and outputs and outputs > inputs:
         told = f"{_VARIANCE if outputs == 2 * inputs else _MORE} ({inputs} input channels, {outputs} output)"
         return Kind("other_outputs", told, "take one that predicts what it is given", "other", layout)
-    if has(r"^cond_stage_model\.model\.") or (_context(shapes) == 1024 and not has(r"add_embedding")):
-        return Kind(
-            "sd2",
-            "Stable Diffusion 2",
-            "edadm builds the text encoder of Stable Diffusion 1 alone; take a model of that",
-            part,
-            layout,
-        )
-    if layout == "ddim":
-        return Kind("ddim", "a U-Net in the layout of ermongroup/ddim", "", part, layout)
     author = "CompVis'" if compvis else "diffusers'"
     holds = f"{'a whole model' if whole else 'a U-Net'} in {author} layout"
+    if has(r"^cond_stage_model\.model\.") or (_context(shapes) == 1024 and not has(r"add_embedding")):
+        return Kind("sd2", f"{holds}, Stable Diffusion 2's (1024 channels of context)", "", part, layout)
+    if layout == "ddim":
+        return Kind("ddim", "a U-Net in the layout of ermongroup/ddim", "", part, layout)
     context = _context(shapes)
     told = "with conditions" if context else "without conditions"
     family = f"Stable Diffusion 1's ({context} channels of context)" if context == 768 else told
@@ -67,6 +59,7 @@ def _u_net(shapes: Shapes, has: Callable[[str], object]) -> Kind:
 _VARIANCE = "a U-Net that predicts a variance, too"
 _MORE = "a U-Net that predicts more than it is given"
 _OTHER_CHANNELS = ("image_to_image", "a U-Net that is given an image beside the noise")
+_EDITED = ("inpainting", "instruct_pix2pix")
 _BY_CHANNELS = {
     (9, 4): ("inpainting", "an inpainting U-Net"),
     (8, 4): ("instruct_pix2pix", "an InstructPix2Pix U-Net"),
@@ -76,18 +69,30 @@ _BY_CHANNELS = {
 }
 
 
+def _given_an_image(inputs: int, outputs: int, part: str, layout: str) -> Kind:
+    """A U-Net that is given an image behind the noise; two kinds can be built here."""
+    name, what = _BY_CHANNELS.get((inputs, outputs), _OTHER_CHANNELS)
+    told = f"{what} ({inputs} input channels, {outputs} of them noise)"
+    if name in _EDITED:
+        return Kind(name, told, "", part, layout)
+    return Kind(name, told, "take the text-to-image model that it was made from", "other", layout)
+
+
 def _special(shapes: Shapes, has: Callable[[str], object], layout: str) -> Kind | None:
     """U-Nets with more inputs than an image, a timestep and one context."""
     added = next((shapes[name] for name in shapes if _ADDED.search(name)), None)
     instead = "take Stable Diffusion 1, or a model of CompVis' latent-diffusion"
+    xl = ""
     if has(r"^conditioner\.embedders\.1\.") or (added and added[-1] == 2816):
-        if layout == "diffusers":
-            return Kind(
-                "sdxl", "a U-Net of Stable Diffusion XL (base) in diffusers' layout", "", "unet", layout
-            )
-        return Kind("sdxl", "Stable Diffusion XL (base)", "give the model's diffusers folder", "other")
-    if has(r"^conditioner\.embedders\.0\.model\.") or (added and added[-1] == 2560):
-        return Kind("sdxl_refiner", "Stable Diffusion XL's refiner", instead, "other")
+        xl = "Stable Diffusion XL (base)"
+    elif added and (has(r"^conditioner\.embedders\.0\.model\.") or added[-1] == 2560):
+        xl = "Stable Diffusion XL's refiner"
+    if xl:
+        part = "all" if has(r"^conditioner\.") else "unet"
+        holds = "a whole model" if part == "all" else "a U-Net"
+        author = "diffusers'" if layout == "diffusers" else "CompVis'"
+        name = "sdxl_refiner" if "refiner" in xl else "sdxl"
+        return Kind(name, f"{holds} of {xl} in {author} layout", "", part, layout)
     if added or has(r"(?:^|\.)(?:encoder_hid_proj|add_embedding|class_embedding)\."):
         return Kind(
             "conditioned_unet",

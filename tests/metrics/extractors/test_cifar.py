@@ -8,8 +8,8 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
 from edadm.errors import EdadmError
-from edadm.metrics import features
-from edadm.metrics.extract import build_extractor, extract_features
+from edadm.metrics.extractors import cifar as features
+from edadm.metrics.extractors.extract import build_extractor, extract_features
 from tests.metrics.drawn import random_images
 
 
@@ -50,7 +50,9 @@ def test_features_do_not_depend_on_the_batch_size() -> None:
 
 def test_images_of_another_size_are_refused_with_the_setting_that_helps() -> None:
     wide = torch.zeros(2, 3, 32, 64, dtype=torch.uint8)
-    with pytest.raises(EdadmError, match="image 0 has 32 x 64 pixels, not 32 x 32; set `resolution`"):
+    with pytest.raises(
+        EdadmError, match="images have 32 x 64 pixels, and the bundled classifier sees 32 x 32; set"
+    ):
         extract_features(wide, features.NAME)
 
 

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from edadm.config.schema import Extractor
 from edadm.config.sharding.scored import BATCH
 from edadm.errors import EdadmError
-from edadm.metrics.features import LAYERS, NAME, CifarFeatureExtractor
-from edadm.metrics.images.datasets import Images
+from edadm.metrics.extractors.cifar import LAYERS, NAME, SIDE, CifarFeatureExtractor
+from edadm.metrics.images.datasets import Images, in_blocks
 
 Advance = Callable[[int], None]
 
@@ -32,7 +31,11 @@ def build_extractor(
         return CifarFeatureExtractor(NAME, list(layers), None if weights is None else str(weights))
     if weights is None:
         raise EdadmError(f"extractor '{extractor}' needs a file with its weights; see `edadm download`")
-    from edadm.metrics.inception import (
+    if extractor in ("dinov2", "clip"):
+        from edadm.metrics.extractors import vision  # timm and open_clip take a while to import
+
+        return vision.dinov2(weights) if extractor == "dinov2" else vision.clip(weights)
+    from edadm.metrics.extractors.inception import (
         PytorchFidInception,
         TorchFidelityInception,
     )  # torchvision takes a while to import
@@ -42,54 +45,42 @@ def build_extractor(
     )
 
 
-class _Dataset(Dataset):
-    """Images as torch's loader wants them; all must be of one size."""
+def features_of(
+    network: FeatureExtractorBase, images: UInt8[Tensor, "n 3 h w"], device: torch.device
+) -> dict[str, Float[Tensor, "n _"]]:
+    """Features of images by layer, fp32, on the CPU; `device` has the network.
 
-    def __init__(self, images: Images, side: int | None):
-        self.images = images
-        self.expected = tuple(images[0].shape) if side is None else (3, side, side)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        pixels = self.images[index]
-        if tuple(pixels.shape) != self.expected:
-            size, wanted = (" x ".join(map(str, shape[1:])) for shape in (pixels.shape, self.expected))
-            raise EdadmError(
-                f"image {index} has {size} pixels, not {wanted}; set `resolution` to bring all images to one "
-                "size"
-            )
-        return pixels
+    Raises:
+        EdadmError: images that are not 32 x 32 for the bundled classifier, which has that size only.
+    """
+    if isinstance(network, CifarFeatureExtractor) and images.shape[2:] != (SIDE, SIDE):
+        size = " x ".join(map(str, images.shape[2:]))
+        raise EdadmError(
+            f"images have {size} pixels, and the bundled classifier sees {SIDE} x {SIDE}; set `resolution` "
+            f"to {SIDE}, or another `extractor`"
+        )
+    with torch.no_grad():
+        found = network(images.to(device))
+    return {layer: values.float().cpu() for layer, values in zip(network.features_list, found, strict=True)}
 
 
 def feature_batches(
     images: Images,
     network: FeatureExtractorBase,
     batch_size: int,
-    workers: int = 0,
     advance: Advance = lambda images: None,
     device: torch.device | str = "cpu",
 ) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
     """Features of one batch after the other by layer, on the CPU; `device` computes them.
 
     Raises:
-        EdadmError: images of several sizes, or not 32 x 32 for the bundled classifier, which has that size
-            only.
+        EdadmError: images of several sizes, or not 32 x 32 for the bundled classifier.
     """
     device = torch.device(device)
     network.to(device)
-    side = 32 if isinstance(network, CifarFeatureExtractor) else None
-    loader = DataLoader(
-        _Dataset(images, side), batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
-    )
-    for batch in loader:
-        with torch.no_grad():
-            found = network(batch.to(device, non_blocking=True))
-        yield {
-            layer: values.float().cpu() for layer, values in zip(network.features_list, found, strict=True)
-        }
-        advance(len(batch))
+    for block in in_blocks(len(images), batch_size, lambda index: {"images": images[index]}):
+        yield features_of(network, block["images"], device)
+        advance(len(block["images"]))
 
 
 def extract_features(

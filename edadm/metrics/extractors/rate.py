@@ -11,7 +11,7 @@ from torch import Tensor
 from edadm.config.files.scoring import scoring
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
-from edadm.metrics.extract import build_extractor, feature_batches
+from edadm.metrics.extractors.extract import build_extractor, feature_batches
 from edadm.metrics.images.datasets import prepared
 
 
@@ -31,7 +31,7 @@ def feature_network(
     network = build_extractor(files.extractor, files.weights, ("pooled",))
 
     def extract(images: UInt8[Tensor, "n 3 h w"]) -> None:
-        seen = prepared(images, files.resolution)
+        seen = prepared(images, files.resolution, files.crop)
         for _ in feature_batches(seen, network, len(images), device=device):
             pass
 

@@ -18,6 +18,7 @@ from edadm.networks.weights import read_state
 NAME = "cifar10_classifier"
 LAYERS = ("pooled", "spatial", "logits")
 SPATIAL_CHANNELS = 8
+SIDE = 32  # pixels
 
 
 class CifarFeatureExtractor(FeatureExtractorBase):
@@ -28,7 +29,7 @@ class CifarFeatureExtractor(FeatureExtractorBase):
     first 7 maps of an inner Inception layer). `logits` (n, 10), for IS.
     """
 
-    INPUT_IMAGE_SIZE = 32
+    INPUT_IMAGE_SIZE = SIDE
 
     def __init__(
         self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any

@@ -29,7 +29,7 @@ class Strip:
     is_difference: bool
 
 
-def gallery(variants: Sequence[VariantResult]) -> list[Strip]:
+def strips_of(variants: Sequence[VariantResult]) -> list[Strip]:
     """A strip of images per variant, and below each quantized one its difference to full precision.
 
     The latter only if full precision is among them.

@@ -1,0 +1,135 @@
+"""Quantization of a diffusers U-Net in memory: ranges, then rounding and step sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from edadm.config.methods import METHODS
+from edadm.config.schema import Bits, Reconstruction
+from edadm.config.stated import settings_of
+from edadm.console import progress_bar
+from edadm.deploy.checkpoint import save_quantized
+from edadm.deploy.diffusers import QuantizedUNet
+from edadm.deploy.grids import quantized_copy
+from edadm.deploy.load import load
+from edadm.errors import EdadmError
+from edadm.learning.task import Task, refuse_idle_patterns
+from edadm.learning.unkept import NoUnitStore
+from edadm.library.presets import preset
+from edadm.networks.families import network_call
+from edadm.networks.inputs import Rows
+from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.unet_config import unet_architecture
+from edadm.networks.unet.base import UNet
+from edadm.networks.unet.build import build_unet
+from edadm.networks.units.trace import trace_units
+from edadm.passes.methods import run_method
+from edadm.passes.prepare import prepare
+from edadm.version import __version__
+
+CLASSES = ("UNet2DModel", "UNet2DConditionModel")
+APART = 0.02  # of a prediction's norm: further from each other than types and kernels bring equal networks
+
+
+def quantize(
+    unet: nn.Module,
+    rows: Rows,
+    bits: str | Mapping[str, Any] = "w4a8",
+    reconstruction: str | Mapping[str, Any] = "fbr_w4",
+) -> QuantizedUNet:
+    """The quantized copy of a float U-Net of diffusers, as a diffusers model for `pipe.unet`.
+
+    Searches the grid of every weight and activation, then learns rounding and step sizes unit by unit, on the
+    network's device. It is what `edadm.load` returns for the file that its `save_pretrained` writes.
+
+    Args:
+        unet: a `UNet2DModel` or `UNet2DConditionModel`; it is left as it is.
+        rows: from `edadm.calibrate`.
+        bits, reconstruction: presets by name, or settings, such as `{"base": "fbr_w4", "iterations": 500}`.
+
+    Raises:
+        EdadmError: a network that edadm does not build or that was changed since, or numbers that are not
+            finite.
+    """
+    widths: Bits = preset("bits", bits)
+    settings: Reconstruction = preset("reconstructions", reconstruction)
+    architecture = _architecture(unet)
+    network = _copied(unet, architecture)
+    rows = rows.to(next(unet.parameters()).device)
+    _refuse_other(unet, network, rows[:1])
+    quantized = quantized_copy(network, widths)
+    with progress_bar("set ranges", len(rows) * (1 + widths.smooths), "samples") as advance:
+        prepare(quantized, rows, widths, advance)
+    units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+    refuse_idle_patterns(units, settings)
+    task = Task(network, quantized, units, rows, 0, settings, NoUnitStore())
+    with progress_bar("reconstruct", len(units), "units") as advance:
+        run_method(dataclasses.replace(task, on_unit=advance))
+    told = {"reconstruction": settings_of(settings), "edadm": __version__}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "quantized.safetensors"
+        save_quantized(quantized, file, architecture, widths, told, rows.latents.shape[2:])
+        return load(file, rows.device)
+
+
+def _architecture(unet: nn.Module) -> UNetArchitecture:
+    """The network's settings, from its configuration.
+
+    Raises:
+        EdadmError: it is no such network, or one that is not built here; names the key.
+    """
+    name = next((base.__name__ for base in type(unet).__mro__ if base.__name__ in CLASSES), None)
+    if name is None:
+        raise EdadmError(
+            f"only a {' or a '.join(CLASSES)} of diffusers can be quantized, not a {type(unet).__name__}"
+        )
+    model: Any = unet
+    config = json.loads(model.to_json_string()) | {"_class_name": name}
+    settings, _ = unet_architecture(config, Path("unet.config"))
+    return UNetArchitecture.model_validate(settings)
+
+
+def _copied(unet: nn.Module, architecture: UNetArchitecture) -> UNet:
+    """A frozen copy of a network in full precision, as edadm builds it.
+
+    Raises:
+        EdadmError: it has other weights than its configuration says.
+    """
+    with torch.device("meta"):
+        network = build_unet(architecture)
+    own = network.state_dict()
+    state = {name: tensor.detach().float().clone() for name, tensor in unet.state_dict().items()}
+    if others := sorted(own.keys() ^ state.keys()):
+        raise EdadmError(
+            f"the network has other weights than its configuration says, such as {others[0]}; fuse or unload "
+            "adapters before"
+        )
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _refuse_other(unet: nn.Module, network: UNet, row: Rows) -> None:
+    """Refuses a copy that computes something else, as after changes that stand in no configuration.
+
+    Raises:
+        EdadmError: their predictions differ.
+    """
+    model: Any = unet
+    was_training = unet.training
+    expected = network_call(unet.eval(), row.cast(model.dtype)).float()
+    unet.train(was_training)
+    apart = (network_call(network, row) - expected).norm() / expected.norm()
+    if not apart <= APART:
+        raise EdadmError(
+            f"the network predicts something else than its configuration and weights say ({apart:.1%} off); "
+            "undo what was changed in it since it was loaded, such as FreeU or merged tokens"
+        )

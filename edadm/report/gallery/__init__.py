@@ -1,0 +1,1 @@
+"""The gallery: images of every variant beside full precision's, and where errors and bytes lie."""

@@ -1,0 +1,53 @@
+"""Freed memory is given to the next tensor."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from edadm.devices import freed
+
+COUNT = """
+import ctypes, mmap, resource, sys
+from edadm.devices.freed import reuse_freed_memory
+if sys.argv[1] == "reused":
+    reuse_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+for round in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(int(sys.argv[2])) for _ in range(8)]
+    for block in blocks:
+        ctypes.memset(block, 1, int(sys.argv[2]))
+    for block in reversed(blocks):
+        libc.free(block)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * mmap.PAGESIZE)
+"""
+
+
+def pages_of_the_third_round(how: str, size: int) -> int:
+    """Bytes of pages that the system clears when as much is allocated and freed for the third time."""
+    command = [sys.executable, "-c", COUNT, how, str(size)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_tensors_of_some_mebibytes_get_pages_that_were_freed() -> None:
+    size = 12 * 2**20
+    assert pages_of_the_third_round("reused", size) < size
+    assert pages_of_the_third_round("as it comes", size) >= 4 * size  # else this tests nothing
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_what_is_larger_goes_back_to_the_system() -> None:
+    size = 2 * freed.LARGEST
+    assert pages_of_the_third_round("reused", size) >= 8 * size
+
+
+def test_another_system_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freed.ctypes, "CDLL", lambda name: object())
+    freed.reuse_freed_memory()
