@@ -22,7 +22,7 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
-from edadm.config.backends import DEFAULT, device_for_images
+from edadm.config.backends import DEFAULT, FASTEST, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -52,7 +52,8 @@ def generate(
     from edadm.stages import generate as stage
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    where = device_named(device_for_images(backend, device), threads)
+    device = device if backend == FASTEST else device_for_images(backend, device)
+    where = device_named(device, threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
     stage.run(preset, settings, weights, parts, backend, shard, output, where, label, graphs)
 

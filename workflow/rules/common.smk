@@ -109,7 +109,11 @@ for tier, limit in CONFIG.memory:
 # Jobs need not compute again what was noted here, nor compile kernels that an earlier job compiled. Both folders take jobs
 # that write at once.
 os.environ.update(EDADM_NOTES=str(NOTES.absolute()))
-for compiler, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+for compiler, folder in (
+    ("TRITON_CACHE_DIR", "triton"),
+    ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
+    ("EDADM_CACHE", "edadm"),
+):
     os.environ.setdefault(compiler, str((LAYOUT.root / ".kernels" / folder).absolute()))
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
