@@ -182,6 +182,29 @@ def test_scores_say_which_backend_made_the_images(stages: Path, preset: str) -> 
     assert json.loads(output.read_text())["edadm"]["made_from"]["resolved_backend"] == "onednn"
 
 
+def test_images_by_the_fastest_backend_are_those_of_the_one_that_was_measured(
+    stages: Path, preset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDADM_CACHE", str(stages / "cache"))
+    images = {}
+    for backend in ("auto", "auto", "integer"):
+        output = stages / f"fastest_{len(images)}_{backend}.npy"
+        options = ("--weights", stages / "quantized.safetensors", "--output", output)
+        assert edadm("generate", "--model", preset, "--evaluation", FOUR, "--backend", backend, *options) == 0
+        images[output] = (describe(output) or {})["made_from"]
+        (record,) = (stages / "cache" / "fastest").iterdir()
+        record.write_text(json.dumps({"backend": "onednn"}))  # whatever was faster on this machine
+    (_, first), (second, again), (other, _) = images.items()
+    assert first["backend"] == again["backend"] == "auto"
+    assert first["resolved_backend"] in ("simulated", "onednn", "openvino")
+    assert again["resolved_backend"] == "onednn"
+    assert np.array_equal(np.load(second), np.load(other))
+    assert "by onednn, the fastest exact backend for this machine" in capsys.readouterr().err
+    common = ("generate", "--model", preset, "--evaluation", FOUR, "--output", stages / "none.npy")
+    assert edadm(*common, "--weights", stages / "unet.safetensors", "--backend", "auto") == 2
+    assert "backend 'auto' needs a quantized checkpoint" in capsys.readouterr().err
+
+
 def test_a_registered_backend_makes_images_by_its_name(
     toy_backend: str, stages: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

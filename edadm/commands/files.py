@@ -86,7 +86,7 @@ def plan(
 
     settings = load_runs(config)  # before torch is imported, so that a mistake is told at once
 
-    from edadm.metrics.rate import feature_network
+    from edadm.metrics.extractors.rate import feature_network
     from edadm.planning.plan import chosen_runs, plan_run
     from edadm.planning.schedule import in_words, on_gpus
     from edadm.planning.show import as_table

@@ -22,7 +22,7 @@ from edadm.commands.options import (
     device_named,
     preset_named,
 )
-from edadm.config.backends import DEFAULT, device_for_images
+from edadm.config.backends import DEFAULT, FASTEST, device_for_images
 from edadm.console import say
 from edadm.errors import EdadmError
 
@@ -52,7 +52,8 @@ def generate(
     from edadm.stages import generate as stage
 
     preset, settings = preset_named("models", model, config), preset_named("evaluations", evaluation, config)
-    where = device_named(device_for_images(backend, device), threads)
+    device = device if backend == FASTEST else device_for_images(backend, device)
+    where = device_named(device, threads)
     parts = {"autoencoder": autoencoder, "condition": condition}
     stage.run(preset, settings, weights, parts, backend, shard, output, where, label, graphs)
 
@@ -204,7 +205,7 @@ def reference_statistics(
     output: OutputOption,
     name: Annotated[str, typer.Option(help="what reports call this set")],
     extractor: Annotated[
-        str, typer.Option(help="cifar10_classifier, inception or pytorch_fid")
+        str, typer.Option(help="cifar10_classifier, inception, pytorch_fid, dinov2 or clip")
     ] = "cifar10_classifier",
     weights: Annotated[
         Path | None, typer.Option(exists=True, help="the extractor's weights, if they are not bundled")
@@ -218,6 +219,14 @@ def reference_statistics(
     keep_features: Annotated[
         int, typer.Option(min=0, help="real images whose features are kept, for KID, precision and recall")
     ] = 0,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="of these images, that are there: they stay, features are added"),
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="with --statistics: real images that these are not of, for floors"),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     label: LabelOption = "reference-statistics",
@@ -226,7 +235,7 @@ def reference_statistics(
     from typing import cast, get_args
 
     from edadm.config.inputs.statistics import Crop
-    from edadm.config.schema import Evaluation
+    from edadm.config.schema import Evaluation, Extractor
     from edadm.stages import evaluate as stage
 
     if extractor not in (known := Evaluation.model_json_schema()["properties"]["extractor"]["enum"]):
@@ -234,6 +243,13 @@ def reference_statistics(
     if crop not in get_args(Crop):
         raise EdadmError(f"there is no crop '{crop}'; known are {', '.join(get_args(Crop))}")
     where = device_named(device, threads)
-    given = cast(Crop, crop)
-    network = (extractor, weights)
-    stage.reference_statistics(images, name, *network, resolution, given, keep_features, output, where, label)
+    given, network = cast(Crop, crop), cast(Extractor, extractor)
+    if bool(statistics) != bool(held_out):
+        raise EdadmError("--statistics and --held-out go together; name both, or neither")
+    if statistics and held_out:
+        sets, seen_as = (statistics, images, held_out), (resolution, given)
+        stage.add_features(*sets, network, weights, *seen_as, keep_features, output, where, label)
+        return
+    stage.reference_statistics(
+        images, name, network, weights, resolution, given, keep_features, output, where, label
+    )

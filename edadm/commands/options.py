@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edadm.config.backends import DEFAULT, INTEGER, backend_names
+from edadm.config.backends import DEFAULT, FASTEST, INTEGER, backend_names
 from edadm.errors import EdadmError
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model preset, by name or as JSON")]
@@ -48,9 +48,9 @@ ThreadsOption = Annotated[
 
 
 def _known_backend(name: str) -> str:
-    if name in backend_names():
+    if name in (names := (*backend_names(), FASTEST)):
         return name
-    known = ", ".join(f"'{known}'" for known in backend_names())
+    known = ", ".join(f"'{known}'" for known in names)
     raise typer.BadParameter(f"'{name}' is not one of {known}.")
 
 
@@ -59,10 +59,10 @@ BackendOption = Annotated[
     typer.Option(
         "--backend",
         parser=_known_backend,
-        metavar=f"[{'|'.join(backend_names())}]",
+        metavar=f"[{'|'.join((*backend_names(), FASTEST))}]",
         help=f"of a quantized checkpoint: {DEFAULT}, floating point on its grids; {INTEGER}, integers, by "
-        "the "
-        "backend of the device; or a backend by its own name",
+        f"the backend of the device; {FASTEST}, the fastest exact one here, which is measured once; or a "
+        "backend by its own name",
     ),
 ]
 PartOption = Annotated[

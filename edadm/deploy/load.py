@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from edadm.config.backends import DEFAULT, resolved
+from edadm.config.backends import DEFAULT, FASTEST, resolved
 from edadm.deploy.backends.base import implementation, lower
+from edadm.deploy.backends.fastest import meant
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices.named import device_named
@@ -20,6 +21,7 @@ def load(
     device: torch.device | str | None = None,
     backend: str = DEFAULT,
     dtype: torch.dtype | str = torch.float32,
+    batch_size: int = 1,
 ) -> QuantizedUNet:
     """The quantized U-Net in a file, as a diffusers model for `pipe.unet`.
 
@@ -33,19 +35,23 @@ def load(
         device: where to put it; the CPU if None. A GPU with a number becomes the current device of the
             process.
         backend: `simulated`, floating-point arithmetic on the integer grids; `integer`, kernels of the device
-            that compute with the codes; or the name of one of `edadm.config.backends`, such as `onednn`.
+            that compute with the codes; the name of one of `edadm.config.backends`, such as `onednn`; or
+            `auto`, the fastest exact one of this machine, which is measured the first time.
         dtype: of everything that is not quantized, and of the simulated arithmetic, or its name. Grids are
             fp32 always.
+        batch_size: rows of the calls for which `auto` looks for the fastest.
 
     Raises:
         EdadmError: no such backend, device or type; absent, damaged, foreign or newer file.
     """
     precision = dtype_named(dtype)
     where = device_named(device or "cpu")
-    implementation(resolved(backend, where.type))  # what it lacks is said before a file is read
+    if backend != FASTEST:
+        implementation(resolved(backend, where.type))  # what it lacks is said before a file is read
     file = checkpoint_in(Path(path))
-    unet = lower(load_quantized(file, where), precision, backend)
-    return as_diffusers_model(unet, read_metadata(file), backend)
+    unet = load_quantized(file, where)
+    name = meant(backend, unet, precision, batch_size)
+    return as_diffusers_model(lower(unet, precision, name), read_metadata(file), name)
 
 
 def dtype_named(name: torch.dtype | str | None) -> torch.dtype:

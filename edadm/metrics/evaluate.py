@@ -14,17 +14,24 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from edadm.config.files.scoring import AGAINST_REAL_IMAGES, BUNDLED_EXTRACTOR, Scoring, paired_of
+from edadm.config.files.scoring import (
+    AGAINST_REAL_IMAGES,
+    BUNDLED_EXTRACTOR,
+    NEED_FEATURES,
+    Scoring,
+    paired_of,
+)
 from edadm.config.files.sources import file_sha256, locate
 from edadm.config.inputs.prompts import prompts_per_image
 from edadm.config.inputs.statistics import LAYERS, refuse_unfit, statistics_head
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.circumstances import circumstances
-from edadm.metrics.extract import Advance
+from edadm.metrics.extractors.extract import Advance
 from edadm.metrics.images.datasets import Images
 from edadm.metrics.measure import CLIP, PSNR, layers_of, measured
 from edadm.metrics.references import Reference, load_reference
+from edadm.metrics.scores.cmmd import cmmd
 from edadm.metrics.scores.frechet import frechet_distance, statistics
 from edadm.metrics.uncertainty import floors, freed_of_size, psnr_scores, resamples
 
@@ -78,21 +85,11 @@ def evaluate(
         told = (prompts, layers_of(settings), settings, files)
         known = measured(images, references, None, *told, advance, device)
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
-    scores: dict[str, Any] = {}
+    scores = _set_scores(known, reference, settings, splits)
     per_image: dict[str, Tensor] = {}
-    for score in ("fid", "sfid"):
-        if score in settings.scores and reference is not None:
-            layer = LAYERS[score]
-            scores[score] = frechet_distance(statistics(known[layer]), reference.layers[layer])
-    if "inception_score" in settings.scores:
-        found = isc_features_to_metric(known["logits"], splits=splits)
-        scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
-        scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
     if CLASSES in settings.scores:
         per_image[CLASSES] = (known["logits"].argmax(1) == torch.tensor(labels)).float()
         scores[CLASSES] = per_image[CLASSES].mean().item()
-    if reference is not None and reference.features is not None:
-        scores |= _sample_scores(known, reference.features, settings)
     scores["psnr"] = None
     paired = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
     if PSNR in known:
@@ -147,12 +144,30 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
         )
 
 
+def _set_scores(
+    features: dict[str, Tensor], reference: Reference | None, settings: Evaluation, splits: int
+) -> dict[str, Any]:
+    """Scores of all images together: Frechet distances, IS, and those of single real images."""
+    scores: dict[str, Any] = {}
+    for score in ("fid", "sfid"):
+        if score in settings.scores and reference is not None:
+            layer = LAYERS[score]
+            scores[score] = frechet_distance(statistics(features[layer]), reference.layers[layer])
+    if "inception_score" in settings.scores:
+        found = isc_features_to_metric(features["logits"], splits=splits)
+        scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
+        scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
+    if reference is not None and reference.features is not None:
+        scores |= _sample_scores(features, reference.features, settings)
+    return scores
+
+
 def _sample_scores(
     features: dict[str, Tensor], real: Float[Tensor, "m d"], settings: Evaluation
 ) -> dict[str, float]:
-    """Scores that need single real images' features: KID, precision and recall.
+    """Scores that need single real images' features: KID, CMMD, precision and recall.
 
-    arXiv 1801.01401 and 1904.06991.
+    arXiv 1801.01401, 2401.09603 and 1904.06991.
     """
     found: dict[str, float] = {}
     if "kid" in settings.scores:
@@ -163,6 +178,8 @@ def _sample_scores(
         found["kid"] = kid[KEY_METRIC_KID_MEAN]
         if size < max(len(features["pooled"]), len(real)):  # else every subset is the whole
             found["kid_spread"] = kid[KEY_METRIC_KID_STD]
+    if "cmmd" in settings.scores:
+        found["cmmd"] = cmmd(features["pooled"], real)
     if "precision_recall" in settings.scores:
         options = {"prc_neighborhood": NEIGHBOURS, "save_cpu_ram": True, "verbose": False}
         both = prc_features_to_metric(features["pooled"], real, **options)
@@ -201,6 +218,7 @@ def _conditions(
             "preparation": files.preparation,
             "scored_at_once": settings.scored_at_once,
         }
+    conditions |= {f"{name}_sha256": file_sha256(file) for name, file in files.perceptual.items()}
     if files.instead_of:
         conditions["instead_of"] = files.instead_of
     if "inception_score" in settings.scores:
@@ -213,7 +231,7 @@ def _conditions(
             "reference_sha256": facts["sha256"],
         }
         conditions["reference_preparation"] = facts.get("preparation", "not stated")
-        if reference.features is not None and {"kid", "precision_recall"} & set(settings.scores):
+        if reference.features is not None and NEED_FEATURES & set(settings.scores):
             conditions["reference_features"] = kept = len(reference.features)
             if "kid" in settings.scores:
                 size = min(KID_SUBSET, images, kept)

@@ -11,10 +11,10 @@ from torch import Tensor
 from edadm.config.files.scoring import Scoring, paired_of
 from edadm.config.inputs.statistics import LAYERS, SIZES
 from edadm.config.schema import Evaluation
-from edadm.metrics.extract import Advance, build_extractor, features_of
+from edadm.metrics.extractors.extract import Advance, build_extractor, features_of
 from edadm.metrics.images.datasets import Images, in_blocks, prepare
 from edadm.metrics.scores.flip import flip
-from edadm.metrics.scores.paired import of_pairs, parity_of, refuse_other_numbers
+from edadm.metrics.scores.paired import Measure, of_pairs, parity_of, refuse_other_numbers
 from edadm.metrics.scores.psnr import psnr
 from edadm.metrics.scores.ssim import ssim
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edadm.metrics.scores.clip_score import ClipScore
 
 CLIP, PSNR = "clip_score", "psnr"
-PAIRED = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same noise
+PAIRED: dict[str, Measure] = {"ssim": ssim, "flip": flip}  # to the full-precision image of the same noise
 
 
 def layers_of(settings: Evaluation) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def measured(
     refuse_other_numbers(images, *(others for others in (references, simulated) if others is not None))
     network = build_extractor(files.extractor, files.weights, layers).to(device) if layers else None
     clip = _clip(settings, files, device) if prompts is not None else None
-    measures = {PSNR: psnr} | {name: PAIRED[name] for name in paired_of(settings)}
+    measures = {PSNR: psnr} | _measures(settings, files, device) if references is not None else {}
 
     def load(index: int) -> dict[str, Tensor]:
         found = {"images": images[index]}
@@ -91,6 +91,17 @@ def measured(
         found.append(rows)
         done += len(block["images"])
     return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
+
+
+def _measures(settings: Evaluation, files: Scoring, device: torch.device | str) -> dict[str, Measure]:
+    """Measures of images beside those of full precision by name, PSNR apart."""
+    found: dict[str, Measure] = {name: PAIRED[name] for name in paired_of(settings) if name in PAIRED}
+    if files.perceptual:
+        from edadm.metrics.scores.perceptual import perceptual  # torchvision takes a while to import
+
+        asked = [name for name in paired_of(settings) if name not in PAIRED]
+        found |= {name: perceptual(name, files.perceptual, device) for name in asked}
+    return found
 
 
 def _clip(settings: Evaluation, files: Scoring, device: torch.device | str) -> ClipScore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edadm.config.files.sources import file_sha256
-from edadm.config.inputs.statistics import arrays_of_others, statistics_head
+from edadm.config.inputs.statistics import HELD_OUT, SIZES, arrays_of_others, statistics_head
 from edadm.errors import EdadmError
-from edadm.metrics.extract import Advance, build_extractor, feature_batches
+from edadm.metrics.extractors.extract import Advance, build_extractor, feature_batches
 from edadm.metrics.images.datasets import Images
 from edadm.metrics.scores.frechet import Statistics, load_features, load_statistics, save_statistics
 
@@ -25,6 +25,8 @@ TOLERANCE = 1e-4
 class Reference:
     """Statistics by layer, pooled features of some real images if they were kept, and facts of the set.
 
+    `held_out` are pooled features of real images that the statistics are not of, if there are any.
+
     `facts` has `set` and `sha256`, and of our own files `extractor`, `images`, and where known
     `weights_sha256` and `preparation`.
     """
@@ -32,6 +34,7 @@ class Reference:
     layers: dict[str, Statistics]
     features: Float[Tensor, "n d"] | None
     facts: dict[str, Any]
+    held_out: Float[Tensor, "m d"] | None = None
 
 
 def load_reference(path: Path) -> Reference:
@@ -47,7 +50,7 @@ def load_reference(path: Path) -> Reference:
     """
     if path.suffix != ".npz":
         layers, facts = load_statistics(path)
-        return _sound(path, Reference(layers, load_features(path), facts))
+        return _sound(path, Reference(layers, load_features(path), facts, load_features(path, HELD_OUT)))
     facts = statistics_head(path).facts | {"sha256": file_sha256(path)}
     layers = {layer: {"mu": mu, "sigma": sigma} for layer, (mu, sigma) in arrays_of_others(path).items()}
     return _sound(path, Reference(layers, None, facts))
@@ -73,12 +76,12 @@ def _sound(path: Path, found: Reference) -> Reference:
                 "statistics again"
             )
         layers[layer] = {"mu": mu, "sigma": sigma}
-    kept = found.features
-    if kept is not None and (
-        kept.ndim != 2 or kept.shape[1:] != layers["pooled"]["mu"].shape or not kept.isfinite().all()
-    ):
-        raise EdadmError(f"{path}: its kept features are damaged; make these statistics again")
-    return Reference(layers, kept, found.facts)
+    for kept in (found.features, found.held_out):
+        if kept is not None and (
+            kept.ndim != 2 or kept.shape[1:] != layers["pooled"]["mu"].shape or not kept.isfinite().all()
+        ):
+            raise EdadmError(f"{path}: its kept features are damaged; make these statistics again")
+    return replace(found, layers=layers)
 
 
 def _kind(array: np.ndarray) -> str:
@@ -160,8 +163,9 @@ def write_reference(
             and recall.
         device: where features are computed.
     """
-    network = build_extractor(extractor, weights, ("pooled", "spatial"))
-    running = {"pooled": RunningStatistics(), "spatial": RunningStatistics()}
+    layers = tuple(layer for layer in SIZES[extractor] if layer != "logits")
+    network = build_extractor(extractor, weights, layers)
+    running = {layer: RunningStatistics() for layer in layers}
     total = len(images)
     wanted = torch.zeros(total, dtype=torch.bool)
     if keep:

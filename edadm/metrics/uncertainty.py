@@ -90,8 +90,8 @@ def floors(scores: Mapping[str, Any], images: int, reference: Reference | None) 
 
 
 def _floor(reference: Reference, layer: str, images: int) -> dict[str, Any]:
-    kept = {"pooled": reference.features}.get(layer)
-    return asdict(floor(reference.layers[layer], images, kept, reference.facts["images"]))
+    kept, others = (reference.features, reference.held_out) if layer == "pooled" else (None, None)
+    return asdict(floor(reference.layers[layer], images, kept, reference.facts["images"], others))
 
 
 def psnr_scores(decibels: Float[Tensor, " n"]) -> dict[str, float]:

@@ -22,7 +22,7 @@ NOT_ALONE = (
     "IP-Adapter; leave the call out"
 )
 
-Size = int | torch.SymInt  # symbolic while a network is exported
+Size = int | torch.SymInt | Tensor  # symbolic while a network is exported, a tensor while it is traced
 
 
 def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttention) -> list[str]:
@@ -135,7 +135,7 @@ class ProjectedAttention:
 
         They do in an exported graph that leaves the number open.
         """
-        return self.most_keys is None or isinstance(keys, torch.SymInt) or keys <= self.most_keys
+        return self.most_keys is None or isinstance(keys, torch.SymInt) or bool(keys <= self.most_keys)
 
     def mixed(
         self,

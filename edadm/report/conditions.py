@@ -9,7 +9,7 @@ from edadm.config.backends import DEFAULT, is_exact
 from edadm.config.inputs.statistics import SIZES
 from edadm.report.results.records import RunResult
 
-_NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid"}
+_NETWORKS = {"inception": "torch-fidelity", "pytorch_fid": "pytorch-fid", "dinov2": "DINOv2", "clip": "CLIP"}
 
 
 def extractor_note(held: Mapping[str, Any]) -> str:

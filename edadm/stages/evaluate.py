@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edadm.config.backends import INTEGER, is_exact
 from edadm.config.files.scoring import Scoring
 from edadm.config.inputs.statistics import Crop
-from edadm.config.schema import AUTO, Evaluation
+from edadm.config.schema import AUTO, Evaluation, Extractor
 from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
@@ -170,6 +170,7 @@ def _made_from(
         clip_weights=files.clip_weights,
         prompts=prompts,
     )
+    scoring |= digests(**files.perceptual)
     scoring |= {"against": digest_of([real])} if real else {}
     return made | {"inputs": pixels | scoring}, contents
 
@@ -270,6 +271,36 @@ def reference_statistics(
         with work.publishing(beside=made) as partial, progress_bar(label, len(real), "images") as advance:
             told = (extractor, weights, facts, keep_features)
             write_reference(partial, real, *told, advance=advance, device=device)
+
+
+def add_features(
+    known: Path,
+    images: Path,
+    held_out: Path,
+    extractor: Extractor,
+    weights: Path | None,
+    resolution: int | None,
+    crop: Crop,
+    keep_features: int,
+    output: Path,
+    device: torch.device,
+    label: str,
+) -> None:
+    """Writes statistics that are there again, with features of single images for KID and floors.
+
+    Args:
+        known: statistics of these images, whose numbers stay.
+        images, held_out: sets of real images: those, and others of the same distribution.
+        extractor, weights: as of `reference_statistics`, as are the rest.
+    """
+    from edadm.artifacts import placing, writing
+    from edadm.metrics.images.opening import open_images
+    from edadm.metrics.kept import write_kept
+
+    of, others = (open_images([path], resolution, crop, as_stored=False) for path in (images, held_out))
+    total = min(keep_features, len(of)) + min(keep_features, len(others))
+    with placing(output), writing(output) as partial, progress_bar(label, total, "images") as advance:
+        write_kept(partial, known, of, others, extractor, weights, keep_features, advance, device)
 
 
 def costs(name: str, settings: Evaluation) -> list[Cost]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from edadm.config.backends import DEFAULT, modules_of, resolved
 from edadm.config.schema import Bits, Evaluation, Model
 from edadm.config.stated import OF_NOISE, settings_of
-from edadm.console import progress_bar
+from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
 from edadm.stages.cost.work import CODE, FP32, Cost, Memory, Passes, sampling
 from edadm.stages.inputs.model import open_condition, open_decoder, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
-from edadm.stages.inputs.unet import open_network
+from edadm.stages.inputs.unet import backend_meant, open_network
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def run(
         model, evaluation: the presets.
         weights: of the float network, or a quantized checkpoint.
         parts: weights of the `autoencoder` and the `condition`, where the model has them.
-        backend: by which a quantized network is computed (`edadm.config.backends`).
+        backend: by which a quantized network is computed (`edadm.config.backends`), or `auto`.
         shard: which part of the images, from 0.
         output: the images.
         device: where.
@@ -59,17 +59,20 @@ def run(
     from edadm.sampling.replay import Replay
 
     evaluation = settled(evaluation)
-    made_from = _made_from(model, evaluation, weights, backend, shard, device)
+    arithmetic = backend_meant(weights, backend, device, evaluation.batch_size)
+    if arithmetic != backend:
+        say(f"{label}: by {arithmetic}, the fastest exact backend for this machine and network")
+    made_from = _made_from(model, evaluation, weights, (backend, arithmetic), shard, device)
     given = {"prompts": locate_prompts("given", model), "images": locate_images("given", model)}
     others = digests(**parts, **given)
     made_from["inputs"] = digests(weights=weights) | others
     known = facts_of("samples", made_from, device)
-    with making([output], known, code_of("generate", device, modules_of(backend))) as work:
+    with making([output], known, code_of("generate", device, modules_of(arithmetic))) as work:
         if work is None:
             return
         told = open_condition(model, parts["condition"], evaluation.images, device)
         decode = open_decoder(model, parts["autoencoder"], device)
-        network = open_network(model.architecture, weights, device, backend)
+        network = open_network(model.architecture, weights, device, arithmetic)
         if evaluation.compiled:
             network.compile()
         prediction = open_prediction(model)
@@ -85,14 +88,22 @@ def run(
 
 
 def _made_from(
-    model: Model, evaluation: Evaluation, weights: Path, backend: str, shard: int, device: torch.device
+    model: Model,
+    evaluation: Evaluation,
+    weights: Path,
+    backend: tuple[str, str],
+    shard: int,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """The settings that images are made from, those of a quantized checkpoint among them."""
+    """The settings that images are made from, those of a quantized checkpoint among them.
+
+    Of a backend the name that was given, and the one that it means on this machine.
+    """
     from edadm.artifacts import describe
 
-    made_from: dict[str, Any] = {"model": settings_of(model, *MODEL), "shard": shard, "backend": backend}
-    if backend != DEFAULT:
-        made_from["resolved_backend"] = resolved(backend, device.type).name
+    made_from: dict[str, Any] = {"model": settings_of(model, *MODEL), "shard": shard, "backend": backend[0]}
+    if backend[0] != DEFAULT:
+        made_from["resolved_backend"] = resolved(backend[1], device.type).name
     made_from["evaluation"] = settings_of(evaluation, *EVALUATION)
     quantized = (describe(weights) or {}).get("made_from", {})
     return made_from | {name: quantized[name] for name in ("bits", "reconstruction") if name in quantized}

@@ -124,7 +124,7 @@ def test_a_folder_without_images_is_named_with_its_key(tmp_path: Path) -> None:
     [
         (
             {"kind": "text", "image_folder": "x"},
-            "the kind 'text' has no setting 'image_folder'; remove it, or set kind: inpainting or instruct_pix2pix",
+            "the kind 'text' has no setting 'image_folder'; remove it, or set kind: sdxl_refiner or inpainting",
         ),
         (
             {"kind": "inpainting", "image_guidance": 2.0},

@@ -17,8 +17,8 @@ from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.circumstances import circumstances
 from edadm.metrics.evaluate import evaluate
-from edadm.metrics.extract import extract_features
-from edadm.metrics.features import NAME
+from edadm.metrics.extractors.cifar import NAME
+from edadm.metrics.extractors.extract import extract_features
 from edadm.metrics.scores.flip import flip
 from edadm.metrics.scores.frechet import (
     frechet_distance,

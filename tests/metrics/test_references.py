@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edadm.errors import EdadmError
-from edadm.metrics.extract import extract_features
-from edadm.metrics.features import NAME
+from edadm.metrics.extractors.cifar import NAME
+from edadm.metrics.extractors.extract import extract_features
 from edadm.metrics.references import RunningStatistics, load_reference, write_reference
 from edadm.metrics.scores.frechet import save_statistics, statistics
 from tests.metrics.drawn import random_images

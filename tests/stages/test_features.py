@@ -16,7 +16,7 @@ from edadm.config.files.scoring import Scoring
 from edadm.config.schema import Evaluation
 from edadm.config.sharding.shares import shares
 from edadm.errors import EdadmError
-from edadm.metrics.features import LAYERS
+from edadm.metrics.extractors.cifar import LAYERS
 from edadm.stages.evaluate import extract_features, run
 from edadm.stages.inputs.scored import Images
 

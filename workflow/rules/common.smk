@@ -109,7 +109,11 @@ for tier, limit in CONFIG.memory:
 # Jobs need not compute again what was noted here, nor compile kernels that an earlier job compiled. Both folders take jobs
 # that write at once.
 os.environ.update(EDADM_NOTES=str(NOTES.absolute()))
-for compiler, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+for compiler, folder in (
+    ("TRITON_CACHE_DIR", "triton"),
+    ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
+    ("EDADM_CACHE", "edadm"),
+):
     os.environ.setdefault(compiler, str((LAYOUT.root / ".kernels" / folder).absolute()))
 
 # Rules call `python3`: the one that runs Snakemake, unless a conda environment brings its own.
@@ -229,6 +233,9 @@ def without_paths(preset):
         "prompts",
         "image_folder",
         "clip_weights",
+        "vgg_weights",
+        "lpips_weights",
+        "dists_weights",
     ):
         (preset or {}).pop(name, None)
 
@@ -438,7 +445,9 @@ def scoring_content(wildcards):
     weights = extractor_weights(settings, files)
     reference = None if files.real_images else files.reference
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, reference, prompts)]
+    held = [
+        digest(path) for path in (weights, files.clip_weights, reference, prompts, *files.perceptual.values())
+    ]
     return json.dumps([files.extractor, files.instead_of, files.preparation, *held])
 
 
@@ -449,7 +458,7 @@ def extraction_settings(wildcards):
     weights = extractor_weights(settings, files)
     prompts = settings.prompts and Path(settings.prompts).expanduser() if files.clip_weights else None
     clip = settings.clip_model if files.clip_weights else None
-    held = [digest(path) for path in (weights, files.clip_weights, prompts)]
+    held = [digest(path) for path in (weights, files.clip_weights, prompts, *files.perceptual.values())]
     return json.dumps(
         [
             weights is not None,

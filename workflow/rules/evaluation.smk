@@ -88,6 +88,9 @@ SCORED_WITH = (
     "prompts",
     "clip_model",
     "clip_weights",
+    "vgg_weights",
+    "lpips_weights",
+    "dists_weights",
 )
 
 

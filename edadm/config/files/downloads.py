@@ -98,6 +98,38 @@ DOWNLOADS = {
         "open_clip, pretrained.py (repository) and its constant for the file name",
         remark="OpenAI's own ViT-L-14.pt is a TorchScript program, which is not executed here",
     ),
+    "clip_vit_l_14_336": Download(
+        "OpenAI's CLIP ViT-L/14 at 336 px in open_clip's layout",
+        "https://huggingface.co/timm/vit_large_patch14_clip_336.openai/resolve/main/open_clip_model.safetensors",
+        "checkpoints/clip_vit_l_14_336.safetensors",
+        "open_clip, pretrained.py (repository) and its constant for the file name",
+    ),
+    "vgg16": Download(
+        "torchvision's VGG16 of ImageNet",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "checkpoints/vgg16-397923af.pth",
+        "torchvision, models/vgg.py; the checksum as several public projects pin it",
+        "sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    ),
+    "lpips": Download(
+        "the weights of LPIPS for VGG, v0.1",
+        "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",
+        "checkpoints/lpips_vgg.pth",
+        "richzhang/PerceptualSimilarity; the checksum is that of the file in the package lpips 0.1.4",
+        "sha256:a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    ),
+    "dists": Download(
+        "the weights of DISTS",
+        "https://github.com/dingkeyan93/DISTS/raw/master/DISTS_pytorch/weights.pt",
+        "checkpoints/dists_weights.pt",
+        "dingkeyan93/DISTS, whose package DISTS_pytorch on PyPI has the same file",
+    ),
+    "dinov2_vit_l_14": Download(
+        "DINOv2's ViT-L/14 in timm's layout",
+        "https://huggingface.co/timm/vit_large_patch14_dinov2.lvd142m/resolve/main/model.safetensors",
+        "checkpoints/dinov2_vit_l_14.safetensors",
+        "timm, models/vision_transformer.py (repository) and its constant for the file name",
+    ),
     "adm_imagenet_256": Download(
         "guided-diffusion's reference batch of ImageNet 256",
         f"{_ADM}/imagenet/256/VIRTUAL_imagenet256_labeled.npz",

@@ -5,9 +5,11 @@ Imports no torch, so that a dry run can do it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edadm.config.files.cached import cached
 from edadm.config.files.downloads import DOWNLOADS
 from edadm.config.files.sources import locate
 from edadm.config.inputs.folders import has_images, list_images
@@ -19,11 +21,17 @@ from edadm.errors import EdadmError
 
 BUNDLED_EXTRACTOR: Extractor = "cifar10_classifier"
 BUNDLED_SIDE = 32
-AGAINST_REAL_IMAGES = frozenset({"fid", "sfid", "kid", "precision_recall"})
-NEED_FEATURES = frozenset({"kid", "precision_recall"})  # of single real images
-PAIRED = frozenset({"ssim", "flip"})  # beside PSNR, to the full-precision image of the same noise
+AGAINST_REAL_IMAGES = frozenset({"fid", "sfid", "kid", "precision_recall", "cmmd"})
+NEED_FEATURES = frozenset({"kid", "precision_recall", "cmmd"})  # of single real images
+PERCEPTUAL = frozenset({"lpips", "dists"})  # of these, those with weights
+PAIRED = frozenset({"ssim", "flip"}) | PERCEPTUAL  # beside PSNR, to full precision of the same noise
 KEPT_FEATURES = 10_000
-_EXTRACTOR_WEIGHTS = {"inception": "torch_fidelity_inception", "pytorch_fid": "pytorch_fid_inception"}
+_EXTRACTOR_WEIGHTS = {
+    "inception": "torch_fidelity_inception",
+    "pytorch_fid": "pytorch_fid_inception",
+    "dinov2": "dinov2_vit_l_14",
+    "clip": "clip_vit_l_14_336",
+}
 _CLIP_WEIGHTS = "clip_vit_l_14"
 
 
@@ -40,6 +48,7 @@ class Scoring:
         instead_of: the extractor whose weights are absent, where the bundled one takes its place.
         absent: then, the sentence that says what to put where.
         crop: how images are brought to the resolution.
+        perceptual: weights of paired measures, by `vgg16` and their names.
     """
 
     extractor: Extractor
@@ -50,6 +59,7 @@ class Scoring:
     instead_of: str | None = None
     absent: str | None = None
     crop: Crop = "square"
+    perceptual: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def preparation(self) -> str:
@@ -115,7 +125,17 @@ def scoring(evaluation: Evaluation, prompts_follow: bool = False, against: Path 
             )
     needed = AGAINST_REAL_IMAGES & set(evaluation.scores)
     reference = _reference(source, side, against is not None) if needed else None
-    found = Scoring(extractor, weights, reference, side, clip, instead_of, absent, evaluation.crop)
+    found = Scoring(
+        extractor,
+        weights,
+        reference,
+        side,
+        clip,
+        instead_of,
+        absent,
+        evaluation.crop,
+        _perceptual(evaluation),
+    )
     if reference is not None and found.real_images is None:
         refuse_unfit(reference, statistics_head(reference), extractor, found.preparation, evaluation.scores)
     return found
@@ -151,8 +171,17 @@ def _clip(evaluation: Evaluation, prompts_follow: bool) -> Path:
     return _file(evaluation.clip_weights, "clip_weights", "clip_score", _CLIP_WEIGHTS)
 
 
+def _perceptual(evaluation: Evaluation) -> dict[str, Path]:
+    """Weights of the perceptual measures that are asked for, and of the network that they share."""
+    if not (asked := [score for score in evaluation.scores if score in PERCEPTUAL]):
+        return {}
+    found = {"vgg16": _file(evaluation.vgg_weights, "vgg_weights", asked[0], "vgg16")}
+    given = {"lpips": evaluation.lpips_weights, "dists": evaluation.dists_weights}
+    return found | {score: _file(given[score], f"{score}_weights", score, score) for score in asked}
+
+
 def _file(path: str | None, setting: str, needs: str, name: str) -> Path:
-    found = None if path is None else Path(path).expanduser()
+    found = cached(DOWNLOADS[name].url) if path is None else Path(path).expanduser()
     if found is None or not found.is_file():
         entry = DOWNLOADS[name]
         where = f"there is no file {path}" if path else f"`{setting}` is not set"

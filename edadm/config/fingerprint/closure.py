@@ -23,6 +23,7 @@ WITHOUT_RESULT = (  # modules, and packages with a "/", that stages import and t
     *("errors.py", "console.py"),  # say
     *("artifacts/", "devices/", "config/fingerprint/"),  # keep files whole, and tell what made them
     "config/backends.py",  # which modules a backend's name means stands in `also`
+    *("deploy/backends/fastest.py", "deploy/backends/kept.py"),  # likewise, and keep what can be made again
     "config/rules/steps.py",  # refuses, in sentences that it returns
     "config/files/downloads.py",  # says where files can be had; what they hold is in the parameters
 )

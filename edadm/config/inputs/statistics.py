@@ -12,7 +12,7 @@ from typing import Any, Literal
 from edadm.artifacts import reading
 from edadm.errors import EdadmError
 
-FEATURES = "features"
+FEATURES, HELD_OUT = "features", "held_out"  # of single images: of the set, and of others of its distribution
 OF_OTHERS = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # names in an .npz
 LAYERS = {
     "fid": "pooled",
@@ -20,12 +20,15 @@ LAYERS = {
     "inception_score": "logits",
     "kid": "pooled",
     "precision_recall": "pooled",
+    "cmmd": "pooled",
     "class_accuracy": "logits",
 }
 SIZES = {  # features of an image
     "cifar10_classifier": {"pooled": 128, "spatial": 128, "logits": 10},
     "inception": {"pooled": 2048, "spatial": 2023, "logits": 1008},
     "pytorch_fid": {"pooled": 2048, "spatial": 2023},
+    "dinov2": {"pooled": 1024},
+    "clip": {"pooled": 768},
 }
 Crop = Literal["square", "adm", "box"]  # see `edadm.metrics.images.pictures.cropped`
 _CROPS: dict[Crop, str] = {
@@ -33,7 +36,7 @@ _CROPS: dict[Crop, str] = {
     "adm": "halved while twice {side} px or more, bicubic to it, centre crop",
     "box": "box filter to {side} px, centre crop",
 }
-_NEED_FEATURES = ("kid", "precision_recall")
+_NEED_FEATURES = ("kid", "precision_recall", "cmmd")
 
 
 def preparation(resolution: int | None, crop: Crop = "square") -> str:
@@ -70,7 +73,7 @@ def _own_head(path: Path) -> Head:
 
     again = "make them with `edadm reference-statistics`"
     with reading(path, again, EdadmError, "reference statistics"), h5py.File(path) as file:
-        groups = {name: group for name, group in file.items() if name != FEATURES}
+        groups = {name: group for name, group in file.items() if name not in (FEATURES, HELD_OUT)}
         shapes = {name: (group["mu"].shape, group["sigma"].shape) for name, group in groups.items()}
         features = file[FEATURES].shape if FEATURES in file else None
         facts = json.loads(file.attrs["facts"])
@@ -117,10 +120,9 @@ def refuse_unfit(path: Path, head: Head, extractor: str, preparation: str, score
         raise EdadmError(
             f"{path} holds features of '{made_by}', the images are scored by '{extractor}'; use one for both"
         )
-    if made_by is None and extractor == "cifar10_classifier":
+    if made_by is None and extractor not in ("inception", "pytorch_fid"):
         raise EdadmError(
-            f"{path} holds features of Inception, the images are scored by the bundled classifier; use one "
-            "for both"
+            f"{path} holds features of Inception, the images are scored by '{extractor}'; use one for both"
         )
     if head.facts.get("preparation", preparation) != preparation:
         raise EdadmError(

@@ -10,6 +10,7 @@ from edadm.config.schema import Evaluation, Model
 
 CLASSIFIER = "cifar10_classifier"
 CLASSIFIER_SIDE = 32
+VECTORS = ("dinov2", "clip")
 NEIGHBOURS = 3  # of precision and recall
 CLASSES = 10  # that it knows
 WINDOW = 11  # pixels of SSIM
@@ -25,6 +26,14 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
             "extractor 'pytorch_fid' has no inception_score; set extractor: inception, or take it out of "
             "`scores`"
         )
+    lacking = [score for score in settings.scores if LAYERS.get(score, "pooled") != "pooled"]
+    if lacking and settings.extractor in VECTORS:
+        yield (
+            f"extractor '{settings.extractor}' gives one vector an image and has no {lacking[0]}; take it "
+            "out of `scores`"
+        )
+    if "cmmd" in settings.scores and settings.extractor != "clip":
+        yield "cmmd is of CLIP's embeddings; set extractor: clip, or take it out of `scores`"
     if "class_accuracy" in settings.scores and settings.extractor != CLASSIFIER:
         yield (
             "class_accuracy is of the classes that the bundled classifier knows; set extractor: "
@@ -37,8 +46,8 @@ def mistakes_in_evaluation(settings: Evaluation) -> Iterator[str]:
         )
     if settings.extractor == CLASSIFIER and settings.extractor_weights:
         yield (
-            "extractor_weights are Inception's, and the bundled classifier has its own; remove them, or set "
-            "extractor: inception"
+            "extractor_weights are of other networks, and the bundled classifier has its own; remove them, "
+            "or set extractor: inception"
         )
     if (
         by_features

@@ -11,17 +11,20 @@ from edadm.config.schema.model import AUTO, Model, Shards
 from edadm.config.schema.quantization import Bits, Calibration, Reconstruction
 from edadm.networks.settings.strict import Count, Strict
 
-Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid"]
+Extractor = Literal["cifar10_classifier", "inception", "pytorch_fid", "dinov2", "clip"]
 Score = Literal[
     "fid",
     "sfid",
     "inception_score",
     "kid",
     "precision_recall",
+    "cmmd",
     "clip_score",
     "class_accuracy",
     "ssim",
     "flip",
+    "lpips",
+    "dists",
 ]
 
 
@@ -46,10 +49,10 @@ class Evaluation(Strict):
     extractor: Extractor = Field(
         "cifar10_classifier",
         description="network whose features are compared: the bundled classifier, torch-fidelity's or "
-        "pytorch-fid's InceptionV3",
+        "pytorch-fid's InceptionV3, DINOv2's ViT-L/14, CLIP's ViT-L/14 at 336 px",
     )
     extractor_weights: str | None = Field(
-        None, description="file with the Inception weights; see `edadm download`"
+        None, description="file with the extractor's weights; see `edadm download`"
     )
     reference: str = Field(
         "bundled:cifar10_train_statistics",
@@ -87,6 +90,11 @@ class Evaluation(Strict):
         description="images that the networks of scores see at once: fewer take less memory; the last bits "
         "of scores depend on it",
     )
+    vgg_weights: str | None = Field(
+        None, description="file with torchvision's VGG16 (lpips, dists); see `edadm download`"
+    )
+    lpips_weights: str | None = Field(None, description="file with the weights of LPIPS for VGG, v0.1")
+    dists_weights: str | None = Field(None, description="file with the weights of DISTS")
     clip_weights: str | None = Field(
         None, description="file with the CLIP weights in open_clip's layout; see `edadm download`"
     )

@@ -1,8 +1,9 @@
 """What real images score against real images: below that no number of a model means anything.
 
 A set of n images lies at a distance from its own distribution that is not 0, since n images do not know their
-covariance. Where the reference kept features of single images, n of them are held out from it; where it did
-not, as many features are drawn from a Gaussian of its mean and covariance, which lies somewhat lower.
+covariance. Where the reference has features of images that it is not of, sets of n of these are taken; where
+it kept features of its own, n of them are held out from it; where it did neither, as many features are drawn
+from a Gaussian of its mean and covariance, which lies somewhat lower.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ class Floor:
     held_out: bool
 
 
-def floor(reference: Statistics, images: int, kept: Float[Tensor, "k d"] | None, known: int | None) -> Floor:
+def floor(
+    reference: Statistics,
+    images: int,
+    kept: Float[Tensor, "k d"] | None,
+    known: int | None,
+    others: Float[Tensor, "m d"] | None = None,
+) -> Floor:
     """The floor of a Frechet distance for so many images.
 
     Args:
@@ -45,9 +52,12 @@ def floor(reference: Statistics, images: int, kept: Float[Tensor, "k d"] | None,
         images: in a set.
         kept: features of some of these real images.
         known: how many the reference is of, if it says so.
+        others: features of real images that it is not of; they come before those that it kept.
     """
     most = DRAWS if len(reference["mu"]) <= LARGE else DRAWS_OF_LARGE
-    if kept is not None and known is not None and images <= len(kept) and known - images > len(kept.T):
+    if others is not None and images <= len(others):
+        values, held_out = _of_others(reference, images, others.double(), most), True
+    elif kept is not None and known is not None and images <= len(kept) and known - images > len(kept.T):
         values, held_out = _held_out(reference, images, kept.double(), known, most), True
     else:
         values, held_out = _drawn(reference, images, most), False
@@ -58,9 +68,19 @@ def _held_out(
     reference: Statistics, images: int, kept: Float[Tensor, "k d"], known: int, most: int
 ) -> list[float]:
     """Distances of disjoint sets, each to all other images of the reference."""
-    order = torch.from_numpy(keyed_generator(images, "floor").permutation(len(kept)))
-    sets = [kept[order[start : start + images]] for start in range(0, len(kept) - images + 1, images)]
-    return [frechet_distance(statistics(rows), _without(reference, known, rows)) for rows in sets[:most]]
+    sets = _sets(kept, images)[:most]
+    return [frechet_distance(statistics(rows), _without(reference, known, rows)) for rows in sets]
+
+
+def _of_others(reference: Statistics, images: int, others: Float[Tensor, "m d"], most: int) -> list[float]:
+    """Distances of disjoint sets of images that the reference is not of."""
+    return [frechet_distance(statistics(rows), reference) for rows in _sets(others, images)[:most]]
+
+
+def _sets(rows: Float[Tensor, "k d"], images: int) -> list[Float[Tensor, "n d"]]:
+    """Disjoint sets of rows, drawn without regard to their order."""
+    order = torch.from_numpy(keyed_generator(images, "floor").permutation(len(rows)))
+    return [rows[order[start : start + images]] for start in range(0, len(rows) - images + 1, images)]
 
 
 def _without(reference: Statistics, known: int, rows: Float[Tensor, "n d"]) -> Statistics:

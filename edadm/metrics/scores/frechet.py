@@ -16,7 +16,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 
 from edadm.artifacts import reading, writing
 from edadm.config.files.sources import file_sha256
-from edadm.config.inputs.statistics import FEATURES
+from edadm.config.inputs.statistics import FEATURES, HELD_OUT
 
 Statistics = dict[str, np.ndarray]
 _AGAIN = "make them with `edadm reference-statistics`"
@@ -37,18 +37,20 @@ def save_statistics(
     layers: Mapping[str, Statistics],
     facts: Mapping[str, Any],
     features: Float[np.ndarray, "n d"] | None = None,
+    held_out: Float[np.ndarray, "m d"] | None = None,
 ) -> None:
     """Statistics of some layers in an HDF5 file, with facts about the images, and features of some.
 
-    Facts are the images' number and the extractor.
+    Facts are the images' number and the extractor; `held_out` are features of images that are not among them.
     """
     with writing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["facts"] = json.dumps(dict(facts), sort_keys=True)
         for layer, values in layers.items():
             for name, array in values.items():
                 file.create_dataset(f"{layer}/{name}", data=array, track_times=False)
-        if features is not None:
-            file.create_dataset(FEATURES, data=features, track_times=False)
+        for name, rows in ((FEATURES, features), (HELD_OUT, held_out)):
+            if rows is not None:
+                file.create_dataset(name, data=rows, track_times=False)
 
 
 def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
@@ -61,13 +63,13 @@ def load_statistics(path: Path) -> tuple[dict[str, Statistics], dict[str, Any]]:
         layers = {
             layer: {name: group[name][:] for name in ("mu", "sigma")}
             for layer, group in file.items()
-            if layer != FEATURES
+            if layer not in (FEATURES, HELD_OUT)
         }
         facts = json.loads(file.attrs["facts"])
         return layers, facts | {"sha256": file_sha256(path)}
 
 
-def load_features(path: Path) -> Float[Tensor, "n d"] | None:
-    """The pooled features of some real images that `save_statistics` wrote, if it did."""
+def load_features(path: Path, name: str = FEATURES) -> Float[Tensor, "n d"] | None:
+    """The pooled features of some real images that `save_statistics` wrote, if it did, in fp32."""
     with reading(path, _AGAIN, what="reference statistics"), h5py.File(path) as file:
-        return torch.from_numpy(file[FEATURES][:]) if FEATURES in file else None
+        return torch.from_numpy(file[name][:]).float() if name in file else None

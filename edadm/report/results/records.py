@@ -19,6 +19,7 @@ COLUMNS = {  # of the tables of scores, in order, and in the CSV: title and digi
     "kid": ("KID", 5),
     "precision": ("Precision", 3),
     "recall": ("Recall", 3),
+    "cmmd": ("CMMD", 3),
     "clip_score": ("CLIP score", 2),
     "class_accuracy": ("Class accuracy", 3),
 }
@@ -26,7 +27,12 @@ SPREADS = {
     "inception_score": "inception_score_spread",
     "kid": "kid_spread",
 }  # standard deviations over splits and subsets
-PAIRED = {"ssim": ("SSIM", 3), "flip": ("FLIP", 3)}  # columns of their own behind PSNR's, likewise
+PAIRED = {  # columns of their own behind PSNR's, likewise
+    "ssim": ("SSIM", 3),
+    "flip": ("FLIP", 3),
+    "lpips": ("LPIPS", 3),
+    "dists": ("DISTS", 3),
+}
 TO_FULL_PRECISION = ("psnr", *PAIRED, "psnr_worst", "psnr_of_mean_error")
 SCORES = (*COLUMNS, *TO_FULL_PRECISION, *SPREADS.values())
 RESAMPLED = (

@@ -79,7 +79,8 @@ def made_from(
 def scoring_digests(settings: Evaluation, files: Scoring) -> dict[str, Any]:
     """Digests of the networks that score, and of the prompts."""
     weights = extractor_weights(settings, files)
-    return digests(weights=weights, clip_weights=files.clip_weights, prompts=prompts_of(settings))
+    shared = digests(weights=weights, clip_weights=files.clip_weights, prompts=prompts_of(settings))
+    return shared | digests(**files.perceptual)
 
 
 def joined(

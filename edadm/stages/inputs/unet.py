@@ -18,6 +18,32 @@ def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
     return load_unet(architecture, weights, device)
 
 
+def backend_meant(weights: Path, backend: str, device: Any, batch: int) -> str:
+    """The backend that a name means: itself, or for `auto` the fastest exact one, as measured once.
+
+    Raises:
+        EdadmError: `auto` is asked for floating-point weights.
+    """
+    from edadm.config.backends import FASTEST
+    from edadm.deploy.backends.fastest import meant
+    from edadm.deploy.checkpoint import load_quantized
+
+    if backend != FASTEST:
+        return backend
+    _refuse_floats(weights, f"backend '{FASTEST}' needs")
+    return meant(backend, load_quantized(weights, device), batch=batch)
+
+
+def _refuse_floats(weights: Path, who_needs: str) -> None:
+    from edadm.deploy.checkpoint import is_quantized
+
+    if not is_quantized(weights):
+        raise EdadmError(
+            f"{weights} holds floating-point weights; {who_needs} a quantized checkpoint, made by `edadm "
+            "reconstruct`"
+        )
+
+
 def open_network(architecture: Any, weights: Path, device: Any, backend: str) -> Any:
     """A float or a quantized U-Net, the latter computed by a backend.
 
@@ -28,14 +54,10 @@ def open_network(architecture: Any, weights: Path, device: Any, backend: str) ->
 
     from edadm.config.backends import DEFAULT, backend_label, resolved
     from edadm.deploy.backends.base import implementation, lower
-    from edadm.deploy.checkpoint import is_quantized, load_quantized
+    from edadm.deploy.checkpoint import load_quantized
 
     if backend == DEFAULT:
         return open_unet(architecture, weights, device)
-    if not is_quantized(weights):
-        raise EdadmError(
-            f"{weights} holds floating-point weights; {backend_label(backend)} need a quantized checkpoint, "
-            "made by `edadm reconstruct`"
-        )
+    _refuse_floats(weights, f"{backend_label(backend)} need")
     implementation(resolved(backend, device.type))  # what it lacks is said before the file is read
     return lower(load_quantized(weights, device), torch.float32, backend)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import pytest
 
 import edadm
+from edadm.config.files.sources import locate
 from edadm.config.load import ConfigError, load_config
 from edadm.config.rules.places import find_inputs, mistakes_in_results
 
@@ -60,6 +62,12 @@ def test_other_folders_are_refused(results: str, sentence: str, place: Path) -> 
 
 def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
     (place / "empty").mkdir()
+    with (
+        h5py.File(locate("bundled:cifar10_train_statistics", ".h5")) as whole,
+        h5py.File("few.h5", "w") as few,
+    ):
+        few.attrs["facts"] = whole.attrs["facts"]
+        whole.copy("pooled", few)
     (place / "prompts.txt").write_text("one\n\ntwo\n")
     text = {"kind": "text", "prompts": "absent.txt", "encoder": {"channels": 8, "heads": 1}}
     sizes = {"family": "transformer", "heads": 4, "context_channels": 8}
@@ -72,7 +80,7 @@ def test_everything_that_is_absent_gets_a_line(place: Path) -> None:
     }
     evaluations = {
         "real": {"images": 4, "reference": "empty", "resolution": 32},
-        "kid": {"images": 4, "scores": ["kid"]},
+        "kid": {"images": 4, "scores": ["kid"], "reference": "few.h5"},
         "clip": {"images": 3, "scores": ["clip_score"], "prompts": "prompts.txt", "clip_weights": "file"},
     }
     named = {"a": "quick", "b": "real", "c": "quick", "d": "clip", "e": "kid"}

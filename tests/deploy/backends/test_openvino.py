@@ -7,9 +7,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from edadm.quant import ranges
 
 from ...networks.families import FAMILIES, calibrated, tiny
 from ...networks.sdxl import calibrated_sdxl
+from ...networks.single_file import unet_of
 from .test_onednn import IMAGE_BOUND, filled, parts
 
 W8A8 = Bits(weights=8, activations=8, softmax=8, range_bins=64, range_batch_size=4)
@@ -41,10 +41,13 @@ Made = tuple[QuantizedUNet, QuantizedUNet, Rows]
 
 
 @pytest.fixture(scope="module")
-def runtime() -> None:
-    """Skips where OpenVINO is not installed."""
-    for name in ("onnx", "onnxscript", "openvino"):
-        pytest.importorskip(name)
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Skips where OpenVINO is not installed; the folder in which it keeps graphs."""
+    pytest.importorskip("openvino")
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("EDADM_CACHE", str(folder))
+        yield folder
 
 
 def few_thresholds(patch: pytest.MonkeyPatch) -> None:
@@ -111,14 +114,20 @@ import sys
 import numpy, openvino
 settings, rows = dict(zip(sys.argv[2::2], sys.argv[3::2])), numpy.load(sys.argv[1] + "/rows.npz")
 core = openvino.Core()
-found = {name: core.compile_model(f"{sys.argv[1]}/{name}.onnx", "CPU", settings)([rows[name]])[0] for name in rows}
+found = {name: core.compile_model(f"{sys.argv[1]}/{name}", "CPU", settings)([rows[name]])[0] for name in rows}
 numpy.savez(sys.argv[1] + "/found.npz", **found)
 """
 
 
 @pytest.fixture(scope="module")
-def layers(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
-    """Graphs of layers with the largest codes in two forms, their inputs, and what they compute in double precision."""
+def layers(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """Graphs of layers with the largest codes in two forms, as this backend has them and as a file, their inputs, and what they compute in double precision."""
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    import openvino
+
+    from edadm.deploy.backends.openvino.graph import replacements as traced
+
     folder, rows, exact = tmp_path_factory.mktemp("layers"), {}, {}
     for name, (float_layer, x, sizes, zero_points) in LAYERS.items():
         if isinstance(float_layer, type):
@@ -127,14 +136,16 @@ def layers(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             kind = QuantizedConv2d if isinstance(float_layer, nn.Conv2d) else QuantizedLinear
             layer = filled(kind(float_layer, 8, 8, sizes), zero_points)
         for form in ("exact", "full"):
-            key = f"{name}, {form}"
+            own = copy.deepcopy(layer, dict(traced(layer, any_sums=form == "full"))).eval()
+            graph = openvino.convert_model(own, example_input=x)
+            openvino.save_model(graph, folder / f"{name}, {form}.xml", compress_to_fp16=False)
             memo: dict[int, Any] = dict(replacements(layer, Target(form=form)))
-            graph = copy.deepcopy(layer, memo).eval()
-            torch.onnx.export(
-                graph, (x,), folder / f"{key}.onnx", dynamo=True, opset_version=OPSET, verbose=False
-            )
-            rows[key], exact[key] = x.numpy(), x
-        exact |= {f"{name}, {form}": layer.double()(x.double()) for form in ("exact", "full")}
+            written = copy.deepcopy(layer, memo).eval()
+            file = folder / f"{name}, {form}.onnx"
+            torch.onnx.export(written, (x,), file, dynamo=True, opset_version=OPSET, verbose=False)
+        forms = [f"{name}, {form}.{kind}" for form in ("exact", "full") for kind in ("xml", "onnx")]
+        rows |= dict.fromkeys(forms, x.numpy())
+        exact |= dict.fromkeys(forms, layer.double()(x.double()))
     np.savez(folder / "rows.npz", **rows)
     return folder, exact
 
@@ -146,23 +157,24 @@ def test_a_layer_computes_the_sums_of_its_codes_exactly(
 ) -> None:
     """With AVX2 alone, the instructions of VNNI are kept from OpenVINO, in a process of its own; there, weights as they are come out wrong."""
     folder, expected = layers
-    from edadm.deploy.backends.openvino import SETTINGS
+    from edadm.deploy.backends.openvino.compiled import SETTINGS
 
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
     settings = [word for pair in SETTINGS.items() for word in pair]
     subprocess.run([sys.executable, "-c", COMPUTE, folder, *settings], env=environment, check=True)
     found = np.load(folder / "found.npz")
     error = {name: of_largest(torch.from_numpy(found[name]), exact) for name, exact in expected.items()}
-    assert max(error[f"{name}, exact"] for name in LAYERS) < LAYER_BOUND
-    if instructions == "AVX2":
-        assert min(error[f"{name}, full"] for name in LAYERS) > 0.1
+    for kind in ("xml", "onnx"):
+        assert max(error[f"{name}, exact.{kind}"] for name in LAYERS) < LAYER_BOUND
+        if instructions == "AVX2":
+            assert min(error[f"{name}, full.{kind}"] for name in LAYERS) > 0.1
 
 
 @pytest.mark.long  # half a minute each; `made` is one of them
 @pytest.mark.parametrize("family", [*FAMILIES, "sdxl"])
 @torch.no_grad()
 def test_every_family_predicts_what_its_simulation_does(
-    family: str, runtime: None, monkeypatch: pytest.MonkeyPatch
+    family: str, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_thresholds(monkeypatch)
     unet, quantized, rows = calibrated_sdxl(W8A8) if family == "sdxl" else calibrated(family, W8A8)
@@ -176,7 +188,7 @@ def test_every_family_predicts_what_its_simulation_does(
 
 
 @pytest.fixture(scope="module")
-def made(runtime: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The tiny Stable Diffusion network, simulated and by OpenVINO, and rows; to be left as they are."""
     path = tmp_path_factory.mktemp("openvino") / "quantized.safetensors"
     with pytest.MonkeyPatch.context() as patch:
@@ -267,6 +279,41 @@ def test_what_it_does_not_do_is_refused_and_changes_nothing(what: str, made: Mad
     assert torch.equal(unet(**named(rows)).sample, expected)
 
 
+WHETHER = """
+from edadm.deploy.backends.openvino.compiled import sums_are_exact
+print(sums_are_exact())
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "ALL"])
+def test_whether_sums_are_exact_is_tried_out(instructions: str, runtime: Path) -> None:
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    command = [sys.executable, "-c", WHETHER]
+    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    has_vnni = "vnni" in Path("/proc/cpuinfo").read_text()
+    assert found.strip() == str(instructions == "ALL" and has_vnni)
+
+
+@torch.no_grad()
+def test_graphs_and_what_was_compiled_are_kept_for_the_next_time(
+    made: Made, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edadm.deploy.backends.openvino import compiled
+
+    simulated, unet, rows = made
+    expected = unet(**named(rows)).sample
+    (folder,) = (runtime / "graphs").iterdir()
+    assert {file.suffix for file in folder.iterdir()} == {".xml", ".bin", ".blob"}
+    monkeypatch.setattr(compiled, "graph_of", lambda *_: pytest.fail("it is there"))
+    simulated.save_pretrained(tmp_path)
+    again = edadm.load(tmp_path, backend="openvino")
+    assert torch.equal(again(**named(rows), return_dict=False)[0], expected)
+    for count in range(1, compiled.MOST_SHAPES + 2):
+        again(**named(rows[:1], encoder_hidden_states=torch.zeros(1, count, 24)))
+    assert len(again.network.graph.compiled) == compiled.MOST_SHAPES
+    assert torch.equal(again(**named(rows), return_dict=False)[0], expected)
+
+
 def test_its_weights_are_counted(made: Made) -> None:
     simulated, unet, _ = made
     assert unet.num_parameters() == simulated.num_parameters()
@@ -285,21 +332,28 @@ def test_no_number_in_gives_no_number_out_of_that_image_alone(made: Made) -> Non
         assert torch.equal(found[[0, 2, 3]], expected[[0, 2, 3]])
 
 
-def test_other_types_are_refused(runtime: None, folded: nn.Module) -> None:
+def test_other_types_are_refused(runtime: Path, folded: nn.Module) -> None:
     with pytest.raises(EdadmError, match=r"load with dtype torch\.float32, not torch\.bfloat16"):
         lower(folded, torch.bfloat16, "openvino")
 
 
-@pytest.mark.parametrize("package", ["openvino", "onnxscript"])
-def test_where_a_package_is_absent_a_sentence_says_what_to_install(
-    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_it_is_absent_a_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("openvino", "onnxscript"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, BACKENDS["openvino"].module, raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    for name in [name for name in sys.modules if name.startswith(BACKENDS["openvino"].module)]:
+        monkeypatch.delitem(sys.modules, name)
     sentence = (
-        rf"backend 'openvino' needs the package '{package}'; install it with `pip install edadm\[openvino\]`"
+        r"backend 'openvino' needs the package 'openvino'; install it with `pip install edadm\[openvino\]`"
     )
     with pytest.raises(EdadmError, match=f"^{sentence}$"):
         edadm.load(tmp_path / "absent.safetensors", backend="openvino")
+
+
+def test_networks_that_are_given_an_image_are_refused(runtime: Path) -> None:
+    from edadm.deploy.backends.openvino import lower_for_openvino
+
+    for channels, family in ((9, "inpainting"), (8, "instruct_pix2pix")):
+        said = f"the family '{family}' that is given an image or a score is not computed by OpenVINO; load it"
+        with pytest.raises(EdadmError, match=said):
+            lower_for_openvino(unet_of({"in_channels": channels}))

@@ -132,4 +132,4 @@ def test_intervals_stand_in_the_csv(fake: Fake) -> None:
 
 
 def test_every_paired_measure_has_a_function_and_a_column() -> None:
-    assert set(measure.PAIRED) == set(records.PAIRED) == scoring.PAIRED
+    assert set(measure.PAIRED) | scoring.PERCEPTUAL == set(records.PAIRED) == scoring.PAIRED

@@ -8,8 +8,8 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
 from edadm.errors import EdadmError
-from edadm.metrics import features
-from edadm.metrics.extract import build_extractor, extract_features
+from edadm.metrics.extractors import cifar as features
+from edadm.metrics.extractors.extract import build_extractor, extract_features
 from tests.metrics.drawn import random_images
 
 

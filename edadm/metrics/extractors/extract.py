@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from edadm.config.schema import Extractor
 from edadm.config.sharding.scored import BATCH
 from edadm.errors import EdadmError
-from edadm.metrics.features import LAYERS, NAME, SIDE, CifarFeatureExtractor
+from edadm.metrics.extractors.cifar import LAYERS, NAME, SIDE, CifarFeatureExtractor
 from edadm.metrics.images.datasets import Images, in_blocks
 
 Advance = Callable[[int], None]
@@ -31,7 +31,11 @@ def build_extractor(
         return CifarFeatureExtractor(NAME, list(layers), None if weights is None else str(weights))
     if weights is None:
         raise EdadmError(f"extractor '{extractor}' needs a file with its weights; see `edadm download`")
-    from edadm.metrics.inception import (
+    if extractor in ("dinov2", "clip"):
+        from edadm.metrics.extractors import vision  # timm and open_clip take a while to import
+
+        return vision.dinov2(weights) if extractor == "dinov2" else vision.clip(weights)
+    from edadm.metrics.extractors.inception import (
         PytorchFidInception,
         TorchFidelityInception,
     )  # torchvision takes a while to import

@@ -18,7 +18,7 @@ from edadm.config.files.sources import file_sha256
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
 from edadm.metrics.evaluate import evaluate
-from edadm.metrics.extract import build_extractor, extract_features
+from edadm.metrics.extractors.extract import build_extractor, extract_features
 from edadm.metrics.references import write_reference
 from edadm.metrics.scores.frechet import frechet_distance, statistics
 from tests.metrics.drawn import random_images

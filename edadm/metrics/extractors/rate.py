@@ -11,7 +11,7 @@ from torch import Tensor
 from edadm.config.files.scoring import scoring
 from edadm.config.schema import Evaluation
 from edadm.errors import EdadmError
-from edadm.metrics.extract import build_extractor, feature_batches
+from edadm.metrics.extractors.extract import build_extractor, feature_batches
 from edadm.metrics.images.datasets import prepared
 
 

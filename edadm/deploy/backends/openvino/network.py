@@ -1,14 +1,11 @@
-"""The backend `openvino`: integer inference on a CPU by OpenVINO, from the network's graph in ONNX."""
+"""A network that OpenVINO computes, called as the U-Net of diffusers that it was."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
-import onnxscript  # noqa: F401  # with which the graph is written: absent, it is named as OpenVINO is
 import openvino
 import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput
@@ -17,38 +14,30 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from edadm.config.backends import DEFAULT
-from edadm.deploy.backends.base import CpuBackend
-from edadm.deploy.export.onnx import input_name, onnx_program
+from edadm.deploy.backends.openvino.compiled import Graph
 from edadm.errors import EdadmError
 from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
 from edadm.networks.unet.base import UNet
 from edadm.nn.on_cpu import StaysOnCpu
-from edadm.nn.part import Part
-from edadm.nn.sound import pass_on_what_is_not_finite
 
 CPU = torch.zeros(0)
-SETTINGS = {
-    "INFERENCE_PRECISION_HINT": "f32",  # else bf16 between the integers, where the processor has it
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # else inputs without a grid may be given one
-}
 
 
 class CompiledNetwork(StaysOnCpu):
     """A network that OpenVINO compiled, called as the U-Net of diffusers that it was.
 
     Args:
-        compiled: from the graph of `onnx_program`.
+        graph: of the network.
         unet: the network in PyTorch.
-        size: bytes of the graph.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel, unet: UNet, size: int):
+    def __init__(self, graph: Graph, unet: UNet):
         super().__init__()
-        self.compiled = compiled
+        self.graph = graph
         self.signature = inspect.signature(type(unet).forward)
         self.names = self._places(unet)
-        self.packed_bytes = size
+        self.packed_bytes = graph.nbytes
         self.output = UNet2DConditionOutput if isinstance(unet, UNet2DConditionModel) else UNet2DOutput
         nothing = torch.zeros(0)  # in which pipelines look for the network's device and type
         self.place = nn.Parameter(nothing, requires_grad=False)
@@ -73,7 +62,7 @@ class CompiledNetwork(StaysOnCpu):
         family, listener = family_of(unet), _Listener()
         rows = family.inputs(unet).zeros()
         family.call(listener, rows)
-        names = {id(tensor): input_name(name) for name, tensor in rows.tensors.items()}
+        names = {id(tensor): name for name, tensor in rows.tensors.items()}
         given, _ = self._given(listener.args, listener.named)
         return {place: names[id(tensor)] for place, tensor in given.items()}
 
@@ -101,7 +90,7 @@ class CompiledNetwork(StaysOnCpu):
             raise EdadmError(f"a network by OpenVINO was given no {min(absent)}; give it one")
         count = len(given["sample"])
         rows = {name: self._row(place, given[place], count).numpy() for place, name in self.names.items()}
-        prediction = torch.from_numpy(self.compiled(rows)[0])
+        prediction = torch.from_numpy(self.graph(rows))
         return self.output(prediction) if is_object else (prediction,)
 
     def _row(self, place: str, value: Any, count: int) -> Shaped[Tensor, " n *s"]:
@@ -110,7 +99,7 @@ class CompiledNetwork(StaysOnCpu):
         Raises:
             EdadmError: the graph takes other shapes, or whole numbers alone.
         """
-        port = self.compiled.input(self.names[place])
+        port = self.graph.model.input(self.names[place])
         tensor = torch.as_tensor(value).detach()
         refuse_scattered(tensor, CPU)
         if len(port.partial_shape) == 1 and tensor.numel() == 1:
@@ -169,53 +158,20 @@ def _whole(place: str, values: Tensor) -> Int[Tensor, "*s"]:
     return whole
 
 
-def _refuse_freeu(*scales: Any, **named: Any) -> None:
-    """Refuses FreeU, which changes what lies between blocks.
+def refuse_joined(unet: UNet) -> None:
+    """Refuses a network that is called with another tensor than its graph takes.
 
     Raises:
-        EdadmError: always.
+        EdadmError: it is given an image behind the noise, or a score beside its sizes.
     """
-    raise EdadmError(f"a network by OpenVINO has no blocks for FreeU; load with backend '{DEFAULT}' for that")
-
-
-def lower_for_openvino(unet: UNet) -> UNet:
-    """A quantized U-Net without its modules, whose predictions are made by OpenVINO.
-
-    The graph has all grids, attention's, too, and weights of which no two products leave int16, so that sums
-    are those of the codes on every processor. It is called like the original, for any batch size and number
-    of tokens, but with the original's size of latents and with whole timesteps. Its threads are as many as
-    PyTorch has now.
-
-    Args:
-        unet: a quantized U-Net on the CPU, from `edadm.deploy.checkpoint.load_quantized`; left as it was.
-
-    Raises:
-        EdadmError: as `onnx_program`.
-    """
-    graph = onnx_program(unet).model_proto.SerializeToString()
-    core = openvino.Core()
-    settings = SETTINGS | {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
-    compiled = core.compile_model(core.read_model(graph), "CPU", settings)
-    lowered = copy.deepcopy(unet, {id(child): nn.Identity() for child in unet.children()})
-    for name, _ in list(lowered.named_children()):
-        delattr(lowered, name)
-    lowered.conv_in = Part()  # whose weights a ControlNet asks for first, and is refused
-    lowered.network = CompiledNetwork(compiled, unet, len(graph))
-    lowered.forward = lowered.network.forward
-    lowered.enable_freeu = _refuse_freeu
-    if (added := getattr(unet, "add_embedding", None)) is not None:  # whose width pipelines of SDXL read
-        width = SimpleNamespace(in_features=added.linear_1.in_features)
-        lowered.add_embedding = SimpleNamespace(linear_1=width)
-    pass_on_what_is_not_finite(lowered)
-    return lowered
-
-
-class OpenVino(CpuBackend):
-    """The backend of OpenVINO's integer kernels for CPUs."""
-
-    def lower_in_fp32(self, unet: UNet) -> UNet:
-        """See `lower_for_openvino`."""
-        return lower_for_openvino(unet)
-
-
-BACKEND = OpenVino()
+    family, listener = family_of(unet), _Listener()
+    rows = family.inputs(unet).zeros()
+    family.call(listener, rows)
+    graph = {id(tensor) for tensor in rows.tensors.values()}
+    positional = {str(place): value for place, value in enumerate(listener.args)}
+    given = dict(_leaves(positional | listener.named)).values()
+    if any(isinstance(tensor, Tensor) and id(tensor) not in graph for tensor in given):
+        raise EdadmError(
+            f"a network of the family '{family.name}' that is given an image or a score is not computed by "
+            f"OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
+        )
