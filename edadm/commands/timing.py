@@ -87,6 +87,32 @@ def benchmark_errors(
     benchmark.errors(preset, *files, backends or [DEFAULT], rows, output, where)
 
 
+@timing.command("sensitivity")
+def benchmark_sensitivity(
+    model: ModelOption,
+    bits: BitsOption,
+    unet: UnetOption,
+    output: OutputOption,
+    condition: PartOption = None,
+    images: Annotated[int, typer.Option(min=1, help="images that are compared")] = 16,
+    share: Annotated[
+        float, typer.Option(min=0, help="of the weights' bytes, to spend on layers with 8 bits")
+    ] = 0.03,
+    config: ConfigOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Measure what each layer's weights alone cost in images, and name those worth 8 bits.
+
+    What it prints is for `layers` of a preset of bits.
+    """
+    from edadm.stages import benchmark
+
+    preset, widths = preset_named("models", model, config), preset_named("bits", bits, config)
+    where = device_named(device, threads)
+    benchmark.sensitivity(preset, widths, unet, condition, images, share, output, where)
+
+
 @timing.command("calibration")
 def benchmark_calibration(
     model: ModelOption,

@@ -85,21 +85,11 @@ def evaluate(
         told = (prompts, layers_of(settings), settings, files)
         known = measured(images, references, None, *told, advance, device)
     splits = 10 if len(images) >= 10 * SMALLEST_SPLIT else 1
-    scores: dict[str, Any] = {}
+    scores = _set_scores(known, reference, settings, splits)
     per_image: dict[str, Tensor] = {}
-    for score in ("fid", "sfid"):
-        if score in settings.scores and reference is not None:
-            layer = LAYERS[score]
-            scores[score] = frechet_distance(statistics(known[layer]), reference.layers[layer])
-    if "inception_score" in settings.scores:
-        found = isc_features_to_metric(known["logits"], splits=splits)
-        scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
-        scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
     if CLASSES in settings.scores:
         per_image[CLASSES] = (known["logits"].argmax(1) == torch.tensor(labels)).float()
         scores[CLASSES] = per_image[CLASSES].mean().item()
-    if reference is not None and reference.features is not None:
-        scores |= _sample_scores(known, reference.features, settings)
     scores["psnr"] = None
     paired = {name: known[name] for name in (PSNR, *paired_of(settings)) if name in known}
     if PSNR in known:
@@ -152,6 +142,24 @@ def _refuse_what_is_not_finite(scores: dict[str, Any]) -> None:
             "the images, "
             f"or take {bad[0]} out of `scores`"
         )
+
+
+def _set_scores(
+    features: dict[str, Tensor], reference: Reference | None, settings: Evaluation, splits: int
+) -> dict[str, Any]:
+    """Scores of all images together: Frechet distances, IS, and those of single real images."""
+    scores: dict[str, Any] = {}
+    for score in ("fid", "sfid"):
+        if score in settings.scores and reference is not None:
+            layer = LAYERS[score]
+            scores[score] = frechet_distance(statistics(features[layer]), reference.layers[layer])
+    if "inception_score" in settings.scores:
+        found = isc_features_to_metric(features["logits"], splits=splits)
+        scores["inception_score"] = found[KEY_METRIC_ISC_MEAN]
+        scores |= {"inception_score_spread": found[KEY_METRIC_ISC_STD]} if splits > 1 else {}
+    if reference is not None and reference.features is not None:
+        scores |= _sample_scores(features, reference.features, settings)
+    return scores
 
 
 def _sample_scores(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edadm.config.backends import DEFAULT, INTEGER, resolved
-from edadm.config.schema import Model
+from edadm.config.schema import Bits, Model
 from edadm.config.stated import settings_of
 from edadm.console import say
 from edadm.errors import EdadmError
@@ -125,3 +125,53 @@ def errors(
     inputs = digests(unet=unet, quantized=quantized)
     told = {"rows": rows, "device": str(device), "inputs": inputs | {"trajectories": content}, "steps": steps}
     writing_json(output, told, facts_of("errors", {"inputs": inputs}, device))
+
+
+def sensitivity(
+    model: Model,
+    bits: Bits,
+    unet: Path,
+    condition: Path | None,
+    images: int,
+    share: float,
+    output: Path,
+    device: torch.device,
+) -> None:
+    """Measures how far images move when one layer's weights alone are quantized, for every layer.
+
+    Args:
+        model, bits: the presets.
+        unet, condition: weights of full precision, and of what the model is told, if it is told anything.
+        images: how many, those with the first trajectories' noise.
+        share: of the weights' bytes, that may be spent on layers with 8 bits.
+        output: the costs, and the layers worth 8 bits.
+        device: where.
+    """
+    from edadm.artifacts import writing_json
+    from edadm.benchmark.sensitivity import layer_costs, worth_sparing
+    from edadm.console import progress_bar
+    from edadm.deploy.grids import quantized_copy
+    from edadm.networks.load import load_unet
+    from edadm.nn.insert import quantized_layers
+    from edadm.sampling.denoiser import Denoiser
+    from edadm.sampling.generate import run_sampler
+    from edadm.sampling.noise import ImageNoise
+    from edadm.stages.inputs.model import open_condition, open_prediction
+
+    network = quantized_copy(load_unet(model.architecture, unet, device), bits)
+    told, prediction = open_condition(model, condition, images, device), open_prediction(model)
+
+    def sample(chosen: Any) -> torch.Tensor:
+        noise = ImageNoise(model.trajectories.seed, range(images), model.latent_shape, device)
+        denoiser = Denoiser(chosen, told, model.guidance, prediction=prediction).on(range(images))
+        return run_sampler(denoiser, model.sampler, model.schedule, noise)
+
+    with progress_bar("sensitivity", len(quantized_layers(network)), "layers") as advance:
+        costs = layer_costs(network, sample, advance)
+    chosen = worth_sparing(costs, share)
+    for name in chosen:
+        say(f"{name}: {{weights: 8, activations: {bits.activations}}}")
+    layers = [{"name": c.name, "weights": c.weights, "bits": c.bits, "error": c.error} for c in costs]
+    inputs = digests(unet=unet)
+    told_of = {"images": images, "share": share, "device": str(device), "inputs": inputs}
+    writing_json(output, told_of | {"layers": layers, "chosen": chosen})
