@@ -23,6 +23,10 @@ def export(
             "other forms of it)",
         ),
     ] = "diffusers",
+    runtime: Annotated[
+        str | None,
+        typer.Option("--target", help="of --format onnx: onnxruntime, openvino or tensorrt"),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")
     ] = None,
@@ -33,7 +37,7 @@ def export(
     """
     from edadm.deploy.export.formats import export
 
-    export(weights, output, target, precision)
+    export(weights, output, target, precision, runtime)
 
 
 @app.command()

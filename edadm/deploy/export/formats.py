@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from edadm.artifacts import writing
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
-from edadm.deploy.export.onnx import TARGETS, export_onnx
+from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
@@ -55,7 +55,9 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
         save_file(weights, partial, {"format": "pt"})
 
 
-def export(path: Path, output: Path, target: str, precision: str | None = None) -> None:
+def export(
+    path: Path, output: Path, target: str, precision: str | None = None, runtime: str | None = None
+) -> None:
     """Writes a quantized checkpoint in another format.
 
     Args:
@@ -63,22 +65,26 @@ def export(path: Path, output: Path, target: str, precision: str | None = None) 
         output: the folder or file to write; it must not be there.
         target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
         precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
+        runtime: one of `RUNTIMES`, for which an ONNX file is meant.
 
     Raises:
-        EdadmError: no such format or precision, a precision with ONNX, an output that is there, and what the
-            format's function raises.
+        EdadmError: no such format, precision or runtime, a precision with ONNX, a runtime with another
+            format, an output that is there, and what the format's function raises.
     """
     for kind, name, known in (
         ("format", target, FORMATS),
+        ("target", runtime or RUNTIMES[0], RUNTIMES),
         ("precision", precision or "fp16", tuple(PRECISIONS)),
     ):
         if name not in known:
             raise EdadmError(f"there is no {kind} '{name}'; known are {', '.join(known)}")
     if output.exists():
         raise EdadmError(f"{output} is there already; remove it, or name another output")
+    if runtime is not None and target != "onnx":
+        raise EdadmError(f"--target {runtime} is a form of ONNX; name --format onnx with it, or leave it out")
     if target == "diffusers":
         to_diffusers(path, output, PRECISIONS[precision or "fp16"])
         return
     if precision is not None:
         raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
-    export_onnx(load_quantized(path), output, TARGETS[target])
+    export_onnx(load_quantized(path), output, TARGETS[f"onnx_{runtime}" if runtime else target])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,23 @@ from torch import Tensor, nn
 
 from edadm.artifacts import writing
 from edadm.config.backends import INTEGER
-from edadm.deploy.export.onnx_graph import Target, export_graph
+from edadm.console import progress_bar
+from edadm.deploy.export.onnx_capture import translated
+from edadm.deploy.export.onnx_graph import Target, export_graph, replacements
+from edadm.deploy.export.onnx_leaves import Leaf
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of
+from edadm.networks.inputs import WHOLE
 from edadm.networks.unet.base import UNet
 
-OPSET = 21
 LARGEST = 2**31  # bytes of a protobuf message, which a file is
 TOKENS = 3  # of an example, whose number is no constant of the graph
-_NAMES = {"latents": "sample", "timesteps": "timestep"}  # of inputs that diffusers calls otherwise
+OUTPUT = "out_sample"
+_NAMES = {"latents": "sample", "timesteps": "timestep", "context": "encoder_hidden_states"}
+_NAMES |= {"pooled": "text_embeds"}  # what inputs are called where optimum's pipelines look for them
+_AXES = {"latents": {0: "batch_size", 2: "height", 3: "width"}, "timesteps": {}}
+_AXES |= {"context": {0: "batch_size", 1: "sequence_length"}, "image": _AXES["latents"]}
 
 TARGETS = {
     "onnx": Target(),
@@ -33,7 +41,11 @@ TARGETS = {
     "onnx_vnni": Target(form="full"),
     "onnx_7bit": Target(form="seven"),
     "onnx_uint8": Target(form="unsigned"),
+    "onnx_onnxruntime": Target(form="whole_convolutions"),
+    "onnx_openvino": Target(),
+    "onnx_tensorrt": Target(form="full", symmetric=True),
 }
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt")  # of which each has a target of its own
 
 
 def _narrow(model: Any) -> None:
@@ -53,30 +65,43 @@ def input_name(name: str) -> str:
     return _NAMES.get(name, name)
 
 
-def _example(unet: UNet) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
-    """Inputs by name, and the free axes of each: the number of rows, and of tokens where rows hold some.
+def _example(unet: UNet) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
+    """Inputs by the network's names, and the free axes of each.
 
-    The axes are nested as the arguments of `export_graph`'s module are.
+    Sides are multiples of the network's own that are unlike each other, so that nothing takes them for
+    constants.
     """
-    rows, tokens = torch.export.Dim("n"), torch.export.Dim("k")
-    example, free = {}, []
+    example, free = {}, {}
     for name, tensor in family_of(unet).inputs(unet).zeros(2).tensors.items():
-        is_sequence = tensor.dim() == 3
-        example[name] = tensor.repeat(1, TOKENS, 1) if is_sequence else tensor
-        free.append({0: rows, 1: tokens} if is_sequence else {0: rows})
-    own, told = free[:2], free[2:]
-    return example, (*own, tuple(told)) if told else tuple(own)
+        axes = dict(_AXES.get(name, {0: "batch_size"}))
+        if name == "context":
+            tensor = tensor.repeat(1, TOKENS, 1)
+        if 2 in axes:
+            tensor = tensor.repeat(1, 1, 2, 3)
+        elif name in WHOLE:  # diffusers' schedulers have fractions, SDXL's scores, too
+            tensor = tensor.float()
+        if name == "timesteps":
+            tensor = tensor[0]
+        example[name], free[name] = tensor, axes
+    return example, free
 
 
-def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
+def onnx_program(
+    unet: UNet,
+    target: Target = TARGETS["onnx"],
+    advance: Callable[[int], None] = lambda count: None,
+) -> Any:
     """A quantized U-Net as a `torch.onnx.ONNXProgram` of opset 21, in memory.
 
-    Inputs `sample` (n, c, h, w) fp32, `timestep` (n,) int64 and, where the network takes a condition,
-    `context` (n, k, e) fp32 and what else its family names; output `eps`. n and k are free.
+    Names are those of optimum's diffusion pipelines: inputs `sample` (n, c, h, w) fp32, `timestep` () fp32
+    and, where the network takes them, `encoder_hidden_states` (n, k, e), `text_embeds` (n, e) and `time_ids`
+    (n, 6), all fp32, and what else its family names; output `out_sample`. n, k, h and w are free; h and w
+    as far as the network can halve them.
 
     Args:
         unet: from `edadm.deploy.checkpoint.load_quantized`.
         target: what the program is for.
+        advance: told 1 whenever a leaf, of `replacements`, has been traced, and again when it is written.
 
     Raises:
         EdadmError: onnx or onnxscript is not installed; the network is too large for the format.
@@ -88,23 +113,33 @@ def onnx_program(unet: UNet, target: Target = TARGETS["onnx"]) -> Any:
     example, free = _example(unet)
     graph = export_graph(unet, target).eval()
     _refuse_too_large(_stored_bytes(graph, target))
-    program: Any = torch.onnx.export(
-        graph,
-        tuple(example.values()),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=[input_name(name) for name in example],
-        output_names=["eps"],
-        dynamic_shapes=free,
-        optimize=True,
-        verbose=False,
-    )
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # lines of this program that led to it, with the paths of this machine
+    program = translated(graph, list(example.values()), [list(axes) for axes in free.values()], advance)
+    axes = [({**free[name]}, input_name(name)) for name in example]
+    _name(program.model.graph, axes)
     if target.int4:
         _narrow(program.model)
     _refuse_too_large(sum(value.const_value.nbytes for value in program.model.graph.initializers.values()))
     return program
+
+
+def _name(graph: Any, inputs: list[tuple[dict[int, str], str]]) -> None:
+    """Gives inputs, free axes and the output their names, and takes away what says where nodes came from.
+
+    Symbols of sizes between inputs and output are gone, too: runtimes find them again.
+    """
+    import onnx_ir
+
+    for value, (axes, name) in zip(graph.inputs, inputs, strict=True):
+        value.name = name
+        value.shape = onnx_ir.Shape([axes.get(axis, size) for axis, size in enumerate(value.shape)])
+    (output,) = graph.outputs
+    free, _ = inputs[0]
+    shape = onnx_ir.Shape([free.get(axis, size) for axis, size in enumerate(output.shape)])
+    for node in graph.all_nodes():
+        node.metadata_props.clear()  # lines of this program that led to it, with the paths of this machine
+        for value in node.outputs:
+            value.shape = None
+    output.name, output.shape = OUTPUT, shape
 
 
 def _stored_bytes(graph: nn.Module, target: Target) -> int:
@@ -141,6 +176,8 @@ def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> Non
     Raises:
         EdadmError: as `onnx_program`.
     """
-    program = onnx_program(unet, target)
+    count = sum(isinstance(module, Leaf) for module in replacements(unet, target).values())
+    with progress_bar("export", 2 * count, "layers, traced and written") as advance:
+        program = onnx_program(unet, target, advance=advance)
     with writing(path) as partial:
         program.save(partial, external_data=False)

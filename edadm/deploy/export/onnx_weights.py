@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int8, Int16, Shaped, UInt8
 from torch import Tensor
 
-Form = Literal["exact", "full", "seven", "unsigned"]
+Form = Literal["exact", "full", "seven", "unsigned", "whole_convolutions"]
 
 INT16 = 2**15 - 1
 NIBBLE, BYTE = 2**3, 2**7  # beyond the largest int4 and int8
@@ -57,7 +57,8 @@ def stored_weight(
         form: `exact` divides a weight that can leave int16 into two, `full` stores it as it is, for
             processors with VNNI, `seven` rounds it to 7 bits, and `unsigned` stores those of convolutions as
             uint8 with zero points, which OpenVINO and onnxruntime multiply in floating point (OpenVINO 2026.4
-            finds no linear layer for these with AVX2 alone; they are as in `exact`).
+            finds no linear layer for these with AVX2 alone; they are as in `exact`), and `whole_convolutions`
+            is `full` for convolutions, which onnxruntime computes in floating point, and `exact` for others.
         int4: the weight must fit into int4 instead of int8.
     """
     values = weight.to(torch.int16) * torch.where(scale < 0, -1, 1).to(torch.int16).reshape(
@@ -71,7 +72,8 @@ def stored_weight(
     unsafe = saturates(values, largest_code)
     if form == "seven" and unsafe:
         return StoredWeight([(values.float() / 2).round().to(torch.int8)], scale * 2)
-    if form in ("exact", "unsigned") and unsafe:
+    divides = form in ("exact", "unsigned") or (form == "whole_convolutions" and weight.dim() == 2)
+    if divides and unsafe:
         half = INT16 // largest_code // 2
         low = values.clamp(-half, half)
         return StoredWeight([low.to(torch.int8), (values - low).to(torch.int8)], scale)

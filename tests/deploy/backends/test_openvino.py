@@ -22,7 +22,7 @@ from edadm.config.schema import Bits
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
-from edadm.deploy.export.onnx import OPSET
+from edadm.deploy.export.onnx_capture import OPSET
 from edadm.deploy.export.onnx_graph import Target, replacements
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
@@ -350,7 +350,7 @@ def test_where_it_is_absent_a_sentence_says_what_to_install(
         edadm.load(tmp_path / "absent.safetensors", backend="openvino")
 
 
-def test_networks_that_are_given_an_image_are_refused(runtime: None) -> None:
+def test_networks_that_are_given_an_image_are_refused(runtime: Path) -> None:
     from edadm.deploy.backends.openvino import lower_for_openvino
 
     for channels, family in ((9, "inpainting"), (8, "instruct_pix2pix")):

@@ -83,3 +83,7 @@ def test_unknown_formats_and_precisions_and_folders_that_are_there_are_refused(
             export(saved, tmp_path, target)
     with pytest.raises(EdadmError, match="an ONNX graph holds integers and fp32; leave out the precision"):
         export(saved, tmp_path / "unet.onnx", "onnx", "bf16")
+    with pytest.raises(EdadmError, match="no target 'tflite'; known are onnxruntime, openvino, tensorrt"):
+        export(saved, tmp_path / "unet.onnx", "onnx", runtime="tflite")
+    with pytest.raises(EdadmError, match="--target tensorrt is a form of ONNX; name --format onnx"):
+        export(saved, tmp_path / "plain", "diffusers", runtime="tensorrt")
