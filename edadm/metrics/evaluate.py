@@ -39,6 +39,12 @@ CLASSES = "class_accuracy"
 SMALLEST_SPLIT = 500
 KID_SUBSET, KID_SUBSETS = 1000, 100  # images in each, and how many
 NEIGHBOURS = 3
+FEWEST = {
+    "fid": 2,
+    "sfid": 2,
+    "kid": 2,
+    "precision_recall": NEIGHBOURS + 1,
+}  # images that a score is defined for
 
 
 def evaluate(
@@ -70,9 +76,15 @@ def evaluate(
         labels: the class that each image was to be of, for `class_accuracy`.
 
     Raises:
-        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts or labels
-            and images are not as many, before anything is computed; or a score is no finite number.
+        EdadmError: the reference does not fit the extractor or lacks what a score needs, prompts or labels
+            and images are not as many, or there are too few images for a score, before anything is computed;
+            or a score is no finite number.
     """
+    if few := [score for score in settings.scores if len(images) < FEWEST.get(score, 1)]:
+        raise EdadmError(
+            f"{few[0]} is defined for {FEWEST[few[0]]} images or more, here are {len(images)}; add images, or "
+            f"take {few[0]} out of `scores`"
+        )
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
         reference = _fitting_reference(files.reference, files, settings)
