@@ -80,13 +80,9 @@ def evaluate(
             and images are not as many, or there are too few images for a score, before anything is computed;
             or a score is no finite number.
     """
-    if few := [score for score in settings.scores if len(images) < FEWEST.get(score, 1)]:
-        raise EdadmError(
-            f"{few[0]} is defined for {FEWEST[few[0]]} images or more, here are {len(images)}; add images, or "
-            f"take {few[0]} out of `scores`"
-        )
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
+        _refuse_too_few(len(images), settings)
         reference = _fitting_reference(files.reference, files, settings)
     prompts = prompts_of(settings, len(images))
     if CLASSES in settings.scores and len(labels) != len(images):
@@ -119,6 +115,20 @@ def evaluate(
     scores |= freed_of_size(resampled, len(images), known)
     chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}
     return scores | {name: found for name, found in chance.items() if found} | {"conditions": conditions}
+
+
+def _refuse_too_few(images: int, settings: Evaluation) -> None:
+    """Refuses scores that are not defined for so few images.
+
+    Raises:
+        EdadmError: there are such.
+    """
+    for score in settings.scores:
+        if images < (fewest := FEWEST.get(score, 1)):
+            raise EdadmError(
+                f"{score} is defined for {fewest} images or more, here are {images}; add images, or take "
+                f"{score} out of `scores`"
+            )
 
 
 def prompts_of(settings: Evaluation, images: int) -> list[str] | None:
