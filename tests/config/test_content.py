@@ -47,3 +47,17 @@ def test_a_touched_image_and_what_is_none_change_nothing(tmp_path: Path) -> None
     archive = tmp_path / "a.zip"
     archive.write_bytes(b"PK")
     assert images_digest(archive, notes) == images_digest(archive)
+
+
+def test_an_image_that_is_overwritten_in_place_under_its_old_time_is_seen(tmp_path: Path) -> None:
+    image, notes = tmp_path / "images" / "1.png", tmp_path / "notes"
+    image.parent.mkdir()
+    image.write_bytes(b"one")
+    before, known = image.stat(), images_digest(image.parent, notes)
+    file = content.content_digest(image, notes / "contents.json")
+    while image.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of file systems ticks in milliseconds
+        image.write_bytes(b"two")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert image.stat().st_mtime_ns == before.st_mtime_ns
+    assert images_digest(image.parent, notes) != known
+    assert content.content_digest(image, notes / "contents.json") != file

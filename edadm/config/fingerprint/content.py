@@ -17,7 +17,7 @@ def content_digest(path: Path, known: Path | None = None) -> str:
 
     Args:
         path: of a file or a folder.
-        known: a file for digests of files that keep size and time; a checkpoint of gigabytes is then read
+        known: a file for digests of files that keep size and times; a checkpoint of gigabytes is then read
             once.
     """
     files = (
@@ -42,7 +42,7 @@ def images_digest(path: Path, notes: Path | None = None) -> str:
 
     Args:
         path: of the set (`edadm.config.inputs.sets`).
-        notes: a folder where digests are kept; files that keep size, time and inode are read once, and while
+        notes: a folder where digests are kept; files that keep size, times and inode are read once, and while
             all of them do, no digest but the folder's is looked at.
     """
     if kind_of(path) == "folder":
@@ -69,8 +69,7 @@ def _folder_digest(folder: Path, notes: Path | None) -> str:
 
 
 def _stamp_of(file: Path, folder: Path) -> str:
-    found = file.stat()
-    return f"{file.relative_to(folder)} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    return f"{file.relative_to(folder)} {_marks(file)}"
 
 
 def write_note(path: Path, content: object) -> None:
@@ -97,5 +96,10 @@ def _is_seen(file: Path, folder: Path) -> bool:
 
 
 def _stamp(file: Path) -> str:
+    return f"{file.resolve()} {_marks(file)}"
+
+
+def _marks(file: Path) -> str:
+    """What changes when a file is written; of both times the second is one that `cp -p` cannot set."""
     found = file.stat()
-    return f"{file.resolve()} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
