@@ -20,7 +20,7 @@ MODULES |= dict.fromkeys(("set-ranges", "reconstruct-part", "reconstruct"), "qua
 MODULES |= dict.fromkeys(("generate", "write-prompts", "reference-statistics"), "images")
 MODULES |= dict.fromkeys(("extract-features", "evaluate"), "images")
 MODULES |= {"report": "files", "verify": "showing", "adopt": "workflow"}
-MODULES |= {"export": "files", "benchmark": "timing", "train": "app"}
+MODULES |= {"export": "files", "card": "files", "benchmark": "timing", "train": "app"}
 ORDER = tuple(MODULES)
 
 

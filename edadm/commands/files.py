@@ -125,6 +125,29 @@ def report(
 
 
 @app.command()
+def card(
+    variant: Annotated[
+        str, typer.Argument(help="CALIBRATION/BITS/RECONSTRUCTION, with MODEL/ before it or not")
+    ],
+    output: Annotated[Path, typer.Option(help="the folder to write")],
+    licence: Annotated[
+        str, typer.Option("--license", help="of the base model's weights, such as apache-2.0")
+    ],
+    base_model: Annotated[str, typer.Option(help="its name on the hub, such as owner/name")] = "",
+    config: Annotated[Path, typer.Option(help="the configuration file of the run")] = Path("config.yaml"),
+) -> None:
+    """Write a folder for a hub of models: a finished variant as diffusers reads it, with images and a card.
+
+    Nothing is sent; `hf upload OWNER/NAME FOLDER` does that.
+    """
+    from edadm.config.load import described_runs, load_runs
+    from edadm.report.card import Origin, write_card
+
+    settings = load_runs(config)
+    write_card(Path(settings.results), described_runs(settings), variant, Origin(licence, base_model), output)
+
+
+@app.command()
 def schema(output: OutputOption) -> None:
     """Write the JSON schema of config.yaml, for editors."""
     from edadm.artifacts import writing_json

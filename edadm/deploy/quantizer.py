@@ -119,6 +119,11 @@ class EdadmQuantizer(DiffusersQuantizer):
                 "edadm.load(FOLDER)"
             )
         found = load(self.file, self.device, self.quantization_config.backend, dtype_named(self.dtype))
+        if not isinstance(found, type(model)):
+            raise EdadmError(
+                f"{self.file} holds another kind of U-Net ({type(found).__name__}) than "
+                f"{type(model).__name__}, of which the config.json beside it is; copy the whole folder again"
+            )
         model.__dict__, model.__class__ = found.__dict__, type(found)
 
     def _process_model_after_weight_loading(self, model: Any, **unused: Any) -> Any:

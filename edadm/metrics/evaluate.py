@@ -39,6 +39,12 @@ CLASSES = "class_accuracy"
 SMALLEST_SPLIT = 500
 KID_SUBSET, KID_SUBSETS = 1000, 100  # images in each, and how many
 NEIGHBOURS = 3
+FEWEST = {
+    "fid": 2,
+    "sfid": 2,
+    "kid": 2,
+    "precision_recall": NEIGHBOURS + 1,
+}  # images that a score is defined for
 
 
 def evaluate(
@@ -70,11 +76,13 @@ def evaluate(
         labels: the class that each image was to be of, for `class_accuracy`.
 
     Raises:
-        EdadmError: the reference does not fit the extractor or lacks what a score needs, or prompts or labels
-            and images are not as many, before anything is computed; or a score is no finite number.
+        EdadmError: the reference does not fit the extractor or lacks what a score needs, prompts or labels
+            and images are not as many, or there are too few images for a score, before anything is computed;
+            or a score is no finite number.
     """
     reference = None
     if AGAINST_REAL_IMAGES & set(settings.scores) and files.reference is not None:
+        _refuse_too_few(len(images), settings)
         reference = _fitting_reference(files.reference, files, settings)
     prompts = prompts_of(settings, len(images))
     if CLASSES in settings.scores and len(labels) != len(images):
@@ -107,6 +115,20 @@ def evaluate(
     scores |= freed_of_size(resampled, len(images), known)
     chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}
     return scores | {name: found for name, found in chance.items() if found} | {"conditions": conditions}
+
+
+def _refuse_too_few(images: int, settings: Evaluation) -> None:
+    """Refuses scores that are not defined for so few images.
+
+    Raises:
+        EdadmError: there are such.
+    """
+    for score in settings.scores:
+        if images < (fewest := FEWEST.get(score, 1)):
+            raise EdadmError(
+                f"{score} is defined for {fewest} images or more, here are {images}; add images, or take "
+                f"{score} out of `scores`"
+            )
 
 
 def prompts_of(settings: Evaluation, images: int) -> list[str] | None:

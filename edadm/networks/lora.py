@@ -110,10 +110,7 @@ def low_rank_changes(
         CheckpointError: no plain LoRA.
     """
     where = Path("the LoRA")
-    try:
-        changes = changes_in(tensors)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}; load a plain LoRA") from None
+    changes = _changes(tensors, where, "load a plain LoRA")
     scale_of = _scales({part: _plain(said, where) for part, said in _by_part(metadata).items()})
     return {place: (change, _scaled(scale_of, place[0], change, where)) for place, change in changes.items()}
 
@@ -124,7 +121,9 @@ def read_lora(path: Path) -> dict[tuple[str, str], tuple[Change, float]]:
     Raises:
         CheckpointError: there is none; damaged, or no plain LoRA.
     """
-    changes, scale_of = _read(Lora.of(str(path)).path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; name the file of a LoRA, or its folder")
+    changes, scale_of = _read(path)
     return {place: (change, _scaled(scale_of, place[0], change, path)) for place, change in changes.items()}
 
 
@@ -136,15 +135,25 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], Change], Callable[[str, Cha
     """
     container = open_container(path)
     tensors = {name: stored.load() for name, stored in _tensors(container.content, path)}
-    alphas = {name: tensor for name, tensor in tensors.items() if name.endswith(".alpha")}
-    numbers = {name: tensor for name, tensor in tensors.items() if name not in alphas}
     said = _metadata(path, container)
+    fix = "merge it with the program that made it, and convert the result"
+    return _changes(tensors, path, fix), _scales(said)
+
+
+def _changes(tensors: Mapping[str, Tensor], path: Path, fix: str) -> dict[tuple[str, str], Change]:
+    """The changes that tensors say, of finite numbers.
+
+    Raises:
+        CheckpointError: there are none, or no plain LoRA; ends with the fix.
+    """
+    alphas = {name: tensor for name, tensor in tensors.items() if name.endswith(".alpha")}
+    numbers = as_fp32({name: tensor for name, tensor in tensors.items() if name not in alphas}, path)
+    if not numbers:
+        raise CheckpointError(f"{path} holds no tensors of a LoRA; name another file")
     try:
-        return changes_in(as_fp32(numbers, path) | alphas), _scales(said)
+        return changes_in(numbers | alphas)
     except ValueError as error:
-        raise CheckpointError(
-            f"{path}: {error}; merge it with the program that made it, and convert the result"
-        ) from None
+        raise CheckpointError(f"{path}: {error}; {fix}") from None
 
 
 def _scaled(scale_of: Callable[[str, Change], float], part: str, change: Change, path: Path) -> float:

@@ -13,7 +13,8 @@ import typer
 from edadm.artifacts import writing
 
 app = typer.Typer(
-    no_args_is_help=True, help="Train the bundled models and the classifier that scores them (one GPU)."
+    no_args_is_help=True,
+    help="Train the bundled networks: the DDPM, the latent model, the classifier that scores (one GPU).",
 )
 
 Images = Annotated[Path, typer.Option(help="training images, a sub-folder per class")]

@@ -146,6 +146,16 @@ def test_what_diffusers_cannot_do_with_it_is_refused(saved: Path, tmp_path: Path
         UNet2DModel.from_pretrained(tmp_path / "q").dequantize()
 
 
+@pytest.mark.usefixtures("accelerated")
+def test_a_file_of_another_kind_of_network_is_refused(saved: Path, made: Made, tmp_path: Path) -> None:
+    edadm.load(made[1]).save_pretrained(tmp_path)
+    (tmp_path / WEIGHTS).write_bytes(saved.read_bytes())
+    with pytest.raises(
+        EdadmError, match=r"holds another kind of U-Net \(QuantizedUNet2DModel\) than UNet2DCond"
+    ):
+        UNet2DConditionModel.from_pretrained(tmp_path)
+
+
 def test_without_accelerate_a_sentence_says_what_to_do(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

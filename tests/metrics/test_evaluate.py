@@ -234,6 +234,17 @@ def test_features_that_are_no_numbers_give_no_score(reference: Path, monkeypatch
         evaluate(random_images(4), None, Evaluation(scores=("inception_score",)), files(None))
 
 
+@pytest.mark.parametrize(
+    ("score", "fewest"), [("fid", 2), ("kid", 2), ("precision_recall", 4), ("inception_score", 1)]
+)
+def test_a_score_of_too_few_images_is_refused(score: Any, fewest: int, reference: Path) -> None:
+    settings = Evaluation(scores=(score,))
+    assert evaluate(random_images(fewest), None, settings, files(reference))
+    if fewest > 1:
+        with pytest.raises(EdadmError, match=rf"^{score} is defined for {fewest} images or more, here are "):
+            evaluate(random_images(fewest - 1), None, settings, files(reference))
+
+
 @pytest.mark.parametrize("extractor", ["inception", "pytorch_fid"])
 def test_statistics_of_another_size_are_refused_before_any_features(extractor: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64))

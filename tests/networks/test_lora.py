@@ -253,6 +253,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {f"unet.{LAYERS[0]}.lora_A.weight": torch.full((1, 8), torch.nan)},
         "numbers in .* are not finite",
     ),
+    "nothing": ({}, "holds no tensors of a LoRA; name another file"),
+    "alphas": ({f"{kohya(LAYERS[0])}.alpha": torch.ones(2)}, "holds no tensors of a LoRA"),
+    "alpha": (
+        {f"{kohya(LAYERS[0])}.alpha": torch.ones(2), f"{kohya(LAYERS[0])}.lora_up.weight": torch.ones(8, 1)},
+        r"\.alpha' holds 2 numbers, and an alpha is one; merge it",
+    ),
+    "vector": (
+        {f"unet.{LAYERS[0]}.lora_A.weight": torch.ones(8)},
+        r"of \(8,\) is no matrix, as low-rank factors are; merge it",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -77,7 +78,8 @@ class Adapters:
             other = "hotswap" if hotswap else min(loading.keys() - _HOW)
             raise EdadmError(f"a LoRA beside a quantized network is not loaded with {other}; leave it out")
         network: Any = self
-        name = adapter_name or f"default_{len(self._loaded())}"
+        unnamed = (f"default_{number}" for number in range(len(self._loaded()) + 1))
+        name = adapter_name or next(name for name in unnamed if name not in self._loaded())
         if name in self._loaded():
             raise EdadmError(
                 f"there is a LoRA '{name}' already; take another adapter_name, or delete that one"
@@ -94,10 +96,12 @@ class Adapters:
         self._refuse_elsewhere()
         made = _branches(own, UNetArchitecture.model_validate(self.facts["architecture"]))
         _answer_to_peft()
+        is_on = all(branches.is_on for branches in low_ranks(network).values())
         for layer, branch in made.items():
             beside(network.get_submodule(layer)).add(name, branch)
         network.peft_config = self._loaded() | {name: dict(metadata or {})}
         network._hf_peft_config_loaded = True
+        self._switch(is_on)
         self.set_adapters(name)
 
     def _loaded(self) -> dict[str, Any]:
@@ -126,24 +130,29 @@ class Adapters:
             weights: a strength of all, or of each; of blocks by name, as diffusers takes them; 1 if None.
 
         Raises:
-            EdadmError: there is none of a name, or not a strength for each.
+            EdadmError: there is none of a name, or not a strength for each, or one that is no finite number.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         self._refuse_unknown(names)
-        strengths = list(weights) if isinstance(weights, list) else [weights] * len(names)
+        strengths = list(weights) if isinstance(weights, list | tuple) else [weights] * len(names)
         if len(strengths) != len(names):
             raise EdadmError(
                 f"{len(strengths)} weights do not fit {len(names)} LoRAs; give each one, or one to all"
             )
-        if any(isinstance(strength, Mapping) for strength in strengths):
-            strengths = by_block(self, [1.0 if s is None else s for s in strengths])
         network: Any = self
-        for layer, branches in low_ranks(network).items():
-            branches.strengths = {
-                name: _strength(strength, layer)
-                for name, strength in zip(names, strengths, strict=True)
-                if name in branches.names
-            }
+        all_branches = low_ranks(network)
+        try:
+            if any(isinstance(strength, Mapping) for strength in strengths):
+                strengths = by_block(self, [1.0 if s is None else s for s in strengths])
+            of_layers = [[_strength(strength, layer) for strength in strengths] for layer in all_branches]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EdadmError(
+                f"{weights!r} are no strengths of LoRAs ({error}); give numbers such as 0.8, or those of "
+                "blocks as in {'down': 0.8, 'up': {'block_1': 0.5}}"
+            ) from None
+        for branches, numbers in zip(all_branches.values(), of_layers, strict=True):
+            told = zip(names, numbers, strict=True)
+            branches.strengths = {name: number for name, number in told if name in branches.names}
 
     set_adapter = set_adapters
 
@@ -263,10 +272,17 @@ def _layer(written: str, change: Change, known: Mapping[str, str], architecture:
 
 
 def _strength(strength: Any, layer: str) -> float:
-    """The strength in one layer, of blocks where a block's name is part of the layer's."""
+    """The strength in one layer, of blocks where a block's name is part of the layer's.
+
+    Raises:
+        TypeError, ValueError: it is no finite number.
+    """
     if isinstance(strength, Mapping):
-        return float(next((value for block, value in strength.items() if block in layer), 1.0))
-    return 1.0 if strength is None else float(strength)
+        strength = next((value for block, value in strength.items() if block in layer), 1.0)
+    number = 1.0 if strength is None else float(strength)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
 
 
 def _answer_to_peft() -> None:

@@ -81,6 +81,10 @@ def changes_in(state: Mapping[str, Tensor]) -> dict[tuple[str, str], Change]:
             raise ValueError(f"'{name}' is no low-rank factor and no alpha")
         module = match["module"] if match else current.removesuffix(".alpha")
         change = found.setdefault(_place(module), Change(module))
+        if not match and tensor.numel() != 1:
+            raise ValueError(f"'{name}' holds {tensor.numel()} numbers, and an alpha is one")
+        if match and tensor.ndim < 2:
+            raise ValueError(f"'{name}' of {tuple(tensor.shape)} is no matrix, as low-rank factors are")
         if match:
             change.numbers[_ROLES[match["role"]]] = tensor
         else:

@@ -188,6 +188,19 @@ def test_alphas_and_forms_of_files_mean_what_they_mean_to_conversion(
     assert all(torch.equal(one, output(unet, made[2])) for one in found)
 
 
+def test_one_that_is_loaded_while_none_may_act_does_not_act_in_part(unet: QuantizedUNet, made: Made) -> None:
+    before = output(unet, made[2])
+    unet.load_lora_adapter({name: tensor for name, tensor in lora().items() if "conv_out" in name})
+    unet.disable_adapters()
+    unet.load_lora_adapter(lora())
+    assert torch.equal(output(unet, made[2]), before)
+    unet.delete_adapters("default_0")
+    unet.load_lora_adapter(lora(seed=1))
+    assert unet.active_adapters() == ["default_0"]
+    unet.enable_adapters()
+    assert not torch.equal(output(unet, made[2]), before)
+
+
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "fuse": (lambda unet: unet.fuse_lora(), "a LoRA stays beside the codes"),
     "train": (lambda unet: unet.add_adapter(object()), "LoRAs are loaded, with load_lora_adapter"),
@@ -196,6 +209,9 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "hotswap": (lambda unet: unet.load_lora_adapter(lora(), hotswap=True), "is not loaded with hotswap"),
     "unknown": (lambda unet: unet.set_adapters("b"), "there is no LoRA 'b' beside this network; loaded: 'a'"),
     "weights": (lambda unet: unet.set_adapters(["a"], [1.0, 2.0]), "2 weights do not fit 1 LoRAs"),
+    "blocks": (lambda unet: unet.set_adapters("a", {"nonsense": 1.0}), "are no strengths of LoRAs .*; give numbers such as"),
+    "infinite": (lambda unet: unet.set_adapters("a", float("inf")), "inf are no strengths of LoRAs .inf is not finite"),
+    "text": (lambda unet: unet.set_adapters(["a"], ("much",)), "'much'"),
     "layer": (
         lambda unet: unet.load_lora_adapter({"unet.x.lora_A.weight": torch.ones(1, 2), "unet.x.lora_B.weight": torch.ones(2, 1)}),
         "the LoRA changes 'unet.x', which this network has not",
@@ -205,7 +221,10 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
         r"low-rank factors of \(1, 9, 3, 3\) and \(4, 1, 1, 1\) do not fit a layer of \(4, 16, 3, 3\)",
     ),
     "kind": (lambda unet: unet.load_lora_adapter({"unet.conv_out.lokr_w1": torch.ones(2, 2)}), "belongs to LoKr"),
-    "file": (lambda unet: unet.load_lora_adapter("nowhere.safetensors"), "there is no file nowhere.safetensors"),
+    "file": (lambda unet: unet.load_lora_adapter("nowhere.safetensors"), "there is no file nowhere.safetensors; name the file"),
+    "nothing": (lambda unet: unet.load_lora_adapter({}), "the LoRA holds no tensors of a LoRA"),
+    "numbers": (lambda unet: unet.load_lora_adapter({name: tensor / 0 for name, tensor in lora().items()}), "numbers in .* are not finite"),
+    "vector": (lambda unet: unet.load_lora_adapter({"unet.conv_out.lora_A.weight": torch.ones(9)}), r"of \(9,\) is no matrix"),
 }  # fmt: skip
 
 
