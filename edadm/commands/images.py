@@ -146,7 +146,8 @@ def evaluate(
 ) -> None:
     """Score images as the preset says.
 
-    FID, sFID, IS, KID, precision, recall, CLIP score; and PSNR to full precision.
+    FID, sFID, IS, KID, precision and recall, CMMD, CLIP score, class accuracy; and, image by image to full
+    precision, PSNR, SSIM, FLIP, LPIPS, DISTS.
 
     Images made with integers must be nearer to the simulated ones than these are to full precision. Images of
     others are folders, .zip or .tar archives, .npz or .npy files; with --against two sets are compared, image

@@ -1,4 +1,4 @@
-"""A unit store for who needs the network and no resumption."""
+"""A unit store that keeps nothing, for quantization in memory, which is not resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network that comes with the package, for who wants to try things."""
+"""The network that comes with the package, to try things with."""
 
 from __future__ import annotations
 

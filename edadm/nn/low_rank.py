@@ -114,11 +114,11 @@ class LowRank(nn.Module):
         self.factor *= factor
 
     def unscale_layer(self, factor: float) -> None:
-        """Ends that."""
+        """Takes back what `scale_layer` did with the same factor."""
         self.factor /= factor
 
     def set_scale(self, name: str, factor: float) -> None:
-        """Ends that, too, after a factor of 0."""
+        """Takes it back whatever its factor was, also after 0, and multiplies by this one."""
         self.factor = factor
 
     def unmerge(self) -> None:

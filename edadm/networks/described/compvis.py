@@ -1,4 +1,4 @@
-"""CompVis' U-Net from the shapes of its tensors, of whichever model that its layout is used for."""
+"""CompVis' U-Net from the shapes of its tensors, of any model that comes in its layout."""
 
 from __future__ import annotations
 
