@@ -114,6 +114,14 @@ def test_a_file_is_described_with_and_without_its_configuration(tmp_path: Path) 
     assert architecture.model_copy(update={"norm_groups": 4}) == model.architecture
 
 
+def test_a_file_that_lacks_a_tensor_of_its_network_is_refused(tmp_path: Path) -> None:
+    state = second()[2]
+    for name in ("first_stage_model.post_quant_conv.weight", "model.diffusion_model.out.2.weight"):
+        del state[name]
+        with pytest.raises(EdadmError, match=r"lacks the tensor '(post_quant|out\.2).*; give the whole file"):
+            described(written(state, tmp_path / "x.safetensors"))
+
+
 @pytest.mark.parametrize(("text", "said"), [(None, "there is no file"), ("hello", r"model\.ckpt")])
 def test_what_is_no_checkpoint_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
     if text is not None:

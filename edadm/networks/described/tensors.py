@@ -47,10 +47,15 @@ def describe_tensors(
     refuse_useless(container, path)
     state, _ = chosen(weights_in(container.content, path), "auto", path)
     layout, shapes = _unet_of({name: stored.shape for name, stored in state.items()}, path)
-    architecture, left_open = (_ddim if layout == "ddim" else compvis_unet)(shapes, path, presets)
-    settings: Settings = {"checkpoint": str(path), "layout": layout, "architecture": architecture}
-    if layout == "compvis":
-        _add_parts(settings, state, left_open, path)
+    try:
+        architecture, left_open = (_ddim if layout == "ddim" else compvis_unet)(shapes, path, presets)
+        settings: Settings = {"checkpoint": str(path), "layout": layout, "architecture": architecture}
+        if layout == "compvis":
+            _add_parts(settings, state, left_open, path)
+    except KeyError as error:
+        raise DescriptionError(
+            f"{path} lacks the tensor {error}, which all networks of its layout have; give the whole file"
+        ) from None
     is_second = architecture["family"] == "diffusers"
     settings["prediction"], settings["schedule"] = training or training_of(
         state, container.metadata, layout, left_open, path, is_second
