@@ -88,6 +88,9 @@ def _chosen(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, Variant]
     """
     having = [(run["model"], own) for run in runs for own in run["variants"] if Variant(own).is_quantized]
     found = [(model, own) for model, own in having if name in (own, f"{model}/{own}")]
+    if not found:  # images of the checkpoint were made with integers alone
+        files = [(model, own, Variant(own).checkpoint.name) for model, own in having]
+        found = [(model, own) for model, own, file in files if name in (file, f"{model}/{file}")][:1]
     if len(found) != 1:
         known = ", ".join(f"{model}/{own}" for model, own in found or having)
         several = f"several models have the variant '{name}'" if found else f"no run has the variant '{name}'"

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from edadm.config.layout import Variant
 from edadm.errors import EdadmError
-from edadm.report.card import CARD, PICTURE, Origin, picture, write_card
+from edadm.report.card import CARD, PICTURE, Origin, _chosen, picture, write_card
 
 from .fakes import Fake
 
@@ -67,6 +68,14 @@ def test_variants_that_no_run_has_are_refused_with_those_there_are(
     with pytest.raises(EdadmError, match=f"no run has the variant '{name}'; name one of {known}"):
         write_card(run.results, run.runs, name, ORIGIN, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
+
+
+def test_a_checkpoint_may_be_named_of_which_images_were_made_with_integers_alone() -> None:
+    runs = [{"model": "mine", "variants": ["fp32", f"{NAME}/integer"]}]
+    expected = ("mine", Variant(f"{NAME}/integer"))
+    assert (
+        _chosen(runs, NAME) == _chosen(runs, f"mine/{NAME}") == _chosen(runs, f"{NAME}/integer") == expected
+    )
 
 
 def test_a_licence_is_needed(run: Fake, tmp_path: Path) -> None:
