@@ -18,8 +18,7 @@ def test_the_configuration_at_the_root_loads() -> None:
     assert config.runs
     assert {variant.split("/")[-1] for run in config.runs for variant in run.variants} == {
         "fp32",
-        "fbr_w8",
-        "fbr_w4",
+        "edadm_w4_small",
         "none",
         "integer",
     }
