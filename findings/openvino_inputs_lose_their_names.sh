@@ -7,7 +7,7 @@
 #     result 'copy': read as 'rows', compiled as 'copy' of ['copy', 'rows']
 #     result 'same': read as 'rows', compiled as 'rows' of ['rows', 'same']
 # Matters because: whether a lookup by `any_name` works depends on names that an exporter gives to inner values. `compiled.input(name)` and a
-#   call with inputs by name know all of them; edadm uses these alone (edadm/deploy/backends/openvino.py).
+#   call with inputs by name know all of them; edadm uses these alone (edadm/deploy/backends/openvino).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
