@@ -19,7 +19,8 @@ from edadm.config.inputs.prompts import prompts_in
 from edadm.config.inputs.statistics import statistics_head
 from edadm.errors import EdadmError
 from edadm.kernels.int8 import tiles
-from edadm.metrics.images.datasets import FolderImages, ShardedImages
+from edadm.metrics.images.datasets import ShardedImages
+from edadm.metrics.images.sets import FolderImages
 from edadm.metrics.references import load_reference
 from edadm.metrics.scores.frechet import save_statistics
 from edadm.networks.described.told import lines_on

@@ -144,7 +144,7 @@ def test_nothing_stays_open(server: Serving) -> None:
     before = of_server()
     for _ in range(3):
         assert server.run(code)[1] == "['0', '1', '2', '3']\n"  # and the folder that is listed
-    until(lambda: of_server() == before)
+    until(lambda: set(of_server()) <= set(before))  # what the first job had may have been open still
     assert set(os.listdir(Path(server.socket).parent)) == {"socket"}
 
 
