@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import edadm as package
 from edadm.conditions.image import mask_of, pixels_of
 from edadm.config.schema import Model
 from edadm.networks.load import load_unet
-from edadm.quant import ranges
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
@@ -33,7 +31,7 @@ from .networks.edited import (
     write_pipeline,
 )
 from .test_cli import edadm
-from .test_cli_families import BITS, FBR
+from .test_cli_families import up_to_reconstruction
 
 Run = tuple[str, Model, Path, dict[str, nn.Module]]
 
@@ -45,28 +43,7 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     (folder / "prompts.txt").write_text("\n".join(f"a picture of {number} boats" for number in range(3)))
     parts = write_pipeline(kind, folder / "pipeline")
     model = described(folder / "pipeline", folder / "prompts.txt", write_images(folder / "images", 3))
-    preset, unet = ("--model", model.model_dump_json()), ("--unet", folder / "unet.safetensors")
-    bits = (*preset, "--bits", json.dumps(BITS))
-    chosen = ("--calibration-set", folder / "calibration.safetensors")
-    ranges_file, quantized = folder / "ranges.safetensors", folder / "quantized.safetensors"
-    commands: list[tuple[object, ...]] = [
-        ("convert-checkpoint", *preset, "--part", part, "--output", folder / f"{part}.safetensors")
-        for part in model.parts
-    ]
-    store = ("--output", folder / "0.zarr", "--progress", folder / "runs")
-    condition = ("--condition", folder / "condition.safetensors")
-    commands.append(("collect-trajectories", *preset, *unet, *condition, *store))
-    sizes = ("--calibration", json.dumps({"size": 2, "held_out": 1, "radius": 0.1}))
-    outputs = ("--output", chosen[1], "--summary", folder / "selection.json")
-    commands.append(("select-calibration", folder / "0.zarr", *sizes, *outputs))
-    commands.append(("set-ranges", *bits, *unet, *chosen, "--output", ranges_file))
-    learning = ("--reconstruction", FBR, "--ranges", ranges_file, "--progress", folder / "units")
-    outputs = ("--output", quantized, "--losses", folder / "losses.csv")
-    commands.append(("reconstruct", *bits, *unet, *chosen, *learning, *outputs))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "THRESHOLDS", 10)
-        for command in commands:
-            assert edadm(*command) == 0, command
+    up_to_reconstruction(model, folder)
     return kind, model, folder, parts
 
 

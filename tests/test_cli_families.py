@@ -28,6 +28,32 @@ def converted_parts(folder: Path, model: Model) -> list[object]:
     return [option for part in model.parts[1:] for option in (f"--{part}", folder / f"{part}.safetensors")]
 
 
+def up_to_reconstruction(model: Model, folder: Path) -> None:
+    """All stages of a model that is told something, in a folder, from its files to a quantized checkpoint."""
+    preset, unet = ("--model", model.model_dump_json()), ("--unet", folder / "unet.safetensors")
+    bits = (*preset, "--bits", json.dumps(BITS))
+    chosen = ("--calibration-set", folder / "calibration.safetensors")
+    ranges_file, quantized = folder / "ranges.safetensors", folder / "quantized.safetensors"
+    commands: list[tuple[object, ...]] = [
+        ("convert-checkpoint", *preset, "--part", part, "--output", folder / f"{part}.safetensors")
+        for part in model.parts
+    ]
+    store = ("--output", folder / "0.zarr", "--progress", folder / "runs")
+    condition = ("--condition", folder / "condition.safetensors")
+    commands.append(("collect-trajectories", *preset, *unet, *condition, *store))
+    sizes = ("--calibration", json.dumps({"size": 2, "held_out": 1, "radius": 0.1}))
+    outputs = ("--output", chosen[1], "--summary", folder / "selection.json")
+    commands.append(("select-calibration", folder / "0.zarr", *sizes, *outputs))
+    commands.append(("set-ranges", *bits, *unet, *chosen, "--output", ranges_file))
+    learning = ("--reconstruction", FBR, "--ranges", ranges_file, "--progress", folder / "units")
+    outputs = ("--output", quantized, "--losses", folder / "losses.csv")
+    commands.append(("reconstruct", *bits, *unet, *chosen, *learning, *outputs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "THRESHOLDS", 10)
+        for command in commands:
+            assert edadm(*command) == 0, command
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A folder in which all stages up to reconstruction have run."""

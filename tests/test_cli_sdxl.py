@@ -16,7 +16,6 @@ import edadm as package
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
 from edadm.networks.load import load_condition_network, load_unet
-from edadm.quant import ranges
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
@@ -24,7 +23,7 @@ from edadm.stages.inputs.model import open_condition
 
 from .networks.sdxl import described, scheduler, told, write_pipeline
 from .test_cli import edadm
-from .test_cli_families import BITS, FBR, converted_parts
+from .test_cli_families import converted_parts, up_to_reconstruction
 
 EVALUATION = json.dumps({"images": 2, "batch_size": 2})
 Run = tuple[Model, Path, dict[str, nn.Module]]
@@ -37,28 +36,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "prompts.txt").write_text("\n".join(f"a picture of {number} boats" for number in range(6)))
     parts = write_pipeline(folder / "pipeline")
     model = described(folder / "pipeline", folder / "prompts.txt")
-    preset, unet = ("--model", model.model_dump_json()), ("--unet", folder / "unet.safetensors")
-    bits = (*preset, "--bits", json.dumps(BITS))
-    chosen = ("--calibration-set", folder / "calibration.safetensors")
-    ranges_file, quantized = folder / "ranges.safetensors", folder / "quantized.safetensors"
-    commands: list[tuple[object, ...]] = [
-        ("convert-checkpoint", *preset, "--part", part, "--output", folder / f"{part}.safetensors")
-        for part in model.parts
-    ]
-    store = ("--output", folder / "0.zarr", "--progress", folder / "runs")
-    condition = ("--condition", folder / "condition.safetensors")
-    commands.append(("collect-trajectories", *preset, *unet, *condition, *store))
-    sizes = ("--calibration", json.dumps({"size": 2, "held_out": 1, "radius": 0.1}))
-    outputs = ("--output", chosen[1], "--summary", folder / "selection.json")
-    commands.append(("select-calibration", folder / "0.zarr", *sizes, *outputs))
-    commands.append(("set-ranges", *bits, *unet, *chosen, "--output", ranges_file))
-    learning = ("--reconstruction", FBR, "--ranges", ranges_file, "--progress", folder / "units")
-    outputs = ("--output", quantized, "--losses", folder / "losses.csv")
-    commands.append(("reconstruct", *bits, *unet, *chosen, *learning, *outputs))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "THRESHOLDS", 10)
-        for command in commands:
-            assert edadm(*command) == 0, command
+    up_to_reconstruction(model, folder)
     return model, folder, parts
 
 

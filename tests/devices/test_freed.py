@@ -49,5 +49,15 @@ def test_what_is_larger_goes_back_to_the_system() -> None:
 
 
 def test_another_system_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freed.ctypes, "CDLL", lambda name: object())
+    asked = []
+
+    class Library:
+        """One that knows no `mallopt`."""
+
+        def __getattr__(self, name: str) -> None:
+            asked.append(name)
+            raise AttributeError(name)
+
+    monkeypatch.setattr(freed.ctypes, "CDLL", lambda name: Library())
     freed.reuse_freed_memory()
+    assert asked == ["mallopt"]
