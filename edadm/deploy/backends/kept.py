@@ -84,21 +84,33 @@ def _forget_old(parent: Path) -> None:
 def remembered(kind: str, digest: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was found out before under a digest, else what `find` finds out now.
 
-    Of two processes that do so at once, both are told what the first one found.
+    Of two processes that do so at once, both are told what the first one found. A damaged note is replaced.
     """
     file = place() / kind / f"{digest}.json"
+    if (known := _read(file)) is not None:
+        return known
+    found = find()
     try:
-        known: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError):
-        known = find()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", prefix=".", dir=file.parent) as partial:
-                partial.write(json.dumps(known, indent=1))
-                partial.flush()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", prefix=".", dir=file.parent) as partial:
+            partial.write(json.dumps(found, indent=1))
+            partial.flush()
+            try:
                 os.link(partial.name, file)
-        except FileExistsError:
-            known = json.loads(file.read_text())
-        except OSError:
-            pass  # it is found out again
-    return known
+            except FileExistsError:
+                if (known := _read(file)) is not None:
+                    return known
+                file.unlink(missing_ok=True)
+                os.link(partial.name, file)
+    except OSError:
+        pass  # it is found out again
+    return found
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """What a note says; None where there is none, or one that was cut or is of something else."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

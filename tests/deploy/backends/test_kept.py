@@ -40,6 +40,14 @@ def test_a_finding_is_found_out_once_and_the_first_one_counts(place: Path) -> No
     assert sorted(file.name for file in (place / "kind").iterdir()) == ["digest.json", "other.json"]
 
 
+@pytest.mark.parametrize("damaged", ["", '{"of": ', "[1]", "null"])
+def test_a_damaged_finding_is_found_out_again_and_replaced(place: Path, damaged: str) -> None:
+    kept.remembered("kind", "digest", lambda: {"of": 1})
+    (place / "kind" / "digest.json").write_text(damaged)
+    assert kept.remembered("kind", "digest", lambda: {"of": 2}) == {"of": 2}
+    assert kept.remembered("kind", "digest", lambda: {"of": 3}) == {"of": 2}
+
+
 def test_a_folder_is_filled_once_and_those_used_longest_ago_go(place: Path) -> None:
     def fill(folder: Path) -> None:
         (folder / "file").write_text("content")
