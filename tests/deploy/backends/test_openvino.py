@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -312,6 +313,25 @@ def test_graphs_and_what_was_compiled_are_kept_for_the_next_time(
         again(**named(rows[:1], encoder_hidden_states=torch.zeros(1, count, 24)))
     assert len(again.network.graph.compiled) == compiled.MOST_SHAPES
     assert torch.equal(again(**named(rows), return_dict=False)[0], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("damaged", ["cut", "gone"])
+def test_a_damaged_graph_is_made_again(
+    damaged: str, made: Made, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated, unet, rows = made
+    expected = unet(**named(rows)).sample
+    shutil.copytree(runtime, tmp_path / "cache")
+    monkeypatch.setenv("EDADM_CACHE", str(tmp_path / "cache"))
+    (folder,) = (tmp_path / "cache" / "graphs").iterdir()
+    for file in (folder / "graph.xml", folder / "graph.bin"):
+        file.write_bytes(file.read_bytes()[:100]) if damaged == "cut" else file.unlink()
+    simulated.save_pretrained(tmp_path / "saved")
+    for _ in range(2):  # by memory, then by what is kept of it
+        again = edadm.load(tmp_path / "saved", backend="openvino")
+        assert torch.equal(again(**named(rows), return_dict=False)[0], expected)
+    assert (folder / "graph.xml").stat().st_size > 100
 
 
 def test_its_weights_are_counted(made: Made) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -68,11 +69,11 @@ class Graph:
         any_sums = sums_are_exact()
         known = [openvino.get_version(), any_sums, Path(__file__).with_name("graph.py").read_bytes()]
         folder = folder_for("graphs", digest_of(unet, known), lambda place: _write(place, unet, any_sums))
-        if folder is None:
+        self.model = _read(folder)
+        if self.model is None:
             self.model = graph_of(unet, any_sums)
         else:
             self.settings["CACHE_DIR"] = str(folder)
-            self.model = core().read_model(folder / GRAPH)
 
     def __call__(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The prediction for inputs by name, after compiling for their shapes where they are new."""
@@ -91,6 +92,17 @@ class Graph:
         """Bytes of the graph's constants."""
         constants = (node for node in self.model.get_ops() if node.get_type_name() == "Constant")
         return sum(node.get_byte_size() for node in constants)
+
+
+def _read(folder: Path | None) -> Any:
+    """The graph that a folder keeps; None without one, and where it is damaged, after that was removed."""
+    if folder is None:
+        return None
+    try:
+        return core().read_model(folder / GRAPH)
+    except RuntimeError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 def _write(place: Path, unet: UNet, any_sums: bool) -> None:
