@@ -85,10 +85,7 @@ def evaluate(
         _refuse_too_few(len(images), settings)
         reference = _fitting_reference(files.reference, files, settings)
     prompts = prompts_of(settings, len(images))
-    if CLASSES in settings.scores and len(labels) != len(images):
-        raise EdadmError(
-            f"{CLASSES} needs the class of each of {len(images)} images, and there are {len(labels)}"
-        )
+    _refuse_other_labels(len(images), labels, settings)
     if known is None:
         told = (prompts, layers_of(settings), settings, files)
         known = measured(images, references, None, *told, advance, device)
@@ -115,6 +112,16 @@ def evaluate(
     scores |= freed_of_size(resampled, len(images), known)
     chance = {"resamples": resampled, "floor": floors(scores, len(images), reference)}
     return scores | {name: found for name, found in chance.items() if found} | {"conditions": conditions}
+
+
+def _refuse_other_labels(images: int, labels: Sequence[int], settings: Evaluation) -> None:
+    """Refuses to compare classes of images with labels that are not one for each.
+
+    Raises:
+        EdadmError: there are more or fewer.
+    """
+    if CLASSES in settings.scores and len(labels) != images:
+        raise EdadmError(f"{CLASSES} needs the class of each of {images} images, and there are {len(labels)}")
 
 
 def _refuse_too_few(images: int, settings: Evaluation) -> None:
