@@ -15,8 +15,8 @@ from edadm.config.inputs.settings import ConfigError
 from edadm.errors import EdadmError
 from edadm.networks.inputs import Rows
 from edadm.nn.insert import quantized_layers
-from edadm.passes import ranges
 from edadm.passes.methods import run_method
+from edadm.quant import ranges
 
 from .conftest import BITS, LEARNING, images, pipeline, tiny_conditional, tiny_unet
 
