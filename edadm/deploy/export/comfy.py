@@ -67,7 +67,7 @@ def to_comfy(path: Path, output: Path, dtype: torch.dtype) -> None:
     kind = str(dtype).removeprefix("torch.")
     say(
         f"{output}: {len(integers)} of {len(layers)} quantized layers are int8; {again} of these were "
-        "smoothed and are rounded to 8 bits anew, the others keep their values; ComfyUI's layout has no place "
+        "smoothed and are rounded to 8 bits anew, the others keep their values; ComfyUI has no place "
         f"for codes of the other layers, whose values are {kind}, and for grids of activations and attention"
     )
 
