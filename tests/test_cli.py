@@ -28,7 +28,7 @@ from edadm.config.fingerprint import PACKAGE
 from edadm.config.methods import METHODS
 from edadm.config.schema import Model, Sampler, Trajectories
 from edadm.deploy.checkpoint import load_quantized, read_metadata
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 from edadm.quant import ranges
 from edadm.version import __version__
@@ -37,7 +37,7 @@ from .config.files.server import serving
 from .conftest import reinitialise
 from .networks.original import OriginalUNet
 
-ARCHITECTURE = UNetArchitecture(
+ARCHITECTURE = Architecture(
     image_size=8,
     channels=8,
     multipliers=(1, 2),

@@ -24,12 +24,12 @@ from edadm.errors import EdadmError
 from edadm.learning.task import Task, refuse_idle_patterns
 from edadm.learning.unkept import NoUnitStore
 from edadm.library.presets import preset
+from edadm.networks.build import build_network
 from edadm.networks.families import network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unet_config import unet_architecture
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
 from edadm.networks.units.trace import trace_units
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
@@ -80,7 +80,7 @@ def quantize(
         return load(file, rows.device)
 
 
-def _architecture(unet: nn.Module) -> UNetArchitecture:
+def _architecture(unet: nn.Module) -> Architecture:
     """The network's settings, from its configuration.
 
     Raises:
@@ -94,17 +94,17 @@ def _architecture(unet: nn.Module) -> UNetArchitecture:
     model: Any = unet
     config = json.loads(model.to_json_string()) | {"_class_name": name}
     settings, _ = unet_architecture(config, Path("unet.config"))
-    return UNetArchitecture.model_validate(settings)
+    return Architecture.model_validate(settings)
 
 
-def _copied(unet: nn.Module, architecture: UNetArchitecture) -> UNet:
+def _copied(unet: nn.Module, architecture: Architecture) -> Network:
     """A frozen copy of a network in full precision, as edadm builds it.
 
     Raises:
         EdadmError: it has other weights than its configuration says.
     """
     with torch.device("meta"):
-        network = build_unet(architecture)
+        network = build_network(architecture)
     own = network.state_dict()
     state = {name: tensor.detach().float().clone() for name, tensor in unet.state_dict().items()}
     if others := sorted(own.keys() ^ state.keys()):
@@ -117,7 +117,7 @@ def _copied(unet: nn.Module, architecture: UNetArchitecture) -> UNet:
 
 
 @torch.no_grad()
-def _refuse_other(unet: nn.Module, network: UNet, row: Rows) -> None:
+def _refuse_other(unet: nn.Module, network: Network, row: Rows) -> None:
     """Refuses a copy that computes something else, as after changes that stand in no configuration.
 
     Raises:

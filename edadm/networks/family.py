@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
+from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.unit import Kind
+
+Network: TypeAlias = ModelMixin  # whatever a family builds: a model of diffusers
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Family(ABC):
     kinds: ClassVar[Sequence[UnitKind]]
 
     @abstractmethod
-    def build(self, architecture: UNetArchitecture) -> nn.Module:
+    def build(self, architecture: Architecture) -> Network:
         """A randomly initialised network.
 
         Raises:

@@ -17,7 +17,7 @@ from edadm.deploy.grid_packing import compact
 from edadm.deploy.grids import grids, quantizers, refuse, smoothing
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers, site_schemes
 from edadm.nn.layers import QuantizedLayer
 from edadm.nn.sound import code_flaws, float_flaws
@@ -28,7 +28,7 @@ from edadm.quant.scheme import to_table
 def save_quantized(
     unet: nn.Module,
     path: Path,
-    architecture: UNetArchitecture,
+    architecture: Architecture,
     bits: Bits,
     provenance: Mapping[str, Any],
     calibrated_at: Sequence[int] | None = None,

@@ -23,7 +23,7 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.int_weight import signed_weight
 from edadm.errors import EdadmError
 from edadm.networks.layouts.compvis_unet import from_diffusers, to_diffusers
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights.packed.comfy import INT8
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedLayer, QuantizedLinear
@@ -48,7 +48,7 @@ def to_comfy(path: Path, output: Path, dtype: torch.dtype) -> None:
         CheckpointError: as `edadm.load`.
         EdadmError: ComfyUI has no such network.
     """
-    architecture = UNetArchitecture.model_validate(read_metadata(path)["architecture"])
+    architecture = Architecture.model_validate(read_metadata(path)["architecture"])
     unet = load_quantized(path)
     layers = quantized_layers(unet)
     tensors = {name: tensor.detach().to(dtype) for name, tensor in unet.named_parameters()}
@@ -96,7 +96,7 @@ def _integers(layer: QuantizedLayer) -> dict[str, Tensor]:
     }
 
 
-def _renamed(tensors: dict[str, Tensor], architecture: UNetArchitecture, path: Path) -> dict[str, Tensor]:
+def _renamed(tensors: dict[str, Tensor], architecture: Architecture, path: Path) -> dict[str, Tensor]:
     """The tensors by the names of a whole checkpoint of CompVis.
 
     Raises:

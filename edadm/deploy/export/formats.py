@@ -13,8 +13,8 @@ from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.comfy import to_comfy
 from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
 from edadm.errors import EdadmError
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 
 FORMATS = ("diffusers", "comfy", *TARGETS)
@@ -37,7 +37,7 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
         CheckpointError: as `edadm.load`.
         EdadmError: diffusers' configuration cannot describe the network.
     """
-    architecture = UNetArchitecture.model_validate(read_metadata(path)["architecture"])
+    architecture = Architecture.model_validate(read_metadata(path)["architecture"])
     if architecture.family == "ldm" and architecture.heads:
         raise EdadmError(
             f"diffusers' UNet2DModel has no setting for {architecture.heads} heads at every level, so that "
@@ -49,7 +49,7 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
     tensors |= {f"{name}.weight": layer.unsmoothed_weight for name, layer in quantized_layers(unet).items()}
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
     with torch.device("meta"):
-        plain = build_unet(architecture)
+        plain = build_network(architecture)
     assert weights.keys() == plain.state_dict().keys()
     plain.save_config(folder)
     with writing(folder / WEIGHTS) as partial:

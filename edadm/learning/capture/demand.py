@@ -65,7 +65,7 @@ def unit_bytes(
     """The bytes of every unit, from one pass of the float network.
 
     Args:
-        float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no
+        float_unet: the network, on any device; with `torch.device("meta"): build_network(architecture)` no
             memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
         inputs: of the network, on its device; one row is enough.

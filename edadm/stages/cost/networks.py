@@ -14,11 +14,11 @@ from edadm.config.schema import Bits, Model, Reconstruction
 from edadm.deploy.grids import quantized_copy
 from edadm.learning.capture.demand import unit_bytes
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.build import build_network
 from edadm.networks.families import family_of, network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.load import build_part
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
 from edadm.networks.units.trace import trace_units
 from edadm.networks.units.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
@@ -67,10 +67,10 @@ class Networks:
         self._unit_bytes: dict[tuple[object, ...], list[UnitBytes]] = {}
 
     @cached_property
-    def unet(self) -> UNet:
+    def unet(self) -> Network:
         """The U-Net without memory."""
         with torch.device("meta"):
-            return build_unet(self.model.architecture).eval().requires_grad_(False)
+            return build_network(self.model.architecture).eval().requires_grad_(False)
 
     @cached_property
     def parameters(self) -> int:

@@ -74,10 +74,10 @@ def open_task(
     from edadm.deploy.grids import quantized_copy, set_grids
     from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.inputs import Rows
-    from edadm.networks.load import load_unet
+    from edadm.networks.load import load_network
     from edadm.networks.units.trace import trace_units
 
-    network = load_unet(model.architecture, given.unet, device)
+    network = load_network(model.architecture, given.unet, device)
     quantized = quantized_copy(network, bits)
     set_grids(quantized, read_tensors(given.ranges, "set-ranges", device=device, kind="ranges"))
     units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)

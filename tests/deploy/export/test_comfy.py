@@ -20,7 +20,7 @@ from edadm.networks.convert import convert_checkpoint
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.layouts.compvis_unet import from_diffusers
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unet_config import unet_architecture
 from edadm.nn.insert import disabled, quantized_layers
 from edadm.nn.layers import QuantizedLinear
@@ -75,7 +75,7 @@ def test_sdxl_keeps_its_names_and_the_values_of_8_bits(
     bits = Bits(weights=8, activations=8, range_bins=64, range_batch_size=2)
     unet, quantized, _ = calibrated_sdxl(bits)
     settings, _ = unet_architecture(json.loads(unet.to_json_string()) | CLASS, tmp_path)
-    architecture = UNetArchitecture.model_validate(settings)
+    architecture = Architecture.model_validate(settings)
     layers = quantized_layers(quantized)
     for layer in layers.values():
         layer.input_quantizer = None
