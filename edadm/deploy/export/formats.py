@@ -11,6 +11,7 @@ from edadm.artifacts import writing
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
+from edadm.deploy.load import checkpoint_in
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import UNetArchitecture
 from edadm.networks.unet.build import build_unet
@@ -61,7 +62,7 @@ def export(
     """Writes a quantized checkpoint in another format.
 
     Args:
-        path: the quantized checkpoint.
+        path: the quantized checkpoint, or a folder with one, as of `edadm.load`.
         output: the folder or file to write; it must not be there.
         target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
         precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
@@ -82,6 +83,7 @@ def export(
         raise EdadmError(f"{output} is there already; remove it, or name another output")
     if runtime is not None and target != "onnx":
         raise EdadmError(f"--target {runtime} is a form of ONNX; name --format onnx with it, or leave it out")
+    path = checkpoint_in(path)
     if target == "diffusers":
         to_diffusers(path, output, PRECISIONS[precision or "fp16"])
         return
