@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from edadm.config.backends import BACKENDS, BackendEntry
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.grids import grids, quantized_copy, set_grids
+from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.passes.ranges import set_ranges
 from edadm.sampling.noise import keyed_generator
 
@@ -71,8 +71,8 @@ def reinitialise(module: nn.Module, seed: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def architecture() -> UNetArchitecture:
-    return UNetArchitecture(
+def architecture() -> Architecture:
+    return Architecture(
         image_size=16,
         channels=16,
         multipliers=(1, 2),
@@ -83,7 +83,7 @@ def architecture() -> UNetArchitecture:
 
 
 @pytest.fixture(scope="session")
-def model(architecture: UNetArchitecture) -> Model:
+def model(architecture: Architecture) -> Model:
     """A preset around the tiny U-Net; its checkpoint does not exist."""
     return Model(
         checkpoint="tiny.safetensors",
@@ -95,15 +95,15 @@ def model(architecture: UNetArchitecture) -> Model:
 
 
 @pytest.fixture(scope="session")
-def float_unet(architecture: UNetArchitecture) -> UNet2DModel:
+def float_unet(architecture: Architecture) -> UNet2DModel:
     """The full-precision network; shared, so leave it as it is."""
-    unet = build_unet(architecture)
+    unet = build_network(architecture)
     reinitialise(unet, 0)
     return unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @pytest.fixture(scope="session")
-def calibration(architecture: UNetArchitecture) -> Calibration:
+def calibration(architecture: Architecture) -> Calibration:
     """Eight states x_t and their t."""
     generator = keyed_generator(1, "calibration")
     size = architecture.image_size

@@ -22,8 +22,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="diffusers: a folder for from_pretrained; onnx: a file of integers (docs/integer_cpu.md: "
-            "other forms of it)",
+            help="diffusers: a folder for from_pretrained; comfy: a file for ComfyUI, linear layers in int8; "
+            "onnx: a file of integers (docs/integer_cpu.md: other forms of it)",
         ),
     ] = "diffusers",
     runtime: Annotated[
@@ -31,12 +31,13 @@ def export(
         typer.Option("--target", help="of --format onnx: onnxruntime, openvino or tensorrt"),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")
+        str | None, typer.Option(help="of what is in floating point: fp16 (if not given), bf16 or fp32")
     ] = None,
 ) -> None:
     """Write a quantized checkpoint for other programs.
 
-    With floating-point weights and activations, or as an ONNX graph of integers.
+    With floating-point weights and activations, with int8 weights of linear layers, or as an ONNX graph of
+    integers.
     """
     from edadm.deploy.export.formats import export
 

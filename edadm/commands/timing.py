@@ -222,7 +222,7 @@ def benchmark_integer(
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
     from edadm.kernels.int8.tiles import adopt
     from edadm.networks.inputs import InputSpec
-    from edadm.networks.random_weights import random_unet
+    from edadm.networks.random_weights import random_network
 
     check_choices(mode, beside or BESIDE)
     if tiles is not None:
@@ -231,7 +231,7 @@ def benchmark_integer(
     widths = {name: preset_named("bits", name, config) for name in bits}
     inputs = InputSpec.of(preset).random(batch_size, where)
     conditions = {"model": model, "batch": batch_size, "mode": mode}
-    unet, fused = random_unet(preset, where), (False, True) if fuse is None else (fuse,)
+    unet, fused = random_network(preset, where), (False, True) if fuse is None else (fuse,)
 
     def keep(rows: dict[str, Any]) -> None:
         writing_json(output, conditions | {"networks": rows})

@@ -93,7 +93,7 @@ def diffusion(
 
     from edadm.config.load import load_config
     from edadm.devices.lease import leased_device
-    from edadm.networks.unet.build import build_unet
+    from edadm.networks.build import build_network
     from edadm.sampling.schedule import alphas_cumprod
     from edadm.training.diffusion import DiffusionTrainer
     from edadm.training.files import in_ddim_layout, write_weights
@@ -107,7 +107,7 @@ def diffusion(
     torch.set_float32_matmul_precision("high")
     where = leased_device(device)
     pixels = read_image_folder(images)[0].to(where)
-    unet = build_unet(preset.architecture)
+    unet = build_network(preset.architecture)
     trainer = DiffusionTrainer(
         unet, pixels, alphas_cumprod(preset.schedule), settings, compiled=where.type == "cuda"
     )

@@ -21,9 +21,9 @@ import psutil
 from safetensors.torch import save_file
 
 from edadm.config.inputs.arguments import expanded
+from edadm.networks.build import build_network
 from edadm.networks.layouts.ermongroup import from_diffusers
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 
 from ..conftest import reinitialise
 from ..report.times import without_times
@@ -60,7 +60,7 @@ MEASURED = ("speed.json", "metrics.csv", "metrics.md", "index.html")  # these ho
 
 def write_checkpoint(path: Path) -> None:
     """Random weights in the layout of ermongroup/ddim."""
-    unet = build_unet(UNetArchitecture.model_validate(ARCHITECTURE))
+    unet = build_network(Architecture.model_validate(ARCHITECTURE))
     reinitialise(unet, 0)
     save_file({name: tensor.contiguous() for name, tensor in from_diffusers(unet.state_dict()).items()}, path)
 
