@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from edadm.config.backends import BACKENDS, BackendEntry
 from edadm.config.schema import Bits, Model, NoiseSchedule, Reconstruction, Sampler, Trajectories
 from edadm.deploy.grids import grids, quantized_copy, set_grids
+from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.passes.ranges import set_ranges
 from edadm.sampling.noise import keyed_generator
 
@@ -27,6 +27,7 @@ hypothesis.settings.register_profile("long", max_examples=500, deadline=None)  #
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "edadm"))
 
 Calibration = tuple[Tensor, Tensor]
+TOGETHER = ("faults", "library", "report/gallery")  # whose files share a fixture that takes seconds
 
 
 def pytest_configure() -> None:
@@ -37,10 +38,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several workers one has all tests that run the workflow, since these share one run."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
-        if item.get_closest_marker("workflow") or item.get_closest_marker("slurm"):
-            item.add_marker(pytest.mark.xdist_group("workflow"))
+    """Of several workers one has all tests of a file, or of a folder of `TOGETHER`; the longest come first."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0].removeprefix("tests/")
+        runs = item.get_closest_marker("workflow") or item.get_closest_marker("slurm")
+        group = "workflow" if runs else folder if folder in TOGETHER else file
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not item.get_closest_marker("workflow"))
 
 
 def as_rows(calibration: Calibration) -> Rows:
@@ -64,8 +71,8 @@ def reinitialise(module: nn.Module, seed: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def architecture() -> UNetArchitecture:
-    return UNetArchitecture(
+def architecture() -> Architecture:
+    return Architecture(
         image_size=16,
         channels=16,
         multipliers=(1, 2),
@@ -76,7 +83,7 @@ def architecture() -> UNetArchitecture:
 
 
 @pytest.fixture(scope="session")
-def model(architecture: UNetArchitecture) -> Model:
+def model(architecture: Architecture) -> Model:
     """A preset around the tiny U-Net; its checkpoint does not exist."""
     return Model(
         checkpoint="tiny.safetensors",
@@ -88,15 +95,15 @@ def model(architecture: UNetArchitecture) -> Model:
 
 
 @pytest.fixture(scope="session")
-def float_unet(architecture: UNetArchitecture) -> UNet2DModel:
+def float_unet(architecture: Architecture) -> UNet2DModel:
     """The full-precision network; shared, so leave it as it is."""
-    unet = build_unet(architecture)
+    unet = build_network(architecture)
     reinitialise(unet, 0)
     return unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @pytest.fixture(scope="session")
-def calibration(architecture: UNetArchitecture) -> Calibration:
+def calibration(architecture: Architecture) -> Calibration:
     """Eight states x_t and their t."""
     generator = keyed_generator(1, "calibration")
     size = architecture.image_size

@@ -14,7 +14,7 @@ from torch import nn
 import edadm as package
 from edadm.conditions.image import mask_of, pixels_of
 from edadm.config.schema import Model
-from edadm.networks.load import load_unet
+from edadm.networks.load import load_network
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
@@ -120,7 +120,7 @@ def test_calibration_rows_carry_images(stages: Run) -> None:
 def test_the_sampler_ends_where_diffusers_own_pipeline_does(stages: Run) -> None:
     kind, model, folder, parts = stages
     condition = open_condition(model, folder / "condition.safetensors", 2, "cpu")
-    network = load_unet(model.architecture, folder / "unet.safetensors")
+    network = load_network(model.architecture, folder / "unet.safetensors")
     noise = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu"))
     denoise = Denoiser(network, condition, 7.5, prediction=open_prediction(model)).on([0, 1])
     ours = run_sampler(denoise, model.sampler, model.schedule, noise)

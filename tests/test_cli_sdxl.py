@@ -15,7 +15,7 @@ from torch import nn
 import edadm as package
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import read_metadata
-from edadm.networks.load import load_condition_network, load_unet
+from edadm.networks.load import load_condition_network, load_network
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
 from edadm.sampling.noise import ImageNoise
@@ -66,7 +66,7 @@ def test_calibration_rows_carry_all_that_the_network_is_told(stages: Run) -> Non
 def test_the_sampler_ends_where_diffusers_own_pipeline_does(stages: Run) -> None:
     model, folder, parts = stages
     condition = open_condition(model, folder / "condition.safetensors", 2, "cpu")
-    network = load_unet(model.architecture, folder / "unet.safetensors")
+    network = load_network(model.architecture, folder / "unet.safetensors")
     noise = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu"))
     first = ImageNoise(3, range(2), model.latent_shape, torch.device("cpu")).draw()
     ours = run_sampler(Denoiser(network, condition, 5.0).on([0, 1]), model.sampler, model.schedule, noise)

@@ -38,7 +38,7 @@ from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
-from edadm.networks.random_weights import random_unet
+from edadm.networks.random_weights import random_network
 from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.offload.limits import GIB, Budget, on_disk, resolved
@@ -398,7 +398,7 @@ def test_integer_networks_compete_with_floating_point(monkeypatch: pytest.Monkey
         [name for name in BESIDE if name != FLOATS[2]],
     )  # each takes its time to compile
     found = compare_with_integers(
-        random_unet(model, CUDA), bits, InputSpec.of(model).random(4, CUDA), beside=beside
+        random_network(model, CUDA), bits, InputSpec.of(model).random(4, CUDA), beside=beside
     )
     integers = {"integer w4a8", "integer w4a8 fused"}
     assert set(found["networks"]) == {*integers, *beside}
@@ -418,7 +418,7 @@ def test_integer_networks_compete_with_floating_point(monkeypatch: pytest.Monkey
 
 def test_a_replayed_network_gives_what_it_gave_before() -> None:
     model = load_config({}).models["cifar10_small"]
-    network, inputs = random_unet(model, CUDA), InputSpec.of(model).random(2, CUDA)
+    network, inputs = random_network(model, CUDA), InputSpec.of(model).random(2, CUDA)
     with torch.no_grad():
         expected = network_call(network, inputs).clone()
         replayed = Replayed(network, inputs)

@@ -21,9 +21,9 @@ from edadm.deploy.fuse.network import fuse_attention
 from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.random_weights import random_unet
-from edadm.networks.unet.base import UNet
+from edadm.networks.random_weights import random_network
 from edadm.nn.insert import activation_quantizers, disabled, quantized_layers
 from edadm.passes.ranges import cover_weights
 from edadm.quant.affine import scale_and_zero_point
@@ -52,7 +52,7 @@ def check_choices(mode: str, beside: Sequence[str] = BESIDE) -> None:
 
 
 @torch.no_grad()
-def quantized_by_magnitude(unet: UNet, bits: Bits, inputs: Rows) -> UNet:
+def quantized_by_magnitude(unet: Network, bits: Bits, inputs: Rows) -> Network:
     """A quantized copy whose grids reach to the largest magnitudes, for timing only.
 
     Those of weights, and of what `inputs` lead to.
@@ -89,14 +89,14 @@ def _magnitudes(network: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> UNet:
+def random_integer_unet(model: Model, bits: Bits, device: torch.device) -> Network:
     """The integer network of a model with random weights, its layers one by one; takes fp32."""
     inputs = InputSpec.of(model).random(2, device)
-    quantized = quantized_by_magnitude(random_unet(model, device), bits, inputs)
+    quantized = quantized_by_magnitude(random_network(model, device), bits, inputs)
     return lower_for_cuda(quantized, torch.float32, fuse=False)
 
 
-def _by_torchao(unet: UNet) -> nn.Module:
+def _by_torchao(unet: Network) -> nn.Module:
     """The network in bf16, with linear layers that torchao computes in int8.
 
     Their inputs' scales are taken from each row as it comes.
@@ -109,7 +109,7 @@ def _by_torchao(unet: UNet) -> nn.Module:
 
 
 def compare_with_integers(
-    unet: UNet,
+    unet: Network,
     bits: Mapping[str, Bits],
     inputs: Rows,
     mode: str = "default",
@@ -153,7 +153,7 @@ def compare_with_integers(
 
 
 def _enter_all(
-    contest: Contest, unet: UNet, bits: Mapping[str, Bits], beside: Sequence[str], fuse: Sequence[bool]
+    contest: Contest, unet: Network, bits: Mapping[str, Bits], beside: Sequence[str], fuse: Sequence[bool]
 ) -> None:
     """Enters all networks into a contest, in the order in which they are shown; see `compare_with_integers`.
 
@@ -170,10 +170,10 @@ def _enter_all(
         contest.enter(FLOATS[1], lambda: fuse_attention(copy.deepcopy(unet)).to(half), half, True)
 
     @cache
-    def quantized(name: str) -> UNet:
+    def quantized(name: str) -> Network:
         return quantized_by_magnitude(unet, bits[name], contest.inputs[:2])
 
-    def lowered(name: str, fuse: bool) -> UNet:
+    def lowered(name: str, fuse: bool) -> Network:
         return lower_for_cuda(quantized(name), half, fuse=fuse)
 
     for name in bits:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edadm.artifacts.failures import file_place
 from edadm.commands.app import timing
 from edadm.commands.options import (
     BitsOption,
@@ -162,7 +163,8 @@ def benchmark_kernels(
     bits: BitsOption = "official_w8a8",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     tiles: Annotated[
-        Path | None, typer.Option(help="search for the fastest tiles, and write them here")
+        Path | None,
+        typer.Option(callback=file_place, help="search for the fastest tiles, and write them here"),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -220,7 +222,7 @@ def benchmark_integer(
     from edadm.benchmark.integer import BESIDE, check_choices, compare_with_integers
     from edadm.kernels.int8.tiles import adopt
     from edadm.networks.inputs import InputSpec
-    from edadm.networks.random_weights import random_unet
+    from edadm.networks.random_weights import random_network
 
     check_choices(mode, beside or BESIDE)
     if tiles is not None:
@@ -229,7 +231,7 @@ def benchmark_integer(
     widths = {name: preset_named("bits", name, config) for name in bits}
     inputs = InputSpec.of(preset).random(batch_size, where)
     conditions = {"model": model, "batch": batch_size, "mode": mode}
-    unet, fused = random_unet(preset, where), (False, True) if fuse is None else (fuse,)
+    unet, fused = random_network(preset, where), (False, True) if fuse is None else (fuse,)
 
     def keep(rows: dict[str, Any]) -> None:
         writing_json(output, conditions | {"networks": rows})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from edadm.config.load import find_preset
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.unet.build import build_unet
 
 
 def example_unet() -> UNet2DModel:
@@ -15,6 +15,6 @@ def example_unet() -> UNet2DModel:
     Plain diffusers, in inference mode. Its images are 32 x 32 pixels; a linear schedule of 1,000 steps.
     """
     model = find_preset("models", "cifar10_small")
-    unet = UNet2DModel.from_config(build_unet(model.architecture).config)
+    unet = UNet2DModel.from_config(build_network(model.architecture).config)
     unet.load_state_dict(convert_checkpoint(model))
     return unet.eval()

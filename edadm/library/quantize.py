@@ -12,25 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Reconstruction
 from edadm.config.stated import settings_of
 from edadm.console import progress_bar
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
-from edadm.deploy.grids import quantized_copy
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.deploy.load import load
 from edadm.errors import EdadmError
 from edadm.learning.task import Task, refuse_idle_patterns
 from edadm.learning.unkept import NoUnitStore
 from edadm.library.presets import preset
+from edadm.networks.build import build_network
 from edadm.networks.families import network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unet_config import unet_architecture
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
-from edadm.networks.units.trace import trace_units
+from edadm.networks.units.temporal import units_of
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
 from edadm.version import __version__
@@ -65,10 +64,12 @@ def quantize(
     network = _copied(unet, architecture)
     rows = rows.to(next(unet.parameters()).device)
     _refuse_other(unet, network, rows[:1])
-    quantized = quantized_copy(network, widths)
+    searched, quantized = quantized_copy(network, widths), quantized_copy(network, widths)
     with progress_bar("set ranges", len(rows) * (1 + widths.smooths), "samples") as advance:
-        prepare(quantized, rows, widths, advance)
-    units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+        prepare(searched, rows, widths, advance)
+    set_grids(quantized, grids(searched))  # whose weights are still those of the float network
+    del searched
+    units = units_of(network, settings)
     refuse_idle_patterns(units, settings)
     task = Task(network, quantized, units, rows, 0, settings, NoUnitStore())
     with progress_bar("reconstruct", len(units), "units") as advance:
@@ -80,7 +81,7 @@ def quantize(
         return load(file, rows.device)
 
 
-def _architecture(unet: nn.Module) -> UNetArchitecture:
+def _architecture(unet: nn.Module) -> Architecture:
     """The network's settings, from its configuration.
 
     Raises:
@@ -94,17 +95,17 @@ def _architecture(unet: nn.Module) -> UNetArchitecture:
     model: Any = unet
     config = json.loads(model.to_json_string()) | {"_class_name": name}
     settings, _ = unet_architecture(config, Path("unet.config"))
-    return UNetArchitecture.model_validate(settings)
+    return Architecture.model_validate(settings)
 
 
-def _copied(unet: nn.Module, architecture: UNetArchitecture) -> UNet:
+def _copied(unet: nn.Module, architecture: Architecture) -> Network:
     """A frozen copy of a network in full precision, as edadm builds it.
 
     Raises:
         EdadmError: it has other weights than its configuration says.
     """
     with torch.device("meta"):
-        network = build_unet(architecture)
+        network = build_network(architecture)
     own = network.state_dict()
     state = {name: tensor.detach().float().clone() for name, tensor in unet.state_dict().items()}
     if others := sorted(own.keys() ^ state.keys()):
@@ -117,7 +118,7 @@ def _copied(unet: nn.Module, architecture: UNetArchitecture) -> UNet:
 
 
 @torch.no_grad()
-def _refuse_other(unet: nn.Module, network: UNet, row: Rows) -> None:
+def _refuse_other(unet: nn.Module, network: Network, row: Rows) -> None:
     """Refuses a copy that computes something else, as after changes that stand in no configuration.
 
     Raises:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
-from jaxtyping import Float
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.unit import Kind
+
+Network: TypeAlias = ModelMixin  # whatever a family builds: a model of diffusers
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,22 @@ class Coupling:
     is_linear: bool = True
 
 
+class TemporalPart(nn.Module, ABC):
+    """What a network computes from the timestep alone, as one module that shares the network's own layers.
+
+    It is called with `features`; its output (n, channels) is all that the rest of the network sees of it.
+
+    Attributes:
+        layers: names, in the network, of its convolutions and linear layers, in order of execution.
+    """
+
+    layers: tuple[str, ...]
+
+    @abstractmethod
+    def features(self, timesteps: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """What its first layer is given at each timestep."""
+
+
 class Family(ABC):
     """Networks of one kind.
 
@@ -68,7 +87,7 @@ class Family(ABC):
     kinds: ClassVar[Sequence[UnitKind]]
 
     @abstractmethod
-    def build(self, architecture: UNetArchitecture) -> nn.Module:
+    def build(self, architecture: Architecture) -> Network:
         """A randomly initialised network.
 
         Raises:
@@ -98,3 +117,7 @@ class Family(ABC):
     @abstractmethod
     def couplings(self, network: nn.Module) -> Sequence[Coupling]:
         """Which layers each norm feeds."""
+
+    def temporal(self, network: nn.Module) -> TemporalPart | None:
+        """What a network computes from the timestep alone; None where that does not stand apart."""
+        return None

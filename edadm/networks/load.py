@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Model
+from edadm.networks.build import build_network
+from edadm.networks.family import Network
 from edadm.networks.layouts.numbers import as_fp32
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import check_fit, read_state
 
 State = dict[str, Tensor]
@@ -25,7 +25,7 @@ SCALE = "scale_factor"  # of latents, a tensor beside those of the autoencoder
 def build_part(model: Model, part: str) -> nn.Module:
     """The module that holds a part of the model: `unet`, `autoencoder` or `condition`."""
     if part == "unet":
-        return build_unet(model.architecture)
+        return build_network(model.architecture)
     if part == "autoencoder":
         from edadm.networks.autoencoder import build_autoencoder
 
@@ -39,14 +39,14 @@ def build_part(model: Model, part: str) -> nn.Module:
     return build_condition_network(model.conditioning, channels, autoencoder, model.architecture.image_size)
 
 
-def load_unet(architecture: UNetArchitecture, weights: Path, device: torch.device | str = "cpu") -> UNet:
+def load_network(architecture: Architecture, weights: Path, device: torch.device | str = "cpu") -> Network:
     """The float network with converted weights, frozen, in inference mode, in the channels-last format.
 
     Raises:
         CheckpointError: absent, damaged, or of another network.
     """
     with torch.device("meta"):
-        unet = build_unet(architecture)
+        unet = build_network(architecture)
     return _filled(unet, read_state(weights), weights).to(device, memory_format=torch.channels_last)
 
 

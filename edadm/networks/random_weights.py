@@ -10,14 +10,14 @@ from torch import nn
 
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.family import Network
 
-Network = TypeVar("Network", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @torch.no_grad()
-def randomised(network: Network, device: torch.device | str, seed: int = 0) -> Network:
+def randomised(network: Module, device: torch.device | str, seed: int = 0) -> Module:
     """A network from the device `meta` with memory and random values, frozen, in inference mode.
 
     Matrices have unit gain, which keeps activations finite in half precision, too; norms are one, biases
@@ -33,10 +33,10 @@ def randomised(network: Network, device: torch.device | str, seed: int = 0) -> N
     return network.eval().requires_grad_(False)
 
 
-def random_unet(model: Model, device: torch.device | str, seed: int = 0) -> UNet:
+def random_network(model: Model, device: torch.device | str, seed: int = 0) -> Network:
     """The preset's U-Net, in the channels-last memory format."""
     with torch.device("meta"):
-        unet = build_unet(model.architecture)
+        unet = build_network(model.architecture)
     return randomised(unet, device, seed).to(memory_format=torch.channels_last)
 
 

@@ -187,7 +187,7 @@ class QuantizedAttnProcessor(ProjectedAttention, nn.Module):
 
     With the quantizers disabled it computes what diffusers' `AttnProcessor` does, bit for bit; to rounding
     where the original network scales query and key before it multiplies them (`operands_scaled`, set by
-    `edadm.networks.unet.build`), and so does this.
+    `edadm.networks.build`), and so does this.
 
     Args:
         bits: width of the query, key and value grids.

@@ -26,7 +26,7 @@ from edadm.learning.unit_store import FolderUnitStore
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.families import family_of
 from edadm.networks.inputs import Rows
-from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
+from edadm.networks.random_weights import random_autoencoder, random_network, randomised
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.methods import run_method
@@ -74,7 +74,7 @@ class FamilyPass:
     def collect(self) -> None:
         """`collect-trajectories`."""
         model = self.run.model
-        network, condition = random_unet(model, self.device), self.condition(model.trajectories.count)
+        network, condition = random_network(model, self.device), self.condition(model.trajectories.count)
         with self.measured.stage("collect-trajectories"):
             store = open_store(self.folder / "store.zarr", model, 0, condition)
             denoise = Denoiser(network, condition, model.guidance, prediction=self._prediction())
@@ -96,7 +96,7 @@ class FamilyPass:
 
     def set_ranges(self) -> None:
         """`set-ranges`."""
-        network = quantized_copy(random_unet(self.run.model, self.device), self.run.bits)
+        network = quantized_copy(random_network(self.run.model, self.device), self.run.bits)
         with self.measured.stage("set-ranges"):
             rows = load_file(self.folder / "calibration.safetensors", device=str(self.device))
             prepare(network, Rows.of(rows), self.run.bits)
@@ -107,7 +107,7 @@ class FamilyPass:
 
     def reconstruct(self) -> None:
         """`reconstruct`, of some units."""
-        network, settings = random_unet(self.run.model, self.device), self.run.reconstruction
+        network, settings = random_network(self.run.model, self.device), self.run.reconstruction
         quantized = quantized_copy(network, self.run.bits)
         set_grids(quantized, load_file(self.folder / "ranges.safetensors", device=str(self.device)))
         self._round_others(quantized)
@@ -173,7 +173,7 @@ class FamilyPass:
 
     def _network(self, kind: str) -> nn.Module:
         if kind == "float":
-            return random_unet(self.run.model, self.device)
+            return random_network(self.run.model, self.device)
         with self.measured.stage("reload"):
             return load_quantized(self.file, self.device)
 

@@ -28,9 +28,9 @@ from edadm.learning.steps.precision import arithmetic
 from edadm.learning.task import settings_of
 from edadm.networks.autoencoder import LatentDecoder
 from edadm.networks.families import network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.random_weights import random_autoencoder, random_unet
-from edadm.networks.unet.base import UNet
+from edadm.networks.random_weights import random_autoencoder, random_network
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import cover_weights, observing, set_weight_grid
@@ -66,14 +66,14 @@ class Probe:
             else f"cpu, {torch.get_num_threads()} threads"
         )
         self.rates = Rates(name)
-        self._unet: UNet | None = None
+        self._unet: Network | None = None
         self._quantized: dict[frozenset[str], nn.Module] = {}
 
     @property
-    def unet(self) -> UNet:
+    def unet(self) -> Network:
         """The float network with random weights."""
         if self._unet is None:
-            self._unet = random_unet(self.model, self.device)
+            self._unet = random_network(self.model, self.device)
         return self._unet
 
     def quantized(self, bits: Bits) -> nn.Module:

@@ -151,14 +151,14 @@ def sensitivity(
     from edadm.benchmark.sensitivity import layer_costs, worth_sparing
     from edadm.console import progress_bar
     from edadm.deploy.grids import quantized_copy
-    from edadm.networks.load import load_unet
+    from edadm.networks.load import load_network
     from edadm.nn.insert import quantized_layers
     from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.generate import run_sampler
     from edadm.sampling.noise import ImageNoise
     from edadm.stages.inputs.model import open_condition, open_prediction
 
-    network = quantized_copy(load_unet(model.architecture, unet, device), bits)
+    network = quantized_copy(load_network(model.architecture, unet, device), bits)
     told, prediction = open_condition(model, condition, images, device), open_prediction(model)
 
     def sample(chosen: Any) -> torch.Tensor:

@@ -60,7 +60,7 @@ def run(
     from edadm.config.files.sources import locate_images, locate_prompts
     from edadm.config.sharding.shares import settled
     from edadm.networks.families import family_of
-    from edadm.networks.load import load_unet
+    from edadm.networks.load import load_network
     from edadm.sampling.collect import collect, open_store
     from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.replay import Replay
@@ -75,7 +75,7 @@ def run(
             return
         refuse_to_replace(output, known)
         told = open_condition(model, condition, model.trajectories.count, device)
-        network = load_unet(model.architecture, unet, device)
+        network = load_network(model.architecture, unet, device)
         replay = Replay() if graphs and device.type == "cuda" else None
         denoise = Denoiser(network, told, model.guidance, prediction=open_prediction(model), replay=replay)
         store = open_store(work.folder / "store.zarr", model, shard, told)

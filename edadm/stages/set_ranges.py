@@ -41,7 +41,7 @@ def run(
     from edadm.artifacts import making, read_tensors, save_tensors
     from edadm.deploy.grids import grids, quantized_copy
     from edadm.networks.inputs import Rows
-    from edadm.networks.load import load_unet
+    from edadm.networks.load import load_network
     from edadm.passes.prepare import prepare
 
     inputs = digests(unet=unet, calibration_set=calibration_set)
@@ -51,7 +51,7 @@ def run(
     with making([output], known, code_of("set_ranges", device)) as work:
         if work is None:
             return
-        network = quantized_copy(load_unet(model.architecture, unet, device), bits)
+        network = quantized_copy(load_network(model.architecture, unet, device), bits)
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, device, "calibration")
         seen = len(chosen["latents"]) * (1 + bits.smooths)  # by each pass

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edadm.networks.families import family_of
+from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.base import UNet
 from edadm.training.trainer import Trainer, Training
 
 
@@ -26,7 +26,7 @@ class DiffusionTrainer(Trainer):
 
     def __init__(
         self,
-        unet: UNet,
+        unet: Network,
         images: UInt8[Tensor, "n c h w"],
         alphas_cumprod: Float[Tensor, " timesteps"],
         settings: Training,

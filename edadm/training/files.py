@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edadm.artifacts import writing
 from edadm.networks.layouts import compvis_autoencoder, compvis_unet, ermongroup
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import read_state
 
 State = dict[str, Tensor]
@@ -53,7 +53,7 @@ def in_compvis_layout(
     unet: Mapping[str, Tensor],
     condition: Mapping[str, Tensor],
     autoencoder: Mapping[str, Tensor],
-    architecture: UNetArchitecture,
+    architecture: Architecture,
 ) -> State:
     """The tensors of a latent diffusion model by the names of CompVis/latent-diffusion."""
     parts = {

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from edadm.conditions.classes import ClassEmbedding
 from edadm.networks.families import family_of
+from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.base import UNet
 from edadm.training.trainer import Trainer, Training
 
 GAMMA = 5.0  # signal-to-noise ratio from which on a timestep counts less (arXiv 2303.09556)
@@ -31,7 +31,7 @@ class LatentTrainer(Trainer):
 
     def __init__(
         self,
-        unet: UNet,
+        unet: Network,
         embedding: ClassEmbedding,
         latents: Float[Tensor, "n c h w"],
         labels: Int[Tensor, " n"],

@@ -17,8 +17,8 @@ from edadm.config.files.sources import locate
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.autoencoder import LatentDecoder, build_autoencoder
+from edadm.networks.build import build_network
 from edadm.networks.classifier import CLASSES, CifarClassifier
-from edadm.networks.unet.build import build_unet
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images
 from edadm.sampling.schedule import alphas_cumprod
@@ -111,7 +111,7 @@ class LatentModel:
         told, channels = self.model.conditioning, self.model.architecture.context_channels
         assert told is not None and channels is not None
         latents = torch.cat([encode(self._first, images) for images in (self.images, self.images.flip(3))])
-        unet, embedding = build_unet(self.model.architecture), ClassEmbedding(told.classes, channels)
+        unet, embedding = build_network(self.model.architecture), ClassEmbedding(told.classes, channels)
         data = (latents, self.labels.repeat(2), alphas_cumprod(self.model.schedule))
         trainer = LatentTrainer(unet, embedding, *data, settings, self._compiled)
         self._trainer, kept = trainer, time.monotonic()

@@ -26,7 +26,7 @@ from edadm.errors import EdadmError
 from edadm.kernels.int8.tiles import Problem
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.random_weights import random_unet
+from edadm.networks.random_weights import random_network
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
 from ..networks.families import tiny
@@ -41,7 +41,7 @@ def bits(name: str) -> Bits:
 @torch.no_grad()
 def test_grids_reach_to_what_occurs_and_no_further() -> None:
     model = tiny("sd14_coco")
-    unet, inputs = random_unet(model, CPU), InputSpec.of(model).random(2, CPU)
+    unet, inputs = random_network(model, CPU), InputSpec.of(model).random(2, CPU)
     quantized = quantized_by_magnitude(unet, bits("official_w8a8"), inputs)
     for name, layer in quantized_layers(quantized).items():
         weight = unet.get_submodule(name).weight
@@ -57,7 +57,9 @@ def test_grids_reach_to_what_occurs_and_no_further() -> None:
 )
 def test_an_integer_network_has_a_fraction_of_the_bytes(name: str, smallest: float, largest: float) -> None:
     model = tiny("ldm8_church")
-    ratio = weight_bytes(random_unet(model, CPU)) / weight_bytes(random_integer_unet(model, bits(name), CPU))
+    ratio = weight_bytes(random_network(model, CPU)) / weight_bytes(
+        random_integer_unet(model, bits(name), CPU)
+    )
     assert smallest < ratio < largest
 
 
@@ -194,9 +196,9 @@ def test_networks_that_are_compared(fuse: tuple[bool, ...], monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     model = tiny("sd14_coco")
     inputs = InputSpec.of(model).random(2, CPU)
-    found = compare_with_integers(random_unet(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse)[
-        "networks"
-    ]
+    found = compare_with_integers(
+        random_network(model, CPU), {"w8": bits("official_w8a8")}, inputs, fuse=fuse
+    )["networks"]
     integers = ["integer w8", "integer w8 fused"][-len(fuse) :]
     assert list(found) == ["fp32 eager", "bf16 compiled", *integers, "torchao int8 linear", "tf32 compiled"]
     assert found.pop("torchao int8 linear")["failed"].startswith("ModuleNotFoundError: import of torchao")

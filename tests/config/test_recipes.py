@@ -7,8 +7,8 @@ import pytest
 from edadm.config.load import load_config
 from edadm.config.schema import Model
 from edadm.deploy.grids import quantized_copy
+from edadm.networks.build import build_network
 from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 
 PRESETS = load_config()
@@ -19,7 +19,7 @@ def network(model: Model) -> UNet:
     import torch
 
     with torch.device("meta"):
-        return build_unet(model.architecture)
+        return build_network(model.architecture)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -17,9 +17,9 @@ from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.checkpoint import read_metadata, save_quantized
 from edadm.deploy.diffusers import QuantizedUNet, as_diffusers_model
 from edadm.deploy.grids import quantized_copy
+from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
 from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges
@@ -70,7 +70,7 @@ def quantized_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], F
             tiny(family).architecture,
             Bits(weights=4, activations=8, range_bins=64, range_batch_size=4),
         )
-        unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
+        unet = random_network(build_network(architecture), 1).to(memory_format=torch.channels_last)
         quantized, generator = quantized_copy(unet, bits), torch.Generator().manual_seed(2)
         latents = torch.randn(4, architecture.in_channels, 8, 8, generator=generator)
         rows = {"latents": latents, "timesteps": torch.tensor([9, 400, 700, 990])}

@@ -12,8 +12,8 @@ from diffusers.models.attention_processor import Attention
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import load_quantized
 from edadm.deploy.grids import quantized_copy
+from edadm.networks.build import build_network
 from edadm.networks.families import network_call
-from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import activation_quantizers
 
 from ..networks.families import FAMILIES, random_network, tiny
@@ -40,7 +40,7 @@ def test_a_loaded_network_predicts_what_the_saved_one_does(
 
 @torch.no_grad()
 def test_unconditional_attention_scales_query_and_key_before_they_are_quantized() -> None:
-    unet = random_network(build_unet(tiny("ldm8_church").architecture), 1)
+    unet = random_network(build_network(tiny("ldm8_church").architecture), 1)
     quantized = quantized_copy(unet, Bits(layers={}))
     seen: dict[str, torch.Tensor] = {}
     for name, quantizer in activation_quantizers(quantized).items():

@@ -12,7 +12,7 @@ from edadm.config.load import load_config
 from edadm.config.schema import Model
 from edadm.deploy.checkpoint import load_quantized, save_quantized
 from edadm.deploy.grids import quantized_copy
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
 from edadm.nn.insert import quantized_layers
 
 
@@ -25,7 +25,7 @@ def preset() -> Model:
 def unet(preset: Model) -> UNet2DModel:
     """Its weights are numbers in order, and so different ones everywhere."""
     with torch.device("meta"):
-        network = build_unet(preset.architecture)
+        network = build_network(preset.architecture)
     network.to_empty(device="cpu").requires_grad_(False)
     for parameter in network.parameters():
         parameter.copy_(

@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from edadm.networks.build import build_network
 from edadm.networks.layouts.ermongroup import from_diffusers
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 
 from ..conftest import reinitialise
 
@@ -105,7 +105,7 @@ def stages() -> list[Stage]:
 
 def write_presets(folder: Path) -> None:
     """The configuration and a checkpoint of random weights in the layout of ermongroup/ddim."""
-    unet = build_unet(UNetArchitecture.model_validate(ARCHITECTURE))
+    unet = build_network(Architecture.model_validate(ARCHITECTURE))
     reinitialise(unet, 0)
     state = {name: tensor.contiguous() for name, tensor in from_diffusers(unet.state_dict()).items()}
     save_file(state, folder / "toy.safetensors")

@@ -12,9 +12,9 @@ from edadm.learning.capture.arguments import Arguments
 from edadm.learning.capture.data import listening
 from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.steps.losses import squared_error
+from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
@@ -23,11 +23,11 @@ from edadm.quant import ranges
 from ..networks.families import random_network, tiny
 
 
-def architecture_of(family: str) -> UNetArchitecture:
+def architecture_of(family: str) -> Architecture:
     """Of a tiny network of the family, at 8x8."""
     if family != "ddim_cifar10":
         return tiny(family).architecture
-    return UNetArchitecture(
+    return Architecture(
         image_size=8,
         channels=16,
         multipliers=(1, 2),
@@ -52,7 +52,7 @@ def test_inner_errors_reach_the_rounding_of_every_kind_of_unit(
 ) -> None:
     monkeypatch.setattr(ranges, "THRESHOLDS", 10)
     architecture, generator = architecture_of(family), torch.Generator().manual_seed(2)
-    unet = random_network(build_unet(architecture), 1)
+    unet = random_network(build_network(architecture), 1)
     rows: dict[str, Tensor] = {
         "latents": torch.randn(2, architecture.in_channels, 8, 8, generator=generator),
         "timesteps": torch.tensor([9, 700]),

@@ -19,8 +19,8 @@ from edadm.learning import chain
 from edadm.learning.capture.demand import demand
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FolderUnitStore, UnitStore
+from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.build import build_unet
 from edadm.networks.units.trace import trace_units
 from edadm.offload import limits
 from edadm.offload.cache import Memory
@@ -112,7 +112,7 @@ def test_families_with_a_context_and_residual_resampling_learn_the_same(
 ) -> None:
     monkeypatch.setattr(range_search, "THRESHOLDS", 10)
     architecture, generator = tiny(family).architecture, torch.Generator().manual_seed(2)
-    unet = random_network(build_unet(architecture), 1)
+    unet = random_network(build_network(architecture), 1)
     rows: dict[str, Tensor] = {
         "latents": torch.randn(4, architecture.in_channels, 8, 8, generator=generator),
         "timesteps": torch.tensor([9, 700, 20, 333]),

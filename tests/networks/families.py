@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Model, NoiseSchedule, Sampler, Trajectories
 from edadm.deploy.grids import quantized_copy
+from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning, TextEncoder
-from edadm.networks.unet.build import build_unet
 from edadm.nn.insert import quantized_layers
 from edadm.passes.prepare import prepare
 
@@ -73,7 +73,7 @@ def tiny(
         "checkpoint": str(checkpoint),
         "layout": "compvis",
         "ema": model.ema,
-        "architecture": UNetArchitecture(family=model.architecture.family, **_SHARED, **own),
+        "architecture": Architecture(family=model.architecture.family, **_SHARED, **own),
         "autoencoder": Autoencoder.model_validate(autoencoder.model_dump() | sizes),
         "conditioning": conditioning,
         "schedule": NoiseSchedule.model_validate(model.schedule.model_dump()),
@@ -128,7 +128,7 @@ def calibrated(name: str, bits: Bits, outliers: float = 1) -> tuple[nn.Module, n
     Every eighth channel of each norm's output is so many times as large as the others.
     """
     architecture = tiny(name).architecture
-    unet = random_network(build_unet(architecture), 1).to(memory_format=torch.channels_last)
+    unet = random_network(build_network(architecture), 1).to(memory_format=torch.channels_last)
     for module in unet.modules():
         if isinstance(module, nn.GroupNorm | nn.LayerNorm):
             module.weight[::8] *= outliers

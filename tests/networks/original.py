@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 
 
 def swish(x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Up(nn.Module):
 class OriginalUNet(nn.Module):
     """State dict keys as in `model-790000.ckpt`."""
 
-    def __init__(self, a: UNetArchitecture):
+    def __init__(self, a: Architecture):
         super().__init__()
         widths, groups, embedding = [a.channels * m for m in a.multipliers], a.norm_groups, 4 * a.channels
         self.channels, self.levels, self.blocks = a.channels, len(widths), a.blocks_per_level

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 
 
 def sinusoids(t: Tensor, size: int) -> Tensor:
@@ -20,7 +20,7 @@ def sinusoids(t: Tensor, size: int) -> Tensor:
 class ResBlock(nn.Module):
     """`resize` is 0.5, 1 or 2: averaged pairs, nothing, or nearest neighbours, behind the first activation and on the shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, a: UNetArchitecture, resize: float = 1.0):
+    def __init__(self, inputs: int, outputs: int, embedding: int, a: Architecture, resize: float = 1.0):
         super().__init__()
         self.resize, self.film = resize, a.scale_shift
         self.in_layers = nn.Sequential(
@@ -54,7 +54,7 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Heads are split before query, key and value; query and key are each multiplied by d^-1/4."""
 
-    def __init__(self, channels: int, a: UNetArchitecture):
+    def __init__(self, channels: int, a: Architecture):
         super().__init__()
         self.heads = a.heads or channels // (a.head_channels or channels)
         self.norm = nn.GroupNorm(a.norm_groups, channels)
@@ -108,7 +108,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    def __init__(self, channels: int, a: UNetArchitecture):
+    def __init__(self, channels: int, a: Architecture):
         super().__init__()
         heads = a.heads or channels // (a.head_channels or channels)
         self.attn1 = CrossAttention(channels, channels, heads)
@@ -124,7 +124,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    def __init__(self, channels: int, a: UNetArchitecture):
+    def __init__(self, channels: int, a: Architecture):
         super().__init__()
         self.norm = nn.GroupNorm(a.norm_groups, channels, eps=1e-6)
         self.proj_in, self.proj_out = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
@@ -162,7 +162,7 @@ class Stem(nn.Conv2d):
 class OriginalLdmUNet(nn.Module):
     """State dict keys as behind `model.diffusion_model.`."""
 
-    def __init__(self, a: UNetArchitecture):
+    def __init__(self, a: Architecture):
         super().__init__()
         embedding, self.channels = 4 * a.channels, a.channels
         attention = SpatialTransformer if a.family == "transformer" else AttentionBlock

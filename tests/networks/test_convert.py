@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.autoencoder import build_autoencoder
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError, read_state
 
 from .families import original_checkpoint, original_unet, random_network, tiny
@@ -199,7 +199,7 @@ def test_a_hostile_lightning_checkpoint_is_refused_and_not_executed(bedroom: Sta
 def test_a_diffusers_folder_is_taken_part_by_part(tmp_path: Path) -> None:
     model = tiny("sd14_coco", tmp_path)
     assert model.autoencoder is not None
-    unet = random_network(build_unet(model.architecture), 1)
+    unet = random_network(build_network(model.architecture), 1)
     autoencoder = random_network(build_autoencoder(model.autoencoder), 2)
     unet.save_pretrained(tmp_path / "unet")
     autoencoder.save_pretrained(tmp_path / "vae")

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from edadm.conditions.condition import make_condition
 from edadm.conditions.text import token_ids
 from edadm.config.schema import Model
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.layouts import compvis_unet
-from edadm.networks.load import SCALE, load_condition_network, load_decoder, load_unet
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.load import SCALE, load_condition_network, load_decoder, load_network
+from edadm.networks.settings.architecture import Architecture
 
 from .families import FAMILIES, original_autoencoder, original_checkpoint, original_unet, random_network, tiny
 from .original_autoencoder import OriginalTextEncoder
@@ -41,7 +41,7 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @torch.no_grad()
 def test_the_unet_predicts_what_the_original_predicts(converted: Converted) -> None:
     model, folder = converted
-    unet = load_unet(model.architecture, folder / "unet.safetensors")
+    unet = load_network(model.architecture, folder / "unet.safetensors")
     generator = torch.Generator().manual_seed(7)
     rows = {
         "latents": torch.randn(3, *model.latent_shape, generator=generator),
@@ -126,8 +126,8 @@ def test_heads_of_a_transformer_may_be_given_by_their_channels() -> None:
         "head_channels": 8,
         "attention_resolutions": (8, 4),
     }
-    model = model.model_copy(update={"architecture": UNetArchitecture.model_validate(sizes)})
-    original, unet = original_unet(model), build_unet(model.architecture)
+    model = model.model_copy(update={"architecture": Architecture.model_validate(sizes)})
+    original, unet = original_unet(model), build_network(model.architecture)
     unet.load_state_dict(compvis_unet.to_diffusers(original.state_dict(), model.architecture))
     inputs = (torch.randn(2, 3, 8, 8), torch.tensor([5, 800]), torch.randn(2, 3, 12))
     found, expected = unet.eval()(*inputs).sample, original(*inputs)

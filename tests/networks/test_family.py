@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.families import FAMILIES, family_of, network_call
 from edadm.networks.family import Coupling
-from edadm.networks.unet.build import build_unet
 
 from .families import PUBLISHED, published, random_network, tiny
 
@@ -24,7 +24,7 @@ TINY = ("ldm8_church", "sd14_coco")
 def test_a_network_knows_the_family_that_built_it(name: str) -> None:
     architecture = published(name).architecture
     with torch.device("meta"):
-        unet = build_unet(architecture)
+        unet = build_network(architecture)
     family = family_of(copy.deepcopy(unet))
     assert family is FAMILIES[architecture.family]
     assert type(unet) in family.classes
@@ -42,7 +42,7 @@ def test_a_network_from_elsewhere_is_what_its_class_says(float_unet: UNet2DModel
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_the_smallest_inputs_are_taken(name: str) -> None:
-    unet = random_network(build_unet(tiny(name).architecture), 1)
+    unet = random_network(build_network(tiny(name).architecture), 1)
     rows = family_of(unet).inputs(unet).zeros()
     assert len(rows) == 1
     assert ("context" in rows.tensors) == (name == "sd14_coco")
@@ -72,7 +72,7 @@ def values(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", TINY)
 def test_layers_are_given_what_the_norm_coupled_to_them_puts_out(name: str) -> None:
-    unet = random_network(build_unet(tiny(name).architecture), 1)
+    unet = random_network(build_network(tiny(name).architecture), 1)
     couplings = family_of(unet).couplings(unet)
     linear = [coupling for coupling in couplings if coupling.is_linear]
     activated = [couplings[-1], *(c for c in couplings if name == "sd14_coco" and c.norm.endswith("norm1"))]
@@ -88,7 +88,7 @@ def test_layers_are_given_what_the_norm_coupled_to_them_puts_out(name: str) -> N
 
 
 def test_keys_and_values_of_a_context_are_fed_by_no_norm() -> None:
-    unet = random_network(build_unet(tiny("sd14_coco").architecture), 1)
+    unet = random_network(build_network(tiny("sd14_coco").architecture), 1)
     block = "mid_block.attentions.0.transformer_blocks.0"
     couplings = {coupling.norm: coupling for coupling in family_of(unet).couplings(unet)}
     assert couplings[f"{block}.norm2"] == Coupling(f"{block}.norm2", (f"{block}.attn2.to_q",))
@@ -97,7 +97,7 @@ def test_keys_and_values_of_a_context_are_fed_by_no_norm() -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_parts_of_concatenated_channels_add_up(name: str) -> None:
-    unet = random_network(build_unet(tiny(name).architecture), 1)
+    unet = random_network(build_network(tiny(name).architecture), 1)
     parts = family_of(unet).concatenations(unet)
     assert parts
     for layer, sizes in parts.items():
@@ -108,5 +108,5 @@ def test_parts_of_concatenated_channels_add_up(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_features_are_what_the_middle_attends_to(name: str) -> None:
-    unet = random_network(build_unet(tiny(name).architecture), 1)
+    unet = random_network(build_network(tiny(name).architecture), 1)
     assert family_of(unet).feature_module(unet) is unet.mid_block.attentions[0]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from edadm.networks.build import build_network
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.unet.build import build_unet
 
 from .families import random_network, tiny
 
@@ -74,7 +74,7 @@ def test_inputs_of_a_model_fit_its_network() -> None:
     assert rows.timesteps.tolist() == [500, 500]
     assert rows.latents.is_contiguous(memory_format=torch.channels_last)
     assert rows.latents.std() > 0.5
-    unet = random_network(build_unet(model.architecture), 1)
+    unet = random_network(build_network(model.architecture), 1)
     with torch.no_grad():
         expected = unet(rows.latents, rows.timesteps, rows.tensors["context"]).sample
         assert torch.equal(network_call(unet, rows), expected)

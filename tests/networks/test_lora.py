@@ -14,10 +14,10 @@ from torch import Tensor
 
 from edadm.artifacts import describe
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.load import build_part
 from edadm.networks.lora import Lora, loras_for, merged
-from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 from edadm.stages import convert
 
@@ -36,7 +36,7 @@ LAYERS = (
 
 @pytest.fixture(scope="module")
 def unet() -> State:
-    return dict(random_network(build_unet(MODEL.architecture), 1).state_dict())
+    return dict(random_network(build_network(MODEL.architecture), 1).state_dict())
 
 
 def factors(state: State, layer: str) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,10 @@ from torch import nn
 
 from edadm.config.schema import Bits
 from edadm.networks.autoencoder import build_autoencoder
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.base import UNet
 from edadm.networks.unet.blocks.concat import shortcut_splits
-from edadm.networks.unet.build import build_unet
 from edadm.networks.units.trace import trace, trace_units
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantize_network, quantized_layers
@@ -56,7 +56,7 @@ FACTS = {
 @pytest.fixture(scope="module", params=PUBLISHED)
 def network(request: pytest.FixtureRequest) -> tuple[str, UNet, list[Unit]]:
     with torch.device("meta"):
-        unet = build_unet(published(request.param).architecture)
+        unet = build_network(published(request.param).architecture)
         return request.param, unet, trace_units(unet)
 
 
@@ -84,7 +84,7 @@ def test_units_of_each_kind_are_as_many_as_published(network: Network) -> None:
     )
 
 
-def units_of(architecture: UNetArchitecture) -> list[str]:
+def units_of(architecture: Architecture) -> list[str]:
     """All units in the order of method, 4.1, from the configuration alone."""
     levels, per_level = len(architecture.multipliers), architecture.blocks_per_level
     has_attention = [
@@ -145,7 +145,7 @@ def test_every_attention_has_the_published_heads(network: Network) -> None:
 def test_operands_and_exceptions_are_quantized_as_published(network: Network) -> None:
     name, unet, _ = network
     with torch.device("meta"):
-        quantized = build_unet(published(name).architecture)
+        quantized = build_network(published(name).architecture)
         bits = Bits(weights=4, activations=8, split_shortcuts=name != "sd14_coco")
         quantize_network(quantized, bits, trace(unet).sites)
     layers = quantized_layers(quantized)
@@ -177,7 +177,7 @@ def test_autoencoders_have_the_size_of_the_originals(name: str, parameters: floa
 )
 def test_the_layer_without_an_error_of_its_own(exclude: str, block: str, transformer: str) -> None:
     with torch.device("meta"):
-        units = trace_units(build_unet(published("sd14_coco").architecture), exclude=exclude)
+        units = trace_units(build_network(published("sd14_coco").architecture), exclude=exclude)
     last = {unit.name: unit.layers[-1].removeprefix(f"{unit.name}.") for unit in units}
     assert last["up_blocks.0.resnets.0"] == block
     assert last["mid_block.resnets.0"] == "conv2"

@@ -7,7 +7,7 @@ from torch import nn
 
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec
-from edadm.networks.random_weights import random_autoencoder, random_unet, randomised
+from edadm.networks.random_weights import random_autoencoder, random_network, randomised
 from edadm.stages.cost.networks import Networks
 
 from .families import tiny
@@ -27,7 +27,7 @@ def test_matrices_have_unit_gain_norms_are_one_and_biases_zero() -> None:
 def test_the_same_seed_gives_the_same_network_and_its_output_is_finite_and_not_constant() -> None:
     model = tiny("sd14_coco")
     inputs = InputSpec.of(model).random(2, "cpu")
-    first, again, other = (network_call(random_unet(model, "cpu", seed), inputs) for seed in (0, 0, 1))
+    first, again, other = (network_call(random_network(model, "cpu", seed), inputs) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.isfinite().all()

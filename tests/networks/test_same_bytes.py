@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 
 from .families import original_checkpoint, random_network, tiny
 from .layouts.test_parts import TEXT, old_names
@@ -115,7 +115,7 @@ DDIM: list[Write] = [
 
 @pytest.mark.parametrize("write", DDIM, ids=lambda write: write.__name__)
 def test_an_unconditional_pixel_model_becomes_the_same_file(
-    write: Write, model: Model, architecture: UNetArchitecture, tmp_path: Path
+    write: Write, model: Model, architecture: Architecture, tmp_path: Path
 ) -> None:
     raw, averaged = (halves(random_network(OriginalUNet(architecture), seed).state_dict()) for seed in (1, 2))
     given = model.model_copy(update={"checkpoint": str(write(raw, averaged, tmp_path))})

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edadm.config.load import load_config
+from edadm.networks.build import build_network
 from edadm.networks.families import family_of
-from edadm.networks.unet.build import build_unet
 from edadm.networks.units.site import sites_of
 from edadm.quant.policy import policy
 
@@ -35,7 +35,7 @@ LAYERS = {  # with attentions and split shortcuts
 def test_each_site_of_a_published_run_has_the_published_scheme(name: str) -> None:
     layers, attentions, splits = LAYERS[name]
     with torch.device("meta"):
-        network = build_unet(published(name).architecture)
+        network = build_network(published(name).architecture)
     sites = sites_of(network, family_of(network).concatenations(network))
     for width in (4, 8):
         bits = load_config().bits[PRESETS[name].replace("w4", f"w{width}")]

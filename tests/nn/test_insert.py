@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edadm.config.schema import Bits, LayerBits
 from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.site import sites_of
 from edadm.networks.units.trace import trace
 from edadm.nn.attention import QuantizedAttnProcessor
@@ -38,7 +38,7 @@ Calibration = tuple[Tensor, Tensor]
 def cifar_w4a8() -> nn.Module:
     """The CIFAR-10 network of the paper, quantized, without memory."""
     with torch.device("meta"):
-        unet = build_unet(UNetArchitecture())
+        unet = build_network(Architecture())
         quantize_network(unet, Bits(weights=4, activations=8), trace(unet).sites)
     return unet
 
@@ -102,7 +102,7 @@ def test_every_attention_of_the_cifar_network_quantizes_its_four_operands(cifar_
 
 def test_a_quantized_network_has_the_schemes_of_the_policy(cifar_w4a8: nn.Module) -> None:
     with torch.device("meta"):
-        sites = trace(build_unet(UNetArchitecture())).sites
+        sites = trace(build_network(Architecture())).sites
     assert site_schemes(cifar_w4a8) == policy(sites, Bits(weights=4, activations=8))
 
 
@@ -181,9 +181,9 @@ def test_the_float_network_survives_its_quantized_copy(
     assert torch.equal(float_unet(*calibration).sample, before)
 
 
-def test_quantizers_lie_where_the_network_lies(architecture: UNetArchitecture, bits: Bits) -> None:
+def test_quantizers_lie_where_the_network_lies(architecture: Architecture, bits: Bits) -> None:
     with torch.device("meta"):
-        unet = build_unet(architecture)
+        unet = build_network(architecture)
     quantized = quantized_copy(unet, bits)
     assert {buffer.device.type for buffer in quantized.buffers()} == {"meta"}
 

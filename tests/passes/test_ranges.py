@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from edadm.config.schema import Bits
 from edadm.deploy.grids import grids, quantized_copy
 from edadm.errors import EdadmError
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import activation_quantizers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.passes.ranges import observing, set_ranges, set_weight_grid
@@ -25,7 +25,7 @@ from edadm.quant.ranges import best_range
 
 from ..conftest import as_rows, reinitialise
 
-SMALL = UNetArchitecture(
+SMALL = Architecture(
     image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4
 )
 Calibration = tuple[Tensor, Tensor]
@@ -123,7 +123,7 @@ def test_later_layers_see_what_earlier_grids_let_through_batch_by_batch(
     """During the pass every quantizer already computes with its running grid."""
     monkeypatch.setattr(ranges_module, "THRESHOLDS", 10)  # which range is best does not matter here
     bits = Bits(weights=2, activations=2, softmax=2, range_batch_size=5, range_bins=64, layers={})
-    unet = build_unet(SMALL)
+    unet = build_network(SMALL)
     reinitialise(unet, 3)
     quantized = quantized_copy(unet.eval().requires_grad_(False), bits)
     seen: list[Tensor] = []

@@ -13,7 +13,7 @@ from diffusers import UNet2DModel
 
 from edadm.calibration.select import select, statistics_of
 from edadm.config.schema import Calibration, Model
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import run_sampler
@@ -143,7 +143,7 @@ def test_a_guided_collection_keeps_contexts_and_features_of_both_halves(
     model = model.model_copy(
         update={"conditioning": model.conditioning.model_copy(update={"guidance": guidance})}
     )
-    unet, told = random_network(build_unet(model.architecture), 1), Labels()
+    unet, told = random_network(build_network(model.architecture), 1), Labels()
     store = open_store(tmp_path / "0.zarr", model, 0, told)
     evaluations: list[int] = []
     handle = unet.register_forward_pre_hook(lambda _, inputs: evaluations.append(len(inputs[0])))

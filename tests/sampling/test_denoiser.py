@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
 from edadm.sampling.denoiser import Denoiser
 from edadm.sampling.generate import generate_images
 
@@ -29,7 +29,7 @@ class Labels:
 
 @pytest.fixture(scope="module")
 def unet() -> nn.Module:
-    return random_network(build_unet(MODEL.architecture), 1)
+    return random_network(build_network(MODEL.architecture), 1)
 
 
 X, T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([700, 700])

@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from edadm.artifacts import describe
 from edadm.cli import main
 from edadm.config.schema import Model, Sampler, Trajectories
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.sampling.shards import open_finished
 from edadm.sampling.store import TrajectoryStore
 
 from ..conftest import reinitialise
 
 FORK = multiprocessing.get_context("fork")
-ARCHITECTURE = UNetArchitecture(
+ARCHITECTURE = Architecture(
     image_size=8,
     channels=8,
     multipliers=(1, 2),
@@ -44,7 +44,7 @@ def ready(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="module")
 def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = build_unet(ARCHITECTURE)
+    network = build_network(ARCHITECTURE)
     reinitialise(network, 0)
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)

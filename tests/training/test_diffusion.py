@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from edadm.config.schema import NoiseSchedule
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.sampling.schedule import alphas_cumprod
 from edadm.training.diffusion import DiffusionTrainer
 from edadm.training.trainer import Training, learning_rate
 
-SMALL = UNetArchitecture(
+SMALL = Architecture(
     image_size=8, channels=8, multipliers=(1,), blocks_per_level=1, attention_resolutions=(), norm_groups=4
 )
 SETTINGS = Training(steps=40, batch_size=4, warmup=5, seed=1)
@@ -23,7 +23,7 @@ SETTINGS = Training(steps=40, batch_size=4, warmup=5, seed=1)
 def trainer(settings: Training = SETTINGS) -> DiffusionTrainer:
     torch.manual_seed(0)
     images = torch.randint(256, (16, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return DiffusionTrainer(build_unet(SMALL), images, alphas_cumprod(NoiseSchedule()), settings)
+    return DiffusionTrainer(build_network(SMALL), images, alphas_cumprod(NoiseSchedule()), settings)
 
 
 def test_the_learning_rate_warms_up_stays_and_falls_to_nothing() -> None:

@@ -15,8 +15,8 @@ from edadm.conditions.classes import ClassEmbedding
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.autoencoder import build_autoencoder
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.unet.build import build_unet
 from edadm.sampling.schedule import alphas_cumprod
 from edadm.training.autoencoder import AutoencoderTrainer, decode, encode, nearest, standardise
 from edadm.training.files import first_stage_in, write_lightning, write_weights
@@ -91,7 +91,7 @@ def test_the_first_stage_learns_and_its_codes_are_latents_of_images() -> None:
 def latent_trainer(settings: Training, classes: int = 2) -> LatentTrainer:
     torch.manual_seed(0)
     latents = torch.randn(2, 3, 8, 8).repeat(8, 1, 1, 1).half()
-    unet, embedding = build_unet(MODEL.architecture), ClassEmbedding(classes, 12)
+    unet, embedding = build_network(MODEL.architecture), ClassEmbedding(classes, 12)
     labels = torch.arange(16) % 2
     return LatentTrainer(unet, embedding, latents, labels, alphas_cumprod(MODEL.schedule), settings)
 

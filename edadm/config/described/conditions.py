@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Autoencoder
 from edadm.networks.settings.parts_config import encoder_settings, projected_channels
@@ -111,11 +111,11 @@ def condition_kind(settings: Settings) -> str:
     """The kind of condition that a network with a context is told, by its architecture's settings."""
     known = FAMILIES[settings["family"]].conditions
     if "sdxl_refiner" in known:
-        return "sdxl_refiner" if UNetArchitecture.model_validate(settings).is_refiner else "sdxl"
+        return "sdxl_refiner" if Architecture.model_validate(settings).is_refiner else "sdxl"
     return "text" if "text" in known else known[0]
 
 
-def about_sizes(architecture: UNetArchitecture, factor: int, left_open: list[str]) -> Settings:
+def about_sizes(architecture: Architecture, factor: int, left_open: list[str]) -> Settings:
     """The sizes that SDXL or its refiner is told, and the refiner's scores.
 
     Args:
@@ -137,7 +137,7 @@ def _describe_pooled(
     path: Path, encoders: Mapping[str, Path | None], settings: Settings, left_open: list[str]
 ) -> None:
     """Adds the text encoders of SDXL or its refiner, and the sizes of images."""
-    architecture = UNetArchitecture.model_validate(settings["architecture"])
+    architecture = Architecture.model_validate(settings["architecture"])
     first, second = encoders["condition"], encoders["second_condition"]
     told = settings["conditioning"]
     if second is None or (first is None and not architecture.is_refiner):
@@ -169,7 +169,7 @@ def _pad(encoder: Settings, name: str, left_open: list[str]) -> None:
     )
 
 
-def _check_widths(path: Path, told: Settings, architecture: UNetArchitecture) -> None:
+def _check_widths(path: Path, told: Settings, architecture: Architecture) -> None:
     context = told.get("encoder", {}).get("channels", 0) + told["second_encoder"]["channels"]
     if context != architecture.context_channels:
         raise DescriptionError(

@@ -11,12 +11,12 @@ from edadm.config.described.entry import Description
 from edadm.config.described.ermongroup import describe_ermongroup
 from edadm.config.inputs.settings import ConfigError, read_settings
 from edadm.config.schema import NoiseSchedule
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import Autoencoder
 from edadm.networks.settings.reading import DescriptionError, Settings, understood
 
 _KINDS: dict[str, type[BaseModel]] = {
-    "architecture": UNetArchitecture,
+    "architecture": Architecture,
     "autoencoder": Autoencoder,
     "schedule": NoiseSchedule,
 }

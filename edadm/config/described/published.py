@@ -8,7 +8,7 @@ from typing import Any
 from edadm.config.described.entry import Description
 from edadm.config.rules.steps import step_problem
 from edadm.config.schema import Model, Sampler
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.reading import Settings
 
 _STEPS = (50, 100, 20, 25, 40, 200, 10, 5, 4, 2, 1)
@@ -20,7 +20,7 @@ def completed(description: Description, presets: Mapping[str, Model]) -> Descrip
     Where the network is a preset's, these are the preset's.
     """
     settings, left_open = dict(description.settings), list(description.left_open)
-    architecture = UNetArchitecture.model_validate(settings["architecture"])
+    architecture = Architecture.model_validate(settings["architecture"])
     name, preset = next(((n, m) for n, m in presets.items() if m.architecture == architecture), (None, None))
     if preset is not None:
         taken = [key for key in ("sampler", "trajectories", "pixels") if key not in settings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Autoencoder, TextEncoder
 
@@ -13,7 +13,7 @@ WIDEST = 65_536
 MOST_LEVELS = 12
 
 
-def mistakes_in_unet(sizes: UNetArchitecture) -> Iterator[str]:
+def mistakes_in_unet(sizes: Architecture) -> Iterator[str]:
     """One sentence per size of a U-Net that does not fit the others.
 
     None for families whose sizes are written elsewhere.
@@ -65,7 +65,7 @@ def _divisor(widths: dict[int, int]) -> int:
     return max(groups for groups in range(1, 33) if not any(width % groups for width in widths.values()))
 
 
-def _heads(sizes: UNetArchitecture, heights: list[int]) -> Iterator[str]:
+def _heads(sizes: Architecture, heights: list[int]) -> Iterator[str]:
     attended = [
         m
         for m, height in zip(sizes.multipliers, heights, strict=True)

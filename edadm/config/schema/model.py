@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning
 from edadm.networks.settings.strict import Count, Strict, of_some
 
@@ -119,7 +119,7 @@ class Model(Strict):
     ema: Literal["auto"] | bool = Field(
         "auto", description="averaged weights: where the file holds any, always, or never"
     )
-    architecture: UNetArchitecture = UNetArchitecture()
+    architecture: Architecture = Architecture()
     autoencoder: Autoencoder | None = None
     conditioning: Conditioning | None = None
     prediction: Literal["eps", "v", "sample"] = Field(

@@ -11,7 +11,7 @@ import torch
 
 from edadm.config.backends import BACKENDS, INTEGER, BackendEntry, resolved
 from edadm.errors import EdadmError
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.nn.insert import quantized_layers
 from edadm.quant.format import INTEGERS
 from edadm.quant.scheme import SMOOTH, Scheme
@@ -31,7 +31,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+    def lower(self, unet: Network, dtype: torch.dtype) -> Network:
         """The network in the backend's arithmetic, on the device where it is; called like the original.
 
         Args:
@@ -56,7 +56,7 @@ class CpuBackend(Backend):
         """See `computes_static_integers`."""
         return computes_static_integers(scheme)
 
-    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+    def lower(self, unet: Network, dtype: torch.dtype) -> Network:
         """See `Backend.lower`.
 
         Raises:
@@ -70,7 +70,7 @@ class CpuBackend(Backend):
         return self.lower_in_fp32(unet)
 
     @abstractmethod
-    def lower_in_fp32(self, unet: UNet) -> UNet:
+    def lower_in_fp32(self, unet: Network) -> Network:
         """The network in the backend's arithmetic, as `lower` gives it.
 
         Raises:
@@ -96,7 +96,7 @@ def implementation(entry: BackendEntry) -> Backend:
     return found
 
 
-def lower(unet: UNet, dtype: torch.dtype = torch.float32, backend: str = INTEGER) -> UNet:
+def lower(unet: Network, dtype: torch.dtype = torch.float32, backend: str = INTEGER) -> Network:
     """A quantized U-Net in the arithmetic that a backend's name means on the device of the network.
 
     Args:

@@ -14,7 +14,7 @@ from edadm.deploy.fuse.layers import IntegerConv2d, IntegerGatheredConv2d, Integ
 from edadm.deploy.fuse.network import fuse_attention, fuse_epilogues
 from edadm.deploy.fuse.segment import InputGrid, IntegerSegment
 from edadm.deploy.int_weight import signed_weight
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.sound import pass_on_what_is_not_finite, refuse_inputs_of_other_types
@@ -98,8 +98,8 @@ def _float_layer(layer: QuantizedLayer) -> nn.Module:
 
 
 def lower_for_cuda(
-    unet: UNet, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True
-) -> UNet:
+    unet: Network, dtype: torch.dtype = torch.bfloat16, keep_packed: bool = True, fuse: bool = True
+) -> Network:
     """A copy of a quantized U-Net that computes its layers with integers.
 
     Integer are all convolutions and linear layers whose input is on a grid. In floating point of type `dtype`
@@ -134,7 +134,7 @@ class CudaInt8(Backend):
         """See `computes_static_integers`."""
         return computes_static_integers(scheme)
 
-    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+    def lower(self, unet: Network, dtype: torch.dtype) -> Network:
         """See `lower_for_cuda`."""
         return lower_for_cuda(unet, dtype)
 

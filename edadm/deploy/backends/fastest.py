@@ -16,14 +16,14 @@ from edadm.deploy.backends.base import implementation, lower
 from edadm.deploy.backends.kept import digest_of_text, remembered
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of, network_call
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.version import __version__
 
 ROUNDS = 3  # of a backend, after one that does not count
 TOLERANCE = 0.05  # of a prediction's standard deviation, by which one may differ from the simulated one
 
 
-def meant(backend: str, unet: UNet, dtype: torch.dtype = torch.float32, batch: int = 1) -> str:
+def meant(backend: str, unet: Network, dtype: torch.dtype = torch.float32, batch: int = 1) -> str:
     """The backend that a name means for a network: itself, unless it is `auto`.
 
     Among the exact ones of the network's device that are installed and run its schemes, the fastest one. That
@@ -57,7 +57,7 @@ def _exact(kind: str) -> list[str]:
     return found
 
 
-def _key(unet: UNet, names: list[str], batch: int) -> str:
+def _key(unet: Network, names: list[str], batch: int) -> str:
     extras = [BACKENDS[name].extra for name in names if BACKENDS[name].extra]
     versions = [__version__, torch.__version__, *map(metadata.version, extras)]
     machine = [_processor(), torch.get_num_threads(), batch, *names]
@@ -76,7 +76,7 @@ def _processor() -> list[str]:
 
 
 @torch.no_grad()
-def measured(unet: UNet, names: list[str], batch: int) -> dict[str, Any]:
+def measured(unet: Network, names: list[str], batch: int) -> dict[str, Any]:
     """Seconds of a call by each backend, how far its prediction is from the simulated one, and the choice.
 
     One that is too far, does not run the network's schemes or cannot compute the network is no choice.
@@ -102,7 +102,7 @@ def measured(unet: UNet, names: list[str], batch: int) -> dict[str, Any]:
     return {"backend": fastest, "seconds": seconds, "difference_to_simulated": differences}
 
 
-def _seconds(network: UNet, rows: Any) -> float:
+def _seconds(network: Network, rows: Any) -> float:
     begin = time.perf_counter()
     network_call(network, rows)
     return time.perf_counter() - begin

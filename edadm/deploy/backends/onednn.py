@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import Attention
 from edadm.deploy.backends.base import CpuBackend
 from edadm.deploy.fuse.cpu import CpuAttnProcessor, CpuConv2d, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
@@ -21,7 +21,7 @@ def computes_with_integers(layer: QuantizedLayer) -> bool:
     return layer.input_quantizer is not None
 
 
-def lower_for_cpu(unet: UNet) -> UNet:
+def lower_for_cpu(unet: Network) -> Network:
     """A copy of a quantized U-Net that computes its layers with integers on a CPU.
 
     It is called like the original, for any batch size. Convolutions and linear layers multiply codes and add
@@ -57,7 +57,7 @@ def lower_for_cpu(unet: UNet) -> UNet:
 class OneDnn(CpuBackend):
     """The backend of CPUs: `edadm.kernels.cpu`'s convolutions."""
 
-    def lower_in_fp32(self, unet: UNet) -> UNet:
+    def lower_in_fp32(self, unet: Network) -> Network:
         """See `lower_for_cpu`."""
         return lower_for_cpu(unet)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from edadm.deploy.backends.base import Backend
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.nn.sound import pass_on_what_is_not_finite
 from edadm.quant.scheme import Scheme
 
@@ -17,7 +17,7 @@ class Simulated(Backend):
         """Every scheme is simulated."""
         return True
 
-    def lower(self, unet: UNet, dtype: torch.dtype) -> UNet:
+    def lower(self, unet: Network, dtype: torch.dtype) -> Network:
         """The network itself, cast to `dtype` but for its grids."""
         pass_on_what_is_not_finite(unet)
         return unet if dtype == torch.float32 else unet.to(dtype)

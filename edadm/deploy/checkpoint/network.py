@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from edadm.networks.build import build_network
 from edadm.networks.families import family_of
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
+from edadm.networks.family import Network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.site import Site, sites_of
 from edadm.nn.insert import insert_quantizers, site_schemes
 from edadm.nn.layers import QuantizedLayer
@@ -18,8 +18,8 @@ from edadm.quant.scheme import SchemeError, SiteScheme
 
 
 def described(
-    architecture: UNetArchitecture, schemes_of: Callable[[Sequence[Site]], Mapping[str, SiteScheme]]
-) -> UNet:
+    architecture: Architecture, schemes_of: Callable[[Sequence[Site]], Mapping[str, SiteScheme]]
+) -> Network:
     """A quantized network without memory.
 
     Args:
@@ -30,7 +30,7 @@ def described(
         EdadmError: as `insert_quantizers`; a scheme is for no site, or for one that is not quantized alone.
     """
     with torch.device("meta"):
-        network = build_unet(architecture)
+        network = build_network(architecture)
         sites = sites_of(network, family_of(network).concatenations(network))
         schemes = schemes_of(sites)
         insert_quantizers(network, sites, schemes)

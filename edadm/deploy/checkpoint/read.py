@@ -18,8 +18,8 @@ from edadm.deploy.checkpoint.versions import grids_in, is_damaged, schemes_in
 from edadm.deploy.grids import quantizers, refuse, set_grids
 from edadm.errors import EdadmError
 from edadm.kernels.packing import unpack4
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sizes import keep_to_size
@@ -29,7 +29,7 @@ from edadm.quant.scheme import SchemeError
 Size = TypeAdapter(PositiveInt)
 
 
-def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
+def load_quantized(path: Path, device: torch.device | str = "cpu") -> Network:
     """Rebuilds the quantized U-Net (simulated integer arithmetic) from its file alone, in inference mode.
 
     Raises:
@@ -58,10 +58,10 @@ def load_quantized(path: Path, device: torch.device | str = "cpu") -> UNet:
     return unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
-def _skeleton(facts: Facts, path: Path) -> UNet:
+def _skeleton(facts: Facts, path: Path) -> Network:
     """The network that the facts describe, with memory but without values."""
     try:
-        architecture = UNetArchitecture.model_validate(facts["architecture"])
+        architecture = Architecture.model_validate(facts["architecture"])
         unet = described(architecture, partial(schemes_in, facts))
         if (size := facts.get("calibrated_at")) is not None:
             keep_to_size(unet, *map(Size.validate_python, size))
@@ -91,7 +91,7 @@ def _unfilled(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
 
-def _fill(unet: UNet, tensors: Mapping[str, Tensor]) -> None:
+def _fill(unet: Network, tensors: Mapping[str, Tensor]) -> None:
     """Puts codes, and what is not quantized, into a network whose grids are set.
 
     Raises:

@@ -17,7 +17,7 @@ from edadm.deploy.diffusers.adapters import Adapters
 from edadm.deploy.diffusers.calls import KeptGrids
 from edadm.deploy.diffusers.folders import WEIGHTS, Folders
 from edadm.deploy.diffusers.states import States, is_rounded
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.registration import METHOD
 
 __all__ = [
@@ -59,7 +59,7 @@ for known in (QuantizedUNet2DModel, QuantizedUNet2DConditionModel):
     setattr(diffusers, known.__name__, known)  # where `AutoModel` looks for the class that a folder names
 
 
-def as_diffusers_model(unet: UNet, facts: Facts, backend: str) -> QuantizedUNet:
+def as_diffusers_model(unet: Network, facts: Facts, backend: str) -> QuantizedUNet:
     """The same network, whose class now saves and loads packed codes.
 
     Its `config` says `quantization_config: {quant_method: edadm}`, upon which diffusers without this package

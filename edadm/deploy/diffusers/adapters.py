@@ -16,10 +16,10 @@ from edadm.config.backends import DEFAULT
 from edadm.deploy.checkpoint import Facts
 from edadm.deploy.fuse.network import is_fused
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.layouts.lora import UNET, Change, candidates, flat
 from edadm.networks.lora import low_rank_changes, read_lora
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.low_rank import Branch, LowRank, beside, layers_like, low_ranks, without_branches
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # diffusers' name for the file in a folder
@@ -94,7 +94,7 @@ class Adapters:
         if not own:
             return  # of other parts of a pipeline alone
         self._refuse_elsewhere()
-        made = _branches(own, UNetArchitecture.model_validate(self.facts["architecture"]))
+        made = _branches(own, Architecture.model_validate(self.facts["architecture"]))
         _answer_to_peft()
         is_on = all(branches.is_on for branches in low_ranks(network).values())
         for layer, branch in made.items():
@@ -239,16 +239,14 @@ def _file(path: Path, name: str | None) -> Path:
     return path / (name or WEIGHTS) if path.is_dir() else path
 
 
-def _branches(
-    changes: Mapping[str, tuple[Change, float]], architecture: UNetArchitecture
-) -> dict[str, Branch]:
+def _branches(changes: Mapping[str, tuple[Change, float]], architecture: Architecture) -> dict[str, Branch]:
     """The branches that changes are, by the layer.
 
     Raises:
         EdadmError: they are of another network.
     """
     with torch.device("meta"):
-        like = layers_like(build_unet(architecture))
+        like = layers_like(build_network(architecture))
     known = {flat(layer): layer for layer in like}
     made: dict[str, Branch] = {}
     for written, (change, scale) in changes.items():
@@ -257,7 +255,7 @@ def _branches(
     return made
 
 
-def _layer(written: str, change: Change, known: Mapping[str, str], architecture: UNetArchitecture) -> str:
+def _layer(written: str, change: Change, known: Mapping[str, str], architecture: Architecture) -> str:
     """The layer that a change is of.
 
     Raises:

@@ -15,7 +15,7 @@ from edadm.config.backends import DEFAULT
 from edadm.config.schema import Bits
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantized_layers
 
@@ -87,7 +87,7 @@ class Folders:
             return
         self.save_config(folder)  # type: ignore[attr-defined]
         architecture, bits = (
-            UNetArchitecture.model_validate(self.facts["architecture"]),
+            Architecture.model_validate(self.facts["architecture"]),
             Bits.model_validate(self.facts["bits"]),
         )
         path = folder / _named(variant)

@@ -15,8 +15,8 @@ from edadm.deploy.grid_packing import WEIGHT_SCALES, expand
 from edadm.deploy.grids import quantizers
 from edadm.errors import EdadmError
 from edadm.kernels.packing import unpack4
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import state_flaws
 
@@ -94,7 +94,7 @@ class States:
         counted: Any = super()
         if self.backend != DEFAULT and not only_trainable:
             with torch.device("meta"):
-                counted = build_unet(UNetArchitecture.model_validate(self.facts["architecture"]))
+                counted = build_network(Architecture.model_validate(self.facts["architecture"]))
         found: int = counted.num_parameters(only_trainable, exclude_embeddings)
         return found
 

@@ -23,8 +23,8 @@ from edadm.deploy.export.onnx_leaves import Leaf
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of
+from edadm.networks.family import Network
 from edadm.networks.inputs import WHOLE
-from edadm.networks.unet.base import UNet
 
 LARGEST = 2**31  # bytes of a protobuf message, which a file is
 TOKENS = 3  # of an example, whose number is no constant of the graph
@@ -65,7 +65,7 @@ def input_name(name: str) -> str:
     return _NAMES.get(name, name)
 
 
-def _example(unet: UNet) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
+def _example(unet: Network) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
     """Inputs by the network's names, and the free axes of each.
 
     Sides are multiples of the network's own that are unlike each other, so that nothing takes them for
@@ -87,7 +87,7 @@ def _example(unet: UNet) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
 
 
 def onnx_program(
-    unet: UNet,
+    unet: Network,
     target: Target = TARGETS["onnx"],
     advance: Callable[[int], None] = lambda count: None,
 ) -> Any:
@@ -165,7 +165,7 @@ def _refuse_too_large(total: int) -> None:
         )
 
 
-def export_onnx(unet: UNet, path: Path, target: Target = TARGETS["onnx"]) -> None:
+def export_onnx(unet: Network, path: Path, target: Target = TARGETS["onnx"]) -> None:
     """Writes a quantized U-Net as one ONNX file; see `onnx_program`.
 
     Args:

@@ -21,8 +21,8 @@ from edadm.deploy.export.onnx_leaves import Leaf, NormLeaf, constant, operators
 from edadm.deploy.export.onnx_weights import Form, StoredWeight, stored_weight
 from edadm.deploy.int_weight import signed_weight
 from edadm.networks.families import family_of, network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
@@ -270,7 +270,7 @@ def replacements(network: nn.Module, target: Target) -> dict[int, nn.Module]:
     return found
 
 
-def export_graph(unet: UNet, target: Target = Target()) -> nn.Module:
+def export_graph(unet: Network, target: Target = Target()) -> nn.Module:
     """A copy of a quantized U-Net whose quantizers, layers and norms are ONNX nodes.
 
     It computes nothing, it is for `torch.onnx.export`. It takes the network's inputs in the order in which

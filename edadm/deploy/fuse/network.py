@@ -13,7 +13,7 @@ from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
 from edadm.deploy.fuse.layers import IntegerLinear
 from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
-from edadm.networks.unet.build import UNet
+from edadm.networks.family import Network
 
 _LARGER: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)  # of the others
 _FUSED: tuple[Any, ...] = (IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, *_LARGER)
@@ -24,7 +24,7 @@ def is_fused(network: nn.Module) -> bool:
     return any(isinstance(module, _FUSED) for module in network.modules())
 
 
-def fuse_attention(unet: UNet) -> UNet:
+def fuse_attention(unet: Network) -> Network:
     """The network with PyTorch's fused attention, and without grids of its operands; changed in place."""
     for module in unet.modules():
         if isinstance(module, Attention):
@@ -32,7 +32,7 @@ def fuse_attention(unet: UNet) -> UNet:
     return unet
 
 
-def fuse_epilogues(unet: UNet) -> UNet:
+def fuse_epilogues(unet: Network) -> Network:
     """The network with what follows a product computed in its kernel's epilogue; changed in place.
 
     That is GEGLU and the grid after it, where both layers are integer; group normalisation with SiLU and the

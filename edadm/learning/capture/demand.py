@@ -65,14 +65,14 @@ def unit_bytes(
     """The bytes of every unit, from one pass of the float network.
 
     Args:
-        float_unet: the network, on any device; with `torch.device("meta"): build_unet(architecture)` no
+        float_unet: the network, on any device; with `torch.device("meta"): build_network(architecture)` no
             memory is needed.
         units: as from `trace_units` (which takes a network on `meta`, too), those of `settings.method`.
         inputs: of the network, on its device; one row is enough.
         settings: decide which layers have an error of their own, and of how many networks passes wait: 2 in a
             chain, 1 where units learn from float inputs.
     """
-    rows = len(inputs)
+    rows, units = len(inputs), [unit for unit in units if not unit.is_apart]
     networks = METHODS[settings.method].networks
     network = PausingNetwork(float_unet, [unit.name for unit in units])
     tracker = PeakTracker()

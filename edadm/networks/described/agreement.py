@@ -12,14 +12,14 @@ from edadm.config.betas import betas_of, same_betas, schedule_in_words
 from edadm.config.described.folder import config_of, refuse_empty_prompts, scheduler_of
 from edadm.config.described.scheduler import schedule_settings
 from edadm.config.schema import Model, NoiseSchedule
+from edadm.networks.build import build_network
 from edadm.networks.described.markers import refuse_markers
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.family import Network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import Autoencoder, TextEncoder
 from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
 from edadm.networks.settings.reading import Settings, read_json
 from edadm.networks.settings.unet_config import unet_architecture
-from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 
 _READ_ELSEWHERE = (
@@ -76,13 +76,13 @@ def described_scale(weights: Path) -> float | None:
     return None if said is None else float(said)
 
 
-def _check_unet(architecture: UNetArchitecture, config: Settings, file: Path, path: Path) -> None:
+def _check_unet(architecture: Architecture, config: Settings, file: Path, path: Path) -> None:
     settings, _ = unet_architecture(config, file)
-    said = UNetArchitecture.model_validate(settings)
+    said = Architecture.model_validate(settings)
     if said == architecture:
         return
     with torch.device("meta"):
-        theirs, ours = build_unet(said), build_unet(architecture)
+        theirs, ours = build_network(said), build_network(architecture)
     if differing := _differences(theirs, ours):
         raise CheckpointError(
             f"{file} says {'; '.join(differing[:3])}; run `edadm describe {path}`, which prints the entry of "
@@ -90,7 +90,7 @@ def _check_unet(architecture: UNetArchitecture, config: Settings, file: Path, pa
         )
 
 
-def _differences(theirs: UNet, ours: UNet) -> list[str]:
+def _differences(theirs: Network, ours: Network) -> list[str]:
     """Half sentences on the settings by which two networks compute something else.
 
     Empty where they compute the same.
@@ -111,7 +111,7 @@ def _differences(theirs: UNet, ours: UNet) -> list[str]:
     return found or ["another number of heads than the preset's network has"]
 
 
-def _meant(network: UNet, key: str) -> Any:
+def _meant(network: Network, key: str) -> Any:
     """The value of a key, or what takes its place where it is null."""
     value = network.config.get(key)
     if (

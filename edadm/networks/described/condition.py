@@ -13,7 +13,7 @@ from edadm.config.described.conditions import (
     about_sizes,
     condition_kind,
 )
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import REFINED, TIME_IDS
 from edadm.networks.settings.reading import DescriptionError, Settings
 
@@ -83,7 +83,7 @@ def _check_width(given: int, wanted: int, path: Path) -> None:
 
 def _pooled(shapes: Shapes, settings: Settings, left_open: list[str], path: Path) -> Settings:
     """The text encoders of Stable Diffusion XL or its refiner, and the sizes that it is told."""
-    architecture = UNetArchitecture.model_validate(settings)
+    architecture = Architecture.model_validate(settings)
     first, second = _clip(shapes, left_open), _open_clip(shapes, left_open, 0)
     if second is None or (first is None and not architecture.is_refiner):
         left_open.append("the file lacks text encoders: set conditioning.checkpoint to the model's own file")

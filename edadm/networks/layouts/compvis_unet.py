@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 
 _STEMS = {
     "time_embed.0": "time_embedding.linear_1",
@@ -32,7 +32,7 @@ _MODULE = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d)\.(.+)$")
 _MIDDLE_MODULE = re.compile(r"middle_block\.([012])\.(.+)$")
 
 
-def diffusers_module(module: str, architecture: UNetArchitecture) -> str:
+def diffusers_module(module: str, architecture: Architecture) -> str:
     """The diffusers name of an original module.
 
     E.g. `output_blocks.2.1.conv` -> `up_blocks.0.upsamplers.0.conv`.
@@ -53,7 +53,7 @@ def diffusers_module(module: str, architecture: UNetArchitecture) -> str:
     raise KeyError(f"'{module}' is not a module of the CompVis U-Net layout")
 
 
-def _inner(side: str, inner: int, position: str, part: str, architecture: UNetArchitecture) -> str:
+def _inner(side: str, inner: int, position: str, part: str, architecture: Architecture) -> str:
     if side == "input_blocks" and inner == architecture.level_blocks:
         return f"downsamplers.0.{'conv' if part == 'op' else _part(part, architecture)}"
     if position == "0":
@@ -65,13 +65,13 @@ def _inner(side: str, inner: int, position: str, part: str, architecture: UNetAr
     return f"attentions.{inner}.{_part(part, architecture)}"
 
 
-def _part(part: str, architecture: UNetArchitecture) -> str:
+def _part(part: str, architecture: Architecture) -> str:
     if part in _BLOCK_PARTS:
         return _BLOCK_PARTS[part]
     return part if architecture.family != "ldm" else _ATTENTION_PARTS.get(part, part)
 
 
-def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> None:
+def _check_depth(state: dict[str, Tensor], architecture: Architecture) -> None:
     """Refuses blocks that are counted otherwise: their numbers say to which level they belong."""
     blocks = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.", key))}
     halving = {int(match[1]) for key in state if (match := re.match(r"input_blocks\.(\d+)\.0\.op\.", key))}
@@ -89,7 +89,7 @@ def _check_depth(state: dict[str, Tensor], architecture: UNetArchitecture) -> No
         )
 
 
-def to_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> dict[str, Tensor]:
+def to_diffusers(state: dict[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
     """Original state dict -> diffusers state dict.
 
     Without condition, an attention holds query, key and value in one 1-D convolution whose outputs are
@@ -130,24 +130,24 @@ _DIFFUSERS = re.compile(
 _DIFFUSERS_MIDDLE = re.compile(r"mid_block\.((?:resnets|attentions)\.\d)\.(.+)$")
 
 
-def from_diffusers(state: dict[str, Tensor], architecture: UNetArchitecture) -> dict[str, Tensor]:
-    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`; family `transformer` alone.
+def from_diffusers(state: dict[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
+    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`; of networks with a context.
 
     Raises:
         KeyError: a key does not belong to such a network.
     """
-    assert architecture.family == "transformer", "attentions without context keep their matrices together"
+    assert architecture.context_channels, "attentions without context keep their matrices together"
     attends = {re.sub(r"\.attentions\..*", "", key) for key in state if ".attentions." in key}
     stems = {new: old for old, new in _STEMS.items()}
     original = {}
     for key, tensor in state.items():
         module, _, parameter = key.rpartition(".")
-        old = stems.get(module) or _original_module(module, architecture.blocks_per_level, attends)
+        old = stems.get(module) or _original_module(module, architecture.level_blocks, attends)
         original[f"{old}.{parameter}"] = tensor
     return original
 
 
-def _original_module(module: str, blocks_per_level: int, attends: set[str]) -> str:
+def _original_module(module: str, level_blocks: int, attends: set[str]) -> str:
     parts = {new: old for old, new in _BLOCK_PARTS.items()}
     if match := _DIFFUSERS_MIDDLE.match(module):
         place = next(place for place, name in _MIDDLE.items() if name == match[1])
@@ -155,12 +155,12 @@ def _original_module(module: str, blocks_per_level: int, attends: set[str]) -> s
     if not (match := _DIFFUSERS.match(module)):
         raise KeyError(f"'{module}' is not a module of a U-Net with a context")
     side, block, kind, index, part = match.groups()
-    first = int(block) * (blocks_per_level + 1)
+    first = int(block) * (level_blocks + 1)
     if kind == "downsamplers":
-        return f"input_blocks.{first + blocks_per_level + 1}.0.op"
+        return f"input_blocks.{first + level_blocks + 1}.0.op"
     if kind == "upsamplers":
         behind = 2 if f"up_blocks.{block}" in attends else 1
-        return f"output_blocks.{first + blocks_per_level}.{behind}.{part}"
+        return f"output_blocks.{first + level_blocks}.{behind}.{part}"
     name = (
         f"input_blocks.{first + int(index) + 1}" if side == "down" else f"output_blocks.{first + int(index)}"
     )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from edadm.networks.layouts.compvis_unet import diffusers_module
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 
 UNET, TEXT, SECOND_TEXT = "unet", "text", "second_text"
 _PREFIXES = {
@@ -109,7 +109,7 @@ def _place(module: str) -> tuple[str, str]:
     return UNET, flat(module)
 
 
-def candidates(layer: str, architecture: UNetArchitecture) -> Iterator[str]:
+def candidates(layer: str, architecture: Architecture) -> Iterator[str]:
     """Names, `flat`, that a layer of the U-Net in a file may have today.
 
     Args:

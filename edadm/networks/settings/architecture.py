@@ -12,7 +12,7 @@ from edadm.networks.settings.parts import TIME_IDS, sizes_told
 from edadm.networks.settings.strict import Count, Strict, of_some
 
 
-class UNetArchitecture(Strict):
+class Architecture(Strict):
     """Sizes of a U-Net, and the original code whose arithmetic it has.
 
     `ddim`: ermongroup/ddim, single-head attention. `ldm`: CompVis/latent-diffusion without condition.
@@ -62,7 +62,7 @@ class UNetArchitecture(Strict):
     size_channels: Count | None = of_some("numbers among them for each size (sdxl)")
 
     @model_validator(mode="after")
-    def _settings_belong_to_the_family(self) -> UNetArchitecture:
+    def _settings_belong_to_the_family(self) -> Architecture:
         entry = FAMILIES[self.family]
         known = {"family", "image_size", "in_channels", *entry.settings}
         fields = type(self).model_fields.items()

@@ -31,7 +31,7 @@ class DiffusersUNet(Strict):
 
     Only those on which its arithmetic depends, and of them only those that the rest of this package can
     quantize. Sizes of what goes in (`sample_size`, `in_channels`, `cross_attention_dim`) are
-    `UNetArchitecture`'s.
+    `Architecture`'s.
     """
 
     class_name: Literal["UNet2DModel", "UNet2DConditionModel"]

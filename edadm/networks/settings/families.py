@@ -12,7 +12,7 @@ from typing import Any
 
 from edadm.networks.settings.parts import TIME_IDS, sizes_told
 
-Sizes = Mapping[str, Any]  # settings of a `UNetArchitecture` by name
+Sizes = Mapping[str, Any]  # settings of a `Architecture` by name
 _SIZES = ("channels", "multipliers", "blocks_per_level", "attention_resolutions", "norm_groups")
 _HEADS = ("heads", "head_channels")
 

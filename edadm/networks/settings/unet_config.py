@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import described_family
 from edadm.networks.settings.reading import DescriptionError, Settings, checked, refuse, understood
@@ -134,7 +134,7 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
         if name in own and config[name] != fields[name].default and not _is_off(config[name], fields[name])
     }
     try:
-        UNetArchitecture.model_validate(settings)
+        Architecture.model_validate(settings)
     except ValidationError as error:
         raise _sentence(error, config, where) from None
     return settings, left_open

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.families import FAMILIES
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -24,7 +24,7 @@ _RESNET = ("conv1", "time_emb_proj", "conv2")
 Units = dict[str, tuple[str, ...]]
 
 
-def unit_layers(sizes: UNetArchitecture) -> Units | None:
+def unit_layers(sizes: Architecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
     return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
@@ -43,7 +43,7 @@ def idle_patterns(patterns: Iterable[str], names: Iterable[str]) -> Iterator[tup
             )
 
 
-def _units(sizes: UNetArchitecture) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     blocks, levels = sizes.blocks_per_level, len(sizes.multipliers)
     attends = [sizes.image_size >> level in sizes.attention_resolutions for level in range(levels)]
     widths = [sizes.channels * multiplier for multiplier in sizes.multipliers]
@@ -75,7 +75,7 @@ def _resnet(place: str, shortcut: bool) -> tuple[str, tuple[str, ...]]:
 
 
 def _level(
-    sizes: UNetArchitecture, place: str, shortcuts: list[bool], attends: bool, attentions: int | None = None
+    sizes: Architecture, place: str, shortcuts: list[bool], attends: bool, attentions: int | None = None
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     for block, shortcut in enumerate(shortcuts):
         yield _resnet(f"{place}.resnets.{block}", shortcut)
@@ -83,7 +83,7 @@ def _level(
             yield from _attention(sizes, f"{place}.attentions.{block}")
 
 
-def _attention(sizes: UNetArchitecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _attention(sizes: Architecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     if sizes.family != "transformer":
         yield place, tuple(f"{place}.{name}" for name in ATTENTION)
         return
@@ -93,5 +93,5 @@ def _attention(sizes: UNetArchitecture, place: str) -> Iterator[tuple[str, tuple
     yield _layer(f"{place}.proj_out")
 
 
-def _resampling(sizes: UNetArchitecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _resampling(sizes: Architecture, place: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield _resnet(place, False) if sizes.resample == "res_block" else _layer(f"{place}.conv")

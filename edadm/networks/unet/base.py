@@ -12,12 +12,13 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.networks.family import Coupling, Family, UnitKind
+from edadm.networks.family import Coupling, Family, TemporalPart, UnitKind
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.blocks.concat import shortcut_splits
 from edadm.networks.unet.blocks.couplings import couplings_of
 from edadm.networks.unet.blocks.kinds import KINDS
+from edadm.networks.unet.blocks.temporal import temporal_block
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -35,10 +36,10 @@ class UNetFamily(Family):
     arguments: ClassVar[tuple[str, ...]] = ("latents", "timesteps", "context")  # by position
 
     @abstractmethod
-    def network(self, architecture: UNetArchitecture) -> UNet:
+    def network(self, architecture: Architecture) -> UNet:
         """The network as its library builds it."""
 
-    def build(self, architecture: UNetArchitecture) -> UNet:
+    def build(self, architecture: Architecture) -> UNet:
         """A randomly initialised U-Net with the arithmetic of the original code.
 
         Outputs agree with the original's to rounding (tests/networks). Attentions multiply explicitly, as in
@@ -82,13 +83,16 @@ class UNetFamily(Family):
     def couplings(self, network: nn.Module) -> Sequence[Coupling]:
         return couplings_of(network)
 
+    def temporal(self, network: nn.Module) -> TemporalPart | None:
+        return temporal_block(network)
+
 
 def attentions(unet: nn.Module) -> Iterator[Attention]:
     """The attentions of a U-Net, in registration order."""
     return (module for module in unet.modules() if isinstance(module, Attention))
 
 
-def sizes_of(architecture: UNetArchitecture) -> dict[str, Any]:
+def sizes_of(architecture: Architecture) -> dict[str, Any]:
     """What the families of original codes have in common, by diffusers' names."""
     return {
         "sample_size": architecture.image_size,
@@ -100,7 +104,7 @@ def sizes_of(architecture: UNetArchitecture) -> dict[str, Any]:
     }
 
 
-def attended_levels(architecture: UNetArchitecture) -> list[bool]:
+def attended_levels(architecture: Architecture) -> list[bool]:
     """Whether each level has attention, the finest first."""
     levels = range(len(architecture.multipliers))
     return [architecture.image_size >> level in architecture.attention_resolutions for level in levels]

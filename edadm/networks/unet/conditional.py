@@ -7,7 +7,7 @@ from typing import ClassVar
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.base import UNetFamily, attended_levels, sizes_of
 
 
@@ -21,7 +21,7 @@ class Conditional(UNetFamily):
     classes: ClassVar[tuple[type[nn.Module], ...]] = (UNet2DConditionModel,)
     layouts = ("compvis",)
 
-    def network(self, architecture: UNetArchitecture) -> UNet2DConditionModel:
+    def network(self, architecture: Architecture) -> UNet2DConditionModel:
         attends = attended_levels(architecture)
         heads: int | list[int] | None = architecture.heads
         if architecture.head_channels:

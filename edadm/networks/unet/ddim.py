@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.base import UNetFamily, attended_levels, sizes_of
 
 
@@ -18,7 +18,7 @@ class Ddim(UNetFamily):
     name = "ddim"
     layouts = ("ddim",)
 
-    def network(self, architecture: UNetArchitecture) -> UNet2DModel:
+    def network(self, architecture: Architecture) -> UNet2DModel:
         attends = attended_levels(architecture)
         return UNet2DModel(
             **sizes_of(architecture),

@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from edadm.errors import EdadmError
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.base import UNet, UNetFamily
 
 _ERRORS = (ValueError, TypeError, LookupError, ZeroDivisionError, RuntimeError)
@@ -22,12 +22,12 @@ class DiffusersUNets(UNetFamily):
     layouts = ("compvis",)  # of Stable Diffusion 2, XL and what is told images
     classes: ClassVar[tuple[type[nn.Module], ...]] = (UNet2DModel, UNet2DConditionModel)
 
-    def added(self, architecture: UNetArchitecture) -> dict[str, Any]:
+    def added(self, architecture: Architecture) -> dict[str, Any]:
         """Further settings of the network by diffusers' names: what it is told."""
         width = architecture.context_channels
         return {} if width is None else {"cross_attention_dim": width}
 
-    def network(self, architecture: UNetArchitecture) -> UNet:
+    def network(self, architecture: Architecture) -> UNet:
         stated, channels = architecture.diffusers, architecture.in_channels
         assert stated is not None
         settings = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.base import UNetFamily, attended_levels, attentions, sizes_of
 
 
@@ -18,7 +18,7 @@ class Ldm(UNetFamily):
     name = "ldm"
     layouts = ("compvis",)
 
-    def network(self, architecture: UNetArchitecture) -> UNet2DModel:
+    def network(self, architecture: Architecture) -> UNet2DModel:
         attends = attended_levels(architecture)
         resnet = architecture.resample == "res_block"
         plain = ("DownBlock2D", "UpBlock2D")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import TIME_IDS, sizes_told
 from edadm.networks.unet.diffusers import DiffusersUNets
 
@@ -28,7 +28,7 @@ class Sdxl(DiffusersUNets):
         settings: Any = getattr(network, "config", {})
         return super().takes(network) and settings.get("addition_embed_type") == "text_time"
 
-    def added(self, architecture: UNetArchitecture) -> dict[str, Any]:
+    def added(self, architecture: Architecture) -> dict[str, Any]:
         return super().added(architecture) | {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": architecture.size_channels,

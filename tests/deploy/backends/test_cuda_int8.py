@@ -26,7 +26,7 @@ from edadm.errors import EdadmError
 from edadm.kernels.int8 import reference
 from edadm.networks.families import network_call
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.random_weights import random_unet
+from edadm.networks.random_weights import random_network
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.passes.ranges import set_ranges
@@ -147,7 +147,7 @@ def transformer() -> tuple[nn.Module, Rows]:
     model, cpu = tiny("sd14_coco"), torch.device("cpu")
     inputs = InputSpec.of(model).random(2, cpu)
     return quantized_by_magnitude(
-        random_unet(model, cpu), load_config({}).bits["official_w4a8"], inputs
+        random_network(model, cpu), load_config({}).bits["official_w4a8"], inputs
     ), inputs
 
 
@@ -198,7 +198,7 @@ FUSED = {
 def test_a_network_with_fused_ends_gives_nearly_the_same(family: str) -> None:
     model, cpu = tiny(family), torch.device("cpu")
     inputs = InputSpec.of(model).random(2, cpu)
-    unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
+    unet = quantized_by_magnitude(random_network(model, cpu), load_config({}).bits["official_w8a8"], inputs)
     exact = network_call(unet, inputs)
     plain, fused = (lower_for_cuda(unet, torch.float32, fuse=fuse) for fuse in (False, True))
     kept = [module for module in fused.modules() if isinstance(module, ResnetBlock2D)]
@@ -232,7 +232,7 @@ def test_a_residual_block_with_its_addition_at_the_end_of_a_product(folded: nn.M
 def test_fused_networks_refuse_what_changes_skips() -> None:
     model, cpu = tiny("sd14_coco"), torch.device("cpu")
     inputs = InputSpec.of(model).random(2, cpu)
-    unet = quantized_by_magnitude(random_unet(model, cpu), load_config({}).bits["official_w8a8"], inputs)
+    unet = quantized_by_magnitude(random_network(model, cpu), load_config({}).bits["official_w8a8"], inputs)
     fused = lower_for_cuda(unet, torch.float32)
     fused.enable_freeu(0.9, 0.2, 1.2, 1.4)
     with pytest.raises(EdadmError, match="FreeU"):

@@ -16,7 +16,7 @@ from edadm.config.backends import BACKENDS
 from edadm.config.schema import Bits
 from edadm.deploy.backends import fastest
 from edadm.deploy.checkpoint import save_quantized
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 
 SECONDS = {"simulated": 3.0, "onednn": 2.0, "toy": 1.0}
@@ -103,7 +103,7 @@ def test_a_measurement_holds_for_its_threads_batch_and_network(
 
 def test_a_network_is_loaded_with_it_and_says_which_it_is(
     folded: nn.Module,
-    architecture: UNetArchitecture,
+    architecture: Architecture,
     bits: Bits,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

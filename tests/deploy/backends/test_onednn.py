@@ -14,9 +14,9 @@ from edadm.deploy.backends.onednn import lower_for_cpu
 from edadm.deploy.fuse.cpu import CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock
 from edadm.errors import EdadmError
 from edadm.kernels.cpu import choice
+from edadm.networks.build import build_network
 from edadm.networks.families import network_call
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.quant import ranges
@@ -205,9 +205,9 @@ def test_the_choice_of_routes_changes_no_bit(
     assert torch.equal(outputs[0], outputs[2])
 
 
-def test_a_network_on_another_device_is_refused(architecture: UNetArchitecture) -> None:
+def test_a_network_on_another_device_is_refused(architecture: Architecture) -> None:
     with torch.device("meta"):
-        unet = build_unet(architecture)
+        unet = build_network(architecture)
     with pytest.raises(EdadmError, match="load it with device 'cpu'"):
         lower_for_cpu(unet)
 

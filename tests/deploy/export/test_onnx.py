@@ -26,7 +26,7 @@ from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.prepare import prepare
 from edadm.quant import ranges
@@ -69,7 +69,7 @@ def outputs(path: Path, calibration: Calibration) -> Tensor:
 
 
 @pytest.fixture
-def exported(w8a6: nn.Module, architecture: UNetArchitecture, tmp_path: Path) -> Path:
+def exported(w8a6: nn.Module, architecture: Architecture, tmp_path: Path) -> Path:
     """Written by the command, from a checkpoint."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
@@ -129,7 +129,7 @@ def test_weights_of_4_bits_may_take_4_bits(
     float_unet: nn.Module,
     bits: Bits,
     calibration: Calibration,
-    architecture: UNetArchitecture,
+    architecture: Architecture,
     tmp_path: Path,
 ) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):

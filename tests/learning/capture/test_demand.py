@@ -18,9 +18,9 @@ from edadm.learning.capture.demand import demand, unit_bytes, work_bytes
 from edadm.learning.capture.pausing import PausingNetwork
 from edadm.learning.capture.tables import INPUTS, OTHERS, TARGET
 from edadm.learning.engine import UnitReport, learn_unit
+from edadm.networks.build import build_network
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.trace import trace_units
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import quantized_layers
@@ -43,10 +43,10 @@ def predicted(float_unet: UNet2DModel, calibration: Calibration, settings: Recon
 
 
 def test_shapes_alone_tell_the_same(
-    architecture: UNetArchitecture, predicted: list[UnitBytes], settings: Reconstruction
+    architecture: Architecture, predicted: list[UnitBytes], settings: Reconstruction
 ) -> None:
     with torch.device("meta"):
-        unet = build_unet(architecture).requires_grad_(False)
+        unet = build_network(architecture).requires_grad_(False)
         inputs = (torch.zeros(1, architecture.in_channels, 16, 16), torch.zeros(1, dtype=torch.long))
         units = trace_units(unet)
         found = unit_bytes(unet, units, as_rows(inputs), settings)
@@ -140,7 +140,7 @@ def test_stable_diffusion_needs_what_its_shapes_say() -> None:
     """A first feed-forward layer at 64x64 has 2,560 outputs per token; 512 rows of these are 21.5 GB."""
     model = published("sd14_coco")
     with torch.device("meta"):
-        unet = build_unet(model.architecture).requires_grad_(False)
+        unet = build_network(model.architecture).requires_grad_(False)
         units = trace_units(unet)
         found = demand(unet, units, shapes_of(model), Reconstruction(), rows=512)
     largest = found.largest_unit()
@@ -158,7 +158,7 @@ def test_the_documented_predictions_are_those_of_the_presets(name: str) -> None:
     settings = config.reconstructions[f"seed_{family}_w4"]
     samples = config.calibrations[f"seed_{family}{'_w4' if family == 'cifar10' else ''}"].size
     with torch.device("meta"):
-        unet = build_unet(model.architecture).requires_grad_(False)
+        unet = build_network(model.architecture).requires_grad_(False)
         found = demand(
             unet, trace_units(unet), shapes_of(model), settings, samples * (2 if model.guidance > 1 else 1)
         )

@@ -21,8 +21,8 @@ from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.inputs import NAMES, Rows
-from edadm.networks.load import load_unet
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.load import load_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import Autoencoder
 from edadm.networks.units.trace import trace_units
 from edadm.nn.insert import quantized_layers
@@ -51,7 +51,7 @@ OF_DDIM: dict[str, Any] = {
     "norm_eps": 1e-6,
     "attention_head_dim": None,
 }
-SAME_AS_DDIM = UNetArchitecture(
+SAME_AS_DDIM = Architecture(
     image_size=8,
     channels=16,
     multipliers=(1, 2),
@@ -87,7 +87,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def converted(model: Model, folder: Path) -> torch.nn.Module:
     save_file(convert_checkpoint(model), folder / "unet.safetensors")
-    return load_unet(model.architecture, folder / "unet.safetensors")
+    return load_network(model.architecture, folder / "unet.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_text_encoders_are_compared(tmp_path: Path) -> None:
 
 def test_files_of_the_published_families_are_as_they_were() -> None:
     assert "diffusers" not in SAME_AS_DDIM.model_dump()
-    assert UNetArchitecture.model_validate(SAME_AS_DDIM.model_dump()) == SAME_AS_DDIM
+    assert Architecture.model_validate(SAME_AS_DDIM.model_dump()) == SAME_AS_DDIM
 
 
 def test_weights_of_the_file_arrive(tmp_path: Path) -> None:
@@ -345,9 +345,7 @@ def test_blocks_that_integers_arrange_anew_are_only_those_they_know(
 def test_only_what_differs_is_named(tmp_path: Path) -> None:
     written(tmp_path, UNet2DModel, PLAIN | {"attention_head_dim": 8})
     sizes = SAME_AS_DDIM.model_dump() | {"family": "ldm"}
-    same, other = (
-        UNetArchitecture.model_validate(sizes | {"head_channels": channels}) for channels in (8, 16)
-    )
+    same, other = (Architecture.model_validate(sizes | {"head_channels": channels}) for channels in (8, 16))
     assert convert_checkpoint(Model(checkpoint=str(tmp_path), layout="compvis", architecture=same))
     with pytest.raises(
         EdadmError, match=r"says attention_head_dim: 8 \(the preset's network has 16\); run `edadm describe"

@@ -16,12 +16,12 @@ from edadm.config.described.published import completed
 from edadm.config.load import load_config
 from edadm.config.schema import Model, NoiseSchedule
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.described.tensors import describe_tensors
 from edadm.networks.layouts import ermongroup
-from edadm.networks.load import load_unet
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.load import load_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.sampling.schedule import alphas_cumprod
 
 from ..families import FAMILIES, original_checkpoint, original_unet, random_network, tiny
@@ -133,7 +133,7 @@ def same_output(model: Model, original: torch.nn.Module, folder: Path) -> float:
     if width := model.architecture.context_channels:
         inputs = (*inputs, torch.randn(2, 5, width, generator=generator))
     ours, theirs = (
-        load_unet(model.architecture, folder / "unet.safetensors")(*inputs).sample,
+        load_network(model.architecture, folder / "unet.safetensors")(*inputs).sample,
         original(*inputs),
     )
     return ((ours - theirs).norm() / theirs.norm()).item()
@@ -194,7 +194,7 @@ def test_tensors_alone_say_all_but_sizes_of_images_and_heads(name: str, tmp_path
         | sizes
         | {"image_size": 8, "attention_resolutions": model.architecture.attention_resolutions}
     )
-    filled = read.model_copy(update={"architecture": UNetArchitecture.model_validate(left)})
+    filled = read.model_copy(update={"architecture": Architecture.model_validate(left)})
     assert same_output(filled, original_unet(model), tmp_path) < 1e-5
     for part in read.parts[1:]:
         assert convert_checkpoint(read, part)
@@ -209,17 +209,17 @@ def test_a_published_networks_sizes_are_known_with_its_tensors(tmp_path: Path) -
 
 
 def test_a_file_of_ermongroups_code_is_described(tmp_path: Path) -> None:
-    architecture = UNetArchitecture(
+    architecture = Architecture(
         channels=16, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(16,), norm_groups=16
     )
-    network = random_network(build_unet(architecture), 1)
+    network = random_network(build_network(architecture), 1)
     file = tmp_path / "model.ckpt"
     torch.save([ermongroup.from_diffusers(network.state_dict()), {}, 0, 0], file)
     read = as_model(describe_tensors(file, {}))
     assert read.architecture == architecture  # attention at one level: at 16, as in all of DDPM's
     inputs = (torch.randn(1, 3, 32, 32), torch.tensor([300]))
     save_file(convert_checkpoint(read), tmp_path / "unet.safetensors")
-    ours = load_unet(read.architecture, tmp_path / "unet.safetensors")(*inputs).sample
+    ours = load_network(read.architecture, tmp_path / "unet.safetensors")(*inputs).sample
     assert torch.allclose(ours, network(*inputs).sample, atol=1e-4)
     config = tmp_path / "cifar10.yml"
     sizes = {
@@ -312,7 +312,7 @@ def test_other_networks_tensors_are_refused_in_words(tmp_path: Path) -> None:
             first: torch.zeros(16, 9, 3, 3),
             "model.diffusion_model.label_emb.0.0.weight": torch.zeros(64, 32),
         },
-        "names its tensors as diffusers does": build_unet(model.architecture).state_dict(),
+        "names its tensors as diffusers does": build_network(model.architecture).state_dict(),
         "holds no U-Net": {"one.weight": torch.zeros(2)},
         "is a LoRA .*, not a U-Net; merge it": {"lora_unet_mid_block_0.lora_down.weight": torch.zeros(4, 16)},
     }

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from edadm.networks.build import build_network
 from edadm.networks.layouts.ermongroup import diffusers_module, from_diffusers, to_diffusers
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 
 from ...conftest import reinitialise
 from ..original import OriginalUNet
 
 ARCHITECTURES = [
-    UNetArchitecture(
+    Architecture(
         image_size=16,
         channels=32,
         multipliers=(1, 2),
@@ -21,7 +21,7 @@ ARCHITECTURES = [
         attention_resolutions=(8,),
         norm_groups=8,
     ),
-    UNetArchitecture(
+    Architecture(
         image_size=16,
         channels=16,
         multipliers=(1, 2, 2),
@@ -32,7 +32,7 @@ ARCHITECTURES = [
 ]
 
 
-def original(architecture: UNetArchitecture, seed: int = 5) -> OriginalUNet:
+def original(architecture: Architecture, seed: int = 5) -> OriginalUNet:
     network = OriginalUNet(architecture)
     reinitialise(network, seed)
     return network.eval()
@@ -40,9 +40,9 @@ def original(architecture: UNetArchitecture, seed: int = 5) -> OriginalUNet:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["two levels", "three levels"])
 @torch.no_grad()
-def test_both_layouts_compute_the_same(architecture: UNetArchitecture) -> None:
+def test_both_layouts_compute_the_same(architecture: Architecture) -> None:
     network = original(architecture)
-    unet = build_unet(architecture).eval()
+    unet = build_network(architecture).eval()
     unet.load_state_dict(to_diffusers(network.state_dict()))
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(6))
     t = torch.tensor([0, 417, 999])
@@ -52,7 +52,7 @@ def test_both_layouts_compute_the_same(architecture: UNetArchitecture) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["two levels", "three levels"])
-def test_there_and_back_is_the_same_state(architecture: UNetArchitecture) -> None:
+def test_there_and_back_is_the_same_state(architecture: Architecture) -> None:
     state = original(architecture).state_dict()
     back = from_diffusers(to_diffusers(state))
     assert set(back) == set(state)
@@ -61,8 +61,8 @@ def test_there_and_back_is_the_same_state(architecture: UNetArchitecture) -> Non
 
 def test_the_full_size_layouts_fit_each_other() -> None:
     with torch.device("meta"):
-        state = OriginalUNet(UNetArchitecture()).state_dict()
-        expected = build_unet(UNetArchitecture()).state_dict()
+        state = OriginalUNet(Architecture()).state_dict()
+        expected = build_network(Architecture()).state_dict()
     assert {name: t.shape for name, t in to_diffusers(state).items()} == {
         name: t.shape for name, t in expected.items()
     }

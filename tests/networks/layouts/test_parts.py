@@ -15,9 +15,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.load import SCALE
-from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError
 
 from ..families import original_autoencoder, original_checkpoint, random_network, tiny
@@ -164,7 +164,7 @@ def test_old_names_of_attentions_are_taken(
 ) -> None:
     preset = tiny(name, tmp_path, ema=False)
     assert preset.autoencoder is not None
-    network = build_unet(preset.architecture) if part == "unet" else build_autoencoder(preset.autoencoder)
+    network = build_network(preset.architecture) if part == "unet" else build_autoencoder(preset.autoencoder)
     expected = random_network(network, 2).state_dict()
     folder = {"sd14_coco": "vae", "ldm4_bedroom": "vqvae"}[name] if part == "autoencoder" else "unet"
     state = old_names(expected, convolved, mixed)
@@ -176,7 +176,7 @@ def test_old_names_of_attentions_are_taken(
 
 def test_an_attention_with_both_names_and_two_values_is_refused(tmp_path: Path) -> None:
     preset = tiny("ldm4_bedroom", tmp_path / "unet.safetensors", ema=False)
-    state = random_network(build_unet(preset.architecture), 2).state_dict()
+    state = random_network(build_network(preset.architecture), 2).state_dict()
     written(
         state | {name: tensor + 1 for name, tensor in old_names(state, False).items() if ".query." in name},
         tmp_path / "unet.safetensors",

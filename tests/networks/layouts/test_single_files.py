@@ -16,14 +16,14 @@ from edadm.conditions.text import token_ids
 from edadm.config.load import load_config
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
 from edadm.networks.described.compvis import compvis_unet
 from edadm.networks.described.tensors import describe_tensors
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.load import build_part
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.trace import trace
 
 from ..described.test_tensors import as_model
@@ -136,13 +136,13 @@ def test_shapes_of_the_published_network_give_the_settings_of_its_folder(version
     with torch.device("meta"):
         theirs = UNet2DConditionModel(**(PUBLISHED if version == "2" else settings))
     said, left_open = compvis_unet(shape_of(in_compvis(theirs)), Path("sd.ckpt"), {})
-    architecture = UNetArchitecture.model_validate(said | ({"image_size": 96} if version == "2" else {}))
+    architecture = Architecture.model_validate(said | ({"image_size": 96} if version == "2" else {}))
     assert any("heads of 64 channels are those of Stable Diffusion 2 and XL" in said for said in left_open)
     if version == "xl":
         assert architecture == load_config().models["sdxl_base"].architecture
         return
     with torch.device("meta"):
-        ours = build_unet(architecture)
+        ours = build_network(architecture)
     assert shape_of(ours.state_dict()) == shape_of(theirs.state_dict())
     assert sum(parameter.numel() for parameter in ours.parameters()) == 865_910_724
     heads = [module.heads for module in theirs.modules() if hasattr(module, "to_q")]

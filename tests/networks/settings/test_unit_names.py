@@ -6,9 +6,12 @@ import pytest
 from torch import nn
 
 from edadm.config.load import load_config
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.config.methods import METHODS
+from edadm.config.schema import Reconstruction
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
-from edadm.networks.unet.build import build_unet
+from edadm.networks.units.temporal import units_of
 from edadm.networks.units.trace import trace_units
 
 SMALL = {
@@ -38,8 +41,8 @@ SIZES = (
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
-    architecture = UNetArchitecture(**SMALL | sizes)
-    network, told = build_unet(architecture), unit_layers(architecture)
+    architecture = Architecture(**SMALL | sizes)
+    network, told = build_network(architecture), unit_layers(architecture)
     assert told is not None
     units = trace_units(network)
     assert {unit.name: set(unit.layers) for unit in units} == {
@@ -47,6 +50,9 @@ def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
     }
     layers = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     assert {layer for names in told.values() for layer in names} == layers
+    for name in ("fbr", "layer", "tfmq"):
+        expected = {unit.name for unit in units_of(network, Reconstruction(method=name))}
+        assert set(METHODS[name].units(told)) == expected, name
 
 
 OF_ONE = "edadm_w4a8_small"  # names layers of the bundled model
@@ -55,9 +61,7 @@ OF_ONE = "edadm_w4a8_small"  # names layers of the bundled model
 def test_every_pattern_of_the_package_matches_in_every_family() -> None:
     config = load_config()
     for sizes in SIZES[2:6]:
-        layers = [
-            layer for names in unit_layers(UNetArchitecture(**SMALL | sizes)).values() for layer in names
-        ]
+        layers = [layer for names in unit_layers(Architecture(**SMALL | sizes)).values() for layer in names]
         for name, bits in config.bits.items():
             assert name == OF_ONE or list(idle_patterns(bits.layers, layers)) == []
     bundled = unit_layers(config.models["cifar10_small"].architecture)

@@ -9,14 +9,14 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from edadm.errors import EdadmError
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.sampling.denoiser import Denoiser
 
 
 def test_the_cifar_network_has_the_published_number_of_parameters_and_layers() -> None:
     with torch.device("meta"):
-        unet = build_unet(UNetArchitecture())
+        unet = build_network(Architecture())
     assert sum(parameter.numel() for parameter in unet.parameters()) == 35_746_307
     layers = [module for module in unet.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert len(layers) == 113
@@ -26,7 +26,7 @@ def test_the_cifar_network_has_the_published_number_of_parameters_and_layers() -
 def test_attentions_multiply_explicitly_with_one_head() -> None:
     with torch.device("meta"):
         attentions = [
-            module for module in build_unet(UNetArchitecture()).modules() if isinstance(module, Attention)
+            module for module in build_network(Architecture()).modules() if isinstance(module, Attention)
         ]
     assert len(attentions) == 6
     assert all(
@@ -64,4 +64,4 @@ def test_a_network_that_diffusers_cannot_build_is_refused() -> None:
         "diffusers": diffusers,
     }
     with pytest.raises(EdadmError, match="diffusers builds no UNet2DConditionModel of these settings"):
-        build_unet(UNetArchitecture.model_validate(sizes))
+        build_network(Architecture.model_validate(sizes))

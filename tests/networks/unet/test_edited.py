@@ -13,11 +13,11 @@ from diffusers import UNet2DConditionModel
 
 from edadm.config.described.folder import describe_folder
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.described.compvis import compvis_unet
 from edadm.networks.families import FAMILIES, family_of, network_call
 from edadm.networks.inputs import Rows
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.trace import trace
 
 from ..edited import CHANNELS
@@ -38,14 +38,14 @@ def test_the_published_network_is_built_from_its_folder_and_from_its_shapes(
     (tmp_path / "unet" / "config.json").write_text(theirs.to_json_string())
     said = describe_folder(tmp_path).settings
     assert said["conditioning"]["kind"] == said["architecture"]["family"] == kind
-    architecture = UNetArchitecture.model_validate(said["architecture"])
+    architecture = Architecture.model_validate(said["architecture"])
     assert architecture.in_channels == 4
     shapes = {name: tuple(tensor.shape) for name, tensor in in_compvis(theirs).items()}
     alone, left_open = compvis_unet(shapes, Path("x.ckpt"), {})
-    assert UNetArchitecture.model_validate(alone) == architecture
+    assert Architecture.model_validate(alone) == architecture
     assert any("8 is Stable Diffusion 1's, and other numbers give other images" in said for said in left_open)
     with torch.device("meta"):
-        ours = build_unet(architecture)
+        ours = build_network(architecture)
     assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == {
         name: tensor.shape for name, tensor in theirs.state_dict().items()
     }
@@ -65,7 +65,7 @@ def test_the_network_computes_what_diffusers_does(kind: str) -> None:
     own = {key: value for key, value in FIRST.items() if key not in ("sample_size", "cross_attention_dim")}
     sizes = {"family": kind, "image_size": 8, "in_channels": 4, "context_channels": 24}
     settings = sizes | {"diffusers": {"class_name": "UNet2DConditionModel", **own}}
-    ours = build_unet(UNetArchitecture.model_validate(settings))
+    ours = build_network(Architecture.model_validate(settings))
     ours.load_state_dict(theirs.state_dict())
     spec = FAMILIES[kind].inputs(ours)
     assert spec.shapes["latents"] == (4, 8, 8)
@@ -78,7 +78,7 @@ def test_the_network_computes_what_diffusers_does(kind: str) -> None:
     flipped = Rows({**rows.tensors, "image": rows.tensors["image"].flip(0)})
     assert (network_call(ours, flipped) - expected).abs().max() > 1e-3
     with pytest.raises(ValueError, match=f"the family '{kind}' is told a text; set class_name"):
-        UNetArchitecture.model_validate(
+        Architecture.model_validate(
             {"family": kind, "in_channels": 4, "image_size": 8}
             | {
                 "diffusers": {

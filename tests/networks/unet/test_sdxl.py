@@ -15,12 +15,12 @@ from edadm.config.described.folder import describe_folder
 from edadm.config.load import load_config
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
+from edadm.networks.build import build_network
 from edadm.networks.families import FAMILIES, family_of, network_call
 from edadm.networks.inputs import InputSpec, Rows
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.families import FAMILIES as ENTRIES
 from edadm.networks.unet.base import UNet
-from edadm.networks.unet.build import build_unet
 from edadm.networks.units.trace import Trace, trace
 from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.stages.cost.networks import Networks
@@ -45,13 +45,13 @@ def theirs() -> UNet2DConditionModel:
 @pytest.fixture(scope="module")
 def ours() -> tuple[UNet, Trace]:
     with torch.device("meta"):
-        unet = build_unet(ARCHITECTURE)
+        unet = build_network(ARCHITECTURE)
     return unet, trace(unet)
 
 
 def test_a_row_of_the_registry_names_a_family_and_settings_that_there_are() -> None:
     assert {name: family.name for name, family in FAMILIES.items()} == {name: name for name in ENTRIES}
-    assert all(set(entry.settings) <= set(UNetArchitecture.model_fields) for entry in ENTRIES.values())
+    assert all(set(entry.settings) <= set(Architecture.model_fields) for entry in ENTRIES.values())
 
 
 def test_the_preset_is_what_the_published_file_says(
@@ -60,7 +60,7 @@ def test_the_preset_is_what_the_published_file_says(
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(PUBLISHED))
     said = describe_folder(tmp_path).settings
-    assert UNetArchitecture.model_validate(said["architecture"]) == ARCHITECTURE
+    assert Architecture.model_validate(said["architecture"]) == ARCHITECTURE
     assert said["conditioning"]["time_ids"] == [1024, 1024, 0, 0, 1024, 1024]
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert {name: tensor.shape for name, tensor in ours[0].state_dict().items()} == shapes
@@ -101,7 +101,7 @@ def test_sites_are_the_operands_of_every_product(
 
 def test_the_published_exceptions_are_quantized_as_in_other_networks(ours: tuple[UNet, Trace]) -> None:
     with torch.device("meta"):
-        unet = build_unet(ARCHITECTURE)
+        unet = build_network(ARCHITECTURE)
         quantize_network(unet, Bits(weights=4, activations=8), ours[1].sites)
     layers = quantized_layers(unet)
     eight = {name for name, layer in layers.items() if layer.weight_quantizer.bits == 8}
@@ -123,7 +123,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, UNet]:
     """diffusers' tiny network, and ours with its weights."""
     folder = tmp_path_factory.mktemp("sdxl")
     parts = write_pipeline(folder)
-    unet = build_unet(described(folder, folder / "prompts.txt").architecture)
+    unet = build_network(described(folder, folder / "prompts.txt").architecture)
     unet.load_state_dict(parts["unet"].state_dict())
     return parts["unet"], unet.eval()
 
@@ -180,7 +180,7 @@ def test_a_network_of_diffusers_is_of_the_family(tiny: tuple[nn.Module, UNet]) -
 )
 def test_settings_that_do_not_belong_together_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        UNetArchitecture.model_validate(ARCHITECTURE.model_dump() | changes)
+        Architecture.model_validate(ARCHITECTURE.model_dump() | changes)
 
 
 # unet/config.json of huggingface.co/stabilityai/stable-diffusion-xl-refiner-1.0
@@ -200,7 +200,7 @@ def test_the_refiner_is_told_a_score_and_begins_from_images(tmp_path: Path) -> N
     (tmp_path / "unet" / "config.json").write_text(json.dumps(PUBLISHED | REFINER))
     found = describe_folder(tmp_path)
     settings = found.settings
-    architecture = UNetArchitecture.model_validate(settings["architecture"])
+    architecture = Architecture.model_validate(settings["architecture"])
     assert architecture.is_refiner
     assert not ARCHITECTURE.is_refiner
     assert (architecture.family, architecture.pooled_channels) == ("sdxl", 1280)
@@ -216,7 +216,7 @@ def test_the_refiner_is_told_a_score_and_begins_from_images(tmp_path: Path) -> N
         for said in found.left_open
     )
     with torch.device("meta"):
-        unet = build_unet(architecture)
+        unet = build_network(architecture)
     assert sum(parameter.numel() for parameter in unet.parameters()) == 2_259_526_660
     units = trace(unet).units
     assert Counter(unit.kind for unit in units) == {"res_block": 22, "transformer": 44, "layer": 34}

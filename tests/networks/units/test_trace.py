@@ -9,8 +9,8 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.units.trace import trace, trace_units
 from edadm.networks.units.unit import Unit
 
@@ -18,7 +18,7 @@ from edadm.networks.units.unit import Unit
 @pytest.fixture(scope="module")
 def cifar_units() -> list[Unit]:
     with torch.device("meta"):
-        return trace_units(build_unet(UNetArchitecture()))
+        return trace_units(build_network(Architecture()))
 
 
 def expected_order() -> list[str]:
@@ -94,7 +94,7 @@ def test_units_say_where_channels_stand_in_the_original(cifar_units: list[Unit])
 
 def test_every_product_has_a_site_for_each_of_its_operands() -> None:
     with torch.device("meta"):
-        found = trace(build_unet(UNetArchitecture()))
+        found = trace(build_network(Architecture()))
     roles = Counter(site.role for site in found.sites)
     assert roles == {"weight": 113, "input": 113, "q": 6, "k": 6, "v": 6, "probabilities": 6}
     assert len({site.name for site in found.sites}) == len(found.sites)

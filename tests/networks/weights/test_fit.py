@@ -12,8 +12,8 @@ from torch import Tensor
 from edadm.conditions.condition import build_condition_network
 from edadm.config.schema import Model
 from edadm.networks.autoencoder import build_autoencoder
+from edadm.networks.build import build_network
 from edadm.networks.settings.parts import Conditioning, TextEncoder
-from edadm.networks.unet.build import build_unet
 from edadm.networks.weights import CheckpointError, check_fit
 
 from ..families import tiny
@@ -34,7 +34,7 @@ def blamed(theirs: State, ours: State, **options: Any) -> str:
 
 def unet_of(model: Model, **changes: Any) -> State:
     with torch.device("meta"):
-        return build_unet(model.architecture.model_copy(update=changes)).state_dict()
+        return build_network(model.architecture.model_copy(update=changes)).state_dict()
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edadm.config.schema import Model
+from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.settings.architecture import UNetArchitecture
-from edadm.networks.unet.build import build_unet
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import CheckpointError
 from edadm.networks.weights.folders import find_weights, read_weights
 
@@ -35,7 +35,7 @@ State = dict[str, Tensor]
 
 
 def network(seed: int) -> UNet2DModel:
-    unet = build_unet(UNetArchitecture(**SIZES))
+    unet = build_network(Architecture(**SIZES))
     reinitialise(unet, seed)
     return unet
 
@@ -153,7 +153,7 @@ def test_averages_that_diffusers_has_saved_say_so_wherever_they_lie(
     assert same(tmp_path / "mine", averaged, wanted=True)
     with pytest.raises(CheckpointError, match="holds averaged weights alone"):
         find_weights(tmp_path / "mine", "unet", False)
-    sizes = UNetArchitecture(**SIZES)
+    sizes = Architecture(**SIZES)
     preset = model.model_copy(
         update={"architecture": sizes, "checkpoint": str(tmp_path / "mine"), "ema": True}
     )

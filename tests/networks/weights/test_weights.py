@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from edadm.config.schema import Model
 from edadm.networks.convert import convert_checkpoint
-from edadm.networks.load import load_unet
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.load import load_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import CheckpointError, check_fit, read_state
 
 from ...conftest import reinitialise
@@ -32,7 +32,7 @@ class Hostile:
 
 
 @pytest.fixture(scope="module")
-def original(architecture: UNetArchitecture) -> dict[str, torch.Tensor]:
+def original(architecture: Architecture) -> dict[str, torch.Tensor]:
     network = OriginalUNet(architecture)
     reinitialise(network, 9)
     return network.state_dict()
@@ -86,7 +86,7 @@ def test_an_original_checkpoint_becomes_a_network(
     torch.save(original, path) if suffix == "ckpt" else save_file(original, path)
     state = convert_checkpoint(model.model_copy(update={"checkpoint": str(path)}))
     save_file(state, tmp_path / "unet.safetensors")
-    unet = load_unet(model.architecture, tmp_path / "unet.safetensors")
+    unet = load_network(model.architecture, tmp_path / "unet.safetensors")
     x, t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 700])
     network = OriginalUNet(model.architecture).eval()
     network.load_state_dict(original)

@@ -14,7 +14,7 @@ from edadm.deploy.backends.base import CpuBackend
 from edadm.deploy.backends.openvino.compiled import Graph
 from edadm.deploy.backends.openvino.network import CompiledNetwork, refuse_joined
 from edadm.errors import EdadmError
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.nn.part import Part
 from edadm.nn.sound import pass_on_what_is_not_finite
 
@@ -28,7 +28,7 @@ def _refuse_freeu(*scales: Any, **named: Any) -> None:
     raise EdadmError(f"a network by OpenVINO has no blocks for FreeU; load with backend '{DEFAULT}' for that")
 
 
-def lower_for_openvino(unet: UNet) -> UNet:
+def lower_for_openvino(unet: Network) -> Network:
     """A quantized U-Net without its modules, whose predictions are made by OpenVINO.
 
     The graph has all grids, attention's, too, and sums that are those of the codes on every processor. It is
@@ -60,7 +60,7 @@ def lower_for_openvino(unet: UNet) -> UNet:
 class OpenVino(CpuBackend):
     """The backend of OpenVINO's integer kernels for CPUs."""
 
-    def lower_in_fp32(self, unet: UNet) -> UNet:
+    def lower_in_fp32(self, unet: Network) -> Network:
         """See `lower_for_openvino`."""
         return lower_for_openvino(unet)
 

@@ -16,7 +16,7 @@ from openvino import opset13 as ops
 
 from edadm.deploy.backends.kept import digest_of, folder_for
 from edadm.deploy.backends.openvino.graph import graph_of
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 
 MOST_SHAPES = 3  # compiled at once; each has weights of its own
 GRAPH = "graph.xml"
@@ -62,7 +62,7 @@ class Graph:
         unet: a quantized U-Net on the CPU; left as it was.
     """
 
-    def __init__(self, unet: UNet):
+    def __init__(self, unet: Network):
         threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
         self.settings: dict[str, str] = SETTINGS | threads
         self.compiled: dict[Shapes, openvino.CompiledModel] = {}
@@ -105,5 +105,5 @@ def _read(folder: Path | None) -> Any:
         return None
 
 
-def _write(place: Path, unet: UNet, any_sums: bool) -> None:
+def _write(place: Path, unet: Network, any_sums: bool) -> None:
     openvino.save_model(graph_of(unet, any_sums), place / GRAPH, compress_to_fp16=False)

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from edadm.deploy.export.onnx_weights import saturates, stored_weight
 from edadm.deploy.int_weight import signed_weight
 from edadm.networks.families import family_of, network_call
+from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.networks.unet.base import UNet
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
@@ -152,7 +152,7 @@ def replacements(network: nn.Module, any_sums: bool) -> dict[int, nn.Module]:
 
 
 @torch.no_grad()
-def graph_of(unet: UNet, any_sums: bool) -> openvino.Model:
+def graph_of(unet: Network, any_sums: bool) -> openvino.Model:
     """The graph of a quantized U-Net, with inputs called as its family calls them.
 
     Its number of rows, and of tokens of sequences, is free.

@@ -18,7 +18,7 @@ from edadm.deploy.backends.openvino.compiled import Graph
 from edadm.errors import EdadmError
 from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
-from edadm.networks.unet.base import UNet
+from edadm.networks.family import Network
 from edadm.nn.on_cpu import StaysOnCpu
 
 CPU = torch.zeros(0)
@@ -32,7 +32,7 @@ class CompiledNetwork(StaysOnCpu):
         unet: the network in PyTorch.
     """
 
-    def __init__(self, graph: Graph, unet: UNet):
+    def __init__(self, graph: Graph, unet: Network):
         super().__init__()
         self.graph = graph
         self.signature = inspect.signature(type(unet).forward)
@@ -57,7 +57,7 @@ class CompiledNetwork(StaysOnCpu):
         """The same: a compiled network does not change, and cannot be copied."""
         return self
 
-    def _places(self, unet: UNet) -> dict[str, str]:
+    def _places(self, unet: Network) -> dict[str, str]:
         """The input of the graph for each argument, from the way in which the family calls its network."""
         family, listener = family_of(unet), _Listener()
         rows = family.inputs(unet).zeros()
@@ -158,7 +158,7 @@ def _whole(place: str, values: Tensor) -> Int[Tensor, "*s"]:
     return whole
 
 
-def refuse_joined(unet: UNet) -> None:
+def refuse_joined(unet: Network) -> None:
     """Refuses a network that is called with another tensor than its graph takes.
 
     Raises:

@@ -10,11 +10,11 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
-from edadm.networks.settings.architecture import UNetArchitecture
+from edadm.networks.build import build_network
+from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.blocks.concat import shortcut_splits
-from edadm.networks.unet.build import build_unet
 
-DEEPER = UNetArchitecture(
+DEEPER = Architecture(
     image_size=16,
     channels=16,
     multipliers=(1, 2, 3),
@@ -26,7 +26,7 @@ DEEPER = UNetArchitecture(
 
 def test_the_cifar_network_has_twelve_split_shortcuts() -> None:
     with torch.device("meta"):
-        splits = shortcut_splits(build_unet(UNetArchitecture()))
+        splits = shortcut_splits(build_network(Architecture()))
     assert len(splits) == 12
     assert list(splits.values()) == [256] * 10 + [128] * 2
 
@@ -36,7 +36,7 @@ def test_the_cifar_network_has_twelve_split_shortcuts() -> None:
 def test_the_channels_behind_the_split_are_the_skip_bit_for_bit(
     deeper: bool, float_unet: UNet2DModel, calibration: tuple[Tensor, Tensor]
 ) -> None:
-    unet = build_unet(DEEPER).eval() if deeper else float_unet
+    unet = build_network(DEEPER).eval() if deeper else float_unet
     splits, pushed, compared, handles = shortcut_splits(unet), [], [], []
     for name, module in unet.named_modules():
         on_the_way_down = name == "conv_in" or name.startswith("down_blocks")
