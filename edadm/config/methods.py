@@ -78,3 +78,7 @@ METHODS = {
     "none": Method(("round_to_nearest",), description="nearest"),
 }
 INDEPENDENT = tuple(name for name, method in METHODS.items() if method.independent)
+CORRECTIONS = {
+    "ptqd": "PTQD's: a factor and a bias at each timestep, and less noise where the sampler adds some",
+    "d2_dpm": "D2-DPM's: at each timestep the mean noise given the prediction, likewise",
+}
