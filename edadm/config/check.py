@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from edadm.config.backends import DEFAULT, backend_label, precisions_of, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Variant
@@ -93,9 +93,15 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
     known = METHODS[settings.method].units(units)
     preset = config.bits[bits]
+    told = preset.learned_scales
+    of_scales: Sequence[str] = () if told is None else (*told.layers, *told.voted)
     found = [
         f"bits.{bits}.{setting}: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
-        for setting, given in (("layers", preset.layers), ("smoothing_layers", preset.smoothing_layers))
+        for setting, given in (
+            ("layers", preset.layers),
+            ("smoothing_layers", preset.smoothing_layers),
+            ("learned_scales", of_scales),
+        )
         for pattern, hint in idle_patterns(given, layers)
     ]
     found += [
