@@ -12,6 +12,7 @@ from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.comfy import to_comfy
 from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
+from edadm.deploy.load import checkpoint_in
 from edadm.errors import EdadmError
 from edadm.networks.build import build_network
 from edadm.networks.settings.architecture import Architecture
@@ -62,7 +63,7 @@ def export(
     """Writes a quantized checkpoint in another format.
 
     Args:
-        path: the quantized checkpoint.
+        path: the quantized checkpoint, or a folder with one, as of `edadm.load`.
         output: the folder or file to write; it must not be there.
         target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
         precision: a key of `PRECISIONS`, of what is in floating point, and not of ONNX; fp16 if None.
@@ -83,6 +84,7 @@ def export(
         raise EdadmError(f"{output} is there already; remove it, or name another output")
     if runtime is not None and target != "onnx":
         raise EdadmError(f"--target {runtime} is a form of ONNX; name --format onnx with it, or leave it out")
+    path = checkpoint_in(path)
     if target in ("diffusers", "comfy"):
         write = to_diffusers if target == "diffusers" else to_comfy
         write(path, output, PRECISIONS[precision or "fp16"])
