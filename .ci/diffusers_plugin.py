@@ -72,6 +72,7 @@ EXPECTED = (
     Expected("refused: random weights from a configuration", "::test_stable_diffusion_height_width_opt"),
     Expected("refused: query, key and value have grids of their own", "::test_fused_qkv_projections"),
     Expected("refused: an IP-Adapter's attention has no grids", "PipelineIPAdapter::test_ip_adapter.*"),
+    Expected("refused: integers on a CPU stay in fp32", "::test_to_dtype", backends=("integer",)),
     Expected(
         "refused: integers are not saved, the network that is simulated is",
         "::test_(save_load_local|save_load_optional_components|serialization_with_variants"
