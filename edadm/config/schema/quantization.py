@@ -176,7 +176,7 @@ class Reconstruction(Strict):
     )
     correction: Literal[tuple(CORRECTIONS)] | None = of_some(
         "afterwards, a correction in the sampler is fitted and kept with the checkpoint; "
-        + "; ".join(f"{name}: {description}" for name, description in CORRECTIONS.items())
+        + "; ".join(f"{name}: {correction.description}" for name, correction in CORRECTIONS.items())
     )
     precision: Literal["tf32", "fp32", "bf16"] = Field(
         "tf32", description="arithmetic of learning on a GPU; tf32 is PyTorch's default"
