@@ -35,7 +35,7 @@ class Tiny:
         present = {
             "unet": True,
             "autoencoder": "autoencoder" in self.settings,
-            "condition": "conditioning" in self.settings,
+            "condition": "conditioning" in self.settings and "classes" not in self.settings["architecture"],
         }
         self.parts = tuple(part for part, given in present.items() if given)
         self.condition = self.options("condition")
@@ -92,8 +92,9 @@ class Tiny:
     def quantize(self) -> None:
         """Ranges of two widths, and checkpoints of all methods."""
         for selector, bits in (("tdac", "w4a8"), ("uniform", "w8a6")):
+            own = f"tiny_{self.name}_{bits}"  # of a network whose layers have other names
             rows = (
-                *self.preset("bits", f"tiny_{bits}"),
+                *self.preset("bits", own if own in self.presets["bits"] else f"tiny_{bits}"),
                 "--calibration-set",
                 f"{self.name}/{selector}.safetensors",
             )
