@@ -14,6 +14,10 @@ from torch import nn
 from edadm.config.described.folder import describe_folder
 from edadm.config.load import load_config
 from edadm.config.schema import Bits, Model
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
+from edadm.deploy.backends.onednn import lower_for_cpu
+from edadm.deploy.checkpoint import load_quantized, save_quantized
+from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.build import build_network
 from edadm.networks.convert import convert_checkpoint
@@ -23,7 +27,9 @@ from edadm.networks.inputs import InputSpec
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unit_names import unit_layers
 from edadm.networks.units.trace import Trace, trace
-from edadm.nn.insert import quantize_network, quantized_layers
+from edadm.nn.insert import quantized_layers
+from edadm.passes.prepare import prepare
+from edadm.quant.policy import policy
 
 from ..dit import CLASSES, PUBLISHED, TINY, described, rows_of, write_pipeline
 from ..original_dit import OriginalDit
@@ -88,20 +94,20 @@ def test_units_are_the_patches_every_block_and_the_last_layers(full: tuple[nn.Mo
 
 
 def test_embeddings_of_timesteps_stay_in_floating_point(full: tuple[nn.Module, Trace]) -> None:
-    bits = load_config().bits["dit_w4a8"]
-    with torch.device("meta"):
-        network = build_network(PRESET.architecture)
-        quantize_network(network, bits, full[1].sites)
-    layers = quantized_layers(network)
-    assert len(layers) == 199
-    assert not any(".emb." in name for name in layers)
-    assert isinstance(
-        network.get_submodule("transformer_blocks.3.norm1.emb.timestep_embedder.linear_1"), nn.Linear
-    )
-    eight = {name for name, layer in layers.items() if layer.weight_quantizer.bits == 8}
-    assert eight == {"pos_embed.proj", "proj_out_2"}
+    schemes = policy(full[1].sites, load_config().bits["dit_w4a8"])
+    widths = {
+        name.removesuffix(".weight"): given.scheme.format.bits
+        for name, given in schemes.items()
+        if name.endswith(".weight")
+    }
+    assert len(widths) == 199
+    assert widths["transformer_blocks.3.norm1.linear"] == 4
+    assert not any(".emb." in name for name in widths)
+    assert {name for name, bits in widths.items() if bits == 8} == {"pos_embed.proj", "proj_out_2"}
+    assert "transformer_blocks.3.norm1.linear.input" in schemes
+    assert "proj_out_2.input" not in schemes
     with pytest.raises(EdadmError, match=r"the pattern 'time_embedding.linear_1' matches no layer"):
-        quantize_network(network, Bits(), full[1].sites)
+        policy(full[1].sites, Bits())
 
 
 @torch.no_grad()
@@ -183,3 +189,24 @@ def test_another_transformer_is_refused_by_its_key(
     (tmp_path / "config.json").write_text(json.dumps({**PUBLISHED, **TINY, **changes}))
     with pytest.raises(EdadmError, match=said):
         describe_folder(tmp_path)
+
+
+@torch.no_grad()
+def test_backends_of_integers_compute_the_quantized_network_of_a_file(
+    ours: nn.Module, folder: Path, tmp_path: Path
+) -> None:
+    layers = {"pos_embed.proj": {"weights": 8, "activations": 8}}
+    settings = {"weights": 4, "activations": 8, "range_bins": 64, "smoothing": 0.5, "layers": layers}
+    bits, rows, sizes = Bits.model_validate(settings), rows_of(4), described(folder).architecture
+    quantized = quantized_copy(ours, bits)
+    prepare(quantized, rows, bits)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    save_quantized(quantized, tmp_path / "q.safetensors", sizes, bits, {}, (8, 8))
+    again = load_quantized(tmp_path / "q.safetensors")
+    exact, expected = network_call(ours, rows), network_call(again, rows)
+    torch.testing.assert_close(network_call(quantized, rows), expected, rtol=0, atol=1e-5)
+    apart = (expected - exact).abs().mean()
+    assert 0 < apart < exact.std() / 2
+    assert (network_call(lower_for_cpu(again), rows) - expected).abs().mean() < apart / 5
+    assert (network_call(lower_for_cuda(again, torch.float32), rows) - expected).abs().mean() < apart
