@@ -25,7 +25,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "diffusers.models.unets": {},
     "diffusers.models.autoencoders": {},
     "diffusers.hooks": {},
-    "torchvision": {"transforms": "transforms"},
+    "torchvision": {"transforms": "transforms", "__version__": "version"},
     "diffusers.quantizers": {"DiffusersAutoQuantizer": "auto", "DiffusersQuantizer": "base"},
 }
 MARKING = (
@@ -89,11 +89,11 @@ class _Package(ModuleType):
     """A package whose `__init__` has not run."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
         if place := PACKAGES[self.__name__].get(name):
             module = importlib.import_module(f"{self.__name__}.{place}")
             return module if place == name else getattr(module, name)
+        if name.startswith("__"):
+            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
         self.__class__ = ModuleType  # type: ignore[assignment]
         self.__spec__.loader.own.exec_module(self)  # type: ignore[union-attr]
         return getattr(self, name)

@@ -27,6 +27,7 @@ hypothesis.settings.register_profile("long", max_examples=500, deadline=None)  #
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "edadm"))
 
 Calibration = tuple[Tensor, Tensor]
+TOGETHER = ("faults", "library", "report/gallery")  # whose files share a fixture that takes seconds
 
 
 def pytest_configure() -> None:
@@ -37,10 +38,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several workers one has all tests that run the workflow, since these share one run."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
-        if item.get_closest_marker("workflow") or item.get_closest_marker("slurm"):
-            item.add_marker(pytest.mark.xdist_group("workflow"))
+    """Of several workers one has all tests of a file, or of a folder of `TOGETHER`; the longest come first."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0].removeprefix("tests/")
+        runs = item.get_closest_marker("workflow") or item.get_closest_marker("slurm")
+        group = "workflow" if runs else folder if folder in TOGETHER else file
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not item.get_closest_marker("workflow"))
 
 
 def as_rows(calibration: Calibration) -> Rows:

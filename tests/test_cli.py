@@ -173,6 +173,25 @@ def test_images_made_with_integers_are_nearly_the_simulated_ones(stages: Path, p
     assert resolved == [None, "onednn", "onednn"]
 
 
+def test_a_correction_is_fitted_kept_and_applied_to_its_own_sampler_only(
+    stages: Path, preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = {}
+    for name in ("none", "ptqd"):
+        settings = json.dumps({"method": "none"} | ({"correction": name} if name != "none" else {}))
+        weights, output = tmp_path / f"{name}.safetensors", tmp_path / f"{name}.npy"
+        options = ("--losses", tmp_path / f"{name}.csv", "--progress", tmp_path / name)
+        assert edadm("reconstruct", *quantizing(stages, preset, settings, weights, *options)) == 0
+        made = ("--evaluation", FOUR, "--weights", weights, "--output", output)
+        assert edadm("generate", "--model", preset, *made) == 0
+        images[name] = np.load(output)
+    assert "correction" not in read_metadata(tmp_path / "none.safetensors")["provenance"]["reconstruction"]
+    assert 0 < np.abs(images["none"].astype(float) - images["ptqd"]).mean() < 20
+    other = Model.model_validate_json(preset).model_copy(update={"sampler": Sampler(steps=4)})
+    assert edadm("generate", "--model", other.model_dump_json(), *made) == 2
+    assert "was fitted for the 3 timesteps of its own sampler" in capsys.readouterr().err
+
+
 def test_scores_say_which_backend_made_the_images(stages: Path, preset: str) -> None:
     images, output = stages / "of_onednn.npy", stages / "of_onednn.json"
     options = ("--weights", stages / "quantized.safetensors", "--output", images, "--backend", "integer")

@@ -72,6 +72,38 @@ def placing(path: Path, partial: Path | None = None) -> Iterator[None]:
         raise PlaceError(_sentence(path, number, reason(error))) from None
 
 
+def file_place(path: Path | None) -> Path | None:
+    """The path of a file that is to be written, looked at before the work that it is for.
+
+    Raises:
+        PlaceError: a folder is there, or it could not be written.
+    """
+    return path and _place(path, folder=False)
+
+
+def folder_place(path: Path | None) -> Path | None:
+    """The path of a folder that is to be written, looked at before the work that it is for.
+
+    Raises:
+        PlaceError: a file is there, or it could not be written.
+    """
+    return path and _place(path, folder=True)
+
+
+def _place(path: Path, folder: bool) -> Path:
+    with placing(path):
+        if path.is_dir() and not folder:
+            raise PlaceError(f"{path} is a folder; name the file to write, there or elsewhere")
+        if path.is_file() and folder:
+            raise PlaceError(f"{path} is a file; name the folder to write")
+        above = next(entry for entry in path.absolute().parents if entry.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return path
+
+
 @contextmanager
 def reading(
     path: Path, fix: str = AGAIN, refusal: type[EdadmError] = DamagedError, what: str = ""

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from edadm.artifacts.failures import file_place
 from edadm.commands.app import app
 from edadm.commands.options import (
     CalibrationOption,
     ConfigOption,
     DeviceOption,
+    FolderOption,
     GraphsOption,
     LabelOption,
     ModelOption,
@@ -55,7 +57,7 @@ def convert_checkpoint(
 def collect_trajectories(
     model: ModelOption,
     unet: UnetOption,
-    output: OutputOption,
+    output: FolderOption,
     progress: ProgressOption,
     condition: PartOption = None,
     shard: Annotated[int, typer.Option(help="which part of the runs, from 0")] = 0,
@@ -80,7 +82,9 @@ def select_calibration(
     ],
     calibration: CalibrationOption,
     output: OutputOption,
-    summary: Annotated[Path, typer.Option(help="JSON with the counts and curves per sampler step")],
+    summary: Annotated[
+        Path, typer.Option(callback=file_place, help="JSON with the counts and curves per sampler step")
+    ],
     config: ConfigOption = None,
 ) -> None:
     """Pick one state of each trajectory; needs no network."""

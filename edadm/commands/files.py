@@ -7,20 +7,23 @@ from typing import Annotated
 
 import typer
 
+from edadm.artifacts.failures import file_place
 from edadm.commands.app import app
-from edadm.commands.options import DeviceOption, OutputOption, ThreadsOption, device_named
+from edadm.commands.options import DeviceOption, FolderOption, OutputOption, ThreadsOption, device_named
 
 
 @app.command()
 def export(
-    weights: Annotated[Path, typer.Argument(exists=True, help="a quantized checkpoint")],
+    weights: Annotated[
+        Path, typer.Argument(exists=True, help="a quantized checkpoint, or a folder with one")
+    ],
     output: Annotated[Path, typer.Option(help="the folder or file to write")],
     target: Annotated[
         str,
         typer.Option(
             "--format",
-            help="diffusers: a folder for from_pretrained; onnx: a file of integers (docs/integer_cpu.md: "
-            "other forms of it)",
+            help="diffusers: a folder for from_pretrained; comfy: a file for ComfyUI, linear layers in int8; "
+            "onnx: a file of integers (docs/integer_cpu.md: other forms of it)",
         ),
     ] = "diffusers",
     runtime: Annotated[
@@ -28,12 +31,13 @@ def export(
         typer.Option("--target", help="of --format onnx: onnxruntime, openvino or tensorrt"),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="of diffusers' weights: fp16 (if not given), bf16 or fp32")
+        str | None, typer.Option(help="of what is in floating point: fp16 (if not given), bf16 or fp32")
     ] = None,
 ) -> None:
     """Write a quantized checkpoint for other programs.
 
-    With floating-point weights and activations, or as an ONNX graph of integers.
+    With floating-point weights and activations, with int8 weights of linear layers, or as an ONNX graph of
+    integers.
     """
     from edadm.deploy.export.formats import export
 
@@ -44,7 +48,8 @@ def export(
 def download(
     name: Annotated[str | None, typer.Argument(help="which file; without it, all are listed")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="where to put it; else where presets look for it")
+        Path | None,
+        typer.Option(callback=file_place, help="where to put it; else where presets look for it"),
     ] = None,
 ) -> None:
     """Fetch public weights or reference data; goes on where it broke off.
@@ -129,7 +134,7 @@ def card(
     variant: Annotated[
         str, typer.Argument(help="CALIBRATION/BITS/RECONSTRUCTION, with MODEL/ before it or not")
     ],
-    output: Annotated[Path, typer.Option(help="the folder to write")],
+    output: FolderOption,
     licence: Annotated[
         str, typer.Option("--license", help="of the base model's weights, such as apache-2.0")
     ],

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edadm.artifacts.failures import file_place, folder_place
 from edadm.config.backends import DEFAULT, FASTEST, INTEGER, backend_names
 from edadm.errors import EdadmError
 
@@ -28,9 +29,15 @@ UnetOption = Annotated[
 SetOption = Annotated[Path, typer.Option("--calibration-set", exists=True, help="from select-calibration")]
 RangesOption = Annotated[Path, typer.Option("--ranges", exists=True, help="from set-ranges")]
 ProgressOption = Annotated[
-    Path, typer.Option("--progress", help="folder for finished pieces, from which a killed run goes on")
+    Path,
+    typer.Option(
+        "--progress",
+        callback=folder_place,
+        help="folder for finished pieces, from which a killed run goes on",
+    ),
 ]
-OutputOption = Annotated[Path, typer.Option("--output", help="the file to write")]
+OutputOption = Annotated[Path, typer.Option("--output", callback=file_place, help="the file to write")]
+FolderOption = Annotated[Path, typer.Option("--output", callback=folder_place, help="the folder to write")]
 DeviceOption = Annotated[
     str,
     typer.Option(

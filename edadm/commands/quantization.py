@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from edadm.artifacts.failures import file_place
 from edadm.commands.app import app
 from edadm.commands.options import (
     BitsOption,
     ConfigOption,
     DeviceMemoryOption,
     DeviceOption,
+    FolderOption,
     HostMemoryOption,
     LabelOption,
     ModelOption,
@@ -57,7 +59,7 @@ def reconstruct(
     calibration_set: SetOption,
     ranges: RangesOption,
     output: OutputOption,
-    losses: Annotated[Path, typer.Option(help="CSV with the errors of every unit")],
+    losses: Annotated[Path, typer.Option(callback=file_place, help="CSV with the errors of every unit")],
     progress: ProgressOption,
     parts: Annotated[
         list[Path] | None, typer.Option("--part", exists=True, help="finished units, from reconstruct-part")
@@ -88,7 +90,7 @@ def reconstruct_part(
     unet: UnetOption,
     calibration_set: SetOption,
     ranges: RangesOption,
-    output: Annotated[Path, typer.Option("--output", help="the folder of finished units to write")],
+    output: FolderOption,
     progress: ProgressOption,
     part: Annotated[int, typer.Option(min=0, help="which share of the units, from 0")],
     config: ConfigOption = None,

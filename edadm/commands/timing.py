@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edadm.artifacts.failures import file_place
 from edadm.commands.app import timing
 from edadm.commands.options import (
     BitsOption,
@@ -162,7 +163,8 @@ def benchmark_kernels(
     bits: BitsOption = "official_w8a8",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     tiles: Annotated[
-        Path | None, typer.Option(help="search for the fastest tiles, and write them here")
+        Path | None,
+        typer.Option(callback=file_place, help="search for the fastest tiles, and write them here"),
     ] = None,
     config: ConfigOption = None,
 ) -> None:

@@ -91,7 +91,7 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
         return []
     layers = [layer for names in units.values() for layer in names]
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
-    known = layers if METHODS[settings.method].by_layer else list(units)
+    known = METHODS[settings.method].units(units)
     preset = config.bits[bits]
     found = [
         f"bits.{bits}.{setting}: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Inputs = Literal["chain", "float"]
+TEMPORAL = "temporal"  # the name of the unit of all layers that see nothing but the timestep
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Method:
             through; `float`, those of the float network; None where nothing is learned.
         by_layer: a unit is a single convolution or linear layer instead of a block.
         layer_errors: a unit's inner layers have reconstruction errors of their own.
+        temporal: layers that see nothing but the timestep are a unit of their own, before all others.
     """
 
     passes: tuple[str, ...]
@@ -26,6 +29,7 @@ class Method:
     inputs: Inputs | None = None
     by_layer: bool = False
     layer_errors: bool = False
+    temporal: bool = False
 
     @property
     def learns(self) -> bool:
@@ -42,11 +46,29 @@ class Method:
         """How many networks' paused passes are kept: the float one's, and in a chain the quantized one's."""
         return {None: 0, "float": 1, "chain": 2}[self.inputs]
 
+    def units(self, blocks: Mapping[str, Iterable[str]]) -> list[str]:
+        """The names of its units in a U-Net.
+
+        Args:
+            blocks: names of the layers of every block, and of every layer outside of blocks.
+        """
+        if self.by_layer:
+            return [layer for layers in blocks.values() for layer in layers]
+        if not self.temporal:
+            return list(blocks)
+        return [TEMPORAL, *(name for name in blocks if not name.startswith("time_embedding."))]
+
 
 METHODS = {
     "fbr": Method(("reconstruct", "correct_bias"), description="EDA-DM", inputs="chain", layer_errors=True),
     "block": Method(("reconstruct", "correct_bias"), description="BRECQ", inputs="chain"),
     "layer": Method(("reconstruct", "correct_bias"), description="AdaRound", inputs="chain", by_layer=True),
+    "tfmq": Method(
+        ("learn_temporal", "reconstruct", "correct_bias"),
+        description="TFMQ-DM",
+        inputs="chain",
+        temporal=True,
+    ),
     "fbr_float_inputs": Method(
         ("reconstruct_from_float", "correct_bias"),
         description="fbr with units independent",
@@ -56,3 +78,7 @@ METHODS = {
     "none": Method(("round_to_nearest",), description="nearest"),
 }
 INDEPENDENT = tuple(name for name, method in METHODS.items() if method.independent)
+CORRECTIONS = {
+    "ptqd": "PTQD's: a factor and a bias at each timestep, and less noise where the sampler adds some",
+    "d2_dpm": "D2-DPM's: at each timestep the mean noise given the prediction, likewise",
+}

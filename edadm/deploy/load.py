@@ -9,7 +9,7 @@ import torch
 from edadm.config.backends import DEFAULT, FASTEST, resolved
 from edadm.deploy.backends.base import implementation, lower
 from edadm.deploy.backends.fastest import meant
-from edadm.deploy.checkpoint import load_quantized, read_metadata
+from edadm.deploy.checkpoint import load_quantized, read_metadata, say_that_none_applies
 from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet, as_diffusers_model
 from edadm.devices.named import device_named
 from edadm.errors import EdadmError
@@ -50,6 +50,7 @@ def load(
         implementation(resolved(backend, where.type))  # what it lacks is said before a file is read
     file = checkpoint_in(Path(path))
     unet = load_quantized(file, where)
+    say_that_none_applies(file)
     name = meant(backend, unet, precision, batch_size)
     return as_diffusers_model(lower(unet, precision, name), read_metadata(file), name)
 

@@ -39,14 +39,14 @@ def learn_chain(task: Task) -> None:
     with arithmetic(task.settings.precision):
         needed, memory = _memory(task)
         with _passes(task, memory, task.float_unet, task.quantized_unet) as (floats, quantized):
-            for index, unit in enumerate(task.units):
+            for index, unit in task.on_the_way:
                 module = task.quantized_unet.get_submodule(unit.name)
                 kept = task.unit_store.get(index, unit) if quantized_layers(module) else None
                 if kept is not None or not quantized_layers(module):
                     _advance(floats)
                     _finish(task, unit, kept)
                 else:
-                    with _tables(task, memory, needed, index) as tables:
+                    with _tables(memory, needed, unit) as tables:
                         for waiting in quantized:
                             tables.add_arguments("quantized", waiting.arguments())
                             waiting.rest()
@@ -81,7 +81,7 @@ def learn_independently(task: Task) -> None:
         with _passes(task, memory, task.float_unet) as (floats,):
             for index, unit in enumerate(units):
                 if index in found and found[index] is None:
-                    with _tables(task, memory, needed, index) as tables:
+                    with _tables(memory, needed, unit) as tables:
                         _fill(task, unit, tables, floats)
                         _learn(
                             task,
@@ -109,7 +109,9 @@ def _memory(task: Task) -> tuple[Demand, Memory]:
 @contextmanager
 def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[list[PausedForward]]]:
     """Paused passes of the networks over all rows, a list for each network."""
-    pausing = [PausingNetwork(network, [unit.name for unit in task.units], memory) for network in networks]
+    pausing = [
+        PausingNetwork(network, [unit.name for _, unit in task.on_the_way], memory) for network in networks
+    ]
     batches = task.inputs.split(task.settings.chain_batch_size)
     try:
         yield [[network.start(batch) for batch in batches] for network in pausing]
@@ -119,9 +121,10 @@ def _passes(task: Task, memory: Memory, *networks: nn.Module) -> Iterator[list[l
 
 
 @contextmanager
-def _tables(task: Task, memory: Memory, needed: Demand, index: int) -> Iterator[UnitTables]:
-    """Tables for the inputs and targets of the unit at a position."""
-    tables = UnitTables(memory, needed.rows, needed.table_sizes(needed.units[index]))
+def _tables(memory: Memory, needed: Demand, unit: Unit) -> Iterator[UnitTables]:
+    """Tables for the inputs and targets of a unit."""
+    of_unit = {one.name: one for one in needed.units}[unit.name]
+    tables = UnitTables(memory, needed.rows, needed.table_sizes(of_unit))
     try:
         yield tables
     finally:
@@ -151,13 +154,13 @@ def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     )
     for after_unit in task.after_unit:
         report = after_unit(task, unit, data, report)
-    _refuse_no_numbers(unit, module, report)
+    refuse_no_numbers(unit, module, report)
     task.unit_store.put(index, unit, FinishedUnit.of(module, report))
     task.reports.append((unit, report))
     task.on_unit(1)
 
 
-def _refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> None:
+def refuse_no_numbers(unit: Unit, module: nn.Module, report: UnitReport) -> None:
     """Refuses to keep a unit that is no numbers.
 
     Raises:

@@ -15,7 +15,7 @@ from edadm.learning.steps.descent import Descent, align_layouts
 from edadm.learning.steps.losses import squared_error
 from edadm.learning.steps.parameters import learning
 from edadm.learning.steps.replay import stepping
-from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.nn.insert import undecided
 from edadm.nn.layers import QuantizedLayer
 from edadm.quant.streams import Stream
 
@@ -77,17 +77,17 @@ def learn_unit(
     """Learns a quantized unit in place; its weights must be float and its grids set.
 
     Args:
-        unit: the module, holding quantized layers.
+        unit: the module, holding quantized layers; those that are decided stay as they are.
         data: its inputs and targets; tables in `data.far` may lie off the unit's device.
         settings: iterations, learning rates and so on.
         stream: all randomness of this unit; its step counter must be zero.
         around_learning: a context for the learning steps, e.g. a clock.
         graphs: replay a CUDA graph where there is a GPU.
     """
-    searched = {name: quantizer.scale.clone() for name, quantizer in activation_quantizers(unit).items()}
-    weights = {name: layer.weight.data for name, layer in quantized_layers(unit).items()}
-    nearest = {name: layer.nearest_codes() for name, layer in quantized_layers(unit).items()}
-    before, held_out_before = _errors_with_codes(unit, nearest, weights, data, settings)
+    layers, quantizers = undecided(unit)
+    searched = {name: quantizer.scale.clone() for name, quantizer in quantizers.items()}
+    nearest = {name: layer.nearest_codes() for name, layer in layers.items()}
+    before, held_out_before = _errors_with_codes(unit, layers, nearest, data, settings)
     align_layouts(unit, data)
     with learning(unit, settings, stream) as (alphas, sizes):
         descent = Descent(unit, data, settings, alphas, sizes, stream)
@@ -96,12 +96,12 @@ def learn_unit(
                 step()
     soft, _ = unit_errors(unit, data, settings.chain_batch_size)
     flips, count = 0, 0
-    for name, layer in quantized_layers(unit).items():
+    for name, layer in layers.items():
         layer.harden()
         assert layer.codes is not None
         flips += int((layer.codes != nearest[name]).sum())
         count += layer.codes.numel()
-    drift = [(q.scale / searched[name]).log().abs().mean() for name, q in activation_quantizers(unit).items()]
+    drift = [(q.scale / searched[name]).log().abs().mean() for name, q in quantizers.items()]
     after, held_out_after = unit_errors(unit, data, settings.chain_batch_size)
     moved = torch.stack(drift).mean().item() if drift else 0.0
     return UnitReport(before, soft, after, held_out_before, held_out_after, flips / count, moved)
@@ -109,13 +109,13 @@ def learn_unit(
 
 def _errors_with_codes(
     unit: nn.Module,
+    layers: dict[str, QuantizedLayer],
     codes: dict[str, Tensor],
-    weights: dict[str, Tensor],
     data: UnitData,
     settings: Reconstruction,
 ) -> tuple[float, float | None]:
     """The unit's errors with given codes; its float weights are put back afterwards."""
-    layers: dict[str, QuantizedLayer] = quantized_layers(unit)
+    weights = {name: layer.weight.data for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.set_codes(codes[name])
     errors = unit_errors(unit, data, settings.chain_batch_size)

@@ -60,6 +60,11 @@ class Task:
     chosen: Sequence[int] | None = None
     after_unit: Sequence[AfterUnit] = ()
 
+    @property
+    def on_the_way(self) -> list[tuple[int, Unit]]:
+        """The units that a pass through the network meets, each behind its position among all units."""
+        return [(index, unit) for index, unit in enumerate(self.units) if not unit.is_apart]
+
 
 AfterUnit = Callable[[Task, Unit, UnitData, UnitReport], UnitReport]
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from edadm.config.methods import METHODS
 from edadm.config.schema import Bits, Reconstruction
 from edadm.config.stated import settings_of
 from edadm.console import progress_bar
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
-from edadm.deploy.grids import quantized_copy
+from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.deploy.load import load
 from edadm.errors import EdadmError
 from edadm.learning.task import Task, refuse_idle_patterns
@@ -30,7 +29,7 @@ from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unet_config import unet_architecture
-from edadm.networks.units.trace import trace_units
+from edadm.networks.units.temporal import units_of
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
 from edadm.version import __version__
@@ -65,10 +64,12 @@ def quantize(
     network = _copied(unet, architecture)
     rows = rows.to(next(unet.parameters()).device)
     _refuse_other(unet, network, rows[:1])
-    quantized = quantized_copy(network, widths)
+    searched, quantized = quantized_copy(network, widths), quantized_copy(network, widths)
     with progress_bar("set ranges", len(rows) * (1 + widths.smooths), "samples") as advance:
-        prepare(quantized, rows, widths, advance)
-    units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+        prepare(searched, rows, widths, advance)
+    set_grids(quantized, grids(searched))  # whose weights are still those of the float network
+    del searched
+    units = units_of(network, settings)
     refuse_idle_patterns(units, settings)
     task = Task(network, quantized, units, rows, 0, settings, NoUnitStore())
     with progress_bar("reconstruct", len(units), "units") as advance:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.networks.inputs import InputSpec, Rows
@@ -51,6 +51,22 @@ class Coupling:
     norm: str
     layers: tuple[str, ...]
     is_linear: bool = True
+
+
+class TemporalPart(nn.Module, ABC):
+    """What a network computes from the timestep alone, as one module that shares the network's own layers.
+
+    It is called with `features`; its output (n, channels) is all that the rest of the network sees of it.
+
+    Attributes:
+        layers: names, in the network, of its convolutions and linear layers, in order of execution.
+    """
+
+    layers: tuple[str, ...]
+
+    @abstractmethod
+    def features(self, timesteps: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """What its first layer is given at each timestep."""
 
 
 class Family(ABC):
@@ -105,3 +121,7 @@ class Family(ABC):
     def floats(self, network: nn.Module) -> Collection[str]:
         """Names of layers that are never quantized and are no unit of their own."""
         return ()
+
+    def temporal(self, network: nn.Module) -> TemporalPart | None:
+        """What a network computes from the timestep alone; None where that does not stand apart."""
+        return None

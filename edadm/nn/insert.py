@@ -133,6 +133,16 @@ def activation_quantizers(module: nn.Module) -> dict[str, Quantizer]:
     }
 
 
+def undecided(module: nn.Module) -> tuple[dict[str, QuantizedLayer], dict[str, Quantizer]]:
+    """The quantized layers and activation quantizers of a module, by name, that are still to be learned."""
+    layers = quantized_layers(module)
+    decided = {id(layer.input_quantizer) for layer in layers.values() if layer.is_decided}
+    return (
+        {name: layer for name, layer in layers.items() if not layer.is_decided},
+        {name: grid for name, grid in activation_quantizers(module).items() if id(grid) not in decided},
+    )
+
+
 @contextmanager
 def disabled(module: nn.Module) -> Iterator[None]:
     """Leaves activations unquantized inside the context."""

@@ -32,6 +32,9 @@ class QuantizedLayer(Part):
         input_bits: width of the input grid; None leaves the input in floating point.
         segments: sizes of the input-channel segments with a grid each.
         transforms: of input and weight; `smooth` or none.
+
+    Attributes:
+        is_decided: its rounding and its grid were learned in another unit, and are not learned again.
     """
 
     codes: Tensor | None
@@ -55,6 +58,7 @@ class QuantizedLayer(Part):
             self.input_quantizer = Quantizer(input_bits, segments, transforms=transforms)
         self.alpha: Tensor | None = None
         self._base: Tensor | None = None
+        self.is_decided = False
         self.register_buffer("codes", None)
         self.register_buffer("smooth", layer.weight.new_ones(channels) if SMOOTH in transforms else None)
 

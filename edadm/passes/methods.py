@@ -10,9 +10,11 @@ from edadm.passes.base import GIVEN, WANTED, Pass
 from edadm.passes.bias import CORRECT_BIAS
 from edadm.passes.nearest import ROUND_TO_NEAREST
 from edadm.passes.reconstruct import RECONSTRUCT, RECONSTRUCT_FROM_FLOAT
+from edadm.passes.temporal import LEARN_TEMPORAL
 
 PASSES = {
     "round_to_nearest": ROUND_TO_NEAREST,
+    "learn_temporal": LEARN_TEMPORAL,
     "reconstruct": RECONSTRUCT,
     "reconstruct_from_float": RECONSTRUCT_FROM_FLOAT,
     "correct_bias": CORRECT_BIAS,

@@ -20,6 +20,9 @@ def prepare(
 ) -> None:
     """Runs all preparations of a network, in order; each does nothing where the settings do not ask for it.
 
+    Afterwards weights are rounded to nearest. What learns rounding starts from a fresh copy of the float
+    network that is given the same grids (`edadm.deploy.grids`).
+
     Args:
         network: after `quantize_network`, its weights still in floating point.
         inputs: of the network, the calibration rows.

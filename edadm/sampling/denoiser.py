@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edadm.conditions.condition import Condition
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows, replaced
+from edadm.sampling.correction import AppliedCorrection
 from edadm.sampling.replay import Replay
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -58,6 +59,18 @@ class Starting(Protocol):
         """The latents of these images, without noise."""
 
 
+def guided_mixture(
+    evaluations: Sequence[Float[Tensor, "n c h w"]], guidance: float, image_guidance: float = 1.0
+) -> Float[Tensor, "n c h w"]:
+    """What guidance makes of a network's evaluations, in the order of `networks.inputs.replaced`."""
+    without, *seen, given = evaluations
+    base = start = without
+    if seen:
+        (base,) = seen
+        start = without + image_guidance * (base - without)
+    return start + guidance * (given - base)
+
+
 class Denoiser:
     """A network as a sampler sees it: eps from `x_t` and `t`, with condition and guidance inside.
 
@@ -75,6 +88,7 @@ class Denoiser:
         precision: arithmetic of the network; the prediction is fp32 all the same.
         prediction: what the network predicts.
         replay: of the network's calls, on a GPU.
+        correction: of eps, after guidance, on the device of the latents.
 
     Attributes:
         start: latents of images that a sampler run begins from; None where it begins from noise.
@@ -88,9 +102,10 @@ class Denoiser:
         precision: Precision = "fp32",
         prediction: Prediction = _EPS,
         replay: Replay | None = None,
+        correction: AppliedCorrection | None = None,
     ):
         self.unet, self.condition, self.guidance, self.precision = unet, condition, guidance, precision
-        self.prediction, self.replay = prediction, replay
+        self.prediction, self.replay, self.correction = prediction, replay, correction
         self._told: Mapping[str, Tensor] | None = None
         self._told_nothing: Mapping[str, Tensor] = {}
         self.start: Tensor | None = None
@@ -111,7 +126,7 @@ class Denoiser:
         if self.condition is None:
             return self
         known = (self.unet, self.condition, self.guidance, self.precision, self.prediction, self.replay)
-        bound = Denoiser(*known)
+        bound = Denoiser(*known, self.correction)
         bound._told = self.condition.rows(indices)
         if isinstance(self.condition, Starting):
             bound.start = self.condition.starts(indices)
@@ -127,13 +142,14 @@ class Denoiser:
         rows = rows.guided(self._told_nothing) if self.is_guided else rows
         predicted = self._predict(rows) if self.replay is None else self.replay(self._predict, rows)
         if self.is_guided:
-            without, *seen, given = predicted.chunk(len(replaced(self._told_nothing)))
-            base = start = without
-            if seen:
-                (base,) = seen
-                start = without + self._image_guidance * (base - without)
-            predicted = start + self.guidance * (given - base)
-        return self.prediction.eps(predicted, x, t)
+            evaluations = predicted.chunk(len(replaced(self._told_nothing)))
+            predicted = guided_mixture(evaluations, self.guidance, self._image_guidance)
+        eps = self.prediction.eps(predicted, x, t)
+        return eps if self.correction is None else self.correction(eps, x, t)
+
+    def excess_variance(self, timestep: int) -> float:
+        """The variance of quantization noise in eps that a sampler takes off the noise it adds."""
+        return 0.0 if self.correction is None else self.correction.variance(timestep)
 
     def _predict(self, rows: Rows) -> Float[Tensor, "n c h w"]:
         if self.precision == "fp32":

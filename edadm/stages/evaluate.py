@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edadm.config.backends import INTEGER, is_exact
+from edadm.config.backends import is_exact
 from edadm.config.files.scoring import Scoring
 from edadm.config.inputs.statistics import Crop
 from edadm.config.schema import AUTO, Evaluation, Extractor
-from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
 from edadm.stages.cost.work import FP32, Cost
@@ -27,13 +26,11 @@ from edadm.stages.inputs.scored import (
     scoring_digests,
     shards_of,
 )
+from edadm.stages.inputs.scores import labels_wanted, parity_of, scores_made_from
 from edadm.stages.inputs.sets import open_all, with_statistics
 
 if TYPE_CHECKING:
     import torch
-
-EVALUATION = ("scores", "extractor", "resolution", "crop", "clip_model", "scored_at_once")  # settings of it
-_OF_IMAGES = ("model", "bits", "reconstruction", "resolved_backend")  # what scores say of their images
 
 
 def run(
@@ -67,8 +64,8 @@ def run(
     from edadm.metrics.evaluate import evaluate
     from edadm.metrics.scores.paired import parity_rows
 
-    made, contents = _made_from(images, settings, files)
-    labels = _labels(settings, made)
+    made, contents = scores_made_from(images, settings, files)
+    labels = labels_wanted(settings, made)
     known = facts_of("metrics", made, device)
     if features:
         known["device"] = (describe(features[0]) or known)["device"]
@@ -87,7 +84,7 @@ def run(
             rows = joined(features, settings, files, lengths, contents)
         elif "simulated" in opened and references:
             rows = parity_rows(samples, opened["simulated"], references)
-        beside = _parity(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
+        beside = parity_of(rows, samples[0].numel(), is_exact(made.get("resolved_backend", "")))
         bar = nullcontext(lambda images: None) if features else progress_bar(label, len(samples), "images")
         with with_statistics(files, settings, device, label) as known_files, bar as advance:
             before, by = (rows, scored_by(features)) if features else (None, None)
@@ -95,84 +92,6 @@ def run(
             scores = evaluate(samples, references, *told)
         with work.publishing() as partial:
             partial.write_text(as_json(scores | beside, known))
-
-
-def _labels(settings: Evaluation, made: dict[str, Any]) -> list[int]:
-    """The classes that images were to be of, if they are scored by them.
-
-    Raises:
-        EdadmError: the images' files do not say.
-    """
-    if "class_accuracy" not in settings.scores:
-        return []
-    from edadm.conditions.classes import labels_of
-    from edadm.networks.settings.parts import Conditioning
-
-    told = made.get("model", {}).get("conditioning")
-    if not told or told["kind"] != "classes" or "images" not in made["evaluation"]:
-        raise EdadmError(
-            "class_accuracy needs images that say of which classes they were to be, as those of `edadm "
-            "generate` with such a model do; take it out of `scores`"
-        )
-    return labels_of(Conditioning.model_validate(told))[: made["evaluation"]["images"]]
-
-
-def _parity(rows: dict[str, Any], values: int, exact: bool) -> dict[str, Any]:
-    """How near images made with integers are to the simulated ones, where both are there.
-
-    Args:
-        rows: of every image, from `parity_rows`, and others.
-        values: in an image.
-        exact: whether they must be nearer than these are to full precision.
-
-    Raises:
-        EdadmError: they are not.
-    """
-    from dataclasses import asdict
-
-    from edadm.metrics.scores.paired import parity
-
-    found = parity(rows, values)
-    if found and not found.holds and exact:
-        raise EdadmError(
-            f"images made with integers differ by {found.difference:.2f} grey levels from the simulated "
-            f"ones, which differ by {found.bound:.2f} from full precision: this machine's integers compute "
-            f"something else; take `/{INTEGER}` off the variant"
-        )
-    return {"parity": asdict(found)} if found else {}
-
-
-def _made_from(
-    images: Images, settings: Evaluation, files: Scoring
-) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """What scores are made from, whose images must belong together; and the digests of their files.
-
-    Raises:
-        DamagedError: a file is damaged.
-        StaleError: images were made from other settings or files than those they are compared with.
-    """
-    from edadm.metrics.images.opening import digest_of
-    from edadm.metrics.images.provenance import check_samples
-
-    given = settings.model_fields_set & set(OF_NOISE)
-    wanted = settings_of(settings, *given) if given else {}
-    said = check_samples(images.samples, images.references, images.simulated, wanted)
-    made: dict[str, Any] = {name: said[name] for name in _OF_IMAGES if name in said}
-    made["evaluation"] = said.get("evaluation", {}) | settings_of(settings, *EVALUATION)
-    ours = {role: of for role, of in images.by_role.items() if all(file.suffix == ".npy" for file in of)}
-    contents = digests(**ours)  # refuses what is damaged
-    pixels = {role: digest_of(of) for role, of in images.by_role.items()}
-    prompts = Path(settings.prompts).expanduser() if settings.prompts else None
-    real = files.real_images
-    scoring = digests(
-        statistics=None if real else files.reference,
-        weights=files.weights,
-        clip_weights=files.clip_weights,
-        prompts=prompts,
-    )
-    scoring |= digests(**files.perceptual)
-    scoring |= {"against": digest_of([real])} if real else {}
-    return made | {"inputs": pixels | scoring}, contents
 
 
 def extract_features(

@@ -11,7 +11,7 @@ from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
 from edadm.stages.cost.work import CODE, FP32, Cost, Memory, Passes, sampling
-from edadm.stages.inputs.model import open_condition, open_decoder, open_prediction
+from edadm.stages.inputs.model import open_condition, open_correction, open_decoder, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
 from edadm.stages.inputs.unet import backend_meant, open_network
 
@@ -77,7 +77,9 @@ def run(
             network.compile()
         prediction = open_prediction(model)
         replay = Replay() if graphs and device.type == "cuda" and not evaluation.compiled else None
-        denoise = Denoiser(network, told, model.guidance, evaluation.precision, prediction, replay)
+        correction = open_correction(model, weights, device)
+        how = (evaluation.precision, prediction, replay, correction)
+        denoise = Denoiser(network, told, model.guidance, *how)
         indices = share(evaluation, shard)
         sampling = (model.sampler, model.schedule, indices, model.latent_shape)
         noise = (*sampling, evaluation.seed, evaluation.batch_size, device)

@@ -29,10 +29,12 @@ from edadm.stages.inputs.task import Given, of_task, open_task
 if TYPE_CHECKING:
     import torch
 
+    from edadm.learning.task import Task
     from edadm.networks.units.unit import Unit
     from edadm.stages.cost.networks import Networks, Quantized
 
 MODEL = ("architecture",)  # settings of it
+SAMPLED = ("sampler", "schedule", "prediction", "conditioning")  # those of a correction; rows depend on them
 _UNIT_ERRORS = (
     3  # how often all rows pass a unit beside learning: before it, with soft and with hard rounding
 )
@@ -71,7 +73,10 @@ def run(
 
     made_from = of_task(model, bits, given)
     made_from["reconstruction"] = settings_of(settings)
-    known, unit = facts_of("quantized", made_from, device), facts_of("unit", made_from, device)
+    unit = facts_of("unit", made_from, device)
+    if settings.correction is not None:
+        made_from["model"] |= settings_of(model, *SAMPLED)
+    known = facts_of("quantized", made_from, device)
     with making([output, losses], known, code_of("reconstruct", device), progress) as work:
         if work is None:
             return
@@ -84,9 +89,22 @@ def run(
         told |= {"device": known["device"], "edadm": known["edadm"]}
         with work.publishing() as partial:
             size = task.inputs.tensors["latents"].shape[2:]
-            save_quantized(task.quantized_unet, partial, model.architecture, bits, told, size)
+            tables = _correction(task, model)
+            save_quantized(task.quantized_unet, partial, model.architecture, bits, told, size, tables)
         with work.publishing(losses, facts_of("losses", made_from, device)) as partial:
             write_losses(partial, task.reports)
+
+
+def _correction(task: Task, model: Model) -> dict[str, torch.Tensor] | None:
+    """The tables of the correction that the settings ask for, from the rows that were learned from."""
+    from edadm.passes.corrections.fit import fit_correction
+
+    settings = task.settings
+    if settings.correction is None:
+        return None
+    rows = task.inputs[: len(task.inputs) - task.held_out]
+    networks = (task.float_unet, task.quantized_unet)
+    return fit_correction(settings.correction, *networks, rows, model, settings.chain_batch_size).tensors()
 
 
 def reconstruct_part(
@@ -160,11 +178,12 @@ def cost(
         chosen: units that are learned; all with quantized weights by default.
     """
     quantized, rows = networks.quantized(bits), calibration_rows(networks.model, calibration)
+    correcting = _correcting(networks, calibration, settings)
     units = networks.learned_units(settings, bits) if chosen is None else list(chosen)
     method = METHODS[settings.method]
     if not method.learns or not units:
         held = Memory(weights=networks.parameters * FP32)
-        return Cost("reconstruct", name, disk=quantized.bytes, files=_FILES, memory=held)
+        return Cost("reconstruct", name, correcting, disk=quantized.bytes, files=_FILES, memory=held)
     precision, jobs = CHAIN + settings.precision, settings.jobs if method.independent else 1
     batch, calls = min(settings.chain_batch_size, rows), -(-rows // settings.chain_batch_size)
     passes = [Passes("float", precision, rows * jobs, batch, calls * jobs)]
@@ -177,7 +196,7 @@ def cost(
     return Cost(
         "reconstruct",
         name,
-        tuple(passes),
+        (*passes, *correcting),
         (errors,),
         _learning(networks, units, settings, size),
         disk=quantized.bytes,
@@ -187,6 +206,15 @@ def cost(
         settings=settings,
         shares=jobs,
     )
+
+
+def _correcting(networks: Networks, calibration: Calibration, settings: Reconstruction) -> tuple[Passes, ...]:
+    """The passes of both networks from which a correction is fitted."""
+    if settings.correction is None:
+        return ()
+    rows = calibration.size * rows_per_image(networks.model)
+    sizes = (rows, min(settings.chain_batch_size, rows), -(-rows // settings.chain_batch_size))
+    return Passes("float", "fp32", *sizes), Passes("simulated", "fp32", *sizes)
 
 
 def _learning(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from edadm.artifacts import writing
+from edadm.artifacts.failures import file_place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,7 +19,7 @@ app = typer.Typer(
 )
 
 Images = Annotated[Path, typer.Option(help="training images, a sub-folder per class")]
-Output = Annotated[Path, typer.Option(help="the .safetensors file to write")]
+Output = Annotated[Path, typer.Option(callback=file_place, help="the .safetensors file to write")]
 Seed = Annotated[int, typer.Option(help="seed of initialisation and batches")]
 Steps = Annotated[int, typer.Option(min=1)]
 BatchSize = Annotated[int, typer.Option(min=1)]
@@ -76,7 +77,7 @@ def classifier(
 def diffusion(
     images: Images,
     output: Output,
-    state: Annotated[Path, typer.Option(help="where to keep what is needed to go on")],
+    state: Annotated[Path, typer.Option(callback=file_place, help="where to keep what is needed to go on")],
     model: Annotated[
         str, typer.Option(help="the model preset whose architecture is trained")
     ] = "cifar10_small",
@@ -127,7 +128,8 @@ def latent(
     images: Images,
     output: Output,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="a .ckpt to write as well, as Lightning would, with averages")
+        Path | None,
+        typer.Option(callback=file_place, help="a .ckpt to write as well, as Lightning would, with averages"),
     ] = None,
     first_stage: Annotated[
         Path | None, typer.Option(help="a file that this command wrote, whose first stage is taken")

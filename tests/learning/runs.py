@@ -8,12 +8,11 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from edadm.config.methods import METHODS
 from edadm.config.schema import Reconstruction
 from edadm.learning.engine import UnitReport
 from edadm.learning.task import Task
 from edadm.learning.unit_store import FinishedUnit, UnitStore
-from edadm.networks.units.trace import trace_units
+from edadm.networks.units.temporal import units_of
 from edadm.networks.units.unit import Unit
 from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.passes.methods import run_method
@@ -49,7 +48,7 @@ def a_task(
     held_out: int = 0,
 ) -> Task:
     """What the settings' method is to learn."""
-    units = trace_units(float_unet, METHODS[settings.method].by_layer)
+    units = units_of(float_unet, settings)
     return Task(float_unet, unet, units, as_rows(calibration), held_out, settings, unit_store, on_unit)
 
 

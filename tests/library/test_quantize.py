@@ -10,10 +10,13 @@ import torch
 from diffusers import DDIMPipeline, UNet2DModel, VQModel
 
 import edadm
+import edadm.library.quantize as in_memory
 from edadm.config.inputs.settings import ConfigError
 from edadm.errors import EdadmError
 from edadm.networks.inputs import Rows
 from edadm.nn.insert import quantized_layers
+from edadm.passes.methods import run_method
+from edadm.quant import ranges
 
 from .conftest import BITS, LEARNING, images, pipeline, tiny_conditional, tiny_unet
 
@@ -29,6 +32,24 @@ def test_a_pipeline_takes_the_quantized_network(unet, quantized):
     full, rounded = images(unet)(), images(quantized)()
     assert 0 < np.abs(full - rounded).mean() < 0.2
     assert not quantized_layers(unet)
+
+
+def test_rounding_is_learned_from_the_float_weights(unet, rows, monkeypatch: pytest.MonkeyPatch):
+    """Not from those that the search of ranges has rounded."""
+    before: list[bool] = []
+
+    def looking(task):
+        layers = quantized_layers(task.quantized_unet)
+        before.extend(
+            torch.equal(layer.weight, unet.get_submodule(name).weight) for name, layer in layers.items()
+        )
+        run_method(task)
+
+    monkeypatch.setattr(ranges, "THRESHOLDS", 4)
+    monkeypatch.setattr(in_memory, "run_method", looking)
+    edadm.quantize(unet, rows, BITS, {"base": "none"})
+    assert before
+    assert all(before)
 
 
 def test_what_is_saved_is_loaded(quantized, tmp_path: Path):

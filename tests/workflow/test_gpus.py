@@ -14,6 +14,7 @@ import yaml
 from edadm.artifacts.locks import attempt
 from edadm.planning.schedule import takes_a_gpu
 
+from .planner import dry_run
 from .toy import CONFIG, PATIENCE, REPOSITORY, Toy
 
 pytestmark = pytest.mark.workflow
@@ -49,10 +50,15 @@ def told(toy: Toy, *options: str, gpus: str | None, code: int = 0) -> str:
     """What Snakemake says of a run; `gpus` are those that may be used, None where there is no driver."""
     path = [] if gpus is None else [str(toy.folder / "bin")]
     variables = toy.environment | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
+    variables |= {"PATH": ":".join([*path, str(Path(sys.executable).parent), "/usr/bin", "/bin"])}
+    if "-n" in options:
+        status, said = dry_run(toy.command(*options)[3:], toy.folder, variables)
+        assert status == code, said
+        return said
     done = subprocess.run(
         toy.command(*options),
         cwd=toy.folder,
-        env=variables | {"PATH": ":".join([*path, str(Path(sys.executable).parent), "/usr/bin", "/bin"])},
+        env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -27,6 +27,7 @@ from edadm.networks.settings.architecture import Architecture
 
 from ..conftest import reinitialise
 from ..report.times import without_times
+from .planner import dry_run
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 600.0
@@ -182,22 +183,16 @@ class Toy:
 
     def run(self, *options: str) -> tuple[int, str]:
         """A whole Snakemake run: its exit status and what it said."""
+        if "--dry-run" in options:
+            return dry_run(self.command(*options)[3:], self.folder, self.environment)
         with self.started(*options) as run:
             return run.wait(), run.text()
 
     def planned(self, *options: str, package: Path | None = None) -> dict[str, int]:
         """How many jobs of which rule a run would start."""
-        done = subprocess.run(
-            self.command("--dry-run", *options),
-            cwd=self.folder,
-            env=self.environment | ({"PYTHONPATH": str(package)} if package else {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said
+        environment = self.environment | ({"PYTHONPATH": str(package)} if package else {})
+        status, said = dry_run(self.command("--dry-run", *options)[3:], self.folder, environment)
+        assert status == 0, said
         assert ("Nothing to be done" in said) != ("Job stats" in said), said
         return job_stats(said)
 

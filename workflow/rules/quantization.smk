@@ -94,7 +94,7 @@ rule reconstruct:
         runtime=lasting(1440),
     params:
         device=device_of,
-        model=model_with(*reconstruct_stage.MODEL),
+        model=model_with(*reconstruct_stage.MODEL, *reconstruct_stage.SAMPLED),
         settings=model_settings(*reconstruct_stage.MODEL),
         bits=preset_of("bits", "bits"),
         reconstruction=reconstruction_with,

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from edadm.artifacts import reading
+from edadm.config.files.first_bytes import INDEX, foreign
 from edadm.config.inputs.folders import list_images
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
@@ -44,7 +45,7 @@ def locate_checkpoint(name: str, model: Model) -> Path:
 
     Raises:
         EdadmError: there is none; says which key to set, and where to get it if the preset knows. Or it is a
-            folder without weights.
+            folder without weights, or a file of another kind.
     """
     where = f"models.{name}.checkpoint"
     if not model.checkpoint.strip():
@@ -62,7 +63,18 @@ def locate_checkpoint(name: str, model: Model) -> Path:
             f"{where}: the folder {path} holds no weights ({', '.join(WEIGHTS)}); name the file or folder "
             "that does"
         )
+    _refuse_foreign(where, path)
     return path
+
+
+def _refuse_foreign(where: str, path: Path) -> None:
+    """Refuses a file that is no checkpoint by its first bytes; an empty one may stand for one in a plan."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with reading(path):
+        found = foreign(path)
+    if found and found != INDEX:
+        raise EdadmError(f"{where}: {path} is {found[0]}, and no checkpoint; {found[1]}")
 
 
 def _holds_weights(folder: Path) -> bool:
@@ -96,6 +108,7 @@ def locate_parts(name: str, model: Model) -> dict[str, Path]:
                 f"{where}: the folder {source} holds no weights ({', '.join(WEIGHTS)}); name the file or "
                 "folder that does"
             )
+        _refuse_foreign(where, found[part])
     return found
 
 

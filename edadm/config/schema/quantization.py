@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from edadm.config.methods import INDEPENDENT, METHODS
+from edadm.config.methods import CORRECTIONS, INDEPENDENT, METHODS
 from edadm.config.schema.model import Share
-from edadm.networks.settings.strict import Count, Strict
+from edadm.networks.settings.strict import Count, Strict, of_some
 
 
 class Calibration(Strict):
@@ -140,6 +140,10 @@ class Reconstruction(Strict):
     )
     bias_correction: bool = Field(
         False, description="afterwards, biases take up the mean error of each output channel"
+    )
+    correction: Literal[tuple(CORRECTIONS)] | None = of_some(
+        "afterwards, a correction in the sampler is fitted and kept with the checkpoint; "
+        + "; ".join(f"{name}: {description}" for name, description in CORRECTIONS.items())
     )
     precision: Literal["tf32", "fp32", "bf16"] = Field(
         "tf32", description="arithmetic of learning on a GPU; tf32 is PyTorch's default"

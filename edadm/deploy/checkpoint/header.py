@@ -46,6 +46,8 @@ def _facts(path: Path) -> Facts:
 
     Files with float weights have facts, too, but no `format_version`.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the checkpoint in it")
     if not path.is_file():
         raise CheckpointError(
             f"there is no file {path}; name a quantized checkpoint, as `edadm reconstruct` makes it"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from edadm.artifacts import writing
 from edadm.config.schema import Bits
+from edadm.deploy.checkpoint.corrections import CORRECTION
 from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, compact_json, digest
 from edadm.deploy.checkpoint.network import described, unquantized_parameters
 from edadm.deploy.grid_packing import compact
@@ -32,6 +33,7 @@ def save_quantized(
     bits: Bits,
     provenance: Mapping[str, Any],
     calibrated_at: Sequence[int] | None = None,
+    correction: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
@@ -46,6 +48,7 @@ def save_quantized(
         bits: widths that the schemes were derived from.
         provenance: how it was made.
         calibrated_at: height and width of the latents that grids were searched with, if that is known.
+        correction: tables of a correction in the sampler, by name, if there is one.
 
     Raises:
         EdadmError: the network lacks quantizers, or holds numbers that no file may hold; nothing is written.
@@ -68,6 +71,7 @@ def save_quantized(
         codes = layer.codes.contiguous()  # type: ignore[union-attr]
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes
     tensors |= {name: parameter.detach().float().contiguous() for name, parameter in unquantized.items()}
+    tensors |= {CORRECTION + name: table for name, table in (correction or {}).items()}
     tensors = {name: tensors[name].cpu() for name in sorted(tensors)}
     facts: Facts = {
         "format_version": FORMAT_VERSION,

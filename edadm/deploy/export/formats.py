@@ -10,14 +10,16 @@ from safetensors.torch import save_file
 from edadm.artifacts import writing
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
+from edadm.deploy.export.comfy import to_comfy
 from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
+from edadm.deploy.load import checkpoint_in
 from edadm.errors import EdadmError
 from edadm.networks.build import build_network
 from edadm.networks.layouts.dit import POSITIONS
 from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 
-FORMATS = ("diffusers", *TARGETS)
+FORMATS = ("diffusers", "comfy", *TARGETS)
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -63,10 +65,10 @@ def export(
     """Writes a quantized checkpoint in another format.
 
     Args:
-        path: the quantized checkpoint.
+        path: the quantized checkpoint, or a folder with one, as of `edadm.load`.
         output: the folder or file to write; it must not be there.
         target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
-        precision: a key of `PRECISIONS`, of diffusers' weights alone; fp16 if None.
+        precision: a key of `PRECISIONS`, of what is in floating point, and not of ONNX; fp16 if None.
         runtime: one of `RUNTIMES`, for which an ONNX file is meant.
 
     Raises:
@@ -84,8 +86,10 @@ def export(
         raise EdadmError(f"{output} is there already; remove it, or name another output")
     if runtime is not None and target != "onnx":
         raise EdadmError(f"--target {runtime} is a form of ONNX; name --format onnx with it, or leave it out")
-    if target == "diffusers":
-        to_diffusers(path, output, PRECISIONS[precision or "fp16"])
+    path = checkpoint_in(path)
+    if target in ("diffusers", "comfy"):
+        write = to_diffusers if target == "diffusers" else to_comfy
+        write(path, output, PRECISIONS[precision or "fp16"])
         return
     if precision is not None:
         raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")

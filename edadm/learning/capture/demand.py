@@ -72,7 +72,7 @@ def unit_bytes(
         settings: decide which layers have an error of their own, and of how many networks passes wait: 2 in a
             chain, 1 where units learn from float inputs.
     """
-    rows = len(inputs)
+    rows, units = len(inputs), [unit for unit in units if not unit.is_apart]
     networks = METHODS[settings.method].networks
     network = PausingNetwork(float_unet, [unit.name for unit in units])
     tracker = PeakTracker()

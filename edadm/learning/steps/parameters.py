@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from edadm.config.schema import Reconstruction
-from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.nn.insert import undecided
+from edadm.nn.quantizer import Quantizer
 from edadm.quant.affine import SMALLEST_SCALE
 from edadm.quant.streams import Stream
 
@@ -17,8 +18,8 @@ from edadm.quant.streams import Stream
 class StepSizes:
     """The activation step sizes of a unit as parameters: themselves (method, 3.7), or their logarithms."""
 
-    def __init__(self, unit: nn.Module, logarithmic: bool):
-        self._quantizers = list(activation_quantizers(unit).values())
+    def __init__(self, quantizers: Iterable[Quantizer], logarithmic: bool):
+        self._quantizers = list(quantizers)
         self._logarithmic = logarithmic
         start = (
             q.scale.detach().log() if logarithmic else q.scale.detach().clone() for q in self._quantizers
@@ -53,11 +54,11 @@ def learning(
     Yields the rounding variables and the step sizes. On leaving, step sizes are constants again; roundings
     stay soft until they are hardened.
     """
-    alphas = [layer.start_rounding() for layer in quantized_layers(unit).values()]
-    quantizers = activation_quantizers(unit)
+    layers, quantizers = undecided(unit)
+    alphas = [layer.start_rounding() for layer in layers.values()]
     for name, quantizer in quantizers.items():
         quantizer.drop(settings.drop_probability, stream.child(name))
-    sizes = StepSizes(unit, settings.scale_parameter == "log")
+    sizes = StepSizes(quantizers.values(), settings.scale_parameter == "log")
     try:
         yield alphas, sizes
     finally:

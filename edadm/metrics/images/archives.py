@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -53,13 +53,16 @@ def in_zip(path: Path, left_out: Counter[str]) -> list[Member]:
 
     Raises:
         DamagedError: no such archive, or a damaged one.
+        EdadmError: several of its pictures have one name, or one is larger than an image needs.
     """
     with reading(path, _AGAIN, what="a zip archive"):
         archive = zipfile.ZipFile(path)
-        files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        files = {info.filename: info for info in infos}
         if any(info.flag_bits & 1 for info in files.values()):
             raise ValueError("it is encrypted")
     names = images_among(files, left_out)
+    _refuse_repeated(path, [info.filename for info in infos], names)
     _refuse_large(path, {name: files[name].file_size for name in names})
     return [Member(path, name, partial(archive.read, files[name])) for name in names]
 
@@ -69,11 +72,13 @@ def tar_members(path: Path) -> list[Member]:
 
     Raises:
         DamagedError: no such archive, or a damaged one.
+        EdadmError: several of them have one name, or one is larger than an image needs.
     """
     with reading(path, _AGAIN, what="a tar archive"):
         plain = _plain(path)
         with tarfile.open(fileobj=plain, mode="r:") as archive:
-            files = {info.name: info for info in archive if info.isreg() and not info.issparse()}
+            infos = [info for info in archive if info.isreg() and not info.issparse()]
+    files = {info.name: info for info in infos}
 
     def read(info: tarfile.TarInfo) -> bytes:
         found = os.pread(plain.fileno(), info.size, info.offset_data)  # threads share the file's position
@@ -81,6 +86,7 @@ def tar_members(path: Path) -> list[Member]:
             raise EOFError
         return found
 
+    _refuse_repeated(path, [info.name for info in infos], files)
     _refuse_large(path, {name: info.size for name, info in files.items()})
     return [Member(path, name, partial(read, info)) for name, info in files.items()]
 
@@ -132,6 +138,16 @@ def in_database(path: Path) -> list[Member]:
             return bytes(transaction.get(key))
 
     return [Member(path, key.decode("latin-1"), partial(read, key)) for key in keys]
+
+
+def _refuse_repeated(path: Path, members: Iterable[str], names: Iterable[str]) -> None:
+    """Refuses an archive with several files of one name, of which whoever unpacks it has the last alone."""
+    times = Counter(members)
+    if repeated := [name for name in names if times[name] > 1]:
+        raise EdadmError(
+            f"{path}/{repeated[0]} is in the archive {times[repeated[0]]} times; make the archive again, "
+            "with every image once"
+        )
 
 
 def _refuse_large(path: Path, sizes: dict[str, int]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edadm.artifacts import describe, reading
+from edadm.config.files.first_bytes import foreign
 from edadm.networks.weights.errors import CheckpointError, quoted
 from edadm.networks.weights.known.identify import Identity, identify
-from edadm.networks.weights.packed.first_bytes import what_bytes_are
 from edadm.networks.weights.reading import open_container
 from edadm.quant.scheme import SchemeError, from_table
 
@@ -151,10 +151,7 @@ def _of_store(path: Path) -> list[str]:
 def _of_foreign(path: Path) -> list[str]:
     """Lines on a file of somebody else."""
     with reading(path, "name another file", CheckpointError):
-        with open(path, "rb") as file:
-            start = file.read(512)
-        is_weights = start[:4] == b"PK\x03\x04" or start[8:9] == b"{" or start[:1] == b"\x80"
-        found = None if is_weights else what_bytes_are(path, start, path.stat().st_size)
+        found = foreign(path)
     if found:
         return [f"  what it is: {found[0]}", f"  with edadm: {found[1]}"]
     container = open_container(path)

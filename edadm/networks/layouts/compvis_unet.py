@@ -131,23 +131,23 @@ _DIFFUSERS_MIDDLE = re.compile(r"mid_block\.((?:resnets|attentions)\.\d)\.(.+)$"
 
 
 def from_diffusers(state: dict[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`; family `transformer` alone.
+    """Diffusers state dict -> original state dict, the inverse of `to_diffusers`; of networks with a context.
 
     Raises:
         KeyError: a key does not belong to such a network.
     """
-    assert architecture.family == "transformer", "attentions without context keep their matrices together"
+    assert architecture.context_channels, "attentions without context keep their matrices together"
     attends = {re.sub(r"\.attentions\..*", "", key) for key in state if ".attentions." in key}
     stems = {new: old for old, new in _STEMS.items()}
     original = {}
     for key, tensor in state.items():
         module, _, parameter = key.rpartition(".")
-        old = stems.get(module) or _original_module(module, architecture.blocks_per_level, attends)
+        old = stems.get(module) or _original_module(module, architecture.level_blocks, attends)
         original[f"{old}.{parameter}"] = tensor
     return original
 
 
-def _original_module(module: str, blocks_per_level: int, attends: set[str]) -> str:
+def _original_module(module: str, level_blocks: int, attends: set[str]) -> str:
     parts = {new: old for old, new in _BLOCK_PARTS.items()}
     if match := _DIFFUSERS_MIDDLE.match(module):
         place = next(place for place, name in _MIDDLE.items() if name == match[1])
@@ -155,12 +155,12 @@ def _original_module(module: str, blocks_per_level: int, attends: set[str]) -> s
     if not (match := _DIFFUSERS.match(module)):
         raise KeyError(f"'{module}' is not a module of a U-Net with a context")
     side, block, kind, index, part = match.groups()
-    first = int(block) * (blocks_per_level + 1)
+    first = int(block) * (level_blocks + 1)
     if kind == "downsamplers":
-        return f"input_blocks.{first + blocks_per_level + 1}.0.op"
+        return f"input_blocks.{first + level_blocks + 1}.0.op"
     if kind == "upsamplers":
         behind = 2 if f"up_blocks.{block}" in attends else 1
-        return f"output_blocks.{first + blocks_per_level}.{behind}.{part}"
+        return f"output_blocks.{first + level_blocks}.{behind}.{part}"
     name = (
         f"input_blocks.{first + int(index) + 1}" if side == "down" else f"output_blocks.{first + int(index)}"
     )

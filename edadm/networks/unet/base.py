@@ -12,12 +12,13 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edadm.networks.family import Coupling, Family, UnitKind
+from edadm.networks.family import Coupling, Family, TemporalPart, UnitKind
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.unet.blocks.concat import shortcut_splits
 from edadm.networks.unet.blocks.couplings import couplings_of
 from edadm.networks.unet.blocks.kinds import KINDS
+from edadm.networks.unet.blocks.temporal import temporal_block
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -81,6 +82,9 @@ class UNetFamily(Family):
 
     def couplings(self, network: nn.Module) -> Sequence[Coupling]:
         return couplings_of(network)
+
+    def temporal(self, network: nn.Module) -> TemporalPart | None:
+        return temporal_block(network)
 
 
 def attentions(unet: nn.Module) -> Iterator[Attention]:

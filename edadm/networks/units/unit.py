@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["res_block", "attention", "transformer", "layer"]
+Kind = Literal["res_block", "attention", "transformer", "layer", "temporal"]
 Exclude = Literal["last_registered", "true_last"]
 
 
@@ -15,7 +15,8 @@ class Unit:
 
     Args:
         name: of its module.
-        kind: of block, or `layer` for a layer that stands alone.
+        kind: of block, or `layer` for a layer that stands alone, or `temporal` for all layers that see
+            nothing but the timestep, wherever they lie (`edadm.networks.units.temporal`).
         layers: full names of its convolutions and linear layers, in registration order; the last one has no
             error of its own.
         main_input: the argument that carries the main path, by position or name; what a quantizing network
@@ -30,3 +31,8 @@ class Unit:
     main_input: int | str = 0
     outputs: tuple[int, ...] = (0,)
     channel_axis: int = 1
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is no module of the network, and so is not met on the way through it."""
+        return self.kind == "temporal"

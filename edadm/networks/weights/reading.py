@@ -18,6 +18,7 @@ from edadm.console import say
 from edadm.networks.weights.containers import Averaged, chosen, weights_in
 from edadm.networks.weights.errors import CheckpointError, unreadable
 from edadm.networks.weights.known.identify import foreign_file, refuse_useless
+from edadm.networks.weights.packed.comfy import dequantized
 from edadm.networks.weights.packed.stored import Container, Stored
 from edadm.networks.weights.packed.torch_files import open_legacy, open_zip
 
@@ -72,8 +73,8 @@ def read_state(path: Path, ema: Averaged = "auto") -> dict[str, Tensor]:
         tensors = {name: stored.load() for name, stored in state.items()}
     except DAMAGE as error:
         raise _unreadable(path, error) from None
-    if line:
-        say(line)
+    for told in filter(None, (line, container.note)):
+        say(told)
     return tensors
 
 
@@ -143,4 +144,5 @@ def _open_safetensors(path: Path) -> Container:
         )
         for name, entry in header.items()
     }
-    return Container("a safetensors file", content, {str(key): str(value) for key, value in metadata.items()})
+    told = {str(key): str(value) for key, value in metadata.items()}
+    return dequantized(Container("a safetensors file", content, told), path)

@@ -21,6 +21,14 @@ class Conditional(Protocol):
         """The denoiser of these images, in this order."""
 
 
+@runtime_checkable
+class Noisy(Protocol):
+    """A denoiser that says how much quantization noise is left in its prediction."""
+
+    def excess_variance(self, timestep: int) -> float:
+        """The variance of that noise in eps; 0 where nothing is known of any."""
+
+
 def denoiser_of(denoise: Denoise, indices: Sequence[int]) -> Denoise:
     """The denoiser of these images, if it makes a difference which they are."""
     return denoise.on(indices) if isinstance(denoise, Conditional) else denoise
@@ -42,6 +50,9 @@ def sample_ddim(
 ) -> Float[Tensor, "n c h w"]:
     """From noise to the final latents, without clipping of x0.
 
+    Quantization noise that a denoiser says is left in eps (`Noisy`) reaches x with the factor of eps, and is
+    taken off the noise that a step adds, as far as there is some (PTQD, arXiv 2305.10657).
+
     Args:
         denoise: predicts eps from `x_t` and `t`; condition and guidance live inside it.
         draw_noise: gives `x_T` first, then one draw per step while `eta > 0`.
@@ -60,7 +71,11 @@ def sample_ddim(
         eps = denoise(latents, torch.full((len(latents),), timestep, device=latents.device))
         x0 = (latents - (1 - alpha) ** 0.5 * eps) / alpha**0.5
         sigma = eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)) ** 0.5
-        latents = alpha_next**0.5 * x0 + max(1 - alpha_next - sigma**2, 0.0) ** 0.5 * eps
+        of_eps = max(1 - alpha_next - sigma**2, 0.0) ** 0.5
+        latents = alpha_next**0.5 * x0 + of_eps * eps
         if sigma > 0:
+            if isinstance(denoise, Noisy) and (excess := denoise.excess_variance(timestep)) > 0:
+                reach = of_eps - (alpha_next * (1 - alpha) / alpha) ** 0.5
+                sigma = max(sigma**2 - reach**2 * excess, 0.0) ** 0.5
             latents = latents + sigma * draw_noise()
     return latents

@@ -19,7 +19,7 @@ from edadm.networks.families import family_of, network_call
 from edadm.networks.family import Network
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.load import build_part
-from edadm.networks.units.trace import trace_units
+from edadm.networks.units.temporal import units_of
 from edadm.networks.units.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
@@ -174,17 +174,20 @@ class Networks:
 
     def units(self, settings: Reconstruction) -> list[Unit]:
         """The units of the settings' method in order of execution."""
-        key = (METHODS[settings.method].by_layer, settings.exclude)
+        key = (settings.method, settings.exclude)
         if key not in self._units:
-            self._units[key] = trace_units(self.unet, *key)
+            self._units[key] = units_of(self.unet, settings)
         return self._units[key]
 
     def learned_units(self, settings: Reconstruction, bits: Bits) -> list[Unit]:
-        """Those of them that hold quantized weights; none if nothing is learned."""
+        """Those of them that hold quantized weights and see images; none if nothing is learned.
+
+        A unit that sees timesteps alone learns in no time.
+        """
         if not METHODS[settings.method].learns:
             return []
         layers = self.quantized(bits).layers
-        return [unit for unit in self.units(settings) if layers & set(unit.layers)]
+        return [unit for unit in self.units(settings) if layers & set(unit.layers) and not unit.is_apart]
 
     def demand(self, settings: Reconstruction, rows: int) -> Demand:
         """Bytes that reconstruction over so many rows needs."""

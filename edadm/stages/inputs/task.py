@@ -70,17 +70,16 @@ def open_task(
     """A float and a quantized network side by side, and the rows to learn from."""
     from edadm.artifacts import read_tensors
     from edadm.calibration.conditions import HELD_OUT
-    from edadm.config.methods import METHODS
     from edadm.deploy.grids import quantized_copy, set_grids
     from edadm.learning.task import Task, refuse_idle_patterns
     from edadm.networks.inputs import Rows
     from edadm.networks.load import load_network
-    from edadm.networks.units.trace import trace_units
+    from edadm.networks.units.temporal import units_of
 
     network = load_network(model.architecture, given.unet, device)
     quantized = quantized_copy(network, bits)
     set_grids(quantized, read_tensors(given.ranges, "set-ranges", device=device, kind="ranges"))
-    units = trace_units(network, METHODS[settings.method].by_layer, settings.exclude)
+    units = units_of(network, settings)
     refuse_idle_patterns(units, settings)
     needed = ("latents", "timesteps")
     rows = read_tensors(given.calibration_set, "select-calibration", needed, device, "calibration")

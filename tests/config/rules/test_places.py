@@ -18,7 +18,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder below another one, with a file and a home."""
     here = tmp_path / "above" / "here"
     here.mkdir(parents=True)
-    (here / "file").write_text("x")
+    (here / "file").touch()
     (here / "dead").symlink_to(here / "nothing")
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(here)
@@ -140,3 +140,37 @@ def test_a_part_with_a_file_of_its_own_needs_that_file(place: Path) -> None:
         ConfigError, match=r"models\.mine\.autoencoder\.checkpoint: the folder empty holds no weights"
     ):
         sources("empty")
+    (place / "README.md").write_text("# A model\n\nMore to come.\n")
+    with pytest.raises(
+        ConfigError,
+        match=r"models\.mine\.autoencoder\.checkpoint: README\.md is a text \('# A model More to come\.'\), "
+        "and no checkpoint; name the file with the weights",
+    ):
+        sources("README.md")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"# A model\n", "is a text ('# A model'), and no checkpoint; name the file with the weights"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git-LFS pointer, which stands for the file"),
+        (b"<!DOCTYPE html>", "is a web page (of a login, a licence or an error, most likely)"),
+        (b"\x10\0\0\0\0\0\0\0{}", None),
+        (b"PK\x03\x04", None),
+        (b"\x80\x02}q\0.", None),
+        (b'{"weight_map": {}}', None),
+        (b"", None),  # stands for a file that is to come, where a run is only planned
+    ],
+)
+def test_a_checkpoint_is_told_by_its_first_bytes(content: bytes, sentence: str | None, place: Path) -> None:
+    (place / "model").write_bytes(content)
+    run = {"model": "mine", "variants": ["fp32"]}
+    config = load_config(
+        {"models": {"mine": {"base": "cifar10_small", "checkpoint": "model"}}, "runs": [run]}
+    )
+    if sentence is None:
+        assert find_inputs(config).sources["mine"] == {"unet": Path("model")}
+        return
+    with pytest.raises(ConfigError) as caught:
+        find_inputs(config)
+    assert str(caught.value).startswith(f"models.mine.checkpoint: model {sentence}")

@@ -13,6 +13,8 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import edadm
+from edadm.deploy.checkpoint import read_metadata
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.formats import export
 from edadm.errors import EdadmError
@@ -47,6 +49,20 @@ def test_plain_diffusers_computes_what_the_quantized_weights_do(
         expected = folded(*calibration).sample
     assert (found - expected).abs().max() < 1e-5
     assert (found - folded(*calibration).sample).abs().max() > 1e-3
+
+
+def test_a_folder_that_save_pretrained_wrote_stands_for_the_file_in_it(saved: Path, tmp_path: Path) -> None:
+    edadm.load(saved).save_pretrained(tmp_path / "pipeline" / "unet")
+    export(tmp_path / "pipeline", tmp_path / "plain", "diffusers")
+    export(saved, tmp_path / "of_file", "diffusers")
+    assert (tmp_path / "plain" / WEIGHTS).read_bytes() == (tmp_path / "of_file" / WEIGHTS).read_bytes()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        EdadmError, match=r"the folder .*/empty holds no diffusion_pytorch_model\.safetensors"
+    ):
+        export(tmp_path / "empty", tmp_path / "other", "diffusers")
+    with pytest.raises(EdadmError, match=r"/unet is a folder; name the checkpoint in it"):
+        read_metadata(tmp_path / "pipeline" / "unet")
 
 
 def test_a_network_with_a_context_in_half_precision(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,23 @@ def test_an_archive_leaves_out_what_a_folder_does(tmp_path: Path) -> None:
         assert found.remarks() == [
             f"{path}: 2 images; left out: 1 .gif file(s), which are not read, 2 hidden folder(s) or file(s)"
         ]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile says so of what it writes
+def test_an_archive_with_two_files_of_one_name_is_refused(tmp_path: Path) -> None:
+    """Whoever unpacks it has the last alone, which would be one image fewer than it seems."""
+    one, other = (png(image) for image in random_images(2))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped, tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        for name, content in (("x/0.png", one), ("x/1.png", one), ("x/1.png", other)):
+            zipped.writestr(name, content)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tarred.addfile(member, io.BytesIO(content))
+    for name in ("a.zip", "a.tar"):
+        with pytest.raises(
+            EdadmError, match=rf"{name}/x/1\.png is in the archive 2 times; make the archive again"
+        ):
+            open_images([tmp_path / name], None)
 
 
 def test_images_of_several_sizes_come_to_one_and_others_stay(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import pytest
 from torch import nn
 
 from edadm.config.load import load_config
+from edadm.config.methods import METHODS
+from edadm.config.schema import Reconstruction
 from edadm.networks.build import build_network
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
+from edadm.networks.units.temporal import units_of
 from edadm.networks.units.trace import trace_units
 
 SMALL = {
@@ -47,6 +50,9 @@ def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
     }
     layers = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     assert {layer for names in told.values() for layer in names} == layers
+    for name in ("fbr", "layer", "tfmq"):
+        expected = {unit.name for unit in units_of(network, Reconstruction(method=name))}
+        assert set(METHODS[name].units(told)) == expected, name
 
 
 OF_ONE = "edadm_w4a8_small"  # names layers of the bundled model

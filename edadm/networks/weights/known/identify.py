@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from edadm.config.files.first_bytes import foreign
 from edadm.networks.weights.containers import Weights, weights_in
 from edadm.networks.weights.errors import CheckpointError, quoted
 from edadm.networks.weights.known.kinds import Kind, Shapes, kind_of
-from edadm.networks.weights.packed.first_bytes import what_bytes_are
 from edadm.networks.weights.packed.pickles import Thing
 from edadm.networks.weights.packed.stored import Container, Stored
 
@@ -72,9 +72,7 @@ def foreign_file(path: Path) -> CheckpointError | None:
     Raises:
         OSError: it cannot be opened.
     """
-    with open(path, "rb") as file:
-        start = file.read(512)
-    found = what_bytes_are(path, start, path.stat().st_size)
+    found = foreign(path)
     if found is None:
         return None
     what, advice = found

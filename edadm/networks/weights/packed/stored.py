@@ -31,8 +31,10 @@ class Container:
         kind: how it is packed, in words.
         content: tensors that are not read yet, in dictionaries and lists as they were saved.
         metadata: of a safetensors file.
+        note: a sentence for whoever reads its tensors.
     """
 
     kind: str
     content: object
     metadata: dict[str, str] = field(default_factory=dict)
+    note: str = ""

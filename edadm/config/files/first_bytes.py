@@ -30,17 +30,23 @@ _STARTS = (
     (b"MZ", "a program", "name the model's file"),
     (b"ggla", "a ggml LoRA file", _FLOAT),
 )
+INDEX = "the index of a checkpoint in several files", "name its folder"
 _TABLE = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of the index of a TensorFlow checkpoint
 
 
-def what_bytes_are(path: Path, start: bytes, size: int) -> tuple[str, str] | None:
+def foreign(path: Path) -> tuple[str, str] | None:
     """What a file is and what its owner can do, if its bytes say that it is no safetensors or PyTorch file.
 
-    Args:
-        path: of the file.
-        start: its first bytes, 512 of them or all.
-        size: of the file in bytes.
+    Raises:
+        OSError: it cannot be opened.
     """
+    with open(path, "rb") as file:
+        start = file.read(512)
+    is_weights = start[:4] == b"PK\x03\x04" or start[8:9] == b"{" or start[:1] == b"\x80"
+    return None if is_weights else _what_bytes_are(path, start, path.stat().st_size)
+
+
+def _what_bytes_are(path: Path, start: bytes, size: int) -> tuple[str, str] | None:
     if not start:
         return "an empty file", _AGAIN
     if start.startswith((b"version https://git-lfs", b"# xet version")):
@@ -121,7 +127,7 @@ def _json(path: Path, first: str) -> tuple[str, str]:
         content = None
     keys = set(content) if isinstance(content, dict) else set()
     if "weight_map" in keys:
-        return "the index of a checkpoint in several files", "name its folder"
+        return INDEX
     if keys & {"_class_name", "_diffusers_version", "architectures"}:
         return "the configuration of a network or a pipeline, without weights", "name its folder"
     return (
