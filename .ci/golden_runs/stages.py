@@ -166,7 +166,7 @@ class Tiny:
         by_heads = architecture.get("family") == "ldm" and "heads" in architecture
         if not by_heads:  # for which diffusers has no setting
             self.run("export", learned, "--output", f"{self.name}/diffusers", "--precision", "fp32")
-        if find_spec("onnx"):
+        if find_spec("onnx") and "classes" not in architecture:
             self.run("export", learned, "--output", f"{self.name}/graph.onnx", "--format", "onnx")
 
 
@@ -178,7 +178,10 @@ def go(folder: Path, names: list[str]) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     presets = yaml.safe_load(PRESETS.read_text())
-    for name in names or presets["models"]:
+    if names:  # an older package may not know the families of others
+        presets["models"] = {name: presets["models"][name] for name in names}
+        PRESETS.write_text(yaml.safe_dump(presets))
+    for name in presets["models"]:
         begin = time.monotonic()
         Path(name).mkdir()
         tiny = Tiny(name, presets)

@@ -17,6 +17,7 @@ from edadm.config.schema import Bits, Model
 from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.deploy.backends.onednn import lower_for_cpu
 from edadm.deploy.checkpoint import load_quantized, save_quantized
+from edadm.deploy.export.onnx import onnx_program
 from edadm.deploy.grids import quantized_copy
 from edadm.errors import EdadmError
 from edadm.networks.build import build_network
@@ -210,3 +211,5 @@ def test_backends_of_integers_compute_the_quantized_network_of_a_file(
     assert 0 < apart < exact.std() / 2
     assert (network_call(lower_for_cpu(again), rows) - expected).abs().mean() < apart / 5
     assert (network_call(lower_for_cuda(again, torch.float32), rows) - expected).abs().mean() < apart
+    with pytest.raises(EdadmError, match=r"embeds classes by itself \(DiT\) is not written as ONNX"):
+        onnx_program(again)
