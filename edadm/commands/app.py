@@ -13,7 +13,13 @@ from edadm.version import __version__
 
 # Subcommands by the module that registers them: what comes before a run, the stages as the workflow has
 # them, what is done with the results.
-MODULES = {"run": "workflow", "plan": "files", "describe": "showing", "show": "showing"}
+MODULES = {
+    "quantize": "workflow",
+    "run": "workflow",
+    "plan": "files",
+    "describe": "showing",
+    "show": "showing",
+}
 MODULES |= {"download": "files", "schema": "files"}
 MODULES |= dict.fromkeys(("convert-checkpoint", "collect-trajectories", "select-calibration"), "calibration")
 MODULES |= dict.fromkeys(("set-ranges", "reconstruct-part", "reconstruct"), "quantization")

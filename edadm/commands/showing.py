@@ -91,25 +91,11 @@ def describe(
 ) -> None:
     """Print the `models:` entry of a checkpoint, ready to paste, and what the files leave open."""
     from edadm.config.described.entry import entry_name
-    from edadm.config.described.folder import CONFIG, PIPELINE, config_of, describe_folder
-    from edadm.config.described.foreign import describe_with, training_with
-    from edadm.config.described.published import completed
     from edadm.config.load import load_config
+    from edadm.networks.described.checkpoint import checkpoint_at, describe_checkpoint
 
-    path = checkpoint.expanduser().absolute()
-    if not path.exists():
-        raise EdadmError(f"there is no file {path}; name a checkpoint, or a diffusers folder")
-    path = path.parent if path.name in (CONFIG, PIPELINE) else path
-    presets = load_config().models
-    training = None if config is None else training_with(config)
-    if config is not None and training is None:
-        found = describe_with(config, path)
-    elif training is None and (path.is_dir() or config_of(path, "unet") is not None):
-        found = describe_folder(path)
-    else:
-        from edadm.networks.described.tensors import describe_tensors
-
-        found = describe_tensors(path, presets, training)
+    path, presets = checkpoint_at(checkpoint), load_config().models
+    found = describe_checkpoint(path, config, presets)
     if name in presets:
         raise EdadmError(
             f"--name {name}: there is a preset of that name, whose settings would stay below the entry's; "
@@ -117,6 +103,5 @@ def describe(
         )
     chosen = name or entry_name(path)
     chosen = f"model_{chosen}" if chosen in presets else chosen
-    found = completed(found, presets)
     load_config({"models": {chosen: found.settings}})
     typer.echo(found.as_yaml(chosen), nl=False)

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from edadm.artifacts.failures import folder_place
 from edadm.commands.app import app
 from edadm.commands.options import ConfigOption
 from edadm.config.inputs.settings import read_settings
 from edadm.console import say
 from edadm.errors import EdadmError
+from edadm.turnkey.recipes import RECIPES
 
 PROJECT = Path(__file__).parents[1] / "project"
 OWN = Path("config.yaml")
@@ -59,6 +61,82 @@ def run_workflow(
         read_settings(read)  # before Snakemake does, whose words for a broken file are a traceback
     command = [sys.executable, "-m", "snakemake", *options, *given]
     os.execv(sys.executable, command)  # signals and the exit status are Snakemake's own
+
+
+@app.command()
+def quantize(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PIPELINE", help="a diffusers folder, a file of weights, or cifar10_small, cifar10_latent"
+        ),
+    ],
+    recipe: Annotated[str, typer.Option(help=f"bits and what is learned: {', '.join(RECIPES)}")] = "w8a8",
+    output: Annotated[
+        Path | None,
+        typer.Option(callback=folder_place, help="the folder to write; else NAME-quantized in this folder"),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=2, help="that are compared with full precision; else by the network's size"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="of the sampler; else as the pipeline says")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="a text file, a prompt a line; else prompts that come with edadm")
+    ] = None,
+    images_from: Annotated[
+        Path | None, typer.Option(help="a folder of images, for networks that change, fill or refine images")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="the training's own configuration, where a file of weights needs one")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 for the second GPU")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print plan and configuration; write nothing")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="whether the plan estimates the time, by a short probe")
+    ] = True,
+) -> None:
+    """Quantize a checkpoint by one command: describe it, plan, run the workflow, and say where all is.
+
+    PIPELINE is read only. Stopped, it goes on when it is started again; another recipe, with the same folder,
+    reuses what it can.
+    """
+    from edadm.turnkey.plan import plan_of
+    from edadm.turnkey.project import CONFIG, Wishes, project_in
+    from edadm.turnkey.run import environment_for, run_in
+    from edadm.turnkey.source import source_of
+
+    if recipe not in RECIPES:
+        known = "; ".join(f"{name}: {found.description}" for name, found in RECIPES.items())
+        raise EdadmError(f"there is no recipe '{recipe}'; name one of these ({known})")
+    variables, on_gpu = environment_for(device)
+    found = source_of(source, config)
+    wishes = Wishes(recipe, images, steps, prompts, images_from)
+    project = project_in(output or Path(f"{found.name}-quantized"), found, wishes)
+    project.check()
+    if dry_run or not project.is_made:
+        os.environ.update(variables)
+        for line in plan_of(project, on_gpu, probe):
+            say(line)
+    if dry_run:
+        typer.echo(project.text, nl=False)
+        return
+    project.write()
+    say(f"works in {project.folder}; stop it when you like, and start it again to go on")
+    from edadm.turnkey.results import finish, targets_of
+
+    options = snakemake_options(project.folder / CONFIG, "default")
+    command = [sys.executable, "-m", "snakemake", *options, "--quiet", "all", "--", *targets_of(project)]
+    if run_in(project.folder, command, variables):
+        raise EdadmError(
+            "a step failed, and says why above; mend that and start again, and it goes on (logs: "
+            f"{project.folder / 'logs'})"
+        )
+    typer.echo("\n".join(finish(project)))
 
 
 def _refuse_another(given: list[str]) -> None:

@@ -78,7 +78,25 @@ METHODS = {
     "none": Method(("round_to_nearest",), description="nearest"),
 }
 INDEPENDENT = tuple(name for name, method in METHODS.items() if method.independent)
+
+
+@dataclass(frozen=True)
+class SamplerCorrection:
+    """A correction in the sampler is a description and what it asks of a sampler.
+
+    Attributes:
+        description: what it does, in a few words.
+        of_steps: it changes what a step makes of state and prediction, which only steps of DDIM say linearly.
+    """
+
+    description: str
+    of_steps: bool = False
+
+
 CORRECTIONS = {
-    "ptqd": "PTQD's: a factor and a bias at each timestep, and less noise where the sampler adds some",
-    "d2_dpm": "D2-DPM's: at each timestep the mean noise given the prediction, likewise",
+    "ptqd": SamplerCorrection(
+        "PTQD's: a factor and a bias at each timestep, and less noise where the sampler adds some"
+    ),
+    "d2_dpm": SamplerCorrection("D2-DPM's: at each timestep the mean noise given the prediction, likewise"),
+    "q_sched": SamplerCorrection("Q-Sched's two coefficients of state and prediction", of_steps=True),
 }

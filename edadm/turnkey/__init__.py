@@ -1,0 +1,1 @@
+"""A checkpoint quantized by one command: described, configured, planned, run by the workflow, told about."""
