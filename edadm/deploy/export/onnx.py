@@ -108,8 +108,14 @@ def onnx_program(
         advance: told 1 whenever a leaf, of `replacements`, has been traced, and again when it is written.
 
     Raises:
-        EdadmError: onnx or onnxscript is not installed; the network is too large for the format.
+        EdadmError: onnx or onnxscript is not installed; the network is too large for the format, or embeds
+            classes.
     """
+    if "labels" in family_of(unet).inputs(unet).shapes:
+        raise EdadmError(
+            "a network that embeds classes by itself (DiT) is not written as ONNX; take --format diffusers, "
+            "or the quantized file itself"
+        )
     if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise EdadmError(
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
