@@ -55,7 +55,7 @@ class Folders:
             save_directory: the folder.
             is_main_process: another one writes nothing.
             save_function: must be None.
-            safe_serialization: if false, as pipelines tell all of their parts alike, safetensors is written all
+            safe_serialization: if false, which a pipeline tells all of its parts, safetensors is written all
                 the same, and a line says so.
             variant: is put into the file's name, as diffusers does.
             max_shard_size: in bytes, or as in "5GB"; the file must be smaller.
