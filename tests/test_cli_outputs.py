@@ -21,6 +21,7 @@ FOLDERS = {
     ("collect-trajectories", "--output"),
     ("reconstruct-part", "--output"),
     ("card", "--output"),
+    ("quantize", "--output"),
     ("collect-trajectories", "--progress"),
     ("reconstruct-part", "--progress"),
     ("reconstruct", "--progress"),

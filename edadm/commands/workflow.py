@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from edadm.artifacts.failures import folder_place
 from edadm.commands.app import app
 from edadm.commands.options import ConfigOption
 from edadm.config.inputs.settings import read_settings
@@ -72,7 +73,8 @@ def quantize(
     ],
     recipe: Annotated[str, typer.Option(help=f"bits and what is learned: {', '.join(RECIPES)}")] = "w8a8",
     output: Annotated[
-        Path | None, typer.Option(help="the folder to write; else NAME-quantized in this folder")
+        Path | None,
+        typer.Option(callback=folder_place, help="the folder to write; else NAME-quantized in this folder"),
     ] = None,
     images: Annotated[
         int | None,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from edadm.config.backends import DEFAULT, backend_label, precisions_of, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Variant
-from edadm.config.methods import METHODS
+from edadm.config.methods import CORRECTIONS, METHODS
 from edadm.config.rules.evaluations import mistakes_in_evaluation
 from edadm.config.rules.models import mistakes_in_model, mistakes_in_networks
 from edadm.config.rules.wording import nearest
-from edadm.config.schema import Config, Run
+from edadm.config.schema import EULERS, Config, Run
 from edadm.errors import EdadmError
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
 
@@ -78,7 +78,7 @@ def _of_variant(run: Run, name: str, config: Config) -> list[str]:
     if found or run.model not in config.models:
         return found
     found = _of_calibration(run, names[0], config) + _of_patterns(run, names[1], names[2], config)
-    return found + _of_backend(run, variant, config)
+    return found + _of_correction(run, names[2], config) + _of_backend(run, variant, config)
 
 
 def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> list[str]:
@@ -93,9 +93,15 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
     settings, where = config.reconstructions[reconstruction], f"reconstructions.{reconstruction}"
     known = METHODS[settings.method].units(units)
     preset = config.bits[bits]
+    told = preset.learned_scales
+    of_scales: Sequence[str] = () if told is None else (*told.layers, *told.voted)
     found = [
         f"bits.{bits}.{setting}: the pattern '{pattern}' matches no layer of '{run.model}'; {hint}"
-        for setting, given in (("layers", preset.layers), ("smoothing_layers", preset.smoothing_layers))
+        for setting, given in (
+            ("layers", preset.layers),
+            ("smoothing_layers", preset.smoothing_layers),
+            ("learned_scales", of_scales),
+        )
         for pattern, hint in idle_patterns(given, layers)
     ]
     found += [
@@ -107,6 +113,18 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
             f"{where}: {settings.jobs} jobs share the {len(known)} units of '{run.model}'; lower jobs"
         )
     return found
+
+
+def _of_correction(run: Run, name: str, config: Config) -> list[str]:
+    """Whether the model's sampler can be corrected in this way."""
+    correction, sampler = config.reconstructions[name].correction, config.models[run.model].sampler
+    if correction is None or not CORRECTIONS[correction].of_steps or sampler.method in ("ddim", *EULERS):
+        return []
+    return [
+        f"reconstructions.{name}: the correction '{correction}' changes steps of DDIM, and "
+        f"models.{run.model} has the sampler '{sampler.method}'; set its method: ddim, or take another "
+        "correction"
+    ]
 
 
 def _of_backend(run: Run, variant: Variant, config: Config) -> list[str]:

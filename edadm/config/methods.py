@@ -21,6 +21,7 @@ class Method:
             through; `float`, those of the float network; None where nothing is learned.
         by_layer: a unit is a single convolution or linear layer instead of a block.
         layer_errors: a unit's inner layers have reconstruction errors of their own.
+        weighs_rows: each unit's rows get weights before it learns.
         temporal: layers that see nothing but the timestep are a unit of their own, before all others.
     """
 
@@ -30,6 +31,7 @@ class Method:
     by_layer: bool = False
     layer_errors: bool = False
     temporal: bool = False
+    weighs_rows: bool = False
 
     @property
     def learns(self) -> bool:
@@ -75,10 +77,35 @@ METHODS = {
         inputs="float",
         layer_errors=True,
     ),
+    "gac": Method(
+        ("weigh_rows", "reconstruct", "correct_bias"),
+        description="fbr with rows weighted by Gradient-Aligned Calibration",
+        inputs="chain",
+        layer_errors=True,
+        weighs_rows=True,
+    ),
     "none": Method(("round_to_nearest",), description="nearest"),
 }
 INDEPENDENT = tuple(name for name, method in METHODS.items() if method.independent)
+
+
+@dataclass(frozen=True)
+class SamplerCorrection:
+    """A correction in the sampler is a description and what it asks of a sampler.
+
+    Attributes:
+        description: what it does, in a few words.
+        of_steps: it changes what a step makes of state and prediction, which only steps of DDIM say linearly.
+    """
+
+    description: str
+    of_steps: bool = False
+
+
 CORRECTIONS = {
-    "ptqd": "PTQD's: a factor and a bias at each timestep, and less noise where the sampler adds some",
-    "d2_dpm": "D2-DPM's: at each timestep the mean noise given the prediction, likewise",
+    "ptqd": SamplerCorrection(
+        "PTQD's: a factor and a bias at each timestep, and less noise where the sampler adds some"
+    ),
+    "d2_dpm": SamplerCorrection("D2-DPM's: at each timestep the mean noise given the prediction, likewise"),
+    "q_sched": SamplerCorrection("Q-Sched's two coefficients of state and prediction", of_steps=True),
 }

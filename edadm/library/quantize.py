@@ -65,7 +65,7 @@ def quantize(
     rows = rows.to(next(unet.parameters()).device)
     _refuse_other(unet, network, rows[:1])
     searched, quantized = quantized_copy(network, widths), quantized_copy(network, widths)
-    with progress_bar("set ranges", len(rows) * (1 + widths.smooths), "samples") as advance:
+    with progress_bar("set ranges", len(rows) * widths.range_passes, "samples") as advance:
         prepare(searched, rows, widths, advance)
     set_grids(quantized, grids(searched))  # whose weights are still those of the float network
     del searched

@@ -9,10 +9,15 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.networks.inputs import Rows
 from edadm.passes.ranges import set_ranges
-from edadm.passes.smooth import smooth
+from edadm.passes.scaling.learned import learn_scales
+from edadm.passes.scaling.smooth import smooth
 
 Preparation = Callable[[nn.Module, Rows, Bits, Callable[[int], None]], None]
-PREPARATIONS: dict[str, Preparation] = {"smooth": smooth, "set_ranges": set_ranges}
+PREPARATIONS: dict[str, Preparation] = {
+    "smooth": smooth,
+    "learn_scales": learn_scales,
+    "set_ranges": set_ranges,
+}
 
 
 def prepare(

@@ -42,11 +42,18 @@ def smoothing_strength(name: str, bits: Bits) -> float | None:
     return matching[-1] if matching else bits.smoothing
 
 
+def learns_scales(name: str, bits: Bits) -> bool:
+    """Whether the factors of a layer's input channels are learned."""
+    told = bits.learned_scales
+    return told is not None and any(fnmatchcase(name, pattern) for pattern in told.layers)
+
+
 def _transforms(site: SiteLike, bits: Bits) -> tuple[str, ...]:
     """Transforms of a site: layers whose input has a grid may be smoothed, that is their input and weight."""
     if site.role not in ("weight", "input") or layer_bits(site.module, bits).activations is None:
         return ()
-    return () if smoothing_strength(site.module, bits) is None else (SMOOTH,)
+    is_smoothed = smoothing_strength(site.module, bits) is not None or learns_scales(site.module, bits)
+    return (SMOOTH,) if is_smoothed else ()
 
 
 def site_scheme(site: SiteLike, bits: Bits) -> SiteScheme | None:
@@ -77,10 +84,12 @@ def refuse_idle_patterns(bits: Bits, layers: Collection[str]) -> None:
         layers: names of all layers with a weight.
 
     Raises:
-        EdadmError: a pattern of `bits.layers` or `bits.smoothing_layers` matches none of them, or one of the
-            latter would smooth none but layers without an input grid.
+        EdadmError: a pattern of `bits.layers`, `bits.smoothing_layers` or `bits.learned_scales` matches none
+            of them, or one of the second would smooth none but layers without an input grid.
     """
-    for pattern in (*bits.layers, *bits.smoothing_layers):
+    told = bits.learned_scales
+    of_scales = () if told is None else (*told.layers, *told.voted)
+    for pattern in (*bits.layers, *bits.smoothing_layers, *of_scales):
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise EdadmError(
                 f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"

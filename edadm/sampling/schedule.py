@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from edadm.config.betas import betas_of
 from edadm.config.rules.steps import step_problem
 from edadm.config.rules.timesteps import visited
-from edadm.config.schema import NoiseSchedule, Sampler
+from edadm.config.schema import EULERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 
 
@@ -48,3 +50,22 @@ def final_alpha(sampler: Sampler, schedule: NoiseSchedule) -> float:
     The latter are those with `uniform_from_one`.
     """
     return alphas_cumprod(schedule)[0].item() if sampler.spacing == "uniform_from_one" else 1.0
+
+
+def step_factors(sampler: Sampler, schedule: NoiseSchedule) -> list[tuple[float, float]] | None:
+    """What each step multiplies x_t and eps with before it adds noise (DDIM, arXiv 2010.02502, eq. 12).
+
+    None where a step is not linear in these two alone: PLMS and the solvers remember earlier predictions.
+    """
+    if sampler.method not in ("ddim", *EULERS):
+        return None
+    eta = 1.0 if sampler.method == "euler_ancestral" else sampler.eta
+    alphas, timesteps = alphas_cumprod(schedule), sampler_timesteps(sampler, schedule)
+    levels = [*alphas[timesteps].tolist(), final_alpha(sampler, schedule)]
+    factors = []
+    for alpha, following in pairwise(levels):
+        sigma = eta * ((1 - following) / (1 - alpha) * (1 - alpha / following)) ** 0.5
+        of_state = (following / alpha) ** 0.5
+        of_eps = max(1 - following - sigma**2, 0.0) ** 0.5 - of_state * (1 - alpha) ** 0.5
+        factors.append((of_state, of_eps))
+    return factors

@@ -54,7 +54,7 @@ def run(
         network = quantized_copy(load_network(model.architecture, unet, device), bits)
         needed = ("latents", "timesteps")
         chosen = read_tensors(calibration_set, "select-calibration", needed, device, "calibration")
-        seen = len(chosen["latents"]) * (1 + bits.smooths)  # by each pass
+        seen = len(chosen["latents"]) * bits.range_passes  # by each pass
         with progress_bar(label, seen, "samples") as advance:
             prepare(network, Rows.of(chosen), bits, advance)
         with work.publishing() as partial:
@@ -67,10 +67,19 @@ def cost(name: str, networks: Networks, calibration: Calibration, bits: Bits) ->
     batch = min(bits.range_batch_size, rows)
     calls = -(-rows // bits.range_batch_size)
     smoothing = (Passes("float", "fp32", rows, batch, calls),) * bits.smooths
-    passes = (*smoothing, Passes("observed", "fp32", rows, batch, calls))
+    passes = (*smoothing, *_learning(bits, batch), Passes("observed", "fp32", rows, batch, calls))
     held = memory(networks, quantized, batch)
     searched, disk = quantized.weights, quantized.grid_bytes
     return Cost("set-ranges", name, passes, searched_weights=searched, disk=disk, memory=held, bits=bits)
+
+
+def _learning(bits: Bits, batch: int) -> tuple[Passes, ...]:
+    """Learning of factors, as the evaluations that take about as long: a step is three of each layer."""
+    told = bits.learned_scales
+    if told is None:
+        return ()
+    rows = 3 * told.iterations * told.batch_size
+    return (Passes("float", "fp32", rows, batch, -(-rows // batch)),)
 
 
 def memory(networks: Networks, quantized: Quantized, batch: int) -> Memory:

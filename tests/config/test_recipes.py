@@ -41,6 +41,7 @@ def test_what_is_loud_stays_in_floating_point(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"), [("edadm_w8", 0.0), ("edadm_w4", 0.01), ("edadm_w4_small", 0.01)]
 )
-def test_four_bits_are_learned_with_the_regulariser(name: str, expected: float) -> None:
+def test_four_bits_are_learned_with_the_regulariser_and_corrected_biases(name: str, expected: float) -> None:
     settings = PRESETS.reconstructions[name]
     assert (settings.method, settings.rounding_weight, settings.scale_parameter) == ("fbr", expected, "log")
+    assert settings.bias_correction == (expected > 0)

@@ -121,6 +121,25 @@ def test_a_checkpoint_counts_by_what_it_holds(reference: Toy) -> None:
     assert reference.planned(*moved)["convert_checkpoint"] == 1
 
 
+@pytest.mark.long
+def test_a_real_image_counts_by_what_it_holds(reference: Toy, tmp_path: Path) -> None:
+    toy = reference.at(Path(shutil.copytree(reference.folder, tmp_path / "toy")))
+    (pictures := toy.folder / "real").mkdir()
+    for shade in range(4):
+        Image.new("RGB", (32, 32), (60 * shade,) * 3).save(pictures / f"{shade}.bmp")
+    real = setting(evaluations={"few": {"reference": "real", "resolution": 32}})
+    status, said = toy.run(*real)
+    assert status == 0, said
+    assert toy.planned(*real) == {}
+    before = (pictures / "2.bmp").stat()
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(tmp_path / "other.bmp")
+    os.replace(tmp_path / "other.bmp", pictures / "2.bmp")
+    os.utime(pictures / "2.bmp", ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = (pictures / "2.bmp").stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert toy.planned(*real) == {"reference_statistics": 1, "evaluate": 2, "report": 1}
+
+
 def test_the_bundled_classifier_counts_by_what_it_holds(reference: Toy, tmp_path: Path) -> None:
     package = copy_package(tmp_path / "package", reference.package)
     bundled = package / "edadm/bundled"

@@ -42,6 +42,28 @@ class LayerBits(Strict):
         return self
 
 
+class LearnedScales(Strict):
+    """How factors of input channels are learned before ranges are searched (DMQ)."""
+
+    layers: tuple[str, ...] = Field(("*",), description="name patterns of the layers that have such factors")
+    voted: tuple[str, ...] = Field(
+        ("*.conv_shortcut",),
+        description="name patterns of those whose factors start from a vote of rows, where that is better",
+    )
+    agreement: Share = Field(0.85, description="share of the rows that must vote alike")
+    iterations: Count = Field(6000, description="Adam steps per layer, or per group of layers of one norm")
+    rows: Count = Field(64, description="calibration rows that are learned from, evenly spread")
+    batch_size: Count = Field(32, description="rows per Adam step")
+    learning_rate: float = Field(
+        0.05, gt=0, description="of the exponents of 2 at the first step; falls linearly"
+    )
+    focus: float = Field(
+        20.0, ge=0, description="power of (1 - share of the error) by which a timestep weighs; 0: all alike"
+    )
+    momentum: Share = Field(0.95, description="share of the old in the running error of a timestep")
+    seed: int = 1234
+
+
 class Bits(Strict):
     """Widths and grids."""
 
@@ -84,16 +106,27 @@ class Bits(Strict):
     smoothing_layers: dict[str, Share | None] = Field(
         {}, description="exceptions to `smoothing` by name pattern of the layer"
     )
+    learned_scales: LearnedScales | None = Field(
+        None, description="factors of input channels are learned, from those of `smoothing` if there are any"
+    )
 
     @property
     def smooths(self) -> bool:
         """Whether any layer may be smoothed."""
-        return any(strength is not None for strength in (self.smoothing, *self.smoothing_layers.values()))
+        strengths = self.smoothing, *self.smoothing_layers.values()
+        return self.learned_scales is not None or any(strength is not None for strength in strengths)
+
+    @property
+    def range_passes(self) -> int:
+        """How often all rows are gone through until every range is known."""
+        return 1 + self.smooths + (self.learned_scales is not None)
 
     @model_serializer(mode="wrap")
     def _without_smoothing(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Files of networks that are not smoothed stay as they were before any could be."""
         settings = serialise(self)
+        if self.learned_scales is None:
+            settings.pop("learned_scales", None)
         if not self.smooths:
             settings.pop("smoothing", None)
             settings.pop("smoothing_layers", None)
@@ -143,7 +176,7 @@ class Reconstruction(Strict):
     )
     correction: Literal[tuple(CORRECTIONS)] | None = of_some(
         "afterwards, a correction in the sampler is fitted and kept with the checkpoint; "
-        + "; ".join(f"{name}: {description}" for name, description in CORRECTIONS.items())
+        + "; ".join(f"{name}: {correction.description}" for name, correction in CORRECTIONS.items())
     )
     precision: Literal["tf32", "fp32", "bf16"] = Field(
         "tf32", description="arithmetic of learning on a GPU; tf32 is PyTorch's default"

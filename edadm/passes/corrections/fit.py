@@ -11,9 +11,14 @@ from edadm.networks.inputs import Rows
 from edadm.passes.corrections.d2_dpm import fit_d2_dpm
 from edadm.passes.corrections.pairs import Pairs, predicted_pairs
 from edadm.passes.corrections.ptqd import fit_ptqd
+from edadm.passes.corrections.q_sched import fit_q_sched
 from edadm.sampling.correction import Correction
 
-FITS: dict[str, Callable[[Pairs], Correction]] = {"ptqd": fit_ptqd, "d2_dpm": fit_d2_dpm}
+FITS: dict[str, Callable[[Pairs], Correction]] = {
+    "ptqd": fit_ptqd,
+    "d2_dpm": fit_d2_dpm,
+    "q_sched": fit_q_sched,
+}
 
 
 def fit_correction(

@@ -16,7 +16,7 @@ from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.sampling.correction import Correction
 from edadm.sampling.denoiser import Prediction, guided_mixture
-from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps
+from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps, step_factors
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Pairs:
         exact: what the float network predicts there.
         quantized: what the quantized one does.
         visited: the timesteps of the sampler, noisiest first.
+        factors: what each of its steps multiplies x_t and eps with, where that is all they do.
     """
 
     timesteps: Int[Tensor, " n"]
@@ -36,6 +37,7 @@ class Pairs:
     exact: Float[Tensor, "n c h w"]
     quantized: Float[Tensor, "n c h w"]
     visited: Sequence[int]
+    factors: Sequence[tuple[float, float]] | None = None
 
     def each(self) -> Iterator[tuple[int, Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]]:
         """The predictions of each timestep that has any, in fp64: those of the float network first."""
@@ -106,4 +108,5 @@ def predicted_pairs(
     )
     states = rows[::parts]
     visited = sampler_timesteps(model.sampler, model.schedule)
-    return Pairs(states.timesteps.cpu(), states.latents.cpu(), exact, quantized, visited)
+    factors = step_factors(model.sampler, model.schedule)
+    return Pairs(states.timesteps.cpu(), states.latents.cpu(), exact, quantized, visited, factors)

@@ -50,6 +50,18 @@ def test_a_bad_value_is_refused_in_one_line(change: str, line: str) -> None:
     assert len(said.splitlines()) == 1, said
 
 
+def test_a_correction_of_steps_wants_steps_of_ddim() -> None:
+    settings = changed("runs: [{model: m, variants: [c/w4a8/q_sched], evaluation: e}]")
+    assert load_runs(settings).runs
+    settings["models"]["m"]["sampler"] = {"method": "plms", "spacing": "uniform", "steps": 5}
+    with pytest.raises(
+        ConfigError,
+        match=r"^reconstructions.q_sched: the correction 'q_sched' changes steps of DDIM, and models.m has the "
+        "sampler 'plms'; set its method: ddim",
+    ):
+        load_runs(settings)
+
+
 def test_images_smaller_than_a_window_have_no_ssim() -> None:
     settings = changed("evaluations.e.scores: [ssim]")
     settings["models"]["m"]["architecture"] |= {"image_size": 8, "attention_resolutions": [8]}

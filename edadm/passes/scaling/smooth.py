@@ -6,7 +6,7 @@ all of them together, so that an integer network can move them into the norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -28,6 +28,8 @@ def smooth(
     unet: nn.Module, inputs: Rows, bits: Bits, on_batch: Callable[[int], None] = lambda rows: None
 ) -> None:
     """Sets the factors of all layers that are smoothed; the network's output stays as it is, bit for bit.
+
+    Those that are learned are only looked at: their inputs must be finite, too.
 
     Args:
         unet: a network after `quantize_network`, its weights still in floating point.
@@ -85,18 +87,22 @@ def _measuring(layers: Mapping[str, QuantizedLayer]) -> Iterator[dict[str, Tenso
             handle.remove()
 
 
+def groups_of(unet: nn.Module, layers: Iterable[str]) -> list[list[str]]:
+    """The names of layers in groups that share their factors: those of one norm together, others alone."""
+    left, groups = dict.fromkeys(layers), []
+    for coupling in family_of(unet).couplings(unet):
+        groups.append([name for name in coupling.layers if name in left])
+        for name in groups[-1]:
+            del left[name]
+    return [names for names in [*groups, *([name] for name in left)] if names]
+
+
 def _groups(
     unet: nn.Module, layers: Mapping[str, QuantizedLayer], bits: Bits
 ) -> Iterator[tuple[list[str], float]]:
-    """Layers that share their factors, each layer in one group, and how strongly they are smoothed."""
+    """Groups of layers that are smoothed equally strongly, and how strongly that is."""
     strengths = {name: smoothing_strength(name, bits) for name in layers}
-    left = set(layers)
-    for coupling in family_of(unet).couplings(unet):
-        names = [name for name in coupling.layers if name in left]
+    for names in groups_of(unet, layers):
         for strength in dict.fromkeys(strengths[name] for name in names):
             if strength is not None:
                 yield [name for name in names if strengths[name] == strength], strength
-        left -= set(names)
-    for name in layers:
-        if name in left and (strength := strengths[name]) is not None:
-            yield [name], strength

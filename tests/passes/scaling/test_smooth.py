@@ -18,12 +18,12 @@ from edadm.nn.insert import disabled, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.passes.prepare import prepare
 from edadm.passes.ranges import observing, set_weight_grid
-from edadm.passes.smooth import smooth
+from edadm.passes.scaling.smooth import smooth
 from edadm.quant import ranges as ranges_module
 from edadm.quant.observer import RunningRange
 from edadm.quant.transforms import smoothing_exponents
 
-from ..conftest import as_rows, reinitialise
+from ...conftest import as_rows, reinitialise
 
 Calibration = tuple[Tensor, Tensor]
 SMOOTH = Bits(weights=4, activations=8, range_batch_size=4, range_bins=64, smoothing=0.5)

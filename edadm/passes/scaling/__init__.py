@@ -1,0 +1,1 @@
+"""Scaling of channels: what differs between a layer's input channels moves into its weight."""
