@@ -28,10 +28,10 @@ def converted_parts(folder: Path, model: Model) -> list[object]:
     return [option for part in model.parts[1:] for option in (f"--{part}", folder / f"{part}.safetensors")]
 
 
-def up_to_reconstruction(model: Model, folder: Path) -> None:
+def up_to_reconstruction(model: Model, folder: Path, **layers: object) -> None:
     """All stages of a model that is told something, in a folder, from its files to a quantized checkpoint."""
     preset, unet = ("--model", model.model_dump_json()), ("--unet", folder / "unet.safetensors")
-    bits = (*preset, "--bits", json.dumps(BITS))
+    bits = (*preset, "--bits", json.dumps(BITS | layers))
     chosen = ("--calibration-set", folder / "calibration.safetensors")
     ranges_file, quantized = folder / "ranges.safetensors", folder / "quantized.safetensors"
     commands: list[tuple[object, ...]] = [
@@ -39,7 +39,7 @@ def up_to_reconstruction(model: Model, folder: Path) -> None:
         for part in model.parts
     ]
     store = ("--output", folder / "0.zarr", "--progress", folder / "runs")
-    condition = ("--condition", folder / "condition.safetensors")
+    condition = ("--condition", folder / "condition.safetensors") if "condition" in model.parts else ()
     commands.append(("collect-trajectories", *preset, *unet, *condition, *store))
     sizes = ("--calibration", json.dumps({"size": 2, "held_out": 1, "radius": 0.1}))
     outputs = ("--output", chosen[1], "--summary", folder / "selection.json")

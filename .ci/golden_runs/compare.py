@@ -121,6 +121,9 @@ def inputs(architecture: Any) -> Items:
     """What networks are asked, equal for both packages."""
     generator = torch.Generator().manual_seed(0)
     size = (2, architecture["in_channels"], architecture["image_size"], architecture["image_size"])
+    if architecture.get("classes"):
+        latents, timesteps = torch.randn(size, generator=generator), torch.tensor([3, 900])
+        return {"hidden_states": latents, "timestep": timesteps, "class_labels": torch.tensor([0, 1])}
     rows = {"sample": torch.randn(size, generator=generator), "timestep": torch.tensor([3, 900])}
     if architecture.get("context_channels"):
         tokens = torch.randn(2, 5, architecture["context_channels"], generator=generator)

@@ -162,6 +162,24 @@ def latent_unet(seed: int, channels: int, context: int | None = None, film: bool
     return to
 
 
+def transformer(seed: int, width: int, blocks: int, classes: int) -> Weights:
+    """DiT's transformer of patches of 2 x 2 over latents of 4 channels, which predicts a variance, too."""
+    to = Weights(seed)
+    to.layer("x_embedder.proj", width, 4, 2, 2)
+    to.layer("t_embedder.mlp.0", width, 256)
+    to.layer("t_embedder.mlp.2", width, width)
+    to.layer("y_embedder.embedding_table", classes + 1, width, bias=False)
+    for block in range(blocks):
+        to.layer(f"blocks.{block}.attn.qkv", 3 * width, width)
+        to.layer(f"blocks.{block}.attn.proj", width, width)
+        to.layer(f"blocks.{block}.mlp.fc1", 4 * width, width)
+        to.layer(f"blocks.{block}.mlp.fc2", width, 4 * width)
+        to.layer(f"blocks.{block}.adaLN_modulation.1", 6 * width, width)
+    to.layer("final_layer.linear", 2 * 2 * 8, width)
+    to.layer("final_layer.adaLN_modulation.1", 2 * width, width)
+    return to
+
+
 def autoencoder(seed: int, latent: int, codes: int | None) -> State:
     """An autoencoder of CompVis: with a codebook, or else with a mean and a variance."""
     to, moments = Weights(seed), latent if codes else 2 * latent
@@ -245,6 +263,8 @@ def write(folder: Path) -> None:
     compvis(folder / "film.ckpt", latent_unet(5, 4, film=True), latent_unet(6, 4, film=True), kl, {})
     compvis(folder / "classes.ckpt", latent_unet(7, 3, 12), latent_unet(8, 3, 12), vq, classes)
     compvis(folder / "text.ckpt", latent_unet(9, 4, CONTEXT), latent_unet(10, 4, CONTEXT), kl, text)
+
+    torch.save(transformer(14, 32, 2, 10).state, folder / "dit.pt")
 
     blocks = {
         "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),

@@ -35,7 +35,7 @@ class Tiny:
         present = {
             "unet": True,
             "autoencoder": "autoencoder" in self.settings,
-            "condition": "conditioning" in self.settings,
+            "condition": "conditioning" in self.settings and "classes" not in self.settings["architecture"],
         }
         self.parts = tuple(part for part, given in present.items() if given)
         self.condition = self.options("condition")
@@ -92,8 +92,9 @@ class Tiny:
     def quantize(self) -> None:
         """Ranges of two widths, and checkpoints of all methods."""
         for selector, bits in (("tdac", "w4a8"), ("uniform", "w8a6")):
+            own = f"tiny_{self.name}_{bits}"  # of a network whose layers have other names
             rows = (
-                *self.preset("bits", f"tiny_{bits}"),
+                *self.preset("bits", own if own in self.presets["bits"] else f"tiny_{bits}"),
                 "--calibration-set",
                 f"{self.name}/{selector}.safetensors",
             )
@@ -165,7 +166,7 @@ class Tiny:
         by_heads = architecture.get("family") == "ldm" and "heads" in architecture
         if not by_heads:  # for which diffusers has no setting
             self.run("export", learned, "--output", f"{self.name}/diffusers", "--precision", "fp32")
-        if find_spec("onnx"):
+        if find_spec("onnx") and "classes" not in architecture:
             self.run("export", learned, "--output", f"{self.name}/graph.onnx", "--format", "onnx")
 
 
@@ -177,7 +178,10 @@ def go(folder: Path, names: list[str]) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     presets = yaml.safe_load(PRESETS.read_text())
-    for name in names or presets["models"]:
+    if names:  # an older package may not know the families of others
+        presets["models"] = {name: presets["models"][name] for name in names}
+        PRESETS.write_text(yaml.safe_dump(presets))
+    for name in presets["models"]:
         begin = time.monotonic()
         Path(name).mkdir()
         tiny = Tiny(name, presets)

@@ -21,18 +21,40 @@ class ClassEmbedding(nn.Module):
         self.embedding = nn.Embedding(classes + 1, channels)
 
 
-class ClassCondition:
+class LabelCondition:
     """Image i has the i-th of a shuffled list in which every class stands equally often.
+
+    The network is told its number, which it embeds by itself.
+
+    Args:
+        settings: classes, how often each stands in the list, and the seed of its order.
+        device: where rows are made.
+    """
+
+    def __init__(self, settings: Conditioning, device: torch.device | str = "cpu"):
+        self.labels = labels_of(settings)
+        self._none, self._device = settings.classes, device
+
+    def rows(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The class of each image."""
+        return {"labels": torch.tensor([[self.labels[index]] for index in indices], device=self._device)}
+
+    def unconditional(self) -> dict[str, Tensor]:
+        """The number behind those of all classes, which stands for none."""
+        return {"labels": torch.tensor([[self._none]], device=self._device)}
+
+
+class ClassCondition(LabelCondition):
+    """The same, where the network attends to the class's embedding.
 
     Args:
         embedding: with weights.
-        settings: classes, how often each stands in the list, and the seed of its order.
+        settings: as of `LabelCondition`.
     """
 
     def __init__(self, embedding: ClassEmbedding, settings: Conditioning):
+        super().__init__(settings)
         self._embedding = embedding.embedding
-        self.labels = labels_of(settings)
-        self._none = settings.classes
 
     def _rows(self, labels: Sequence[int]) -> Float[Tensor, "n 1 channels"]:
         return self._embedding(torch.tensor(labels, dtype=torch.long, device=self._embedding.weight.device))[
@@ -69,8 +91,23 @@ def make(network: ClassEmbedding, settings: Conditioning, images: int) -> ClassC
         EdadmError: the label list does not last for so many images.
     """
     condition = ClassCondition(network, settings)
+    _refuse_few(condition, images)
+    return condition
+
+
+def make_labels(settings: Conditioning, images: int, device: torch.device) -> LabelCondition:
+    """The classes of the images 0 .. images - 1, for a network that embeds them by itself.
+
+    Raises:
+        EdadmError: the label list does not last for so many images.
+    """
+    condition = LabelCondition(settings, device)
+    _refuse_few(condition, images)
+    return condition
+
+
+def _refuse_few(condition: LabelCondition, images: int) -> None:
     if len(condition.labels) < images:
         raise EdadmError(
             f"{images} images exceed the {len(condition.labels)} labels; raise conditioning.images_per_class"
         )
-    return condition

@@ -21,6 +21,7 @@ class Method:
             through; `float`, those of the float network; None where nothing is learned.
         by_layer: a unit is a single convolution or linear layer instead of a block.
         layer_errors: a unit's inner layers have reconstruction errors of their own.
+        weighs_rows: each unit's rows get weights before it learns.
         temporal: layers that see nothing but the timestep are a unit of their own, before all others.
     """
 
@@ -30,6 +31,7 @@ class Method:
     by_layer: bool = False
     layer_errors: bool = False
     temporal: bool = False
+    weighs_rows: bool = False
 
     @property
     def learns(self) -> bool:
@@ -74,6 +76,13 @@ METHODS = {
         description="fbr with units independent",
         inputs="float",
         layer_errors=True,
+    ),
+    "gac": Method(
+        ("weigh_rows", "reconstruct", "correct_bias"),
+        description="fbr with rows weighted by Gradient-Aligned Calibration",
+        inputs="chain",
+        layer_errors=True,
+        weighs_rows=True,
     ),
     "none": Method(("round_to_nearest",), description="nearest"),
 }

@@ -11,8 +11,7 @@ from jaxtyping import Int8
 from torch import Tensor, nn
 
 from edadm.config.schema import Bits
-from edadm.networks.families import family_of
-from edadm.networks.units.site import sites_of
+from edadm.networks.units.trace import network_sites
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantize_network, quantized_layers
 from edadm.nn.quantizer import Quantizer
@@ -24,7 +23,7 @@ def quantized_copy(unet: nn.Module, bits: Bits) -> nn.Module:
     """A quantizing copy of a float U-Net that shares its parameters until codes are folded into them."""
     shared: dict[int, Any] = {id(parameter): parameter for parameter in unet.parameters()}
     copied = copy.deepcopy(unet, shared)
-    quantize_network(copied, bits, sites_of(copied, family_of(copied).concatenations(copied)))
+    quantize_network(copied, bits, network_sites(copied))
     return copied
 
 

@@ -77,7 +77,7 @@ def checkpoint_in(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    for file in (path / WEIGHTS, path / "unet" / WEIGHTS):
+    for file in (path / WEIGHTS, path / "unet" / WEIGHTS, path / "transformer" / WEIGHTS):
         if file.is_file():
             return file
     raise CheckpointError(

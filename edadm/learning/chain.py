@@ -149,9 +149,9 @@ def _learn(task: Task, index: int, unit: Unit, data: UnitData) -> None:
     module = task.quantized_unet.get_submodule(unit.name)
     step = torch.zeros((), dtype=torch.int32, device=task.inputs.device)
     stream = Stream.of(task.settings.seed, "reconstruct", unit.name, step=step)
-    report = learn_unit(
-        module, data, settings_of(unit, task.settings), stream, task.around_learning, task.graphs
-    )
+    weights = task.before_unit(task, unit, data) if task.before_unit else None
+    settings = settings_of(unit, task.settings)
+    report = learn_unit(module, data, settings, stream, task.around_learning, task.graphs, weights)
     for after_unit in task.after_unit:
         report = after_unit(task, unit, data, report)
     refuse_no_numbers(unit, module, report)

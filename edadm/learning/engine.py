@@ -73,6 +73,7 @@ def learn_unit(
     stream: Stream,
     around_learning: Callable[[], AbstractContextManager[None]] = nullcontext,
     graphs: bool = True,
+    weights: Tensor | None = None,
 ) -> UnitReport:
     """Learns a quantized unit in place; its weights must be float and its grids set.
 
@@ -83,6 +84,7 @@ def learn_unit(
         stream: all randomness of this unit; its step counter must be zero.
         around_learning: a context for the learning steps, e.g. a clock.
         graphs: replay a CUDA graph where there is a GPU.
+        weights: of the learned rows, by which they are drawn; equal ones if none are given.
     """
     layers, quantizers = undecided(unit)
     searched = {name: quantizer.scale.clone() for name, quantizer in quantizers.items()}
@@ -90,7 +92,7 @@ def learn_unit(
     before, held_out_before = _errors_with_codes(unit, layers, nearest, data, settings)
     align_layouts(unit, data)
     with learning(unit, settings, stream) as (alphas, sizes):
-        descent = Descent(unit, data, settings, alphas, sizes, stream)
+        descent = Descent(unit, data, settings, alphas, sizes, stream, weights)
         with stepping(descent, graphs) as step, around_learning():
             for _ in range(settings.iterations):
                 step()

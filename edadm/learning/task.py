@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from edadm.config.schema import Memory as MemorySettings
 from edadm.config.schema import Reconstruction
@@ -40,6 +40,7 @@ class Task:
         scratch: folder for what exceeds them.
         chosen: positions of the units that are learned, by a job that shares independent units with others;
             all by default.
+        before_unit: called with a unit that is about to learn; gives its rows' weights, None for equal ones.
         after_unit: called with a unit whose rounding is decided, before the unit is kept; may change it, and
             says its errors again.
     """
@@ -58,6 +59,7 @@ class Task:
     memory: MemorySettings | None = None
     scratch: Path | None = None
     chosen: Sequence[int] | None = None
+    before_unit: BeforeUnit | None = None
     after_unit: Sequence[AfterUnit] = ()
 
     @property
@@ -66,6 +68,7 @@ class Task:
         return [(index, unit) for index, unit in enumerate(self.units) if not unit.is_apart]
 
 
+BeforeUnit = Callable[[Task, Unit, UnitData], Tensor | None]
 AfterUnit = Callable[[Task, Unit, UnitData, UnitReport], UnitReport]
 
 

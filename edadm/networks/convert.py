@@ -11,7 +11,7 @@ from edadm.config.files.sources import locate, source_of
 from edadm.config.schema import Model
 from edadm.networks.described.agreement import described_scale, refuse_disagreement
 from edadm.networks.families import FAMILIES
-from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, ermongroup, open_clip
+from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, dit, ermongroup, open_clip
 from edadm.networks.layouts.diffusers import are_diffusers, to_current
 from edadm.networks.layouts.numbers import as_fp32
 from edadm.networks.layouts.parts import own_tensors
@@ -22,7 +22,11 @@ from edadm.networks.weights.known.identify import refuse_other, said_of
 
 _ENCODERS = {"text": "encoder", "second_text": "second_encoder"}  # settings of what is told, by kind
 _ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder whose latents a network is given
-_TIME = {"ddim": "temb.dense.0.weight", "compvis": "time_embed.0.weight"}
+_TIME = {
+    "ddim": "temb.dense.0.weight",
+    "compvis": "time_embed.0.weight",
+    "dit": "t_embedder.mlp.0.weight",
+}
 
 
 def convert_checkpoint(model: Model, part: str = "unet") -> State:
@@ -90,7 +94,7 @@ def _decodes(expected: State) -> bool:
 
 
 def _check_layout(state: State, model: Model, path: Path) -> None:
-    """Refuses a U-Net whose names are of another original code than the preset says."""
+    """Refuses a network whose names are of another original code than the preset says."""
     if any(name.endswith(_TIME[model.layout]) for name in state):
         return
     for layout, anchor in _TIME.items():
@@ -129,12 +133,15 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
         if kind == "classes":
             return own
         if are_diffusers(own):
-            return to_current(own)
+            own = to_current(own)
+            return dit.with_positions(own, model.architecture) if part == "unet" else own
         if kind == "autoencoder":
             return compvis_autoencoder.to_diffusers(own)
         if model.layout not in FAMILIES[model.architecture.family].layouts:
             fix = "choose the family that `edadm describe` prints for it"
             raise ValueError(f"its names are an original code's; {fix}")
+        if model.layout == "dit":
+            return dit.with_positions(dit.to_diffusers(own, model.architecture), model.architecture)
         return (
             ermongroup.to_diffusers(own)
             if model.layout == "ddim"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -45,7 +45,7 @@ class Coupling:
         norm: its name.
         layers: names of convolutions and linear layers.
         is_linear: whether nothing but the norm stands between, so that factors of the layers' input channels
-            can move into its gain; otherwise an activation does.
+            can move into its gain; otherwise an activation or a modulation does.
     """
 
     norm: str
@@ -117,6 +117,10 @@ class Family(ABC):
     @abstractmethod
     def couplings(self, network: nn.Module) -> Sequence[Coupling]:
         """Which layers each norm feeds."""
+
+    def floats(self, network: nn.Module) -> Collection[str]:
+        """Names of layers that are never quantized and are no unit of their own."""
+        return ()
 
     def temporal(self, network: nn.Module) -> TemporalPart | None:
         """What a network computes from the timestep alone; None where that does not stand apart."""

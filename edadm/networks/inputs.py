@@ -11,9 +11,17 @@ from torch import Tensor
 
 from edadm.config.schema import Model
 
-TOLD = ("context", "pooled", "time_ids", "score", "ids", "image")  # that a network can be told, in order
+TOLD = (
+    "context",
+    "pooled",
+    "time_ids",
+    "score",
+    "ids",
+    "image",
+    "labels",
+)  # that a network can be told, in order
 NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
-WHOLE = ("timesteps", "time_ids")  # inputs of whole numbers
+WHOLE = ("timesteps", "time_ids", "labels")  # inputs of whole numbers
 
 
 def replaced(unconditional: Collection[str]) -> list[frozenset[str]]:
@@ -36,7 +44,8 @@ class Rows:
         tensors: `latents` (n, c, h, w) and `timesteps` (n,) in every network; `context` (n, k, e) in one
             that attends to tokens, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
             time embedding, `score` (n, 1) beside them in SDXL's refiner, `ids` (n, k, axes) in one that is
-            told where its tokens lie, `image` (n, k, h, w) in one that is given it behind the noise.
+            told where its tokens lie, `image` (n, k, h, w) in one that is given it behind the noise, `labels`
+            (n, 1) in one that is told a class by its number.
 
     Raises:
         ValueError: the tensors have different numbers of rows.
@@ -149,9 +158,9 @@ class InputSpec:
         )
 
     def random(self, rows: int, device: torch.device | str) -> Rows:
-        """Standard normal inputs, latents channels last; whole numbers are the middle of the schedule."""
+        """Standard normal inputs, latents channels last; the middle of the schedule, and the first class."""
         drawn = {
-            name: torch.full((rows, *shape), self.timesteps // 2, device=device)
+            name: torch.full((rows, *shape), 0 if name == "labels" else self.timesteps // 2, device=device)
             if name in WHOLE
             else torch.randn(rows, *shape, device=device)
             for name, shape in self.shapes.items()

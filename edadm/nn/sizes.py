@@ -22,35 +22,46 @@ def keep_to_size(network: nn.Module, height: int, width: int) -> None:
     image is told of, once per network.
 
     Args:
-        network: a quantized U-Net of diffusers' modules.
+        network: a quantized U-Net, or transformer of patches, of diffusers' modules.
         height: of the latents that it was calibrated with.
         width: of them.
     """
-    levels = len(network.down_blocks)  # type: ignore[arg-type]
     for name, module in network.named_modules():
         has_grid = isinstance(module, QuantizedAttention) and module.processor.softmax_quantizer is not None
         if has_grid and not module.is_cross_attention:
-            halved = 2 ** _level(name, levels)
-            module.processor.most_keys = math.ceil(height / halved) * math.ceil(width / halved)
+            smaller = _factor(network, name)
+            module.processor.most_keys = math.ceil(height / smaller) * math.ceil(width / smaller)
     network.calibrated_at, network.was_told = (height, width), False  # type: ignore[assignment]
     network.register_forward_pre_hook(_warn_of_larger, with_kwargs=True)
 
 
-def _level(name: str, levels: int) -> int:
-    """How often images are halved before they come to a module."""
+def _factor(network: Any, name: str) -> int:
+    """By what images are smaller when they come to a module: patches, or halved once per level of a U-Net."""
+    if not hasattr(network, "down_blocks"):
+        patch: int = network.patch_size
+        return patch
+    last = len(network.down_blocks) - 1
     if not (block := _BLOCK.match(name)):
-        return levels - 1
+        return 2**last
     index = int(block[2])
-    return index if block[1] == "down" else levels - 1 - index
+    return 2**index if block[1] == "down" else 2 ** (last - index)
 
 
 def _warn_of_larger(network: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Says once that grids are left out, where there are any."""
-    sample, (height, width) = args[0] if args else named.get("sample"), network.calibrated_at
+    sample = args[0] if args else named.get("sample", named.get("hidden_states"))
+    height, width = network.calibrated_at
     if sample is None or network.was_told or sample.shape[-2] * sample.shape[-1] <= height * width:
         return
-    if any(getattr(kept, "most_keys", None) for kept in network.attn_processors.values()):
+    if any(getattr(kept, "most_keys", None) for kept in _processors(network)):
         network.was_told = _warn(height, width)
+
+
+def _processors(network: Any) -> list[Any]:
+    """Those of all attentions; diffusers' transformers of patches do not list theirs."""
+    if hasattr(network, "attn_processors"):
+        return list(network.attn_processors.values())
+    return [module.processor for module in network.modules() if isinstance(module, QuantizedAttention)]
 
 
 def _warn(height: int, width: int) -> bool:

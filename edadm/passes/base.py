@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edadm.config.methods import Inputs
-from edadm.learning.task import AfterUnit, Task
+from edadm.learning.task import AfterUnit, BeforeUnit, Task
 
 State = Literal["weights", "ranges", "rows", "codes", "biases"]
 GIVEN: frozenset[State] = frozenset({"weights", "ranges", "rows", "biases"})  # before the first pass
@@ -23,6 +23,7 @@ class Pass:
             points), calibration `rows`, integer `codes` of the weights, `biases`.
         writes: state that it makes or changes.
         run: does it to the whole network.
+        before_unit: weighs the rows that a unit is about to learn from.
         after_unit: does it to a unit when its rounding is decided, before a unit behind it sees its output.
         inputs: activations from which it learns, see `Method`; None where it learns nothing.
     """
@@ -30,6 +31,7 @@ class Pass:
     reads: frozenset[State]
     writes: frozenset[State]
     run: Callable[[Task], None] | None = None
+    before_unit: BeforeUnit | None = None
     after_unit: AfterUnit | None = None
     inputs: Inputs | None = None
 

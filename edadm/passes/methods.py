@@ -10,11 +10,13 @@ from edadm.passes.base import GIVEN, WANTED, Pass
 from edadm.passes.bias import CORRECT_BIAS
 from edadm.passes.nearest import ROUND_TO_NEAREST
 from edadm.passes.reconstruct import RECONSTRUCT, RECONSTRUCT_FROM_FLOAT
+from edadm.passes.row_weights import WEIGH_ROWS
 from edadm.passes.temporal import LEARN_TEMPORAL
 
 PASSES = {
     "round_to_nearest": ROUND_TO_NEAREST,
     "learn_temporal": LEARN_TEMPORAL,
+    "weigh_rows": WEIGH_ROWS,
     "reconstruct": RECONSTRUCT,
     "reconstruct_from_float": RECONSTRUCT_FROM_FLOAT,
     "correct_bias": CORRECT_BIAS,
@@ -46,6 +48,7 @@ def run_method(task: Task) -> None:
     """Runs the passes of a task's method over its network; those over units run as each unit is learned."""
     passes = passes_of(task.settings.method)
     hooks = tuple(does.after_unit for does in passes if does.after_unit)
+    weighing = next((does.before_unit for does in passes if does.before_unit), None)
     for does in passes:
         if does.run:
-            does.run(dataclasses.replace(task, after_unit=hooks))
+            does.run(dataclasses.replace(task, before_unit=weighing, after_unit=hooks))

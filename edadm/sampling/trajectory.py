@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Features = Float[Tensor, "rows channels i j"]
+Features = Float[Tensor, "rows channels *s"]
 
 PIECE = 2**24  # numbers that are in fp64 at once, twice or three times
 
@@ -44,7 +44,7 @@ class StepRecorder:
 
 @contextmanager
 def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> Iterator[list[Tensor]]:
-    """Collects the first rows of the module's input at every call inside the context.
+    """Collects the first rows of the module's input at every call inside the context, channels first.
 
     Args:
         module: the one to listen to.
@@ -55,7 +55,10 @@ def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> I
     calls: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        parts = inputs[0].detach().split(runs or len(inputs[0]))
+        given = inputs[0].detach()
+        if given.dim() == 3:  # a transformer's tokens, channels last
+            given = given.transpose(1, 2)
+        parts = given.split(runs or len(given))
         calls.append(torch.cat([part[:rows] for part in parts]))
 
     handle = module.register_forward_pre_hook(keep)

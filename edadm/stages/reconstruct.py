@@ -39,6 +39,7 @@ _UNIT_ERRORS = (
     3  # how often all rows pass a unit beside learning: before it, with soft and with hard rounding
 )
 _FILES = 5  # the folder, the checkpoint, its lock, the losses and their facts
+_WEIGHING = 120  # to weigh rows: 4 steps of 12 passes forward, and of 6 forward and back, which count three
 _CORRECTIONS = 3  # and for its biases: the float unit, the quantized one, and the error afterwards
 
 
@@ -190,7 +191,9 @@ def cost(
     if not method.independent:
         passes.append(Passes("simulated", precision, rows, batch, calls))
     share = sum(networks.flops.get(unit.name, 0) for unit in units) / networks.flops[""]
-    repeats = (_UNIT_ERRORS + _CORRECTIONS * settings.bias_correction) * share
+    repeats = (
+        _UNIT_ERRORS + _CORRECTIONS * settings.bias_correction + _WEIGHING * method.weighs_rows
+    ) * share
     errors = Passes("simulated", precision, round(repeats * rows), batch, round(repeats * calls))
     size = min(settings.batch_size, calibration.size * rows_per_image(networks.model))
     return Cost(

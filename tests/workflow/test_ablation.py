@@ -39,7 +39,7 @@ def test_every_selector_and_every_method_is_compared_with_faithful_tdac_and_fbr(
         for selection, bits, learned in presets
         if (selection, bits) == ("tdac", "w4a8")
     }
-    assert methods == {"none", "layer", "block", "fbr", "fbr_float_inputs", "tfmq"}
+    assert methods == {"none", "layer", "block", "fbr", "fbr_float_inputs", "tfmq", "gac"}
     grids = {
         bits for selection, bits, learned in presets if selection == "tdac" and learned.startswith("fbr")
     }

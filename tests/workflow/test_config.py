@@ -26,7 +26,7 @@ def test_a_misspelt_key_is_named_with_its_neighbour_before_any_job(tmp_path: Pat
 
 def test_absent_weights_stop_everything_with_what_to_put_where(tmp_path: Path, package: Path):
     toy = Toy(tmp_path, package)
-    status, said = toy.run("--config", 'evaluations={"few": {"extractor": "inception"}}')
+    status, said = toy.run("--dry-run", "--config", 'evaluations={"few": {"extractor": "inception"}}')
     assert status == 1
     assert "evaluations.few: extractor 'inception' needs weights, and `extractor_weights` is not set" in said
     assert "Job stats" not in said
@@ -37,7 +37,7 @@ def test_a_key_that_stands_twice_is_told_in_one_line_without_a_word_of_snakemake
 ):
     toy = Toy(tmp_path, package)
     (tmp_path / "config.yaml").write_text("results: a\nresults: b\n")
-    status, said = toy.run()
+    status, said = toy.run("--dry-run")
     sentence = (
         "config.yaml is not valid YAML: line 2: the key 'results' stands twice in one place; remove one of "
         "them"

@@ -19,6 +19,7 @@ USUAL_GUIDANCE = {
     "instruct_pix2pix": (7.5, "InstructPix2Pix"),
 }
 _IMAGE_GUIDANCE = 1.5
+_CLASS_GUIDANCE = 4.0
 _SCORES = (6.0, 2.5)  # of an image's looks, with a prompt and without
 REFINED = 200  # timesteps of 1000 below which SDXL's refiner was trained
 IMAGES = {  # sentences on the images that a network is given
@@ -79,6 +80,22 @@ def describe_condition(
         )
     _pad(encoder, "encoder", left_open)
     settings["conditioning"]["encoder"] = encoder
+
+
+def about_classes(classes: int, left_open: list[str]) -> Settings:
+    """The conditioning of a network that embeds so many classes by itself.
+
+    Args:
+        classes: how many.
+        left_open: sentences on what no file says.
+    """
+    left_open.append(
+        f"conditioning.guidance stands in no file; {_CLASS_GUIDANCE:g} is what DiT's makers show images with"
+    )
+    left_open.append(
+        "conditioning.images_per_class: of each class so many labels are drawn; raise it for more images"
+    )
+    return {"kind": "classes", "classes": classes, "guidance": _CLASS_GUIDANCE, "images_per_class": 50}
 
 
 def refine(settings: Settings, left_open: list[str]) -> None:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edadm.config.described.conditions import describe_condition, refine
+from edadm.config.described.conditions import about_classes, describe_condition, refine
 from edadm.config.described.entry import Description
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
+from edadm.networks.settings.network_config import TRANSFORMER, network_architecture
 from edadm.networks.settings.parts_config import autoencoder_settings
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json, refuse
-from edadm.networks.settings.unet_config import unet_architecture
 
 CONFIG = "config.json"
 PIPELINE = "model_index.json"
 SCHEDULER = "scheduler_config.json"
 _ZEROS = "force_zeros_for_empty_prompt"
 PARTS = {
-    "unet": ("unet",),
+    "unet": ("unet", "transformer"),
     "autoencoder": ("vae", "vqvae"),
     "condition": ("text_encoder",),
     "second_condition": ("text_encoder_2",),
 }
 _KINDS = {
-    "unet": {"UNet2DModel", "UNet2DConditionModel"},
+    "unet": {"UNet2DModel", "UNet2DConditionModel", TRANSFORMER},
     "autoencoder": {"AutoencoderKL", "VQModel"},
     "condition": {"clip_text_model", "clip"},
     "second_condition": {"clip_text_model", "clip"},
@@ -64,7 +64,7 @@ def scheduler_of(path: Path) -> Path | None:
     """
     folder = path if path.is_dir() else path.parent
     candidates = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
-    if folder.name.startswith("unet"):
+    if folder.name.startswith(PARTS["unet"]):
         candidates.append(folder.parent / "scheduler" / SCHEDULER)
     return next((file for file in candidates if file.is_file()), None)
 
@@ -79,7 +79,7 @@ def refuse_empty_prompts(path: Path) -> None:
         DescriptionError: its `model_index.json` says so.
     """
     folder = path if path.is_dir() else path.parent
-    file = (folder.parent if folder.name.startswith("unet") else folder) / PIPELINE
+    file = (folder.parent if folder.name.startswith(PARTS["unet"]) else folder) / PIPELINE
     if file.is_file() and not (said := read_json(file).get(_ZEROS, True)):
         reason = "an image without a prompt is told zeros here, not an empty prompt; use another checkpoint"
         raise refuse(file, _ZEROS, said, reason)
@@ -100,7 +100,7 @@ def describe_folder(path: Path) -> Description:
         raise DescriptionError(
             f"{path} holds {found}; give the folder of a pipeline with a U-Net, or the U-Net's own"
         )
-    architecture, left_open = unet_architecture(read_json(file), file)
+    architecture, left_open = network_architecture(read_json(file), file)
     settings: Settings = {"checkpoint": str(path), "architecture": architecture}
     _describe_autoencoder(path, settings, left_open)
     if "context_channels" in architecture:
@@ -108,6 +108,8 @@ def describe_folder(path: Path) -> Description:
         describe_condition(path, encoders, settings, left_open)
         if settings["conditioning"]["kind"] == "sdxl":
             refuse_empty_prompts(path)
+    if "classes" in architecture:
+        settings |= {"layout": "dit", "conditioning": about_classes(architecture["classes"], left_open)}
     _describe_sampling(path, settings, left_open)
     refine(settings, left_open)
     return Description(settings, left_open)
@@ -148,7 +150,7 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
             f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
             "others"
         )
-        latent = "context_channels" in settings["architecture"]
+        latent = "context_channels" in settings["architecture"]  # as of CompVis, whose betas they share
         ends = (
             {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012}
             if latent

@@ -110,9 +110,11 @@ def _of_parts(name: str, model: Model) -> list[str]:
             f"{where}: checkpoints of the family '{family}' have the layout '{wanted}', not '{layout}'; set "
             f"layout: {wanted}"
         )
-    if model.architecture.has_context != (model.conditioning is not None):
+    if model.architecture.is_told != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
         takes = "the family 'transformer' takes a condition, the others take none"
+        if model.architecture.classes is not None:
+            takes = "the family 'dit' takes classes"
         if model.architecture.diffusers is not None:
             takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
         found.append(f"{where}: {takes}; {fix}")
@@ -150,6 +152,9 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     told, context = model.conditioning, model.architecture.context_channels
     if told is None:
         return
+    if model.architecture.classes not in (None, told.classes):
+        embedded = model.architecture.classes
+        yield f"classes is {told.classes}, and the network embeds {embedded}; make them equal"
     if not told.has_prompts and told.prompts is not None:
         yield "classes take no prompts; remove them, or set kind: text"
     if told.has_prompts and told.only is not None:

@@ -113,7 +113,7 @@ class Model(Strict):
         description="a file, a diffusers folder, or `bundled:NAME` for weights inside the package"
     )
     source: str = Field("", description="where to get the checkpoint, for whoever lacks it")
-    layout: Literal["ddim", "compvis"] = Field(
+    layout: Literal["ddim", "compvis", "dit"] = Field(
         "ddim", description="key layout of the checkpoint, if it is not diffusers'"
     )
     ema: Literal["auto"] | bool = Field(
@@ -135,6 +135,8 @@ class Model(Strict):
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of all that the network is told of one image, by name; none without a condition."""
         channels = self.architecture.context_channels
+        if self.conditioning is not None and self.architecture.classes is not None:
+            return {"labels": (1,)}
         if self.conditioning is None or channels is None:
             return {}
         told = self.conditioning.shapes(channels)
@@ -151,8 +153,13 @@ class Model(Strict):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of a checkpoint: `unet`, `autoencoder`, `condition` (class embedding or text encoder)."""
-        present = {"unet": True, "autoencoder": self.autoencoder, "condition": self.conditioning}
+        """The parts of a checkpoint: `unet`, `autoencoder`, `condition` (class embedding or text encoder).
+
+        The first is the network that makes images, whatever it is; one that embeds classes by itself has no
+        condition beside it.
+        """
+        beside = self.conditioning if self.architecture.classes is None else None
+        present = {"unet": True, "autoencoder": self.autoencoder, "condition": beside}
         return tuple(part for part, given in present.items() if given)
 
     @property

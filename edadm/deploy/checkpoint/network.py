@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from edadm.networks.build import build_network
-from edadm.networks.families import family_of
 from edadm.networks.family import Network
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.units.site import Site, sites_of
+from edadm.networks.units.site import Site
+from edadm.networks.units.trace import network_sites
 from edadm.nn.insert import insert_quantizers, site_schemes
 from edadm.nn.layers import QuantizedLayer
 from edadm.quant.scheme import SchemeError, SiteScheme
@@ -31,7 +31,7 @@ def described(
     """
     with torch.device("meta"):
         network = build_network(architecture)
-        sites = sites_of(network, family_of(network).concatenations(network))
+        sites = network_sites(network)
         schemes = schemes_of(sites)
         insert_quantizers(network, sites, schemes)
     found = site_schemes(network)

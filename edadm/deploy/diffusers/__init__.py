@@ -1,4 +1,4 @@
-"""Quantized U-Nets as diffusers models that know how they are saved, alone or inside a pipeline.
+"""Quantized networks as diffusers models that know how they are saved, alone or inside a pipeline.
 
 diffusers writes the module and class of each part of a pipeline into its `model_index.json`, and loads it
 from there: so a saved pipeline with such a U-Net is loaded by `from_pretrained` wherever this package is
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import diffusers
-from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
+from diffusers import DiTTransformer2DModel, ModelMixin, UNet2DConditionModel, UNet2DModel
 
 from edadm.deploy.checkpoint import Facts
 from edadm.deploy.diffusers.adapters import Adapters
@@ -23,6 +23,7 @@ from edadm.registration import METHOD
 __all__ = [
     "WEIGHTS",
     "ModelMixin",
+    "QuantizedDiTTransformer2DModel",
     "QuantizedUNet",
     "QuantizedUNet2DConditionModel",
     "QuantizedUNet2DModel",
@@ -53,9 +54,18 @@ class QuantizedUNet2DConditionModel(
     """A quantized U-Net with a context."""
 
 
-QuantizedUNet: TypeAlias = QuantizedUNet2DModel | QuantizedUNet2DConditionModel
+class QuantizedDiTTransformer2DModel(
+    KeptGrids, Adapters, States, Folders, DiTTransformer2DModel, metaclass=_EqualToItsBase
+):
+    """A quantized transformer that is told a class."""
 
-for known in (QuantizedUNet2DModel, QuantizedUNet2DConditionModel):
+
+QuantizedUNet: TypeAlias = (
+    QuantizedUNet2DModel | QuantizedUNet2DConditionModel | QuantizedDiTTransformer2DModel
+)
+_KNOWN = (QuantizedUNet2DModel, QuantizedUNet2DConditionModel, QuantizedDiTTransformer2DModel)
+
+for known in _KNOWN:
     setattr(diffusers, known.__name__, known)  # where `AutoModel` looks for the class that a folder names
 
 
@@ -66,8 +76,9 @@ def as_diffusers_model(unet: Network, facts: Facts, backend: str) -> QuantizedUN
     refuses the folder
     instead of filling a network with whatever names it knows.
     """
-    conditional = isinstance(unet, UNet2DConditionModel)
-    unet.__class__ = QuantizedUNet2DConditionModel if conditional else QuantizedUNet2DModel
+    unet.__class__ = next(
+        (own for own in _KNOWN if isinstance(unet, own.__bases__[-1])), QuantizedUNet2DModel
+    )
     unet.facts, unet.backend, unet.was_cast = facts, backend, is_rounded(unet)
     unet.register_to_config(quantization_config={"quant_method": METHOD, "bits": facts["bits"]})
     return unet

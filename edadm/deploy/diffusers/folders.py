@@ -13,6 +13,7 @@ from torch import nn
 
 from edadm.config.backends import DEFAULT
 from edadm.config.schema import Bits
+from edadm.console import say
 from edadm.deploy.checkpoint import Facts, save_quantized
 from edadm.errors import EdadmError
 from edadm.networks.settings.architecture import Architecture
@@ -53,8 +54,9 @@ class Folders:
         Args:
             save_directory: the folder.
             is_main_process: another one writes nothing.
-            save_function: not taken, as is none of the following that would write another file.
-            safe_serialization: must be true.
+            save_function: must be None.
+            safe_serialization: if false, which a pipeline tells all of its parts, safetensors is written all
+                the same, and a line says so.
             variant: is put into the file's name, as diffusers does.
             max_shard_size: in bytes, or as in "5GB"; the file must be smaller.
             push_to_hub: must be false.
@@ -63,7 +65,7 @@ class Folders:
         Raises:
             EdadmError: the network no longer holds all that a checkpoint does; another file is asked for.
         """
-        _refuse_other_files(save_function, safe_serialization, push_to_hub, use_flashpack)
+        _refuse_other_files(save_function, push_to_hub, use_flashpack)
         if self.backend != DEFAULT:
             raise EdadmError(
                 f"a network with backend '{self.backend}' cannot be saved; load it with backend='{DEFAULT}' "
@@ -91,6 +93,8 @@ class Folders:
             Bits.model_validate(self.facts["bits"]),
         )
         path = folder / _named(variant)
+        if not safe_serialization:
+            say(f"{path}: a quantized network has one kind of file, so this is safetensors, too")
         told = self.facts["provenance"], self.facts.get("calibrated_at")
         save_quantized(self, path, architecture, bits, *told)  # type: ignore[arg-type]
 
@@ -164,12 +168,11 @@ def _named(variant: str | None) -> str:
     return WEIGHTS if not variant else WEIGHTS.replace(".", f".{variant}.")
 
 
-def _refuse_other_files(save_function: Any, safe: bool, push_to_hub: bool, use_flashpack: bool) -> None:
+def _refuse_other_files(save_function: Any, push_to_hub: bool, use_flashpack: bool) -> None:
     """Refuses to write what is no safetensors file on this machine."""
-    if save_function is not None or not safe or use_flashpack:
+    if save_function is not None or use_flashpack:
         raise EdadmError(
-            "a quantized network is saved as safetensors alone; leave out save_function and use_flashpack, "
-            "and safe_serialization or set it to True"
+            "a quantized network is saved as safetensors alone; leave out save_function and use_flashpack"
         )
     if push_to_hub:
         raise EdadmError(

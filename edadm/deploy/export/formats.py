@@ -15,6 +15,7 @@ from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
 from edadm.deploy.load import checkpoint_in
 from edadm.errors import EdadmError
 from edadm.networks.build import build_network
+from edadm.networks.layouts.dit import POSITIONS
 from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 
@@ -52,6 +53,7 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
     with torch.device("meta"):
         plain = build_network(architecture)
     assert weights.keys() == plain.state_dict().keys()
+    weights.pop(POSITIONS, None)  # which diffusers computes
     plain.save_config(folder)
     with writing(folder / WEIGHTS) as partial:
         save_file(weights, partial, {"format": "pt"})

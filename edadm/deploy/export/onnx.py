@@ -18,7 +18,7 @@ from edadm.artifacts import writing
 from edadm.config.backends import INTEGER
 from edadm.console import progress_bar
 from edadm.deploy.export.onnx_capture import translated
-from edadm.deploy.export.onnx_graph import Target, export_graph, replacements
+from edadm.deploy.export.onnx_graph import IMAGE, Target, export_graph, replacements
 from edadm.deploy.export.onnx_leaves import Leaf
 from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
@@ -32,7 +32,7 @@ OUTPUT = "out_sample"
 _NAMES = {"latents": "sample", "timesteps": "timestep", "context": "encoder_hidden_states"}
 _NAMES |= {"pooled": "text_embeds"}  # what inputs are called where optimum's pipelines look for them
 _AXES = {"latents": {0: "batch_size", 2: "height", 3: "width"}, "timesteps": {}}
-_AXES |= {"context": {0: "batch_size", 1: "sequence_length"}, "image": _AXES["latents"]}
+_AXES |= {"context": {0: "batch_size", 1: "sequence_length"}}
 
 TARGETS = {
     "onnx": Target(),
@@ -69,10 +69,13 @@ def _example(unet: Network) -> tuple[dict[str, Tensor], dict[str, dict[int, str]
     """Inputs by the network's names, and the free axes of each.
 
     Sides are multiples of the network's own that are unlike each other, so that nothing takes them for
-    constants.
+    constants. An image behind the noise is part of it.
     """
     example, free = {}, {}
-    for name, tensor in family_of(unet).inputs(unet).zeros(2).tensors.items():
+    tensors = dict(family_of(unet).inputs(unet).zeros(2).tensors)
+    if IMAGE in tensors:
+        tensors["latents"] = torch.cat([tensors["latents"], tensors.pop(IMAGE)], dim=1)
+    for name, tensor in tensors.items():
         axes = dict(_AXES.get(name, {0: "batch_size"}))
         if name == "context":
             tensor = tensor.repeat(1, TOKENS, 1)
@@ -93,7 +96,8 @@ def onnx_program(
 ) -> Any:
     """A quantized U-Net as a `torch.onnx.ONNXProgram` of opset 21, in memory.
 
-    Names are those of optimum's diffusion pipelines: inputs `sample` (n, c, h, w) fp32, `timestep` () fp32
+    Names are those of optimum's diffusion pipelines: inputs `sample` (n, c, h, w) fp32, with the channels of
+    an image behind those of the noise where the network is given one, `timestep` () fp32
     and, where the network takes them, `encoder_hidden_states` (n, k, e), `text_embeds` (n, e) and `time_ids`
     (n, 6), all fp32, and what else its family names; output `out_sample`. n, k, h and w are free; h and w
     as far as the network can halve them.
@@ -104,8 +108,14 @@ def onnx_program(
         advance: told 1 whenever a leaf, of `replacements`, has been traced, and again when it is written.
 
     Raises:
-        EdadmError: onnx or onnxscript is not installed; the network is too large for the format.
+        EdadmError: onnx or onnxscript is not installed; the network is too large for the format, or embeds
+            classes.
     """
+    if "labels" in family_of(unet).inputs(unet).shapes:
+        raise EdadmError(
+            "a network that embeds classes by itself (DiT) is not written as ONNX; take --format diffusers, "
+            "or the quantized file itself"
+        )
     if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise EdadmError(
             f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"

@@ -27,6 +27,8 @@ from edadm.nn.insert import activation_quantizers, quantized_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 
+IMAGE = "image"  # the input that diffusers joins to the noise
+
 NIBBLE_BITS = 4
 HALF = 2**7  # codes of a grid from 0 to 255, minus this, are int8
 
@@ -232,17 +234,25 @@ class _ExportedLayer(Leaf):
 
 
 class _Exported(nn.Module):
-    """A network with tensors in and out, as the graph has them."""
+    """A network with tensors in and out, as the graph has them.
+
+    An image that it is given behind the noise is in `sample`, as diffusers' pipelines have it.
+    """
 
     def __init__(self, unet: nn.Module):
         super().__init__()
         self.unet = unet
-        self.names = tuple(family_of(unet).inputs(unet).shapes)
+        shapes = family_of(unet).inputs(unet).shapes
+        self.joined = {name: shapes[name][0] for name in ("latents", IMAGE) if name in shapes}
+        self.names = tuple(name for name in shapes if name not in self.joined)
 
     def forward(self, sample: Tensor, timestep: Tensor, *told: Tensor) -> Tensor:
         if timestep.dim() == 0:
             timestep = timestep.expand(sample.shape[0])
-        return network_call(self.unet, Rows(dict(zip(self.names, (sample, timestep, *told), strict=True))))
+        parts = sample.split(list(self.joined.values()), dim=1) if IMAGE in self.joined else [sample]
+        given = dict(zip(self.joined, parts, strict=True))
+        others = dict(zip(self.names, (timestep, *told), strict=True))
+        return network_call(self.unet, Rows(given | others))
 
 
 def replacements(network: nn.Module, target: Target) -> dict[int, nn.Module]:

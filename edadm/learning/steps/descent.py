@@ -18,7 +18,7 @@ from edadm.learning.capture.tables import INPUTS, LAYER, OTHERS, TARGET, StepDat
 from edadm.learning.steps.losses import indecision
 from edadm.learning.steps.parameters import StepSizes
 from edadm.learning.steps.precision import learning_cast
-from edadm.learning.steps.schedules import cosine_rates, rounding_exponents, row_table
+from edadm.learning.steps.schedules import cosine_rates, rounding_exponents, row_table, weighted_row_table
 from edadm.quant.streams import Stream
 
 _adam_step = inspect.unwrap(torch.optim.Adam.step)  # what is around it imports torch's compiler, for nothing
@@ -38,6 +38,7 @@ class Descent:
         alphas: rounding variables, from `learning`.
         sizes: step sizes, likewise.
         stream: from which rows and masks are drawn.
+        weights: of the learned rows, by which they are drawn; equal ones if none are given.
     """
 
     def __init__(
@@ -48,12 +49,17 @@ class Descent:
         alphas: list[Tensor],
         sizes: StepSizes,
         stream: Stream,
+        weights: Float[Tensor, " rows"] | None = None,
     ):
         kind: dict[str, Any] = {"device": stream.step.device, "dtype": data.target.dtype}
         self.unit, self.settings, self.alphas, self.sizes = unit, settings, alphas, sizes
         self.step, self._steps_begun = stream.step, 0
         self._mixing = stream.child("mix")
-        self._rows = row_table(settings.iterations, settings.batch_size, data.learned, stream.child("rows"))
+        drawn = (settings.iterations, settings.batch_size)
+        if weights is None:
+            self._rows = row_table(*drawn, data.learned, stream.child("rows"))
+        else:
+            self._rows = weighted_row_table(*drawn, weights, stream.child("rows"))
         self._staged = StepData(data, self._rows)
         self._rates = cosine_rates(settings.iterations).to(**kind)
         self._regulariser = [table.to(**kind) for table in rounding_exponents(settings.iterations)]

@@ -25,6 +25,21 @@ def row_table(iterations: int, batch_size: int, rows: int, stream: Stream) -> In
     return torch.cat(table)
 
 
+def weighted_row_table(
+    iterations: int, batch_size: int, weights: Float[Tensor, " rows"], stream: Stream
+) -> Int[Tensor, "iterations k"]:
+    """For each step, as many rows as `row_table` has, each drawn by itself with its weight as probability.
+
+    So a step's loss is the weighted sum of all rows' in expectation; a row may be drawn twice.
+    """
+    size = min(batch_size, len(weights))
+    upto = weights.double().to(stream.step.device).cumsum(0)
+    uniform = (stream.bits(iterations * size).double() + 2**31) / 2**32
+    rows = torch.searchsorted(upto, uniform * upto[-1], right=True)
+    last = weights.nonzero().max().item()  # sums may be rounded
+    return rows.clamp(max=int(last)).view(iterations, size)
+
+
 def cosine_rates(iterations: int) -> Float[Tensor, " iterations"]:
     """Factors of the learning rate at each step, fp64: half a cosine from 1 to 0 (method, 4.3, step 7)."""
     return 0.5 * (1 + torch.cos(math.pi * torch.arange(iterations, dtype=torch.float64) / iterations))

@@ -16,10 +16,10 @@ from edadm.networks.build import build_network
 from edadm.networks.described.markers import refuse_markers
 from edadm.networks.family import Network
 from edadm.networks.settings.architecture import Architecture
+from edadm.networks.settings.network_config import network_architecture
 from edadm.networks.settings.parts import Autoencoder, TextEncoder
 from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
 from edadm.networks.settings.reading import Settings, read_json
-from edadm.networks.settings.unet_config import unet_architecture
 from edadm.networks.weights import CheckpointError
 
 _READ_ELSEWHERE = (
@@ -49,7 +49,7 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
     file = config_of(folder, part)
     if part == "unet":
         if file is not None:
-            _check_unet(model.architecture, read_json(file), file, path)
+            _check_network(model.architecture, read_json(file), file, path)
         if (file := scheduler_of(folder)) is not None:
             _check_training(model, *schedule_settings(read_json(file), file), file, path)
         if model.conditioning is not None and model.conditioning.kind == "sdxl":
@@ -76,8 +76,8 @@ def described_scale(weights: Path) -> float | None:
     return None if said is None else float(said)
 
 
-def _check_unet(architecture: Architecture, config: Settings, file: Path, path: Path) -> None:
-    settings, _ = unet_architecture(config, file)
+def _check_network(architecture: Architecture, config: Settings, file: Path, path: Path) -> None:
+    settings, _ = network_architecture(config, file)
     said = Architecture.model_validate(settings)
     if said == architecture:
         return

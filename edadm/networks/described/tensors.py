@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edadm.config.described.conditions import refine
+from edadm.config.described.conditions import about_classes, refine
 from edadm.config.described.entry import Description
 from edadm.config.schema import Model
 from edadm.networks.described.autoencoder import autoencoder_of
 from edadm.networks.described.compvis import compvis_unet
 from edadm.networks.described.condition import condition_of
+from edadm.networks.described.dit import AUTOENCODER, dit
 from edadm.networks.described.sizes import check_ends, indices, with_size
 from edadm.networks.described.training import SIDES, training_of
 from edadm.networks.settings.reading import DescriptionError, Settings, groups_of
@@ -24,6 +25,7 @@ Shapes = dict[str, tuple[int, ...]]
 _ANCHORS = {
     "compvis": "time_embed.0.weight",
     "ddim": "temb.dense.0.weight",
+    "dit": "t_embedder.mlp.0.weight",
     "diffusers": "time_embedding.linear_1.weight",
 }
 _CONTROL = "control_model."
@@ -48,10 +50,17 @@ def describe_tensors(
     state, _ = chosen(weights_in(container.content, path), "auto", path)
     layout, shapes = _unet_of({name: stored.shape for name, stored in state.items()}, path)
     try:
-        architecture, left_open = (_ddim if layout == "ddim" else compvis_unet)(shapes, path, presets)
+        architecture, left_open = _ARCHITECTURES[layout](shapes, path, presets)
         settings: Settings = {"checkpoint": str(path), "layout": layout, "architecture": architecture}
         if layout == "compvis":
             _add_parts(settings, state, left_open, path)
+        if "classes" in architecture:
+            settings |= {"conditioning": about_classes(architecture["classes"], left_open)}
+            settings |= {"autoencoder": dict(AUTOENCODER)}
+            left_open.append(
+                "autoencoder.checkpoint: set it to the folder of the VAE (stabilityai/sd-vae-ft-ema), which "
+                "the file does not hold"
+            )
     except KeyError as error:
         raise DescriptionError(
             f"{path} lacks the tensor {error}, which all networks of its layout have; give the whole file"
@@ -126,3 +135,12 @@ def _ddim(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Set
     attends = [f"down.{level}.attn.0.q.weight" in shapes for level in levels]
     side = 16 << attends.index(True) if attends.count(True) == 1 else 32
     return with_size(settings, attends, presets, left_open, side), left_open
+
+
+def _dit(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Settings, list[str]]:
+    """A transformer of patches, of which tensors say nearly all."""
+    left_open: list[str] = []
+    return dit(shapes, left_open), left_open
+
+
+_ARCHITECTURES = {"ddim": _ddim, "compvis": compvis_unet, "dit": _dit}

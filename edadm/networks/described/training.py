@@ -17,6 +17,7 @@ SIDES = {"eps": 64, "v": 96}  # heights of latents in Stable Diffusion 2, by wha
 _USUAL = {
     "ddim": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},
     "compvis": {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012, "timesteps": 1000},
+    "dit": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},
 }
 
 

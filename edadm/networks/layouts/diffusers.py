@@ -11,7 +11,7 @@ from torch import Tensor
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _ROLES = r"query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0"
 _ATTENTION = re.compile(rf"(?P<attention>.*\battentions\.\d+)\.(?P<role>{_ROLES})\.(?P<kind>weight|bias)")
-_DIFFUSERS = re.compile(r"(?:(?:encoder|decoder)\.)?(?:down_blocks|mid_block|up_blocks)\.")
+_DIFFUSERS = re.compile(r"(?:(?:encoder|decoder)\.)?(?:down_blocks|mid_block|up_blocks|transformer_blocks)\.")
 
 
 def joined(pairs: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def joined(pairs: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def are_diffusers(names: Iterable[str]) -> bool:
-    """Whether a U-Net's or autoencoder's tensors have diffusers' names."""
+    """Whether a network's or autoencoder's tensors have diffusers' names."""
     return any(_DIFFUSERS.match(name) for name in names)
 
 

@@ -15,7 +15,10 @@ State = dict[str, Tensor]
 
 # A tensor that every network of the kind has and no other kind of network has, in each layout.
 _ANCHORS = {
-    "unet": ("time_embed.0.weight", "time_embedding.linear_1.weight", "temb.dense.0.weight"),
+    "unet": (
+        *("time_embed.0.weight", "time_embedding.linear_1.weight", "temb.dense.0.weight"),
+        *("t_embedder.mlp.0.weight", "pos_embed.proj.weight"),
+    ),
     "autoencoder": ("decoder.conv_in.weight",),
     "text": ("embeddings.token_embedding.weight",),
     "second_text": ("embeddings.token_embedding.weight",),

@@ -1,4 +1,4 @@
-"""Sizes of a U-Net, and the family that it belongs to."""
+"""Sizes of a network, and the family that it belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edadm.networks.settings.strict import Count, Strict, of_some
 
 
 class Architecture(Strict):
-    """Sizes of a U-Net, and the original code whose arithmetic it has.
+    """Sizes of a network, and the original code whose arithmetic it has.
 
     `ddim`: ermongroup/ddim, single-head attention. `ldm`: CompVis/latent-diffusion without condition.
     `transformer`: the same
@@ -21,7 +21,8 @@ class Architecture(Strict):
     `diffusers`: whatever the `config.json` of a diffusers U-Net says; `diffusers` holds its settings, and
     those below `in_channels` are not used. `sdxl`: such a U-Net that adds a pooled text and the image's sizes
     to its embedding of time (Stable Diffusion XL). `inpainting` and `instruct_pix2pix`: such a U-Net that is
-    given the latents of an image behind the noise, and before them a mask (inpainting).
+    given the latents of an image behind the noise, and before them a mask (inpainting). `dit`: no U-Net but
+    a transformer of patches that is told a class (DiT), as diffusers computes it.
     """
 
     family: Literal[tuple(FAMILIES)] = "ddim"
@@ -29,7 +30,7 @@ class Architecture(Strict):
         32, description="height and width of what the network sees: pixels, or latents of an autoencoder"
     )
     in_channels: Count = 3
-    channels: Count = Field(128, description="channels of the first level")
+    channels: Count = Field(128, description="channels of the first level, or of every patch (dit)")
     multipliers: tuple[Count, ...] = Field(
         (1, 2, 2, 2), description="channels of each level, as multiples of the first"
     )
@@ -40,7 +41,7 @@ class Architecture(Strict):
         (16,), description="heights of the feature maps with attention beside the middle"
     )
     norm_groups: Count = Field(32, description="groups of every GroupNorm")
-    heads: Count | None = Field(None, description="heads of every attention (ldm, transformer)")
+    heads: Count | None = Field(None, description="heads of every attention (ldm, transformer, dit)")
     head_channels: Count | None = Field(
         None, description="channels of a head, instead of their number (ldm, transformer)"
     )
@@ -60,6 +61,13 @@ class Architecture(Strict):
         "numbers that are added to the embedding of time: a pooled text and six sizes (sdxl)"
     )
     size_channels: Count | None = of_some("numbers among them for each size (sdxl)")
+    blocks: Count | None = of_some("blocks, one after the other (dit)")
+    patch: Count | None = of_some("height and width of a patch (dit)")
+    classes: Count | None = of_some("classes that the network embeds; one more stands for none (dit)")
+    out_channels: Count | None = of_some(
+        "channels that the network predicts, where a variance, which samplers here leave out, stands behind "
+        "those of the noise (dit)"
+    )
 
     @model_validator(mode="after")
     def _settings_belong_to_the_family(self) -> Architecture:
@@ -111,3 +119,8 @@ class Architecture(Strict):
     def has_context(self) -> bool:
         """Whether the network attends to a condition."""
         return self.context_channels is not None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the network is told a condition, to attend to or to embed by itself."""
+        return self.has_context or self.classes is not None

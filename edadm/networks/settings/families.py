@@ -28,7 +28,7 @@ class FamilyEntry:
         check: raises a `ValueError` with a sentence where settings do not belong together.
         layout: of its original checkpoints, which a preset's `layout` names; None if all have diffusers'.
         conditions: kinds of conditions that its networks may be told.
-        is_sized: whether sizes describe it, and not diffusers' own settings.
+        is_sized: whether a U-Net's sizes describe it, and not diffusers' own settings or a transformer's.
         marks: keys of a diffusers U-Net's `config.json`, with the values by which it is of this family.
         keys: further ones that only this family has, with the settings that take their values.
         image: how many channels of an image stand behind those of the noise, by the latents' channels.
@@ -97,6 +97,23 @@ def _check_sdxl(sizes: Sizes) -> None:
         )
 
 
+def _check_dit(sizes: Sizes) -> None:
+    own = ("heads", "blocks", "patch", "classes")
+    if absent := next((name for name in own if sizes[name] is None), None):
+        raise ValueError(f"the family 'dit' needs {absent}; `edadm describe` prints it")
+    width, heads, side, patch = (sizes[name] for name in ("channels", "heads", "image_size", "patch"))
+    if width % heads or width % 4:
+        raise ValueError(f"channels {width} must be a multiple of the {heads} heads and of 4; change either")
+    if side % patch:
+        raise ValueError(f"image_size {side} cannot be cut into patches of {patch}; take a multiple of it")
+    latents = sizes["in_channels"]
+    if sizes["out_channels"] not in (None, 2 * latents):
+        raise ValueError(
+            f"out_channels is {sizes['out_channels']}; set it to {2 * latents} where the network predicts a "
+            "variance, or remove it"
+        )
+
+
 _OF_ANY_KIND = ("classes", "text")
 _ENTRIES = (
     FamilyEntry("ddim", "edadm.networks.unet.ddim", _SIZES, layout="ddim"),
@@ -153,6 +170,15 @@ _ENTRIES = (
         conditions=("instruct_pix2pix",),
         is_sized=False,
         image=lambda channels: channels,
+    ),
+    FamilyEntry(
+        "dit",
+        "edadm.networks.transformers.dit",
+        ("channels", "heads", "blocks", "patch", "classes", "out_channels"),
+        _check_dit,
+        layout="dit",
+        conditions=("classes",),
+        is_sized=False,
     ),
 )
 FAMILIES = {entry.name: entry for entry in _ENTRIES}

@@ -99,7 +99,7 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
             where,
             "_class_name",
             kind,
-            f"only {' and '.join(_DEFAULTS)} are built here; use another checkpoint",
+            f"only {', '.join(_DEFAULTS)} and DiTTransformer2DModel are built here; use another checkpoint",
         )
     config = _DEFAULTS[kind] | config
     across = kind == "UNet2DConditionModel"

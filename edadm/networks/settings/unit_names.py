@@ -1,4 +1,4 @@
-"""Names of a U-Net's layers and units, told from its sizes.
+"""Names of a network's layers and units, told from its sizes.
 
 So a pattern that matches none of them is found before torch is imported.
 """
@@ -19,6 +19,7 @@ _TRANSFORMER = (
     *FEED_FORWARD,
     *(f"attn2.{name}" for name in ATTENTION),
 )
+ADAPTIVE_BLOCK = ("norm1.linear", *(f"attn1.{name}" for name in ATTENTION), *FEED_FORWARD)
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
 Units = dict[str, tuple[str, ...]]
@@ -26,6 +27,8 @@ Units = dict[str, tuple[str, ...]]
 
 def unit_layers(sizes: Architecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
+    if sizes.blocks is not None:
+        return dict(_transformer_units(sizes.blocks))
     return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
 
@@ -64,6 +67,15 @@ def _units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
         if level:
             yield from _resampling(sizes, f"up_blocks.{index}.upsamplers.0")
     yield _layer("conv_out")
+
+
+def _transformer_units(blocks: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Those of a transformer of patches."""
+    yield _layer("pos_embed.proj")
+    for block in range(blocks):
+        place = f"transformer_blocks.{block}"
+        yield place, tuple(f"{place}.{name}" for name in ADAPTIVE_BLOCK)
+    yield from map(_layer, ("proj_out_1", "proj_out_2"))
 
 
 def _layer(name: str) -> tuple[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,15 +36,18 @@ class Site:
         return f"{self.module}.{self.role}"
 
 
-def sites_of(network: nn.Module, concatenations: Mapping[str, tuple[int, ...]]) -> list[Site]:
+def sites_of(
+    network: nn.Module, concatenations: Mapping[str, tuple[int, ...]], floats: Collection[str] = ()
+) -> list[Site]:
     """Weights and inputs of all layers, then the operands of all attentions, each in registration order.
 
     Args:
         network: a network, or a block of one; attentions of other classes than diffusers' `Attention` have no
             sites.
         concatenations: sizes of the parts of concatenated input channels, by the layer that splits them.
+        floats: names of layers that have no sites.
     """
-    found = list(_of_layers(network, concatenations))
+    found = [site for site in _of_layers(network, concatenations) if site.module not in floats]
     return found + list(_of_attentions(network))
 
 

@@ -45,7 +45,13 @@ def trace(network: nn.Module, by_layer: bool = False, exclude: Exclude = "last_r
     parameter = next(network.parameters())
     with _entering(network, family, by_layer, exclude) as units:
         family.call(network, family.inputs(network).zeros(1, parameter.device, parameter.dtype))
-    return Trace(units, sites_of(network, family.concatenations(network)))
+    return Trace(units, network_sites(network))
+
+
+def network_sites(network: nn.Module) -> list[Site]:
+    """The sites of a network of any family; see `sites_of`."""
+    family = family_of(network)
+    return sites_of(network, family.concatenations(network), family.floats(network))
 
 
 def trace_units(
@@ -89,9 +95,9 @@ def _entering(network: nn.Module, family: Family, by_layer: bool, exclude: Exclu
         nonlocal depth
         depth -= 1
 
-    kinds = () if by_layer else family.kinds
+    kinds, floats = () if by_layer else family.kinds, family.floats(network)
     for name, module in network.named_modules():
-        if (unit := unit_of(name, module, kinds, exclude)) is not None:
+        if name not in floats and (unit := unit_of(name, module, kinds, exclude)) is not None:
             handles.append(module.register_forward_pre_hook(lambda *_, u=unit: enter(u)))
             handles.append(module.register_forward_hook(lambda *_: leave()))
     try:

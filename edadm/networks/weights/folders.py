@@ -19,7 +19,7 @@ from edadm.networks.weights.containers import Averaged
 from edadm.networks.weights.errors import quoted
 
 COMPONENTS = {
-    "unet": ("unet",),
+    "unet": ("unet", "transformer"),
     "autoencoder": ("vae", "vqvae"),
     "condition": ("text_encoder",),
     "second_condition": ("text_encoder_2",),

@@ -38,11 +38,14 @@ def open_condition(model: Any, weights: Path | None, images: int, device: Any) -
     Raises:
         EdadmError: it takes one, and no weights are given.
     """
+    from edadm.conditions.classes import make_labels
     from edadm.conditions.condition import make_condition
     from edadm.networks.load import load_condition_network
 
     if model.conditioning is None:
         return None
+    if "condition" not in model.parts:
+        return make_labels(model.conditioning, images, device)
     if weights is None:
         raise EdadmError(
             "this model takes a condition; give its weights with --condition "

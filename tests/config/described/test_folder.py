@@ -210,7 +210,7 @@ def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [
-        ("unet", "_class_name", "DiTTransformer2DModel"),
+        ("unet", "_class_name", "PixArtTransformer2DModel"),
         ("unet", "addition_embed_type", "text_time"),
         ("unet", "class_embed_type", "timestep"),
         ("unet", "num_class_embeds", 10),
@@ -292,7 +292,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_without_a_unet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EdadmError, match="holds a 'transformer' and no U-Net"):
+    with pytest.raises(EdadmError, match='_class_name: "FluxTransformer2DModel", and only UNet2DModel, '):
         describe_folder(written(tmp_path, transformer={"_class_name": "FluxTransformer2DModel"}))
 
 

@@ -374,6 +374,6 @@ def test_networks_that_are_given_an_image_are_refused(runtime: Path) -> None:
     from edadm.deploy.backends.openvino import lower_for_openvino
 
     for channels, family in ((9, "inpainting"), (8, "instruct_pix2pix")):
-        said = f"the family '{family}' that is given an image or a score is not computed by OpenVINO; load it"
+        said = f"the family '{family}' that is given an image, a score or a class is not computed by OpenVINO"
         with pytest.raises(EdadmError, match=said):
             lower_for_openvino(unet_of({"in_channels": channels}))

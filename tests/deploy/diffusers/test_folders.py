@@ -133,9 +133,18 @@ def test_keywords_of_trainers_are_taken(
     assert lists == {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
 
 
+def test_a_pipeline_that_is_saved_as_pickles_has_safetensors_of_a_quantized_network(
+    made: Made, networks: dict[str, QuantizedUNet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks["simulated"].save_pretrained(tmp_path, safe_serialization=False)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", WEIGHTS}
+    assert (tmp_path / WEIGHTS).read_bytes() == made[1].read_bytes()
+    assert "one kind of file, so this is safetensors, too" in capsys.readouterr().err
+
+
 SAVING: dict[str, tuple[dict[str, Any], str]] = {
-    "pickle": ({"safe_serialization": False}, "is saved as safetensors alone; leave out save_function"),
-    "function": ({"save_function": torch.save}, "is saved as safetensors alone"),
+    "function": ({"save_function": torch.save}, "is saved as safetensors alone; leave out save_function"),
+    "pack": ({"use_flashpack": True}, "is saved as safetensors alone"),
     "hub": ({"push_to_hub": True}, "nothing is sent to a hub from here; save the folder"),
     "shards": ({"max_shard_size": "10KB"}, r"here of \d+ bytes, more than max_shard_size; leave that out"),
     "size": ({"max_shard_size": "five"}, "max_shard_size is no size: 'five'"),

@@ -32,7 +32,9 @@ from edadm.passes.prepare import prepare
 from edadm.quant import ranges
 
 from ...conftest import as_rows
+from ...networks.edited import CHANNELS, parts_of
 from ...networks.families import FAMILIES, calibrated
+from ...networks.single_file import WIDTH
 
 Calibration = tuple[Tensor, Tensor]
 
@@ -197,6 +199,46 @@ def test_every_family_can_be_exported_for_any_size_and_fraction_of_timesteps(
     for given in (rows, Rows({**rows.tensors, **wide})[:2]):
         simulated, found = network_call(quantized, given), outputs_of(tmp_path / "unet.onnx", given)
         assert (found - simulated).abs().mean() <= (simulated - network_call(unet, given)).abs().mean()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_an_image_behind_the_noise_is_part_of_the_sample(kind: str, tmp_path: Path) -> None:
+    """As diffusers' pipelines, and so optimum's, join them; the graph has no other input for it."""
+    bits = Bits(weights=8, activations=8, range_bins=8, range_batch_size=2)
+    unet = parts_of(kind)["unet"]
+    quantized = quantized_copy(unet, bits)
+    generator = torch.Generator().manual_seed(3)
+    both = torch.randn(2, CHANNELS[kind], 8, 8, generator=generator)
+    rows = Rows(
+        {
+            "latents": both[:, :4],
+            "timesteps": torch.tensor([9, 700]),
+            "context": torch.randn(2, 5, WIDTH, generator=generator),
+            "image": both[:, 4:],
+        }
+    )
+    prepare(quantized, rows, bits)
+    for layer in quantized_layers(quantized).values():
+        layer.set_codes(layer.nearest_codes())
+    expected = network_call(quantized, rows)
+    told = rows.tensors["timesteps"], rows.tensors["context"]
+    assert torch.equal(graphs._Exported(quantized)(both, *told), expected)
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    session = pytest.importorskip("onnxruntime")
+    exporter.export_onnx(quantized, tmp_path / "unet.onnx")
+    run = session.InferenceSession(tmp_path / "unet.onnx", providers=["CPUExecutionProvider"])
+    assert [value.name for value in run.get_inputs()] == ["sample", "timestep", "encoder_hidden_states"]
+    for index in range(2):
+        given = {
+            "sample": both[index : index + 1].numpy(),
+            "timestep": told[0][index].float().numpy(),
+            "encoder_hidden_states": told[1][index : index + 1].numpy(),
+        }
+        found = torch.from_numpy(run.run(["out_sample"], given)[0])
+        error = (expected[index] - network_call(unet, rows[index : index + 1])).abs().mean()
+        assert (found - expected[index]).abs().mean() <= error
 
 
 @torch.no_grad()

@@ -56,6 +56,7 @@ def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
 
 
 OF_ONE = "edadm_w4a8_small"  # names layers of the bundled model
+OF_DIT = "dit_"  # name a transformer's
 
 
 def test_every_pattern_of_the_package_matches_in_every_family() -> None:
@@ -63,7 +64,13 @@ def test_every_pattern_of_the_package_matches_in_every_family() -> None:
     for sizes in SIZES[2:6]:
         layers = [layer for names in unit_layers(Architecture(**SMALL | sizes)).values() for layer in names]
         for name, bits in config.bits.items():
-            assert name == OF_ONE or list(idle_patterns(bits.layers, layers)) == []
+            assert name == OF_ONE or name.startswith(OF_DIT) or list(idle_patterns(bits.layers, layers)) == []
+    layers = [
+        layer for names in unit_layers(config.models["dit_xl2"].architecture).values() for layer in names
+    ]
+    assert all(
+        list(idle_patterns(config.bits[name].layers, layers)) == [] for name in ("dit_w8a8", "dit_w4a8")
+    )
     bundled = unit_layers(config.models["cifar10_small"].architecture)
     assert (
         list(idle_patterns(config.bits[OF_ONE].layers, [n for names in bundled.values() for n in names]))

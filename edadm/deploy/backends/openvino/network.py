@@ -162,7 +162,7 @@ def refuse_joined(unet: Network) -> None:
     """Refuses a network that is called with another tensor than its graph takes.
 
     Raises:
-        EdadmError: it is given an image behind the noise, or a score beside its sizes.
+        EdadmError: it is given an image behind the noise, a score beside its sizes, or a class.
     """
     family, listener = family_of(unet), _Listener()
     rows = family.inputs(unet).zeros()
@@ -172,6 +172,6 @@ def refuse_joined(unet: Network) -> None:
     given = dict(_leaves(positional | listener.named)).values()
     if any(isinstance(tensor, Tensor) and id(tensor) not in graph for tensor in given):
         raise EdadmError(
-            f"a network of the family '{family.name}' that is given an image or a score is not computed by "
-            f"OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
+            f"a network of the family '{family.name}' that is given an image, a score or a class is not "
+            f"computed by OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
         )

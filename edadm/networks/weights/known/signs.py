@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ONLY_UNETS = "edadm quantizes U-Nets alone"
+ONLY_UNETS = "edadm quantizes U-Nets and DiT alone"
 _MERGE = "merge it into its U-Net with `edadm convert-checkpoint --lora FILE:0.8`, and name what that writes"
 _FLOAT = "take the model's own floating-point weights"
 _BASE = "name the checkpoint of the U-Net that it belongs to"
@@ -41,6 +41,9 @@ class Sign:
 
 _U_NET = r"(?:^|\.)(?:input_blocks\.0\.0|time_embed\.0|time_embedding\.linear_1|temb\.dense\.0)\.weight$"
 ANY_U_NET = rf"{_U_NET}|^(?:unet\.|model\.diffusion_model\.)?(?:down_blocks|input_blocks)\.1\."
+
+
+_CLASSES = r"(?:^|\.)(?:y_embedder|class_embedder)\.embedding_table\.weight$"  # DiT's, which is built here
 
 
 def _any(*patterns: str) -> str:
@@ -136,7 +139,8 @@ FOREIGN = (
     Sign(r"(?:^|\.)(?:adaln_single\.|caption_projection\.|t_block\.1\.)", _transformer("pixart", "PixArt")),
     Sign(
         r"(?:^|\.)blocks\.\d+\.adaLN_modulation\.|(?:^|\.)transformer_blocks\.\d+\.norm1\.emb\.",
-        _transformer("dit", "DiT, or a relative of it"),
+        _transformer("dit", "a relative of DiT that is told no class"),
+        without=_CLASSES,
     ),
     Sign(
         r"(?:^|\.)(?:in_blocks|mid_block|out_blocks)(?:\.\d+)?\.attn\.qkv\.",
@@ -149,7 +153,7 @@ FOREIGN = (
             r"(?:^|\.)(?:x_embedder|patch_embed(?:ding)?|pos_embed)\.proj\.",
         ),
         _transformer("transformer", "a transformer over patches of an image"),
-        without=r"visual\.|vision_model",
+        without=rf"visual\.|vision_model|{_CLASSES}",
     ),
     Sign(
         r"(?:^|\.)down_blocks\.\d+\.\d+\.(?:channelwise|mapper)\b|^clf\.1\.|(?:^|\.)effnet_mapper\.",
@@ -207,7 +211,10 @@ FOREIGN = (
     ),
 )
 _CLASSIFIER = Kind("classifier", "a classifier of images, not a U-Net", _BASE)
+_DIT = "a diffusion transformer that is told classes (DiT), not a U-Net"
 PARTS = (
+    Sign(r"(?:^|\.)y_embedder\.embedding_table\.weight$", Kind("dit", _DIT, "", "unet", "dit")),
+    Sign(r"(?:^|\.)class_embedder\.embedding_table\.weight$", Kind("dit", _DIT, "", "unet", "diffusers")),
     Sign(
         _any(
             r"(?:^|\.)(?:quant_conv|post_quant_conv|quantize\.embedding)\.",

@@ -1,0 +1,50 @@
+"""DiT's original files: names and shapes say all but the number of heads and the height of the latents."""
+
+from __future__ import annotations
+
+import math
+
+from edadm.networks.described.sizes import indices
+from edadm.networks.settings.reading import Settings
+
+Shapes = dict[str, tuple[int, ...]]
+_HEADS = {1152: 16, 1024: 16, 768: 12, 384: 6}  # of DiT-XL, L, B and S
+_CHANNELS_OF_A_HEAD = 64
+_SIDE = 32
+AUTOENCODER = {
+    "kind": "kl",
+    "latent_channels": 4,
+    "multipliers": [1, 2, 4, 4],
+    "scale": 0.18215,
+    "checkpoint": "sd-vae-ft-ema",
+}
+
+
+def dit(shapes: Shapes, left_open: list[str]) -> Settings:
+    """The architecture of a transformer in the original layout.
+
+    Args:
+        shapes: of its tensors, by the names inside it.
+        left_open: sentences on what no tensor says.
+
+    Raises:
+        KeyError: a tensor is missing that all such networks have.
+    """
+    width, latents, patch, _ = shapes["x_embedder.proj.weight"]
+    out = shapes["final_layer.linear.weight"][0] // patch**2
+    heads = _HEADS.get(width, max(1, width // _CHANNELS_OF_A_HEAD))
+    left_open.append(f"architecture.heads stands in no tensor: {heads} is usual for {width} channels")
+    patches = shapes.get("pos_embed", ())
+    side = math.isqrt(patches[1]) * patch if len(patches) == 3 else _SIDE
+    if not patches:
+        left_open.append(
+            f"architecture.image_size stands in no tensor: {side} is that of images of 256 pixels"
+        )
+    settings: Settings = {"family": "dit", "image_size": side, "in_channels": latents, "channels": width}
+    settings |= {"heads": heads, "blocks": len(indices(shapes, r"blocks\.(\d+)\.")), "patch": patch}
+    settings["classes"] = shapes["y_embedder.embedding_table.weight"][0] - 1
+    left_open.append(
+        "files of SiT have the same names, and are of flow matching, which no sampler here follows: look "
+        "that yours is none"
+    )
+    return settings | ({} if out == latents else {"out_channels": out})
