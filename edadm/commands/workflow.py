@@ -13,10 +13,9 @@ from typer.core import TyperCommand
 from edadm.artifacts.failures import folder_place
 from edadm.commands.app import app
 from edadm.commands.options import ConfigOption
-from edadm.config.inputs.settings import read_settings
 from edadm.console import say
 from edadm.errors import EdadmError
-from edadm.turnkey.recipes import RECIPES
+from edadm.turnkey.known import RECIPES
 
 PROJECT = Path(__file__).parents[1] / "project"
 OWN = Path("config.yaml")
@@ -58,6 +57,8 @@ def run_workflow(
     _refuse_another(given)
     options = snakemake_options(config, profile)
     if (read := config or OWN).is_file():
+        from edadm.config.inputs.settings import read_settings
+
         read_settings(read)  # before Snakemake does, whose words for a broken file are a traceback
     command = [sys.executable, "-m", "snakemake", *options, *given]
     os.execv(sys.executable, command)  # signals and the exit status are Snakemake's own

@@ -11,9 +11,9 @@ from edadm.config.stated import OF_NOISE, settings_of
 from edadm.console import progress_bar, say
 from edadm.errors import EdadmError
 from edadm.stages.cost.work import CODE, FP32, Cost, Memory, Passes, sampling
-from edadm.stages.inputs.model import open_condition, open_correction, open_decoder, open_prediction
+from edadm.stages.inputs.model import open_condition, open_decoder, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
-from edadm.stages.inputs.unet import backend_meant, open_network
+from edadm.stages.inputs.unet import backend_meant, open_correction, open_network
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from edadm.planning.plan import stages_of
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost
 from edadm.turnkey.project import Project
-from edadm.turnkey.recipes import RECIPES
+from edadm.turnkey.known import RECIPES
 
 SPARE = 2**26  # bytes on the disk for the report, logs and records
 
@@ -45,7 +45,7 @@ def plan_of(project: Project, on_gpu: bool, probe: bool) -> list[str]:
     where = "a GPU" if on_gpu else "the CPU"
     needed = f"{gib(largest.memory.needed)} of memory, {size(disk)} on the disk"
     lines = [
-        f"{name}: a U-Net of {networks.parameters:,} parameters; {project.recipe}: "
+        f"{name}: a network of {networks.parameters:,} parameters; {project.recipe}: "
         f"{RECIPES[project.recipe].description}",
         f"learns from {model.trajectories.count} sampler runs of {model.sampler.steps} steps; compares "
         f"{evaluation.images} images with full precision's",

@@ -1,4 +1,4 @@
-"""Recipes by name, and how much work they are given for a network of some size."""
+"""What a recipe is for a network of some size: presets, and how much work it is given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from edadm.config.layout import FULL_PRECISION
 from edadm.config.load import load_config
 from edadm.config.schema import AUTO, Model
 from edadm.networks.settings.reading import Settings
+from edadm.turnkey.known import RECIPES, Recipe
 from edadm.turnkey.rows import MOST, channels_of, images_at_once
 
 OWN = "quantize"  # presets that the configuration has of its own are called so, and begin so
@@ -20,28 +21,6 @@ _BASES = {  # presets of networks by kind: calibration, reconstruction at 8 and 
     "latents": ("seed_bedroom", "seed_bedroom_w8", "seed_bedroom_w4"),
     "classes": ("seed_imagenet", "seed_imagenet_w8", "seed_imagenet_w4"),
     "text": ("seed_coco", "seed_coco_w8", "seed_coco_w4"),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Widths, and whether rounding and step sizes are learned.
-
-    Attributes:
-        weights: bits of the weights; inputs have 8.
-        learns: whether units are reconstructed (FBR).
-        description: for people.
-    """
-
-    weights: int
-    learns: bool
-    description: str
-
-
-RECIPES = {
-    "w8a8": Recipe(8, True, "8-bit weights and inputs, rounding and step sizes learned"),
-    "w8a8-fast": Recipe(8, False, "8-bit weights and inputs, rounded to nearest"),
-    "w4a8": Recipe(4, True, "4-bit weights and 8-bit inputs, rounding and step sizes learned"),
 }
 
 

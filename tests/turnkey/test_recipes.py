@@ -6,7 +6,8 @@ import pytest
 
 from edadm.config.inputs.settings import merged
 from edadm.config.load import load_config, load_runs
-from edadm.turnkey.recipes import RECIPES, settings_of, variant_of, work_of
+from edadm.turnkey.known import RECIPES
+from edadm.turnkey.recipes import settings_of, variant_of, work_of
 from edadm.turnkey.rows import images_at_once
 
 MODELS = (

@@ -1,4 +1,4 @@
-"""What surrounds the U-Net of a model preset: its condition, decoder, prediction and correction."""
+"""What surrounds the U-Net of a model preset: its condition, its decoder, and what it predicts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,6 @@ def open_prediction(model: Any) -> Any:
     from edadm.sampling.schedule import alphas_cumprod
 
     return Prediction(model.prediction, alphas_cumprod(model.schedule))
-
-
-def open_correction(model: Any, weights: Path, device: Any) -> Any:
-    """The correction that a checkpoint holds for the preset's sampler, or None.
-
-    Raises:
-        EdadmError: it was fitted for other timesteps.
-    """
-    from edadm.deploy.checkpoint import is_quantized, read_correction
-    from edadm.sampling.schedule import sampler_timesteps
-
-    correction = read_correction(weights) if is_quantized(weights) else None
-    if correction is None:
-        return None
-    correction.refuse_other_timesteps(sampler_timesteps(model.sampler, model.schedule))
-    return correction.on(device)
 
 
 def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The U-Net that a file holds, of full precision or quantized, and the backend that computes it."""
+"""The U-Net that a file holds, float or quantized, the backend that computes it, and its correction."""
 
 from __future__ import annotations
 
@@ -61,3 +61,19 @@ def open_network(architecture: Any, weights: Path, device: Any, backend: str) ->
     _refuse_floats(weights, f"{backend_label(backend)} need")
     implementation(resolved(backend, device.type))  # what it lacks is said before the file is read
     return lower(load_quantized(weights, device), torch.float32, backend)
+
+
+def open_correction(model: Any, weights: Path, device: Any) -> Any:
+    """The correction that a checkpoint holds for the preset's sampler, or None.
+
+    Raises:
+        EdadmError: it was fitted for other timesteps.
+    """
+    from edadm.deploy.checkpoint import is_quantized, read_correction
+    from edadm.sampling.schedule import sampler_timesteps
+
+    correction = read_correction(weights) if is_quantized(weights) else None
+    if correction is None:
+        return None
+    correction.refuse_other_timesteps(sampler_timesteps(model.sampler, model.schedule))
+    return correction.on(device)

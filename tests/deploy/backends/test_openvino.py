@@ -23,7 +23,7 @@ from edadm.config.schema import Bits
 from edadm.deploy.backends.base import lower
 from edadm.deploy.checkpoint import save_quantized
 from edadm.deploy.diffusers import QuantizedUNet
-from edadm.deploy.export.onnx_capture import OPSET
+from edadm.deploy.export.onnx_capture import translated
 from edadm.deploy.export.onnx_graph import Target, replacements
 from edadm.errors import EdadmError
 from edadm.networks.families import network_call
@@ -143,7 +143,7 @@ def layers(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             memo: dict[int, Any] = dict(replacements(layer, Target(form=form)))
             written = copy.deepcopy(layer, memo).eval()
             file = folder / f"{name}, {form}.onnx"
-            torch.onnx.export(written, (x,), file, dynamo=True, opset_version=OPSET, verbose=False)
+            translated(written, [x], [()], lambda count: None).save(file, external_data=False)
         forms = [f"{name}, {form}.{kind}" for form in ("exact", "full") for kind in ("xml", "onnx")]
         rows |= dict.fromkeys(forms, x.numpy())
         exact |= dict.fromkeys(forms, layer.double()(x.double()))
