@@ -27,7 +27,7 @@ def test_a_dry_run_prints_plan_and_configuration_and_writes_nothing(
     DDPMPipeline(random_network(UNet2DModel(**PLAIN), 1), DDPMScheduler()).save_pretrained(pipeline)
     assert edadm("quantize", pipeline, "--dry-run", "--no-probe", "--device", "cpu", "--images", "4") == 0
     said = capsys.readouterr()
-    assert said.err.startswith("my_pipeline: a U-Net of ")
+    assert said.err.startswith("my_pipeline: a network of ")
     assert "compares 4 images with full precision's\non the CPU: 0.1 GiB of memory, " in said.err
     settings = yaml.safe_load(said.out)
     assert settings["models"]["my_pipeline"]["checkpoint"] == str(pipeline)

@@ -15,8 +15,8 @@ from edadm.errors import EdadmError
 from edadm.planning.plan import stages_of
 from edadm.stages.cost.networks import Networks
 from edadm.stages.cost.work import Cost
-from edadm.turnkey.project import Project
 from edadm.turnkey.known import RECIPES
+from edadm.turnkey.project import Project
 
 SPARE = 2**26  # bytes on the disk for the report, logs and records
 
