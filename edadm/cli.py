@@ -22,7 +22,7 @@ def app_with(named: str | None = None) -> typer.Typer:
 
     Importing a module is what registers its subcommands.
     """
-    for module in {MODULES[named]} if named in MODULES else set(MODULES.values()):
+    for module in [MODULES[named]] if named in MODULES else dict.fromkeys(MODULES.values()):
         import_module(f"edadm.commands.{module}")
     return app
 

@@ -37,15 +37,12 @@ def commands(group: Any) -> Iterator[Any]:
         yield from commands(command) if hasattr(command, "commands") else [command]
 
 
-WHERE = sorted(
-    (
-        pytest.param(command, option, id=f"{command.name} {option.opts[0]}")
-        for command in commands(get_command(app_with()))
-        for option in command.params
-        if WRITTEN & set(option.opts) and (command.name, option.opts[0]) not in OTHERS
-    ),
-    key=lambda case: case.id,  # commands come in the order in which other tests imported them
-)
+WHERE = [
+    pytest.param(command, option, id=f"{command.name} {option.opts[0]}")
+    for command in commands(get_command(app_with()))
+    for option in command.params
+    if WRITTEN & set(option.opts) and (command.name, option.opts[0]) not in OTHERS
+]
 
 
 @pytest.mark.parametrize(("command", "option"), WHERE)
