@@ -118,8 +118,8 @@ class Denoiser:
     @property
     def _image_guidance(self) -> float:
         """The scale towards the image, of the one kind of condition whose image guidance drops."""
-        scale: float = getattr(self.condition, "image_guidance", 1.0)
-        return scale
+        scale: float | None = getattr(self.condition, "image_guidance", None)
+        return 1.0 if scale is None else scale
 
     def on(self, indices: Sequence[int]) -> Denoiser:
         """The denoiser of the images `indices`, in that order."""

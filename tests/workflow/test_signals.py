@@ -43,10 +43,12 @@ def stopped(
         run.until(lambda: set(toy.results.glob(pattern)) - before)
         members = run.members()
         for member in members:  # so that no job is at its end before it hears
-            member.suspend()
+            with suppress(psutil.NoSuchProcess):
+                member.suspend()
         send(run, name)
         for member in members:
-            member.resume()
+            with suppress(psutil.NoSuchProcess):
+                member.resume()
         assert run.wait() != 0, run.text()
         if targets:  # of one job; Snakemake does not always wait for several
             assert not jobs(run), f"jobs outlive a Snakemake that ended by itself:\n{run.text()}"
