@@ -47,13 +47,24 @@ def run_in(folder: Path, command: Sequence[str], variables: Mapping[str, str]) -
     SIGTERM is passed on. After SIGINT, which a terminal sends to both, the command is waited for.
 
     Raises:
-        KeyboardInterrupt: by SIGINT, once the command has ended.
+        KeyboardInterrupt: by either, once the command has ended.
     """
     process = subprocess.Popen(command, cwd=folder, env=os.environ | variables, stdin=subprocess.DEVNULL)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    passed_on = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        passed_on.append(number)
+        process.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        return process.wait()
+        status = process.wait()
+        if status and passed_on:
+            raise KeyboardInterrupt
+        return status
     except KeyboardInterrupt:
+        if process.returncode is not None:
+            raise
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
