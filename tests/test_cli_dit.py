@@ -24,8 +24,7 @@ from edadm.stages.inputs.model import open_condition
 from edadm.stages.inputs.unet import open_unet
 
 from .networks.dit import CLASSES, described, rows_of, write_pipeline
-from .test_cli import edadm
-from .test_cli_families import converted_parts, up_to_reconstruction
+from .test_cli_families import assert_images_are_near, up_to_reconstruction
 
 LAYERS = {
     "pos_embed.proj": {"weights": 8, "activations": 8},
@@ -34,7 +33,6 @@ LAYERS = {
 EVALUATION = json.dumps({"images": 2, "batch_size": 2})
 CPU = torch.device("cpu")
 Run = tuple[Model, Path]
-pytestmark = pytest.mark.long  # `tests/networks/transformers` has what is quick
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +86,7 @@ def test_the_sampler_ends_where_diffusers_scheduler_does(stages: Run) -> None:
 
 def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) -> None:
     model, folder = stages
-    images = {}
-    for name, weights, backend in (
-        ("float", "unet", ()),
-        ("simulated", "quantized", ()),
-        ("integers", "quantized", ("--backend", "onednn")),
-    ):
-        output = folder / f"{name}.npy"
-        options = ("--weights", folder / f"{weights}.safetensors", "--output", output, *backend)
-        preset = ("--model", model.model_dump_json(), "--evaluation", EVALUATION)
-        assert edadm("generate", *preset, *options, *converted_parts(folder, model)) == 0
-        images[name] = np.load(output).astype(float)
-    assert images["float"].shape == (2, 3, 16, 16)
-    difference = np.abs(images["float"] - images["simulated"]).mean()
-    assert 0.05 < difference < images["float"].std()
-    assert np.abs(images["integers"] - images["simulated"]).mean() < difference / 5
+    assert_images_are_near(model, folder, "onednn")
 
 
 def test_every_unit_learned(stages: Run) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,8 +29,7 @@ from .networks.edited import (
     write_images,
     write_pipeline,
 )
-from .test_cli import edadm
-from .test_cli_families import up_to_reconstruction
+from .test_cli_families import assert_images_are_near, up_to_reconstruction
 
 Run = tuple[str, Model, Path, dict[str, nn.Module]]
 
@@ -143,25 +141,8 @@ def test_diffusers_pipeline_makes_images_with_a_quantized_network(stages: Run, b
 
 
 def test_images_of_integers_are_those_of_the_simulation(stages: Run) -> None:
-    kind, model, folder, _ = stages
-    if kind == "instruct_pix2pix":
-        return  # as inpainting
-    others = [f"--{part}={folder / f'{part}.safetensors'}" for part in model.parts[1:]]
-    preset = ("--model", model.model_dump_json(), "--evaluation", '{"images": 2, "batch_size": 2}')
-    images = {}
-    for name, weights, backend in (
-        ("float", "unet", ()),
-        ("simulated", "quantized", ()),
-        ("integers", "quantized", ("--backend", "integer")),
-    ):
-        output = folder / f"{name}.npy"
-        options = ("--weights", folder / f"{weights}.safetensors", "--output", output, *backend)
-        assert edadm("generate", *preset, *options, *others) == 0
-        images[name] = np.load(output).astype(float)
-    assert images["float"].shape == (2, 3, 16, 16)
-    difference = np.abs(images["float"] - images["simulated"]).mean()
-    assert 0.05 < difference < images["float"].std()
-    assert np.abs(images["integers"] - images["simulated"]).mean() < difference / 5
+    _, model, folder, _ = stages
+    assert_images_are_near(model, folder)
 
 
 def test_the_noise_and_the_image_have_grids_of_their_own(stages: Run) -> None:

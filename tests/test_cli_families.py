@@ -28,6 +28,30 @@ def converted_parts(folder: Path, model: Model) -> list[object]:
     return [option for part in model.parts[1:] for option in (f"--{part}", folder / f"{part}.safetensors")]
 
 
+def assert_images_are_near(model: Model, folder: Path, backend: str = "integer") -> None:
+    """Images of the simulated network lie near those of the float one, and those of integers near these."""
+    images = {}
+    for name, weights, options in (
+        ("float", "unet", ()),
+        ("simulated", "quantized", ()),
+        ("integers", "quantized", ("--backend", backend)),
+    ):
+        output = folder / f"{name}.npy"
+        files = ("--weights", folder / f"{weights}.safetensors", "--output", output)
+        preset = (
+            "--model",
+            model.model_dump_json(),
+            "--evaluation",
+            json.dumps({"images": 2, "batch_size": 2}),
+        )
+        assert edadm("generate", *preset, *files, *options, *converted_parts(folder, model)) == 0
+        images[name] = np.load(output).astype(float)
+    assert images["float"].shape == (2, 3, 16, 16)
+    difference = np.abs(images["float"] - images["simulated"]).mean()
+    assert 0.05 < difference < images["float"].std()
+    assert np.abs(images["integers"] - images["simulated"]).mean() < difference / 5
+
+
 def up_to_reconstruction(model: Model, folder: Path, **layers: object) -> None:
     """All stages of a model that is told something, in a folder, from its files to a quantized checkpoint."""
     preset, unet = ("--model", model.model_dump_json()), ("--unet", folder / "unet.safetensors")

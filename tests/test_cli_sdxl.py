@@ -22,8 +22,7 @@ from edadm.sampling.noise import ImageNoise
 from edadm.stages.inputs.model import open_condition
 
 from .networks.sdxl import described, scheduler, told, write_pipeline
-from .test_cli import edadm
-from .test_cli_families import converted_parts, up_to_reconstruction
+from .test_cli_families import assert_images_are_near, up_to_reconstruction
 
 EVALUATION = json.dumps({"images": 2, "batch_size": 2})
 Run = tuple[Model, Path, dict[str, nn.Module]]
@@ -91,21 +90,7 @@ def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) ->
     model, folder, _ = stages
     facts = read_metadata(folder / "quantized.safetensors")
     assert facts["architecture"] == model.architecture.model_dump(mode="json")
-    images = {}
-    for name, weights, backend in (
-        ("float", "unet", ()),
-        ("simulated", "quantized", ()),
-        ("integers", "quantized", ("--backend", "integer")),
-    ):
-        output = folder / f"{name}.npy"
-        options = ("--weights", folder / f"{weights}.safetensors", "--output", output, *backend)
-        preset = ("--model", model.model_dump_json(), "--evaluation", EVALUATION)
-        assert edadm("generate", *preset, *options, *converted_parts(folder, model)) == 0
-        images[name] = np.load(output).astype(float)
-    assert images["float"].shape == (2, 3, 16, 16)
-    difference = np.abs(images["float"] - images["simulated"]).mean()
-    assert 0.05 < difference < images["float"].std()
-    assert np.abs(images["integers"] - images["simulated"]).mean() < difference / 5
+    assert_images_are_near(model, folder)
 
 
 def test_every_unit_learned_and_none_failed(stages: Run) -> None:

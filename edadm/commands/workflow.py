@@ -106,38 +106,21 @@ def quantize(
     PIPELINE is read only. Stopped, it goes on when it is started again; another recipe, with the same folder,
     reuses what it can.
     """
-    from edadm.turnkey.plan import plan_of
-    from edadm.turnkey.project import CONFIG, Wishes, project_in
-    from edadm.turnkey.run import environment_for, run_in
-    from edadm.turnkey.source import source_of
+    from edadm.turnkey.job import job_of
+    from edadm.turnkey.project import Wishes
 
-    if recipe not in RECIPES:
-        known = "; ".join(f"{name}: {found.description}" for name, found in RECIPES.items())
-        raise EdadmError(f"there is no recipe '{recipe}'; name one of these ({known})")
-    variables, on_gpu = environment_for(device)
-    found = source_of(source, config)
     wishes = Wishes(recipe, images, steps, prompts, images_from)
-    project = project_in(output or Path(f"{found.name}-quantized"), found, wishes)
-    project.check()
+    job = job_of(source, wishes, output, config, device)
+    project = job.project
     if dry_run or not project.is_made:
-        os.environ.update(variables)
-        for line in plan_of(project, on_gpu, probe):
+        for line in job.plan(probe):
             say(line)
     if dry_run:
         typer.echo(project.text, nl=False)
         return
     project.write()
     say(f"works in {project.folder}; stop it when you like, and start it again to go on")
-    from edadm.turnkey.results import finish, targets_of
-
-    options = snakemake_options(project.folder / CONFIG, "default")
-    command = [sys.executable, "-m", "snakemake", *options, "--quiet", "all", "--", *targets_of(project)]
-    if run_in(project.folder, command, variables):
-        raise EdadmError(
-            "a step failed, and says why above; mend that and start again, and it goes on (logs: "
-            f"{project.folder / 'logs'})"
-        )
-    typer.echo("\n".join(finish(project)))
+    typer.echo("\n".join(job.run(lambda file: snakemake_options(file, "default"))))
 
 
 def _refuse_another(given: list[str]) -> None:

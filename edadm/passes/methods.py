@@ -6,6 +6,7 @@ import dataclasses
 
 from edadm.config.methods import METHODS
 from edadm.learning.task import Task
+from edadm.nn.insert import quantized_layers
 from edadm.passes.base import GIVEN, WANTED, Pass
 from edadm.passes.bias import CORRECT_BIAS
 from edadm.passes.nearest import ROUND_TO_NEAREST
@@ -45,10 +46,26 @@ def passes_of(name: str) -> list[Pass]:
 
 
 def run_method(task: Task) -> None:
-    """Runs the passes of a task's method over its network; those over units run as each unit is learned."""
+    """Runs the passes of a task's method over its network; those over units run as each unit is learned.
+
+    Raises:
+        ValueError: the method learns rounding, and weights are rounded already, as `prepare` leaves them.
+    """
     passes = passes_of(task.settings.method)
+    if METHODS[task.settings.method].learns:
+        _refuse_rounded(task)
     hooks = tuple(does.after_unit for does in passes if does.after_unit)
     weighing = next((does.before_unit for does in passes if does.before_unit), None)
     for does in passes:
         if does.run:
             does.run(dataclasses.replace(task, before_unit=weighing, after_unit=hooks))
+
+
+def _refuse_rounded(task: Task) -> None:
+    layers = quantized_layers(task.quantized_unet)
+    names = (name for unit in task.units for name in unit.layers if name in layers)
+    if rounded := next((name for name in names if layers[name].codes is not None), None):
+        raise ValueError(
+            f"the weights of {rounded} are rounded already, and no method can learn how to round them; give "
+            "their grids to a fresh copy: set_grids(quantized_copy(network, bits), grids(prepared))"
+        )

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from edadm.console import duration, gib, size
@@ -21,13 +22,14 @@ from edadm.turnkey.project import Project
 SPARE = 2**26  # bytes on the disk for the report, logs and records
 
 
-def plan_of(project: Project, on_gpu: bool, probe: bool) -> list[str]:
+def plan_of(project: Project, on_gpu: bool, probe: bool, variables: Mapping[str, str]) -> list[str]:
     """What the run will cost, as lines.
 
     Args:
         project: the output folder as it is to be.
         on_gpu: whether it computes on a GPU, whose memory its jobs look at themselves.
         probe: whether times are estimated, by `edadm plan` in a process of its own, which gives its GPU back.
+        variables: of that process.
 
     Raises:
         EdadmError: the disk or the memory is too small, or the probe failed.
@@ -52,17 +54,24 @@ def plan_of(project: Project, on_gpu: bool, probe: bool) -> list[str]:
     ]
     if not probe:
         return [*lines, f"on {where}: {needed}"]
-    took = _seconds(project.text)
+    took = _seconds(project.text, variables)
     return [*lines, f"on {where}: about {duration(took)} where nothing is done yet, {needed}"]
 
 
-def _seconds(settings: str) -> float:
+def _seconds(settings: str, variables: Mapping[str, str]) -> float:
     """An estimate of all stages, on the device that jobs would have."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "quantize.yaml"
         file.write_text(settings, encoding="utf-8")
         command = [sys.executable, "-m", "edadm", "plan", "--json", "--config", str(file)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=os.environ | variables,
+        )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["`edadm plan` ended without a word"]
         raise EdadmError(said[-1].removeprefix("edadm: "))

@@ -259,3 +259,14 @@ def test_passes_that_make_no_method_are_refused(
     monkeypatch.setitem(METHODS, "wrong", row)
     with pytest.raises(ValueError, match=f"method 'wrong'.*{sentence}"):
         passes_of("wrong")
+
+
+def test_weights_that_are_rounded_already_are_not_learned(
+    float_unet: UNet2DModel, gridded: Gridded, calibration: Calibration, settings: Reconstruction
+) -> None:
+    unet = gridded()
+    layer = quantized_layers(unet)["conv_in"]
+    layer.set_codes(layer.nearest_codes())
+    with pytest.raises(ValueError, match="weights of conv_in are rounded already.*fresh copy"):
+        run_method(a_task(float_unet, unet, calibration, settings, UnitsInMemory()))
+    run_method(a_task(float_unet, unet, calibration, with_method(settings, "none"), UnitsInMemory()))

@@ -7,7 +7,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.reading import DescriptionError, Settings, checked, refuse, understood
+from edadm.networks.settings.reading import (
+    QUANTIZED_ALREADY,
+    DescriptionError,
+    Settings,
+    checked,
+    refuse,
+    understood,
+)
 from edadm.networks.settings.unet_config import AVERAGING, unet_architecture
 
 TRANSFORMER = "DiTTransformer2DModel"
@@ -38,7 +45,7 @@ _REASONS = {
     "activation_fn": "only DiT's own GELU is built here",
     "attention_bias": "only attention with biases is built here",
     "norm_eps": "only norms with the epsilon of DiT's published networks are built here",
-    "quantization_config": "its weights are quantized already; take the checkpoint that they were made from",
+    "quantization_config": QUANTIZED_ALREADY,
 }
 
 

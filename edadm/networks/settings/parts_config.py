@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from edadm.networks.settings.parts import Autoencoder, TextEncoder
-from edadm.networks.settings.reading import Settings, checked, read_json, refuse, understood
+from edadm.networks.settings.reading import (
+    QUANTIZED_ALREADY,
+    Settings,
+    checked,
+    read_json,
+    refuse,
+    understood,
+)
 
 _CHANNELS: Settings = {"AutoencoderKL": 4, "VQModel": 3}
 _AUTOENCODER: Settings = {
@@ -124,7 +131,7 @@ def _check_blocks(config: Settings, where: Path, levels: int) -> None:
 # version.
 _ENCODER: Settings = {"layer_norm_eps": 1e-5, "vocab_size": 49408, "quantization_config": None}
 _ENCODER_REASONS = {
-    "quantization_config": "its weights are quantized already; take the checkpoint that they were made from",
+    "quantization_config": QUANTIZED_ALREADY,
     "layer_norm_eps": "only 1e-05 is built here",
     "vocab_size": "prompts are cut into CLIP's 49408 tokens here",
 }

@@ -16,6 +16,8 @@ from edadm.errors import EdadmError
 Settings = dict[str, Any]
 Found = TypeVar("Found")
 
+QUANTIZED_ALREADY = "its weights are quantized already; take the checkpoint that they were made from"
+
 
 class DescriptionError(EdadmError):
     """A description of a network that this package cannot build, with a sentence that names the setting."""

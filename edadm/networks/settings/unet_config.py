@@ -11,7 +11,14 @@ from pydantic.fields import FieldInfo
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import described_family
-from edadm.networks.settings.reading import DescriptionError, Settings, checked, refuse, understood
+from edadm.networks.settings.reading import (
+    QUANTIZED_ALREADY,
+    DescriptionError,
+    Settings,
+    checked,
+    refuse,
+    understood,
+)
 
 # What a constructor takes where the file has no such key, as far as `DiffusersUNet` has no default for both
 # classes.
@@ -78,7 +85,7 @@ _REASONS = {
     "num_attention_heads": "diffusers itself refuses that key and reads attention_head_dim in its place",
     "time_embedding_type": "only positional embeddings of time are built here",
     "attention_type": "gated attention (GLIGEN) is not built here",
-    "quantization_config": "its weights are quantized already; take the checkpoint that they were made from",
+    "quantization_config": QUANTIZED_ALREADY,
 }
 
 
