@@ -1,13 +1,15 @@
-"""This package's name in diffusers' tables of quantizers, from the moment that both are imported.
+"""This package's name in diffusers' tables of quantizers, and its classes, once both are imported.
 
-`import edadm` imports neither torch nor diffusers, which take seconds. So the tables are filled at once where
-they are there already, and when diffusers is imported otherwise.
+`import edadm` imports neither torch nor diffusers, which take seconds. So what is to be done is done at
+once where modules of diffusers are there already, and when they are imported otherwise. Pipelines that name
+a class of this package are loaded only where its module has been imported: diffusers imports none because a
+folder names it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -15,14 +17,16 @@ from types import ModuleType
 from typing import Any
 
 TABLES = "diffusers.quantizers.auto"
+PIPELINES = "diffusers.pipelines.pipeline_loading_utils"
 METHOD = "edadm"
 
 
 def register() -> None:
-    """Lets `from_pretrained` of diffusers' own classes load quantized U-Nets."""
-    if (tables := sys.modules.get(TABLES)) is not None:
-        _fill(tables)
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    """Lets `from_pretrained` of diffusers' own classes and pipelines load quantized networks."""
+    for name, follow in _FOLLOWING.items():
+        if (module := sys.modules.get(name)) is not None:
+            follow(module)
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -33,22 +37,29 @@ def _fill(tables: Any) -> None:
     tables.AUTO_QUANTIZATION_CONFIG_MAPPING.setdefault(METHOD, ours.EdadmConfig)
 
 
+def _import_classes(_: Any) -> None:
+    import_module("edadm.deploy.diffusers")
+
+
+_FOLLOWING: dict[str, Callable[[Any], None]] = {TABLES: _fill, PIPELINES: _import_classes}
+
+
 class _Finder(MetaPathFinder):
-    """Waits for the tables."""
+    """Waits for the modules of diffusers after which something is to be done."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != TABLES:
+        if fullname not in _FOLLOWING:
             return None
         found = PathFinder.find_spec(fullname, path, target)
         if found is not None and found.loader is not None:
-            found.loader = _Filling(found.loader)
+            found.loader = _Followed(found.loader)
         return found
 
 
-class _Filling(Loader):
-    """The loader that the tables have, and what follows it."""
+class _Followed(Loader):
+    """The loader that a module has, and what follows it."""
 
     def __init__(self, own: Loader) -> None:
         self.own = own
@@ -58,7 +69,7 @@ class _Filling(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.own.exec_module(module)
-        _fill(module)
+        _FOLLOWING[module.__name__](module)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)  # what else loaders can do

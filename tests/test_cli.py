@@ -187,9 +187,14 @@ def test_a_correction_is_fitted_kept_and_applied_to_its_own_sampler_only(
         images[name] = np.load(output)
     assert "correction" not in read_metadata(tmp_path / "none.safetensors")["provenance"]["reconstruction"]
     assert 0 < np.abs(images["none"].astype(float) - images["ptqd"]).mean() < 20
-    other = Model.model_validate_json(preset).model_copy(update={"sampler": Sampler(steps=4)})
-    assert edadm("generate", "--model", other.model_dump_json(), *made) == 2
-    assert "was fitted for the 3 timesteps of its own sampler" in capsys.readouterr().err
+    model = Model.model_validate_json(preset)
+    for name, change in (
+        ("sampler.steps", {"sampler": model.sampler.model_copy(update={"steps": 2})}),
+        ("sampler.method", {"sampler": model.sampler.model_copy(update={"method": "plms"})}),
+        ("schedule.end", {"schedule": model.schedule.model_copy(update={"end": 0.015})}),
+    ):
+        assert edadm("generate", "--model", model.model_copy(update=change).model_dump_json(), *made) == 2
+        assert f"was fitted for {name} = " in capsys.readouterr().err
 
 
 def test_scores_say_which_backend_made_the_images(stages: Path, preset: str) -> None:

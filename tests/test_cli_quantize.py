@@ -13,6 +13,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from edadm.errors import EdadmError
 from edadm.turnkey.run import environment_for, run_in
 
+from .networks.dit import write_pipeline as write_dit
 from .networks.edited import write_images, write_pipeline
 from .networks.families import random_network
 from .test_cli import edadm
@@ -33,6 +34,20 @@ def test_a_dry_run_prints_plan_and_configuration_and_writes_nothing(
     assert settings["models"]["my_pipeline"]["checkpoint"] == str(pipeline)
     assert settings["evaluations"]["quantize"]["images"] == 4
     assert {entry.name for entry in tmp_path.iterdir()} == {pipeline.name}
+
+
+def test_a_transformer_has_recipes_of_its_own_and_a_broken_index_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dit(tmp_path / "dit")
+    options = ("quantize", tmp_path / "dit", "--dry-run", "--no-probe", "--device", "cpu", "--recipe", "w4a8")
+    capsys.readouterr()
+    assert edadm(*options) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["bits"]["quantize_w4a8"]["base"] == "dit_w4a8"
+    (tmp_path / "dit" / "model_index.json").write_text("[]")
+    assert edadm(*options) == 2
+    assert capsys.readouterr().err.endswith("model_index.json holds no JSON object; fetch it again\n")
 
 
 def test_a_network_that_is_given_images_asks_for_them(

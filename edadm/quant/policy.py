@@ -92,7 +92,7 @@ def refuse_idle_patterns(bits: Bits, layers: Collection[str]) -> None:
     for pattern in (*bits.layers, *bits.smoothing_layers, *of_scales):
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise EdadmError(
-                f"bits: the pattern '{pattern}' matches no layer of the U-Net; remove it or mend its name"
+                f"bits: the pattern '{pattern}' matches no layer of the network; remove it or mend its name"
             )
     for pattern, strength in bits.smoothing_layers.items():
         matching = (name for name in layers if fnmatchcase(name, pattern))

@@ -93,13 +93,13 @@ class Correction:
         """Refuses a sampler for which the correction was not fitted.
 
         Raises:
-            EdadmError: it visits a timestep that the table lacks.
+            EdadmError: it visits other timesteps.
         """
         known = set(self.timesteps.tolist())
-        if absent := [timestep for timestep in visited if timestep not in known]:
+        if set(visited) != known:
             raise EdadmError(
-                f"the checkpoint's correction was fitted for the {len(known)} timesteps of its own sampler, "
-                f"and this one visits {absent[0]}; sample with the steps that it was made with, or "
+                f"the checkpoint's correction was fitted for {len(known)} steps of its own sampler, and this "
+                f"one visits {len(set(visited))}, or others; sample with the steps that it was made with, or "
                 "reconstruct without `correction`"
             )
 

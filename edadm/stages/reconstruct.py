@@ -23,7 +23,7 @@ from edadm.stages.cost.work import (
     calibration_rows,
     rows_per_image,
 )
-from edadm.stages.inputs.provenance import code_of, facts_of
+from edadm.stages.inputs.provenance import SAMPLING, code_of, facts_of, sampling_of
 from edadm.stages.inputs.task import Given, of_task, open_task
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def run(
             run_method(given.within_limits(task, work.folder))
         told = {"reconstruction": made_from["reconstruction"], "inputs": made_from["inputs"]}
         told |= {"device": known["device"], "edadm": known["edadm"]}
+        if settings.correction is not None:
+            told[SAMPLING] = sampling_of(model)
         with work.publishing() as partial:
             size = task.inputs.tensors["latents"].shape[2:]
             tables = _correction(task, model)

@@ -164,8 +164,7 @@ def _settings_in(folder: Path, source: Source) -> Settings | None:
             )
         return None
     settings = read_settings(folder / CONFIG)
-    runs = settings.get("runs")
-    models = [run.get("model") for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+    models = [run.model for run in load_runs(settings).runs]
     entry = (settings.get("models") or {}).get(source.name) or {}
     if source.name not in models or entry.get("checkpoint") != source.settings.get("checkpoint"):
         raise EdadmError(f"{folder / CONFIG} is of another checkpoint; name another folder by --output")

@@ -24,6 +24,9 @@ _BASES = {  # presets of networks by kind: calibration, reconstruction at 8 and 
 }
 
 
+_OWN_BITS = {"dit": "dit"}  # families whose presets of bits begin otherwise than `edadm`
+
+
 @dataclass(frozen=True)
 class Work:
     """How much is computed.
@@ -96,6 +99,8 @@ def _kind(model: Model) -> str:
 
 def _bits(recipe: Recipe, model: Model) -> str:
     """The preset of bits: the bundled model has one with the layers that were measured on it."""
+    if own := _OWN_BITS.get(model.architecture.family):
+        return f"{own}_w{recipe.weights}a8"
     small = recipe.weights == 4 and model.architecture == load_config().models[_BUNDLED].architecture
     return f"edadm_w{recipe.weights}a8{'_small' if small else ''}"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edadm.artifacts import placing
-from edadm.config.described.folder import PIPELINE
+from edadm.config.described.folder import PARTS, PIPELINE
 from edadm.config.layout import Layout, Variant
 from edadm.config.load import described_runs
 from edadm.config.schema import Config
@@ -22,7 +22,6 @@ from edadm.stages import report
 from edadm.turnkey.project import CONFIG, Project
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx")
-_UNET = "unet"
 
 
 def targets_of(project: Project) -> list[str]:
@@ -47,7 +46,7 @@ def finish(project: Project) -> list[str]:
     write_folder(project.source.pipeline, packed, made)
     float_bytes, bytes_now = layout.float_weights(name).stat().st_size, packed.stat().st_size
     return [
-        f"{project.recipe}: {_score(config, results, name, variant)}; the U-Net has {size(bytes_now)} "
+        f"{project.recipe}: {_score(config, results, name, variant)}; the network has {size(bytes_now)} "
         f"instead of {size(float_bytes)}",
         f"packed file: {packed}",
         f"for diffusers: {made}, by {_call(project, made)}",
@@ -71,8 +70,14 @@ def _score(config: Config, results: Path, name: str, variant: Variant) -> str:
 
 def _call(project: Project, made: Path) -> str:
     if project.source.pipeline is None:
-        return f"`unet = edadm.load({str(made)!r})`, for `pipeline.unet` of yours"
-    return f"`DiffusionPipeline.from_pretrained({str(made)!r})`, where edadm is installed"
+        name = "transformer" if project.source.model.architecture.patch else "unet"
+        return f"`{name} = edadm.load({str(made)!r})`, for `pipeline.{name}` of yours"
+    return f"`DiffusionPipeline.from_pretrained({str(made)!r})`, after `import edadm`"
+
+
+def network_in(pipeline: Path) -> str:
+    """The name by which a pipeline knows the network that is quantized."""
+    return next(name for name in PARTS["unet"] if (pipeline / name).is_dir())
 
 
 def parts_of(pipeline: Path | None) -> Iterator[Path]:
@@ -83,7 +88,7 @@ def parts_of(pipeline: Path | None) -> Iterator[Path]:
     if pipeline is None:
         return
     yield pipeline / PIPELINE
-    named = set(json.loads((pipeline / PIPELINE).read_text(encoding="utf-8"))) - {_UNET}
+    named = set(json.loads((pipeline / PIPELINE).read_text(encoding="utf-8"))) - {network_in(pipeline)}
     for part in sorted(folder for folder in pipeline.iterdir() if folder.is_dir() and folder.name in named):
         files = [file for file in sorted(part.rglob("*")) if file.is_file()]
         safe = any(file.suffix == ".safetensors" for file in files)
@@ -92,23 +97,27 @@ def parts_of(pipeline: Path | None) -> Iterator[Path]:
 
 def write_folder(pipeline: Path | None, packed: Path, made: Path) -> None:
     """Writes the folder that diffusers reads, whole or not at all: the network and all other parts."""
-    network = made if pipeline is None else made / _UNET
-    weights = network / WEIGHTS
-    if weights.exists() and filecmp.cmp(weights, packed, shallow=False):
+    name = "" if pipeline is None else network_in(pipeline)
+    copies = {file: file.relative_to(pipeline or file.parent) for file in parts_of(pipeline)}
+    if _is_written(made / name / WEIGHTS, packed) and all(
+        copy.name == PIPELINE or _is_written(made / copy, file) for file, copy in copies.items()
+    ):
         return
     partial = made.with_name(f".{made.name}.partial")
     with placing(made, partial):
         shutil.rmtree(partial, ignore_errors=True)
-        for file in parts_of(pipeline):
-            copy = partial / file.relative_to(pipeline or file.parent)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        unet = load(packed)
-        own = partial if pipeline is None else partial / _UNET
-        unet.save_pretrained(own)
+        for file, copy in copies.items():
+            (partial / copy).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, partial / copy)
+        network = load(packed)
+        network.save_pretrained(partial / name)
         if pipeline is not None:
             index = json.loads((partial / PIPELINE).read_text(encoding="utf-8"))
-            index[_UNET] = [type(unet).__module__, type(unet).__name__]
+            index[name] = [type(network).__module__, type(network).__name__]
             (partial / PIPELINE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(made, ignore_errors=True)
         partial.rename(made)
+
+
+def _is_written(copy: Path, file: Path) -> bool:
+    return copy.is_file() and filecmp.cmp(copy, file, shallow=False)

@@ -18,7 +18,7 @@ def channels_of(model: Model) -> int:
 
 def images_at_once(model: Model) -> int:
     """A power of two, at most `MOST`: fewer for large images, and for attention between many pixels."""
-    pixels = model.architecture.image_size**2
+    pixels = (model.architecture.image_size // (model.architecture.patch or 1)) ** 2
     row = _FP32 * (_KEPT * pixels * channels_of(model) + _attention(model))
     at_once = 1
     while at_once < MOST and 2 * at_once * row <= BUDGET:
@@ -31,6 +31,8 @@ def _attention(model: Model) -> int:
     sizes = model.architecture
     if (own := sizes.diffusers) is None:
         side = max(sizes.attention_resolutions, default=0)
+        if sizes.patch is not None:  # tokens attend to each other in every block
+            side = sizes.image_size // sizes.patch
         heads = sizes.heads or sizes.channels // (sizes.head_channels or sizes.channels)
         return heads * side**4
     levels = [level for level, kind in enumerate(own.down_block_types) if "Attn" in kind]

@@ -12,7 +12,7 @@ from edadm.config.rules.wording import nearest
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.described.checkpoint import checkpoint_at, describe_checkpoint
-from edadm.networks.settings.reading import Settings
+from edadm.networks.settings.reading import Settings, read_json
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def source_of(named: str, config: Path | None = None) -> Source:
     name = entry_name(path)
     name = f"model_{name}" if name in presets else name
     model = load_config({"models": {name: found.settings}}).models[name]
-    return Source(name, found.settings, model, found.left_open, path if (path / PIPELINE).is_file() else None)
+    pipeline = path if (path / PIPELINE).is_file() else None
+    if pipeline:
+        read_json(pipeline / PIPELINE)  # it is written again for diffusers, at the end
+    return Source(name, found.settings, model, found.left_open, pipeline)
 
 
 def _meant(named: str, bundled: list[str]) -> str:

@@ -38,6 +38,14 @@ found = DiffusersAutoQuantizer.from_config({"quant_method": "edadm", "bits": Non
 print(type(found).__name__, found.quantization_config.quant_method.value)
 """
 
+PIPELINE = """
+import sys
+for name in sys.argv[2:]:
+    __import__(name)
+from diffusers import DiffusionPipeline
+print(type(DiffusionPipeline.from_pretrained(sys.argv[1]).unet).__name__)
+"""
+
 
 @pytest.fixture
 def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +74,21 @@ def test_importing_the_package_registers_it_with_what_is_there(monkeypatch: pyte
     theirs = auto.AUTO_QUANTIZER_MAPPING["edadm"] = object()
     register()
     assert auto.AUTO_QUANTIZER_MAPPING["edadm"] is theirs
+
+
+@pytest.mark.parametrize("imported", [("edadm", "diffusers"), ("diffusers.pipelines", "edadm")])
+def test_a_pipeline_that_names_a_class_of_this_package_needs_it_imported_and_nothing_more(
+    imported: tuple[str, ...], saved: Path, tmp_path: Path
+) -> None:
+    DDIMPipeline(edadm.load(saved), DDIMScheduler()).save_pretrained(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", PIPELINE, str(tmp_path), *imported],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": HERE},
+    )
+    assert done.stdout.splitlines() == ["QuantizedUNet2DModel"], done.stderr
 
 
 @pytest.mark.usefixtures("accelerated")

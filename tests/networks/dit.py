@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def write_pipeline(folder: Path) -> nn.Module:
     vae = AutoencoderKL(latent_channels=4, block_out_channels=[8, 16], norm_num_groups=4, **sides)
     random_network(vae, 2).save_pretrained(folder / "vae")
     DDIMScheduler(clip_sample=False).save_pretrained(folder / "scheduler")
+    index = {"transformer": DiTTransformer2DModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}
+    entries = {name: ["diffusers", kind.__name__] for name, kind in index.items()}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "DiTPipeline"} | entries))
     return network
 
 

@@ -267,6 +267,6 @@ def test_weights_that_are_rounded_already_are_not_learned(
     unet = gridded()
     layer = quantized_layers(unet)["conv_in"]
     layer.set_codes(layer.nearest_codes())
-    with pytest.raises(ValueError, match="weights of conv_in are rounded already.*fresh copy"):
+    with pytest.raises(ValueError, match=r"weights of conv_in are rounded already.*fresh copy"):
         run_method(a_task(float_unet, unet, calibration, settings, UnitsInMemory()))
     run_method(a_task(float_unet, unet, calibration, with_method(settings, "none"), UnitsInMemory()))

@@ -97,7 +97,7 @@ def test_the_policy_names_the_sites_that_are_quantized() -> None:
 
 
 def test_a_pattern_for_no_layer_is_refused_by_name() -> None:
-    with pytest.raises(EdadmError, match=r"bits: the pattern 'first\.kept' matches no layer of the U-Net"):
+    with pytest.raises(EdadmError, match=r"bits: the pattern 'first\.kept' matches no layer of the network"):
         policy([Place("out", "weight"), Place("first", "weight"), Place("first.kept", "input")], BITS)
 
 

@@ -87,11 +87,10 @@ def test_a_sampler_adds_so_much_less_noise_as_quantization_left() -> None:
 
 def test_another_samplers_timesteps_are_refused() -> None:
     correction = Correction.identity([900, 500, 100], 3)
-    correction.refuse_other_timesteps([500, 100])
-    with pytest.raises(
-        EdadmError, match="fitted for the 3 timesteps of its own sampler, and this one visits 700"
-    ):
-        correction.refuse_other_timesteps([900, 700])
+    correction.refuse_other_timesteps([900, 500, 100])
+    for others in ([900, 700], [500, 100], [900, 500, 300, 100]):  # also a part of its own
+        with pytest.raises(EdadmError, match="fitted for 3 steps of its own sampler, and this one visits"):
+            correction.refuse_other_timesteps(others)
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,6 @@ def test_smoothing_costs_one_more_evaluation_of_the_float_network(model: Model) 
 def test_a_pattern_that_matches_no_layer_is_refused(model: Model) -> None:
     bits = Bits(layers={"conv_inn": {"weights": 8, "activations": 8}})  # type: ignore[dict-item]
     with pytest.raises(
-        ValueError, match="the pattern 'conv_inn' matches no layer of the U-Net; remove it or mend its name"
+        ValueError, match="the pattern 'conv_inn' matches no layer of the network; remove it or mend its name"
     ):
         set_ranges.cost("m", Networks(model), Calibration(), bits)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edadm.config.inputs.settings import ConfigError
 from edadm.config.load import load_config, load_runs
 from edadm.errors import EdadmError
 from edadm.turnkey.project import CONFIG, Wishes, project_in
@@ -53,6 +54,25 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(EdadmError, match="lies in what is quantized, which stays as it is"):
         project_in(tmp_path / "inside", mine, Wishes("w8a8"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: [1]\nruns: [{model: cifar10_small, variants: [fp32]}]",
+        "models: {cifar10_small: 3}\nruns: [{model: cifar10_small, variants: [fp32]}]",
+        "runs: [{model: cifar10_small}]",
+        "runs: [{model: cifar10_small, variants: null}]",
+        "runs: [{model: cifar10_small, variants: fp32}]",
+        "runs: [{model: cifar10_small, variants: [fp32]}, 7]",
+        "just words",
+    ],
+)
+def test_a_configuration_that_was_edited_to_nonsense_is_refused_as_such(text: str, tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(ConfigError, match=r"runs|models|just words"):
+        project_in(tmp_path, SOURCE, Wishes("w8a8"))
+    assert (tmp_path / CONFIG).read_text() == text
 
 
 def test_prompts_of_the_package_are_written_beside_the_configuration(tmp_path: Path) -> None:

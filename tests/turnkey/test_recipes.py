@@ -18,6 +18,7 @@ MODELS = (
     "ldm4_imagenet",
     "sd14_coco",
     "sdxl_base",
+    "dit_xl2",
 )
 
 
@@ -48,6 +49,7 @@ def test_the_presets_are_those_of_the_kind() -> None:
     assert learned("cifar10_latent", "w4a8") == ("edadm_w4_small", "edadm_w4a8", 8)
     assert learned("ddim_cifar10", "w8a8") == ("edadm_w8", "edadm_w8a8", 32)
     assert learned("ldm4_bedroom", "w4a8") == ("seed_bedroom_w4", "edadm_w4a8", 16)
+    assert learned("dit_xl2", "w4a8") == ("seed_imagenet_w4", "dit_w4a8", 32)
     assert learned("sd14_coco", "w4a8") == ("seed_coco_w4", "edadm_w4a8", 2)
 
 

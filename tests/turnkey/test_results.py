@@ -12,11 +12,18 @@ from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline, UNet2DMode
 from torch import nn
 
 import edadm
+from edadm.config.load import load_config
 from edadm.config.schema import Bits, Model
 from edadm.deploy.checkpoint import save_quantized
-from edadm.deploy.diffusers import WEIGHTS, QuantizedUNet2DModel
-from edadm.nn.insert import quantized_layers
+from edadm.deploy.diffusers import WEIGHTS, QuantizedDiTTransformer2DModel, QuantizedUNet2DModel
+from edadm.deploy.grids import quantized_copy
+from edadm.networks.build import build_network
+from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.passes.ranges import cover_weights
 from edadm.turnkey.results import parts_of, write_folder
+
+from ..networks.dit import described, write_pipeline
+from ..networks.families import random_network
 
 
 @pytest.fixture
@@ -55,6 +62,26 @@ def test_the_pipeline_comes_back_with_the_packed_network_and_draws(
     written = (made / "model_index.json").stat().st_mtime_ns
     write_folder(pipeline, packed, made)
     assert (made / "model_index.json").stat().st_mtime_ns == written
+
+
+def test_the_transformer_of_a_pipeline_is_its_packed_one_and_what_was_lost_comes_back(tmp_path: Path) -> None:
+    pipeline, made, packed = tmp_path / "pipeline", tmp_path / "w4a8", tmp_path / "quantized.safetensors"
+    write_pipeline(pipeline)
+    architecture, bits = described(pipeline).architecture, load_config().bits["dit_w4a8"]
+    quantized = quantized_copy(random_network(build_network(architecture), 1), bits)
+    for layer in quantized_layers(quantized).values():
+        cover_weights(layer)
+        layer.set_codes(layer.nearest_codes())
+    for quantizer in activation_quantizers(quantized).values():
+        quantizer.set_grid(torch.full_like(quantizer.scale, 0.1), torch.full_like(quantizer.zero_point, 128))
+    save_quantized(quantized, packed, architecture, bits, {})
+    write_folder(pipeline, packed, made)
+    assert not (made / "unet").exists()
+    assert isinstance(DiffusionPipeline.from_pretrained(made).transformer, QuantizedDiTTransformer2DModel)
+    lost = made / "vae" / "config.json"
+    lost.unlink()
+    write_folder(pipeline, packed, made)
+    assert lost.read_bytes() == (pipeline / "vae" / "config.json").read_bytes()
 
 
 def test_without_a_pipeline_the_network_s_own_folder_is_written(packed: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def describe_folder(path: Path) -> Description:
         )
         found = f"a '{other}' and no U-Net" if other else f"no {CONFIG} of a U-Net"
         raise DescriptionError(
-            f"{path} holds {found}; give the folder of a pipeline with a U-Net, or the U-Net's own"
+            f"{path} holds {found}; give the folder of a pipeline with a U-Net or a DiT, or the network's own"
         )
     architecture, left_open = network_architecture(read_json(file), file)
     settings: Settings = {"checkpoint": str(path), "architecture": architecture}

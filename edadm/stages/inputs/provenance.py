@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edadm.config.stated import settings_of
+from edadm.errors import EdadmError
 
 _STAGES = dict.fromkeys(("samples", "references", "simulated"), "generate")  # which make inputs, by role
 _STAGES |= {"unet": "convert-checkpoint", "calibration_set": "select-calibration", "ranges": "set-ranges"}
+SAMPLING = "sampling"  # of a quantized checkpoint's provenance, where it has a correction
+_GUIDANCE = ("guidance", "image_guidance")
 _STAGES |= {part: f"convert-checkpoint --part {part}" for part in ("autoencoder", "condition")}
 
 
@@ -69,3 +72,32 @@ def refuse_other_calibration(calibration_set: Path, model: Any, unet: str) -> No
 
     wanted = {"model": settings_of(model, "architecture"), "inputs": {"unet": unet}}
     refuse_other(calibration_set, wanted, "select-calibration")
+
+
+def sampling_of(model: Any) -> dict[str, Any]:
+    """How a model is sampled, by setting: what a correction in the sampler was fitted for, and holds for."""
+    found = settings_of(model, "sampler", "schedule", "prediction")
+    conditioning = settings_of(model, "conditioning")["conditioning"] or {}
+    found["conditioning"] = {key: part for key, part in conditioning.items() if key in _GUIDANCE}
+    return {
+        f"{name}.{key}" if key else name: part
+        for name, value in found.items()
+        for key, part in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+
+
+def refuse_other_sampling(checkpoint: Path, model: Any) -> None:
+    """Refuses a checkpoint whose correction was fitted for a model that is sampled otherwise.
+
+    Raises:
+        EdadmError: it was; names the setting. What a checkpoint does not say is not compared.
+    """
+    from edadm.artifacts import describe
+
+    fitted = (describe(checkpoint) or {}).get("provenance", {}).get(SAMPLING, {})
+    here = sampling_of(model)
+    if other := next((name for name, value in fitted.items() if here.get(name) != value), None):
+        raise EdadmError(
+            f"the correction in {checkpoint} was fitted for {other} = {fitted[other]}, and this model has "
+            f"{here.get(other)}; sample as it was made, or reconstruct without `correction`"
+        )

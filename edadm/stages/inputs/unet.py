@@ -67,13 +67,15 @@ def open_correction(model: Any, weights: Path, device: Any) -> Any:
     """The correction that a checkpoint holds for the preset's sampler, or None.
 
     Raises:
-        EdadmError: it was fitted for other timesteps.
+        EdadmError: it was fitted for another sampler, noise schedule, prediction or guidance.
     """
     from edadm.deploy.checkpoint import is_quantized, read_correction
     from edadm.sampling.schedule import sampler_timesteps
+    from edadm.stages.inputs.provenance import refuse_other_sampling
 
     correction = read_correction(weights) if is_quantized(weights) else None
     if correction is None:
         return None
+    refuse_other_sampling(weights, model)
     correction.refuse_other_timesteps(sampler_timesteps(model.sampler, model.schedule))
     return correction.on(device)
