@@ -12,6 +12,7 @@ TIME_IDS = 6  # numbers that SDXL is told of an image's size and crop
 REFINED = 4  # and its refiner, beside a score of the image's looks
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
 _Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=REFINED, max_length=TIME_IDS)]
+_Word = Annotated[str, Field(pattern="^[a-z]{2,}$")]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
 _OF_KIND = {
     "sdxl": _OF_TWO,
@@ -68,7 +69,10 @@ class Autoencoder(Strict):
 
 
 class TextEncoder(Strict):
-    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's. Its vocabulary is CLIP's (49,408 tokens)."""
+    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's.
+
+    Its vocabulary is CLIP's (49,408 tokens), unless it has words of its own.
+    """
 
     channels: Count = 768
     hidden_channels: Count = 3072
@@ -78,6 +82,9 @@ class TextEncoder(Strict):
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     padding: Literal["end_of_text", "zero"] = Field(
         "end_of_text", description="what pads a prompt; SD 2.x pads with zeros"
+    )
+    words: Annotated[tuple[_Word, ...], Field(min_length=1)] | None = of_some(
+        "of a vocabulary of its own, each one token; other text is spelled in bytes and known parts of words"
     )
 
 
