@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from functools import cache
+from itertools import pairwise
 
 _END = "</w>"  # stands behind the last letter of a word
 _BYTES = 512  # tokens of single bytes, inside and at the end of words
@@ -30,7 +31,7 @@ def merges_of(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 def _encoded(parts: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
     """Tokens of a word, the earliest merge first."""
-    while known := [pair for pair in zip(parts, parts[1:], strict=False) if pair in merges]:
+    while known := [pair for pair in pairwise(parts) if pair in merges]:
         first = min(known, key=merges.__getitem__)
         joined: list[str] = []
         for part in parts:

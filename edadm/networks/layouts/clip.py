@@ -1,4 +1,4 @@
-"""The text encoder keys of Stable Diffusion and of transformers' folders, to and from today's transformers."""
+"""The text encoder keys of Stable Diffusion and of transformers' folders, to and from transformers."""
 
 from __future__ import annotations
 

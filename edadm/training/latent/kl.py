@@ -1,4 +1,4 @@
-"""Training of a first stage whose latents are drawn from Gaussians (arXiv 1312.6114), as Stable Diffusion's."""
+"""Training of a first stage with latents drawn from Gaussians, as Stable Diffusion's (arXiv 1312.6114)."""
 
 from __future__ import annotations
 

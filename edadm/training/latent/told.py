@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Asked:
     colours: Int[Tensor, " n"] | None = None
 
 
+@runtime_checkable
 class Told(Protocol):
     """Contexts by their number, and those that belong to the training set's images."""
 
