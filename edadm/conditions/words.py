@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 _END = "</w>"  # stands behind the last letter of a word
 _BYTES = 512  # tokens of single bytes, inside and at the end of words
@@ -49,6 +51,31 @@ def vocabulary_size(words: tuple[str, ...] | None) -> int:
 
 
 def merges_file(words: tuple[str, ...]) -> io.BytesIO:
-    """The merges as CLIP's tokenizer reads them."""
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges_of(words))]
-    return io.BytesIO(gzip.compress("\n".join(lines).encode()))
+    """The merges as open_clip's tokenizer reads them."""
+    return io.BytesIO(gzip.compress(_lines(words).encode()))
+
+
+def _lines(words: tuple[str, ...]) -> str:
+    return "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges_of(words))])
+
+
+def write_tokenizer(words: tuple[str, ...], tokens: int, folder: Path) -> None:
+    """Writes the folder that transformers' `CLIPTokenizer` reads.
+
+    Args:
+        words: of the vocabulary.
+        tokens: length to which prompts are padded or cut.
+        folder: is made if it is not there.
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    *known, _, _ = SimpleTokenizer(merges_file(words)).encoder
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    special = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": end}
+    vocabulary = {token: number for number, token in enumerate([*known, begin, end])}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokens, "do_lower_case": True}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "merges.txt").write_text(f"{_lines(words)}\n")
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | special, indent=2))

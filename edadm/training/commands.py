@@ -137,6 +137,9 @@ def latent(
         Path | None,
         typer.Option(callback=file_place, help="a text file to write prompts to, as images are asked for"),
     ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="a folder to write the tokenizer of its words to, as CLIPTokenizer's")
+    ] = None,
     first_stage: Annotated[
         Path | None, typer.Option(help="a file that this command wrote, whose first stage is taken")
     ] = None,
@@ -184,6 +187,8 @@ def latent(
     if prompts:
         with writing(prompts) as partial:
             partial.write_text("\n".join([*work.prompts(_PROMPTS), ""]))
+    if tokenizer:
+        work.write_tokenizer(tokenizer)
     work.train_first_stage(
         Training(first_steps, first_batch_size, learning_rate, seed=seed), first_minutes, known
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edadm.conditions.text import TextCondition
+from edadm.conditions.words import write_tokenizer
 from edadm.config.files.sources import locate
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
@@ -163,6 +165,17 @@ class LatentModel:
         if not isinstance(condition, TextCondition):
             raise EdadmError("this model is told classes, not prompts; leave out --prompts")
         return list(condition.prompts)
+
+    def write_tokenizer(self, folder: Path) -> None:
+        """Writes the tokenizer of its words for other tools.
+
+        Raises:
+            EdadmError: it is told classes, or has CLIP's vocabulary.
+        """
+        told = self.model.conditioning
+        if told is None or not told.has_prompts or told.encoder.words is None:
+            raise EdadmError("this model has no words of its own; leave out --tokenizer")
+        write_tokenizer(told.encoder.words, told.encoder.tokens, folder)
 
     def checkpoint(self) -> tuple[State, State, Float[Tensor, " timesteps"], int]:
         """The weights as trained and averaged, alpha-bar of every timestep, and the step."""

@@ -104,6 +104,8 @@ def test_classes_are_looked_at_by_guidance() -> None:
     assert all(share.colours is None for share in found.values())
     with pytest.raises(EdadmError, match="told classes, not prompts; leave out --prompts"):
         work.prompts(2)
+    with pytest.raises(EdadmError, match="no words of its own; leave out --tokenizer"):
+        work.write_tokenizer(Path("tokenizer"))
 
 
 def test_colours_are_looked_at_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
