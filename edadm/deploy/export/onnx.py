@@ -109,7 +109,7 @@ def onnx_program(
 
     Raises:
         EdadmError: onnx or onnxscript is not installed; the network is too large for the format, or embeds
-            classes.
+            classes; or as `replacements`.
     """
     if "labels" in family_of(unet).inputs(unet).shapes:
         raise EdadmError(
