@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edadm.config.described.conditions import about_classes, describe_condition, refine
+from edadm.config.described.conditions import about_classes, condition_kind, describe_condition, refine
 from edadm.config.described.entry import Description
+from edadm.config.described.pixart import describe_t5
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
-from edadm.networks.settings.network_config import TRANSFORMER, network_architecture
+from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
 from edadm.networks.settings.parts_config import autoencoder_settings
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json, refuse
 
@@ -22,9 +23,9 @@ PARTS = {
     "second_condition": ("text_encoder_2",),
 }
 _KINDS = {
-    "unet": {"UNet2DModel", "UNet2DConditionModel", TRANSFORMER},
+    "unet": {"UNet2DModel", "UNet2DConditionModel", *TRANSFORMERS},
     "autoencoder": {"AutoencoderKL", "VQModel"},
-    "condition": {"clip_text_model", "clip"},
+    "condition": {"clip_text_model", "clip", "t5"},
     "second_condition": {"clip_text_model", "clip"},
 }
 
@@ -98,14 +99,19 @@ def describe_folder(path: Path) -> Description:
         )
         found = f"a '{other}' and no U-Net" if other else f"no {CONFIG} of a U-Net"
         raise DescriptionError(
-            f"{path} holds {found}; give the folder of a pipeline with a U-Net or a DiT, or the network's own"
+            f"{path} holds {found}; give the folder of a pipeline with a U-Net, a DiT or a PixArt, or "
+            "the network's own"
         )
     architecture, left_open = network_architecture(read_json(file), file)
     settings: Settings = {"checkpoint": str(path), "architecture": architecture}
     _describe_autoencoder(path, settings, left_open)
     if "context_channels" in architecture:
         encoders = {part: _encoder_of(path, part) for part in ("condition", "second_condition")}
-        describe_condition(path, encoders, settings, left_open)
+        if condition_kind(architecture) == "t5":
+            settings["layout"] = architecture["family"]
+            describe_t5(path, encoders["condition"], settings, left_open)
+        else:
+            describe_condition(path, encoders, settings, left_open)
         if settings["conditioning"]["kind"] == "sdxl":
             refuse_empty_prompts(path)
     if "classes" in architecture:
@@ -150,7 +156,8 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
             f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
             "others"
         )
-        latent = "context_channels" in settings["architecture"]  # as of CompVis, whose betas they share
+        sizes = settings["architecture"]
+        latent = "context_channels" in sizes and "patch" not in sizes  # as of CompVis, whose betas they share
         ends = (
             {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012}
             if latent

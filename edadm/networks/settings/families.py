@@ -98,9 +98,13 @@ def _check_sdxl(sizes: Sizes) -> None:
 
 
 def _check_dit(sizes: Sizes) -> None:
-    own = ("heads", "blocks", "patch", "classes")
+    _check_patches(sizes, ("heads", "blocks", "patch", "classes"))
+
+
+def _check_patches(sizes: Sizes, own: tuple[str, ...]) -> None:
+    """Whether sizes of a transformer of patches, of which all in `own` are needed, belong together."""
     if absent := next((name for name in own if sizes[name] is None), None):
-        raise ValueError(f"the family 'dit' needs {absent}; `edadm describe` prints it")
+        raise ValueError(f"the family '{sizes['family']}' needs {absent}; `edadm describe` prints it")
     width, heads, side, patch = (sizes[name] for name in ("channels", "heads", "image_size", "patch"))
     if width % heads or width % 4:
         raise ValueError(f"channels {width} must be a multiple of the {heads} heads and of 4; change either")
@@ -111,6 +115,17 @@ def _check_dit(sizes: Sizes) -> None:
         raise ValueError(
             f"out_channels is {sizes['out_channels']}; set it to {2 * latents} where the network predicts a "
             "variance, or remove it"
+        )
+
+
+def _check_pixart(sizes: Sizes) -> None:
+    if sizes["context_channels"] is None:
+        raise ValueError("the family 'pixart' needs context_channels; `edadm describe FOLDER` prints it")
+    _check_patches(sizes, ("heads", "blocks", "patch"))
+    if sizes["size_told"] and sizes["channels"] % 3:
+        raise ValueError(
+            f"channels {sizes['channels']} must be a multiple of 3 where the image's size is told; change "
+            "it, or remove size_told"
         )
 
 
@@ -178,6 +193,18 @@ _ENTRIES = (
         _check_dit,
         layout="dit",
         conditions=("classes",),
+        is_sized=False,
+    ),
+    FamilyEntry(
+        "pixart",
+        "edadm.networks.transformers.pixart",
+        (
+            *("channels", "heads", "blocks", "patch", "out_channels"),
+            *("context_channels", "position_scale", "size_told"),
+        ),
+        _check_pixart,
+        layout="pixart",
+        conditions=("t5",),
         is_sized=False,
     ),
 )

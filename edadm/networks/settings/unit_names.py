@@ -20,6 +20,22 @@ _TRANSFORMER = (
     *(f"attn2.{name}" for name in ATTENTION),
 )
 ADAPTIVE_BLOCK = ("norm1.linear", *(f"attn1.{name}" for name in ATTENTION), *FEED_FORWARD)
+SHARED_ADAPTIVE_BLOCK = (  # as diffusers registers and runs it
+    *(f"attn1.{name}" for name in ATTENTION),
+    *(f"attn2.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+)
+_AROUND: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {  # of transformers of patches
+    "dit": (("pos_embed.proj",), ADAPTIVE_BLOCK, ("proj_out_1", "proj_out_2")),
+    "pixart": (
+        (
+            *("pos_embed.proj", "adaln_single.linear"),
+            *("caption_projection.linear_1", "caption_projection.linear_2"),
+        ),
+        SHARED_ADAPTIVE_BLOCK,
+        ("proj_out",),
+    ),
+}
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
 Units = dict[str, tuple[str, ...]]
@@ -27,8 +43,8 @@ Units = dict[str, tuple[str, ...]]
 
 def unit_layers(sizes: Architecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
-    if sizes.blocks is not None:
-        return dict(_transformer_units(sizes.blocks))
+    if sizes.family in _AROUND:
+        return dict(_transformer_units(sizes))
     return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
 
@@ -69,13 +85,14 @@ def _units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield _layer("conv_out")
 
 
-def _transformer_units(blocks: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _transformer_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Those of a transformer of patches."""
-    yield _layer("pos_embed.proj")
-    for block in range(blocks):
+    first, inner, last = _AROUND[sizes.family]
+    yield from map(_layer, first)
+    for block in range(sizes.blocks or 0):
         place = f"transformer_blocks.{block}"
-        yield place, tuple(f"{place}.{name}" for name in ADAPTIVE_BLOCK)
-    yield from map(_layer, ("proj_out_1", "proj_out_2"))
+        yield place, tuple(f"{place}.{name}" for name in inner)
+    yield from map(_layer, last)
 
 
 def _layer(name: str) -> tuple[str, tuple[str, ...]]:
