@@ -113,7 +113,7 @@ def onnx_program(
 
     Raises:
         EdadmError: onnx or onnxscript is not installed; the network is too large for the format, embeds
-            classes, or is given a mask.
+            classes, or is given a mask; or as `replacements`.
     """
     given = family_of(unet).inputs(unet).shapes
     if what := next((what for name, what in _UNWRITTEN.items() if name in given), None):
