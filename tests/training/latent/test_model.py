@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,26 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from edadm.conditions.words import vocabulary_size
 from edadm.config.schema import Model
 from edadm.errors import EdadmError
 from edadm.networks.convert import convert_checkpoint
+from edadm.networks.described.tensors import describe_tensors
 from edadm.training.files import first_stage_in, write_lightning, write_weights
 from edadm.training.latent.model import LatentModel
 
 from ...networks.families import tiny
 from .data import BRIEF, CLASSES, PROMPTS, SETTINGS, named_pictures, small
 
+WORDS = ("cat", "dog", "grey", "photo", "of")
+ENCODER = PROMPTS.conditioning.encoder.model_copy(update={"words": WORDS})
 MODELS = {
     "classes": small(CLASSES),
-    "prompts": small(
-        PROMPTS.model_copy(update={"autoencoder": PROMPTS.autoencoder.model_copy(update={"scale": None})})
+    "prompts": small(PROMPTS).model_copy(
+        update={
+            "autoencoder": small(PROMPTS).autoencoder.model_copy(update={"scale": None}),
+            "conditioning": PROMPTS.conditioning.model_copy(update={"encoder": ENCODER}),
+        }
     ),
 }
 kinds = pytest.mark.parametrize("kind", MODELS)
@@ -116,6 +124,24 @@ def test_colours_are_looked_at_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     found = work.shown((2.0,), 4)[2.0]
     assert found.colours is not None
     assert found.colours * 4 == pytest.approx(round(found.colours * 4))
+
+
+def test_its_file_is_described_but_for_its_words(tmp_path: Path) -> None:
+    _, kept = trained("prompts")
+    write_weights(kept[-1]["state"], tmp_path / "m.safetensors", {})
+    found = describe_tensors(tmp_path / "m.safetensors", {})
+    size = vocabulary_size(WORDS)
+    assert any(f"the file has {size} tokens, CLIP's vocabulary 49408" in line for line in found.left_open)
+    assert found.settings["autoencoder"]["scale"] is None
+    assert found.settings["conditioning"]["encoder"]["tokens"] == ENCODER.tokens
+
+
+def test_other_tools_get_its_tokenizer(tmp_path: Path) -> None:
+    work, _ = trained("prompts")
+    work.write_tokenizer(tmp_path / "tokenizer")
+    vocabulary = json.loads((tmp_path / "tokenizer" / "vocab.json").read_text())
+    assert len(vocabulary) == vocabulary_size(WORDS)
+    assert {"cat</w>", "photo</w>"} < vocabulary.keys()
 
 
 @pytest.mark.parametrize("name", ["ldm4_bedroom", "ldm8_church"])
