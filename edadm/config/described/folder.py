@@ -7,7 +7,7 @@ from pathlib import Path
 from edadm.config.described.conditions import about_classes, describe_condition, refine
 from edadm.config.described.entry import Description
 from edadm.config.described.scheduler import sampler_settings, schedule_settings
-from edadm.networks.settings.network_config import TRANSFORMER, network_architecture
+from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
 from edadm.networks.settings.parts_config import autoencoder_settings
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json, refuse
 
@@ -22,7 +22,7 @@ PARTS = {
     "second_condition": ("text_encoder_2",),
 }
 _KINDS = {
-    "unet": {"UNet2DModel", "UNet2DConditionModel", TRANSFORMER},
+    "unet": {"UNet2DModel", "UNet2DConditionModel", *TRANSFORMERS},
     "autoencoder": {"AutoencoderKL", "VQModel"},
     "condition": {"clip_text_model", "clip"},
     "second_condition": {"clip_text_model", "clip"},

@@ -121,6 +121,11 @@ def _of_parts(name: str, model: Model) -> list[str]:
     elif model.conditioning and (kind := model.conditioning.kind) not in entry.conditions:
         known = " or ".join(entry.conditions)
         found.append(f"{where}.conditioning: the family '{family}' takes no {kind}; set kind: {known}")
+    if model.prediction not in entry.predictions:
+        found.append(
+            f"{where}: the family '{family}' predicts a {entry.predictions[0]}, not {model.prediction}; set "
+            f"prediction: {entry.predictions[0]}"
+        )
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(

@@ -108,10 +108,15 @@ def onnx_program(
         advance: told 1 whenever a leaf, of `replacements`, has been traced, and again when it is written.
 
     Raises:
-        EdadmError: onnx or onnxscript is not installed; the network is too large for the format, or embeds
-            classes.
+        EdadmError: onnx or onnxscript is not installed; the network is too large for the format, embeds
+            classes, or has two streams.
     """
-    if "labels" in family_of(unet).inputs(unet).shapes:
+    if (family := family_of(unet)).name == "mmdit":
+        raise EdadmError(
+            "a transformer of two streams (Stable Diffusion 3) is not written as ONNX; take --format "
+            "diffusers, or the quantized file itself"
+        )
+    if "labels" in family.inputs(unet).shapes:
         raise EdadmError(
             "a network that embeds classes by itself (DiT) is not written as ONNX; take --format diffusers, "
             "or the quantized file itself"

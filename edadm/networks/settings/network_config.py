@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from edadm.networks.settings import mmdit_config
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.reading import (
     QUANTIZED_ALREADY,
@@ -18,6 +19,7 @@ from edadm.networks.settings.reading import (
 from edadm.networks.settings.unet_config import AVERAGING, unet_architecture
 
 TRANSFORMER = "DiTTransformer2DModel"
+TRANSFORMERS = (TRANSFORMER, mmdit_config.TRANSFORMER)
 _KEYS = {  # settings by diffusers' names, with what its constructor takes where the file has none
     "in_channels": ("in_channels", 4),
     "num_attention_heads": ("heads", 16),
@@ -59,7 +61,10 @@ def network_architecture(config: Settings, where: Path) -> tuple[Settings, list[
     Raises:
         DescriptionError: of a network that is not built here; names the key.
     """
-    read = dit_architecture if config.get("_class_name") == TRANSFORMER else unet_architecture
+    kind = config.get("_class_name")
+    if kind == mmdit_config.TRANSFORMER:
+        return _validated(mmdit_config.mmdit_settings(config, where), where), []
+    read = dit_architecture if kind == TRANSFORMER else unet_architecture
     return read(config, where)
 
 
@@ -85,6 +90,11 @@ def dit_architecture(config: Settings, where: Path) -> tuple[Settings, list[str]
     predicted = config.get("out_channels")
     if predicted not in (None, settings["in_channels"]):
         settings["out_channels"] = predicted
+    return _validated(settings, where), []
+
+
+def _validated(settings: Settings, where: Path) -> Settings:
+    """The same, if there is such an architecture."""
     try:
         Architecture.model_validate(settings)
     except ValidationError as error:
@@ -94,4 +104,4 @@ def dit_architecture(config: Settings, where: Path) -> tuple[Settings, list[str]
         raise DescriptionError(
             f"{where} describes no network that can be built ({told}: {reason}); use another checkpoint"
         ) from None
-    return settings, []
+    return settings

@@ -20,6 +20,15 @@ _TRANSFORMER = (
     *(f"attn2.{name}" for name in ATTENTION),
 )
 ADAPTIVE_BLOCK = ("norm1.linear", *(f"attn1.{name}" for name in ATTENTION), *FEED_FORWARD)
+_STREAMS = ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "add_q_proj", "to_out.0", "to_add_out")
+JOINT_BLOCK = (
+    "norm1.linear",
+    "norm1_context.linear",
+    *(f"attn.{name}" for name in _STREAMS),
+    *(f"attn2.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+    *(f"ff_context.{name.removeprefix('ff.')}" for name in FEED_FORWARD),
+)
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
 Units = dict[str, tuple[str, ...]]
@@ -28,7 +37,7 @@ Units = dict[str, tuple[str, ...]]
 def unit_layers(sizes: Architecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
     if sizes.blocks is not None:
-        return dict(_transformer_units(sizes.blocks))
+        return dict(_UNITS[sizes.family](sizes))
     return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
 
@@ -69,13 +78,32 @@ def _units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield _layer("conv_out")
 
 
-def _transformer_units(blocks: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _dit_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Those of a transformer of patches."""
     yield _layer("pos_embed.proj")
-    for block in range(blocks):
+    for block in range(sizes.blocks or 0):
         place = f"transformer_blocks.{block}"
         yield place, tuple(f"{place}.{name}" for name in ADAPTIVE_BLOCK)
     yield from map(_layer, ("proj_out_1", "proj_out_2"))
+
+
+def _mmdit_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Those of a transformer of two streams, whose last block makes nothing of the second one."""
+    yield from map(_layer, ("pos_embed.proj", "context_embedder"))
+    last = (sizes.blocks or 0) - 1
+    for block in range(last + 1):
+        place, absent = (
+            f"transformer_blocks.{block}",
+            () if block < last else ("attn.to_add_out", "ff_context."),
+        )
+        names = (name for name in JOINT_BLOCK if not name.startswith(absent))
+        if block not in (sizes.dual_blocks or ()):
+            names = (name for name in names if not name.startswith("attn2."))
+        yield place, tuple(f"{place}.{name}" for name in names)
+    yield from map(_layer, ("norm_out.linear", "proj_out"))
+
+
+_UNITS = {"dit": _dit_units, "mmdit": _mmdit_units}  # of families whose sizes say how many blocks there are
 
 
 def _layer(name: str) -> tuple[str, tuple[str, ...]]:
