@@ -119,6 +119,8 @@ def _role(part: str) -> str:
 def _kind(model: Model, part: str) -> str:
     """A network by what it is."""
     if part == "condition" and model.conditioning:
+        if model.conditioning.kind == "sd3":  # whose first text encoder has a projection, too
+            return "second_text"
         return "text" if model.conditioning.has_prompts else "classes"
     return "second_text" if part == "second_condition" else part
 

@@ -24,7 +24,7 @@ _BASES = {  # presets of networks by kind: calibration, reconstruction at 8 and 
 }
 
 
-_OWN_BITS = {"dit": "dit"}  # families whose presets of bits begin otherwise than `edadm`
+_OWN_BITS = {"dit": "dit", "mmdit": "mmdit"}  # families whose presets of bits begin otherwise than `edadm`
 
 
 @dataclass(frozen=True)

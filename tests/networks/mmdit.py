@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import nn
+from transformers import CLIPTextModelWithProjection
 
+from edadm.config.schema import Model, Trajectories
 from edadm.networks.inputs import Rows
 
 from .families import random_network
+from .sdxl import TOKENS, encoder
 
 # transformer/config.json of huggingface.co/stabilityai/stable-diffusion-3.5-medium
 MEDIUM: dict[str, Any] = {
@@ -38,7 +43,6 @@ LARGE = MEDIUM | {
     "num_layers": 38,
     "pos_embed_max_size": 192,
 }
-TOKENS = 16
 TINY: dict[str, Any] = {
     "sample_size": 8,
     "patch_size": 2,
@@ -49,7 +53,7 @@ TINY: dict[str, Any] = {
     "num_attention_heads": 2,
     "joint_attention_dim": 24,
     "caption_projection_dim": 32,
-    "pooled_projection_dim": 18,  # texts of 8 and 10
+    "pooled_projection_dim": 20,  # texts of 8 and 12
     "pos_embed_max_size": 6,
     "dual_attention_layers": (0,),
     "qk_norm": "rms_norm",
@@ -69,6 +73,44 @@ def rows_of(count: int, tokens: int = 5) -> Rows:
             "latents": torch.randn(count, 4, 8, 8, generator=generator),
             "timesteps": torch.linspace(20.5, 1000, count),
             "context": torch.randn(count, tokens, 24, generator=generator),
-            "pooled": torch.randn(count, 18, generator=generator),
+            "pooled": torch.randn(count, 20, generator=generator),
         }
     )
+
+
+def scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """As Stable Diffusion 3.5's."""
+    return FlowMatchEulerDiscreteScheduler(shift=3.0)
+
+
+def write_pipeline(folder: Path) -> dict[str, nn.Module]:
+    """The tiny pipeline as diffusers saves one, with a third text encoder's folder; returns its networks."""
+    sides = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    sizes = {"block_out_channels": [8, 16], "norm_num_groups": 4, "scaling_factor": 1.5, "shift_factor": 0.25}
+    around = {"use_quant_conv": False, "use_post_quant_conv": False}
+    made = {
+        "vae": AutoencoderKL(latent_channels=4, **sides, **sizes, **around),
+        "text_encoder": CLIPTextModelWithProjection(encoder(8, "quick_gelu", 8)),
+        "text_encoder_2": CLIPTextModelWithProjection(encoder(12, "gelu", 12)),
+    }
+    parts = {name: random_network(part, seed) for seed, (name, part) in enumerate(made.items(), 2)}
+    parts = {"transformer": tiny_mmdit(), **parts}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    scheduler().save_pretrained(folder / "scheduler")
+    for name, padding in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
+        (folder / name).mkdir()
+        (folder / name / "tokenizer_config.json").write_text(json.dumps({"pad_token": padding}))
+    (folder / "text_encoder_3").mkdir()
+    return parts
+
+
+def described(folder: Path, prompts: Path) -> Model:
+    """The preset that the folder's own files make, with few and short runs."""
+    from edadm.config.described.folder import describe_folder
+
+    settings = describe_folder(folder).settings
+    settings["conditioning"] |= {"prompts": str(prompts), "empty_tokens": TOKENS}
+    settings["sampler"]["steps"] = 3
+    settings["trajectories"] = Trajectories(count=3, batch_size=3, feature_rows=3, shards=1).model_dump()
+    return Model.model_validate(settings)

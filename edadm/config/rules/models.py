@@ -168,7 +168,15 @@ def _of_conditioning(model: Model) -> Iterator[str]:
         yield "only names a class twice; remove one"
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
-    if told.has_prompts and context not in (None, told.text_channels):
+    if told.kind == "sd3":
+        if context is not None and context < told.text_channels:
+            yield f"text encoders give {told.text_channels} channels, the network takes {context}; mend them"
+        elif told.pooled_channels != told.text_channels:
+            yield (
+                f"pooled_channels is {told.pooled_channels}, and the text encoders' projections have "
+                f"{told.text_channels} together; make them equal"
+            )
+    elif told.has_prompts and context not in (None, told.text_channels):
         giving = "text encoders give" if told.second_encoder else "text encoder gives"
         yield f"the {giving} {told.text_channels} channels, the U-Net takes {context}; make them equal"
     if told.pooled_channels and model.architecture.pooled_channels not in (None, told.pooled_channels):

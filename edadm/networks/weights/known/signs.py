@@ -43,6 +43,7 @@ _U_NET = r"(?:^|\.)(?:input_blocks\.0\.0|time_embed\.0|time_embedding\.linear_1|
 ANY_U_NET = rf"{_U_NET}|^(?:unet\.|model\.diffusion_model\.)?(?:down_blocks|input_blocks)\.1\."
 
 
+_STREAMS = r"(?:^|\.)transformer_blocks\.\d+\.(?:attn\.add_[kqv]_proj|norm1_context)\."  # SD3's in diffusers
 _CLASSES = r"(?:^|\.)(?:y_embedder|class_embedder)\.embedding_table\.weight$"  # DiT's, which is built here
 
 
@@ -133,8 +134,8 @@ FOREIGN = (
         _transformer("flux", "FLUX or a relative"),
     ),
     Sign(
-        r"(?:^|\.)joint_blocks\.\d|(?:^|\.)transformer_blocks\.\d+\.(?:attn\.add_[kqv]_proj|norm1_context)\.",
-        _transformer("sd3", "Stable Diffusion 3"),
+        r"(?:^|\.)joint_blocks\.\d",
+        _transformer("sd3", "Stable Diffusion 3, in its makers' layout"),
     ),
     Sign(r"(?:^|\.)(?:adaln_single\.|caption_projection\.|t_block\.1\.)", _transformer("pixart", "PixArt")),
     Sign(
@@ -153,7 +154,7 @@ FOREIGN = (
             r"(?:^|\.)(?:x_embedder|patch_embed(?:ding)?|pos_embed)\.proj\.",
         ),
         _transformer("transformer", "a transformer over patches of an image"),
-        without=rf"visual\.|vision_model|{_CLASSES}",
+        without=rf"visual\.|vision_model|{_CLASSES}|{_STREAMS}",
     ),
     Sign(
         r"(?:^|\.)down_blocks\.\d+\.\d+\.(?:channelwise|mapper)\b|^clf\.1\.|(?:^|\.)effnet_mapper\.",
@@ -213,6 +214,7 @@ FOREIGN = (
 _CLASSIFIER = Kind("classifier", "a classifier of images, not a U-Net", _BASE)
 _DIT = "a diffusion transformer that is told classes (DiT), not a U-Net"
 PARTS = (
+    Sign(_STREAMS, Kind("sd3", "a transformer of Stable Diffusion 3, not a U-Net", "", "unet", "diffusers")),
     Sign(r"(?:^|\.)y_embedder\.embedding_table\.weight$", Kind("dit", _DIT, "", "unet", "dit")),
     Sign(r"(?:^|\.)class_embedder\.embedding_table\.weight$", Kind("dit", _DIT, "", "unet", "diffusers")),
     Sign(
