@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from edadm.conditions import classes, image, refiner, sd3, sdxl, text
+from edadm.conditions import classes, image, refiner, sd3, sdxl, t5, text
 from edadm.networks.settings.parts import Conditioning
 
 CONDITIONS: dict[str, Any] = {  # modules, by kind of condition
@@ -18,6 +18,7 @@ CONDITIONS: dict[str, Any] = {  # modules, by kind of condition
     "sdxl_refiner": refiner,
     "inpainting": image,
     "instruct_pix2pix": image,
+    "t5": t5,
 }
 
 

@@ -13,6 +13,7 @@ from edadm.config.schema import Model
 
 TOLD = (
     "context",
+    "context_mask",
     "pooled",
     "time_ids",
     "score",
@@ -21,6 +22,7 @@ TOLD = (
     "labels",
 )  # that a network can be told, in order
 NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
+MASK = "context_mask"  # of which numbers are 0 or 1
 WHOLE = ("timesteps", "time_ids", "labels")  # inputs of whole numbers, but for timesteps of a flow
 
 
@@ -42,7 +44,8 @@ class Rows:
 
     Args:
         tensors: `latents` (n, c, h, w) and `timesteps` (n,) in every network; `context` (n, k, e) in one
-            that attends to tokens, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
+            that attends to tokens, with `context_mask` (n, k) where only those count whose number in it is 1
+            and not 0, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
             time embedding, `score` (n, 1) beside them in SDXL's refiner, `ids` (n, k, axes) in one that is
             told where its tokens lie, `image` (n, k, h, w) in one that is given it behind the noise, `labels`
             (n, 1) in one that is told a class by its number.
@@ -164,12 +167,14 @@ class InputSpec:
         )
 
     def random(self, rows: int, device: torch.device | str) -> Rows:
-        """Standard normal inputs, latents channels last; the middle of the schedule, and the first class."""
+        """Standard normal inputs, latents channels last; a middle timestep, the first class, and no mask."""
         drawn = {
             name: torch.full((rows, *shape), 0 if name == "labels" else self.timesteps // 2, device=device)
             if name in WHOLE
             else torch.randn(rows, *shape, device=device)
             for name, shape in self.shapes.items()
         }
+        if MASK in drawn:
+            drawn[MASK] = torch.ones_like(drawn[MASK])
         latents = drawn["latents"].contiguous(memory_format=torch.channels_last)
         return Rows(drawn | {"latents": latents})

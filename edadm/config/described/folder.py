@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edadm.config.described.conditions import about_classes, describe_condition, refine
+from edadm.config.described.conditions import about_classes, condition_kind, describe_condition, refine
 from edadm.config.described.entry import Description
+from edadm.config.described.pixart import describe_t5
 from edadm.config.described.scheduler import flow_sampler, sampler_settings, schedule_settings
 from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
 from edadm.networks.settings.parts_config import autoencoder_settings
@@ -30,7 +31,7 @@ PARTS = {
 _KINDS = {
     "unet": {"UNet2DModel", "UNet2DConditionModel", *TRANSFORMERS},
     "autoencoder": {"AutoencoderKL", "VQModel"},
-    "condition": {"clip_text_model", "clip"},
+    "condition": {"clip_text_model", "clip", "t5"},
     "second_condition": {"clip_text_model", "clip"},
 }
 
@@ -104,7 +105,8 @@ def describe_folder(path: Path) -> Description:
         )
         found = f"a '{other}' and no U-Net" if other else f"no {CONFIG} of a U-Net"
         raise DescriptionError(
-            f"{path} holds {found}; give the folder of a pipeline with a U-Net or a DiT, or the network's own"
+            f"{path} holds {found}; give the folder of a pipeline with a U-Net, a DiT or a PixArt, or "
+            "the network's own"
         )
     architecture, left_open = network_architecture(read_json(file), file)
     settings: Settings = {"checkpoint": str(path), "architecture": architecture}
@@ -113,7 +115,11 @@ def describe_folder(path: Path) -> Description:
         encoders = {part: _encoder_of(path, part) for part in ("condition", "second_condition")}
         if (path / "text_encoder_3").is_dir():
             left_open.append(_WITHOUT_T5)
-        describe_condition(path, encoders, settings, left_open)
+        if condition_kind(architecture) == "t5":
+            settings["layout"] = architecture["family"]
+            describe_t5(path, encoders["condition"], settings, left_open)
+        else:
+            describe_condition(path, encoders, settings, left_open)
         if settings["conditioning"]["kind"] == "sdxl":
             refuse_empty_prompts(path)
     if "classes" in architecture:
@@ -162,7 +168,8 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
             f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
             "others"
         )
-        latent = "context_channels" in settings["architecture"]  # as of CompVis, whose betas they share
+        sizes = settings["architecture"]
+        latent = "context_channels" in sizes and "patch" not in sizes  # as of CompVis, whose betas they share
         ends = (
             {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012}
             if latent

@@ -113,8 +113,8 @@ def _of_parts(name: str, model: Model) -> list[str]:
     if model.architecture.is_told != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
         takes = "the family 'transformer' takes a condition, the others take none"
-        if model.architecture.classes is not None:
-            takes = "the family 'dit' takes classes"
+        if model.architecture.patch is not None:
+            takes = f"the family '{family}' takes {entry.conditions[0]}"
         if model.architecture.diffusers is not None:
             takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
         found.append(f"{where}: {takes}; {fix}")
@@ -179,6 +179,10 @@ def _of_conditioning(model: Model) -> Iterator[str]:
     elif told.has_prompts and context not in (None, told.text_channels):
         giving = "text encoders give" if told.second_encoder else "text encoder gives"
         yield f"the {giving} {told.text_channels} channels, the U-Net takes {context}; make them equal"
+    if model.architecture.size_told and told.time_ids is None:
+        yield "the network is told the size of images; set time_ids to their height and width in pixels"
+    if told.t5 is not None and told.time_ids is not None and not model.architecture.size_told:
+        yield "the network is told no size of images; remove time_ids, or set architecture.size_told: true"
     if told.pooled_channels and model.architecture.pooled_channels not in (None, told.pooled_channels):
         yield (
             f"pooled_channels is {told.pooled_channels}, the U-Net adds {model.architecture.pooled_channels} "

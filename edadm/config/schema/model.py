@@ -133,7 +133,7 @@ class Model(Strict):
         description="a file, a diffusers folder, or `bundled:NAME` for weights inside the package"
     )
     source: str = Field("", description="where to get the checkpoint, for whoever lacks it")
-    layout: Literal["ddim", "compvis", "dit"] = Field(
+    layout: Literal["ddim", "compvis", "dit", "pixart"] = Field(
         "ddim", description="key layout of the checkpoint, if it is not diffusers'"
     )
     ema: Literal["auto"] | bool = Field(

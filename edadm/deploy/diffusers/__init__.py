@@ -13,6 +13,7 @@ import diffusers
 from diffusers import (
     DiTTransformer2DModel,
     ModelMixin,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
@@ -30,6 +31,7 @@ __all__ = [
     "WEIGHTS",
     "ModelMixin",
     "QuantizedDiTTransformer2DModel",
+    "QuantizedPixArtTransformer2DModel",
     "QuantizedSD3Transformer2DModel",
     "QuantizedUNet",
     "QuantizedUNet2DConditionModel",
@@ -73,17 +75,25 @@ class QuantizedSD3Transformer2DModel(
     """A quantized transformer of patches and tokens of a text."""
 
 
+class QuantizedPixArtTransformer2DModel(
+    KeptGrids, Adapters, States, Folders, PixArtTransformer2DModel, metaclass=_EqualToItsBase
+):
+    """A quantized transformer that is told a text by T5's states."""
+
+
 QuantizedUNet: TypeAlias = (
     QuantizedUNet2DModel
     | QuantizedUNet2DConditionModel
     | QuantizedDiTTransformer2DModel
     | QuantizedSD3Transformer2DModel
+    | QuantizedPixArtTransformer2DModel
 )
 _KNOWN = (
     QuantizedUNet2DModel,
     QuantizedUNet2DConditionModel,
     QuantizedDiTTransformer2DModel,
     QuantizedSD3Transformer2DModel,
+    QuantizedPixArtTransformer2DModel,
 )
 
 for known in _KNOWN:

@@ -100,9 +100,13 @@ def _check_sdxl(sizes: Sizes) -> None:
 
 
 def _check_dit(sizes: Sizes) -> None:
-    own = ("heads", "blocks", "patch", "classes")
+    _check_patches(sizes, ("heads", "blocks", "patch", "classes"))
+
+
+def _check_patches(sizes: Sizes, own: tuple[str, ...]) -> None:
+    """Whether sizes of a transformer of patches, of which all in `own` are needed, belong together."""
     if absent := next((name for name in own if sizes[name] is None), None):
-        raise ValueError(f"the family 'dit' needs {absent}; `edadm describe` prints it")
+        raise ValueError(f"the family '{sizes['family']}' needs {absent}; `edadm describe` prints it")
     width, heads, side, patch = (sizes[name] for name in ("channels", "heads", "image_size", "patch"))
     if width % heads or width % 4:
         raise ValueError(f"channels {width} must be a multiple of the {heads} heads and of 4; change either")
@@ -116,17 +120,20 @@ def _check_dit(sizes: Sizes) -> None:
         )
 
 
+def _check_pixart(sizes: Sizes) -> None:
+    if sizes["context_channels"] is None:
+        raise ValueError("the family 'pixart' needs context_channels; `edadm describe FOLDER` prints it")
+    _check_patches(sizes, ("heads", "blocks", "patch"))
+    if sizes["size_told"] and sizes["channels"] % 3:
+        raise ValueError(
+            f"channels {sizes['channels']} must be a multiple of 3 where the image's size is told; change "
+            "it, or remove size_told"
+        )
+
+
 def _check_mmdit(sizes: Sizes) -> None:
-    own = ("heads", "blocks", "patch", "context_channels", "text_channels", "places")
-    if absent := next((name for name in own if sizes[name] is None), None):
-        raise ValueError(f"the family 'mmdit' needs {absent}; `edadm describe` prints it")
-    width, heads, side, patch, places = (
-        sizes[name] for name in ("channels", "heads", "image_size", "patch", "places")
-    )
-    if width % heads or width % 4:
-        raise ValueError(f"channels {width} must be a multiple of the {heads} heads and of 4; change either")
-    if side % patch:
-        raise ValueError(f"image_size {side} cannot be cut into patches of {patch}; take a multiple of it")
+    _check_patches(sizes, ("heads", "blocks", "patch", "context_channels", "text_channels", "places"))
+    side, patch, places = (sizes[name] for name in ("image_size", "patch", "places"))
     if side > patch * places:
         raise ValueError(f"image_size {side} has more than {places} patches along a side; raise places")
     if beyond := [block for block in sizes["dual_blocks"] or () if block >= sizes["blocks"]]:
@@ -197,6 +204,18 @@ _ENTRIES = (
         _check_dit,
         layout="dit",
         conditions=("classes",),
+        is_sized=False,
+    ),
+    FamilyEntry(
+        "pixart",
+        "edadm.networks.transformers.pixart",
+        (
+            *("channels", "heads", "blocks", "patch", "out_channels"),
+            *("context_channels", "position_scale", "size_told"),
+        ),
+        _check_pixart,
+        layout="pixart",
+        conditions=("t5",),
         is_sized=False,
     ),
     FamilyEntry(

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edadm.networks.settings.reading import QUANTIZED_ALREADY, Settings, checked, refuse, understood
+from edadm.networks.settings.reading import (
+    QUANTIZED_ALREADY,
+    Settings,
+    buildable,
+    checked,
+    refuse,
+    understood,
+)
 
-TRANSFORMER = "SD3Transformer2DModel"
 _KEYS = {  # settings by diffusers' names, with what its constructor takes where the file has none
     "in_channels": ("in_channels", 16),
     "num_attention_heads": ("heads", 18),
@@ -27,8 +33,8 @@ _REASONS = {"quantization_config": QUANTIZED_ALREADY}
 
 
 @understood
-def mmdit_settings(config: Settings, where: Path) -> Settings:
-    """The settings of the architecture.
+def mmdit_architecture(config: Settings, where: Path) -> tuple[Settings, list[str]]:
+    """The settings of the architecture, and what the file leaves open, which is nothing.
 
     Args:
         config: content of the file.
@@ -50,7 +56,7 @@ def mmdit_settings(config: Settings, where: Path) -> Settings:
         settings["qk_norm"] = norm
     _refuse_other(where, config, _CAPTION, settings["channels"], "tokens of a text are as wide as patches")
     _refuse_other(where, config, _OUT, settings["in_channels"], "a flow has the channels of the latents")
-    return settings
+    return buildable(settings, where), []
 
 
 def _refuse_other(where: Path, config: Settings, key: tuple[str, int], wanted: Any, reason: str) -> None:

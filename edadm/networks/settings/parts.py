@@ -10,8 +10,9 @@ from edadm.networks.settings.strict import Count, Strict, of_some
 
 TIME_IDS = 6  # numbers that SDXL is told of an image's size and crop
 REFINED = 4  # and its refiner, beside a score of the image's looks
+SIZE = 2  # and PixArt of its size alone, in some variants
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
-_Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=REFINED, max_length=TIME_IDS)]
+_Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=SIZE, max_length=TIME_IDS)]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
 _OF_KIND = {
     "sd3": ("second_encoder", "pooled_channels", "empty_tokens"),
@@ -19,8 +20,10 @@ _OF_KIND = {
     "sdxl_refiner": (*_OF_TWO, "scores", "image_folder"),
     "inpainting": ("image_folder",),
     "instruct_pix2pix": ("image_folder", "image_guidance"),
+    "t5": ("t5", "time_ids"),
 }
-_SIZES = {"sdxl": TIME_IDS, "sdxl_refiner": REFINED}
+_MAY_LACK = dict.fromkeys(_OF_KIND, ("image_folder",)) | {"t5": ("time_ids",)}
+_SIZES = {"sdxl": TIME_IDS, "sdxl_refiner": REFINED, "t5": SIZE}
 _OWN = tuple(dict.fromkeys(name for names in _OF_KIND.values() for name in names))
 
 
@@ -95,13 +98,31 @@ class TextEncoder(Strict):
     )
 
 
+class T5Encoder(Strict):
+    """Sizes of T5's text encoder; the defaults are those of version 1.1, XXL."""
+
+    channels: Count = 4096
+    hidden_channels: Count = 10240
+    layers: Count = 24
+    heads: Count = 64
+    head_channels: Count = 64
+    vocabulary: Count = 32128
+    buckets: Count = Field(32, description="distances between tokens that attention tells apart")
+    feed_forward: Literal["gated-gelu", "relu"] = "gated-gelu"
+    tokens: Count = Field(
+        120, description="length of every prompt, padded: 120 for PixArt-alpha, 300 for PixArt-Sigma"
+    )
+
+
 class Conditioning(Strict):
     """What the network is told about each image, by the image's index."""
 
-    kind: Literal["classes", "text", "sd3", "sdxl", "sdxl_refiner", "inpainting", "instruct_pix2pix"] = Field(
+    kind: Literal[
+        "classes", "text", "sd3", "sdxl", "sdxl_refiner", "inpainting", "instruct_pix2pix", "t5"
+    ] = Field(
         description="a class, a prompt, a prompt for two text encoders (sd3) and the sizes of the image "
         "(sdxl), a prompt, sizes and a score (sdxl_refiner), or a prompt beside an image, of which a mask "
-        "hides a part (inpainting), or which is to be changed"
+        "hides a part (inpainting), or which is to be changed; or a prompt for T5, padding masked (t5)"
     )
     guidance: float = Field(
         1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation"
@@ -117,9 +138,10 @@ class Conditioning(Strict):
     )
     prompts: str | None = Field(
         None,
-        description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sd3, sdxl)",
+        description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sd3, sdxl, t5)",
     )
     encoder: TextEncoder = TextEncoder()
+    t5: T5Encoder | None = of_some("the text encoder, where it is T5's; its tokenizer lies beside it (t5)")
     second_encoder: TextEncoder | None = of_some(
         "the text encoder whose projected text the time embedding adds (sd3, sdxl); the only one "
         "(sdxl_refiner)"
@@ -132,7 +154,8 @@ class Conditioning(Strict):
     )
     time_ids: _Sizes | None = of_some(
         "sizes that the network is told, in pixels: original height and width, top and left of the crop, "
-        "wanted height and width (sdxl; sdxl_refiner without the last two)"
+        "wanted height and width (sdxl; sdxl_refiner without the last two); or height and width alone (t5, "
+        "where the network is told them)"
     )
     scores: tuple[float, float] | None = of_some(
         "of an image's looks, that the network is told: with the prompt, and without (sdxl_refiner)"
@@ -164,6 +187,9 @@ class Conditioning(Strict):
             context_channels: of one token of its context.
         """
         shapes: dict[str, tuple[int, ...]] = {}
+        if self.t5 is not None:
+            size = {} if self.time_ids is None else {"time_ids": (len(self.time_ids),)}
+            return {"context": (self.t5.tokens, context_channels), "context_mask": (self.t5.tokens,)} | size
         tokens = (self._only_second or self.encoder).tokens
         tokens += self.empty_tokens or 0
         shapes["context"] = (tokens if self.has_prompts else 1, context_channels)
@@ -196,6 +222,8 @@ class Conditioning(Strict):
     @property
     def text_channels(self) -> int:
         """Channels of a token's hidden states, those of two encoders beside each other."""
+        if self.t5 is not None:
+            return self.t5.channels
         if self._only_second is not None:
             return self._only_second.channels
         return self.encoder.channels + (self.second_encoder.channels if self.second_encoder else 0)
@@ -210,7 +238,7 @@ class Conditioning(Strict):
                 f"the kind '{self.kind}' has no setting '{foreign[0]}'; remove it, or set kind: "
                 f"{' or '.join(kinds)}"
             )
-        needed = [name for name in wanted if name not in given and name != "image_folder"]
+        needed = [name for name in wanted if name not in given and name not in _MAY_LACK.get(self.kind, ())]
         if needed:
             raise ValueError(f"the kind '{self.kind}' needs {needed[0]}; `edadm describe FOLDER` prints it")
         if self.time_ids and len(self.time_ids) != (wanted_ids := _SIZES[self.kind]):

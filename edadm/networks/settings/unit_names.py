@@ -29,6 +29,23 @@ JOINT_BLOCK = (
     *FEED_FORWARD,
     *(f"ff_context.{name.removeprefix('ff.')}" for name in FEED_FORWARD),
 )
+SHARED_ADAPTIVE_BLOCK = (  # as diffusers registers and runs it
+    *(f"attn1.{name}" for name in ATTENTION),
+    *(f"attn2.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+)
+_AROUND: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {  # of transformers of patches
+    "dit": (("pos_embed.proj",), ADAPTIVE_BLOCK, ("proj_out_1", "proj_out_2")),
+    "pixart": (
+        (
+            *("pos_embed.proj", "adaln_single.linear"),
+            *("caption_projection.linear_1", "caption_projection.linear_2"),
+        ),
+        SHARED_ADAPTIVE_BLOCK,
+        ("proj_out",),
+    ),
+    "mmdit": (("pos_embed.proj", "context_embedder"), JOINT_BLOCK, ("norm_out.linear", "proj_out")),
+}
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
 Units = dict[str, tuple[str, ...]]
@@ -36,8 +53,8 @@ Units = dict[str, tuple[str, ...]]
 
 def unit_layers(sizes: Architecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
-    if sizes.blocks is not None:
-        return dict(_UNITS[sizes.family](sizes))
+    if sizes.family in _AROUND:
+        return dict(_transformer_units(sizes))
     return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
 
@@ -78,32 +95,23 @@ def _units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield _layer("conv_out")
 
 
-def _dit_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _transformer_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Those of a transformer of patches."""
-    yield _layer("pos_embed.proj")
+    first, inner, last = _AROUND[sizes.family]
+    yield from map(_layer, first)
     for block in range(sizes.blocks or 0):
         place = f"transformer_blocks.{block}"
-        yield place, tuple(f"{place}.{name}" for name in ADAPTIVE_BLOCK)
-    yield from map(_layer, ("proj_out_1", "proj_out_2"))
+        yield place, tuple(f"{place}.{name}" for name in _inner(sizes, inner, block))
+    yield from map(_layer, last)
 
 
-def _mmdit_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Those of a transformer of two streams, whose last block makes nothing of the second one."""
-    yield from map(_layer, ("pos_embed.proj", "context_embedder"))
-    last = (sizes.blocks or 0) - 1
-    for block in range(last + 1):
-        place, absent = (
-            f"transformer_blocks.{block}",
-            () if block < last else ("attn.to_add_out", "ff_context."),
-        )
-        names = (name for name in JOINT_BLOCK if not name.startswith(absent))
-        if block not in (sizes.dual_blocks or ()):
-            names = (name for name in names if not name.startswith("attn2."))
-        yield place, tuple(f"{place}.{name}" for name in names)
-    yield from map(_layer, ("norm_out.linear", "proj_out"))
-
-
-_UNITS = {"dit": _dit_units, "mmdit": _mmdit_units}  # of families whose sizes say how many blocks there are
+def _inner(sizes: Architecture, names: tuple[str, ...], block: int) -> Iterator[str]:
+    """The layers of a block: the last one of two streams makes nothing of the second, some attend twice."""
+    absent: tuple[str, ...] = ()
+    if sizes.family == "mmdit":
+        absent += () if block in (sizes.dual_blocks or ()) else ("attn2.",)
+        absent += ("attn.to_add_out", "ff_context.") if block + 1 == sizes.blocks else ()
+    return (name for name in names if not name.startswith(absent))
 
 
 def _layer(name: str) -> tuple[str, tuple[str, ...]]:

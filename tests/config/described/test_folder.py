@@ -210,7 +210,7 @@ def test_a_sampler_of_distilled_networks_is_refused_as_such(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [
-        ("unet", "_class_name", "PixArtTransformer2DModel"),
+        ("unet", "_class_name", "SanaTransformer2DModel"),
         ("unet", "addition_embed_type", "text_time"),
         ("unet", "class_embed_type", "timestep"),
         ("unet", "num_class_embeds", 10),

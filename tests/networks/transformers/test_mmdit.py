@@ -197,5 +197,5 @@ def test_one_grid_lies_over_the_operands_of_both_streams(quantized: nn.Module) -
 
 
 def test_formats_without_a_way_for_it_refuse_it(quantized: nn.Module) -> None:
-    with pytest.raises(EdadmError, match=r"of two streams .* is not written as ONNX"):
+    with pytest.raises(EdadmError, match=r"has two streams of tokens .* is not written as ONNX"):
         onnx_program(quantized)
