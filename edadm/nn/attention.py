@@ -147,7 +147,7 @@ class ProjectedAttention:
     """
 
     most_keys: int | None = None
-    besides: Size = 0
+    besides: Any = 0
 
     def has_grid_for(self, keys: Size) -> bool:
         """Whether attention weights over that many tokens lie on their grid.

@@ -36,7 +36,8 @@ class JointAttention(ProjectedAttention):
                 attn.add_v_proj(encoder_hidden_states),
             )
             parts = [torch.cat(pair, dim=1) for pair in zip(parts, added, strict=True)]
-        mixed = attn.batch_to_head_dim(self.mixed(attn, *parts, None))
+        query, key, value = parts
+        mixed = attn.batch_to_head_dim(self.mixed(attn, query, key, value, None))
         own, others = mixed.split([hidden_states.shape[1], mixed.shape[1] - hidden_states.shape[1]], dim=1)
         output: Tensor = attn.to_out[1](attn.to_out[0](own))
         if encoder_hidden_states is None:

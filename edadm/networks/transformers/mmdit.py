@@ -102,10 +102,11 @@ class MMDit(Family):
 
 
 def _couplings(network: nn.Module) -> Iterator[Coupling]:
-    for name, block in network.named_modules():
-        if not isinstance(block, JointTransformerBlock):
+    for name, module in network.named_modules():
+        if not isinstance(module, JointTransformerBlock):
             continue
-        fed = {
+        block: Any = module
+        fed: dict[str, list[tuple[str, ...]]] = {
             "norm1.norm": [("attn.to_q", "attn.to_k", "attn.to_v")],
             "norm1_context.norm": [("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")],
             "norm2": [("ff.net.0.proj",)],
