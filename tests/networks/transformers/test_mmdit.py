@@ -199,3 +199,13 @@ def test_one_grid_lies_over_the_operands_of_both_streams(quantized: nn.Module) -
 def test_formats_without_a_way_for_it_refuse_it(quantized: nn.Module) -> None:
     with pytest.raises(EdadmError, match=r"has two streams of tokens .* is not written as ONNX"):
         onnx_program(quantized)
+
+
+def test_openvino_which_takes_whole_timesteps_refuses_it(quantized: nn.Module) -> None:
+    pytest.importorskip("openvino")
+    from edadm.deploy.backends.openvino import lower_for_openvino
+
+    with pytest.raises(
+        EdadmError, match="'mmdit' is evaluated at fractions of timesteps, and is not computed"
+    ):
+        lower_for_openvino(quantized)
