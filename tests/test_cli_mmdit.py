@@ -104,6 +104,7 @@ def test_the_sampler_ends_where_diffusers_own_pipeline_does(stages: Run) -> None
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) -> None:
     model, folder, _ = stages
     assert_images_are_near(model, folder, "onednn")
@@ -111,7 +112,7 @@ def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) ->
 
 def test_every_unit_learned(stages: Run) -> None:
     rows = [line.split(",") for line in (stages[1] / "losses.csv").read_text().splitlines()]
-    blocks = [f"transformer_blocks.{block}" for block in range(3)]
+    blocks = [f"transformer_blocks.{block}" for block in range(2)]
     names = ["pos_embed.proj", "context_embedder", *blocks, "norm_out.linear", "proj_out"]
     assert list(dict.fromkeys(row[0] for row in rows[1:])) == names
     assert all(np.isfinite(float(value)) for row in rows[1:] for value in row[3:] if value)

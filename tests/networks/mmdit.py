@@ -48,7 +48,7 @@ TINY: dict[str, Any] = {
     "patch_size": 2,
     "in_channels": 4,
     "out_channels": 4,
-    "num_layers": 3,
+    "num_layers": 2,
     "attention_head_dim": 16,
     "num_attention_heads": 2,
     "joint_attention_dim": 24,

@@ -138,7 +138,7 @@ def test_the_network_computes_what_diffusers_does(changes: dict[str, Any]) -> No
         ),
         ({"out_channels": 8}, "out_channels: 8, and a flow has the channels of the latents here, 4"),
         ({"sample_size": 16}, "image_size 16 has more than 6 patches along a side; raise places"),
-        ({"dual_attention_layers": [3]}, "dual_blocks names the block 3 of 3; remove it"),
+        ({"dual_attention_layers": [2]}, "dual_blocks names the block 2 of 2; remove it"),
         ({"something": 1}, "something: 1, and this package does not know what that does"),
     ],
 )
@@ -180,7 +180,7 @@ def test_backends_of_integers_compute_the_quantized_network_of_a_file(
 
 @torch.no_grad()
 def test_one_grid_lies_over_the_operands_of_both_streams(quantized: nn.Module) -> None:
-    attention: Any = quantized.get_submodule("transformer_blocks.1.attn")
+    attention: Any = quantized.get_submodule("transformer_blocks.0.attn")
     given: list[torch.Tensor] = []
     grid = attention.processor.key_quantizer
     handle = grid.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
