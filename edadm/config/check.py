@@ -101,6 +101,7 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
             ("layers", preset.layers),
             ("smoothing_layers", preset.smoothing_layers),
             ("learned_scales", of_scales),
+            ("linear.layers", () if preset.linear is None else preset.linear.layers),
         )
         for pattern, hint in idle_patterns(given, layers)
     ]

@@ -114,7 +114,7 @@ def onnx_program(
 
     Raises:
         EdadmError: onnx or onnxscript is not installed; the network is too large for the format, embeds
-            classes, has two streams, or is given a mask.
+            classes, has two streams, or is given a mask; or as `replacements`.
     """
     family = family_of(unet)
     given = (family.name, *family.inputs(unet).shapes)

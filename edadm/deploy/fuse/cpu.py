@@ -94,12 +94,20 @@ class CpuLayer(StaysOnCpu, Part):
         Raises:
             EdadmError: input or bias are elsewhere or of another type, which would end the process.
         """
+        self._refuse_unfitting(x, 1)
+        return self._product(x, in_place, self.bias)
+
+    def _refuse_unfitting(self, x: Tensor, axis: int) -> None:
+        """Refuses an input, whose channels lie along an axis, as `forward` says."""
         refuse_scattered(x, self.segments[0].divisor, self.bias)
         refuse_other_types(torch.float32, x, self.bias)
-        refuse_other_channels(x, 1, self.channels)
+        refuse_other_channels(x, axis, self.channels)
+
+    def _product(self, x: Float[Tensor, "n c h w"], in_place: bool, bias: Tensor | None) -> Tensor:
+        """The products of all segments with the codes of an input, and the bias."""
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         first, *others = zip(self.segments, inputs, strict=True)
-        output = first[0].product(first[0].quantize_input(first[1], in_place), self.bias)
+        output = first[0].product(first[0].quantize_input(first[1], in_place), bias)
         for segment, part in others:
             output += segment.product(segment.quantize_input(part, in_place))
         return output
