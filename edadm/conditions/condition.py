@@ -7,16 +7,18 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from edadm.conditions import classes, image, refiner, sdxl, text
+from edadm.conditions import classes, image, refiner, sd3, sdxl, t5, text
 from edadm.networks.settings.parts import Conditioning
 
 CONDITIONS: dict[str, Any] = {  # modules, by kind of condition
     "classes": classes,
     "text": text,
+    "sd3": sd3,
     "sdxl": sdxl,
     "sdxl_refiner": refiner,
     "inpainting": image,
     "instruct_pix2pix": image,
+    "t5": t5,
 }
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from edadm.config.schema import Bits
 from edadm.networks.units.trace import network_sites
 from edadm.networks.weights import CheckpointError
-from edadm.nn.insert import quantize_network, quantized_layers
+from edadm.nn.insert import quantize_network, quantized_layers, transformed_layers
 from edadm.nn.quantizer import Quantizer
-from edadm.nn.sound import grid_flaws
+from edadm.nn.sound import float_flaws, grid_flaws
 from edadm.quant.transforms import LARGEST_EXPONENT
 
 
@@ -60,8 +60,39 @@ def _set_smoothing(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         layer.set_smoothing(exponents)
 
 
+def transforms(unet: nn.Module) -> dict[str, Tensor]:
+    """What `smoothing` says, and the branches of all layers that have one, as `NAME.down` and `NAME.up`."""
+    found: dict[str, Tensor] = dict(smoothing(unet))
+    for name, layer in transformed_layers(unet).items():
+        if layer.down is not None and layer.up is not None:
+            found |= {f"{name}.down": layer.down, f"{name}.up": layer.up}
+    return found
+
+
+def _set_transforms(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Smooths and rotates the layers of a network, and gives them their branches, as a file says.
+
+    Raises:
+        CheckpointError: factors or a branch are missing, or fit no layer.
+    """
+    _set_smoothing(unet, tensors)
+    for name, layer in transformed_layers(unet).items():
+        layer.rotate()
+        if not layer.has_branch:
+            continue
+        try:
+            layer.set_branch(tensors[f"{name}.down"], tensors[f"{name}.up"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"the file has no branch that fits {name} ({error}); it was made for other bits or "
+                "another network"
+            ) from None
+        factors = ((f"{name}.{factor}", tensors[f"{name}.{factor}"]) for factor in ("down", "up"))
+        refuse(float_flaws(factors), "make the file again")
+
+
 def grids(unet: nn.Module) -> dict[str, Tensor]:
-    """Scales (fp32) and zero points (uint8) of all quantizers by name, and what `smoothing` says.
+    """Scales (fp32) and zero points (uint8) of all quantizers by name, and what `transforms` says.
 
     Raises:
         EdadmError: a grid is none.
@@ -74,16 +105,18 @@ def grids(unet: nn.Module) -> dict[str, Tensor]:
     for name, quantizer in quantizers(unet).items():
         tensors[f"{name}.scale"] = quantizer.scale.float().contiguous()
         tensors[f"{name}.zero_point"] = quantizer.zero_point.to(torch.uint8).contiguous()
-    return tensors | smoothing(unet)
+    return tensors | transforms(unet)
 
 
 def set_grids(unet: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the grids of a file, and the factors of smoothing, into a quantized U-Net that has no codes yet.
+    """Puts the grids of a file, and what `transforms` says, into a quantized U-Net that has no codes yet.
 
     Raises:
-        CheckpointError: a grid is missing, of another shape, or none; likewise factors of a smoothed layer.
+        CheckpointError: a grid is missing, of another shape, or none; likewise factors of a smoothed layer,
+        and
+            branches.
     """
-    _set_smoothing(unet, tensors)
+    _set_transforms(unet, tensors)
     for name, quantizer in quantizers(unet).items():
         try:
             quantizer.set_grid(tensors[f"{name}.scale"], tensors[f"{name}.zero_point"].float())

@@ -11,7 +11,16 @@ from edadm.config.files.sources import locate, source_of
 from edadm.config.schema import Model
 from edadm.networks.described.agreement import described_scale, refuse_disagreement
 from edadm.networks.families import FAMILIES
-from edadm.networks.layouts import clip, compvis_autoencoder, compvis_unet, dit, ermongroup, open_clip
+from edadm.networks.layouts import (
+    clip,
+    compvis_autoencoder,
+    compvis_unet,
+    dit,
+    ermongroup,
+    open_clip,
+    pixart,
+    t5,
+)
 from edadm.networks.layouts.diffusers import are_diffusers, to_current
 from edadm.networks.layouts.numbers import as_fp32
 from edadm.networks.layouts.parts import own_tensors
@@ -22,7 +31,9 @@ from edadm.networks.weights.known.identify import refuse_other, said_of
 
 _ENCODERS = {"text": "encoder", "second_text": "second_encoder"}  # settings of what is told, by kind
 _ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder whose latents a network is given
+_OF_PATCHES = {"dit": dit.to_diffusers, "pixart": pixart.to_diffusers}
 _TIME = {
+    "pixart": "t_block.1.weight",
     "ddim": "temb.dense.0.weight",
     "compvis": "time_embed.0.weight",
     "dit": "t_embedder.mlp.0.weight",
@@ -50,6 +61,8 @@ def convert_checkpoint(model: Model, part: str = "unet") -> State:
         own = {name.removeprefix(prefix): size for name, size in expected.items() if name.startswith(prefix)}
         found = _converted(model, component, own)
         converted |= {f"{prefix}{name}": tensor for name, tensor in found.items()}
+    if part == "condition" and _kind(model, part) == "t5":
+        converted[t5.TOKENIZER] = t5.as_tensor(t5.tokenizer_file(locate(source_of(model, part))))
     return converted
 
 
@@ -119,6 +132,10 @@ def _role(part: str) -> str:
 def _kind(model: Model, part: str) -> str:
     """A network by what it is."""
     if part == "condition" and model.conditioning:
+        if model.conditioning.kind == "sd3":  # whose first text encoder has a projection, too
+            return "second_text"
+        if model.conditioning.t5 is not None:
+            return "t5"
         return "text" if model.conditioning.has_prompts else "classes"
     return "second_text" if part == "second_condition" else part
 
@@ -132,6 +149,8 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
             return clip.to_transformers(own) if kind == "text" else clip.to_projected(own)
         if kind == "classes":
             return own
+        if kind == "t5":
+            return t5.to_encoder(own)
         if are_diffusers(own):
             own = to_current(own)
             return dit.with_positions(own, model.architecture) if part == "unet" else own
@@ -140,8 +159,9 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
         if model.layout not in FAMILIES[model.architecture.family].layouts:
             fix = "choose the family that `edadm describe` prints for it"
             raise ValueError(f"its names are an original code's; {fix}")
-        if model.layout == "dit":
-            return dit.with_positions(dit.to_diffusers(own, model.architecture), model.architecture)
+        if model.layout in _OF_PATCHES:
+            renamed = _OF_PATCHES[model.layout](own, model.architecture)
+            return dit.with_positions(renamed, model.architecture)
         return (
             ermongroup.to_diffusers(own)
             if model.layout == "ddim"
@@ -150,7 +170,7 @@ def _translated(own: State, model: Model, part: str, path: Path) -> State:
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit `architecture`: {error}") from None
     except KeyError as error:
-        layout = "transformers" if kind.endswith("text") else model.layout
+        layout = "transformers" if kind in (*_ENCODERS, "t5") else model.layout
         raise CheckpointError(
             f"{path} is not in the '{layout}' layout: {error.args[0]}{said_of(own, _role(part))}"
         ) from None

@@ -13,6 +13,7 @@ from edadm.config.schema import Model
 
 TOLD = (
     "context",
+    "context_mask",
     "pooled",
     "time_ids",
     "score",
@@ -21,7 +22,8 @@ TOLD = (
     "labels",
 )  # that a network can be told, in order
 NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
-WHOLE = ("timesteps", "time_ids", "labels")  # inputs of whole numbers
+MASK = "context_mask"  # of which numbers are 0 or 1
+WHOLE = ("timesteps", "time_ids", "labels")  # inputs of whole numbers, but for timesteps of a flow
 
 
 def replaced(unconditional: Collection[str]) -> list[frozenset[str]]:
@@ -42,7 +44,8 @@ class Rows:
 
     Args:
         tensors: `latents` (n, c, h, w) and `timesteps` (n,) in every network; `context` (n, k, e) in one
-            that attends to tokens, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
+            that attends to tokens, with `context_mask` (n, k) where only those count whose number in it is 1
+            and not 0, `pooled` (n, e) and `time_ids` (n, numbers) in one that adds them to its
             time embedding, `score` (n, 1) beside them in SDXL's refiner, `ids` (n, k, axes) in one that is
             told where its tokens lie, `image` (n, k, h, w) in one that is given it behind the noise, `labels`
             (n, 1) in one that is told a class by its number.
@@ -76,8 +79,8 @@ class Rows:
         return self.tensors["latents"]
 
     @property
-    def timesteps(self) -> Int[Tensor, " n"]:
-        """The t of each state."""
+    def timesteps(self) -> Int[Tensor, " n"] | Float[Tensor, " n"]:
+        """The t of each state, whole numbers but for a flow's."""
         return self.tensors["timesteps"]
 
     @property
@@ -123,8 +126,14 @@ class Rows:
         return Rows({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def cast(self, dtype: torch.dtype) -> Rows:
-        """The rows with their floating-point numbers in another type; indices stay whole numbers."""
-        return Rows({n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()})
+        """The rows with their floating-point numbers in another type; indices and timesteps stay."""
+        stays = ("timesteps",)  # a flow's would be other ones in half precision
+        return Rows(
+            {
+                name: tensor.to(dtype) if tensor.is_floating_point() and name not in stays else tensor
+                for name, tensor in self.tensors.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -158,12 +167,14 @@ class InputSpec:
         )
 
     def random(self, rows: int, device: torch.device | str) -> Rows:
-        """Standard normal inputs, latents channels last; the middle of the schedule, and the first class."""
+        """Standard normal inputs, latents channels last; a middle timestep, the first class, and no mask."""
         drawn = {
             name: torch.full((rows, *shape), 0 if name == "labels" else self.timesteps // 2, device=device)
             if name in WHOLE
             else torch.randn(rows, *shape, device=device)
             for name, shape in self.shapes.items()
         }
+        if MASK in drawn:
+            drawn[MASK] = torch.ones_like(drawn[MASK])
         latents = drawn["latents"].contiguous(memory_format=torch.channels_last)
         return Rows(drawn | {"latents": latents})

@@ -15,6 +15,7 @@ from edadm.config.schema import Model
 from edadm.networks.build import build_network
 from edadm.networks.family import Network
 from edadm.networks.layouts.numbers import as_fp32
+from edadm.networks.layouts.t5 import TOKENIZER
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights import check_fit, read_state
 
@@ -64,16 +65,21 @@ def load_decoder(
         autoencoder = build_part(model, "autoencoder")
     state = read_state(weights)
     scale = state.pop(SCALE, torch.ones(())).item()
-    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale)
+    assert model.autoencoder is not None
+    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale, model.autoencoder.shift)
 
 
 def load_condition_network(model: Model, weights: Path, device: torch.device | str = "cpu") -> Any:
-    """The class embedding or text encoder with converted weights.
+    """The class embedding or text encoder with converted weights, T5's with its tokenizer.
 
     Raises:
         CheckpointError: absent, damaged, or of another network.
     """
-    network = _filled(build_part(model, "condition"), read_state(weights), weights)
+    state = read_state(weights)
+    tokenizer = state.pop(TOKENIZER, None)
+    network = _filled(build_part(model, "condition"), state, weights)
+    if tokenizer is not None:
+        network.tokenizer = bytes(tokenizer.tolist())
     for name, buffer in network.named_buffers():
         if name.endswith("position_ids"):  # the one buffer of text encoders, which no file holds
             owner, _, own = name.rpartition(".")

@@ -11,11 +11,14 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
 from edadm.networks.units.site import Role, Site
-from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, unknown_in
+from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, is_joint, unknown_in
+from edadm.nn.joint import QuantizedJointAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
+from edadm.nn.token_quantizer import TokenQuantizer
+from edadm.nn.transformed import TransformedLinear
 from edadm.quant.policy import policy
-from edadm.quant.scheme import SchemeError, SiteScheme, refuse_unknown
+from edadm.quant.scheme import LOW_RANK, SMOOTH, SchemeError, SiteScheme, refuse_unknown
 
 QUANTIZERS: dict[Role, str] = {  # where the quantizer of a site lies within its layer or attention
     "weight": "weight_quantizer",
@@ -63,8 +66,9 @@ def insert_quantizers(network: nn.Module, sites: Sequence[Site], schemes: Mappin
             operands = schemes[site.name].scheme.format.bits
             of_softmax = schemes.get(f"{site.module}.probabilities")
             softmax_bits = None if of_softmax is None else of_softmax.scheme.format.bits
-            processor = QuantizedAttnProcessor(operands, softmax_bits)
-            QuantizedAttention.of(network.get_submodule(site.module), processor)
+            attention: Any = network.get_submodule(site.module)
+            kind = QuantizedJointAttnProcessor if is_joint(attention) else QuantizedAttnProcessor
+            QuantizedAttention.of(attention, kind(operands, softmax_bits))
     for module in network.modules():
         if isinstance(module, Quantizer):
             module.to(next(network.parameters()).device)
@@ -82,26 +86,42 @@ def _refuse_unfitting(site: Site, given: SiteScheme) -> None:
 
 def _insert_layer(network: nn.Module, name: str, of_weight: SiteScheme, of_input: SiteScheme | None) -> None:
     layer: Any = network.get_submodule(name)
-    kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
     input_bits = None if of_input is None else of_input.scheme.format.bits
     segments = of_weight.segments or (layer.weight.shape[1],)
     parent, _, attribute = name.rpartition(".")
     transforms = of_weight.scheme.transforms
-    if transforms != (() if of_input is None else of_input.scheme.transforms):
+    if _without_branch(transforms) != (() if of_input is None else of_input.scheme.transforms):
         raise SchemeError(f"{name}: its weight and its input are smoothed together; take both, or neither")
     if transforms and getattr(layer, "groups", 1) != 1:
         raise SchemeError(
             f"{name}: a convolution in groups is not smoothed; set `{name}: null` in `smoothing_layers`"
         )
-    quantized = kind(layer, of_weight.scheme.format.bits, input_bits, segments, transforms)
+    weight_bits = of_weight.scheme.format.bits
+    is_dynamic = of_input is not None and of_input.scheme.is_dynamic
+    quantized: QuantizedLayer
+    if is_dynamic or set(transforms) - {SMOOTH}:
+        if not isinstance(layer, nn.Linear) or len(segments) > 1 or input_bits is None:
+            raise SchemeError(
+                f"{name}: only linear layers of one part, with a grid for the input, are rotated, have a "
+                "branch or dynamic grids; leave it out of `linear.layers`"
+            )
+        quantized = TransformedLinear(layer, weight_bits, input_bits, transforms, is_dynamic)
+    else:
+        kind: Any = QuantizedConv2d if isinstance(layer, nn.Conv2d) else QuantizedLinear
+        quantized = kind(layer, weight_bits, input_bits, segments, transforms)
     setattr(network.get_submodule(parent), attribute, quantized)
+
+
+def _without_branch(transforms: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are done to the input as well as to the weight."""
+    return tuple(name for name in transforms if name != LOW_RANK)
 
 
 def site_schemes(network: nn.Module) -> dict[str, SiteScheme]:
     """The schemes of a quantized network by name of the site."""
     found = {}
     for name, module in network.named_modules():
-        if not isinstance(module, Quantizer):
+        if not isinstance(module, Quantizer | TokenQuantizer):
             continue
         for role, place in QUANTIZERS.items():
             if name.endswith(f".{place}"):
@@ -122,6 +142,11 @@ def _refuse_unknown_attention(network: nn.Module) -> None:
 def quantized_layers(module: nn.Module) -> dict[str, QuantizedLayer]:
     """The quantized layers of a module by name, in registration order."""
     return {name: child for name, child in module.named_modules() if isinstance(child, QuantizedLayer)}
+
+
+def transformed_layers(module: nn.Module) -> dict[str, TransformedLinear]:
+    """The linear layers of a module with a rotation, a branch or a grid of each token, by name."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, TransformedLinear)}
 
 
 def activation_quantizers(module: nn.Module) -> dict[str, Quantizer]:
@@ -146,7 +171,7 @@ def undecided(module: nn.Module) -> tuple[dict[str, QuantizedLayer], dict[str, Q
 @contextmanager
 def disabled(module: nn.Module) -> Iterator[None]:
     """Leaves activations unquantized inside the context."""
-    quantizers = [child for child in module.modules() if isinstance(child, Quantizer)]
+    quantizers = [child for child in module.modules() if isinstance(child, Quantizer | TokenQuantizer)]
     before = [quantizer.enabled for quantizer in quantizers]
     for quantizer in quantizers:
         quantizer.enabled = False

@@ -8,7 +8,9 @@ from torch import nn
 
 from edadm.config.schema import Bits
 from edadm.networks.inputs import Rows
+from edadm.passes.low_rank import take_off_low_rank
 from edadm.passes.ranges import set_ranges
+from edadm.passes.rotation import rotate
 from edadm.passes.scaling.learned import learn_scales
 from edadm.passes.scaling.smooth import smooth
 
@@ -16,6 +18,8 @@ Preparation = Callable[[nn.Module, Rows, Bits, Callable[[int], None]], None]
 PREPARATIONS: dict[str, Preparation] = {
     "smooth": smooth,
     "learn_scales": learn_scales,
+    "rotate": rotate,
+    "take_off_low_rank": take_off_low_rank,
     "set_ranges": set_ranges,
 }
 

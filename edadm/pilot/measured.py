@@ -13,7 +13,7 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from edadm.benchmark.clock import Clock
-from edadm.networks.inputs import WHOLE
+from edadm.networks.inputs import MASK, WHOLE
 from edadm.sampling.noise import keyed_generator
 
 Images = UInt8[Tensor, "n 3 h w"]
@@ -36,6 +36,8 @@ class RandomCondition:
 
     def _row(self, name: str, image: int | str) -> Shaped[Tensor, " *s"]:
         key = (image,) if name == "context" else (image, name)
+        if name == MASK:
+            return torch.ones(self._shapes[name], device=self._device)
         numbers = torch.randn(self._shapes[name], generator=keyed_generator("random condition", *key))
         return (numbers.mul(1000).abs().long() if name in WHOLE else numbers).to(self._device)
 

@@ -9,9 +9,11 @@ from typing import Any, Literal, get_args
 from edadm.errors import EdadmError
 from edadm.quant.format import FORMATS, NumberFormat
 
-Granularity = Literal["tensor", "channel", "group", "step"]
+Granularity = Literal["tensor", "channel", "token", "group", "step"]
 SMOOTH = "smooth"  # the transform of `edadm.quant.transforms`
-_COMPUTED: dict[str, tuple[tuple[str, ...], ...]] = {"weight": ((), (SMOOTH,)), "input": ((), (SMOOTH,))}
+HADAMARD, REGULAR_HADAMARD = "hadamard", "regular_hadamard"  # those of `edadm.quant.rotation`
+ROTATIONS = (HADAMARD, REGULAR_HADAMARD)
+LOW_RANK = "low_rank"  # of a weight: what a product of two small matrices beside it computes is taken off it
 
 
 class SchemeError(EdadmError):
@@ -25,7 +27,8 @@ class Scheme:
     Args:
         format: of the codes.
         granularity: what has a scale and a zero point of its own: the tensor, an output channel of a weight,
-            a group of channels, or a sampler step.
+            a token (all channels at one place of a linear layer's input), a group of channels, or a sampler
+            step.
         is_dynamic: whether scales are found from each tensor as it comes, and not from calibration rows.
         is_symmetric: whether the zero point is the middle of the codes, and so not stored; affine otherwise.
         transforms: names of what is done to the tensor before it is quantized, in order.
@@ -105,15 +108,24 @@ def refuse_unknown(scheme: Scheme, role: str, where: str) -> None:
 
     Raises:
         SchemeError: anything but static affine integers of one tensor, or of one output channel of a weight,
-            both perhaps smoothed.
+            or dynamic symmetric ones of a token of an input; with transforms that are known, in their order.
     """
     granularity: Granularity = "channel" if role == "weight" else "tensor"
-    transforms = scheme.transforms if scheme.transforms in _COMPUTED.get(role, ()) else ()
-    if scheme != Scheme(scheme.format, granularity, transforms=transforms):
+    transforms = scheme.transforms if _is_known(scheme.transforms, role) else ()
+    static = Scheme(scheme.format, granularity, transforms=transforms)
+    dynamic = Scheme(scheme.format, "token", is_dynamic=True, is_symmetric=True, transforms=transforms)
+    if scheme != static and not (role == "input" and scheme == dynamic):
         raise SchemeError(
             f"{where}: no code here computes {scheme}; "
             f"take static affine {scheme.format.name} per {granularity}"
         )
+
+
+def _is_known(transforms: tuple[str, ...], role: str) -> bool:
+    """Whether transforms are computed at sites of a role: smoothing, a rotation, a branch, or some."""
+    left = transforms[1:] if transforms[:1] == (SMOOTH,) else transforms
+    left = left[1:] if left and left[0] in ROTATIONS else left
+    return role in ("weight", "input") and left in ((), (LOW_RANK,) if role == "weight" else ())
 
 
 def to_table(schemes: Mapping[str, SiteScheme]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _made_from(model: Model, part: str) -> dict[str, Any]:
     setting = {"unet": "architecture", "autoencoder": "autoencoder", "condition": "conditioning"}[part]
     settings = settings_of(model, setting)
     if part == "condition":
-        used = {"kind", "classes", "encoder", "second_encoder", "pooled_channels"}
+        used = {"kind", "classes", "encoder", "second_encoder", "pooled_channels", "t5"}
         used &= settings["conditioning"].keys()
         settings["conditioning"] = {name: settings["conditioning"][name] for name in used}
         if model.conditioning is not None and model.conditioning.encodes_images:  # their encoder lies beside

@@ -12,10 +12,10 @@ _FILES = sorted((Path(edadm.config.load.__file__).parent / "presets").glob("*.ya
 
 
 def for_the_bundled_model(kind: str) -> list[str]:
-    """Names of presets that are neither of a published run nor of a recipe, which have files and tests of their own."""
+    """Names of presets but those of published runs, recipes and schemes, which have files and tests of their own."""
     return sorted(
         str(name)
         for file in _FILES
-        if not file.name.startswith(("published_", "recipes"))
+        if not file.name.startswith(("published_", "recipes", "schemes"))
         for name in OmegaConf.load(file).get(kind, {})
     )

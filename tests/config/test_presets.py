@@ -43,6 +43,19 @@ def test_a_name_says_what_the_preset_does(name: str) -> None:
     assert bits.softmax == 8
 
 
+@pytest.mark.parametrize("name", yaml.safe_load((FILES[0].parent / "schemes.yaml").read_bytes())["bits"])
+def test_a_name_of_a_scheme_says_what_becomes_of_linear_layers(name: str) -> None:
+    bits, kind = PRESETS.bits[name], name.split("_")[0]
+    found = layer_bits("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", bits, is_linear=True)
+    assert name == f"{kind}_w{found.weights}a{found.activations}"
+    assert widths(bits, "mid_block.resnets.0.conv1") == (bits.weights, 8)
+    assert widths(bits, "conv_out") == (None, None)
+    assert bits.linear is not None
+    assert bits.linear.inputs == "dynamic"
+    rotation = {"quarot": "hadamard", "convrot": "regular_hadamard"}.get(kind)
+    assert (bits.linear.rotation, bits.linear.rank) == (rotation, 16 if kind == "svdquant" else None)
+
+
 @pytest.mark.parametrize("name", for_the_bundled_model("calibrations"))
 def test_the_bundled_model_has_recorded_enough_for_every_selector(name: str) -> None:
     calibration = PRESETS.calibrations[name]

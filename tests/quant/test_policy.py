@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from edadm.config.schema import Bits, LayerBits
+from edadm.config.schema import Bits, LayerBits, LearnedScales, Linear
 from edadm.errors import EdadmError
 from edadm.quant.format import INTEGERS
 from edadm.quant.policy import layer_bits, policy, site_scheme, smoothing_strength
@@ -29,6 +29,7 @@ class Place:
     module: str
     role: str
     segments: tuple[int, ...] = (8,)
+    is_linear: bool = False
 
 
 def test_the_last_matching_pattern_decides_the_widths() -> None:
@@ -112,3 +113,51 @@ def test_a_pattern_that_would_smooth_no_layer_with_an_input_grid_is_refused_by_n
         )
         with pytest.raises(EdadmError, match=sentence):
             policy(sites, bits)
+
+
+LINEAR = Bits(
+    weights=8,
+    layers={"kept": LayerBits(weights=8, activations=6)},
+    smoothing_layers={"mid.*": 0.5},
+    linear=Linear(layers=("mid*", "kept"), weights=4, inputs="dynamic", rotation="hadamard", rank=2),
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (Place("mid", "weight", is_linear=True), "static affine int4 per channel after hadamard, low_rank"),
+        (Place("mid", "input", is_linear=True), "dynamic symmetric int8 per token after hadamard"),
+        (
+            Place("mid.b", "weight", is_linear=True),
+            "affine int4 per channel after smooth, hadamard, low_rank",
+        ),
+        (Place("mid.b", "input", is_linear=True), "symmetric int8 per token after smooth, hadamard"),
+        (Place("mid", "weight"), "static affine int8 per channel"),
+        (Place("mid", "input"), "static affine int8 per tensor"),
+        (Place("kept", "weight", is_linear=True), "static affine int8 per channel"),
+        (Place("kept", "input", is_linear=True), "static affine int6 per tensor"),
+        (Place("up", "input", is_linear=True), "static affine int8 per tensor"),
+        (Place("mid", "q"), "static affine int8 per tensor"),
+    ],
+)
+def test_linear_layers_without_an_exception_have_what_is_told_of_them(place: Place, told: str) -> None:
+    found = site_scheme(place, LINEAR)
+    assert found is not None
+    assert str(found.scheme).endswith(told)
+
+
+def test_patterns_of_linear_layers_that_match_none_are_refused() -> None:
+    sites = [Place("mid", "weight", is_linear=True), Place("kept", "weight", is_linear=True)]
+    bits = LINEAR.model_copy(update={"smoothing_layers": {}})
+    with pytest.raises(EdadmError, match=r"pattern 'kept' of `linear\.layers` matches no linear layer"):
+        policy(sites, bits)
+    with pytest.raises(EdadmError, match=r"pattern 'mid\*' of `linear\.layers` matches no linear layer"):
+        policy([Place("mid", "weight"), Place("kept", "weight", is_linear=True)], bits)
+
+
+def test_settings_of_linear_layers_exclude_learned_scales_and_are_silent_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match="leave out `linear` or `learned_scales`"):
+        Bits(linear=Linear(), learned_scales=LearnedScales())
+    assert "linear" not in Bits().model_dump(mode="json")
+    assert Bits.model_validate(LINEAR.model_dump(mode="json")) == LINEAR

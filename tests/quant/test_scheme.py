@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 
 from edadm.quant.format import FORMATS, INTEGERS
-from edadm.quant.scheme import Scheme, SchemeError, SiteScheme, from_table, refuse_unknown, to_table
+from edadm.quant.scheme import (
+    ROTATIONS,
+    Scheme,
+    SchemeError,
+    SiteScheme,
+    from_table,
+    refuse_unknown,
+    to_table,
+)
 
 WEIGHT, ACTIVATION = Scheme(INTEGERS[4], "channel"), Scheme(INTEGERS[8], "tensor")
+TOKEN = Scheme(INTEGERS[8], "token", is_dynamic=True, is_symmetric=True)
 TOLD = {"format": "int4", "granularity": "channel", "dynamic": False, "symmetric": False, "transforms": []}
 
 
@@ -51,7 +60,10 @@ def test_a_scheme_is_told_by_its_names() -> None:
     ("change", "sentence"),
     [
         ({"format": "fp4"}, "there is no number format 'fp4'; known are int2, int3"),
-        ({"granularity": "row"}, "there is no granularity 'row'; known are tensor, channel, group, step"),
+        (
+            {"granularity": "row"},
+            "there is no granularity 'row'; known are tensor, channel, token, group, step",
+        ),
         ({"dynamic": 0}, "dynamic and symmetric are true or false"),
         ({"transforms": [1]}, "transforms names"),
         ({"more": 1}, "which has the keys dynamic, format, granularity, symmetric, transforms"),
@@ -67,7 +79,12 @@ def test_what_is_no_scheme_is_refused(change: dict[str, Any], sentence: str) -> 
     [
         (replace(WEIGHT, is_dynamic=True), "weight", "dynamic affine int4 per channel"),
         (replace(WEIGHT, is_symmetric=True), "weight", "static symmetric int4 per channel"),
-        (replace(WEIGHT, transforms=("hadamard",)), "weight", "int4 per channel after hadamard"),
+        (replace(WEIGHT, transforms=("wavelet",)), "weight", "int4 per channel after wavelet"),
+        (replace(WEIGHT, transforms=("low_rank", "hadamard")), "weight", "channel after low_rank, hadamard"),
+        (replace(WEIGHT, transforms=ROTATIONS), "weight", "after hadamard, regular_hadamard"),
+        (replace(ACTIVATION, transforms=("low_rank",)), "input", "int8 per tensor after low_rank"),
+        (replace(TOKEN, is_symmetric=False), "input", "dynamic affine int8 per token"),
+        (TOKEN, "q", "dynamic symmetric int8 per token"),
         (replace(WEIGHT, granularity="group"), "weight", "static affine int4 per group"),
         (replace(WEIGHT, granularity="tensor"), "weight", "static affine int4 per tensor"),
         (replace(ACTIVATION, transforms=("smooth", "smooth")), "input", "per tensor after smooth, smooth"),
@@ -94,6 +111,17 @@ def test_static_affine_integers_of_all_widths_are_computed(bits: int) -> None:
             refuse_unknown(Scheme(INTEGERS[bits], other), role, "a")
     refuse_unknown(Scheme(INTEGERS[bits], "channel", transforms=("smooth",)), "weight", "a")
     refuse_unknown(Scheme(INTEGERS[bits], "tensor", transforms=("smooth",)), "input", "a")
+
+
+@pytest.mark.parametrize("before", [(), ("smooth",)])
+@pytest.mark.parametrize("rotation", [(), ("hadamard",), ("regular_hadamard",)])
+def test_transforms_of_linear_layers_are_known_in_their_order(
+    before: tuple[str, ...], rotation: tuple[str, ...]
+) -> None:
+    for scheme in (ACTIVATION, TOKEN):
+        refuse_unknown(replace(scheme, transforms=(*before, *rotation)), "input", "a")
+    for branch in ((), ("low_rank",)):
+        refuse_unknown(replace(WEIGHT, transforms=(*before, *rotation, *branch)), "weight", "a")
 
 
 SITES = {

@@ -113,14 +113,19 @@ def _of_parts(name: str, model: Model) -> list[str]:
     if model.architecture.is_told != (model.conditioning is not None):
         fix = "remove conditioning" if model.conditioning else "add conditioning"
         takes = "the family 'transformer' takes a condition, the others take none"
-        if model.architecture.classes is not None:
-            takes = "the family 'dit' takes classes"
+        if model.architecture.patch is not None:
+            takes = f"the family '{family}' takes {entry.conditions[0]}"
         if model.architecture.diffusers is not None:
             takes = "a UNet2DConditionModel takes a condition, a UNet2DModel none"
         found.append(f"{where}: {takes}; {fix}")
     elif model.conditioning and (kind := model.conditioning.kind) not in entry.conditions:
         known = " or ".join(entry.conditions)
         found.append(f"{where}.conditioning: the family '{family}' takes no {kind}; set kind: {known}")
+    if model.prediction not in entry.predictions:
+        found.append(
+            f"{where}: the family '{family}' predicts a {entry.predictions[0]}, not {model.prediction}; set "
+            f"prediction: {entry.predictions[0]}"
+        )
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(
@@ -163,9 +168,21 @@ def _of_conditioning(model: Model) -> Iterator[str]:
         yield "only names a class twice; remove one"
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
-    if told.has_prompts and context not in (None, told.text_channels):
+    if told.kind == "sd3":
+        if context is not None and context < told.text_channels:
+            yield f"text encoders give {told.text_channels} channels, the network takes {context}; mend them"
+        elif told.pooled_channels != told.text_channels:
+            yield (
+                f"pooled_channels is {told.pooled_channels}, and the text encoders' projections have "
+                f"{told.text_channels} together; make them equal"
+            )
+    elif told.has_prompts and context not in (None, told.text_channels):
         giving = "text encoders give" if told.second_encoder else "text encoder gives"
         yield f"the {giving} {told.text_channels} channels, the U-Net takes {context}; make them equal"
+    if model.architecture.size_told and told.time_ids is None:
+        yield "the network is told the size of images; set time_ids to their height and width in pixels"
+    if told.t5 is not None and told.time_ids is not None and not model.architecture.size_told:
+        yield "the network is told no size of images; remove time_ids, or set architecture.size_told: true"
     if told.pooled_channels and model.architecture.pooled_channels not in (None, told.pooled_channels):
         yield (
             f"pooled_channels is {told.pooled_channels}, the U-Net adds {model.architecture.pooled_channels} "

@@ -64,6 +64,31 @@ class LearnedScales(Strict):
     seed: int = 1234
 
 
+class Linear(Strict):
+    """How linear layers are quantized otherwise than convolutions (docs/schemes.md)."""
+
+    layers: tuple[str, ...] = Field(
+        ("*",), description="name patterns of the linear layers; those that `bits.layers` names are left out"
+    )
+    weights: Annotated[int, Field(ge=2, le=8)] | None = Field(
+        None, description="bits of their weights; null: as of all layers"
+    )
+    activations: Annotated[int, Field(ge=2, le=8)] | None = Field(
+        None, description="bits of their inputs; null: as of all layers"
+    )
+    inputs: Literal["static", "dynamic"] = Field(
+        "static",
+        description="static: one grid of an input, searched on calibration rows; dynamic: a symmetric grid "
+        "of each token, by its largest magnitude when the network runs",
+    )
+    rotation: Literal["hadamard", "regular_hadamard"] | None = Field(
+        None, description="Hadamard matrix by which blocks of input channels are rotated (QuaRot, ConvRot)"
+    )
+    rank: Count | None = Field(
+        None, description="rank of a branch in 16-bit floating point beside the weight (SVDQuant); null: none"
+    )
+
+
 class Bits(Strict):
     """Widths and grids."""
 
@@ -109,6 +134,16 @@ class Bits(Strict):
     learned_scales: LearnedScales | None = Field(
         None, description="factors of input channels are learned, from those of `smoothing` if there are any"
     )
+    linear: Linear | None = of_some("how linear layers are quantized otherwise than convolutions")
+
+    @model_validator(mode="after")
+    def _scales_are_learned_of_plain_grids(self) -> Bits:
+        if self.linear is not None and self.learned_scales is not None:
+            raise ValueError(
+                "scales are learned for static grids of inputs that nothing rotates; leave out `linear` or "
+                "`learned_scales`"
+            )
+        return self
 
     @property
     def smooths(self) -> bool:

@@ -18,6 +18,8 @@ from edadm.nn.quantizer import Quantizer
 from edadm.quant.policy import policy
 from edadm.quant.scheme import SiteScheme, from_table
 
+_TRANSFORMS = (".smooth", ".down", ".up")
+
 
 def schemes_in(facts: Facts, sites: Sequence[Site]) -> Mapping[str, SiteScheme]:
     """The schemes of a file's network by site; before format 3 the `bits` preset alone told them.
@@ -34,14 +36,14 @@ def schemes_in(facts: Facts, sites: Sequence[Site]) -> Mapping[str, SiteScheme]:
 def grids_in(
     facts: Facts, tensors: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]
 ) -> Mapping[str, Tensor]:
-    """The scales and zero points in a file's tensors, by name of the quantizer, and factors of smoothing.
+    """The scales and zero points in a file's tensors, by name of the quantizer, and what `transforms` says.
 
     Raises as `expand` does.
     """
     if facts["format_version"] < 2:
         return tensors
-    smoothing = {name: tensor for name, tensor in tensors.items() if name.endswith(".smooth")}
-    return expand(tensors, quantizers) | smoothing
+    transforms = {name: tensor for name, tensor in tensors.items() if name.endswith(_TRANSFORMS)}
+    return expand(tensors, quantizers) | transforms
 
 
 def is_damaged(facts: Facts, tensors: Mapping[str, Tensor]) -> bool:

@@ -15,7 +15,7 @@ from edadm.deploy.checkpoint.corrections import CORRECTION
 from edadm.deploy.checkpoint.header import FORMAT_VERSION, Facts, compact_json, digest
 from edadm.deploy.checkpoint.network import described, unquantized_parameters
 from edadm.deploy.grid_packing import compact
-from edadm.deploy.grids import grids, quantizers, refuse, smoothing
+from edadm.deploy.grids import grids, quantizers, refuse, transforms
 from edadm.errors import EdadmError
 from edadm.kernels.packing import pack4
 from edadm.networks.settings.architecture import Architecture
@@ -38,8 +38,9 @@ def save_quantized(
     """Writes a U-Net whose weights are all folded codes; the same model gives the same bytes.
 
     Tensors: per layer `NAME.codes` (uint8; packed by `kernels.packing.pack4` where the weight has 4 bits or
-    fewer), `NAME.bias`, and `NAME.smooth` where it is smoothed; grids as in `deploy.grid_packing`; all other
-    parameters under their own names. The header says the scheme of each site.
+    fewer), `NAME.bias`, `NAME.smooth` where it is smoothed, `NAME.down` and `NAME.up` of its branch; grids
+    as in `deploy.grid_packing`; all other parameters under their own names. The header says the scheme of
+    each site.
 
     Args:
         unet: the network.
@@ -66,7 +67,7 @@ def save_quantized(
         float_flaws(unquantized.items()),
         "nothing was written; convert the checkpoint again, and look for such numbers in it",
     )
-    tensors = compact(grids(unet), quantizers(unet)) | smoothing(unet)
+    tensors = compact(grids(unet), quantizers(unet)) | transforms(unet)
     for name, layer in layers.items():
         codes = layer.codes.contiguous()  # type: ignore[union-attr]
         tensors[f"{name}.codes"] = pack4(codes) if layer.weight_quantizer.bits <= 4 else codes

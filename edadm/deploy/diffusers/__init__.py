@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import diffusers
-from diffusers import DiTTransformer2DModel, ModelMixin, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    DiTTransformer2DModel,
+    ModelMixin,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 
 from edadm.deploy.checkpoint import Facts
 from edadm.deploy.diffusers.adapters import Adapters
@@ -24,6 +31,8 @@ __all__ = [
     "WEIGHTS",
     "ModelMixin",
     "QuantizedDiTTransformer2DModel",
+    "QuantizedPixArtTransformer2DModel",
+    "QuantizedSD3Transformer2DModel",
     "QuantizedUNet",
     "QuantizedUNet2DConditionModel",
     "QuantizedUNet2DModel",
@@ -60,10 +69,32 @@ class QuantizedDiTTransformer2DModel(
     """A quantized transformer that is told a class."""
 
 
+class QuantizedSD3Transformer2DModel(
+    KeptGrids, Adapters, States, Folders, SD3Transformer2DModel, metaclass=_EqualToItsBase
+):
+    """A quantized transformer of patches and tokens of a text."""
+
+
+class QuantizedPixArtTransformer2DModel(
+    KeptGrids, Adapters, States, Folders, PixArtTransformer2DModel, metaclass=_EqualToItsBase
+):
+    """A quantized transformer that is told a text by T5's states."""
+
+
 QuantizedUNet: TypeAlias = (
-    QuantizedUNet2DModel | QuantizedUNet2DConditionModel | QuantizedDiTTransformer2DModel
+    QuantizedUNet2DModel
+    | QuantizedUNet2DConditionModel
+    | QuantizedDiTTransformer2DModel
+    | QuantizedSD3Transformer2DModel
+    | QuantizedPixArtTransformer2DModel
 )
-_KNOWN = (QuantizedUNet2DModel, QuantizedUNet2DConditionModel, QuantizedDiTTransformer2DModel)
+_KNOWN = (
+    QuantizedUNet2DModel,
+    QuantizedUNet2DConditionModel,
+    QuantizedDiTTransformer2DModel,
+    QuantizedSD3Transformer2DModel,
+    QuantizedPixArtTransformer2DModel,
+)
 
 for known in _KNOWN:
     setattr(diffusers, known.__name__, known)  # where `AutoModel` looks for the class that a folder names

@@ -19,6 +19,7 @@ from edadm.networks.build import build_network
 from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 from edadm.nn.sound import state_flaws
+from edadm.nn.transformed import TransformedLinear
 
 ELSEWHERE = (
     "load a quantized file with `edadm.load`, or quantize weights in full precision with `edadm reconstruct`"
@@ -137,6 +138,8 @@ def _of_file(network: nn.Module, tensors: State) -> dict[str, Tensor]:
             state[f"{name}.weight"] = layer.weight
             if layer.smooth is not None:
                 state[f"{name}.smooth"] = torch.exp2(tensors[f"{name}.smooth"].float())
+            if isinstance(layer, TransformedLinear) and layer.has_branch:
+                state |= {f"{name}.{factor}": tensors[f"{name}.{factor}"] for factor in ("down", "up")}
         return state | {name: tensors[name] for name in unquantized_parameters(network, layers)}
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

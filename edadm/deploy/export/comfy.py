@@ -27,6 +27,7 @@ from edadm.networks.settings.architecture import Architecture
 from edadm.networks.weights.packed.comfy import INT8
 from edadm.nn.insert import quantized_layers
 from edadm.nn.layers import QuantizedLayer, QuantizedLinear
+from edadm.nn.transformed import TransformedLinear
 
 _PREFIX = "model.diffusion_model."
 
@@ -36,8 +37,9 @@ def to_comfy(path: Path, output: Path, dtype: torch.dtype) -> None:
 
     Weights of linear layers keep their values exactly, and so their learned rounding: codes less their zero
     points fit into int8, 4-bit ones, too; a row that reaches 128 is negated, and so is its scale. Where a
-    layer is smoothed, its weight without the factors is rounded again to the nearest of 8 bits. Convolutions
-    have the values of their codes in `dtype`. Grids of activations and of attention are left out.
+    layer is smoothed, rotated or has a branch, the weight that takes the plain input is rounded again to the
+    nearest of 8 bits. Convolutions have the values of their codes in `dtype`. Grids of activations and of
+    attention are left out.
 
     Args:
         path: the quantized checkpoint.
@@ -67,13 +69,16 @@ def to_comfy(path: Path, output: Path, dtype: torch.dtype) -> None:
     kind = str(dtype).removeprefix("torch.")
     say(
         f"{output}: {len(integers)} of {len(layers)} quantized layers are int8; {again} of these were "
-        "smoothed and are rounded to 8 bits anew, the others keep their values; ComfyUI has no place "
-        f"for codes of the other layers, whose values are {kind}, and for grids of activations and attention"
+        "smoothed, rotated or beside a branch and are rounded to 8 bits anew, the others keep their values; "
+        f"ComfyUI has no place for codes of the other layers, whose values are {kind}, and for grids of "
+        "activations and attention"
     )
 
 
 def _is_smoothed(layer: QuantizedLayer) -> bool:
-    """Whether a layer's input is divided by anything."""
+    """Whether a layer's input is divided by anything, or rotated, or goes through a branch as well."""
+    if isinstance(layer, TransformedLinear) and (layer.rotation or layer.has_branch):
+        return True
     return layer.smooth is not None and bool((layer.smooth != 1).any())
 
 

@@ -24,11 +24,16 @@ from edadm.deploy.export.onnx_weights import NIBBLE
 from edadm.errors import EdadmError
 from edadm.networks.families import family_of
 from edadm.networks.family import Network
-from edadm.networks.inputs import WHOLE
+from edadm.networks.inputs import MASK, WHOLE
 
 LARGEST = 2**31  # bytes of a protobuf message, which a file is
 TOKENS = 3  # of an example, whose number is no constant of the graph
 OUTPUT = "out_sample"
+_UNWRITTEN = {  # networks that are given inputs of these names, or of these families
+    "labels": "embeds classes by itself (DiT)",
+    "mmdit": "has two streams of tokens (Stable Diffusion 3)",
+    MASK: "is told a text with a mask (PixArt)",
+}
 _NAMES = {"latents": "sample", "timesteps": "timestep", "context": "encoder_hidden_states"}
 _NAMES |= {"pooled": "text_embeds"}  # what inputs are called where optimum's pipelines look for them
 _AXES = {"latents": {0: "batch_size", 2: "height", 3: "width"}, "timesteps": {}}
@@ -108,13 +113,15 @@ def onnx_program(
         advance: told 1 whenever a leaf, of `replacements`, has been traced, and again when it is written.
 
     Raises:
-        EdadmError: onnx or onnxscript is not installed; the network is too large for the format, or embeds
-            classes.
+        EdadmError: onnx or onnxscript is not installed; the network is too large for the format, embeds
+            classes, has two streams, or is given a mask; or as `replacements`.
     """
-    if "labels" in family_of(unet).inputs(unet).shapes:
+    family = family_of(unet)
+    given = (family.name, *family.inputs(unet).shapes)
+    if what := next((what for name, what in _UNWRITTEN.items() if name in given), None):
         raise EdadmError(
-            "a network that embeds classes by itself (DiT) is not written as ONNX; take --format diffusers, "
-            "or the quantized file itself"
+            f"a network that {what} is not written as ONNX; take --format diffusers, or the quantized "
+            "file itself"
         )
     if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise EdadmError(

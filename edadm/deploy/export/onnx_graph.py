@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from edadm.deploy.export.onnx_leaves import Leaf, NormLeaf, constant, operators
 from edadm.deploy.export.onnx_weights import Form, StoredWeight, stored_weight
 from edadm.deploy.int_weight import signed_weight
+from edadm.errors import EdadmError
 from edadm.networks.families import family_of, network_call
 from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
-from edadm.nn.insert import activation_quantizers, quantized_layers
+from edadm.nn.insert import activation_quantizers, quantized_layers, transformed_layers
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.quantizer import Quantizer
 
@@ -259,7 +260,15 @@ def replacements(network: nn.Module, target: Target) -> dict[int, nn.Module]:
     """The modules of nodes that stand for a network's own, by `id` of these.
 
     That are its layers, attention's quantizers and norms of groups; dropout, which does nothing, is gone.
+
+    Raises:
+        EdadmError: a layer has a scheme that there are no nodes for.
     """
+    if other := next(iter(transformed_layers(network)), None):
+        raise EdadmError(
+            f"{other} is rotated, has a branch or a grid of each token, which is not written as ONNX; take "
+            "--format diffusers, or the quantized file itself"
+        )
     layers = quantized_layers(network)
     found: dict[int, nn.Module] = {id(layer): _ExportedLayer(layer, target) for layer in layers.values()}
     for name, quantizer in activation_quantizers(network).items():

@@ -17,6 +17,7 @@ from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
 from edadm.nn.attention import NOT_ALONE, ProjectedAttention, QuantizedAttnProcessor
+from edadm.nn.joint import JointAttention
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.part import Part, refuse_other_channels
@@ -93,12 +94,20 @@ class CpuLayer(StaysOnCpu, Part):
         Raises:
             EdadmError: input or bias are elsewhere or of another type, which would end the process.
         """
+        self._refuse_unfitting(x, 1)
+        return self._product(x, in_place, self.bias)
+
+    def _refuse_unfitting(self, x: Tensor, axis: int) -> None:
+        """Refuses an input, whose channels lie along an axis, as `forward` says."""
         refuse_scattered(x, self.segments[0].divisor, self.bias)
         refuse_other_types(torch.float32, x, self.bias)
-        refuse_other_channels(x, 1, self.channels)
+        refuse_other_channels(x, axis, self.channels)
+
+    def _product(self, x: Float[Tensor, "n c h w"], in_place: bool, bias: Tensor | None) -> Tensor:
+        """The products of all segments with the codes of an input, and the bias."""
         inputs = x.split(self.sizes, 1) if len(self.sizes) > 1 else (x,)
         first, *others = zip(self.segments, inputs, strict=True)
-        output = first[0].product(first[0].quantize_input(first[1], in_place), self.bias)
+        output = first[0].product(first[0].quantize_input(first[1], in_place), bias)
         for segment, part in others:
             output += segment.product(segment.quantize_input(part, in_place))
         return output
@@ -193,6 +202,10 @@ class CpuAttnProcessor(ProjectedAttention):
         if self.softmax is not None and self.has_grid_for(weights.shape[-1]):
             weights, scale = self.softmax(weights), self.softmax.scale * scale
         return torch.bmm(weights, value).mul_(scale)
+
+
+class CpuJointAttnProcessor(JointAttention, CpuAttnProcessor):
+    """`CpuAttnProcessor` for two streams of tokens."""
 
 
 class _Integers:

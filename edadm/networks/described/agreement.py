@@ -17,8 +17,9 @@ from edadm.networks.described.markers import refuse_markers
 from edadm.networks.family import Network
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.network_config import network_architecture
-from edadm.networks.settings.parts import Autoencoder, TextEncoder
+from edadm.networks.settings.parts import Autoencoder, T5Encoder, TextEncoder
 from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
+from edadm.networks.settings.pixart_config import t5_settings
 from edadm.networks.settings.reading import Settings, read_json
 from edadm.networks.weights import CheckpointError
 
@@ -62,6 +63,10 @@ def refuse_disagreement(model: Model, part: str, path: Path, weights: Path, stat
         skipped = ("checkpoint", "scale") if one_is_null else ("checkpoint",)
         _check_fields("autoencoder", said, model.autoencoder, file, path, skipped)
     elif file is not None and model.conditioning is not None and model.conditioning.has_prompts:
+        if model.conditioning.t5 is not None:
+            t5 = T5Encoder.model_validate(t5_settings(read_json(file), file))
+            _check_fields("conditioning.t5", t5, model.conditioning.t5, file, path, ("tokens",))
+            return
         name = _ENCODERS[part]
         encoder = TextEncoder.model_validate(encoder_settings(read_json(file), file))
         unsaid = tuple({"padding"} - encoder.model_fields_set)  # without a tokenizer beside it
@@ -171,8 +176,8 @@ def _check_training(model: Model, schedule: Settings, prediction: str, file: Pat
 
 def _check_fields(
     where: str,
-    said: Autoencoder | TextEncoder,
-    given: Autoencoder | TextEncoder,
+    said: Autoencoder | TextEncoder | T5Encoder,
+    given: Autoencoder | TextEncoder | T5Encoder,
     file: Path,
     path: Path,
     skipped: tuple[str, ...] = (),

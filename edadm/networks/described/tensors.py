@@ -7,11 +7,12 @@ from pathlib import Path
 
 from edadm.config.described.conditions import about_classes, refine
 from edadm.config.described.entry import Description
+from edadm.config.described.pixart import about_t5
 from edadm.config.schema import Model
 from edadm.networks.described.autoencoder import autoencoder_of
 from edadm.networks.described.compvis import compvis_unet
 from edadm.networks.described.condition import condition_of
-from edadm.networks.described.dit import AUTOENCODER, dit
+from edadm.networks.described.dit import AUTOENCODER, dit, pixart
 from edadm.networks.described.sizes import check_ends, indices, with_size
 from edadm.networks.described.training import SIDES, training_of
 from edadm.networks.settings.reading import DescriptionError, Settings, groups_of
@@ -25,6 +26,7 @@ Shapes = dict[str, tuple[int, ...]]
 _ANCHORS = {
     "compvis": "time_embed.0.weight",
     "ddim": "temb.dense.0.weight",
+    "pixart": "t_block.1.weight",
     "dit": "t_embedder.mlp.0.weight",
     "diffusers": "time_embedding.linear_1.weight",
 }
@@ -54,9 +56,9 @@ def describe_tensors(
         settings: Settings = {"checkpoint": str(path), "layout": layout, "architecture": architecture}
         if layout == "compvis":
             _add_parts(settings, state, left_open, path)
-        if "classes" in architecture:
-            settings |= {"conditioning": about_classes(architecture["classes"], left_open)}
+        if "patch" in architecture:
             settings |= {"autoencoder": dict(AUTOENCODER)}
+            settings |= {"conditioning": _told(settings, left_open)}
             left_open.append(
                 "autoencoder.checkpoint: set it to the folder of the VAE (stabilityai/sd-vae-ft-ema), which "
                 "the file does not hold"
@@ -73,6 +75,21 @@ def describe_tensors(
         architecture["image_size"] = SIDES.get(settings["prediction"], architecture["image_size"])
     refine(settings, left_open)
     return Description(settings, left_open)
+
+
+def _told(settings: Settings, left_open: list[str]) -> Settings:
+    """What a transformer of patches is told."""
+    if "classes" in settings["architecture"]:
+        return about_classes(settings["architecture"]["classes"], left_open)
+    left_open.append(
+        "conditioning.checkpoint: set it to a folder with text_encoder and tokenizer (T5 version 1.1, XXL), "
+        "which the file does not hold"
+    )
+    left_open.append(
+        "autoencoder.scale is PixArt-alpha's; PixArt-Sigma has the VAE of Stable Diffusion XL (0.13025), and "
+        "prompts of 300 tokens (conditioning.t5.tokens)"
+    )
+    return about_t5(settings, left_open)
 
 
 def _add_parts(settings: Settings, state: dict[str, Stored], left_open: list[str], path: Path) -> None:
@@ -143,4 +160,10 @@ def _dit(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Sett
     return dit(shapes, left_open), left_open
 
 
-_ARCHITECTURES = {"ddim": _ddim, "compvis": compvis_unet, "dit": _dit}
+def _pixart(shapes: Shapes, path: Path, presets: Mapping[str, Model]) -> tuple[Settings, list[str]]:
+    """Another one."""
+    left_open: list[str] = []
+    return pixart(shapes, left_open), left_open
+
+
+_ARCHITECTURES = {"ddim": _ddim, "compvis": compvis_unet, "dit": _dit, "pixart": _pixart}

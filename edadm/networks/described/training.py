@@ -18,6 +18,7 @@ _USUAL = {
     "ddim": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},
     "compvis": {"kind": "sqrt_linear", "start": 0.00085, "end": 0.012, "timesteps": 1000},
     "dit": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},
+    "pixart": {"kind": "linear", "start": 1e-4, "end": 0.02, "timesteps": 1000},
 }
 
 

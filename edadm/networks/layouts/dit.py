@@ -69,7 +69,9 @@ def with_positions(state: State, architecture: Architecture) -> State:
     """The same with the embedding of each patch's place, which diffusers computes from the sizes."""
     if POSITIONS in state or architecture.patch is None:
         return state
-    side = architecture.image_size // architecture.patch
+    side, scale = architecture.image_size // architecture.patch, architecture.position_scale or 1.0
     with torch.device("cpu"):
-        places = get_2d_sincos_pos_embed(architecture.channels, side, base_size=side, output_type="pt")
+        places = get_2d_sincos_pos_embed(
+            architecture.channels, side, base_size=side, interpolation_scale=scale, output_type="pt"
+        )
     return state | {POSITIONS: places.float()[None]}

@@ -23,6 +23,7 @@ _ANCHORS = {
     "text": ("embeddings.token_embedding.weight",),
     "second_text": ("embeddings.token_embedding.weight",),
     "classes": ("embedding.weight",),
+    "t5": ("encoder.block.0.layer.0.SelfAttention.q.weight",),
 }
 _PREFIXES = {"classes": ("cond_stage_model.", "")}
 _BESIDE_TEXT = "visual_projection|vision_model|visual"
@@ -33,6 +34,7 @@ _USELESS = {
     "text": rf"{_NO_TEXT}|.*\b(?:text_projection|{_BESIDE_TEXT})\b.*",
     "second_text": rf"{_NO_TEXT}|.*\b(?:{_BESIDE_TEXT})\b.*",
     "classes": "(?!)",
+    "t5": "(?!)",
 }
 _NAMES = {
     "unet": "U-Net",
@@ -40,6 +42,7 @@ _NAMES = {
     "text": "CLIP text encoder",
     "second_text": "CLIP text encoder",
     "classes": "class embedding",
+    "t5": "text encoder of T5",
 }
 _WHOLE = "point to the whole original checkpoint"
 _FIXES = {
@@ -48,9 +51,11 @@ _FIXES = {
     "text": f"{_WHOLE}, or set conditioning.checkpoint to the file or folder of the text encoder",
     "second_text": "point to a whole checkpoint of Stable Diffusion XL, or the folder of its pipeline",
     "classes": _WHOLE,
+    "t5": "set conditioning.checkpoint to the file or folder of the text encoder",
 }
 _TEXTS = ("text", "second_text")
 _CONTROL = "control_model."
+_TABLE = "scale_shift_table"  # of PixArt's last layer, in diffusers' names
 _TEXT_PREFIX = re.compile(r"(?:clip_l\.)?(?:transformer\.)?(?:text_model\.)?$")
 _OTHER_ENCODERS = (
     ("text_encoders.", "a transformer with several text encoders (Stable Diffusion 3, FLUX)"),
@@ -64,7 +69,7 @@ def own_tensors(state: State, kind: str, path: Path) -> State:
 
     Args:
         state: all tensors of a checkpoint.
-        kind: `unet`, `autoencoder`, `text`, `second_text` or `classes`.
+        kind: `unet`, `autoencoder`, `text`, `second_text`, `t5` or `classes`.
         path: for sentences.
 
     Raises:
@@ -77,7 +82,7 @@ def own_tensors(state: State, kind: str, path: Path) -> State:
     own = {name: tensor for name, tensor in inside.items() if not useless.fullmatch(name)}
     if kind in _TEXTS and open_clip.TOKENS in own:
         return own  # some of its names have no dot
-    return {name: tensor for name, tensor in own.items() if "." in name}
+    return {name: tensor for name, tensor in own.items() if "." in name or name == _TABLE}
 
 
 def _prefix(state: State, kind: str, path: Path) -> str:

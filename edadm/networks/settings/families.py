@@ -31,6 +31,7 @@ class FamilyEntry:
         is_sized: whether a U-Net's sizes describe it, and not diffusers' own settings or a transformer's.
         marks: keys of a diffusers U-Net's `config.json`, with the values by which it is of this family.
         keys: further ones that only this family has, with the settings that take their values.
+        predictions: what its networks may predict.
         image: how many channels of an image stand behind those of the noise, by the latents' channels.
     """
 
@@ -43,6 +44,7 @@ class FamilyEntry:
     is_sized: bool = True
     marks: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    predictions: tuple[str, ...] = ("eps", "v", "sample", "flow")
     image: Callable[[int], int] = lambda channels: 0
 
 
@@ -98,9 +100,13 @@ def _check_sdxl(sizes: Sizes) -> None:
 
 
 def _check_dit(sizes: Sizes) -> None:
-    own = ("heads", "blocks", "patch", "classes")
+    _check_patches(sizes, ("heads", "blocks", "patch", "classes"))
+
+
+def _check_patches(sizes: Sizes, own: tuple[str, ...]) -> None:
+    """Whether sizes of a transformer of patches, of which all in `own` are needed, belong together."""
     if absent := next((name for name in own if sizes[name] is None), None):
-        raise ValueError(f"the family 'dit' needs {absent}; `edadm describe` prints it")
+        raise ValueError(f"the family '{sizes['family']}' needs {absent}; `edadm describe` prints it")
     width, heads, side, patch = (sizes[name] for name in ("channels", "heads", "image_size", "patch"))
     if width % heads or width % 4:
         raise ValueError(f"channels {width} must be a multiple of the {heads} heads and of 4; change either")
@@ -112,6 +118,26 @@ def _check_dit(sizes: Sizes) -> None:
             f"out_channels is {sizes['out_channels']}; set it to {2 * latents} where the network predicts a "
             "variance, or remove it"
         )
+
+
+def _check_pixart(sizes: Sizes) -> None:
+    if sizes["context_channels"] is None:
+        raise ValueError("the family 'pixart' needs context_channels; `edadm describe FOLDER` prints it")
+    _check_patches(sizes, ("heads", "blocks", "patch"))
+    if sizes["size_told"] and sizes["channels"] % 3:
+        raise ValueError(
+            f"channels {sizes['channels']} must be a multiple of 3 where the image's size is told; change "
+            "it, or remove size_told"
+        )
+
+
+def _check_mmdit(sizes: Sizes) -> None:
+    _check_patches(sizes, ("heads", "blocks", "patch", "context_channels", "text_channels", "places"))
+    side, patch, places = (sizes[name] for name in ("image_size", "patch", "places"))
+    if side > patch * places:
+        raise ValueError(f"image_size {side} has more than {places} patches along a side; raise places")
+    if beyond := [block for block in sizes["dual_blocks"] or () if block >= sizes["blocks"]]:
+        raise ValueError(f"dual_blocks names the block {beyond[0]} of {sizes['blocks']}; remove it")
 
 
 _OF_ANY_KIND = ("classes", "text")
@@ -179,6 +205,30 @@ _ENTRIES = (
         layout="dit",
         conditions=("classes",),
         is_sized=False,
+    ),
+    FamilyEntry(
+        "pixart",
+        "edadm.networks.transformers.pixart",
+        (
+            *("channels", "heads", "blocks", "patch", "out_channels"),
+            *("context_channels", "position_scale", "size_told"),
+        ),
+        _check_pixart,
+        layout="pixart",
+        conditions=("t5",),
+        is_sized=False,
+    ),
+    FamilyEntry(
+        "mmdit",
+        "edadm.networks.transformers.mmdit",
+        (
+            *("channels", "heads", "blocks", "patch", "context_channels"),
+            *("text_channels", "places", "dual_blocks", "qk_norm"),
+        ),
+        _check_mmdit,
+        conditions=("sd3",),
+        is_sized=False,
+        predictions=("flow",),
     ),
 )
 FAMILIES = {entry.name: entry for entry in _ENTRIES}

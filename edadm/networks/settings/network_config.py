@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from edadm.networks.settings.architecture import Architecture
+from edadm.networks.settings.mmdit_config import mmdit_architecture
+from edadm.networks.settings.pixart_config import pixart_architecture
 from edadm.networks.settings.reading import (
     QUANTIZED_ALREADY,
-    DescriptionError,
     Settings,
+    buildable,
     checked,
     refuse,
     understood,
 )
 from edadm.networks.settings.unet_config import AVERAGING, unet_architecture
 
-TRANSFORMER = "DiTTransformer2DModel"
+TRANSFORMERS = ("DiTTransformer2DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel")
 _KEYS = {  # settings by diffusers' names, with what its constructor takes where the file has none
     "in_channels": ("in_channels", 4),
     "num_attention_heads": ("heads", 16),
@@ -59,8 +58,9 @@ def network_architecture(config: Settings, where: Path) -> tuple[Settings, list[
     Raises:
         DescriptionError: of a network that is not built here; names the key.
     """
-    read = dit_architecture if config.get("_class_name") == TRANSFORMER else unet_architecture
-    return read(config, where)
+    own = (dit_architecture, pixart_architecture, mmdit_architecture)
+    readers = dict(zip(TRANSFORMERS, own, strict=True))
+    return readers.get(str(config.get("_class_name")), unet_architecture)(config, where)
 
 
 @understood
@@ -85,13 +85,4 @@ def dit_architecture(config: Settings, where: Path) -> tuple[Settings, list[str]
     predicted = config.get("out_channels")
     if predicted not in (None, settings["in_channels"]):
         settings["out_channels"] = predicted
-    try:
-        Architecture.model_validate(settings)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        told = ".".join(map(str, problem["loc"])) or "its settings"
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise DescriptionError(
-            f"{where} describes no network that can be built ({told}: {reason}); use another checkpoint"
-        ) from None
-    return settings, []
+    return buildable(settings, where), []

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from edadm.errors import EdadmError
+from edadm.networks.settings.architecture import Architecture
 
 Settings = dict[str, Any]
 Found = TypeVar("Found")
@@ -102,3 +103,25 @@ def checked(
             continue
         unknown = "this package does not know what that does"
         raise refuse(where, key, value, reasons.get(key, unknown) + "; use another checkpoint")
+
+
+def buildable(settings: Settings, where: Path) -> Settings:
+    """The settings of an architecture as they are.
+
+    Args:
+        settings: of an `Architecture`.
+        where: the file, for sentences.
+
+    Raises:
+        DescriptionError: they do not belong together.
+    """
+    try:
+        Architecture.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        told = ".".join(map(str, problem["loc"])) or "its settings"
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise DescriptionError(
+            f"{where} describes no network that can be built ({told}: {reason}); use another checkpoint"
+        ) from None
+    return settings

@@ -20,6 +20,32 @@ _TRANSFORMER = (
     *(f"attn2.{name}" for name in ATTENTION),
 )
 ADAPTIVE_BLOCK = ("norm1.linear", *(f"attn1.{name}" for name in ATTENTION), *FEED_FORWARD)
+_STREAMS = ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "add_q_proj", "to_out.0", "to_add_out")
+JOINT_BLOCK = (
+    "norm1.linear",
+    "norm1_context.linear",
+    *(f"attn.{name}" for name in _STREAMS),
+    *(f"attn2.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+    *(f"ff_context.{name.removeprefix('ff.')}" for name in FEED_FORWARD),
+)
+SHARED_ADAPTIVE_BLOCK = (  # as diffusers registers and runs it
+    *(f"attn1.{name}" for name in ATTENTION),
+    *(f"attn2.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+)
+_AROUND: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {  # of transformers of patches
+    "dit": (("pos_embed.proj",), ADAPTIVE_BLOCK, ("proj_out_1", "proj_out_2")),
+    "pixart": (
+        (
+            *("pos_embed.proj", "adaln_single.linear"),
+            *("caption_projection.linear_1", "caption_projection.linear_2"),
+        ),
+        SHARED_ADAPTIVE_BLOCK,
+        ("proj_out",),
+    ),
+    "mmdit": (("pos_embed.proj", "context_embedder"), JOINT_BLOCK, ("norm_out.linear", "proj_out")),
+}
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
 Units = dict[str, tuple[str, ...]]
@@ -27,8 +53,8 @@ Units = dict[str, tuple[str, ...]]
 
 def unit_layers(sizes: Architecture) -> Units | None:
     """Full names of the layers of every unit; None for families that are not described by sizes."""
-    if sizes.blocks is not None:
-        return dict(_transformer_units(sizes.blocks))
+    if sizes.family in _AROUND:
+        return dict(_transformer_units(sizes))
     return dict(_units(sizes)) if FAMILIES[sizes.family].is_sized else None
 
 
@@ -69,13 +95,23 @@ def _units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield _layer("conv_out")
 
 
-def _transformer_units(blocks: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _transformer_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Those of a transformer of patches."""
-    yield _layer("pos_embed.proj")
-    for block in range(blocks):
+    first, inner, last = _AROUND[sizes.family]
+    yield from map(_layer, first)
+    for block in range(sizes.blocks or 0):
         place = f"transformer_blocks.{block}"
-        yield place, tuple(f"{place}.{name}" for name in ADAPTIVE_BLOCK)
-    yield from map(_layer, ("proj_out_1", "proj_out_2"))
+        yield place, tuple(f"{place}.{name}" for name in _inner(sizes, inner, block))
+    yield from map(_layer, last)
+
+
+def _inner(sizes: Architecture, names: tuple[str, ...], block: int) -> Iterator[str]:
+    """The layers of a block: the last one of two streams makes nothing of the second, some attend twice."""
+    absent: tuple[str, ...] = ()
+    if sizes.family == "mmdit":
+        absent += () if block in (sizes.dual_blocks or ()) else ("attn2.",)
+        absent += ("attn.to_add_out", "ff_context.") if block + 1 == sizes.blocks else ()
+    return (name for name in names if not name.startswith(absent))
 
 
 def _layer(name: str) -> tuple[str, tuple[str, ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from edadm.networks.family import Coupling, Family, UnitKind
 from edadm.networks.inputs import InputSpec, Rows
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.transformers.blocks import KINDS, couplings_of
+from edadm.networks.transformers.blocks import KINDS, as_built_here, couplings_of, middle_of
 
 
 class Dit(Family):
@@ -43,15 +42,7 @@ class Dit(Family):
             patch_size=architecture.patch,
             num_embeds_ada_norm=architecture.classes,
         )
-        network.family = self.name
-        patches: Any = network.pos_embed
-        positions = patches.pos_embed
-        del patches.pos_embed
-        patches.pos_embed = nn.Parameter(positions, requires_grad=False)
-        for module in network.modules():
-            if isinstance(module, Attention):
-                module.set_processor(AttnProcessor())
-        return network
+        return as_built_here(network, self.name)
 
     def inputs(self, network: nn.Module) -> InputSpec:
         settings: Any = network.config
@@ -64,10 +55,7 @@ class Dit(Family):
         return predicted[:, : rows.latents.shape[1]]
 
     def feature_module(self, network: nn.Module) -> nn.Module:
-        """The first block of the second half, whose input is what the first half makes of an image."""
-        blocks: Any = network.transformer_blocks
-        found: nn.Module = blocks[len(blocks) // 2]
-        return found
+        return middle_of(network)
 
     def concatenations(self, network: nn.Module) -> Mapping[str, tuple[int, ...]]:
         return {}

@@ -23,12 +23,14 @@ class Site:
         segments: channels of the parts that can have a grid each; none where the sizes are known only when
             the network runs.
         axis: of the tensor's channels.
+        is_linear: whether it belongs to a linear layer.
     """
 
     module: str
     role: Role
     segments: tuple[int, ...]
     axis: int
+    is_linear: bool = False
 
     @property
     def name(self) -> str:
@@ -55,8 +57,9 @@ def _of_layers(network: nn.Module, concatenations: Mapping[str, tuple[int, ...]]
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             segments = concatenations.get(name, (layer.weight.shape[1],))
-            yield Site(name, "weight", segments, 1)
-            yield Site(name, "input", segments, 1 if isinstance(layer, nn.Conv2d) else -1)
+            is_linear = isinstance(layer, nn.Linear)
+            yield Site(name, "weight", segments, 1, is_linear)
+            yield Site(name, "input", segments, -1 if is_linear else 1, is_linear)
 
 
 def _of_attentions(network: nn.Module) -> Iterator[Site]:

@@ -15,6 +15,7 @@ _ANCHORS = {
     "embeddings.token_embedding.weight": "conditioning.encoder",
     "text_model.embeddings.token_embedding.weight": "conditioning.second_encoder",
     "embedding.weight": "conditioning",
+    "encoder.block.0.layer.0.SelfAttention.q.weight": "conditioning.t5",
 }
 _BLOCKS = r"(?:encoder\.|decoder\.)?(?:down|up)_blocks"
 _LEVEL = re.compile(rf"(?P<level>{_BLOCKS}\.\d+)\.(?P<kind>[a-z]+)\.(?P<index>\d+)\.")
@@ -70,6 +71,8 @@ def deciding(difference: Difference, own: Names, theirs: Names, in_diffusers: bo
         return "architecture.context_channels" if difference.axis(1) else "conditioning.classes"
     if difference.name == "text_projection.weight" and difference.axis(0):
         return "conditioning.pooled_channels"
+    if section == "conditioning.t5":
+        return section
     if section.startswith("conditioning."):
         return f"{section}.{_of_text(difference)}"
     if not section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,7 @@ from edadm.networks.units.temporal import units_of
 from edadm.networks.units.unit import Exclude, Unit
 from edadm.nn.insert import quantized_layers
 from edadm.nn.quantizer import Quantizer
+from edadm.nn.transformed import TransformedLinear
 from edadm.offload.demand import Demand, UnitBytes
 from edadm.offload.tracker import PeakTracker
 from edadm.stages.cost.work import FP32
@@ -40,7 +42,8 @@ class Quantized:
         layers: names of convolutions and linear layers with quantized weights.
         weights: their weights.
         grids: quantizers of weights, activations and attention operands.
-        grid_bytes: their scales and zero points, and factors of smoothing, as `ranges.safetensors` holds
+        grid_bytes: their scales and zero points, factors of smoothing and branches, as `ranges.safetensors`
+        holds
             them.
         bytes: tensors of `quantized.safetensors`: packed codes, grids, and what stays fp32; its header comes
             on top.
@@ -168,6 +171,7 @@ class Networks:
         )
         total = sum(layer.weight.numel() for layer in layers.values())
         smoothed = sum(layer.smooth.numel() for layer in layers.values() if layer.smooth is not None)
+        smoothed += _branch_bytes(layers, bits)
         written = (of_weights + of_activations) * (SCALE_BITS + ACTIVATION_ZERO_POINT_BITS) // 8 + smoothed
         held = codes + kept * FP32 + scales + zero_points + smoothed
         return Quantized(frozenset(layers), total, len(grids), written, held)
@@ -202,6 +206,13 @@ class Networks:
         with PeakTracker() as tracker, torch.no_grad():
             network_call(self.unet, self.inputs)
         return tracker.most
+
+
+def _branch_bytes(layers: Mapping[str, nn.Module], bits: Bits) -> int:
+    """The bytes of low-rank branches, whose numbers have 16 bits."""
+    rank = 0 if bits.linear is None or bits.linear.rank is None else bits.linear.rank
+    found = [layer for layer in layers.values() if isinstance(layer, TransformedLinear) and layer.has_branch]
+    return sum(2 * min(rank, *layer.weight.shape) * sum(layer.weight.shape) for layer in found)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -51,7 +51,9 @@ def test_which_schemes_a_backend_runs(bits: int) -> None:
     schemes = {
         "plain": plain,
         "smooth": replace(plain, transforms=("smooth",)),
-        "other": replace(plain, transforms=("smooth", "hadamard")),
+        "rotated": replace(plain, transforms=("smooth", "hadamard", "low_rank")),
+        "tokens": replace(plain, granularity="token", is_dynamic=True, is_symmetric=True),
+        "other": replace(plain, transforms=("smooth", "wavelet")),
         "dynamic": replace(plain, is_dynamic=True),
     }
     by_name = {}
@@ -60,7 +62,10 @@ def test_which_schemes_a_backend_runs(bits: int) -> None:
             by_name[name] = implementation(entry)
     runs = {name: [kind for kind in schemes if by_name[name].runs(schemes[kind])] for name in by_name}
     assert runs["simulated"] == list(schemes)  # what is read from a file is one that is known
-    assert all(known == ["plain", "smooth"] for name, known in runs.items() if name != "simulated")
+    assert runs["onednn"] == ["plain", "smooth", "rotated", "tokens"]
+    others = [known for name, known in runs.items() if name not in ("simulated", "onednn")]
+    assert others
+    assert all(known == ["plain", "smooth"] for known in others)
 
 
 def test_a_network_of_a_scheme_that_a_backend_does_not_run_is_refused(

@@ -56,7 +56,7 @@ def test_units_and_layers_are_those_of_the_network(sizes: dict) -> None:
 
 
 OF_ONE = "edadm_w4a8_small"  # names layers of the bundled model
-OF_DIT = "dit_"  # name a transformer's
+OF_TRANSFORMERS = {"dit_": "dit_xl2", "pixart_": "pixart_xl2"}  # begin so, and name layers of these
 
 
 def test_every_pattern_of_the_package_matches_in_every_family() -> None:
@@ -64,13 +64,13 @@ def test_every_pattern_of_the_package_matches_in_every_family() -> None:
     for sizes in SIZES[2:6]:
         layers = [layer for names in unit_layers(Architecture(**SMALL | sizes)).values() for layer in names]
         for name, bits in config.bits.items():
-            assert name == OF_ONE or name.startswith(OF_DIT) or list(idle_patterns(bits.layers, layers)) == []
-    layers = [
-        layer for names in unit_layers(config.models["dit_xl2"].architecture).values() for layer in names
-    ]
-    assert all(
-        list(idle_patterns(config.bits[name].layers, layers)) == [] for name in ("dit_w8a8", "dit_w4a8")
-    )
+            if name != OF_ONE and not name.startswith((*OF_TRANSFORMERS, "mmdit_")):
+                assert list(idle_patterns(bits.layers, layers)) == []
+    for start, model in OF_TRANSFORMERS.items():
+        units = unit_layers(config.models[model].architecture)
+        layers = [layer for names in units.values() for layer in names]
+        for name in (f"{start}w8a8", f"{start}w4a8"):
+            assert list(idle_patterns(config.bits[name].layers, layers)) == []
     bundled = unit_layers(config.models["cifar10_small"].architecture)
     assert (
         list(idle_patterns(config.bits[OF_ONE].layers, [n for names in bundled.values() for n in names]))
