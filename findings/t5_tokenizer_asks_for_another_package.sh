@@ -6,7 +6,7 @@
 # Seen: tiktoken is tried last, and its sentence is the one that ends the traceback; once it is installed, it cannot parse the file. Output:
 #     sentencepiece alone: ValueError: `tiktoken` is required to read a `tiktoken` file. Install it with `pip install tiktoken`.
 #     and tiktoken: ValueError: Error parsing line
-#     and protobuf: 6 tokens
+#     and protobuf: 7 tokens
 # Matters because: `from_pretrained` of a whole pipeline fails over a tokenizer that edadm reads from the same file by the package tokenizers alone
 #   (edadm/conditions/t5_tokens.py); whoever follows the sentence installs the wrong package.
 set -euo pipefail

@@ -13,6 +13,7 @@ REFINED = 4  # and its refiner, beside a score of the image's looks
 SIZE = 2  # and PixArt of its size alone, in some variants
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
 _Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=SIZE, max_length=TIME_IDS)]
+_Word = Annotated[str, Field(pattern="^[a-z]{2,}$")]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
 _OF_KIND = {
     "sd3": ("second_encoder", "pooled_channels", "empty_tokens"),
@@ -85,7 +86,10 @@ class Autoencoder(Strict):
 
 
 class TextEncoder(Strict):
-    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's. Its vocabulary is CLIP's (49,408 tokens)."""
+    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's.
+
+    Its vocabulary is CLIP's (49,408 tokens), unless it has words of its own.
+    """
 
     channels: Count = 768
     hidden_channels: Count = 3072
@@ -95,6 +99,9 @@ class TextEncoder(Strict):
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     padding: Literal["end_of_text", "zero"] = Field(
         "end_of_text", description="what pads a prompt; SD 2.x pads with zeros"
+    )
+    words: Annotated[tuple[_Word, ...], Field(min_length=1)] | None = of_some(
+        "of a vocabulary of its own, each one token; other text is spelled in bytes and known parts of words"
     )
 
 
