@@ -17,6 +17,7 @@ from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.stages.inputs.model import open_condition
 from edadm.stages.inputs.unet import open_unet
+from edadm.turnkey.results import write_folder
 
 from .networks.pixart import SIZED, TOKENS, call, described, rows_of, write_pipeline
 from .test_cli_families import assert_images_are_near, up_to_reconstruction
@@ -94,8 +95,7 @@ def test_images_of_the_quantized_network_are_near_the_float_ones(stages: Run) ->
 
 
 def _pipeline(folder: Path, **parts: Any) -> Any:
-    """diffusers' own, from what it is told in place of its tokenizer, which needs sentencepiece."""
-    parts |= {"text_encoder": None, "tokenizer": None}
+    """diffusers' own."""
     pipeline = PixArtAlphaPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.transformer.register_to_config(sample_size=128)  # by which it sees that sizes are told
@@ -122,13 +122,14 @@ def test_diffusers_pipeline_takes_the_network_and_it_is_saved_and_read_again(
         "output_type": "latent",
     }
     network = package.load(folder / "quantized.safetensors")
-    pipeline = _pipeline(folder / "pipeline", transformer=network)
+    nothing_else: dict[str, Any] = {"text_encoder": None, "tokenizer": None}  # which needs sentencepiece
+    pipeline = _pipeline(folder / "pipeline", transformer=network, **nothing_else)
     made = pipeline(**settings, generator=torch.Generator().manual_seed(1)).images
     assert made.shape == (1, 4, 8, 8)
     assert made.isfinite().all()
     network.register_to_config(sample_size=8)
     pipeline.save_pretrained(tmp_path / "saved")
-    again = _pipeline(tmp_path / "saved")
+    again = _pipeline(tmp_path / "saved", **nothing_else)
     assert type(again.transformer) is type(network)
     assert torch.equal(again(**settings, generator=torch.Generator().manual_seed(1)).images, made)
     export(folder / "quantized.safetensors", tmp_path / "plain", "diffusers", "fp32")
@@ -138,3 +139,20 @@ def test_diffusers_pipeline_takes_the_network_and_it_is_saved_and_read_again(
     rows = rows_of(2, sized=True)
     expected = network_call(open_unet(model.architecture, folder / "unet.safetensors", "cpu"), rows)
     assert (call(plain, rows)[:, :4] - expected).abs().mean() < expected.std()
+
+
+@torch.no_grad()
+def test_the_folder_of_quantize_draws_from_a_prompt_without_sentencepiece(
+    stages: Run, tmp_path: Path
+) -> None:
+    model, folder = stages
+    write_folder(folder / "pipeline", folder / "quantized.safetensors", tmp_path / "w4a8")
+    pipeline = _pipeline(tmp_path / "w4a8")
+    found = pipeline.encode_prompt("A boat ", max_sequence_length=TOKENS)
+    condition = open_condition(model, folder / "condition.safetensors", 3, CPU)
+    told, nothing = condition.rows([1]), condition.unconditional()
+    expected = (told["context"], told["context_mask"], nothing["context"], nothing["context_mask"])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.float(), other)
+    settings = {"num_inference_steps": 2, "use_resolution_binning": False, "height": 16, "width": 16}
+    assert pipeline("a boat", **settings, output_type="np").images.shape == (1, 16, 16, 3)

@@ -129,7 +129,7 @@ def _other_meaning(command: Command) -> str | None:
     return None
 
 
-def _visited_before(sampler: Sampler, total: int) -> Sequence[int]:
+def _visited_before(sampler: Sampler, total: int) -> Sequence[int | float]:
     """The timesteps of 639e85e."""
     if sampler.spacing == "quadratic" or sampler.method in SOLVERS:
         return visited(sampler, total)

@@ -13,7 +13,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 def prediction_errors(
-    full: Predict, rivals: Mapping[str, Predict], states: Iterable[tuple[Tensor, int]]
+    full: Predict, rivals: Mapping[str, Predict], states: Iterable[tuple[Tensor, int | float]]
 ) -> list[dict[str, Any]]:
     """Errors of every rival at every step, in the order of the states.
 
@@ -24,7 +24,7 @@ def prediction_errors(
     """
     found = []
     for x, timestep in states:
-        t = torch.full((len(x),), timestep, dtype=torch.int64, device=x.device)
+        t = torch.full((len(x),), timestep, device=x.device)
         with torch.no_grad():
             expected = full(x, t).double()
             apart = {name: rival(x, t).double() - expected for name, rival in rivals.items()}

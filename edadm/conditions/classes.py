@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.conditions.order import shuffled
@@ -19,6 +19,11 @@ class ClassEmbedding(nn.Module):
     def __init__(self, classes: int, channels: int):
         super().__init__()
         self.embedding = nn.Embedding(classes + 1, channels)
+
+    def forward(self, labels: Int[Tensor, " n"]) -> Float[Tensor, "n 1 channels"]:
+        """The context of each class, as one token."""
+        embedded: Tensor = self.embedding(labels)
+        return embedded[:, None]
 
 
 class LabelCondition:
@@ -54,12 +59,12 @@ class ClassCondition(LabelCondition):
 
     def __init__(self, embedding: ClassEmbedding, settings: Conditioning):
         super().__init__(settings)
-        self._embedding = embedding.embedding
+        self._embedding = embedding
 
     def _rows(self, labels: Sequence[int]) -> Float[Tensor, "n 1 channels"]:
-        return self._embedding(torch.tensor(labels, dtype=torch.long, device=self._embedding.weight.device))[
-            :, None
-        ]
+        device = self._embedding.embedding.weight.device
+        told: Tensor = self._embedding(torch.tensor(labels, dtype=torch.long, device=device))
+        return told
 
     @torch.no_grad()
     def rows(self, indices: Sequence[int]) -> dict[str, Tensor]:

@@ -7,12 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from edadm.conditions import classes, image, refiner, sdxl, t5, text
+from edadm.conditions import classes, image, refiner, sd3, sdxl, t5, text
 from edadm.networks.settings.parts import Conditioning
 
 CONDITIONS: dict[str, Any] = {  # modules, by kind of condition
     "classes": classes,
     "text": text,
+    "sd3": sd3,
     "sdxl": sdxl,
     "sdxl_refiner": refiner,
     "inpainting": image,

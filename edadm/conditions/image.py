@@ -159,8 +159,7 @@ def make(network: TextAndImage, settings: Conditioning, images: int) -> ImageCon
         EdadmError: there are fewer, or captions are drawn from an order that images do not have.
     """
     prompts, files = prompts_of(settings, images), images_of(settings, images)
-    encoder = settings.encoder
-    text = TextCondition(network.text, prompts, encoder.tokens, encoder.padding)
+    text = TextCondition(network.text, prompts, settings.encoder)
     if settings.kind == "inpainting":
         return ImageCondition(
             network, text, files, lambda pixels, at: masked(network, settings.seed, pixels, at)

@@ -37,7 +37,7 @@ class RefinerCondition:
         sizes, encoder = self._settings.time_ids, self._settings.second_encoder
         assert sizes is not None and encoder is not None
         device = next(self._network.parameters()).device
-        ids = token_ids(prompts, encoder.tokens, encoder.padding).to(device)
+        ids = token_ids(prompts, encoder.tokens, encoder.padding, encoder.words).to(device)
         said = self._network.text(ids, output_hidden_states=True)
         told = {"context": said.hidden_states[-2], "pooled": said.text_embeds}
         told["time_ids"] = torch.tensor(sizes, device=device).repeat(len(prompts), 1)

@@ -49,7 +49,7 @@ class SdxlCondition:
     def _said(self, encoder: Any, prompts: Sequence[str], sizes: TextEncoder) -> Any:
         """All that an encoder says of prompts."""
         device = next(encoder.parameters()).device
-        ids = token_ids(prompts, sizes.tokens, sizes.padding).to(device)
+        ids = token_ids(prompts, sizes.tokens, sizes.padding, sizes.words).to(device)
         return encoder(ids, output_hidden_states=True)
 
     def _rows(self, prompts: Sequence[str]) -> dict[str, Tensor]:

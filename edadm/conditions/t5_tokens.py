@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from edadm.errors import EdadmError
 
+JSON, SENTENCEPIECE = "tokenizer.json", "spiece.model"  # names of the two kinds of files
 _PAD, _END = "<pad>", "</s>"
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of a model
 _TEXT, _SCORE, _KIND = 1, 2, 3  # of a piece
@@ -42,6 +44,18 @@ def tokenizer_of(content: bytes) -> Any:
             f"the tokenizer of T5 is neither a tokenizer.json nor a SentencePiece model of unigrams "
             f"({reason}); fetch the pipeline's folder `tokenizer` again"
         ) from None
+
+
+def with_json(file: Path) -> None:
+    """Writes the tokenizer of a SentencePiece model beside it, unless there is one.
+
+    transformers reads it without sentencepiece and protobuf, which edadm does not install.
+
+    Raises:
+        EdadmError: the model cannot be read.
+    """
+    if not (other := file.with_name(JSON)).exists():
+        other.write_text(tokenizer_of(file.read_bytes()).to_str(pretty=True), encoding="utf-8")
 
 
 def fitted(tokenizer: Any, length: int) -> Any:

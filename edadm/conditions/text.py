@@ -11,12 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edadm.conditions.order import shuffled
+from edadm.conditions.words import merges_file, vocabulary_size
 from edadm.config.inputs.prompts import prompts_in
 from edadm.errors import EdadmError
 from edadm.networks.settings.parts import Conditioning, TextEncoder
 
-VOCABULARY = 49408
-END_OF_TEXT = VOCABULARY - 1
 Padding = Literal["end_of_text", "zero"]
 
 
@@ -26,18 +25,17 @@ class TextCondition:
     Args:
         encoder: with weights.
         prompts: one for each image.
-        tokens: length to which prompts are padded or cut.
-        padding: what they are padded with.
+        sizes: of the encoder, and how prompts are cut and padded.
     """
 
-    def __init__(
-        self, encoder: nn.Module, prompts: Sequence[str], tokens: int, padding: Padding = "end_of_text"
-    ):
-        self._encoder, self.prompts, self._tokens, self._padding = encoder, prompts, tokens, padding
+    def __init__(self, encoder: nn.Module, prompts: Sequence[str], sizes: TextEncoder):
+        self._encoder, self.prompts, self._sizes = encoder, prompts, sizes
 
     def _rows(self, prompts: Sequence[str]) -> Float[Tensor, "n tokens channels"]:
         device = next(self._encoder.parameters()).device
-        return self._encoder(token_ids(prompts, self._tokens, self._padding).to(device)).last_hidden_state
+        sizes = self._sizes
+        ids = token_ids(prompts, sizes.tokens, sizes.padding, sizes.words).to(device)
+        return self._encoder(ids).last_hidden_state
 
     @torch.no_grad()
     def rows(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -51,19 +49,30 @@ class TextCondition:
 
 
 def token_ids(
-    prompts: Sequence[str], length: int, padding: Padding = "end_of_text"
+    prompts: Sequence[str],
+    length: int,
+    padding: Padding = "end_of_text",
+    words: tuple[str, ...] | None = None,
 ) -> Int[Tensor, "n length"]:
     """CLIP's byte-pair codes, padded to a length.
 
     With the end of text as Stable Diffusion v1 was trained, or with zeros as v2 and open_clip were.
+
+    Args:
+        prompts: to encode.
+        length: of each.
+        padding: behind its end.
+        words: of another vocabulary than CLIP's.
     """
     from open_clip.tokenizer import SimpleTokenizer
 
-    ids = SimpleTokenizer()(list(prompts), context_length=length)
+    tokenizer = SimpleTokenizer() if words is None else SimpleTokenizer(merges_file(words))
+    ids = tokenizer(list(prompts), context_length=length)
     if padding == "zero":
         return ids
-    ended = (ids == END_OF_TEXT).cumsum(dim=1).bool()
-    return ids.masked_fill(ended, END_OF_TEXT)
+    end = vocabulary_size(words) - 1
+    ended = (ids == end).cumsum(dim=1).bool()
+    return ids.masked_fill(ended, end)
 
 
 def read_prompts(path: Path, seed: int) -> list[str]:
@@ -82,8 +91,9 @@ def encoder_config(sizes: TextEncoder, pooled_channels: int = 512) -> Any:
     """A text encoder's sizes as transformers has them; only a projected one uses `pooled_channels`."""
     from transformers import CLIPTextConfig  # seconds, for which classes need not wait
 
+    vocabulary = vocabulary_size(sizes.words)
     return CLIPTextConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=sizes.channels,
         intermediate_size=sizes.hidden_channels,
         num_hidden_layers=sizes.layers,
@@ -91,8 +101,8 @@ def encoder_config(sizes: TextEncoder, pooled_channels: int = 512) -> Any:
         max_position_embeddings=sizes.tokens,
         hidden_act=sizes.activation,
         projection_dim=pooled_channels,
-        bos_token_id=END_OF_TEXT - 1,
-        eos_token_id=END_OF_TEXT,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
     )
 
 
@@ -110,8 +120,7 @@ def make(network: nn.Module, settings: Conditioning, images: int) -> TextConditi
     Raises:
         EdadmError: there are fewer prompts.
     """
-    encoder = settings.encoder
-    return TextCondition(network, prompts_of(settings, images), encoder.tokens, encoder.padding)
+    return TextCondition(network, prompts_of(settings, images), settings.encoder)
 
 
 def prompts_of(settings: Conditioning, images: int) -> list[str]:

@@ -15,8 +15,10 @@ def betas_of(schedule: NoiseSchedule) -> list[float]:
     """The beta of every timestep, in (0, 1).
 
     `linear` spaces beta evenly (ermongroup/ddim), `sqrt_linear` its square root (CompVis), `cosine` is arXiv
-    2102.09672, eq. 17, with betas of at most 0.999, `trained` lists them.
+    2102.09672, eq. 17, with betas of at most 0.999, `trained` lists them; a flow has none.
     """
+    if schedule.kind == "flow":
+        return []
     if schedule.betas is not None:
         return list(schedule.betas)
     count = schedule.timesteps

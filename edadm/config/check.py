@@ -10,7 +10,7 @@ from edadm.config.methods import CORRECTIONS, METHODS
 from edadm.config.rules.evaluations import mistakes_in_evaluation
 from edadm.config.rules.models import mistakes_in_model, mistakes_in_networks
 from edadm.config.rules.wording import nearest
-from edadm.config.schema import EULERS, Config, Run
+from edadm.config.schema import EULERS, FLOW, Config, Run
 from edadm.errors import EdadmError
 from edadm.networks.settings.unit_names import idle_patterns, unit_layers
 
@@ -119,6 +119,11 @@ def _of_patterns(run: Run, bits: str, reconstruction: str, config: Config) -> li
 def _of_correction(run: Run, name: str, config: Config) -> list[str]:
     """Whether the model's sampler can be corrected in this way."""
     correction, sampler = config.reconstructions[name].correction, config.models[run.model].sampler
+    if correction is not None and sampler.method == FLOW:
+        return [
+            f"reconstructions.{name}: the correction '{correction}' is of a predicted noise, and "
+            f"models.{run.model} predicts a flow; remove `correction`"
+        ]
     if correction is None or not CORRECTIONS[correction].of_steps or sampler.method in ("ddim", *EULERS):
         return []
     return [

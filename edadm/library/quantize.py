@@ -28,13 +28,13 @@ from edadm.networks.families import network_call
 from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.unet_config import unet_architecture
+from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
 from edadm.networks.units.temporal import units_of
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
 from edadm.version import __version__
 
-CLASSES = ("UNet2DModel", "UNet2DConditionModel")
+CLASSES = ("UNet2DModel", "UNet2DConditionModel", *TRANSFORMERS)
 APART = 0.02  # of a prediction's norm: further from each other than types and kernels bring equal networks
 
 
@@ -44,14 +44,14 @@ def quantize(
     bits: str | Mapping[str, Any] = "w4a8",
     reconstruction: str | Mapping[str, Any] = "fbr_w4",
 ) -> QuantizedUNet:
-    """The quantized copy of a float U-Net of diffusers, as a diffusers model for `pipe.unet`.
+    """The quantized copy of a float network of diffusers, as a diffusers model for `pipe.unet` or its like.
 
     Searches the grid of every weight and activation, then learns rounding and step sizes unit by unit, on the
     network's device. It is what `edadm.load` returns for the file that its `save_pretrained` writes.
 
     Args:
-        unet: a `UNet2DModel` or `UNet2DConditionModel`; it is left as it is.
-        rows: from `edadm.calibrate`.
+        unet: a `UNet2DModel`, `UNet2DConditionModel` or transformer of diffusers; it is left as it is.
+        rows: from `edadm.calibrate`, which looks at U-Nets, or the caller's own.
         bits, reconstruction: presets by name, or settings, such as `{"base": "fbr_w4", "iterations": 500}`.
 
     Raises:
@@ -94,7 +94,7 @@ def _architecture(unet: nn.Module) -> Architecture:
         )
     model: Any = unet
     config = json.loads(model.to_json_string()) | {"_class_name": name}
-    settings, _ = unet_architecture(config, Path("unet.config"))
+    settings, _ = network_architecture(config, Path("unet.config"))
     return Architecture.model_validate(settings)
 
 

@@ -28,11 +28,11 @@ def build_autoencoder(settings: Autoencoder) -> VQModel | AutoencoderKL:
         "scaling_factor": settings.scale
         or 1.0,  # for readers of a saved configuration; `LatentDecoder` scales
     }
-    autoencoder = (
-        VQModel(**sizes, num_vq_embeddings=settings.codes)
-        if settings.kind == "vq"
-        else AutoencoderKL(**sizes)
-    )
+    if settings.kind == "vq":
+        autoencoder = VQModel(**sizes, num_vq_embeddings=settings.codes)
+    else:
+        around = {"use_quant_conv": settings.quant_conv, "use_post_quant_conv": settings.quant_conv}
+        autoencoder = AutoencoderKL(**sizes, **around, shift_factor=settings.shift or None)
     for module in autoencoder.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())
@@ -48,11 +48,12 @@ class LatentDecoder:
 
     Args:
         autoencoder: from `build_autoencoder`, with weights.
-        scale: the sampler's latents are the autoencoder's times this number.
+        scale: the sampler's latents are the autoencoder's times this number,
+        shift: once this one is taken off.
     """
 
-    def __init__(self, autoencoder: VQModel | AutoencoderKL, scale: float):
-        self.autoencoder, self.scale = autoencoder, scale
+    def __init__(self, autoencoder: VQModel | AutoencoderKL, scale: float, shift: float = 0.0):
+        self.autoencoder, self.scale, self.shift = autoencoder, scale, shift
         self.factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
 
     def at_once(self, shape: Sequence[int]) -> int:
@@ -66,5 +67,5 @@ class LatentDecoder:
     @torch.no_grad()
     def __call__(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 i j"]:
         """Images, about in [-1, 1]."""
-        parts = (latents / self.scale).split(self.at_once(latents.shape[1:]))
+        parts = (latents / self.scale + self.shift).split(self.at_once(latents.shape[1:]))
         return torch.cat([self.autoencoder.decode(part, return_dict=False)[0] for part in parts])

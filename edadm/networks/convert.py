@@ -132,6 +132,8 @@ def _role(part: str) -> str:
 def _kind(model: Model, part: str) -> str:
     """A network by what it is."""
     if part == "condition" and model.conditioning:
+        if model.conditioning.kind == "sd3":  # whose first text encoder has a projection, too
+            return "second_text"
         if model.conditioning.t5 is not None:
             return "t5"
         return "text" if model.conditioning.has_prompts else "classes"

@@ -23,7 +23,7 @@ TOLD = (
 )  # that a network can be told, in order
 NAMES = ("latents", "timesteps", *TOLD)  # that an input can have
 MASK = "context_mask"  # of which numbers are 0 or 1
-WHOLE = ("timesteps", "time_ids", "labels")  # inputs of whole numbers
+WHOLE = ("timesteps", "time_ids", "labels")  # inputs of whole numbers, but for timesteps of a flow
 
 
 def replaced(unconditional: Collection[str]) -> list[frozenset[str]]:
@@ -79,8 +79,8 @@ class Rows:
         return self.tensors["latents"]
 
     @property
-    def timesteps(self) -> Int[Tensor, " n"]:
-        """The t of each state."""
+    def timesteps(self) -> Int[Tensor, " n"] | Float[Tensor, " n"]:
+        """The t of each state, whole numbers but for a flow's."""
         return self.tensors["timesteps"]
 
     @property
@@ -126,8 +126,14 @@ class Rows:
         return Rows({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def cast(self, dtype: torch.dtype) -> Rows:
-        """The rows with their floating-point numbers in another type; indices stay whole numbers."""
-        return Rows({n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()})
+        """The rows with their floating-point numbers in another type; indices and timesteps stay."""
+        stays = ("timesteps",)  # a flow's would be other ones in half precision
+        return Rows(
+            {
+                name: tensor.to(dtype) if tensor.is_floating_point() and name not in stays else tensor
+                for name, tensor in self.tensors.items()
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def load_decoder(
         autoencoder = build_part(model, "autoencoder")
     state = read_state(weights)
     scale = state.pop(SCALE, torch.ones(())).item()
-    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale)
+    assert model.autoencoder is not None
+    return LatentDecoder(_filled(autoencoder, state, weights).to(device), scale, model.autoencoder.shift)
 
 
 def load_condition_network(model: Model, weights: Path, device: torch.device | str = "cpu") -> Any:

@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor,
+    AttnProcessor2_0,
+    JointAttnProcessor2_0,
+)
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,7 +20,13 @@ from edadm.nn.quantizer import Quantizer
 
 ATTENTIONS = (Attention, AttentionModuleMixin, nn.MultiheadAttention)
 _PARTS = {"group_norm", "to_q", "to_k", "to_v", "to_out", "processor"}
+_OF_TWO = {  # parts of an attention of two streams
+    *("norm_q", "norm_k", "norm_added_q", "norm_added_k"),
+    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+}
 _UNKNOWN = ("is_causal", "only_cross_attention", "fused_projections", "pre_only")
+
+_PROCESSORS = (AttnProcessor, AttnProcessor2_0, JointAttnProcessor2_0)
 
 NOT_ALONE = (
     "the attention of a quantized network keeps its processors, which hold grids, and never has an "
@@ -25,17 +36,23 @@ NOT_ALONE = (
 Size = int | torch.SymInt | Tensor  # symbolic while a network is exported, a tensor while it is traced
 
 
+def is_joint(attention: Attention) -> bool:
+    """Whether an attention in floating point is of a block of two streams, though it may attend to one."""
+    return type(attention.processor) is JointAttnProcessor2_0
+
+
 def unknown_in(attention: Attention | AttentionModuleMixin | nn.MultiheadAttention) -> list[str]:
-    """What an attention has that `ProjectedAttention` does not compute, by diffusers' names."""
+    """What an attention has that no `ProjectedAttention` computes, by diffusers' names."""
     if not isinstance(attention, Attention):
         return [f"the arithmetic of {type(attention).__name__}"]
-    found = [name for name, _ in attention.named_children() if name not in _PARTS]
+    parts = _PARTS | _OF_TWO if is_joint(attention) else _PARTS
+    found = [name for name, _ in attention.named_children() if name not in parts]
     found += [name for name in _UNKNOWN if getattr(attention, name, False)]
     if attention.inner_kv_dim != attention.inner_dim:
         found.append("kv_heads")
     if abs(attention.scale * (attention.inner_dim // attention.heads) ** 0.5 - 1) > 1e-6:
         found.append("scale_qk")
-    known = type(attention) is Attention and type(attention.processor) in (AttnProcessor, AttnProcessor2_0)
+    known = type(attention) is Attention and type(attention.processor) in _PROCESSORS
     return (
         found if known else [*found, f"{type(attention).__name__} with {type(attention.processor).__name__}"]
     )
@@ -126,16 +143,22 @@ class ProjectedAttention:
     Attributes:
         most_keys: the number of tokens that the grid of the attention weights was searched at, beyond which
             they are left off it; None where no number is too large.
+        besides: how many further tokens there are, of another stream, whose number does not count.
     """
 
     most_keys: int | None = None
+    besides: Any = 0
 
     def has_grid_for(self, keys: Size) -> bool:
         """Whether attention weights over that many tokens lie on their grid.
 
         They do in an exported graph that leaves the number open.
         """
-        return self.most_keys is None or isinstance(keys, torch.SymInt) or bool(keys <= self.most_keys)
+        return (
+            self.most_keys is None
+            or isinstance(keys, torch.SymInt)
+            or bool(keys - self.besides <= self.most_keys)
+        )
 
     def mixed(
         self,

@@ -11,7 +11,8 @@ from torch import nn
 from edadm.config.schema import Bits
 from edadm.errors import EdadmError
 from edadm.networks.units.site import Role, Site
-from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, unknown_in
+from edadm.nn.attention import ATTENTIONS, QuantizedAttention, QuantizedAttnProcessor, is_joint, unknown_in
+from edadm.nn.joint import QuantizedJointAttnProcessor
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from edadm.nn.quantizer import Quantizer
 from edadm.nn.token_quantizer import TokenQuantizer
@@ -65,8 +66,9 @@ def insert_quantizers(network: nn.Module, sites: Sequence[Site], schemes: Mappin
             operands = schemes[site.name].scheme.format.bits
             of_softmax = schemes.get(f"{site.module}.probabilities")
             softmax_bits = None if of_softmax is None else of_softmax.scheme.format.bits
-            processor = QuantizedAttnProcessor(operands, softmax_bits)
-            QuantizedAttention.of(network.get_submodule(site.module), processor)
+            attention: Any = network.get_submodule(site.module)
+            kind = QuantizedJointAttnProcessor if is_joint(attention) else QuantizedAttnProcessor
+            QuantizedAttention.of(attention, kind(operands, softmax_bits))
     for module in network.modules():
         if isinstance(module, Quantizer):
             module.to(next(network.parameters()).device)

@@ -38,7 +38,7 @@ def keep_to_size(network: nn.Module, height: int, width: int) -> None:
 def _factor(network: Any, name: str) -> int:
     """By what images are smaller when they come to a module: patches, or halved once per level of a U-Net."""
     if not hasattr(network, "down_blocks"):
-        patch: int = network.patch_size
+        patch: int = network.config["patch_size"]
         return patch
     last = len(network.down_blocks) - 1
     if not (block := _BLOCK.match(name)):

@@ -162,7 +162,7 @@ def learned_weights(
 
 
 def parted(
-    timesteps: Int[Tensor, " n"],
+    timesteps: Int[Tensor, " n"] | Float[Tensor, " n"],
 ) -> tuple[Int[Tensor, " m"], list[Int[Tensor, " _"]]]:
     """Rows that are weighted, and groups of those that validate, by timestep, the least noisy first."""
     order = timesteps.argsort(stable=True)

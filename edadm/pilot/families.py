@@ -36,7 +36,6 @@ from edadm.pilot.scaled import ScaledRun
 from edadm.sampling.collect import collect, open_store
 from edadm.sampling.denoiser import Denoiser, Precision, Prediction
 from edadm.sampling.generate import generate_images
-from edadm.sampling.schedule import alphas_cumprod
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
@@ -69,7 +68,7 @@ class FamilyPass:
         return make_condition(randomised(embedding, self.device), model.conditioning, images)
 
     def _prediction(self) -> Prediction:
-        return Prediction(self.run.model.prediction, alphas_cumprod(self.run.model.schedule))
+        return Prediction.of(self.run.model)
 
     def collect(self) -> None:
         """`collect-trajectories`."""

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from edadm.config.rules.timesteps import Timestep
 from edadm.errors import EdadmError
 
 
@@ -89,7 +90,7 @@ class Correction:
             raise ValueError("a timestep or a variance of its correction is below 0")
         return cls(**{name: tables[name] for name in names})
 
-    def refuse_other_timesteps(self, visited: Sequence[int]) -> None:
+    def refuse_other_timesteps(self, visited: Sequence[Timestep]) -> None:
         """Refuses a sampler for which the correction was not fitted.
 
         Raises:

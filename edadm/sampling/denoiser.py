@@ -6,42 +6,53 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from edadm.conditions.condition import Condition
+from edadm.config.schema import Model
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows, replaced
 from edadm.sampling.correction import AppliedCorrection
 from edadm.sampling.replay import Replay
+from edadm.sampling.samplers.ddim import Times
+from edadm.sampling.schedule import alphas_cumprod
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Kind = Literal["eps", "v", "sample"]
+Kind = Literal["eps", "v", "sample", "flow"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Prediction:
-    """What a network predicts, and how eps follows from it.
+    """What a network predicts, and how what a sampler takes, which is eps, follows from it.
 
+    A flow is taken as it is by the one sampler of flows: at the beginning eps would be the state itself.
     With x_t = a x_0 + s eps, a^2 = alpha-bar and s^2 = 1 - alpha-bar, the velocity is v = a eps - s x_0
     (arXiv 2202.00512).
 
     Args:
-        kind: the noise, the velocity, or the image x_0.
-        alphas_cumprod: alpha-bar of every timestep, below 1; not needed where the noise is predicted.
+        kind: the noise, the velocity, the image x_0, or a flow.
+        alphas_cumprod: alpha-bar of every timestep, below 1; not needed where the noise or a flow is
+            predicted.
     """
 
     def __init__(self, kind: Kind = "eps", alphas_cumprod: Float[Tensor, " timesteps"] | None = None):
-        assert kind == "eps" or alphas_cumprod is not None, (
+        assert kind in ("eps", "flow") or alphas_cumprod is not None, (
             "eps follows from other predictions by the noise schedule"
         )
         self.kind, self._alphas = kind, alphas_cumprod
 
+    @classmethod
+    def of(cls, model: Model) -> Prediction:
+        """What a preset's network predicts."""
+        is_flow = model.prediction == "flow"
+        return cls(model.prediction, None if is_flow else alphas_cumprod(model.schedule))
+
     def eps(
-        self, predicted: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+        self, predicted: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"], t: Times
     ) -> Float[Tensor, "n c h w"]:
-        """The noise in `x_t`."""
-        if self._alphas is None or self.kind == "eps":
+        """The noise in `x_t`, or the flow there."""
+        if self._alphas is None or self.kind in ("eps", "flow"):
             return predicted
         alphas = self._alphas[t.cpu()].double().reshape(-1, 1, 1, 1)
         a, s = (part.sqrt().to(x.device, x.dtype) for part in (alphas, 1 - alphas))
@@ -134,7 +145,7 @@ class Denoiser:
             bound._told_nothing = self.condition.unconditional()
         return bound
 
-    def __call__(self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    def __call__(self, x: Float[Tensor, "n c h w"], t: Times) -> Float[Tensor, "n c h w"]:
         assert self.condition is None or self._told is not None, (
             "say which images these are: denoise.on(indices)"
         )

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from edadm.config.schema import EULERS, SOLVERS, NoiseSchedule, Sampler
+from edadm.config.schema import EULERS, FLOW, SOLVERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 from edadm.sampling.noise import ImageNoise
 from edadm.sampling.samplers.ddim import Denoise, OnStep, denoiser_of, sample_ddim
 from edadm.sampling.samplers.euler import sample_euler
+from edadm.sampling.samplers.flow import sample_flow
 from edadm.sampling.samplers.plms import sample_plms
 from edadm.sampling.samplers.solvers import make_scheduler, sample_with_scheduler
 from edadm.sampling.schedule import alphas_cumprod, final_alpha, sampler_timesteps
@@ -38,11 +39,11 @@ def run_sampler(
     on_step: OnStep = lambda step, timestep, latents: None,
 ) -> Float[Tensor, "n c h w"]:
     """One run of the preset's sampler over a batch, to the final latents."""
-    timesteps, alphas, last = (
-        sampler_timesteps(sampler, schedule),
-        alphas_cumprod(schedule),
-        final_alpha(sampler, schedule),
-    )
+    visited = sampler_timesteps(sampler, schedule)
+    if sampler.method == FLOW:
+        return sample_flow(denoise, noise.draw, visited, schedule.timesteps, on_step)
+    timesteps = [int(timestep) for timestep in visited]
+    alphas, last = alphas_cumprod(schedule), final_alpha(sampler, schedule)
     draw = _begun(denoise, sampler, noise.draw, alphas[timesteps[0]].item())
     if sampler.method in SOLVERS:
         return sample_with_scheduler(denoise, draw, make_scheduler(sampler, schedule), on_step)

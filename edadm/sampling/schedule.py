@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edadm.config.betas import betas_of
 from edadm.config.rules.steps import step_problem
-from edadm.config.rules.timesteps import visited
+from edadm.config.rules.timesteps import Timestep, visited
 from edadm.config.schema import EULERS, NoiseSchedule, Sampler
 from edadm.errors import EdadmError
 
@@ -31,8 +31,10 @@ def alphas_cumprod(schedule: NoiseSchedule) -> Float[Tensor, " timesteps"]:
     return torch.cumprod(1 - betas, dim=0)
 
 
-def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[int]:
-    """The timesteps of a sampler run, noisiest first; `edadm.config.rules.steps.visited` says which.
+def sampler_timesteps(sampler: Sampler, schedule: NoiseSchedule) -> list[Timestep]:
+    """The timesteps of a sampler run, noisiest first; `edadm.config.rules.timesteps.visited` says which.
+
+    Whole numbers, but for a flow's.
 
     Raises:
         EdadmError: that number of steps cannot lead from noise to an image; one step, which can show a
@@ -61,7 +63,7 @@ def step_factors(sampler: Sampler, schedule: NoiseSchedule) -> list[tuple[float,
         return None
     eta = 1.0 if sampler.method == "euler_ancestral" else sampler.eta
     alphas, timesteps = alphas_cumprod(schedule), sampler_timesteps(sampler, schedule)
-    levels = [*alphas[timesteps].tolist(), final_alpha(sampler, schedule)]
+    levels = [*alphas[[int(t) for t in timesteps]].tolist(), final_alpha(sampler, schedule)]
     factors = []
     for alpha, following in pairwise(levels):
         sigma = eta * ((1 - following) / (1 - alpha) * (1 - alpha / following)) ** 0.5

@@ -17,6 +17,7 @@ from torch import Tensor
 from edadm.artifacts import Facts, placing
 from edadm.artifacts.digest import canonical, sha256_of
 from edadm.artifacts.metadata import KEY, stamped
+from edadm.config.rules.timesteps import Timestep
 from edadm.networks.inputs import TOLD
 from edadm.sampling.trajectory import Features, step_matrices
 
@@ -59,7 +60,7 @@ class TrajectoryStore:
         first_run: int,
         runs: int,
         batch_size: int,
-        timesteps: list[int],
+        timesteps: list[Timestep],
         shape: tuple[int, int, int],
         nothing: Mapping[str, Tensor] | None = None,
         is_guided: bool = False,
@@ -81,7 +82,8 @@ class TrajectoryStore:
         chunk, file = (batch_size, 1, *shape), (batch_size, steps, *shape)
         layout: dict[str, Any] = {"chunks": chunk, "shards": file, "compressors": None}
         group.create_array("latents", shape=(runs, steps, *shape), dtype="float32", **layout)
-        group.create_array("timesteps", data=np.asarray(timesteps, dtype="int64"))
+        kind = "int64" if all(isinstance(timestep, int) for timestep in timesteps) else "float32"
+        group.create_array("timesteps", data=np.asarray(timesteps, dtype=kind))
         per_batch("finished", "uint8")
         per_batch("digests", "uint8", 32)
         per_batch("distance", "float64", steps, steps)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from edadm.config.rules.timesteps import Timestep
+
 Features = Float[Tensor, "rows channels *s"]
 
 PIECE = 2**24  # numbers that are in fp64 at once, twice or three times
@@ -26,7 +28,7 @@ class StepRecorder:
         self._calls = calls if calls is not None else []
         self._begins: list[int] = []
 
-    def __call__(self, step: int, timestep: int, latents: Float[Tensor, "n c h w"]) -> None:
+    def __call__(self, step: int, timestep: Timestep, latents: Float[Tensor, "n c h w"]) -> None:
         self.latents.append(latents.cpu())
         self._begins.append(len(self._calls))
 
@@ -54,14 +56,14 @@ def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> I
     """
     calls: list[Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        given = inputs[0].detach()
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        given = (*inputs, *named.values())[0].detach()
         if given.dim() == 3:  # a transformer's tokens, channels last
             given = given.transpose(1, 2)
         parts = given.split(runs or len(given))
         calls.append(torch.cat([part[:rows] for part in parts]))
 
-    handle = module.register_forward_pre_hook(keep)
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield calls
     finally:

@@ -26,6 +26,8 @@ BatchSize = Annotated[int, typer.Option(min=1)]
 Minutes = Annotated[
     float | None, typer.Option(help="choose the number of steps so that training takes this long")
 ]
+_GUIDANCES = [1.0, 1.5, 3.0]
+_PROMPTS = 10_000  # as many as a thorough evaluation makes images
 
 
 @app.command("classifier")
@@ -131,11 +133,21 @@ def latent(
         Path | None,
         typer.Option(callback=file_place, help="a .ckpt to write as well, as Lightning would, with averages"),
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(callback=file_place, help="a text file to write prompts to, as images are asked for"),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="a folder to write the tokenizer of its words to, as CLIPTokenizer's")
+    ] = None,
     first_stage: Annotated[
         Path | None, typer.Option(help="a file that this command wrote, whose first stage is taken")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="the model preset whose architecture is trained")
+        str,
+        typer.Option(
+            help="the model preset whose architecture is trained; cifar10_latent_text is told prompts"
+        ),
     ] = "cifar10_latent",
     steps: Steps = 100_000,
     batch_size: BatchSize = 512,
@@ -145,17 +157,22 @@ def latent(
     seed: Seed = 0,
     minutes: Minutes = None,
     first_minutes: Annotated[float | None, typer.Option(help="of these, the first stage's")] = None,
-    shown: Annotated[int, typer.Option(min=0, help="images whose classes are looked at in the end")] = 2000,
+    shown: Annotated[
+        int, typer.Option(min=0, help="images whose classes and colours are looked at in the end")
+    ] = 2000,
+    guidance: Annotated[
+        list[float], typer.Option(min=1, help="scale by which these are guided")
+    ] = _GUIDANCES,
     device: str = "auto",
 ) -> None:
-    """Train a latent model that is told classes, and write it in fp16 in CompVis' layout."""
+    """Train a latent model that is told classes or prompts, and write it in fp16 in CompVis' layout."""
     import torch
 
     from edadm.config.load import load_config
     from edadm.devices.lease import leased_device
     from edadm.training.files import first_stage_in, write_lightning, write_weights
     from edadm.training.images import read_image_folder
-    from edadm.training.latent_model import GUIDANCES, LatentModel
+    from edadm.training.latent.model import LatentModel
     from edadm.training.trainer import Training
 
     preset = load_config().models[model]
@@ -165,8 +182,13 @@ def latent(
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     where = leased_device(device)
-    pixels, labels, _ = read_image_folder(images)
-    work = LatentModel(preset, pixels.to(where), labels.to(where), typer.echo)
+    pixels, labels, names = read_image_folder(images)
+    work = LatentModel(preset, pixels.to(where), labels.to(where), names, typer.echo)
+    if prompts:
+        with writing(prompts) as partial:
+            partial.write_text("\n".join([*work.prompts(_PROMPTS), ""]))
+    if tokenizer:
+        work.write_tokenizer(tokenizer)
     work.train_first_stage(
         Training(first_steps, first_batch_size, learning_rate, seed=seed), first_minutes, known
     )
@@ -176,8 +198,10 @@ def latent(
     if checkpoint:
         write_lightning(*work.checkpoint(), checkpoint)
     if shown:
-        for guidance, share in work.class_accuracies(GUIDANCES, shown).items():
-            typer.echo(f"guidance {guidance:g}: {share:.2%} of {shown} images are of the class asked for")
+        for scale, found in work.shown(guidance, shown).items():
+            colours = "" if found.colours is None else f", {found.colours:.2%} of the colour"
+            said = f"{found.classes:.2%} of {shown} images are of the class asked for{colours}"
+            typer.echo(f"guidance {scale:g}: {said}")
 
 
 def _refuse_other_predictions(model: str, prediction: str) -> None:

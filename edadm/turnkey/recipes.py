@@ -24,7 +24,7 @@ _BASES = {  # presets of networks by kind: calibration, reconstruction at 8 and 
 }
 
 
-_OWN_BITS = {"dit": "dit", "pixart": "pixart"}  # families whose presets of bits begin otherwise than `edadm`
+_OWN_BITS = {name: name for name in ("dit", "pixart", "mmdit")}  # begin otherwise than `edadm`, by family
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edadm.artifacts import placing
+from edadm.conditions.t5_tokens import SENTENCEPIECE, with_json
 from edadm.config.described.folder import PARTS, PIPELINE
 from edadm.config.layout import Layout, Variant
 from edadm.config.load import described_runs
@@ -109,6 +110,8 @@ def write_folder(pipeline: Path | None, packed: Path, made: Path) -> None:
         for file, copy in copies.items():
             (partial / copy).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, partial / copy)
+        for file in partial.rglob(SENTENCEPIECE):
+            with_json(file)
         network = load(packed)
         network.save_pretrained(partial / name)
         if pipeline is not None:

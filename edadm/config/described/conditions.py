@@ -13,6 +13,7 @@ from edadm.networks.settings.reading import DescriptionError, Settings, read_jso
 
 USUAL_GUIDANCE = {
     "text": (7.5, "Stable Diffusion"),
+    "sd3": (4.5, "Stable Diffusion 3.5 Medium"),
     "sdxl": (5.0, "Stable Diffusion XL"),
     "sdxl_refiner": (5.0, "Stable Diffusion XL"),
     "inpainting": (7.5, "Stable Diffusion"),
@@ -30,6 +31,7 @@ IMAGES = {  # sentences on the images that a network is given
     "instruct_pix2pix": "conditioning.image_folder: set it to a folder of images to change; in the order of "
     "their paths they belong to the prompts, which say what to do",
 }
+_EMPTY = 256  # tokens of zeros that diffusers' pipeline tells Stable Diffusion 3 in place of T5's
 _FACTOR = 8  # of an image's height to its latents', where no autoencoder says so
 FIRST = 768  # channels of ViT-L/14
 SECOND: Settings = {  # OpenCLIP's ViT-bigG/14
@@ -64,6 +66,9 @@ def describe_condition(
     )
     left_open.append(f"conditioning.guidance stands in no file; {guidance:g} is usual for {usual}")
     settings["conditioning"] |= about_images(kind, left_open)
+    if kind == "sd3":
+        _describe_both(path, encoders, settings, left_open)
+        return
     if kind in ("sdxl", "sdxl_refiner"):
         _describe_pooled(path, encoders, settings, left_open)
         return
@@ -148,6 +153,39 @@ def about_sizes(architecture: Architecture, factor: int, left_open: list[str]) -
         )
         return {"time_ids": [side, side, 0, 0], "scores": list(_SCORES)}
     return {"time_ids": [side, side, 0, 0, side, side]}
+
+
+def _describe_both(
+    path: Path, encoders: Mapping[str, Path | None], settings: Settings, left_open: list[str]
+) -> None:
+    """Adds the two CLIP text encoders of Stable Diffusion 3."""
+    told, sizes = settings["conditioning"], settings["architecture"]
+    told["empty_tokens"] = _EMPTY
+    files = [encoders[part] for part in ("condition", "second_condition")]
+    if None in files:
+        left_open.append(
+            "there are no folders text_encoder and text_encoder_2: conditioning is a guess; give the whole "
+            "pipeline"
+        )
+        told |= {"encoder": {"channels": FIRST}, "second_encoder": dict(SECOND)}
+    for name, file in zip(("encoder", "second_encoder"), files, strict=True):
+        if file is None:
+            continue
+        said = read_json(file)
+        told[name] = encoder_settings(said, file)
+        _pad(told[name], name, left_open)
+        if (projected := projected_channels(said, file)) != told[name]["channels"]:
+            raise DescriptionError(
+                f"{file} says projection_dim: {projected}, and only projections as wide as hidden_size are "
+                "built here; use another checkpoint"
+            )
+    told["pooled_channels"] = told["encoder"]["channels"] + told["second_encoder"]["channels"]
+    if told["pooled_channels"] != sizes["text_channels"]:
+        raise DescriptionError(
+            f"{path}: a pooled text has {told['pooled_channels']} channels, and the transformer's "
+            f"pooled_projection_dim is {sizes['text_channels']}; give a whole pipeline whose parts belong "
+            "together"
+        )
 
 
 def _describe_pooled(

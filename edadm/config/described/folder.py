@@ -7,7 +7,7 @@ from pathlib import Path
 from edadm.config.described.conditions import about_classes, condition_kind, describe_condition, refine
 from edadm.config.described.entry import Description
 from edadm.config.described.pixart import describe_t5
-from edadm.config.described.scheduler import sampler_settings, schedule_settings
+from edadm.config.described.scheduler import flow_sampler, sampler_settings, schedule_settings
 from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
 from edadm.networks.settings.parts_config import autoencoder_settings
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json, refuse
@@ -15,7 +15,13 @@ from edadm.networks.settings.reading import DescriptionError, Settings, read_jso
 CONFIG = "config.json"
 PIPELINE = "model_index.json"
 SCHEDULER = "scheduler_config.json"
+FLOWS = ("mmdit",)  # families that predict a flow
+_USUAL_FLOW = {"method": "flow_euler", "steps": 28, "spacing": "linspace", "shift": 3.0}
 _ZEROS = "force_zeros_for_empty_prompt"
+_WITHOUT_T5 = (
+    "text_encoder_3 (T5) is left out: the network is told zeros in its place, as diffusers' pipeline tells "
+    "it with text_encoder_3=None"
+)
 PARTS = {
     "unet": ("unet", "transformer"),
     "autoencoder": ("vae", "vqvae"),
@@ -107,6 +113,8 @@ def describe_folder(path: Path) -> Description:
     _describe_autoencoder(path, settings, left_open)
     if "context_channels" in architecture:
         encoders = {part: _encoder_of(path, part) for part in ("condition", "second_condition")}
+        if (path / "text_encoder_3").is_dir():
+            left_open.append(_WITHOUT_T5)
         if condition_kind(architecture) == "t5":
             settings["layout"] = architecture["family"]
             describe_t5(path, encoders["condition"], settings, left_open)
@@ -151,6 +159,10 @@ def _describe_autoencoder(path: Path, settings: Settings, left_open: list[str]) 
 
 def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> None:
     file = scheduler_of(path)
+    if file is None and settings["architecture"]["family"] in FLOWS:
+        left_open.append(f"there is no {SCHEDULER}: the sampler's shift is a guess; give the whole pipeline")
+        settings |= {"prediction": "flow", "schedule": {"kind": "flow"}, "sampler": dict(_USUAL_FLOW)}
+        return
     if file is None:
         left_open.append(
             f"there is no {SCHEDULER}: prediction and schedule are guesses; mend them if the training had "
@@ -171,5 +183,11 @@ def _describe_sampling(path: Path, settings: Settings, left_open: list[str]) -> 
         return
     config = read_json(file)
     settings["schedule"], settings["prediction"] = schedule_settings(config, file)
+    if settings["prediction"] == "flow":
+        sizes = settings["architecture"]
+        tokens = (sizes["image_size"] // sizes.get("patch", 1)) ** 2
+        settings["sampler"] = flow_sampler(config, file, tokens, "linspace")
+        left_open.append("sampler.steps stands in no file; 28 are usual for Stable Diffusion 3 and 3.5")
+        return
     settings["sampler"], sentences = sampler_settings(config, settings["schedule"]["timesteps"])
     left_open += sentences

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edadm.config.schema import NoiseSchedule
+from edadm.config.schema import FLOW, NoiseSchedule, Sampler
 from edadm.networks.settings.reading import Settings, refuse, understood
 
 _KINDS = {"linear": "linear", "scaled_linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
@@ -34,6 +34,19 @@ _BETAS = {
 _KEYS = {"timesteps": "num_train_timesteps", "start": "beta_start", "end": "beta_end"}
 _CLIPPING = ("DDPM", "DDIM")  # classes that clip where the file does not say
 _STEPS = 50
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+_FLOW_STEPS = 28
+_OTHER_LEVELS = (  # of diffusers' scheduler of flows, that sampler has not
+    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+    *("invert_sigmas", "shift_terminal", "stochastic_sampling"),
+)
+_DYNAMIC = {
+    "base_shift": ("base_shift", 0.5),
+    "max_shift": ("max_shift", 1.15),
+    "base_image_seq_len": ("base_tokens", 256),
+    "max_image_seq_len": ("max_tokens", 4096),
+    "time_shift_type": ("kind", "exponential"),
+}
 _FEW = "networks that were distilled for it go from noise to an image in a few steps"
 _DISTILLED = {"LCMScheduler": _FEW, "TCDScheduler": _FEW}
 
@@ -46,6 +59,8 @@ def schedule_settings(config: Settings, where: Path) -> tuple[Settings, str]:
         DescriptionError: one that no sampler here follows; names the key.
     """
     kind = str(config.get("_class_name", "DDPMScheduler"))
+    if kind == FLOW_SCHEDULER:
+        return _flow(config, where), "flow"
     if kind in _DISTILLED:
         raise refuse(
             where,
@@ -107,6 +122,45 @@ def _betas(config: Settings, where: Path, ends: tuple[float, float]) -> Settings
             where, key, config.get(key), f"that is no schedule ({problem['msg']}); mend it"
         ) from None
     return settings
+
+
+def _flow(config: Settings, where: Path) -> Settings:
+    """The noise schedule of a flow, if its levels are those that the sampler here has."""
+    for key in _OTHER_LEVELS:
+        if config.get(key):
+            reason = "only shifted levels of noise are sampled here; use another checkpoint"
+            raise refuse(where, key, config[key], reason)
+    settings = {"kind": "flow", "timesteps": config.get("num_train_timesteps", 1000)}
+    NoiseSchedule.model_validate(settings)
+    return settings
+
+
+def flow_sampler(config: Settings, where: Path, tokens: int, spacing: str) -> Settings:
+    """The sampler of a flow, with the shift that the scheduler says.
+
+    Args:
+        config: content of the file.
+        where: the file, for sentences.
+        tokens: patches of an image, by which a dynamic shift is chosen.
+        spacing: as the family's pipeline calls its scheduler.
+
+    Raises:
+        DescriptionError: a shift that no sampler has; names the key.
+    """
+
+    @understood
+    def read(config: Settings, where: Path) -> Settings:
+        settings: Settings = {"method": FLOW, "steps": _FLOW_STEPS, "spacing": spacing}
+        if config.get("use_dynamic_shifting"):
+            own = {name: config.get(key, default) for key, (name, default) in _DYNAMIC.items()}
+            own |= {name: float(own[name]) for name in ("base_shift", "max_shift")}
+            settings["dynamic_shift"] = {"tokens": tokens, **own}
+        elif (shift := float(config.get("shift", 1.0))) != 1:
+            settings["shift"] = shift
+        Sampler.model_validate(settings)
+        return settings
+
+    return read(config, where)
 
 
 def sampler_settings(config: Settings, timesteps: int) -> tuple[Settings, list[str]]:

@@ -121,6 +121,11 @@ def _of_parts(name: str, model: Model) -> list[str]:
     elif model.conditioning and (kind := model.conditioning.kind) not in entry.conditions:
         known = " or ".join(entry.conditions)
         found.append(f"{where}.conditioning: the family '{family}' takes no {kind}; set kind: {known}")
+    if model.prediction not in entry.predictions:
+        found.append(
+            f"{where}: the family '{family}' predicts a {entry.predictions[0]}, not {model.prediction}; set "
+            f"prediction: {entry.predictions[0]}"
+        )
     if model.autoencoder and model.autoencoder.latent_channels != model.architecture.in_channels:
         channels = (model.autoencoder.latent_channels, model.architecture.in_channels)
         found.append(
@@ -163,7 +168,15 @@ def _of_conditioning(model: Model) -> Iterator[str]:
         yield "only names a class twice; remove one"
     if told.only == ():
         yield "only names no class; write some, or remove it to draw from all"
-    if told.has_prompts and context not in (None, told.text_channels):
+    if told.kind == "sd3":
+        if context is not None and context < told.text_channels:
+            yield f"text encoders give {told.text_channels} channels, the network takes {context}; mend them"
+        elif told.pooled_channels != told.text_channels:
+            yield (
+                f"pooled_channels is {told.pooled_channels}, and the text encoders' projections have "
+                f"{told.text_channels} together; make them equal"
+            )
+    elif told.has_prompts and context not in (None, told.text_channels):
         giving = "text encoders give" if told.second_encoder else "text encoder gives"
         yield f"the {giving} {told.text_channels} channels, the U-Net takes {context}; make them equal"
     if model.architecture.size_told and told.time_ids is None:

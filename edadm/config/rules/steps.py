@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from edadm.config.rules.timesteps import visited
-from edadm.config.schema import EULERS, SOLVERS, Sampler
+from edadm.config.schema import EULERS, FLOW, SOLVERS, Sampler
 
 
 def accepts(sampler: Sampler, total: int) -> bool:
@@ -29,6 +29,12 @@ def step_problem(sampler: Sampler, total: int) -> str | None:
     """The reason why a sampler cannot take its number of steps, with the nearest ones that it can."""
     total = min(total, sampler.below or total)
     spacing, steps = sampler.spacing, sampler.steps
+    if sampler.method == FLOW:  # whose timesteps are no whole numbers, so that all steps find their place
+        return (
+            None
+            if steps <= total
+            else f"a flow over {total} timesteps has at most {total} steps; lower steps"
+        )
     most = total - (spacing in ("uniform_from_one", "linspace"))
     if steps > most:
         return f"{spacing} spacing of {total} timesteps has at most {most} steps; lower steps"

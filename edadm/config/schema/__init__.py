@@ -1,6 +1,6 @@
 """What a configuration may say: every setting with its range, its default and its unit."""
 
-from edadm.config.schema.model import AUTO, EULERS, SOLVERS, Model, NoiseSchedule, Sampler, Trajectories
+from edadm.config.schema.model import AUTO, EULERS, FLOW, SOLVERS, Model, NoiseSchedule, Sampler, Trajectories
 from edadm.config.schema.quantization import (
     Bits,
     Calibration,
@@ -14,6 +14,7 @@ from edadm.config.schema.run import Config, Evaluation, Extractor, Memory, Run, 
 __all__ = [
     "AUTO",
     "EULERS",
+    "FLOW",
     "SOLVERS",
     "Bits",
     "Calibration",

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from edadm.config.schema.shift import DynamicShift, Shift
 from edadm.networks.settings.architecture import Architecture
 from edadm.networks.settings.parts import Autoencoder, Conditioning
 from edadm.networks.settings.strict import Count, Strict, of_some
 
 SOLVERS = ("dpm_solver++", "unipc")  # of diffusers, of second order
 EULERS = ("euler", "euler_ancestral")
+FLOW = "flow_euler"  # the method of networks that predict the flow from images to noise
 _SPACINGS = dict.fromkeys(SOLVERS, ("trailing", "linspace")) | dict.fromkeys(EULERS, ("trailing",))
 
 
@@ -29,12 +31,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class NoiseSchedule(Strict):
-    """Betas of the forward process."""
+    """Betas of the forward process, or that there are none: a flow mixes image and noise linearly."""
 
-    kind: Literal["linear", "sqrt_linear", "cosine", "trained"] = Field(
+    kind: Literal["linear", "sqrt_linear", "cosine", "trained", "flow"] = Field(
         "linear",
         description="what is evenly spaced: betas, or their roots (CompVis); cosine is diffusers' "
-        "squaredcos_cap_v2",
+        "squaredcos_cap_v2; flow has no betas: the share of noise is t / timesteps",
     )
     start: float = Field(1e-4, gt=0, lt=1)
     end: float = Field(2e-2, gt=0, lt=1)
@@ -59,22 +61,38 @@ class NoiseSchedule(Strict):
 class Sampler(Strict):
     """How noise becomes images."""
 
-    method: Literal["ddim", "plms", "dpm_solver++", "unipc", "euler", "euler_ancestral"] = Field(
-        "ddim",
-        description="dpm_solver++ and unipc are of second order, by diffusers; euler and euler_ancestral are "
-        "DDIM's steps of eta 0 and 1 as diffusers begins and ends them",
+    method: Literal["ddim", "plms", "dpm_solver++", "unipc", "euler", "euler_ancestral", "flow_euler"] = (
+        Field(
+            "ddim",
+            description="dpm_solver++ and unipc are of second order, by diffusers; euler and euler_ancestral "
+            "are DDIM's steps of eta 0 and 1 as diffusers begins and ends them; flow_euler is of flows alone",
+        )
     )
     steps: Count = 100
     spacing: Literal["uniform", "quadratic", "uniform_from_one", "trailing", "linspace"] = Field(
         "quadratic",
-        description="uniform_from_one is CompVis'; trailing (of the solvers and euler) and linspace (of the "
-        "solvers) are diffusers'",
+        description="uniform_from_one is CompVis'; trailing (of the solvers, euler and flow_euler) and "
+        "linspace (of the solvers and flow_euler) are diffusers'",
     )
     eta: float = Field(0.0, ge=0, le=1, description="0 is deterministic, 1 is ancestral (ddim)")
     below: Count | None = of_some(
         "runs visit timesteps below this one, and begin from the model's images with that much noise (ddim, "
         "plms and euler, with uniform spacings)"
     )
+    shift: Shift | None = of_some(
+        "by which levels of noise sigma become shift sigma / (1 + (shift - 1) sigma); 1 if none is set "
+        "(flow_euler)"
+    )
+    dynamic_shift: DynamicShift | None = of_some("a shift by the size of images instead (flow_euler)")
+
+    @model_validator(mode="after")
+    def _shifts_belong_to_flows(self) -> Sampler:
+        if self.method != FLOW and (self.shift is not None or self.dynamic_shift is not None):
+            name = "shift" if self.shift is not None else "dynamic_shift"
+            raise ValueError(f"the sampler '{self.method}' has no {name}; remove it, or set method: {FLOW}")
+        if self.shift is not None and self.dynamic_shift is not None:
+            raise ValueError("levels of noise are shifted once; remove shift or dynamic_shift")
+        return self
 
     @model_validator(mode="after")
     def _settings_belong_to_the_method(self) -> Sampler:
@@ -82,6 +100,8 @@ class Sampler(Strict):
             kind = "takes no eta" if self.method == "euler_ancestral" else "is deterministic"
             raise ValueError(f"the sampler '{self.method}' {kind}; set eta: 0, or method: ddim")
         allowed = (*_SPACINGS.get(self.method, ("quadratic",)), "uniform", "uniform_from_one")
+        if self.method == FLOW:
+            allowed = ("linspace", "trailing")
         if self.spacing not in allowed:
             known = ", ".join(allowed[:-1])
             raise ValueError(
@@ -122,14 +142,33 @@ class Model(Strict):
     architecture: Architecture = Architecture()
     autoencoder: Autoencoder | None = None
     conditioning: Conditioning | None = None
-    prediction: Literal["eps", "v", "sample"] = Field(
+    prediction: Literal["eps", "v", "sample", "flow"] = Field(
         "eps",
-        description="what the network predicts: the noise, the velocity (arXiv 2202.00512), or the image",
+        description="what the network predicts: the noise, the velocity (arXiv 2202.00512), the image, or "
+        "the flow, which is the noise less the image (arXiv 2209.03003)",
     )
     schedule: NoiseSchedule = NoiseSchedule()
     sampler: Sampler = Sampler()
     trajectories: Trajectories = Trajectories()
     pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
+
+    @model_validator(mode="after")
+    def _flows_are_alone(self) -> Model:
+        """Noise schedule, sampler and prediction are a flow's, all three or none."""
+        of_flow = {
+            "prediction: flow": self.prediction == "flow",
+            "schedule.kind: flow": self.schedule.kind == "flow",
+            f"sampler.method: {FLOW}": self.sampler.method == FLOW,
+        }
+        if any(of_flow.values()) and not all(of_flow.values()):
+            have, lack = (
+                [name for name, is_so in of_flow.items() if is_so is want] for want in (True, False)
+            )
+            raise ValueError(
+                f"a flow is predicted, scheduled and sampled as one: there is {' and '.join(have)}; set "
+                f"{' and '.join(lack)}, too, or neither"
+            )
+        return self
 
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:

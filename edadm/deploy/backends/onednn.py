@@ -9,11 +9,19 @@ from typing import Any
 from diffusers.models.attention_processor import Attention
 
 from edadm.deploy.backends.base import CpuBackend, computes_static_integers
-from edadm.deploy.fuse.cpu import CpuAttnProcessor, CpuConv2d, CpuLayer, CpuLinear, CpuResnetBlock
+from edadm.deploy.fuse.cpu import (
+    CpuAttnProcessor,
+    CpuConv2d,
+    CpuJointAttnProcessor,
+    CpuLayer,
+    CpuLinear,
+    CpuResnetBlock,
+)
 from edadm.deploy.fuse.cpu_transformed import CpuTransformedLinear
 from edadm.errors import EdadmError
 from edadm.networks.family import Network
 from edadm.nn.insert import quantized_layers
+from edadm.nn.joint import JointAttention
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.sound import pass_on_what_is_not_finite
 from edadm.nn.transformed import TransformedLinear
@@ -60,7 +68,8 @@ def lower_for_cpu(unet: Network) -> Network:
         if CpuResnetBlock.fits(module):
             lowered.set_submodule(name, CpuResnetBlock(module))
         if isinstance(module, Attention) and not getattr(module, "operands_scaled", False):
-            Attention.set_processor(module, CpuAttnProcessor(module.processor))  # its own method would refuse
+            kind = CpuJointAttnProcessor if isinstance(module.processor, JointAttention) else CpuAttnProcessor
+            Attention.set_processor(module, kind(module.processor))  # its own method would refuse
     pass_on_what_is_not_finite(lowered)
     return lowered
 

@@ -14,6 +14,7 @@ from diffusers import (
     DiTTransformer2DModel,
     ModelMixin,
     PixArtTransformer2DModel,
+    SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ModelMixin",
     "QuantizedDiTTransformer2DModel",
     "QuantizedPixArtTransformer2DModel",
+    "QuantizedSD3Transformer2DModel",
     "QuantizedUNet",
     "QuantizedUNet2DConditionModel",
     "QuantizedUNet2DModel",
@@ -67,6 +69,12 @@ class QuantizedDiTTransformer2DModel(
     """A quantized transformer that is told a class."""
 
 
+class QuantizedSD3Transformer2DModel(
+    KeptGrids, Adapters, States, Folders, SD3Transformer2DModel, metaclass=_EqualToItsBase
+):
+    """A quantized transformer of patches and tokens of a text."""
+
+
 class QuantizedPixArtTransformer2DModel(
     KeptGrids, Adapters, States, Folders, PixArtTransformer2DModel, metaclass=_EqualToItsBase
 ):
@@ -77,12 +85,14 @@ QuantizedUNet: TypeAlias = (
     QuantizedUNet2DModel
     | QuantizedUNet2DConditionModel
     | QuantizedDiTTransformer2DModel
+    | QuantizedSD3Transformer2DModel
     | QuantizedPixArtTransformer2DModel
 )
 _KNOWN = (
     QuantizedUNet2DModel,
     QuantizedUNet2DConditionModel,
     QuantizedDiTTransformer2DModel,
+    QuantizedSD3Transformer2DModel,
     QuantizedPixArtTransformer2DModel,
 )
 

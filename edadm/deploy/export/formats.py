@@ -53,7 +53,8 @@ def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
     with torch.device("meta"):
         plain = build_network(architecture)
     assert weights.keys() == plain.state_dict().keys()
-    weights.pop(POSITIONS, None)  # which diffusers computes
+    if architecture.places is None:
+        weights.pop(POSITIONS, None)  # which diffusers computes
     plain.save_config(folder)
     with writing(folder / WEIGHTS) as partial:
         save_file(weights, partial, {"format": "pt"})

@@ -29,8 +29,9 @@ from edadm.networks.inputs import MASK, WHOLE
 LARGEST = 2**31  # bytes of a protobuf message, which a file is
 TOKENS = 3  # of an example, whose number is no constant of the graph
 OUTPUT = "out_sample"
-_UNWRITTEN = {  # networks that are given inputs of these names
+_UNWRITTEN = {  # networks that are given inputs of these names, or of these families
     "labels": "embeds classes by itself (DiT)",
+    "mmdit": "has two streams of tokens (Stable Diffusion 3)",
     MASK: "is told a text with a mask (PixArt)",
 }
 _NAMES = {"latents": "sample", "timesteps": "timestep", "context": "encoder_hidden_states"}
@@ -113,9 +114,10 @@ def onnx_program(
 
     Raises:
         EdadmError: onnx or onnxscript is not installed; the network is too large for the format, embeds
-            classes, or is given a mask; or as `replacements`.
+            classes, has two streams, or is given a mask; or as `replacements`.
     """
-    given = family_of(unet).inputs(unet).shapes
+    family = family_of(unet)
+    given = (family.name, *family.inputs(unet).shapes)
     if what := next((what for name, what in _UNWRITTEN.items() if name in given), None):
         raise EdadmError(
             f"a network that {what} is not written as ONNX; take --format diffusers, or the quantized "

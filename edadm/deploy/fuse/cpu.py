@@ -17,6 +17,7 @@ from edadm.kernels.cpu.choice import ExactConvolution
 from edadm.kernels.cpu.geometry import Geometry, Problem
 from edadm.kernels.dispatch import refuse_other_types, refuse_scattered
 from edadm.nn.attention import NOT_ALONE, ProjectedAttention, QuantizedAttnProcessor
+from edadm.nn.joint import JointAttention
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer
 from edadm.nn.on_cpu import StaysOnCpu
 from edadm.nn.part import Part, refuse_other_channels
@@ -201,6 +202,10 @@ class CpuAttnProcessor(ProjectedAttention):
         if self.softmax is not None and self.has_grid_for(weights.shape[-1]):
             weights, scale = self.softmax(weights), self.softmax.scale * scale
         return torch.bmm(weights, value).mul_(scale)
+
+
+class CpuJointAttnProcessor(JointAttention, CpuAttnProcessor):
+    """`CpuAttnProcessor` for two streams of tokens."""
 
 
 class _Integers:

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, JointAttnProcessor2_0
 from torch import nn
 
 from edadm.deploy.fuse.attention import IntegerFeedForward, IntegerSelfAttention
@@ -14,6 +14,7 @@ from edadm.deploy.fuse.layers import IntegerLinear
 from edadm.deploy.fuse.transformer import IntegerTransformer, IntegerTransformerBlock
 from edadm.deploy.fuse.unet import IntegerResnetBlock, IntegerUpBlock
 from edadm.networks.family import Network
+from edadm.nn.joint import JointAttention
 
 _LARGER: tuple[Any, ...] = (IntegerTransformerBlock, IntegerTransformer, IntegerUpBlock)  # of the others
 _FUSED: tuple[Any, ...] = (IntegerFeedForward, IntegerResnetBlock, IntegerSelfAttention, *_LARGER)
@@ -28,7 +29,8 @@ def fuse_attention(unet: Network) -> Network:
     """The network with PyTorch's fused attention, and without grids of its operands; changed in place."""
     for module in unet.modules():
         if isinstance(module, Attention):
-            Attention.set_processor(module, AttnProcessor2_0())  # a quantized one would refuse
+            kind = JointAttnProcessor2_0 if isinstance(module.processor, JointAttention) else AttnProcessor2_0
+            Attention.set_processor(module, kind())  # a quantized one would refuse
     return unet
 
 

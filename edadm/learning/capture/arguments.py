@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+
+def learned_part(output: Any) -> Tensor:
+    """What of a unit's output is learned: a tensor, or of several streams of tokens all, behind each other.
+
+    A block that makes nothing of a stream has None in its place.
+    """
+    if not isinstance(output, tuple):
+        found: Tensor = output
+        return found
+    streams = [stream for stream in output if stream is not None]
+    return streams[0] if len(streams) == 1 else torch.cat(streams, dim=1)
 
 
 @dataclass
@@ -51,4 +64,4 @@ class Arguments:
             *(named[position] for position in positions),
             **{k: v for k, v in named.items() if isinstance(k, str)},
         )
-        return output[0] if isinstance(output, tuple) else output
+        return learned_part(output)

@@ -16,7 +16,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.arguments import Arguments, learned_part
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.offload.cache import Memory
@@ -114,7 +114,7 @@ class PausedForward:
         self.arguments()
         self._event = None
         self._event = self._switch()
-        return self._event[0] if isinstance(self._event, tuple) else self._event
+        return learned_part(self._event)
 
     def next_unit(self) -> None:
         """Lets the pass go on to the next unit; after the last one, to the end of the network."""

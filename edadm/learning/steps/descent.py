@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edadm.config.schema import Reconstruction
 from edadm.kernels.learning.geometry import memory_like
 from edadm.kernels.learning.operations import mixed_rows, rows_error
-from edadm.learning.capture.arguments import Arguments
+from edadm.learning.capture.arguments import Arguments, learned_part
 from edadm.learning.capture.data import UnitData, listening
 from edadm.learning.capture.tables import INPUTS, LAYER, OTHERS, TARGET, StepData
 from edadm.learning.steps.losses import indecision
@@ -145,8 +145,7 @@ def align_layouts(unit: nn.Module, data: UnitData) -> None:
     """Lays targets out in memory as the unit's outputs are, so that learning steps need no copies."""
     with torch.no_grad(), listening(unit, ["", *data.layer_targets]) as outputs:
         data.quantized.rows(slice(0, 2)).call(unit)
-    output = outputs[""][0] if isinstance(outputs[""], tuple) else outputs[""]
-    data.target = memory_like(data.target, output)
+    data.target = memory_like(data.target, learned_part(outputs[""]))
     data.layer_targets = {
         name: memory_like(target, outputs[name]) for name, target in data.layer_targets.items()
     }

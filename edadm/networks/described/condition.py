@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from edadm.conditions.words import CLIPS
 from edadm.config.described.conditions import (
     FIRST,
     SECOND,
@@ -100,7 +101,12 @@ def _clip(shapes: Shapes, left_open: list[str]) -> Settings | None:
     prefix = next((match.group(1) for name in shapes if (match := _CLIP.match(name))), None)
     if prefix is None:
         return None
-    channels = shapes[f"{prefix}embeddings.token_embedding.weight"][1]
+    vocabulary, channels = shapes[f"{prefix}embeddings.token_embedding.weight"]
+    if vocabulary != CLIPS:
+        left_open.append(
+            f"conditioning.encoder.words: set it to those of the training; the file has {vocabulary} tokens, "
+            f"CLIP's vocabulary {CLIPS}"
+        )
     return {
         "channels": channels,
         "hidden_channels": shapes[f"{prefix}encoder.layers.0.mlp.fc1.weight"][0],

@@ -1,4 +1,4 @@
-"""The text encoder keys of Stable Diffusion and of transformers' folders, to today's transformers."""
+"""The text encoder keys of Stable Diffusion and of transformers' folders, to and from transformers."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not _BEFORE.match(key):
             raise KeyError(f"'{key}' is not a tensor of a CLIP text encoder")
     return joined((_BEFORE.sub("", key, count=1), tensor) for key, tensor in state.items())
+
+
+def from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of a `CLIPTextModel` -> tensors by Stable Diffusion's names, below `cond_stage_model.`."""
+    return {f"transformer.text_model.{_BEFORE.sub('', key, count=1)}": t for key, t in state.items()}

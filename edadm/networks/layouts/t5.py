@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edadm.conditions.t5_tokens import JSON, SENTENCEPIECE
 from edadm.networks.weights import CheckpointError
 
 State = dict[str, Tensor]
 TOKENIZER = "tokenizer"  # bytes of its file, a tensor beside the encoder's
-_FILES = ("tokenizer.json", "spiece.model")
+_FILES = (JSON, SENTENCEPIECE)
 _SHARED, _EMBEDDED = "shared.weight", "encoder.embed_tokens.weight"
 
 

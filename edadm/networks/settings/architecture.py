@@ -25,7 +25,8 @@ class Architecture(Strict):
     to its embedding of time (Stable Diffusion XL). `inpainting` and `instruct_pix2pix`: such a U-Net that is
     given the latents of an image behind the noise, and before them a mask (inpainting). `dit`: no U-Net but
     a transformer of patches that is told a class (DiT), as diffusers computes it. `pixart`: one that is told
-    a text by T5's states (PixArt-alpha, PixArt-Sigma).
+    a text by T5's states (PixArt-alpha, PixArt-Sigma). `mmdit`: one of patches and tokens of a text (Stable
+    Diffusion 3 and 3.5).
     """
 
     family: Literal[tuple(FAMILIES)] = "ddim"
@@ -33,7 +34,9 @@ class Architecture(Strict):
         32, description="height and width of what the network sees: pixels, or latents of an autoencoder"
     )
     in_channels: Count = 3
-    channels: Count = Field(128, description="channels of the first level, or of every patch (dit, pixart)")
+    channels: Count = Field(
+        128, description="channels of the first level, or of every patch (dit, pixart, mmdit)"
+    )
     multipliers: tuple[Count, ...] = Field(
         (1, 2, 2, 2), description="channels of each level, as multiples of the first"
     )
@@ -44,7 +47,9 @@ class Architecture(Strict):
         (16,), description="heights of the feature maps with attention beside the middle"
     )
     norm_groups: Count = Field(32, description="groups of every GroupNorm")
-    heads: Count | None = Field(None, description="heads of every attention (ldm, transformer, dit, pixart)")
+    heads: Count | None = Field(
+        None, description="heads of every attention (ldm, transformer, dit, pixart, mmdit)"
+    )
     head_channels: Count | None = Field(
         None, description="channels of a head, instead of their number (ldm, transformer)"
     )
@@ -55,7 +60,9 @@ class Architecture(Strict):
         "convolution", description="what halves and doubles resolutions (ldm)"
     )
     context_channels: Count | None = Field(
-        None, description="channels of a context token (transformer, pixart, diffusers' UNet2DConditionModel)"
+        None,
+        description="channels of a context token (transformer, pixart, mmdit, diffusers' "
+        "UNet2DConditionModel)",
     )
     diffusers: DiffusersUNet | None = of_some(
         "settings of the U-Net as its config.json names them (diffusers)"
@@ -64,8 +71,8 @@ class Architecture(Strict):
         "numbers that are added to the embedding of time: a pooled text and six sizes (sdxl)"
     )
     size_channels: Count | None = of_some("numbers among them for each size (sdxl)")
-    blocks: Count | None = of_some("blocks, one after the other (dit, pixart)")
-    patch: Count | None = of_some("height and width of a patch (dit, pixart)")
+    blocks: Count | None = of_some("blocks, one after the other (dit, pixart, mmdit)")
+    patch: Count | None = of_some("height and width of a patch (dit, pixart, mmdit)")
     classes: Count | None = of_some("classes that the network embeds; one more stands for none (dit)")
     out_channels: Count | None = of_some(
         "channels that the network predicts, where a variance, which samplers here leave out, stands behind "
@@ -76,6 +83,19 @@ class Architecture(Strict):
     )
     size_told: bool | None = of_some(
         "whether the height and width of the image are embedded beside the timestep (pixart)"
+    )
+
+    text_channels: Count | None = of_some(
+        "channels of a pooled text that is embedded beside the timestep (mmdit)"
+    )
+    places: Count | None = of_some(
+        "patches along each side of the largest image; smaller ones have the places of its middle (mmdit)"
+    )
+    dual_blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = of_some(
+        "blocks, counted from 0, with a second attention of patches to patches (mmdit)"
+    )
+    qk_norm: Literal["rms_norm"] | None = of_some(
+        "what normalises queries and keys, each head of them (mmdit)"
     )
 
     @model_validator(mode="after")
@@ -109,7 +129,7 @@ class Architecture(Strict):
     def pooled_channels(self) -> int | None:
         """Channels of a pooled text that is added to the embedding of time; None where none is."""
         if self.added_channels is None or self.size_channels is None:
-            return None
+            return self.text_channels
         return self.added_channels - (TIME_IDS - self.is_refiner) * self.size_channels
 
     @property

@@ -31,6 +31,7 @@ class FamilyEntry:
         is_sized: whether a U-Net's sizes describe it, and not diffusers' own settings or a transformer's.
         marks: keys of a diffusers U-Net's `config.json`, with the values by which it is of this family.
         keys: further ones that only this family has, with the settings that take their values.
+        predictions: what its networks may predict.
         image: how many channels of an image stand behind those of the noise, by the latents' channels.
     """
 
@@ -43,6 +44,7 @@ class FamilyEntry:
     is_sized: bool = True
     marks: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    predictions: tuple[str, ...] = ("eps", "v", "sample", "flow")
     image: Callable[[int], int] = lambda channels: 0
 
 
@@ -129,6 +131,15 @@ def _check_pixart(sizes: Sizes) -> None:
         )
 
 
+def _check_mmdit(sizes: Sizes) -> None:
+    _check_patches(sizes, ("heads", "blocks", "patch", "context_channels", "text_channels", "places"))
+    side, patch, places = (sizes[name] for name in ("image_size", "patch", "places"))
+    if side > patch * places:
+        raise ValueError(f"image_size {side} has more than {places} patches along a side; raise places")
+    if beyond := [block for block in sizes["dual_blocks"] or () if block >= sizes["blocks"]]:
+        raise ValueError(f"dual_blocks names the block {beyond[0]} of {sizes['blocks']}; remove it")
+
+
 _OF_ANY_KIND = ("classes", "text")
 _ENTRIES = (
     FamilyEntry("ddim", "edadm.networks.unet.ddim", _SIZES, layout="ddim"),
@@ -206,6 +217,18 @@ _ENTRIES = (
         layout="pixart",
         conditions=("t5",),
         is_sized=False,
+    ),
+    FamilyEntry(
+        "mmdit",
+        "edadm.networks.transformers.mmdit",
+        (
+            *("channels", "heads", "blocks", "patch", "context_channels"),
+            *("text_channels", "places", "dual_blocks", "qk_norm"),
+        ),
+        _check_mmdit,
+        conditions=("sd3",),
+        is_sized=False,
+        predictions=("flow",),
     ),
 )
 FAMILIES = {entry.name: entry for entry in _ENTRIES}

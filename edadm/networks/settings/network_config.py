@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edadm.networks.settings.mmdit_config import mmdit_architecture
 from edadm.networks.settings.pixart_config import pixart_architecture
 from edadm.networks.settings.reading import (
     QUANTIZED_ALREADY,
@@ -15,7 +16,7 @@ from edadm.networks.settings.reading import (
 )
 from edadm.networks.settings.unet_config import AVERAGING, unet_architecture
 
-TRANSFORMERS = ("DiTTransformer2DModel", "PixArtTransformer2DModel")
+TRANSFORMERS = ("DiTTransformer2DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel")
 _KEYS = {  # settings by diffusers' names, with what its constructor takes where the file has none
     "in_channels": ("in_channels", 4),
     "num_attention_heads": ("heads", 16),
@@ -57,7 +58,8 @@ def network_architecture(config: Settings, where: Path) -> tuple[Settings, list[
     Raises:
         DescriptionError: of a network that is not built here; names the key.
     """
-    readers = dict(zip(TRANSFORMERS, (dit_architecture, pixart_architecture), strict=True))
+    own = (dit_architecture, pixart_architecture, mmdit_architecture)
+    readers = dict(zip(TRANSFORMERS, own, strict=True))
     return readers.get(str(config.get("_class_name")), unet_architecture)(config, where)
 
 

@@ -13,8 +13,10 @@ REFINED = 4  # and its refiner, beside a score of the image's looks
 SIZE = 2  # and PixArt of its size alone, in some variants
 _Pixels = Annotated[int, Field(ge=0, le=2**31)]
 _Sizes = Annotated[tuple[_Pixels, ...], Field(min_length=SIZE, max_length=TIME_IDS)]
+_Word = Annotated[str, Field(pattern="^[a-z]{2,}$")]
 _OF_TWO = ("second_encoder", "pooled_channels", "time_ids")  # settings of two text encoders
 _OF_KIND = {
+    "sd3": ("second_encoder", "pooled_channels", "empty_tokens"),
     "sdxl": _OF_TWO,
     "sdxl_refiner": (*_OF_TWO, "scores", "image_folder"),
     "inpainting": ("image_folder",),
@@ -64,6 +66,19 @@ class Autoencoder(Strict):
         "`scale_factor`",
     )
 
+    shift: float = Field(
+        0.0,
+        ge=-1e6,
+        le=1e6,
+        description="what is taken off latents before they are scaled",
+        exclude_if=lambda value: value == 0,
+    )
+    quant_conv: bool = Field(
+        True,
+        description="whether a convolution stands behind the encoder and before the decoder",
+        exclude_if=lambda value: value,
+    )
+
     @property
     def factor(self) -> int:
         """Image height by latent height."""
@@ -71,7 +86,10 @@ class Autoencoder(Strict):
 
 
 class TextEncoder(Strict):
-    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's. Its vocabulary is CLIP's (49,408 tokens)."""
+    """Sizes of a CLIP text encoder; the defaults are ViT-L/14's.
+
+    Its vocabulary is CLIP's (49,408 tokens), unless it has words of its own.
+    """
 
     channels: Count = 768
     hidden_channels: Count = 3072
@@ -81,6 +99,9 @@ class TextEncoder(Strict):
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     padding: Literal["end_of_text", "zero"] = Field(
         "end_of_text", description="what pads a prompt; SD 2.x pads with zeros"
+    )
+    words: Annotated[tuple[_Word, ...], Field(min_length=1)] | None = of_some(
+        "of a vocabulary of its own, each one token; other text is spelled in bytes and known parts of words"
     )
 
 
@@ -103,10 +124,12 @@ class T5Encoder(Strict):
 class Conditioning(Strict):
     """What the network is told about each image, by the image's index."""
 
-    kind: Literal["classes", "text", "sdxl", "sdxl_refiner", "inpainting", "instruct_pix2pix", "t5"] = Field(
-        description="a class, a prompt, a prompt for two text encoders and the sizes of the image (sdxl), a "
-        "prompt, sizes and a score (sdxl_refiner), or a prompt beside an image, of which a mask hides a part "
-        "(inpainting), or which is to be changed; or a prompt for T5, padding masked (t5)"
+    kind: Literal[
+        "classes", "text", "sd3", "sdxl", "sdxl_refiner", "inpainting", "instruct_pix2pix", "t5"
+    ] = Field(
+        description="a class, a prompt, a prompt for two text encoders (sd3) and the sizes of the image "
+        "(sdxl), a prompt, sizes and a score (sdxl_refiner), or a prompt beside an image, of which a mask "
+        "hides a part (inpainting), or which is to be changed; or a prompt for T5, padding masked (t5)"
     )
     guidance: float = Field(
         1.0, ge=1, description="classifier-free guidance scale; 1 leaves out the unconditional evaluation"
@@ -121,14 +144,21 @@ class Conditioning(Strict):
         None, description="the classes to draw from; all by default (classes)"
     )
     prompts: str | None = Field(
-        None, description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sdxl, t5)"
+        None,
+        description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sd3, sdxl, t5)",
     )
     encoder: TextEncoder = TextEncoder()
     t5: T5Encoder | None = of_some("the text encoder, where it is T5's; its tokenizer lies beside it (t5)")
     second_encoder: TextEncoder | None = of_some(
-        "the text encoder whose projected text the time embedding adds (sdxl); the only one (sdxl_refiner)"
+        "the text encoder whose projected text the time embedding adds (sd3, sdxl); the only one "
+        "(sdxl_refiner)"
     )
-    pooled_channels: Count | None = of_some("channels of that projection (sdxl, sdxl_refiner)")
+    pooled_channels: Count | None = of_some(
+        "channels of that projection (sdxl, sdxl_refiner), or of both encoders' (sd3)"
+    )
+    empty_tokens: Count | None = of_some(
+        "tokens of zeros behind the prompt's, in place of a third text encoder's (sd3)"
+    )
     time_ids: _Sizes | None = of_some(
         "sizes that the network is told, in pixels: original height and width, top and left of the crop, "
         "wanted height and width (sdxl; sdxl_refiner without the last two); or height and width alone (t5, "
@@ -168,9 +198,12 @@ class Conditioning(Strict):
             size = {} if self.time_ids is None else {"time_ids": (len(self.time_ids),)}
             return {"context": (self.t5.tokens, context_channels), "context_mask": (self.t5.tokens,)} | size
         tokens = (self._only_second or self.encoder).tokens
+        tokens += self.empty_tokens or 0
         shapes["context"] = (tokens if self.has_prompts else 1, context_channels)
-        if self.pooled_channels is not None and self.time_ids is not None:
-            shapes |= {"pooled": (self.pooled_channels,), "time_ids": (len(self.time_ids),)}
+        if self.pooled_channels is not None:
+            shapes["pooled"] = (self.pooled_channels,)
+        if self.time_ids is not None:
+            shapes["time_ids"] = (len(self.time_ids),)
         return shapes | ({"score": (1,)} if self.scores is not None else {})
 
     @property

@@ -20,10 +20,7 @@ _AUTOENCODER: Settings = {
     "act_fn": ("silu", "swish"),
     "norm_type": "group",
     "force_upcast": True,
-    "use_quant_conv": True,
-    "use_post_quant_conv": True,
     "mid_block_add_attention": True,
-    "shift_factor": 0,
 }
 _AUTOENCODER_READ = (
     "in_channels",
@@ -38,14 +35,16 @@ _AUTOENCODER_READ = (
     "down_block_types",
     "up_block_types",
     "sample_size",
+    "shift_factor",
+    "use_quant_conv",
+    "use_post_quant_conv",
 )
-_AUTOENCODER_ON = ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention")
-_ONLY_SCALED = "latents are only scaled here, not shifted"
+_AUTOENCODER_ON = ("mid_block_add_attention",)
+_ONLY_SCALED = "latents are only scaled and shifted as a whole here"
 _AUTOENCODER_REASONS = {
     "act_fn": "only silu is built here",
     "norm_type": "only group norms are built here",
     "lookup_from_codebook": "codes are looked up from latents here",
-    "shift_factor": _ONLY_SCALED,
     "latents_mean": _ONLY_SCALED,
     "latents_std": _ONLY_SCALED,
 }
@@ -112,10 +111,25 @@ def autoencoder_settings(config: Settings, where: Path) -> Settings:
         "norm_groups": config.get("norm_num_groups", 32),
         "scale": config.get("scaling_factor", 0.18215),
     }
+    settings |= _around(config, where)
     if kind == "VQModel":
         settings["codes"] = config.get("num_vq_embeddings", 256)
     Autoencoder.model_validate(settings)
     return settings
+
+
+def _around(config: Settings, where: Path) -> Settings:
+    """What stands between latents and the two networks, where it is not the usual."""
+    found: Settings = {}
+    if config.get("shift_factor"):
+        found["shift"] = float(config["shift_factor"])
+    behind, before = (config.get(key, True) for key in ("use_quant_conv", "use_post_quant_conv"))
+    if behind is not before:
+        reason = f"use_quant_conv is {behind}; only both or neither are built here; use another checkpoint"
+        raise refuse(where, "use_post_quant_conv", before, reason)
+    if not behind:
+        found["quant_conv"] = False
+    return found
 
 
 def _check_blocks(config: Settings, where: Path, levels: int) -> None:

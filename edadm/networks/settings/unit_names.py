@@ -20,6 +20,15 @@ _TRANSFORMER = (
     *(f"attn2.{name}" for name in ATTENTION),
 )
 ADAPTIVE_BLOCK = ("norm1.linear", *(f"attn1.{name}" for name in ATTENTION), *FEED_FORWARD)
+_STREAMS = ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "add_q_proj", "to_out.0", "to_add_out")
+JOINT_BLOCK = (
+    "norm1.linear",
+    "norm1_context.linear",
+    *(f"attn.{name}" for name in _STREAMS),
+    *(f"attn2.{name}" for name in ATTENTION),
+    *FEED_FORWARD,
+    *(f"ff_context.{name.removeprefix('ff.')}" for name in FEED_FORWARD),
+)
 SHARED_ADAPTIVE_BLOCK = (  # as diffusers registers and runs it
     *(f"attn1.{name}" for name in ATTENTION),
     *(f"attn2.{name}" for name in ATTENTION),
@@ -35,6 +44,7 @@ _AROUND: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         SHARED_ADAPTIVE_BLOCK,
         ("proj_out",),
     ),
+    "mmdit": (("pos_embed.proj", "context_embedder"), JOINT_BLOCK, ("norm_out.linear", "proj_out")),
 }
 _RESNET = ("conv1", "time_emb_proj", "conv2")
 
@@ -91,8 +101,17 @@ def _transformer_units(sizes: Architecture) -> Iterator[tuple[str, tuple[str, ..
     yield from map(_layer, first)
     for block in range(sizes.blocks or 0):
         place = f"transformer_blocks.{block}"
-        yield place, tuple(f"{place}.{name}" for name in inner)
+        yield place, tuple(f"{place}.{name}" for name in _inner(sizes, inner, block))
     yield from map(_layer, last)
+
+
+def _inner(sizes: Architecture, names: tuple[str, ...], block: int) -> Iterator[str]:
+    """The layers of a block: the last one of two streams makes nothing of the second, some attend twice."""
+    absent: tuple[str, ...] = ()
+    if sizes.family == "mmdit":
+        absent += () if block in (sizes.dual_blocks or ()) else ("attn2.",)
+        absent += ("attn.to_add_out", "ff_context.") if block + 1 == sizes.blocks else ()
+    return (name for name in names if not name.startswith(absent))
 
 
 def _layer(name: str) -> tuple[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.sampling.correction import Correction
 from edadm.sampling.denoiser import Prediction, guided_mixture
-from edadm.sampling.schedule import alphas_cumprod, sampler_timesteps, step_factors
+from edadm.sampling.schedule import sampler_timesteps, step_factors
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def predicted_pairs(
     if conditioning is not None and model.guidance != 1:
         parts = 3 if conditioning.drops_image else 2
     image_guidance = (conditioning.image_guidance if conditioning else None) or 1.0
-    prediction = Prediction(model.prediction, alphas_cumprod(model.schedule))
+    prediction = Prediction.of(model)
 
     def eps(network: nn.Module, batch: Rows) -> Tensor:
         predicted = network_call(network, batch).float()
@@ -107,6 +107,6 @@ def predicted_pairs(
         torch.cat([eps(net, batch) for batch in batches]) for net in (float_unet, quantized_unet)
     )
     states = rows[::parts]
-    visited = sampler_timesteps(model.sampler, model.schedule)
+    visited = [int(timestep) for timestep in sampler_timesteps(model.sampler, model.schedule)]
     factors = step_factors(model.sampler, model.schedule)
     return Pairs(states.timesteps.cpu(), states.latents.cpu(), exact, quantized, visited, factors)

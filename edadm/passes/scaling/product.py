@@ -65,7 +65,7 @@ class Product:
         self,
         layers: Sequence[QuantizedLayer],
         x: Float[Tensor, "n ..."],
-        timesteps: Int[Tensor, " n"],
+        timesteps: Int[Tensor, " n"] | Float[Tensor, " n"],
         bits: Bits,
         told: LearnedScales,
     ):

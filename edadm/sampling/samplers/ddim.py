@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Denoise = Callable[[Float[Tensor, "n c h w"], Int[Tensor, " n"]], Float[Tensor, "n c h w"]]
-OnStep = Callable[[int, int, Float[Tensor, "n c h w"]], None]
+from edadm.config.rules.timesteps import Timestep
+
+Times = Int[Tensor, " n"] | Float[Tensor, " n"]  # whole numbers, but for a flow's
+Denoise = Callable[[Float[Tensor, "n c h w"], Times], Float[Tensor, "n c h w"]]
+OnStep = Callable[[int, Timestep, Float[Tensor, "n c h w"]], None]
 
 
 @runtime_checkable
@@ -34,7 +37,7 @@ def denoiser_of(denoise: Denoise, indices: Sequence[int]) -> Denoise:
     return denoise.on(indices) if isinstance(denoise, Conditional) else denoise
 
 
-def ignore(step: int, timestep: int, latents: Float[Tensor, "n c h w"]) -> None:
+def ignore(step: int, timestep: Timestep, latents: Float[Tensor, "n c h w"]) -> None:
     """The default listener."""
 
 

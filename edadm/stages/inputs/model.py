@@ -11,9 +11,8 @@ from edadm.errors import EdadmError
 def open_prediction(model: Any) -> Any:
     """What the preset's network predicts, and how the noise follows from it."""
     from edadm.sampling.denoiser import Prediction
-    from edadm.sampling.schedule import alphas_cumprod
 
-    return Prediction(model.prediction, alphas_cumprod(model.schedule))
+    return Prediction.of(model)
 
 
 def open_condition(model: Any, weights: Path | None, images: int, device: Any) -> Any:

@@ -92,7 +92,7 @@ VALUES = (
     ("models.m.autoencoder: {}", "models.m.autoencoder.kind: this setting is required"),
     ("models.m.autoencoder: {kind: kl, scale: 0.0}", "models.m.autoencoder.scale: input should be greater than 0"),
     ("models.m.conditioning: {kind: classes}", "models.m: the family 'transformer' takes a condition, the others take none"),
-    ("models.m.conditioning: {kind: labels}", "models.m.conditioning.kind: input should be 'classes', 'text', 'sdxl', 'sdxl_refiner', 'inpainting', 'instruct_pix2pix' or 't5' (got 'labels')"),
+    ("models.m.conditioning: {kind: labels}", "models.m.conditioning.kind: input should be 'classes', 'text', 'sd3', 'sdxl', 'sdxl_refiner', 'inpainting', 'instruct_pix2pix' or 't5' (got 'labels')"),
     ("models.m.conditioning: {kind: classes, guidance: 0.5}", "models.m.conditioning.guidance: input should be greater than or equal to 1"),
     ("models.m.conditioning: {kind: classes, only: [1000]}", "there is no class 1000; classes are counted from 0 to 999"),
     ("models.m.conditioning: {kind: classes, only: 3}", "models.m.conditioning.only: wants a list, not 3; write [3]"),

@@ -162,9 +162,15 @@ def refuse_joined(unet: Network) -> None:
     """Refuses a network that is called with another tensor than its graph takes.
 
     Raises:
-        EdadmError: it is given an image behind the noise, a score beside its sizes, or a class.
+        EdadmError: it is given an image behind the noise, a score beside its sizes, or a class, or predicts a
+            flow, at timesteps between whole numbers.
     """
     family, listener = family_of(unet), _Listener()
+    if family.predictions == ("flow",):
+        raise EdadmError(
+            f"a network of the family '{family.name}' is evaluated at fractions of timesteps, and is not "
+            f"computed by OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
+        )
     rows = family.inputs(unet).zeros()
     family.call(listener, rows)
     graph = {id(tensor) for tensor in rows.tensors.values()}

@@ -43,6 +43,7 @@ _U_NET = r"(?:^|\.)(?:input_blocks\.0\.0|time_embed\.0|time_embedding\.linear_1|
 ANY_U_NET = rf"{_U_NET}|^(?:unet\.|model\.diffusion_model\.)?(?:down_blocks|input_blocks)\.1\."
 
 
+_STREAMS = r"(?:^|\.)transformer_blocks\.\d+\.(?:attn\.add_[kqv]_proj|norm1_context)\."  # SD3's in diffusers
 _PIXART = r"(?:^|\.)(?:caption_projection|y_embedder\.y_proj)\.(?:linear_1|fc1)\.weight$"  # and so is this
 _CLASSES = r"(?:^|\.)(?:y_embedder|class_embedder)\.embedding_table\.weight$"  # DiT's, which is built here
 
@@ -134,8 +135,8 @@ FOREIGN = (
         _transformer("flux", "FLUX or a relative"),
     ),
     Sign(
-        r"(?:^|\.)joint_blocks\.\d|(?:^|\.)transformer_blocks\.\d+\.(?:attn\.add_[kqv]_proj|norm1_context)\.",
-        _transformer("sd3", "Stable Diffusion 3"),
+        r"(?:^|\.)joint_blocks\.\d",
+        _transformer("sd3", "Stable Diffusion 3, in its makers' layout"),
     ),
     Sign(
         r"(?:^|\.)(?:adaln_single\.|caption_projection\.|t_block\.1\.)",
@@ -158,7 +159,7 @@ FOREIGN = (
             r"(?:^|\.)(?:x_embedder|patch_embed(?:ding)?|pos_embed)\.proj\.",
         ),
         _transformer("transformer", "a transformer over patches of an image"),
-        without=rf"visual\.|vision_model|{_CLASSES}|{_PIXART}",
+        without=rf"visual\.|vision_model|{_CLASSES}|{_STREAMS}|{_PIXART}",
     ),
     Sign(
         r"(?:^|\.)down_blocks\.\d+\.\d+\.(?:channelwise|mapper)\b|^clf\.1\.|(?:^|\.)effnet_mapper\.",
@@ -219,6 +220,7 @@ _CLASSIFIER = Kind("classifier", "a classifier of images, not a U-Net", _BASE)
 _OF_TEXT = "a diffusion transformer that is told a text (PixArt), not a U-Net"
 _DIT = "a diffusion transformer that is told classes (DiT), not a U-Net"
 PARTS = (
+    Sign(_STREAMS, Kind("sd3", "a transformer of Stable Diffusion 3, not a U-Net", "", "unet", "diffusers")),
     Sign(r"(?:^|\.)y_embedder\.embedding_table\.weight$", Kind("dit", _DIT, "", "unet", "dit")),
     Sign(r"(?:^|\.)t_block\.1\.weight$", Kind("pixart", _OF_TEXT, "", "unet", "pixart")),
     Sign(r"(?:^|\.)adaln_single\.linear\.weight$", Kind("pixart", _OF_TEXT, "", "unet", "diffusers")),

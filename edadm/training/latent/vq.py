@@ -121,7 +121,7 @@ def decode(
 
 
 @torch.no_grad()
-def standardise(autoencoder: Any, latents: Float[Tensor, "n d i j"]) -> None:
+def settle(autoencoder: Any, latents: Float[Tensor, "n d i j"]) -> None:
     """Moves and scales an autoencoder's latents, each channel to the mean 0 and all to the variance 1.
 
     Images stay as they are: the last layer before the latents, the codes, and the first layer after them take
@@ -140,3 +140,9 @@ def standardise(autoencoder: Any, latents: Float[Tensor, "n d i j"]) -> None:
     autoencoder.quantize.embedding.weight.sub_(mean).div_(scale)
     after.bias.add_(after.weight.flatten(1) @ mean)
     after.weight.mul_(scale)
+
+
+def about(autoencoder: Any, latents: Float[Tensor, "n d i j"]) -> str:
+    """How many codes are the nearest one of a latent."""
+    codes = autoencoder.quantize.embedding.weight
+    return f"{len(nearest(latents.float(), codes).unique())} of {len(codes)} codes in use by them, "
