@@ -22,6 +22,7 @@ from edadm.deploy.export.formats import export
 from edadm.deploy.fuse.cpu_transformed import CpuTransformedLinear
 from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
+from edadm.networks.described.told import lines_on
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
@@ -121,6 +122,10 @@ def test_a_file_says_schemes_and_holds_branches_and_no_grids_of_tokens(made: Mad
     static = activation_quantizers(quantized)
     assert len(tensors["grids.activation_scales"]) == sum(len(grid.scale) for grid in static.values())
     assert (f"{LAYER}.input_quantizer" in static) != is_dynamic
+    count = len(transformed_layers(quantized))
+    assert any(
+        line.startswith(f"  {count} linear layers: weights static affine int4") for line in lines_on(path)
+    )
     if bits.linear.rank is None:
         assert not any(name.endswith((".down", ".up")) for name in tensors)
         return
