@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from edadm.config.files.sources import prompts_file
 from edadm.config.inputs.prompts import prompts_in
 from edadm.config.rules.evaluations import mistakes_in_images
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
@@ -93,7 +93,7 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
     if not conditioning.has_prompts:
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
-    file = Path(conditioning.prompts or "").expanduser()
+    file = prompts_file(conditioning.prompts or "")
     have = len(prompts_in(file).texts) if file.is_file() else None
     return have, "prompts", "add prompts to its file"
 
