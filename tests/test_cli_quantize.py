@@ -16,6 +16,7 @@ from edadm.turnkey.run import environment_for, run_in
 from .networks.dit import write_pipeline as write_dit
 from .networks.edited import write_images, write_pipeline
 from .networks.families import random_network
+from .networks.mmdit import write_pipeline as write_sd3
 from .test_cli import edadm
 from .test_cli_describe import PLAIN
 
@@ -45,6 +46,12 @@ def test_a_transformer_has_recipes_of_its_own_and_a_broken_index_is_refused(
     capsys.readouterr()
     assert edadm(*options) == 0
     assert yaml.safe_load(capsys.readouterr().out)["bits"]["quantize_w4a8"]["base"] == "dit_w4a8"
+    write_sd3(tmp_path / "sd3")
+    capsys.readouterr()
+    assert edadm(*options[:1], tmp_path / "sd3", *options[2:]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["bits"]["quantize_w4a8"]["base"] == "mmdit_w4a8"
+    assert settings["models"]["sd3"]["sampler"]["shift"] == 3.0
     (tmp_path / "dit" / "model_index.json").write_text("[]")
     assert edadm(*options) == 2
     assert capsys.readouterr().err.endswith("model_index.json holds no JSON object; fetch it again\n")

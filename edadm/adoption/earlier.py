@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from edadm.config.backends import DEFAULT
+from edadm.config.files.sources import prompts_file
 from edadm.config.rules.timesteps import visited
 from edadm.config.schema import SOLVERS, Bits, Calibration, Evaluation, Model, Reconstruction, Sampler
 from edadm.errors import EdadmError
@@ -123,7 +124,7 @@ def _other_meaning(command: Command) -> str | None:
     if (
         model.conditioning
         and model.conditioning.prompts
-        and not _read_the_same(Path(model.conditioning.prompts).expanduser())
+        and not _read_the_same(prompts_file(model.conditioning.prompts))
     ):
         return "its prompts are read otherwise now"
     return None

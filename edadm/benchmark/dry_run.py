@@ -37,9 +37,10 @@ def stand_ins(config: Config, folder: Path) -> None:
         for part in (model, model.autoencoder, model.conditioning):
             if part is not None and part.checkpoint:
                 _put(folder / part.checkpoint)
-        if model.conditioning is not None and model.conditioning.prompts is not None:
+        told = model.conditioning and model.conditioning.prompts
+        if told and not told.startswith("bundled:"):
             prompts = [{"caption": str(number)} for number in range(evaluation.images)]
-            _put(folder / model.conditioning.prompts, json.dumps({"annotations": prompts}))
+            _put(folder / told, json.dumps({"annotations": prompts}))
         for file in (evaluation.extractor_weights, evaluation.clip_weights, f"{evaluation.reference}/0.png"):
             if file is not None and not file.startswith("bundled:"):
                 _put(folder / file)

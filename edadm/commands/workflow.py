@@ -69,7 +69,9 @@ def quantize(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="PIPELINE", help="a diffusers folder, a file of weights, or cifar10_small, cifar10_latent"
+            metavar="PIPELINE",
+            help="a diffusers folder, a file of weights, or cifar10_small, cifar10_latent, "
+            "cifar10_latent_text",
         ),
     ],
     recipe: Annotated[str, typer.Option(help=f"bits and what is learned: {', '.join(RECIPES)}")] = "w8a8",

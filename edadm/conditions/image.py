@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edadm.artifacts import reading
 from edadm.conditions.text import TextCondition, build, prompts_of
+from edadm.config.files.sources import prompts_file
 from edadm.config.inputs.folders import list_images
 from edadm.config.inputs.prompts import prompts_in
 from edadm.errors import EdadmError
@@ -176,7 +177,7 @@ def images_of(settings: Conditioning, images: int) -> list[Path]:
         EdadmError: there are fewer, or captions are drawn from an order that images do not have.
     """
     assert settings.image_folder is not None and settings.prompts is not None
-    if prompts_in(Path(settings.prompts).expanduser()).annotations:
+    if prompts_in(prompts_file(settings.prompts)).annotations:
         raise EdadmError(
             f"{settings.prompts} holds captions in no order of images; give a text file with a prompt for "
             f"each image of {settings.image_folder}"

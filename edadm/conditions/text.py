@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edadm.conditions.order import shuffled
 from edadm.conditions.words import merges_file, vocabulary_size
+from edadm.config.files.sources import prompts_file
 from edadm.config.inputs.prompts import prompts_in
 from edadm.errors import EdadmError
 from edadm.networks.settings.parts import Conditioning, TextEncoder
@@ -133,7 +134,7 @@ def prompts_of(settings: Conditioning, images: int) -> list[str]:
         raise EdadmError(
             "conditioning by text needs prompts; set conditioning.prompts to a captions or text file"
         )
-    prompts = read_prompts(Path(settings.prompts).expanduser(), settings.seed)
+    prompts = read_prompts(prompts_file(settings.prompts), settings.seed)
     if len(prompts) < images:
         raise EdadmError(
             f"{images} images exceed the {len(prompts)} prompts of {settings.prompts}; add prompts or make "

@@ -51,8 +51,10 @@ def quantize(
 
     Args:
         unet: a `UNet2DModel`, `UNet2DConditionModel` or transformer of diffusers; it is left as it is.
-        rows: from `edadm.calibrate`, which looks at U-Nets, or the caller's own.
+        rows: from `edadm.calibrate`, or the caller's own.
         bits, reconstruction: presets by name, or settings, such as `{"base": "fbr_w4", "iterations": 500}`.
+            The default ones name layers of U-Nets; for transformers take those of their own, such as
+            `mmdit_w4a8`, and `seed_imagenet_w4`.
 
     Raises:
         EdadmError: a network that edadm does not build or that was changed since, or numbers that are not

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,7 +57,7 @@ def recording_inputs(module: nn.Module, rows: int, runs: int | None = None) -> I
     """
     calls: list[Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any]) -> None:
         given = (*inputs, *named.values())[0].detach()
         if given.dim() == 3:  # a transformer's tokens, channels last
             given = given.transpose(1, 2)

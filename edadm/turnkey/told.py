@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edadm.config.files.sources import BUNDLED
+from edadm.config.files.sources import BUNDLED, prompts_file
 from edadm.config.inputs.folders import list_images
 from edadm.config.inputs.prompts import prompts_in
 from edadm.config.schema import Model
@@ -63,7 +63,9 @@ def told_of(model: Model, prompts: Path | None, images: Path | None, folder: Pat
         return Told({})
     files = _images(kind, images)
     if prompts is None:
-        own = _OWN.get(str(kind)) or prompts_in(BUNDLED / FILE).texts
+        named = model.conditioning.prompts if model.conditioning else None
+        package = prompts_file(named) if named and named.startswith("bundled:") else BUNDLED / FILE
+        own = _OWN.get(str(kind)) or prompts_in(package).texts
         count = len(own) if files is None else len(files)
         texts = [own[index % len(own)] for index in range(count)]
         settings: Settings = {"prompts": str(folder.absolute() / FILE)}

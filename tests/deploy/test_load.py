@@ -21,11 +21,13 @@ from diffusers import (
     StableDiffusionPipeline,
     VQModel,
 )
+from diffusers.models import modeling_utils
 from diffusers.utils import logging
 from torch import Tensor, nn
 
 import edadm
 from edadm.deploy.backends.base import lower
+from edadm.deploy.backends.cuda_int8 import lower_for_cuda
 from edadm.errors import EdadmError
 from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import quantized_layers
@@ -117,6 +119,14 @@ def test_a_cast_changes_arithmetic_but_no_grid_and_is_undone_by_another(
 
 
 @torch.no_grad()
+def test_loading_in_another_type_warns_of_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(modeling_utils.logger, "warning", said.append)
+    for cast in (lower_for_cuda, lambda unet, dtype: lower(unet, dtype, "simulated")):
+        assert cast(edadm.load(saved), torch.float16).dtype == torch.float16
+    assert not said
+
+
 def test_the_integer_backend_computes_nearly_the_same(
     saved: Path, calibration: tuple[Tensor, Tensor]
 ) -> None:

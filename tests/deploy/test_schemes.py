@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import edadm
-from edadm.config.schema import Bits, Linear
+from edadm.config.schema import Bits, LayerBits, Linear, Model
 from edadm.deploy.backends import cuda_int8
 from edadm.deploy.backends.base import lower
 from edadm.deploy.backends.onednn import lower_for_cpu
@@ -22,6 +22,7 @@ from edadm.deploy.export.formats import export
 from edadm.deploy.fuse.cpu_transformed import CpuTransformedLinear
 from edadm.deploy.grids import grids, quantized_copy, set_grids
 from edadm.errors import EdadmError
+from edadm.networks.described.told import lines_on
 from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
@@ -29,11 +30,13 @@ from edadm.networks.weights import CheckpointError
 from edadm.nn.insert import activation_quantizers, disabled, quantized_layers, transformed_layers
 from edadm.passes.prepare import prepare
 from edadm.quant import ranges
+from edadm.stages.cost.networks import Networks
 
 from ..conftest import Calibration, as_rows
 
 LAYER = "mid_block.attentions.0.to_out.0"
-LAYERS = ("*.attentions.*",)
+LAYERS = ("mid_block.attentions.*",)
+FLOATS = {name: LayerBits(weights=None, activations=None) for name in ("down_*", "up_*", "conv_*")}
 SCHEMES = {
     "tokens": Linear(inputs="dynamic"),
     "rotated": Linear(layers=LAYERS, activations=4, rotation="regular_hadamard"),
@@ -59,7 +62,7 @@ def made(
         "range_bins": 64,
         "smoothing": smoothing,
     }
-    bits = Bits(**given, linear=SCHEMES[request.param])
+    bits = Bits(**given, layers=FLOATS, linear=SCHEMES[request.param])
     quantized, rows = quantized_copy(float_unet, bits), as_rows(calibration)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranges, "THRESHOLDS", 5)
@@ -119,6 +122,10 @@ def test_a_file_says_schemes_and_holds_branches_and_no_grids_of_tokens(made: Mad
     static = activation_quantizers(quantized)
     assert len(tensors["grids.activation_scales"]) == sum(len(grid.scale) for grid in static.values())
     assert (f"{LAYER}.input_quantizer" in static) != is_dynamic
+    count = len(transformed_layers(quantized))
+    assert any(
+        line.startswith(f"  {count} linear layers: weights static affine int4") for line in lines_on(path)
+    )
     if bits.linear.rank is None:
         assert not any(name.endswith((".down", ".up")) for name in tensors)
         return
@@ -142,6 +149,13 @@ def test_a_file_says_schemes_and_holds_branches_and_no_grids_of_tokens(made: Mad
         with pytest.raises(CheckpointError, match=LAYER):
             edadm.load(other)
     assert weight.isfinite().all()
+
+
+def test_what_a_plan_says_of_its_bytes_is_what_a_file_has(made: Made, model: Model) -> None:
+    bits, _, quantized, _, path = made
+    counted = Networks(model).quantized(bits)
+    assert counted.bytes == sum(tensor.nbytes for tensor in load_file(path).values())
+    assert counted.grid_bytes == sum(tensor.nbytes for tensor in grids(quantized).values())
 
 
 def test_other_backends_refuse_and_exports_refuse_or_write_the_plain_weight(

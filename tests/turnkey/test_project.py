@@ -90,6 +90,18 @@ def test_prompts_of_the_package_are_written_beside_the_configuration(tmp_path: P
     assert config.models["sd14_coco"].trajectories.count == 72
 
 
+def test_a_model_of_the_package_is_told_its_own_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.txt").write_text("a cat\na dog\na red truck\n")
+    monkeypatch.setattr("edadm.config.files.sources.BUNDLED", tmp_path)
+    model = load_config().models["sd14_coco"]
+    told = model.conditioning.model_copy(update={"prompts": "bundled:own"})
+    source = Source("sd14_coco", {}, model.model_copy(update={"conditioning": told}))
+    project = project_in(tmp_path / "out", source, Wishes("w8a8"))
+    assert project.told.written == ["a cat", "a dog", "a red truck"]
+
+
 @pytest.mark.parametrize(
     ("name", "wishes", "sentence"),
     [

@@ -13,6 +13,7 @@ from edadm.turnkey.rows import images_at_once
 MODELS = (
     "cifar10_small",
     "cifar10_latent",
+    "cifar10_latent_text",
     "ddim_cifar10",
     "ldm4_bedroom",
     "ldm4_imagenet",

@@ -112,6 +112,12 @@ def locate_parts(name: str, model: Model) -> dict[str, Path]:
     return found
 
 
+def prompts_file(named: str) -> Path:
+    """The file behind `conditioning.prompts`: a path, or `bundled:NAME` for prompts inside the package."""
+    inside = named.removeprefix("bundled:")
+    return Path(named).expanduser() if inside == named else BUNDLED / f"{inside}.txt"
+
+
 def locate_prompts(name: str, model: Model) -> Path | None:
     """The prompts of the model preset `name`, if it takes any.
 
@@ -120,7 +126,7 @@ def locate_prompts(name: str, model: Model) -> Path | None:
     """
     if model.conditioning is None or model.conditioning.prompts is None:
         return None
-    path = Path(model.conditioning.prompts).expanduser()
+    path = prompts_file(model.conditioning.prompts)
     if not path.is_file():
         raise EdadmError(
             f"models.{name}.conditioning.prompts: there is no file {path}; get captions_val2014.json from "

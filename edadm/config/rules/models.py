@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from edadm.config.files.sources import prompts_file
 from edadm.config.inputs.prompts import prompts_in
 from edadm.config.rules.evaluations import mistakes_in_images
 from edadm.config.rules.sizes import mistakes_in_autoencoder, mistakes_in_encoder, mistakes_in_unet
 from edadm.config.rules.steps import step_problem
-from edadm.config.schema import Config, Model, Run
+from edadm.config.schema import FLOW, Config, Model, Run
 from edadm.config.sharding.shares import number
 from edadm.errors import EdadmError
 from edadm.networks.settings.families import FAMILIES
@@ -93,7 +93,7 @@ def _conditions(conditioning: Conditioning) -> tuple[int | None, str, str]:
     if not conditioning.has_prompts:
         classes = len(conditioning.only or ()) or conditioning.classes
         return classes * conditioning.images_per_class, "labels", "raise images_per_class"
-    file = Path(conditioning.prompts or "").expanduser()
+    file = prompts_file(conditioning.prompts or "")
     have = len(prompts_in(file).texts) if file.is_file() else None
     return have, "prompts", "add prompts to its file"
 
@@ -121,6 +121,8 @@ def _of_parts(name: str, model: Model) -> list[str]:
     elif model.conditioning and (kind := model.conditioning.kind) not in entry.conditions:
         known = " or ".join(entry.conditions)
         found.append(f"{where}.conditioning: the family '{family}' takes no {kind}; set kind: {known}")
+    if problem := _of_flow(model):
+        found.append(f"{where}: {problem}")
     if model.prediction not in entry.predictions:
         found.append(
             f"{where}: the family '{family}' predicts a {entry.predictions[0]}, not {model.prediction}; set "
@@ -150,6 +152,22 @@ def _of_parts(name: str, model: Model) -> list[str]:
             "so swap them"
         )
     return found
+
+
+def _of_flow(model: Model) -> str | None:
+    """Whether noise schedule, sampler and prediction are a flow's, all three or none."""
+    of_flow = {
+        "prediction: flow": model.prediction == "flow",
+        "schedule.kind: flow": model.schedule.kind == "flow",
+        f"sampler.method: {FLOW}": model.sampler.method == FLOW,
+    }
+    if all(of_flow.values()) or not any(of_flow.values()):
+        return None
+    have, lack = ([name for name, is_so in of_flow.items() if is_so is want] for want in (True, False))
+    return (
+        f"a flow is predicted, scheduled and sampled as one: there is {' and '.join(have)}; set "
+        f"{' and '.join(lack)}, too, or neither"
+    )
 
 
 def _of_conditioning(model: Model) -> Iterator[str]:

@@ -152,24 +152,6 @@ class Model(Strict):
     trajectories: Trajectories = Trajectories()
     pixels: Literal["round", "truncate"] = Field("round", description="how pixel values become whole numbers")
 
-    @model_validator(mode="after")
-    def _flows_are_alone(self) -> Model:
-        """Noise schedule, sampler and prediction are a flow's, all three or none."""
-        of_flow = {
-            "prediction: flow": self.prediction == "flow",
-            "schedule.kind: flow": self.schedule.kind == "flow",
-            f"sampler.method: {FLOW}": self.sampler.method == FLOW,
-        }
-        if any(of_flow.values()) and not all(of_flow.values()):
-            have, lack = (
-                [name for name, is_so in of_flow.items() if is_so is want] for want in (True, False)
-            )
-            raise ValueError(
-                f"a flow is predicted, scheduled and sampled as one: there is {' and '.join(have)}; set "
-                f"{' and '.join(lack)}, too, or neither"
-            )
-        return self
-
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of all that the network is told of one image, by name; none without a condition."""

@@ -121,7 +121,8 @@ def lower_for_cuda(
             integer_layer(layer, keep_packed) if computes_with_integers(layer) else _float_layer(layer)
         )
     lowered = fuse_attention(copy.deepcopy(unet, memo))
-    lowered = (fuse_epilogues(lowered) if fuse else lowered).to(dtype)
+    lowered = fuse_epilogues(lowered) if fuse else lowered
+    nn.Module.to(lowered, dtype)  # diffusers' own `to` warns of every cast
     pass_on_what_is_not_finite(lowered)
     refuse_inputs_of_other_types(lowered)
     return lowered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from edadm.deploy.backends.base import Backend
 from edadm.networks.family import Network
@@ -20,7 +21,8 @@ class Simulated(Backend):
     def lower(self, unet: Network, dtype: torch.dtype) -> Network:
         """The network itself, cast to `dtype` but for its grids."""
         pass_on_what_is_not_finite(unet)
-        return unet if dtype == torch.float32 else unet.to(dtype)
+        # diffusers' own `to` warns of every cast
+        return unet if dtype == torch.float32 else nn.Module.to(unet, dtype)
 
 
 BACKEND = Simulated()

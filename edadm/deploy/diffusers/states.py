@@ -52,6 +52,19 @@ class States:
         self.was_cast = self.was_cast or is_rounded(self)  # type: ignore[arg-type]
         return found
 
+    def train(self, mode: bool = True) -> Any:
+        """Refuses to be trained, of which PyTorch would say no more than that an output has no gradient.
+
+        Raises:
+            EdadmError: always, unless the mode is that of inference.
+        """
+        if mode:
+            raise EdadmError(
+                "a quantized network is frozen and stays in inference mode; train the network in full "
+                "precision and quantize it again, or keep this one out of modules that are trained"
+            )
+        return super().train(mode)  # type: ignore[misc]
+
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:

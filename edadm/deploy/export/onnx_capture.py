@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import config as tracing
 
 from edadm.deploy.export.onnx_leaves import Leaf, translations
 
@@ -31,7 +32,8 @@ def translated(
     for module in graph.modules():
         if isinstance(module, Leaf):
             module.advance = advance
-    with warnings.catch_warnings():
+    cached: Any = tracing  # shapes of operations, which are looked up for longer than they are computed
+    with warnings.catch_warnings(), cached.patch(fake_tensor_cache_enabled=False):
         warnings.simplefilter("ignore")  # of the exporter, about its own code
         captured: Any = torch.export.export(graph, tuple(example), dynamic_shapes=shapes, strict=False)
         # Operations outside leaves have names in ONNX: to decompose them would trace all of them once more.

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
 from edadm.deploy.fuse.exact import Exact
+from edadm.kernels.dispatch import refuse_scattered
 from edadm.kernels.int8 import reference
 from edadm.kernels.packing import pack4, unpack4
 
@@ -104,8 +105,13 @@ class IntegerSegment(Exact):
         return unpack4(self.codes, self.shape).to(torch.int8) - self.zero_points[:, None, None, None]
 
     def quantize_input(self, x: Float[Tensor, "*n c"]) -> Int8[Tensor, "*n c"]:
-        """The int8 numbers of an input on its grid, codes less 128."""
+        """The int8 numbers of an input on its grid, codes less 128.
+
+        Raises:
+            EdadmError: the grid lies on another device, as where off-loading took it along.
+        """
         divisor = self.input_scale if self.divisor is None else self.divisor
+        refuse_scattered(x, divisor)
         return reference.quantize(x, divisor, *self.qmin_qmax, self.zero)
 
     def divide_rows(self, factors: Float[Tensor, " o"]) -> None:

@@ -14,7 +14,7 @@ from edadm.config.files.first_bytes import foreign
 from edadm.networks.weights.errors import CheckpointError, quoted
 from edadm.networks.weights.known.identify import Identity, identify
 from edadm.networks.weights.reading import open_container
-from edadm.quant.scheme import SchemeError, from_table
+from edadm.quant.scheme import SMOOTH, Scheme, SchemeError, from_table
 
 _LONGEST = 160
 _MOST_FILES = 40
@@ -126,7 +126,21 @@ def _of_quantized(facts: Mapping[str, Any]) -> list[str]:
         usual = counts.most_common(1)[0][0]
         others = [name for name, width in layers.items() if width != usual]
         lines += [f"layers of other bits: {_in_short(', '.join(others))}"] if others else []
-    return lines
+    return lines + _of_linear_layers(facts)
+
+
+def _of_linear_layers(facts: Mapping[str, Any]) -> list[str]:
+    """Lines on layers with grids of tokens, rotations or branches, as many as there are kinds of them."""
+    counts: Counter[tuple[Scheme, Scheme]] = Counter()
+    with suppress(SchemeError):
+        schemes = from_table(facts)
+        for name in schemes:
+            weight = schemes.get(f"{name.removesuffix('.input')}.weight") if name.endswith(".input") else None
+            if weight is not None and (
+                schemes[name].scheme.is_dynamic or set(weight.scheme.transforms) - {SMOOTH}
+            ):
+                counts[weight.scheme, schemes[name].scheme] += 1
+    return [f"{count} linear layers: weights {pair[0]}; inputs {pair[1]}" for pair, count in counts.items()]
 
 
 def _widths_of_weights(facts: Mapping[str, Any]) -> dict[str, Any]:

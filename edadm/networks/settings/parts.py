@@ -145,7 +145,8 @@ class Conditioning(Strict):
     )
     prompts: str | None = Field(
         None,
-        description="COCO captions (JSON), shuffled, or a text file, a prompt per line (text, sd3, sdxl, t5)",
+        description="COCO captions (JSON), shuffled, or a text file, a prompt per line; `bundled:NAME` means "
+        "prompts inside the package (text, sd3, sdxl, t5)",
     )
     encoder: TextEncoder = TextEncoder()
     t5: T5Encoder | None = of_some("the text encoder, where it is T5's; its tokenizer lies beside it (t5)")

@@ -120,7 +120,9 @@ class Networks:
         handle = (
             family_of(self.unet)
             .feature_module(self.unet)
-            .register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel()))
+            .register_forward_pre_hook(
+                lambda _, inputs, named: found.append((*inputs, *named.values())[0].numel()), with_kwargs=True
+            )
         )
         try:
             with torch.no_grad():

@@ -211,7 +211,7 @@ class LatentModel:
         average = rounded(self._trainer.average)
         unet.load_state_dict(inside(average, "unet."))
         self.told.network.load_state_dict(inside(average, "condition."))
-        classifier = _classifier().to(device)
+        classifier = bundled_classifier().to(device)
         found = {}
         for guidance in guidances:
             drawn = generate_images(
@@ -232,8 +232,8 @@ class LatentModel:
         return found
 
 
-def _classifier() -> CifarClassifier:
-    """The bundled classifier."""
+def bundled_classifier() -> CifarClassifier:
+    """The classifier inside the package."""
     classifier = CifarClassifier()
     state = load_file(locate("bundled:cifar10_classifier"))
     classifier.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})

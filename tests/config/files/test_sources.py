@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edadm.config.files.sources import file_sha256, locate
+from edadm.config.files.sources import BUNDLED, file_sha256, locate, locate_prompts, prompts_file
 from edadm.config.load import load_config
 from edadm.errors import EdadmError
 
@@ -25,6 +25,15 @@ def test_every_bundled_file_that_a_preset_names_is_there() -> None:
     for evaluation in config.evaluations.values():
         if evaluation.reference.startswith("bundled:"):
             assert locate(evaluation.reference, ".h5").stat().st_size > 1000
+
+
+def test_prompts_lie_in_the_package_or_where_the_path_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert prompts_file("~/cats.txt") == Path("/home/someone/cats.txt")
+    assert prompts_file("bundled:prompts") == BUNDLED / "prompts.txt"
+    model = load_config().models["sd14_coco"]
+    told = model.conditioning.model_copy(update={"prompts": "bundled:prompts"})
+    assert locate_prompts("m", model.model_copy(update={"conditioning": told})).is_file()
 
 
 @pytest.mark.parametrize("source", ["bundled:absent", "/absent/model.ckpt"])

@@ -37,6 +37,7 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda unet: [processor.__class__() for processor in unet.attn_processors.values()],
         "never has an IP-Adapter; leave the call out",
     ),
+    "training": (lambda unet: unet.train(), "is frozen and stays in inference mode"),
     "configuration": (
         lambda unet: type(unet).from_config(unet.config),
         "load its folder with from_pretrained",

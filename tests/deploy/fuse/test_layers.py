@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from edadm.deploy.backends.cuda_int8 import integer_layer
 from edadm.deploy.fuse import layers
 from edadm.deploy.fuse.layers import IntegerGatheredConv2d
+from edadm.errors import EdadmError
 from edadm.kernels.int8.products.convolution import int8_convolution
 from edadm.nn.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 
@@ -47,6 +48,12 @@ def filled(name: str, weight_bits: int, input_bits: int) -> tuple[QuantizedLayer
     ends = [min(z, 2**input_bits - 1) for z in zero_points]
     layer.input_quantizer.set_grid(torch.full((segments,), 2.0**-5), torch.tensor(ends).float())
     return layer, torch.randn(shape, generator=generator) * 6
+
+
+def test_integers_that_off_loading_took_elsewhere_are_missed_in_a_sentence() -> None:
+    layer, x = filled("3x3", 4, 8)
+    with pytest.raises(EdadmError, match="lies on 'meta' and was given numbers on 'cpu'"):
+        integer_layer(layer).to("meta")(x)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -109,31 +109,38 @@ def test_a_store_keeps_fractions_of_timesteps_and_whole_ones_as_before(tmp_path:
             {"sampler": {"method": "flow_euler", "spacing": "linspace"}},
             "there is sampler.method: flow_euler; set prediction: flow and schedule.kind: flow",
         ),
+    ],
+)
+def test_parts_of_a_flow_with_others_are_refused_where_all_are_seen(
+    changes: dict[str, Any], said: str
+) -> None:
+    known = load_config()
+    model = known.models["cifar10_small"].model_dump(mode="json") | changes
+    variant = f"{next(iter(known.calibrations))}/{next(iter(known.bits))}/{next(iter(known.reconstructions))}"
+    with pytest.raises(EdadmError, match=said):
+        load_config({"models": {"mine": model}, "runs": [{"model": "mine", "variants": [variant]}]})
+    part = {name: model[name] for name in ("architecture", "prediction", "schedule")}  # as a stage sees it
+    assert Model.model_validate({"checkpoint": "x"} | part).prediction == model["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "said"),
+    [
+        ({"method": "ddim", "shift": 3.0}, "'ddim' has no shift; remove it, or set method: flow_euler"),
+        ({"method": "flow_euler"}, "no quadratic spacing; set spacing: linspace or trailing"),
         (
-            {"sampler": {"method": "ddim", "shift": 3.0}},
-            "'ddim' has no shift; remove it, or set method: flow_",
-        ),
-        ({"sampler": {"method": "flow_euler"}}, "no quadratic spacing; set spacing: linspace or trailing"),
-        (
-            {
-                "sampler": {
-                    "method": "flow_euler",
-                    "spacing": "trailing",
-                    "shift": 3.0,
-                    "dynamic_shift": DYNAMIC,
-                }
-            },
+            {"method": "flow_euler", "spacing": "trailing", "shift": 3.0, "dynamic_shift": DYNAMIC},
             "shifted once; remove shift or dynamic_shift",
         ),
         (
-            {"sampler": {"method": "flow_euler", "spacing": "trailing", "dynamic_shift": {"tokens": 10**8}}},
+            {"method": "flow_euler", "spacing": "trailing", "dynamic_shift": {"tokens": 10**8}},
             "which must lie above 0 and be 1000 at most",
         ),
     ],
 )
-def test_settings_that_are_no_flow_are_refused(changes: dict[str, Any], said: str) -> None:
+def test_settings_of_another_sampler_are_refused(sampler: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        Model.model_validate({"checkpoint": "x"} | changes)
+        Sampler.model_validate(sampler)
 
 
 def test_more_steps_than_timesteps_are_refused_and_a_flow_has_no_betas() -> None:

@@ -15,7 +15,7 @@ from ...networks.families import random_network, tiny
 
 CLASSES, PROMPTS = tiny("ldm4_imagenet"), tiny("sd14_coco")
 SETTINGS = Training(steps=30, batch_size=8, warmup=1, learning_rate=3e-3)
-BRIEF = Training(steps=6, batch_size=4, warmup=1)
+BRIEF = Training(steps=3, batch_size=4, warmup=1)
 
 
 def pictures(side: int = 16) -> tuple[Tensor, Tensor]:
