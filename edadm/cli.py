@@ -12,6 +12,7 @@ from edadm.commands.app import MODULES, Interrupted, app
 from edadm.config.inputs.arguments import expanded
 from edadm.console import say
 from edadm.deferred import defer
+from edadm.devices.freed import use_huge_pages
 from edadm.errors import EdadmError
 
 INTERRUPTED = 130  # the exit status after SIGINT, by the convention of shells
@@ -30,6 +31,7 @@ def app_with(named: str | None = None) -> typer.Typer:
 def main() -> None:
     """The entry point of `edadm`."""
     defer()
+    use_huge_pages()
     named = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
     try:
         sys.argv[1:] = expanded(sys.argv[1:])

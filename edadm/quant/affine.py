@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 SMALLEST_SCALE = 1e-8
+CACHED = 2**16  # elements that a processor's own cache holds while all steps pass over them
 
 Bound = float | Tensor
 
@@ -47,6 +48,14 @@ def dequantize(
     return (codes.to(scale.dtype) - zero_point) * scale
 
 
+def _in_pieces(x: Tensor, *grid: Bound) -> bool:
+    """Whether a CPU takes a tensor piece by piece: it is large, and all rows (axis 0) have one grid."""
+    if x.device.type != "cpu" or x.numel() <= CACHED or torch.compiler.is_compiling():
+        return False
+    tensors = [bound for bound in grid if isinstance(bound, Tensor)]
+    return all(bound.dtype == x.dtype and (bound.dim() < x.dim() or len(bound) == 1) for bound in tensors)
+
+
 class _FakeQuantize(torch.autograd.Function):
     """Fake quantization with a straight-through round (LSQ, arXiv 1902.08153, without its gradient scale).
 
@@ -58,7 +67,12 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.low, ctx.high = low, high
-        return x.div(scale).round_().clamp_(low, high).mul_(scale)
+        if not _in_pieces(x, scale, low, high):
+            return x.div(scale).round_().clamp_(low, high).mul_(scale)
+        values, rows = torch.empty_like(x), max(1, CACHED * len(x) // x.numel())
+        for part, target in zip(x.split(rows), values.split(rows), strict=True):
+            torch.div(part, scale, out=target).round_().clamp_(low, high).mul_(scale)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

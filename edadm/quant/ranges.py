@@ -13,7 +13,7 @@ from edadm.quant.affine import scale_and_zero_point
 THRESHOLDS = 100
 EXPONENT = 2.4
 MOST_ROUNDS = 4
-MOST_ELEMENTS = 2**22
+MOST_ELEMENTS, MOST_ON_CPU = 2**22, 2**20  # of a piece; a processor's caches are smaller than a GPU's memory
 MOST_COUNTED = 2**23
 
 
@@ -51,7 +51,8 @@ def _shares(values: Tensor) -> tuple[Tensor, ...]:
         .div(THRESHOLDS)
         .to(values.dtype)
     )
-    return shares[:, None].split(max(1, MOST_ELEMENTS // values.numel()))
+    most = MOST_ON_CPU if values.device.type == "cpu" else MOST_ELEMENTS
+    return shares[:, None].split(max(1, most // values.numel()))
 
 
 def _better(errors: Tensor, tried: Tensor, error: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from edadm.stages.cost.work import (
     rows_per_image,
     sampling,
 )
-from edadm.stages.inputs.model import open_condition, open_prediction
+from edadm.stages.inputs.model import open_condition, open_float, open_prediction
 from edadm.stages.inputs.provenance import code_of, digests, facts_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def run(
     from edadm.config.files.sources import locate_images, locate_prompts
     from edadm.config.sharding.shares import settled
     from edadm.networks.families import family_of
-    from edadm.networks.load import load_network
     from edadm.sampling.collect import collect, open_store
     from edadm.sampling.denoiser import Denoiser
     from edadm.sampling.replay import Replay
@@ -75,7 +74,7 @@ def run(
             return
         refuse_to_replace(output, known)
         told = open_condition(model, condition, model.trajectories.count, device)
-        network = load_network(model.architecture, unet, device)
+        network = open_float(model.architecture, unet, device)
         replay = Replay() if graphs and device.type == "cuda" else None
         denoise = Denoiser(network, told, model.guidance, prediction=open_prediction(model), replay=replay)
         store = open_store(work.folder / "store.zarr", model, shard, told)

@@ -89,6 +89,7 @@ class Server:
         """Forks until Snakemake is gone and all forks have ended; a fork returns with its job."""
         self._mind_signals()
         import_module("edadm.deferred").defer()
+        import_module("edadm.devices.freed").use_huge_pages()
         with asking_no_gpu():
             for name in FIRST:
                 _import(name)

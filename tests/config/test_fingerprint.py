@@ -119,7 +119,7 @@ def test_another_backend_in_the_registry_reruns_nothing(tmp_path: Path) -> None:
         ("generate.py", "indices = share", "assert True\n        indices = share", {"generate"}),
         ("collect.py", "rows = min(recorded", "rows = max(recorded", set()),  # what it costs
         ("generate.py", 'facts_of("prompts"', 'facts_of("words"', set()),  # of another subcommand
-        ("inputs/unet.py", "return load_network(", "assert True\n    return load_network(", {"generate"}),
+        ("inputs/unet.py", "return open_float(", "assert True\n    return open_float(", {"generate"}),
         ("inputs/task.py", "refuse_idle_patterns(units", "refuse_idle_patterns(units[:]", {"reconstruct"}),
     ],
 )

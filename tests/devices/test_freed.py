@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,29 @@ def test_another_system_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(freed.ctypes, "CDLL", lambda name: Library())
     freed.reuse_freed_memory()
     assert asked == ["mallopt"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "before", "after"),
+    [
+        ("always [madvise] never", None, "1"),
+        ("[always] madvise never", None, "1"),
+        ("always madvise [never]", None, None),
+        (None, None, None),
+        ("always [madvise] never", "0", "0"),
+    ],
+)
+def test_huge_pages_are_asked_for_where_there_are_any_and_nobody_said_otherwise(
+    offered: str | None,
+    before: str | None,
+    after: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(freed.HUGE, before or "")
+    if before is None:
+        monkeypatch.delenv(freed.HUGE)
+    if offered is not None:
+        (tmp_path / "enabled").write_text(offered + "\n")
+    freed.use_huge_pages(tmp_path / "enabled")
+    assert os.environ.get(freed.HUGE) == after

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edadm.quant.affine import (
+    CACHED,
     SMALLEST_SCALE,
     dequantize,
     fake_quantize,
@@ -166,3 +167,28 @@ def test_gradients_of_a_broadcast_scale_have_its_shape() -> None:
         alone = scale.detach()[0, row, 0].clone().requires_grad_()
         fake_quantize(x[:, row], alone, -8.0, 7.0).sum().backward()
         torch.testing.assert_close(scale.grad[0, row, 0], alone.grad)
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("layout", ["channels first", "channels last", "some channels", "tokens", "one row"])
+def test_pieces_that_a_cache_holds_have_the_bits_and_the_layout_of_the_whole(
+    layout: str, segmented: bool
+) -> None:
+    x = torch.randn(5, 12, 40, 40, generator=torch.Generator().manual_seed(0))
+    if layout in ("channels last", "some channels"):
+        x = x.contiguous(memory_format=torch.channels_last)
+    if layout == "some channels":
+        x = x[:, 1:11]
+    if layout == "tokens":
+        x = x.flatten(2).transpose(1, 2)
+    if layout == "one row":
+        x = x.flatten()[None]
+    assert x.numel() > CACHED
+    scale, low, high = torch.tensor(0.02), -100.0, 155.0
+    if segmented:  # a grid for each channel, or token
+        scale = torch.linspace(0.01, 0.03, x.shape[1]).reshape(1, -1, *[1] * (x.dim() - 2))
+        low, high = torch.full_like(scale, low), torch.full_like(scale, high)
+    expected = x.div(scale).round().clamp(low, high).mul(scale)
+    found = fake_quantize(x, scale, low, high)
+    assert torch.equal(found, expected)
+    assert found.stride() == expected.stride()

@@ -24,6 +24,7 @@ rule collect_trajectories:
         progress=lambda wildcards, output: f"{RESULTS}/{wildcards.model}/trajectories/.{wildcards.shard}.progress",
         label=label_of("collect-trajectories", "model", "shard"),
         code=stage_fingerprint("collect"),
+        gpu_code=code_of_gpus("collect", f"{RESULTS}/{{model}}/trajectories/{{shard}}.zarr"),
     shell:
         "python3 -m edadm collect-trajectories --model {params.model:q} --unet {input.unet:q} {params.parts:q}"
         " --shard {wildcards.shard:q} --output {output:q} --progress {params.progress:q} --device {params.device:q} --threads {threads:q}"

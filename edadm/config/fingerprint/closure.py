@@ -34,7 +34,7 @@ CHECKED_BY = {
     "networks/settings/families.py": "networks/settings/architecture.py",
 }
 CONVERTS = "convert"  # the stage for which these count; all others read what it wrote
-OF_GPUS = ("deploy/backends/cuda_int8.py",)  # beside modules that import Triton
+OF_GPUS = ("deploy/backends/cuda_int8.py", "deploy/floats.py")  # beside modules that import Triton
 
 _remembered: dict[Path, tuple[Path, str, dict[str, str]]] = {}
 

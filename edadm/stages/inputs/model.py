@@ -1,4 +1,4 @@
-"""What surrounds the U-Net of a model preset: its condition, its decoder, and what it predicts."""
+"""The float network of a model preset, and what surrounds it: condition, decoder, and what it predicts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from edadm.errors import EdadmError
+
+
+def open_float(architecture: Any, weights: Path, device: Any) -> Any:
+    """The float network for inference: on a GPU, with kernels between its convolutions."""
+    import torch
+
+    from edadm.networks.load import load_network
+
+    network = load_network(architecture, weights, device)
+    if torch.device(device).type != "cuda":
+        return network
+    from edadm.deploy.floats import fused
+
+    return fused(network)
 
 
 def open_prediction(model: Any) -> Any:

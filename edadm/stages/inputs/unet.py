@@ -11,11 +11,11 @@ from edadm.errors import EdadmError
 def open_unet(architecture: Any, weights: Path, device: Any) -> Any:
     """A float or a quantized U-Net, whichever the file holds; a quantized one is simulated."""
     from edadm.deploy.checkpoint import is_quantized, load_quantized
-    from edadm.networks.load import load_network
+    from edadm.stages.inputs.model import open_float
 
     if is_quantized(weights):
         return load_quantized(weights, device)
-    return load_network(architecture, weights, device)
+    return open_float(architecture, weights, device)
 
 
 def backend_meant(weights: Path, backend: str, device: Any, batch: int) -> str:

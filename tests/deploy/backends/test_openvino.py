@@ -175,17 +175,19 @@ def test_a_layer_computes_the_sums_of_its_codes_exactly(
 @pytest.mark.parametrize("family", [*FAMILIES, "sdxl"])
 @torch.no_grad()
 def test_every_family_predicts_what_its_simulation_does(
-    family: str, runtime: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_thresholds(monkeypatch)
+    monkeypatch.setenv("EDADM_CACHE", str(tmp_path))  # `runtime` is for the graph of `made` alone
     unet, quantized, rows = calibrated_sdxl(W8A8) if family == "sdxl" else calibrated(family, W8A8)
     lowered = lower(quantized, backend="openvino")
     if family == "sdxl":
         assert lowered.add_embedding.linear_1.in_features == 34
-    for batch in (rows, rows[:1]):
-        simulated = network_call(quantized, batch)
-        bound = IMAGE_BOUND * mean_difference(simulated, network_call(unet, batch))
-        assert mean_difference(network_call(lowered, batch), simulated) <= bound
+    simulated = network_call(quantized, rows)
+    bound = IMAGE_BOUND * mean_difference(simulated, network_call(unet, rows))
+    one_by_one = [network_call(lowered, rows[i : i + 1]) for i in range(len(simulated))]
+    for found in (network_call(lowered, rows), torch.cat(one_by_one)):
+        assert mean_difference(found, simulated) <= bound  # of all images: one alone scatters more
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +228,7 @@ def test_it_is_called_as_the_network_of_diffusers(made: Made) -> None:
         assert torch.equal(unet(**named(rows, timestep=time)).sample[1], expected[1])
 
 
+LORA = {f"unet.conv_in.lora_{side}.weight": torch.zeros(1, 1, 1, 1) for side in "AB"}
 REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
     "a move": (lambda unet, rows: unet.to("meta"), "a CPU stays there and in fp32, and cannot go to meta"),
     "a cast": (lambda unet, rows: unet.half(), "cannot go to cpu in torch.float16"),
@@ -262,7 +265,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Rows], object], str]] = {
     "saving": (lambda unet, rows: unet.save_pretrained("folder"), "cannot be saved"),
     "a pickle": (lambda unet, rows: pickle.dumps(unet), "a network by OpenVINO cannot be pickled"),
     "a state": (lambda unet, rows: unet.load_state_dict(unet.state_dict()), "takes no state; load the file"),
-    "a LoRA": (lambda unet, rows: unet.load_lora_adapter({}), "takes no LoRA; merge it into the weights"),
+    "a LoRA": (lambda unet, rows: unet.load_lora_adapter(LORA), "has no place for a LoRA beside one"),
     "token merging": (lambda unet, rows: setattr(unet, "_tome_info", {}), "token merging finds no blocks"),
     "casting": (lambda unet, rows: unet.enable_layerwise_casting(), "layerwise casting finds no weights"),
 }

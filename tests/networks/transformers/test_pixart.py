@@ -32,6 +32,7 @@ from edadm.networks.units.trace import Trace, trace
 from edadm.nn.insert import quantized_layers
 from edadm.passes.prepare import prepare
 from edadm.quant.policy import policy
+from edadm.sampling.trajectory import recording_inputs
 
 from ..original_pixart import original_state
 from ..pixart import PUBLISHED, SIZED, TINY, TOKENS, call, described, rows_of, write_pipeline
@@ -121,6 +122,13 @@ def test_the_network_computes_what_diffusers_does(ours: nn.Module, folder: Path)
     tensors = InputSpec.of(described(folder)).shapes
     assert tensors == {name: tuple(tensor.shape[1:]) for name, tensor in rows.tensors.items()}
     assert set(family_of(theirs).inputs(theirs).shapes) == set(tensors)
+
+
+@torch.no_grad()
+def test_features_are_the_tokens_of_the_middle_channels_first(ours: Any) -> None:
+    with recording_inputs(family_of(ours).feature_module(ours), rows=2) as found:
+        network_call(ours, rows_for(ours))
+    assert [tuple(tensor.shape) for tensor in found] == [(2, 48, 16)]
 
 
 @torch.no_grad()

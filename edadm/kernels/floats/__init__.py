@@ -1,0 +1,1 @@
+"""What lies between convolutions of a float network, in fp32 on a GPU."""
