@@ -39,6 +39,10 @@ def export(
     With floating-point weights and activations, with int8 weights of linear layers, or as an ONNX graph of
     integers.
     """
+    from edadm.config.exports import refuse_export
+
+    refuse_export(output, target, precision, runtime)  # before torch is imported
+
     from edadm.deploy.export.formats import export
 
     export(weights, output, target, precision, runtime)

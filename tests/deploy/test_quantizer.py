@@ -76,7 +76,10 @@ def test_importing_the_package_registers_it_with_what_is_there(monkeypatch: pyte
     assert auto.AUTO_QUANTIZER_MAPPING["edadm"] is theirs
 
 
-@pytest.mark.parametrize("imported", [("edadm", "diffusers"), ("diffusers.pipelines", "edadm")])
+@pytest.mark.parametrize(
+    "imported",
+    [("edadm", "diffusers"), pytest.param(("diffusers.pipelines", "edadm"), marks=pytest.mark.long)],
+)
 def test_a_pipeline_that_names_a_class_of_this_package_needs_it_imported_and_nothing_more(
     imported: tuple[str, ...], saved: Path, tmp_path: Path
 ) -> None:

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from edadm.artifacts import writing
+from edadm.config.exports import refuse_export
 from edadm.deploy.checkpoint import load_quantized, read_metadata
 from edadm.deploy.diffusers import WEIGHTS
 from edadm.deploy.export.comfy import to_comfy
-from edadm.deploy.export.onnx import RUNTIMES, TARGETS, export_onnx
+from edadm.deploy.export.onnx import TARGETS, export_onnx
 from edadm.deploy.load import checkpoint_in
 from edadm.errors import EdadmError
 from edadm.networks.build import build_network
@@ -19,8 +20,7 @@ from edadm.networks.layouts.dit import POSITIONS
 from edadm.networks.settings.architecture import Architecture
 from edadm.nn.insert import quantized_layers
 
-FORMATS = ("diffusers", "comfy", *TARGETS)
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def to_diffusers(path: Path, folder: Path, dtype: torch.dtype) -> None:
@@ -68,30 +68,17 @@ def export(
     Args:
         path: the quantized checkpoint, or a folder with one, as of `edadm.load`.
         output: the folder or file to write; it must not be there.
-        target: one of `FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
-        precision: a key of `PRECISIONS`, of what is in floating point, and not of ONNX; fp16 if None.
-        runtime: one of `RUNTIMES`, for which an ONNX file is meant.
+        target: one of `config.exports.FORMATS`; those of ONNX are in `deploy.export.onnx.TARGETS`.
+        precision: one of `PRECISIONS` there, of what is in floating point, and not of ONNX; fp16 if None.
+        runtime: one of `RUNTIMES` there, for which an ONNX file is meant.
 
     Raises:
-        EdadmError: no such format, precision or runtime, a precision with ONNX, a runtime with another
-            format, an output that is there, and what the format's function raises.
+        EdadmError: as `refuse_export`, and what the format's function raises.
     """
-    for kind, name, known in (
-        ("format", target, FORMATS),
-        ("target", runtime or RUNTIMES[0], RUNTIMES),
-        ("precision", precision or "fp16", tuple(PRECISIONS)),
-    ):
-        if name not in known:
-            raise EdadmError(f"there is no {kind} '{name}'; known are {', '.join(known)}")
-    if output.exists():
-        raise EdadmError(f"{output} is there already; remove it, or name another output")
-    if runtime is not None and target != "onnx":
-        raise EdadmError(f"--target {runtime} is a form of ONNX; name --format onnx with it, or leave it out")
+    refuse_export(output, target, precision, runtime)
     path = checkpoint_in(path)
     if target in ("diffusers", "comfy"):
         write = to_diffusers if target == "diffusers" else to_comfy
-        write(path, output, PRECISIONS[precision or "fp16"])
+        write(path, output, _DTYPES[precision or "fp16"])
         return
-    if precision is not None:
-        raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
     export_onnx(load_quantized(path), output, TARGETS[f"onnx_{runtime}" if runtime else target])

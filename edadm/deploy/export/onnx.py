@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from edadm.artifacts import writing
 from edadm.config.backends import INTEGER
+from edadm.config.exports import refuse_without_onnx
 from edadm.console import progress_bar
 from edadm.deploy.export.onnx_capture import translated
 from edadm.deploy.export.onnx_graph import IMAGE, Target, export_graph, replacements
@@ -50,7 +50,6 @@ TARGETS = {
     "onnx_openvino": Target(),
     "onnx_tensorrt": Target(form="full", symmetric=True),
 }
-RUNTIMES = ("onnxruntime", "openvino", "tensorrt")  # of which each has a target of its own
 
 
 def _narrow(model: Any) -> None:
@@ -123,10 +122,7 @@ def onnx_program(
             f"a network that {what} is not written as ONNX; take --format diffusers, or the quantized "
             "file itself"
         )
-    if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise EdadmError(
-            f"writing ONNX needs the package '{absent[0]}'; install it with `pip install edadm[onnx]`"
-        )
+    refuse_without_onnx()
     example, free = _example(unet)
     graph = export_graph(unet, target).eval()
     _refuse_too_large(_stored_bytes(graph, target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -324,7 +325,7 @@ def test_a_network_that_no_file_holds_is_refused_before_it_is_exported(
     w8a6: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports: list[object] = []
-    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(exporter, "translated", lambda *given: exports.append(given))
     weights = sum(layer.weight.numel() for layer in quantized_layers(w8a6).values())
     monkeypatch.setattr(exporter, "LARGEST", weights)
@@ -391,7 +392,7 @@ def test_attention_may_be_left_in_floating_point(
 def test_without_onnx_the_command_says_what_to_install(
     w8a6: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         EdadmError, match=r"needs the package 'onnx'; install it with `pip install edadm\[onnx\]`"
     ):
