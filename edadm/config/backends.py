@@ -29,6 +29,7 @@ class BackendEntry:
             be near those of the default one, and an alias may mean it where images are made.
         precisions: values of `evaluations.NAME.precision` with which it makes images; all if empty.
         extra: the extra of edadm that installs what its module imports; empty if edadm itself does.
+        transforms: whether it computes linear layers with grids of tokens, rotations or branches.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BackendEntry:
     exact: bool = True
     precisions: tuple[str, ...] = ()
     extra: str = ""
+    transforms: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ _ENTRIES = (
         ("cuda",),
         exact=False,  # attention's operands lose their grids
         precisions=("fp32",),
+        transforms=False,
     ),
     BackendEntry(
         "openvino",
@@ -76,6 +79,7 @@ _ENTRIES = (
         ("cpu",),
         precisions=("fp32",),
         extra="openvino",
+        transforms=False,
     ),
 )
 BACKENDS = {entry.name: entry for entry in _ENTRIES}
@@ -176,6 +180,15 @@ def is_exact(name: str) -> bool:
 def precisions_of(name: str) -> tuple[str, ...]:
     """The values of `precision` with which a backend makes images; all if empty."""
     return makers_of_images(name)[0].precisions
+
+
+def computes_transforms(name: str) -> bool:
+    """Whether a backend makes images of linear layers with grids of tokens, rotations or branches.
+
+    Raises:
+        EdadmError: as `makers_of_images`.
+    """
+    return makers_of_images(name)[0].transforms
 
 
 def _meant_by(name: str) -> list[BackendEntry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edadm.config.backends import DEFAULT, backend_label, precisions_of, variant_suffixes
+from edadm.config.backends import DEFAULT, backend_label, computes_transforms, precisions_of, variant_suffixes
 from edadm.config.layout import FULL_PRECISION, Variant
 from edadm.config.methods import CORRECTIONS, METHODS
 from edadm.config.rules.evaluations import mistakes_in_evaluation
@@ -142,6 +142,13 @@ def _of_backend(run: Run, variant: Variant, config: Config) -> list[str]:
         precisions = precisions_of(name)
     except EdadmError as error:
         return [f"runs: '{variant.name}': {error}"]
+    bits = variant.presets[1]
+    linear = config.bits[bits].linear
+    if linear is not None and linear.transforms and not computes_transforms(name):
+        return [
+            f"runs: '{variant.name}': bits.{bits}.linear gives layers grids of tokens, rotations or "
+            f"branches, which backend '{name}' does not compute; take /{name} off the variant"
+        ]
     if not precisions or evaluation is None or evaluation.precision in precisions:
         return []
     return [

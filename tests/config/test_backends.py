@@ -30,7 +30,7 @@ from edadm.errors import EdadmError
 
 REGISTRY = "config/backends.py"
 SUBCOMMAND = ("commands/timing.py", "integer")  # of `benchmark`
-RUNTIME = ("deploy/export/onnx.py", "openvino")  # that a file is written for
+RUNTIME = ("config/exports.py", "openvino")  # that a file is written for
 
 
 def test_an_alias_means_one_backend_on_each_kind_of_device() -> None:

@@ -76,6 +76,18 @@ def test_the_example_could_start() -> None:
             "evaluations.e: between layers of integers by oneDNN there is fp32, not bf16; set precision: fp32, "
             "or take /onednn off the variants",
         ),
+        *(
+            (
+                {"runs__0__variants": [f"c/t/none/{backend}"], "bits": {"t": {"base": "w8a8", "linear": linear}}},
+                f"runs: 'c/t/none/{backend}': bits.t.linear gives layers grids of tokens, rotations or branches, "
+                f"which backend '{backend}' does not compute; take /{backend} off the variant",
+            )
+            for backend, linear in (
+                ("cuda_int8", {"inputs": "dynamic"}),
+                ("openvino", {"rotation": "hadamard"}),
+                ("cuda_int8", {"rank": 8}),
+            )
+        ),
         ({"runs__0__variants": ["c/w4a9/none/integer"]}, "runs: there is no preset 'w4a9' among bits; did you mean 'w4a8'?"),
         (
             {"runs__0__variants": ["c/w4a8/none/integer"], "evaluations__e__precision": "bf16"},
@@ -106,6 +118,16 @@ def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], senten
     with pytest.raises(ConfigError) as caught:
         load_config(settings(**changes))
     assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("backend", "linear"),
+    [("onednn", {"inputs": "dynamic", "rotation": "hadamard", "rank": 8}), ("cuda_int8", {"weights": 4})],
+)
+def test_schemes_are_left_to_backends_that_compute_them(backend: str, linear: dict[str, Any]) -> None:
+    bits = {"t": {"base": "w8a8", "linear": linear}}
+    config = load_config(settings(runs__0__variants=[f"c/t/none/{backend}"], bits=bits))
+    assert config.bits["t"].linear is not None
 
 
 def test_an_unknown_model_hides_no_mistake_of_the_next_run() -> None:

@@ -88,6 +88,11 @@ class Linear(Strict):
         None, description="rank of a branch in 16-bit floating point beside the weight (SVDQuant); null: none"
     )
 
+    @property
+    def transforms(self) -> bool:
+        """Whether layers get grids of tokens, rotations or branches, which not every backend computes."""
+        return self.inputs == "dynamic" or self.rotation is not None or self.rank is not None
+
 
 class Bits(Strict):
     """Widths and grids."""
