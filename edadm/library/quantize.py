@@ -28,13 +28,14 @@ from edadm.networks.families import network_call
 from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
+from edadm.networks.settings.network_config import network_architecture
+from edadm.networks.settings.reading import TRANSFORMERS, UNETS
 from edadm.networks.units.temporal import units_of
 from edadm.passes.methods import run_method
 from edadm.passes.prepare import prepare
 from edadm.version import __version__
 
-CLASSES = ("UNet2DModel", "UNet2DConditionModel", *TRANSFORMERS)
+CLASSES = (*UNETS, *TRANSFORMERS)
 APART = 0.02  # of a prediction's norm: further from each other than types and kernels bring equal networks
 
 

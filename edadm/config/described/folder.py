@@ -8,9 +8,16 @@ from edadm.config.described.conditions import about_classes, condition_kind, des
 from edadm.config.described.entry import Description
 from edadm.config.described.pixart import describe_t5
 from edadm.config.described.scheduler import flow_sampler, sampler_settings, schedule_settings
-from edadm.networks.settings.network_config import TRANSFORMERS, network_architecture
+from edadm.networks.settings.network_config import network_architecture
 from edadm.networks.settings.parts_config import autoencoder_settings
-from edadm.networks.settings.reading import DescriptionError, Settings, read_json, refuse
+from edadm.networks.settings.reading import (
+    TRANSFORMERS,
+    UNETS,
+    DescriptionError,
+    Settings,
+    read_json,
+    refuse,
+)
 
 CONFIG = "config.json"
 PIPELINE = "model_index.json"
@@ -29,7 +36,7 @@ PARTS = {
     "second_condition": ("text_encoder_2",),
 }
 _KINDS = {
-    "unet": {"UNet2DModel", "UNet2DConditionModel", *TRANSFORMERS},
+    "unet": {*UNETS, *TRANSFORMERS},
     "autoencoder": {"AutoencoderKL", "VQModel"},
     "condition": {"clip_text_model", "clip", "t5"},
     "second_condition": {"clip_text_model", "clip"},

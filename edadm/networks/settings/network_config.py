@@ -8,6 +8,7 @@ from edadm.networks.settings.mmdit_config import mmdit_architecture
 from edadm.networks.settings.pixart_config import pixart_architecture
 from edadm.networks.settings.reading import (
     QUANTIZED_ALREADY,
+    TRANSFORMERS,
     Settings,
     buildable,
     checked,
@@ -16,7 +17,6 @@ from edadm.networks.settings.reading import (
 )
 from edadm.networks.settings.unet_config import AVERAGING, unet_architecture
 
-TRANSFORMERS = ("DiTTransformer2DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel")
 _KEYS = {  # settings by diffusers' names, with what its constructor takes where the file has none
     "in_channels": ("in_channels", 4),
     "num_attention_heads": ("heads", 16),

@@ -17,6 +17,10 @@ from edadm.networks.settings.architecture import Architecture
 Settings = dict[str, Any]
 Found = TypeVar("Found")
 
+# diffusers' classes of networks that are built here.
+UNETS = ("UNet2DModel", "UNet2DConditionModel")
+TRANSFORMERS = ("DiTTransformer2DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel")
+
 QUANTIZED_ALREADY = "its weights are quantized already; take the checkpoint that they were made from"
 
 

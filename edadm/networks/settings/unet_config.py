@@ -13,6 +13,8 @@ from edadm.networks.settings.diffusers_unet import DiffusersUNet
 from edadm.networks.settings.families import described_family
 from edadm.networks.settings.reading import (
     QUANTIZED_ALREADY,
+    TRANSFORMERS,
+    UNETS,
     DescriptionError,
     Settings,
     checked,
@@ -106,7 +108,8 @@ def unet_architecture(config: Settings, where: Path) -> tuple[Settings, list[str
             where,
             "_class_name",
             kind,
-            f"only {', '.join(_DEFAULTS)} and DiTTransformer2DModel are built here; use another checkpoint",
+            f"only {', '.join((*UNETS, *TRANSFORMERS[:-1]))} and {TRANSFORMERS[-1]} are built here; use "
+            "another checkpoint",
         )
     config = _DEFAULTS[kind] | config
     across = kind == "UNet2DConditionModel"

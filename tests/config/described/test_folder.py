@@ -291,7 +291,11 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_without_a_unet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EdadmError, match='_class_name: "FluxTransformer2DModel", and only UNet2DModel, '):
+    sentence = (
+        '_class_name: "FluxTransformer2DModel", and only UNet2DModel, UNet2DConditionModel, '
+        "DiTTransformer2DModel, PixArtTransformer2DModel and SD3Transformer2DModel are built here"
+    )
+    with pytest.raises(EdadmError, match=sentence):
         describe_folder(written(tmp_path, transformer={"_class_name": "FluxTransformer2DModel"}))
 
 
