@@ -39,9 +39,11 @@ def export(
     With floating-point weights and activations, with int8 weights of linear layers, or as an ONNX graph of
     integers.
     """
-    from edadm.config.exports import refuse_export
+    from edadm.config.exports import ONNX, refuse_export, refuse_without_onnx
 
     refuse_export(output, target, precision, runtime)  # before torch is imported
+    if target in ONNX:
+        refuse_without_onnx()
 
     from edadm.deploy.export.formats import export
 

@@ -34,7 +34,7 @@ def refuse_export(output: Path, target: str, precision: str | None, runtime: str
 
     Raises:
         EdadmError: no such format, precision or runtime, a precision with ONNX, a runtime with another
-            format, an output that is there, or onnx or onnxscript is not installed and asked for.
+            format, or an output that is there.
     """
     for kind, name, known in (
         ("format", target, FORMATS),
@@ -47,10 +47,8 @@ def refuse_export(output: Path, target: str, precision: str | None, runtime: str
         raise EdadmError(f"{output} is there already; remove it, or name another output")
     if runtime is not None and target != "onnx":
         raise EdadmError(f"--target {runtime} is a form of ONNX; name --format onnx with it, or leave it out")
-    if target in ONNX:
-        if precision is not None:
-            raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
-        refuse_without_onnx()
+    if precision is not None and target in ONNX:
+        raise EdadmError("an ONNX graph holds integers and fp32; leave out the precision")
 
 
 def refuse_without_onnx() -> None:
