@@ -32,7 +32,7 @@ from edadm.errors import EdadmError
 from edadm.networks.build import build_network
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.unet_config import unet_architecture
+from edadm.networks.settings.configs.unet import unet_architecture
 from edadm.nn.insert import quantized_layers
 from edadm.passes.ranges import set_ranges
 from edadm.quant import ranges

@@ -28,7 +28,7 @@ from edadm.networks.families import network_call
 from edadm.networks.family import Network
 from edadm.networks.inputs import Rows
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.network_config import network_architecture
+from edadm.networks.settings.configs.network import network_architecture
 from edadm.networks.settings.reading import TRANSFORMERS, UNETS
 from edadm.networks.units.temporal import units_of
 from edadm.passes.methods import run_method

@@ -122,6 +122,12 @@ def test_transforms_of_linear_layers_are_known_in_their_order(
         refuse_unknown(replace(scheme, transforms=(*before, *rotation)), "input", "a")
     for branch in ((), ("low_rank",)):
         refuse_unknown(replace(WEIGHT, transforms=(*before, *rotation, *branch)), "weight", "a")
+    for scheme, role, transforms in (
+        (TOKEN, "input", (*before, *rotation, "low_rank")),  # a branch is the weight's
+        (WEIGHT, "weight", ("low_rank", *before, *rotation, "hadamard")),
+    ):
+        with pytest.raises(SchemeError, match="a: "):
+            refuse_unknown(replace(scheme, transforms=transforms), role, "a")
 
 
 SITES = {

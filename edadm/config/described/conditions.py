@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edadm.networks.settings.architecture import Architecture
+from edadm.networks.settings.configs.parts import encoder_settings, projected_channels
 from edadm.networks.settings.families import FAMILIES
 from edadm.networks.settings.parts import Autoencoder
-from edadm.networks.settings.parts_config import encoder_settings, projected_channels
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json
 
 USUAL_GUIDANCE = {

@@ -8,8 +8,8 @@ from edadm.config.described.conditions import about_classes, condition_kind, des
 from edadm.config.described.entry import Description
 from edadm.config.described.pixart import describe_t5
 from edadm.config.described.scheduler import flow_sampler, sampler_settings, schedule_settings
-from edadm.networks.settings.network_config import network_architecture
-from edadm.networks.settings.parts_config import autoencoder_settings
+from edadm.networks.settings.configs.network import network_architecture
+from edadm.networks.settings.configs.parts import autoencoder_settings
 from edadm.networks.settings.reading import (
     TRANSFORMERS,
     UNETS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edadm.networks.settings.configs.t5 import t5_settings
 from edadm.networks.settings.parts import Autoencoder, T5Encoder
-from edadm.networks.settings.pixart_config import t5_settings
 from edadm.networks.settings.reading import DescriptionError, Settings, read_json
 
 _GUIDANCE = 4.5

@@ -11,6 +11,7 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
@@ -186,7 +187,7 @@ def _unpack(entry: Download, archive: Path, output: Path) -> None:
             open(partial, "wb") as file,
         ):
             shutil.copyfileobj(member, file, CHUNK)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:  # damaged, or locked
         _drop(archive)
         raise DownloadError(
             f"{entry.url} is no archive with {entry.member} ({error}); {_by_hand(entry)}"

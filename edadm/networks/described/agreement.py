@@ -16,10 +16,10 @@ from edadm.networks.build import build_network
 from edadm.networks.described.markers import refuse_markers
 from edadm.networks.family import Network
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.network_config import network_architecture
+from edadm.networks.settings.configs.network import network_architecture
+from edadm.networks.settings.configs.parts import autoencoder_settings, encoder_settings
+from edadm.networks.settings.configs.t5 import t5_settings
 from edadm.networks.settings.parts import Autoencoder, T5Encoder, TextEncoder
-from edadm.networks.settings.parts_config import autoencoder_settings, encoder_settings
-from edadm.networks.settings.pixart_config import t5_settings
 from edadm.networks.settings.reading import Settings, read_json
 from edadm.networks.weights import CheckpointError
 

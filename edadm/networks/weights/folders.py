@@ -12,8 +12,8 @@ from torch import Tensor
 
 from edadm.artifacts import reading
 from edadm.console import say
+from edadm.networks.settings.configs.unet import AVERAGING
 from edadm.networks.settings.reading import read_json
-from edadm.networks.settings.unet_config import AVERAGING
 from edadm.networks.weights import CheckpointError, read_state
 from edadm.networks.weights.containers import Averaged
 from edadm.networks.weights.errors import quoted

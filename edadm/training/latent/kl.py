@@ -9,20 +9,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from edadm.training.trainer import Trainer, Training
+from edadm.training.latent.first_stage import FirstStageTrainer, as_clean, as_images
+from edadm.training.trainer import Training
 
 DIVERGENCE = 1e-4  # weight of what draws each latent's Gaussian to the unit one
 
 
-class AutoencoderTrainer(Trainer):
-    """Minimises the absolute error of images that went through latents, of which flips are trained as well.
-
-    Args:
-        autoencoder: trained in place, on the device of `images`.
-        images: the whole data set, uint8 in [0, 255].
-        settings: batch size, learning rate and so on.
-        compiled: see `Trainer`.
-    """
+class AutoencoderTrainer(FirstStageTrainer):
+    """Minimises the absolute error of images, and how far the Gaussians of latents are from the unit one."""
 
     def __init__(
         self,
@@ -31,32 +25,24 @@ class AutoencoderTrainer(Trainer):
         settings: Training,
         compiled: bool = False,
     ):
-        super().__init__(autoencoder, settings, images.device, compiled)
-        self._images = images
+        super().__init__(autoencoder, images, settings, compiled)
         factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
         height, width = images.shape[-2:]
         self._shape = (autoencoder.config["latent_channels"], height // factor, width // factor)
 
     def _batch(self) -> tuple[Tensor, ...]:
-        images, flip = self._images[self._integers(len(self._images))], self._integers(2).bool()
+        images, flip = super()._batch()
         noise = torch.randn((len(images), *self._shape), generator=self._generator, device=self.device)
         return images, flip, noise
 
     def _loss(self, *batch: Tensor) -> Float[Tensor, ""]:
         images, flip, noise = batch
-        network: Any = self.network
-        clean = images.float() / 127.5 - 1
-        clean = torch.where(flip[:, None, None, None], clean.flip(3), clean)
-        clean = clean.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            moments = network.quant_conv(network.encoder(clean)).float()
-        mean, log_variance = moments.chunk(2, dim=1)
+        clean = self._clean(images, flip)
+        mean, log_variance = self._encoded(clean).chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         latents = mean + (0.5 * log_variance).exp() * noise
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            decoded = network.decoder(network.post_quant_conv(latents))
-        return F.l1_loss(decoded.float(), clean) + DIVERGENCE * divergence
+        return F.l1_loss(self._decoded(latents), clean) + DIVERGENCE * divergence
 
 
 def settle(autoencoder: Any, latents: Float[Tensor, "n d i j"]) -> None:
@@ -69,7 +55,7 @@ def encode(
 ) -> Float[Tensor, "n d i j"]:
     """The means of images' latents, in fp16; images in [0, 255]."""
     parts = (
-        autoencoder.quant_conv(autoencoder.encoder(part.float() / 127.5 - 1)).chunk(2, dim=1)[0].half()
+        autoencoder.quant_conv(autoencoder.encoder(as_clean(part))).chunk(2, dim=1)[0].half()
         for part in images.split(batch_size)
     )
     return torch.cat(list(parts))
@@ -80,10 +66,8 @@ def decode(
     autoencoder: Any, latents: Float[Tensor, "n d i j"], batch_size: int = 1000
 ) -> UInt8[Tensor, "n c h w"]:
     """Images in [0, 255] of latents."""
-    parts = (
-        autoencoder.decoder(autoencoder.post_quant_conv(part)) for part in latents.float().split(batch_size)
-    )
-    return torch.cat([((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8) for pixels in parts])
+    parts = latents.float().split(batch_size)
+    return torch.cat([as_images(autoencoder.decoder(autoencoder.post_quant_conv(part))) for part in parts])
 
 
 def about(autoencoder: Any, latents: Float[Tensor, "n d i j"]) -> str:

@@ -9,24 +9,19 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from edadm.training.trainer import Trainer, Training
+from edadm.training.latent.first_stage import FirstStageTrainer, as_clean, as_images
+from edadm.training.trainer import Training
 
 COMMITMENT = 0.25  # weight of what draws latents to their codes (section 3.2)
 SEEDED = 0.1  # share of the steps after which the codes become latents of images, and are used
 _CODES = "quantize.embedding.weight"
 
 
-class AutoencoderTrainer(Trainer):
-    """Minimises the absolute error of images that went through latents, of which flips are trained as well.
+class AutoencoderTrainer(FirstStageTrainer):
+    """Minimises the absolute error of images, and how far latents are from their codes.
 
     First without codes. Then latents of training images, drawn at random, become the codes, so that nearly
     all are in use from the beginning, and follow their latents by the errors' gradients.
-
-    Args:
-        autoencoder: with a codebook, trained in place, on the device of `images`.
-        images: the whole data set, uint8 in [0, 255].
-        settings: batch size, learning rate and so on.
-        compiled: see `Trainer`.
     """
 
     def __init__(
@@ -36,8 +31,7 @@ class AutoencoderTrainer(Trainer):
         settings: Training,
         compiled: bool = False,
     ):
-        super().__init__(autoencoder, settings, images.device, compiled)
-        self._images = images
+        super().__init__(autoencoder, images, settings, compiled)
         self._seeded, self._with_codes = False, torch.zeros((), device=self.device)
 
     def train_step(self) -> Float[Tensor, ""]:
@@ -53,7 +47,7 @@ class AutoencoderTrainer(Trainer):
         rows: list[Tensor] = []
         while sum(len(found) for found in rows) < 4 * len(codes):
             images, _ = self._batch()
-            rows.append(_as_rows(network.quant_conv(network.encoder(_clean(images)))))
+            rows.append(_as_rows(network.quant_conv(network.encoder(as_clean(images)))))
         found = torch.cat(rows)
         order = torch.randperm(len(found), generator=self._generator, device=self.device)
         codes.copy_(found[order[: len(codes)]])
@@ -61,23 +55,15 @@ class AutoencoderTrainer(Trainer):
         self._seeded = True
         self._with_codes.fill_(1)
 
-    def _batch(self) -> tuple[Tensor, ...]:
-        return self._images[self._integers(len(self._images))], self._integers(2).bool()
-
     def _loss(self, *batch: Tensor) -> Float[Tensor, ""]:
-        images, flip = batch
+        clean = self._clean(*batch)
+        latents = self._encoded(clean)
         network: Any = self.network
-        clean = torch.where(flip[:, None, None, None], _clean(images).flip(3), _clean(images))
-        clean = clean.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            latents = network.quant_conv(network.encoder(clean)).float()
         codes = network.quantize.embedding.weight
         chosen = F.embedding(nearest(latents.detach(), codes.detach()), codes).permute(0, 3, 1, 2)
         errors = F.mse_loss(chosen, latents.detach()) + COMMITMENT * F.mse_loss(chosen.detach(), latents)
         used = latents + self._with_codes * (chosen - latents).detach()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            decoded = network.decoder(network.post_quant_conv(used))
-        return F.l1_loss(decoded.float(), clean) + self._with_codes * errors
+        return F.l1_loss(self._decoded(used), clean) + self._with_codes * errors
 
 
 def nearest(latents: Float[Tensor, "n c h w"], codes: Float[Tensor, "k c"]) -> Int[Tensor, "n h w"]:
@@ -91,19 +77,13 @@ def _as_rows(latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c"]:
     return latents.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _clean(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    return images.float() / 127.5 - 1
-
-
 @torch.no_grad()
 def encode(
     autoencoder: Any, images: UInt8[Tensor, "n c h w"], batch_size: int = 1000
 ) -> Float[Tensor, "n d i j"]:
     """Latents of images in [0, 255], before they are snapped to codes, in fp16."""
-    parts = (
-        autoencoder.quant_conv(autoencoder.encoder(_clean(part))).half() for part in images.split(batch_size)
-    )
-    return torch.cat(list(parts))
+    parts = [autoencoder.quant_conv(autoencoder.encoder(as_clean(part))) for part in images.split(batch_size)]
+    return torch.cat([part.half() for part in parts])
 
 
 @torch.no_grad()
@@ -115,8 +95,7 @@ def decode(
     parts = []
     for part in latents.float().split(batch_size):
         snapped = codes[nearest(part, codes)].permute(0, 3, 1, 2)
-        pixels = autoencoder.decoder(autoencoder.post_quant_conv(snapped))
-        parts.append(((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        parts.append(as_images(autoencoder.decoder(autoencoder.post_quant_conv(snapped))))
     return torch.cat(parts)
 
 

@@ -165,9 +165,12 @@ def test_a_member_is_taken_out_of_an_archive(site: Site, entry: Download, tmp_pa
     assert left(tmp_path) == ["m.ckpt"]
     with pytest.raises(DownloadError, match="is no archive with other"):
         fetch(replace(packed, member="other"), tmp_path / "n.ckpt")
-    site.content = b"an error page"
-    with pytest.raises(DownloadError, match=r"is no archive with inner/model\.ckpt"):
-        fetch(packed, tmp_path / "o.ckpt")
+    damaged = bytearray(archive.getvalue())
+    damaged[damaged.index(b"tensors")] ^= 1
+    for content in (b"an error page", bytes(damaged), archive.getvalue()[:-8]):
+        site.content = content
+        with pytest.raises(DownloadError, match=r"is no archive with inner/model\.ckpt"):
+            fetch(packed, tmp_path / "o.ckpt")
     assert left(tmp_path) == ["m.ckpt"]
 
 

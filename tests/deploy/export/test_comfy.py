@@ -21,7 +21,7 @@ from edadm.networks.families import network_call
 from edadm.networks.inputs import Rows
 from edadm.networks.layouts.compvis_unet import from_diffusers
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.unet_config import unet_architecture
+from edadm.networks.settings.configs.unet import unet_architecture
 from edadm.nn.insert import disabled, quantized_layers
 from edadm.nn.layers import QuantizedLinear
 from edadm.quant import ranges

@@ -23,7 +23,7 @@ from edadm.errors import EdadmError
 from edadm.networks.build import build_network
 from edadm.networks.families import family_of, network_call
 from edadm.networks.settings.architecture import Architecture
-from edadm.networks.settings.network_config import network_architecture
+from edadm.networks.settings.configs.network import network_architecture
 from edadm.networks.settings.unit_names import unit_layers
 from edadm.networks.units.trace import Trace, trace
 from edadm.nn.insert import disabled, quantized_layers

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edadm.networks.settings.configs.transformer import transformer_settings
 from edadm.networks.settings.reading import (
     QUANTIZED_ALREADY,
     Settings,
     buildable,
-    checked,
     refuse,
     understood,
 )
@@ -24,7 +24,6 @@ _KEYS = {  # settings by diffusers' names, with what its constructor takes where
     "pooled_projection_dim": ("text_channels", 2048),
     "pos_embed_max_size": ("places", 96),
 }
-_HEAD = ("attention_head_dim", 64)
 _CAPTION = ("caption_projection_dim", 1152)
 _OUT = ("out_channels", 16)
 _DUAL = "dual_attention_layers"
@@ -43,11 +42,16 @@ def mmdit_architecture(config: Settings, where: Path) -> tuple[Settings, list[st
     Raises:
         DescriptionError: of a network that is not built here; names the key.
     """
-    read = {*_KEYS, _HEAD[0], _CAPTION[0], _OUT[0], _DUAL, _NORM}
-    checked(where, {key: value for key, value in config.items() if key not in read}, {}, _REASONS)
-    settings: Settings = {"family": "mmdit"}
-    settings |= {own: config.get(key, default) for key, (own, default) in _KEYS.items()}
-    settings["channels"] = settings["heads"] * config.get(*_HEAD)
+    settings = transformer_settings(
+        "mmdit",
+        config,
+        where,
+        keys=_KEYS,
+        head=64,
+        read=(_CAPTION[0], _OUT[0], _DUAL, _NORM),
+        neutral={},
+        reasons=_REASONS,
+    )
     if dual := config.get(_DUAL):
         settings["dual_blocks"] = list(dual)
     if (norm := config.get(_NORM)) is not None:

@@ -1,0 +1,1 @@
+"""What `config.json` files of diffusers and transformers say, as settings."""
