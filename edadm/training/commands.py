@@ -26,6 +26,24 @@ BatchSize = Annotated[int, typer.Option(min=1)]
 Minutes = Annotated[
     float | None, typer.Option(help="choose the number of steps so that training takes this long")
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(callback=file_place, help="a .ckpt to write as well, as Lightning would, with averages"),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(callback=file_place, help="a text file to write prompts to, as images are asked for"),
+]
+Tokenizer = Annotated[
+    Path | None, typer.Option(help="a folder to write the tokenizer of its words to, as CLIPTokenizer's")
+]
+FirstStage = Annotated[
+    Path | None, typer.Option(help="a file that this command wrote, whose first stage is taken")
+]
+Preset = Annotated[
+    str,
+    typer.Option(help="the model preset whose architecture is trained; cifar10_latent_text is told prompts"),
+]
 _GUIDANCES = [1.0, 1.5, 3.0]
 _PROMPTS = 10_000  # as many as a thorough evaluation makes images
 
@@ -129,26 +147,11 @@ def diffusion(
 def latent(
     images: Images,
     output: Output,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(callback=file_place, help="a .ckpt to write as well, as Lightning would, with averages"),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(callback=file_place, help="a text file to write prompts to, as images are asked for"),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="a folder to write the tokenizer of its words to, as CLIPTokenizer's")
-    ] = None,
-    first_stage: Annotated[
-        Path | None, typer.Option(help="a file that this command wrote, whose first stage is taken")
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="the model preset whose architecture is trained; cifar10_latent_text is told prompts"
-        ),
-    ] = "cifar10_latent",
+    checkpoint: Checkpoint = None,
+    prompts: Prompts = None,
+    tokenizer: Tokenizer = None,
+    first_stage: FirstStage = None,
+    model: Preset = "cifar10_latent",
     steps: Steps = 100_000,
     batch_size: BatchSize = 512,
     learning_rate: float = 1e-3,
