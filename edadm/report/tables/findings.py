@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from edadm.report.results.intervals import alike
+from edadm.report.results.intervals import alike, difference
 from edadm.report.results.records import RunResult, UnitErrors, VariantResult
-from edadm.report.tables.words import signed
+from edadm.report.tables.words import INDISTINCT, signed
 
 MOST_NAMED = 5
 
@@ -47,8 +47,8 @@ def _psnr(result: VariantResult) -> float:
 
 def _quality(result: VariantResult, baseline: VariantResult | None) -> str:
     text = f"{_psnr(result):.1f} dB"
-    if baseline and result.scores["fid"] is not None and baseline.scores["fid"] is not None:
-        text += f", FID {signed(result.scores['fid'] - baseline.scores['fid'])}"
+    if baseline and (found := difference(result, baseline, "fid")):
+        text += f", FID {INDISTINCT if found.is_zero else signed(found.value)}"
     return text
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from edadm.report.conditions import extractor_note
 from edadm.report.results.intervals import Estimate, difference, estimate
 from edadm.report.results.records import COLUMNS, PAIRED, RunResult, VariantResult
-from edadm.report.tables.words import ABSENT, megabytes, milliseconds, signed
+from edadm.report.tables.words import ABSENT, INDISTINCT, megabytes, milliseconds, signed
 
 FLOOR_LABEL = "as many real images"
 SPREAD = "σ"  # standard deviation of one learning
-INDISTINCT = "not distinguishable"
 NORMAL = 1.96  # standard deviations of 95 %
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ABSENT = "–"
+INDISTINCT = "not distinguishable"
 MEGABYTE = 1e6
 
 

@@ -81,7 +81,9 @@ def test_a_difference_whose_interval_holds_0_is_said_to_show_nothing(fake: Fake)
 def test_variants_that_images_cannot_tell_apart_are_not_ranked(fake: Fake) -> None:
     with_resamples(fake, own=1.0, tdac_w4a8_fbr_w4={"psnr": 34.7})
     text = finding(read(fake))
-    assert text.startswith("W8A8 · TDAC + fbr_w8 (34.8 dB, FID +0.18) and W4A8 · TDAC + fbr_w4 (34.7 dB")
+    assert text.startswith(
+        "W8A8 · TDAC + fbr_w8 (34.8 dB, FID not distinguishable) and W4A8 · TDAC + fbr_w4 (34.7 dB"
+    )
     assert "stay nearest to full precision; their PSNR is not distinguishable; W4A8" in text
 
 
