@@ -30,6 +30,7 @@ class BackendEntry:
         precisions: values of `evaluations.NAME.precision` with which it makes images; all if empty.
         extra: the extra of edadm that installs what its module imports; empty if edadm itself does.
         transforms: whether it computes linear layers with grids of tokens, rotations or branches.
+        lacks: families of networks that it does not compute.
     """
 
     name: str
@@ -40,6 +41,7 @@ class BackendEntry:
     precisions: tuple[str, ...] = ()
     extra: str = ""
     transforms: bool = True
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ _ENTRIES = (
         precisions=("fp32",),
         extra="openvino",
         transforms=False,
+        lacks=("inpainting", "instruct_pix2pix", "dit", "pixart", "mmdit"),
     ),
 )
 BACKENDS = {entry.name: entry for entry in _ENTRIES}
@@ -180,6 +183,15 @@ def is_exact(name: str) -> bool:
 def precisions_of(name: str) -> tuple[str, ...]:
     """The values of `precision` with which a backend makes images; all if empty."""
     return makers_of_images(name)[0].precisions
+
+
+def computes_family(name: str, family: str) -> bool:
+    """Whether a backend makes images of a family of networks.
+
+    Raises:
+        EdadmError: as `makers_of_images`.
+    """
+    return family not in makers_of_images(name)[0].lacks
 
 
 def computes_transforms(name: str) -> bool:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edadm.config.backends import DEFAULT, backend_label, computes_transforms, precisions_of, variant_suffixes
+from edadm.config.backends import (
+    DEFAULT,
+    backend_label,
+    computes_family,
+    computes_transforms,
+    precisions_of,
+    variant_suffixes,
+)
 from edadm.config.layout import FULL_PRECISION, Variant
 from edadm.config.methods import CORRECTIONS, METHODS
 from edadm.config.rules.evaluations import mistakes_in_evaluation
@@ -142,6 +149,12 @@ def _of_backend(run: Run, variant: Variant, config: Config) -> list[str]:
         precisions = precisions_of(name)
     except EdadmError as error:
         return [f"runs: '{variant.name}': {error}"]
+    family = config.models[run.model].architecture.family
+    if not computes_family(name, family):
+        return [
+            f"runs: '{variant.name}': backend '{name}' computes no network of the family '{family}'; take "
+            f"/{name} off the variant"
+        ]
     bits = variant.presets[1]
     linear = config.bits[bits].linear
     if linear is not None and linear.transforms and not computes_transforms(name):

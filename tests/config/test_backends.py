@@ -16,6 +16,7 @@ from edadm.config.backends import (
     INTEGER,
     backend_label,
     backend_names,
+    computes_family,
     computes_on,
     device_for_images,
     is_exact,
@@ -27,10 +28,18 @@ from edadm.config.backends import (
 from edadm.config.fingerprint import PACKAGE
 from edadm.config.layout import Variant
 from edadm.errors import EdadmError
+from edadm.networks.settings.families import FAMILIES
 
 REGISTRY = "config/backends.py"
 SUBCOMMAND = ("commands/timing.py", "integer")  # of `benchmark`
 RUNTIME = ("config/exports.py", "openvino")  # that a file is written for
+
+
+def test_what_a_backend_lacks_is_a_family_and_an_alias_lacks_what_its_first_one_does() -> None:
+    assert {name for entry in BACKENDS.values() for name in entry.lacks} < FAMILIES.keys()
+    assert not computes_family("openvino", "pixart")
+    assert computes_family("integer", "pixart")
+    assert computes_family("cuda_int8", "mmdit")
 
 
 def test_an_alias_means_one_backend_on_each_kind_of_device() -> None:

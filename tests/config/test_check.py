@@ -120,6 +120,19 @@ def test_a_contradiction_is_refused_with_the_fix(changes: dict[str, Any], senten
     assert str(caught.value).startswith(sentence)
 
 
+def test_families_that_a_backend_does_not_compute_are_refused_with_the_configuration() -> None:
+    changes = {
+        "models__m__base": "dit_xl2",
+        "runs__0__variants": ["c/w8a8/none/openvino", "c/w8a8/none/onednn"],
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings(**changes))
+    assert [line for line in str(caught.value).splitlines() if "openvino" in line or "onednn" in line] == [
+        "runs: 'c/w8a8/none/openvino': backend 'openvino' computes no network of the family 'dit'; take "
+        "/openvino off the variant"
+    ]
+
+
 @pytest.mark.parametrize(
     ("backend", "linear"),
     [("onednn", {"inputs": "dynamic", "rotation": "hadamard", "rank": 8}), ("cuda_int8", {"weights": 4})],

@@ -33,6 +33,7 @@ from edadm.nn.layers import QuantizedConv2d, QuantizedLinear
 from edadm.quant import ranges
 
 from ...networks.families import FAMILIES, calibrated, tiny
+from ...networks.pixart import tiny_pixart
 from ...networks.sdxl import calibrated_sdxl
 from ...networks.single_file import unet_of
 from .test_onednn import IMAGE_BOUND, filled, parts
@@ -380,3 +381,7 @@ def test_networks_that_are_given_an_image_are_refused(runtime: Path) -> None:
         said = f"the family '{family}' that is given an image, a score or a class is not computed by OpenVINO"
         with pytest.raises(EdadmError, match=said):
             lower_for_openvino(unet_of({"in_channels": channels}))
+    with pytest.raises(
+        EdadmError, match="the family 'pixart' is told a text with a mask, and is not computed"
+    ):
+        lower_for_openvino(tiny_pixart())

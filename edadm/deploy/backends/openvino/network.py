@@ -19,6 +19,7 @@ from edadm.errors import EdadmError
 from edadm.kernels.dispatch import refuse_scattered
 from edadm.networks.families import family_of
 from edadm.networks.family import Network
+from edadm.networks.inputs import MASK
 from edadm.nn.on_cpu import StaysOnCpu
 
 CPU = torch.zeros(0)
@@ -162,8 +163,8 @@ def refuse_joined(unet: Network) -> None:
     """Refuses a network that is called with another tensor than its graph takes.
 
     Raises:
-        EdadmError: it is given an image behind the noise, a score beside its sizes, or a class, or predicts a
-            flow, at timesteps between whole numbers.
+        EdadmError: it is given an image behind the noise, a score beside its sizes, a class, or a mask of
+            tokens, or predicts a flow, at timesteps between whole numbers.
     """
     family, listener = family_of(unet), _Listener()
     if family.predictions == ("flow",):
@@ -171,7 +172,13 @@ def refuse_joined(unet: Network) -> None:
             f"a network of the family '{family.name}' is evaluated at fractions of timesteps, and is not "
             f"computed by OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
         )
-    rows = family.inputs(unet).zeros()
+    inputs = family.inputs(unet)
+    if MASK in inputs.shapes:
+        raise EdadmError(
+            f"a network of the family '{family.name}' is told a text with a mask, and is not computed by "
+            f"OpenVINO; load it with backend 'onednn' or '{DEFAULT}'"
+        )
+    rows = inputs.zeros()
     family.call(listener, rows)
     graph = {id(tensor) for tensor in rows.tensors.values()}
     positional = {str(place): value for place, value in enumerate(listener.args)}
